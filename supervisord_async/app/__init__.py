@@ -1,0 +1,1 @@
+"""(docstring: what this layer is for)"""

@@ -1,0 +1,81 @@
+"""The numbers that decide: what the machine needs to know of a program's settings, and what follows from them."""
+
+from __future__ import annotations
+
+import zlib
+from enum import StrEnum
+
+import msgspec
+
+#: KILL is repeated this often while something of a run survives it (a process in state D does).
+KILL_REPEAT_SECONDS = 5.0
+
+
+class RestartPolicy(StrEnum):
+    """When a run that ended is followed by another one."""
+
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    NEVER = "never"
+
+
+class OnLimit(StrEnum):
+    """What reaching the restart limit means beyond FATAL."""
+
+    FATAL = "fatal"
+    SHUTDOWN = "shutdown"  #: the daemon stops everything and ends non-zero
+    RETRY = "retry"  #: begin anew after ``retry_after_seconds``
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process that decide; everything else is for those who carry out."""
+
+    restart: RestartPolicy = RestartPolicy.ON_FAILURE
+    success_exit_codes: tuple[int, ...] = (0,)
+    prevent_exit_codes: tuple[int, ...] = ()
+    max_restarts: int = -1  #: -1: no limit
+    within_seconds: float | None = None  #: count in a sliding window instead of consecutively
+    on_limit: OnLimit = OnLimit.FATAL
+    retry_after_seconds: float = 600.0
+    backoff_initial_seconds: float = 0.5
+    backoff_factor: float = 2.0
+    backoff_max_seconds: float = 60.0
+    backoff_jitter: float = 0.1  #: fraction of the delay, both ways
+    reset_after_seconds: float = 60.0
+    start_seconds: float = 1.0
+    start_timeout_seconds: float | None = None  #: not None: STARTING lasts until BecameReady, this long at most
+    grace_seconds: float = 10.0
+    has_dependencies: bool = False
+    checks: tuple[str, ...] = ()  #: the names of the checks that report on a run
+    seed: str = ""  #: spreads jitter between processes; their name
+
+
+def backoff_delay(policy: Policy, attempt: int, run: int) -> float:
+    """The seconds to wait before automatic restart number ``attempt`` (from 0).
+
+    ``min(max, initial * factor ** attempt)``, spread by ``jitter`` both ways. The spread is drawn from the process's
+    name and run, not from a random source: the deadline can be derived again by another daemon, and replays exactly.
+    """
+    try:
+        delay = policy.backoff_initial_seconds * policy.backoff_factor**attempt
+    except OverflowError:
+        delay = policy.backoff_max_seconds
+    delay = min(policy.backoff_max_seconds, delay)
+    unit = zlib.crc32(f"{policy.seed}/{run}".encode()) / 0xFFFFFFFF
+    return delay * (1.0 + policy.backoff_jitter * (2.0 * unit - 1.0))
+
+
+def limit_reached(policy: Policy, restarts: int, recent: tuple[float, ...], now: float) -> bool:
+    """Whether one more automatic restart at ``now`` is one too many."""
+    if policy.max_restarts < 0:
+        return False
+    if policy.within_seconds is None:
+        return restarts >= policy.max_restarts
+    return len(within_window(policy, recent, now)) >= policy.max_restarts
+
+
+def within_window(policy: Policy, recent: tuple[float, ...], now: float) -> tuple[float, ...]:
+    """Those of ``recent`` that still count; empty where nothing is counted by time."""
+    if policy.within_seconds is None or policy.max_restarts < 0:
+        return ()
+    return tuple(at for at in recent if now - at < policy.within_seconds)

@@ -1,0 +1,121 @@
+"""The one tree of errors.
+
+SupervisordError
+├── ConfigError        the configuration is unsound; carries every problem at once
+├── SpawnError         a run could not be started; carries the stage and the errno
+├── LockHeldError      another daemon holds the run_dir; carries its PID
+├── DaemonError        the daemon cannot begin, or go on: critical
+└── CommandError       a command cannot be carried out; its code maps once to HTTP and to exit codes
+    ├── UsageError, NotFoundError, NotAllowedError, BusyError, FailedError, TimedOutError, NoDaemonError
+
+Messages read ``cannot X: why (what to do)``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SupervisordError(Exception):
+    """Anything that this package raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong, or doubtful, in a configuration; prints as ``FILE:LINE:COLUMN: message``."""
+
+    file: str
+    line: int  #: from 1; 0: the whole file
+    column: int  #: from 1
+    message: str  #: the key, what was expected, what was found, the nearest known key
+    warning: bool = False  #: sound enough to run
+
+    def __str__(self) -> str:
+        word = "warning: " if self.warning else ""
+        return f"{self.file}:{self.line}:{self.column}: {word}{self.message}"
+
+
+class ConfigError(SupervisordError):
+    """The configuration is unsound; ``problems`` has every reason, errors and warnings, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SpawnError(SupervisordError):
+    """A run could not be started.
+
+    ``stage`` is one of ``user``, ``directory``, ``log``, ``limits``, ``hook``, ``socket``, ``fork``, ``exec``;
+    ``errno`` the system's number, or None where the system was not asked.
+    """
+
+    def __init__(self, stage: str, errno: int | None, what: str) -> None:
+        self.stage, self.errno = stage, errno
+        reason = f": {os.strerror(errno)}" if errno else ""
+        super().__init__(f"{stage}: {what}{reason}")
+
+
+class LockHeldError(SupervisordError):
+    """Another daemon holds the run_dir; ``pid`` is its PID, None where it cannot be read."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        self.path, self.pid = path, pid
+        holder = f"PID {pid}" if pid else "another process"
+        super().__init__(f"cannot lock {path}: a daemon is already running there ({holder})")
+
+
+class DaemonError(SupervisordError):
+    """The daemon cannot begin, or cannot go on; the message says why and what to do."""
+
+
+class CommandError(SupervisordError):
+    """A command cannot be carried out. ``status`` is its HTTP status, ``exit_code`` asupctl's, ``kind`` a stable word."""
+
+    status = 500
+    exit_code = 1
+    kind = "failed"
+
+
+class UsageError(CommandError):
+    """The command's own words are off."""
+
+    status, exit_code, kind = 400, 2, "usage"
+
+
+class NotAllowedError(CommandError):
+    """The caller may not do this."""
+
+    status, exit_code, kind = 403, 5, "not_allowed"
+
+
+class NotFoundError(CommandError):
+    """No process, or nothing at all, has that name."""
+
+    status, exit_code, kind = 404, 1, "not_found"
+
+
+class FailedError(CommandError):
+    """It was tried and failed for at least one name."""
+
+    status, exit_code, kind = 409, 1, "failed"
+
+
+class BusyError(CommandError):
+    """Too much is asked at once, or the daemon is shutting down."""
+
+    status, exit_code, kind = 503, 1, "busy"
+
+
+class TimedOutError(CommandError):
+    """The result did not come in the time that was given."""
+
+    status, exit_code, kind = 504, 6, "timed_out"
+
+
+class NoDaemonError(CommandError):
+    """Nobody answers at the socket."""
+
+    status, exit_code, kind = 502, 4, "no_daemon"

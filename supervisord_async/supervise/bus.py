@@ -1,0 +1,116 @@
+"""Numbered records, fanned out: the one way by which the rest of the daemon, and the world, learns of a change.
+
+Publishing never waits and never fails. A subscriber that does not keep up loses its oldest records, is told how
+many, and disturbs nobody. The last :data:`RING_RECORDS` are kept for those who come back with a record's number.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+
+from supervisord_async.core.record import Record
+
+RING_RECORDS = 2048
+SUBSCRIBER_RECORDS = 1024
+
+_log = logging.getLogger(__name__)
+
+
+class Subscription:
+    """An async iterator over records from now on; ``missed`` counts those that it was too slow for."""
+
+    def __init__(self, limit: int) -> None:
+        self.missed = 0
+        self._queue: deque[Record] = deque(maxlen=limit)
+        self._news = anyio.Event()
+        self._closed = False
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Record:
+        record = await self.receive()
+        if record is None:
+            raise StopAsyncIteration
+        return record
+
+    async def receive(self) -> Record | None:
+        """The next record; None when the bus was closed and all was delivered."""
+        while not self._queue:
+            if self._closed:
+                return None
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._queue.popleft()
+
+    def take_missed(self) -> int:
+        """How many records were lost since this was last asked."""
+        missed, self.missed = self.missed, 0
+        return missed
+
+    def _deliver(self, record: Record) -> None:
+        if len(self._queue) == self._queue.maxlen:
+            self.missed += 1
+        self._queue.append(record)
+        self._news.set()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._news.set()
+
+
+class Bus:
+    """Numbers records and hands them to listeners (called at once) and subscriptions (queued)."""
+
+    def __init__(self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time) -> None:
+        self.last_id = last_id
+        self._wall_clock = wall_clock
+        self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
+        self._subscriptions: set[Subscription] = set()
+        self._listeners: list[Callable[[Record], None]] = []
+
+    def publish(self, type_: str, **fields: Any) -> Record:
+        """Number a record, keep it, hand it to everybody; returns it."""
+        self.last_id += 1
+        record = Record(id=self.last_id, at=self._wall_clock(), type=type_, **fields)
+        self._ring.append(record)
+        for listener in self._listeners:
+            try:
+                listener(record)
+            except Exception:  # a listener's bug must not reach the process that published
+                _log.exception("a listener failed on record %d (%s)", record.id, record.type)
+        for subscription in self._subscriptions:
+            subscription._deliver(record)  # noqa: SLF001  the two are one mechanism
+        return record
+
+    def listen(self, listener: Callable[[Record], None]) -> None:
+        """Call ``listener`` with every record from now on, on the loop; it must not block."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def subscribe(self, *, limit: int = SUBSCRIBER_RECORDS) -> Iterator[Subscription]:
+        """A subscription from this moment on, holding at most ``limit`` undelivered records."""
+        subscription = Subscription(limit)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def since(self, last_id: int) -> tuple[list[Record], bool]:
+        """The kept records after ``last_id``, and whether that is all of them."""
+        records = [record for record in self._ring if record.id > last_id]
+        oldest = self._ring[0].id if self._ring else self.last_id + 1
+        return records, last_id + 1 >= oldest or last_id >= self.last_id
+
+    def close(self) -> None:
+        """End all subscriptions once they have delivered what they hold."""
+        for subscription in self._subscriptions:
+            subscription._close()  # noqa: SLF001

@@ -1,0 +1,14 @@
+"""Names that cross a process border: environment variables, the API's version, codes."""
+
+API_VERSION = "v1"
+
+#: The daemon's address for asupctl, and for programs.
+ENV_SOCKET = "ASUP_SOCKET"
+ENV_NAME = "ASUP_NAME"
+ENV_PROGRAM = "ASUP_PROGRAM"
+ENV_GROUP = "ASUP_GROUP"
+ENV_REPLICA = "ASUP_REPLICA"
+ENV_RUN = "ASUP_RUN"
+ENV_HEARTBEAT_FILE = "ASUP_HEARTBEAT_FILE"
+#: ``INSTANCE/NAME/RUN``: says which run_dir's daemon started a process, and as what. Inherited by descendants.
+ENV_TAG = "ASUP_TAG"
