@@ -1,0 +1,68 @@
+"""What every folder of tests shares: the loops to run on, a free port, and the look for leaks after real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import Iterator
+from importlib import util
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.leaks import holdings, left_behind
+
+# Machines are shared and noisy: no test fails for being slow once. CI replays the same examples each time.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.load_profile("house")
+
+
+def _uvloop_factory() -> Any:
+    """Our own loop, the one that spawns properly, on uvloop; None where there is no uvloop."""
+    if util.find_spec("uvloop") is None:
+        return None
+    try:
+        from supervisord_async.system.loop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+def loop_backends() -> list[Any]:
+    """The parameters of ``anyio_backend``: the stock loop, and ours on uvloop where it is installed."""
+    backends = [pytest.param(("asyncio", {"loop_factory": asyncio.new_event_loop}), id="asyncio")]
+    if (factory := _uvloop_factory()) is not None:
+        backends.append(pytest.param(("asyncio", {"loop_factory": factory}), id="uvloop"))
+    return backends
+
+
+@pytest.fixture(params=loop_backends())
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Tests marked ``anyio`` run on every loop that the daemon can run on."""
+    return request.param
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test marked ``real`` that leaves a child, a descriptor or a thread behind."""
+    if request.node.get_closest_marker("real") is None:
+        yield
+        return
+    if request.node.get_closest_marker("anyio") is not None:
+        request.getfixturevalue("anyio_backend")  # set up before, torn down after: its loop is no leak
+    gc.collect()
+    before = holdings()
+    yield
+    gc.collect()
+    if found := left_behind(before):
+        pytest.fail("left behind:\n  " + "\n  ".join(found), pytrace=False)

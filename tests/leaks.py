@@ -1,0 +1,72 @@
+"""What a test may leave behind: nothing. Reads /proc, so that it sees what the code under test does not know of."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+#: What is being closed while a test ends may take this long.
+SETTLE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What this process has: children (zombies too), descriptors, threads."""
+
+    children: dict[int, str]
+    descriptors: dict[int, str]
+    threads: frozenset[str]
+
+    def beyond(self, before: Holdings) -> list[str]:
+        """What is here that was not there before, in words."""
+        found = [f"child {pid}: {command}" for pid, command in self.children.items() if pid not in before.children]
+        found += [f"descriptor {number} → {target}" for number, target in self.descriptors.items() if before.descriptors.get(number) != target]
+        found += [f"thread {name}" for name in sorted(self.threads - before.threads)]
+        return found
+
+
+def holdings() -> Holdings:
+    """What this process has now."""
+    return Holdings(_children(), _descriptors(), frozenset(_threads()))
+
+
+def left_behind(before: Holdings, settle_seconds: float = SETTLE_SECONDS) -> list[str]:
+    """What is beyond ``before`` after at most ``settle_seconds`` of waiting for it to go."""
+    until = time.monotonic() + settle_seconds
+    while (found := holdings().beyond(before)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return found
+
+
+def _children() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            pids = (task / "children").read_text().split()
+        except OSError:  # the thread ended meanwhile
+            continue
+        for pid in map(int, pids):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue
+            found[pid] = command or "(zombie)"
+    return found
+
+
+def _descriptors() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the one that listed the directory
+            continue
+    return {number: target for number, target in found.items() if not target.startswith("/proc/")}
+
+
+def _threads() -> list[str]:
+    # Worker threads of a loop's default executor, and anyio's, end with their loop; a pool's idle ones carry these names.
+    return [f"{thread.name}/{thread.ident}" for thread in threading.enumerate() if not thread.name.startswith("AnyIO worker")]

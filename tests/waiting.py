@@ -1,0 +1,51 @@
+"""Ending on conditions: how tests wait without sleeping for a guess."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+#: Long enough for a loaded machine; no passing test ever waits so long.
+PATIENCE_SECONDS = 20.0
+#: The pause between two looks.
+LOOK_EVERY_SECONDS = 0.01
+
+
+async def wait_until(
+    predicate: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = ""
+) -> T:
+    """Return the first truthy result of ``predicate`` (a function, or one that is awaited).
+
+    Raises AssertionError, with the last result, when ``timeout`` seconds passed without one.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        result = predicate()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
+        if time.monotonic() >= until:
+            raise AssertionError(_gave_up(predicate, timeout, what, result))
+        await anyio.sleep(every)
+
+
+def wait_until_sync(predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = "") -> T:
+    """As :func:`wait_until`, for tests without a loop."""
+    until = time.monotonic() + timeout
+    while not (result := predicate()):
+        if time.monotonic() >= until:
+            raise AssertionError(_gave_up(predicate, timeout, what, result))
+        time.sleep(every)
+    return result
+
+
+def _gave_up(predicate: Callable[[], object], timeout: float, what: str, result: object) -> str:
+    name = what or getattr(predicate, "__qualname__", repr(predicate))
+    return f"not within {timeout:g} s: {name}; it was {result!r}"
