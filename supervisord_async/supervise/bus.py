@@ -50,6 +50,10 @@ class Subscription:
             await self._news.wait()
         return self._queue.popleft()
 
+    def receive_nowait(self) -> Record | None:
+        """The next record that is there already, None without one."""
+        return self._queue.popleft() if self._queue else None
+
     def take_missed(self) -> int:
         """How many records were lost since this was last asked."""
         missed, self.missed = self.missed, 0

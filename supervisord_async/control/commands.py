@@ -1,0 +1,273 @@
+"""What can be asked of the daemon, without any transport: every surface (HTTP, later others) calls these and nothing below.
+
+A command that changes something posts ordinary inputs and learns of the result by subscribing before it posts. It is
+idempotent, works on many names in parallel, waits for a bounded time, and says per name what happened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from supervisord_async.control import goal as goals
+from supervisord_async.control.goal import Goal, Verdict
+from supervisord_async.control.pursuit import Pursuit
+from supervisord_async.control.view import ProcessView, process_view, process_views
+from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested, StopRequested
+from supervisord_async.core.state import State
+from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
+from supervisord_async.supervise.narrate import signal_name
+
+if TYPE_CHECKING:
+    from supervisord_async.config.diff import Plan
+    from supervisord_async.control.why import Why
+    from supervisord_async.supervise.figures import Figures, Sampler
+    from supervisord_async.supervise.history import History, RunEntry
+    from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.supervisor import Supervisor
+
+#: Beyond the program's own times, how long a command waits that was given no timeout.
+MARGIN_SECONDS = 60.0
+#: No command waits longer, whatever it was given.
+MAX_WAIT_SECONDS = 86_400.0
+#: How long an answer waits for the figures of CPU and memory.
+FIGURES_PATIENCE_SECONDS = 1.0
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command for one process."""
+
+    name: str
+    ok: bool
+    state: str  #: when the command ended
+    cause: str | None
+    message: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command, for each of its processes, in file order."""
+
+    results: list[Result]
+    timed_out: tuple[str, ...] = ()  #: names whose result did not come in time
+
+    @property
+    def error(self) -> CommandError | None:
+        """What the command as a whole ends with; None: all is well. A failure outweighs a timeout."""
+        bad = [result for result in self.results if not result.ok]
+        if not bad:
+            return None
+        words = "; ".join(f"{result.name}: {result.message}" for result in bad[:5])
+        if len(bad) > 5:  # noqa: PLR2004  a line that people can read
+            words += f"; and {len(bad) - 5} more"
+        late = all(result.name in self.timed_out for result in bad)
+        return TimedOutError(words) if late else FailedError(words)
+
+
+class Commands:
+    """Everything that can be asked of one daemon."""
+
+    def __init__(self, supervisor: Supervisor, *, history: History | None = None, figures: Sampler | None = None) -> None:
+        self.supervisor = supervisor
+        self.history_store = history
+        self.figures = figures
+
+    # Queries
+
+    async def status(self, selectors: Sequence[str] = (), *, figures: bool = True) -> list[ProcessView]:
+        """The processes that ``selectors`` name, all without one, with or without CPU and memory."""
+        processes = self._select(selectors) if selectors else list(self.supervisor.processes.values())
+        found = await self._figures() if figures else {}
+        return process_views(processes, anyio.current_time(), time.time(), found)
+
+    async def status_of(self, name: str) -> ProcessView:
+        """One process; raises NotFoundError."""
+        process = self.process(name)
+        found = await self._figures()
+        return process_view(process, anyio.current_time(), time.time(), found.get(name))
+
+    async def _figures(self) -> dict[str, Figures]:
+        """The figures of now; the last ones known, or none, where they cannot be had soon."""
+        if self.figures is None:
+            return {}
+        with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
+            return await self.figures.look(self.supervisor.processes.values())
+        return self.figures.last
+
+    def process(self, name: str) -> Process:
+        """The one process of that name; raises NotFoundError with the nearest names."""
+        found = self.supervisor.processes.get(name)
+        if found is not None:
+            return found
+        selected = self._select([name])
+        if len(selected) == 1:
+            return selected[0]
+        names = ", ".join(process.name for process in selected[:5])
+        raise NotFoundError(f"{name!r} is {len(selected)} processes, this needs one ({names}{' …' if len(selected) > 5 else ''})")  # noqa: PLR2004
+
+    async def why(self, name: str) -> Why:
+        """Why the process is in its state: see :mod:`supervisord_async.control.why`."""
+        from supervisord_async.control.why import explain  # noqa: PLC0415  only when somebody asks
+
+        return await explain(self.process(name), self.history_store)
+
+    async def history(self, name: str, limit: int = 50) -> list[RunEntry]:
+        """The last ``limit`` runs of ``name``, newest first; raises NotFoundError where neither process nor history know it."""
+        runs = await self.history_store.runs(name, limit) if self.history_store is not None else []
+        if not runs and name not in self.supervisor.processes:
+            self.process(name)  # says what was probably meant
+        return runs
+
+    def configuration(self, program: str | None = None) -> dict[str, Any]:
+        """The effective configuration with its secrets masked; of one program if it is named (NotFoundError)."""
+        from supervisord_async.config.secrets import masked  # noqa: PLC0415  only when somebody asks
+
+        everything = masked(self.supervisor.configuration)
+        if program is None:
+            return everything
+        found = everything["programs"].get(program)
+        if found is None:
+            found = everything["programs"].get(self.process(program).program.name)
+        if found is None:
+            raise NotFoundError(f"program {program!r} is no longer in the configuration")
+        return dict(found)
+
+    # Actions
+
+    async def start(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
+        """All are RUNNING, or EXITED with success."""
+        self._refuse_when_shutting_down()
+        return await self._act(selectors, StartRequested(), goals.is_started, wait, timeout)
+
+    async def stop(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
+        """All are STOPPED."""
+        return await self._act(selectors, StopRequested(), goals.is_stopped, wait, timeout)
+
+    async def restart(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
+        """All are RUNNING in a newer run."""
+        self._refuse_when_shutting_down()
+        return await self._act(selectors, RestartRequested(), goals.is_restarted, wait, timeout)
+
+    async def wait(self, selectors: Sequence[str], for_: str, *, timeout: float | None = None) -> Outcome:
+        """All have become ``ready``, ``stopped`` or ``exited``; nothing is asked of them. Waits without limit where none is given."""
+        goal = goals.WAITS.get(for_)
+        if goal is None:
+            raise UsageError(f"cannot wait for {for_!r}: expected {', '.join(goals.WAITS)}")
+        return await self._act(selectors, None, goal, True, MAX_WAIT_SECONDS if timeout is None else timeout)
+
+    async def signal(self, selectors: Sequence[str], signum: int) -> Outcome:
+        """The signal was sent to the main process of all that have one."""
+        verdicts: dict[str, Verdict | None] = {}
+        processes = self._select(selectors)
+        runs = {process.name: process.snapshot.pid for process in processes}
+        for process in processes:
+            pid = runs[process.name]
+            if pid is None:
+                verdicts[process.name] = Verdict(False, f"not running: {process.snapshot.state}")
+                continue
+            verdicts[process.name] = _posted(process, SignalRequested(signum)) or Verdict(True, f"sent {signal_name(signum)} to pid {pid}")
+        await _let_them_decide()
+        return _outcome(processes, verdicts)
+
+    def scale(self, name: str, replicas: int) -> Outcome:
+        """Refused: replicas are the file's business until this is built."""
+        if replicas < 0:
+            raise UsageError(f"cannot scale {name} to {replicas}: a number from 0 is needed")
+        self._select([name])
+        raise FailedError(f"cannot scale {name}: not yet supported (change replicas in the file and reload)")
+
+    async def plan(self) -> Plan:
+        """What a reload would do; raises ConfigError."""
+        return await self.supervisor.plan()
+
+    async def reload(self) -> Plan:
+        """The file on disk holds; returns what was done, raises ConfigError where it is unsound and nothing changed."""
+        self._refuse_when_shutting_down()
+        return await self.supervisor.reload()
+
+    def shutdown(self) -> None:
+        """Everything will be stopped and the daemon end."""
+        if not self.supervisor.shutting_down:  # asked a second time it would kill: a signal's meaning, not this one's
+            self.supervisor.request_shutdown()
+
+    def reexec(self) -> None:
+        """The daemon will replace itself in place; raises CommandError where it cannot."""
+        self._refuse_when_shutting_down()
+        self.supervisor.request_reexec()
+
+    def reopen_logs(self) -> None:
+        """Every log is written to whatever file has its path now."""
+        self.supervisor.reopen_logs()
+
+    # How
+
+    def _select(self, selectors: Sequence[str]) -> list[Process]:
+        if not selectors:
+            raise UsageError("cannot act on nothing: name a program, group:*, a glob or all")
+        return self.supervisor.select(selectors)
+
+    def _refuse_when_shutting_down(self) -> None:
+        if self.supervisor.shutting_down:
+            raise BusyError("cannot do this: the daemon is shutting down")
+
+    async def _act(self, selectors: Sequence[str], request: Input | None, goal: Goal, wait: bool, timeout: float | None) -> Outcome:
+        processes = self._select(selectors)
+        seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
+        with self.supervisor.bus.subscribe(limit=max(1024, 16 * len(processes))) as records:
+            pursuit = Pursuit(processes, goal)
+            for process in processes:
+                if request is not None and (refused := _posted(process, request)) is not None:
+                    pursuit.verdicts[process.name] = refused
+            await _let_them_decide()
+            if not wait:
+                return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
+            with anyio.move_on_after(seconds):
+                await pursuit.follow(records)
+        late = pursuit.unsettled()
+        for name in late:
+            snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
+            now = f"{snapshot.state}, {goals.trouble(snapshot)}" if snapshot is not None else "no longer configured"
+            pursuit.verdicts[name] = Verdict(False, f"not there within {seconds:g} s: still {now}")
+        return _outcome(processes, pursuit.verdicts, late)
+
+
+async def _let_them_decide() -> None:
+    """Each process has taken what was posted: its task decides on all its mailbox without a pause once it was woken.
+
+    A process whose supervision just broke takes it later; its goals say UNKNOWN.
+    """
+    for _ in range(4):  # the event, its waiter, the task; one to spare
+        await anyio.lowlevel.checkpoint()
+
+
+def _posted(process: Process, request: Input) -> Verdict | None:
+    """``request`` is in the mailbox; or the verdict that it cannot be."""
+    try:
+        process.post(request)
+    except BusyError as error:
+        return Verdict(False, str(error))
+    return None
+
+
+def _own_times(processes: Iterable[Process]) -> float:
+    """The longest that a start or stop of one of ``processes`` takes by its own settings."""
+    policies = [process.policy for process in processes]
+    return max(((policy.start_timeout_seconds or policy.start_seconds) + policy.grace_seconds for policy in policies), default=0.0)
+
+
+def _outcome(processes: Iterable[Process], verdicts: dict[str, Verdict | None], late: Sequence[str] = ()) -> Outcome:
+    results = []
+    for process in processes:
+        verdict = verdicts[process.name] or Verdict(False, "no result")
+        snapshot = process.snapshot
+        cause = str(snapshot.cause) if snapshot.cause is not None and snapshot.state is not State.UNKNOWN else None
+        results.append(Result(name=process.name, ok=verdict.ok, state=str(snapshot.state), cause=cause, message=verdict.message))
+    return Outcome(results=results, timed_out=tuple(late))
+
+
+#: An action of the table in ``http``: selectors, wait, timeout.
+Action = Callable[..., Awaitable[Outcome]]

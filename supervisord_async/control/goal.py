@@ -1,0 +1,113 @@
+"""When a command is done: each verb's goal, judged from a process's snapshot alone.
+
+A goal is judged after the process has taken the command's input, so a state that it finds is one that the command led
+to, or that somebody else led to since. Pure: no waiting, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from supervisord_async.core.machine import succeeded
+from supervisord_async.core.policy import OnLimit
+from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.supervise.narrate import exit_words
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+
+class Verdict(NamedTuple):
+    """How it came out for one process."""
+
+    ok: bool
+    message: str
+
+
+#: From the process and its snapshot before the command to a verdict; None: not yet.
+Goal: TypeAlias = Callable[["Process", Snapshot], Verdict | None]
+
+
+def is_started(process: Process, before: Snapshot) -> Verdict | None:
+    """RUNNING; or EXITED, if it ended well: a job that is done."""
+    now = process.snapshot
+    match now.state:
+        case State.RUNNING:
+            same = before.state is State.RUNNING and now.run == before.run
+            return Verdict(True, f"{'already ' if same else ''}running, pid {now.pid}, run {now.run}")
+        case State.EXITED if succeeded(now, process.policy):
+            return Verdict(True, f"run {now.run} {exit_words(now.exit)}: it is done")
+        case State.STARTING | State.WAITING | State.STOPPING:
+            return None
+        case State.STOPPED:
+            return Verdict(False, f"stopped meanwhile ({now.cause or 'not started'})")
+        case _:
+            return Verdict(False, trouble(now))
+
+
+def is_restarted(process: Process, before: Snapshot) -> Verdict | None:
+    """A newer run is RUNNING, or ended well."""
+    now = process.snapshot
+    if now.state in (State.RUNNING, State.EXITED) and now.run <= before.run:
+        return None
+    return is_started(process, before)
+
+
+def is_stopped(process: Process, before: Snapshot) -> Verdict | None:
+    """STOPPED."""
+    now = process.snapshot
+    match now.state:
+        case State.STOPPED:
+            if before.state is State.STOPPED:
+                return Verdict(True, "already stopped")
+            return Verdict(True, f"stopped; {exit_words(now.exit)}" if now.ended_run > before.ended_run else "stopped")
+        case State.STOPPING:
+            return None
+        case State.UNKNOWN:
+            return Verdict(False, trouble(now))
+        case _:
+            return Verdict(False, f"started again meanwhile ({now.cause})")
+
+
+def becomes_ready(process: Process, before: Snapshot) -> Verdict | None:
+    """RUNNING, which says ready wherever there is a probe. FATAL will not become it without a word from somebody."""
+    now = process.snapshot
+    if now.state is State.RUNNING:
+        return Verdict(True, f"ready, pid {now.pid}, run {now.run}")
+    return Verdict(False, trouble(now)) if _is_final_failure(process) else None
+
+
+def becomes_stopped(process: Process, before: Snapshot) -> Verdict | None:
+    """Nothing of it runs, or will by itself."""
+    now = process.snapshot
+    down = now.state in (State.STOPPED, State.EXITED) or _is_final_failure(process)
+    return Verdict(True, f"{now.state}: {trouble(now)}" if now.state is not State.STOPPED else "stopped") if down else None
+
+
+def becomes_exited(process: Process, before: Snapshot) -> Verdict | None:
+    """EXITED by itself. FATAL is no exit."""
+    now = process.snapshot
+    if now.state is State.EXITED:
+        return Verdict(True, f"run {now.run} {exit_words(now.exit)}")
+    return Verdict(False, trouble(now)) if _is_final_failure(process) else None
+
+
+#: What ``wait --for`` may name.
+WAITS: dict[str, Goal] = {"ready": becomes_ready, "stopped": becomes_stopped, "exited": becomes_exited}
+
+
+def trouble(now: Snapshot) -> str:
+    """What went wrong, in words."""
+    if now.state is State.UNKNOWN:
+        return f"supervision of it broke, its child is left alone: {now.detail}"
+    if now.detail:
+        return now.detail
+    if now.cause is Cause.EXITED:
+        return f"run {now.run} {exit_words(now.exit)}"
+    return str(now.cause or now.state)
+
+
+def _is_final_failure(process: Process) -> bool:
+    now = process.snapshot
+    return now.state is State.FATAL and not (now.cause is Cause.RESTART_LIMIT and process.policy.on_limit is OnLimit.RETRY)

@@ -1,0 +1,56 @@
+"""Following many processes towards one goal on one subscription."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from supervisord_async.control.goal import Goal, Verdict
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.bus import Subscription
+    from supervisord_async.supervise.process import Process
+
+
+class Pursuit:
+    """The processes of one command, each with its verdict or none yet.
+
+    A record is only the wake-up; what is judged is the snapshot, so a record that was lost costs nothing but a judgement
+    of all.
+    """
+
+    def __init__(self, processes: Iterable[Process], goal: Goal) -> None:
+        self.verdicts: dict[str, Verdict | None] = {}
+        self._goal = goal
+        self._open: dict[str, Process] = {}
+        for process in processes:
+            self.verdicts[process.name] = None
+            self._open[process.name] = process
+        self._before = {name: process.snapshot for name, process in self._open.items()}
+
+    def unsettled(self) -> list[str]:
+        """Names without a verdict."""
+        return [name for name, verdict in self.verdicts.items() if verdict is None]
+
+    async def follow(self, records: Subscription) -> None:
+        """Returns when every process has its verdict; those that the daemon's end overtakes get one, too."""
+        self._open = {name: process for name, process in self._open.items() if self.verdicts[name] is None}
+        self._judge(list(self._open))
+        while self._open:
+            record = await records.receive()
+            if record is None:
+                for name in self._open:
+                    self.verdicts[name] = Verdict(False, "the daemon ended meanwhile")
+                return
+            changed = {record.name}
+            while (record := records.receive_nowait()) is not None:
+                changed.add(record.name)
+            self._judge(list(self._open) if records.take_missed() else [name for name in changed if name in self._open])  # type: ignore[misc]
+
+    def _judge(self, names: Iterable[str | None]) -> None:
+        for name in names:
+            assert name is not None  # noqa: S101  the names of open pursuits
+            verdict = self._goal(self._open[name], self._before[name])
+            if verdict is not None:
+                self.verdicts[name] = verdict
+                del self._open[name]

@@ -1,0 +1,139 @@
+"""What the world sees of a process and of a record: plain objects, made from snapshots, never kept.
+
+Absent: how they travel (``http``) and how they look on a terminal (``cli``). Names and messages may hold anything; whoever
+prints them neutralises control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Snapshot, State
+from supervisord_async.supervise.narrate import exit_json, exit_words
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.figures import Figures
+    from supervisord_async.supervise.process import Process
+
+
+class ExitView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a run ended: ``code``, or ``signal`` (its name) with ``core``, or ``unknown``."""
+
+    code: int | None = None
+    signal: str | None = None
+    core: bool | None = None
+    unknown: bool | None = None
+
+
+class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
+    """One process, as ``asupctl status --json`` lists it."""
+
+    name: str
+    program: str
+    group: str
+    state: str  #: STOPPED WAITING STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN
+    health: str  #: none starting healthy unhealthy
+    pid: int | None  #: null without a process
+    run: int  #: 0 before the first
+    uptime_seconds: float | None  #: of the present run, null without a process
+    restarts: int  #: consecutive automatic restarts
+    flapping: bool
+    exit_status: dict[str, Any] | None  #: of the last ended run, null before one has ended
+    cause: str | None  #: why it is in this state, a short stable word
+    next_at: str | None  #: when the next attempt, or KILL, is due; ISO 8601, UTC
+    description: str  #: the program's own description; without one the state in words
+    cpu_percent: float | None  #: of one core, the whole tree; null without a process
+    memory_bytes: int | None  #: resident size of the whole tree; null without a process
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """One record. Members that do not fit its type are absent."""
+
+    id: int
+    at: str  #: ISO 8601, UTC
+    type: str
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    from_: str | msgspec.UnsetType = msgspec.UNSET
+    to: str | msgspec.UnsetType = msgspec.UNSET
+    cause: str | msgspec.UnsetType = msgspec.UNSET
+    run: int | msgspec.UnsetType = msgspec.UNSET
+    message: str = ""
+    data: dict[str, Any] = {}
+
+
+def iso(at: float) -> str:
+    """Wall time as ISO 8601 in UTC with milliseconds: ``2026-11-20T12:00:00.123Z``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:
+    """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
+    snapshot, program = process.snapshot, process.program
+    next_at = process.next_at
+    cause = snapshot.cause
+    return ProcessView(
+        name=process.name,
+        program=program.name,
+        group=program.group,
+        state=snapshot.state.value,
+        health=snapshot.health.value if snapshot.checks else "none",
+        pid=snapshot.pid,
+        run=snapshot.run,
+        uptime_seconds=round(max(0.0, now - snapshot.run_since), 3) if snapshot.pid is not None else None,
+        restarts=snapshot.restarts,
+        flapping=snapshot.flapping,
+        exit_status=exit_json(snapshot.exit),
+        cause=cause.value if cause is not None else None,
+        next_at=iso(wall_now + next_at - now) if next_at is not None else None,
+        description=program.description or state_words(snapshot),
+        cpu_percent=figures.cpu_percent if figures is not None else None,
+        memory_bytes=figures.memory_bytes if figures is not None else None,
+    )
+
+
+def process_views(processes: Iterable[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> list[ProcessView]:
+    """All of ``processes``; ``figures`` by process name."""
+    return [process_view(process, now, wall_now, figures.get(process.name)) for process in processes]
+
+
+def state_words(snapshot: Snapshot) -> str:
+    """Why it is in its state, in words that need no clock."""
+    match snapshot.state:
+        case State.RUNNING if not snapshot.detail:
+            return f"run {snapshot.run}"
+        case State.STARTING:
+            return f"starting run {snapshot.run}"
+        case State.WAITING:
+            return "waiting for its dependencies"
+        case State.STOPPED if not snapshot.run:
+            return "not started"
+        case State.STOPPED | State.EXITED if snapshot.exit is not None:
+            return exit_words(snapshot.exit)
+        case State.STOPPED:
+            return "stopped"
+        case State.BACKOFF if not snapshot.detail:
+            return exit_words(snapshot.exit)
+        case _:
+            return snapshot.detail or (snapshot.cause.value if snapshot.cause else "")
+
+
+def event_view(record: Record) -> EventView:
+    """The record as events, history and logs tell it."""
+    unset = msgspec.UNSET
+    return EventView(
+        id=record.id,
+        at=iso(record.at),
+        type=record.type,
+        name=record.name if record.name is not None else unset,
+        from_=record.from_ if record.from_ is not None else unset,
+        to=record.to if record.to is not None else unset,
+        cause=record.cause if record.cause is not None else unset,
+        run=record.run if record.run is not None else unset,
+        message=record.message,
+        data=record.data,
+    )
