@@ -1,0 +1,15 @@
+"""The control API's client, for asupctl and for applications: typed answers over the daemon's unix socket.
+
+    with Client("/run/shop/asupd.sock") as client:
+        for result in client.restart("web"):
+            print(result.name, result.state, result.message)
+
+Errors are those of :mod:`supervisord_async.errors`. Nothing of the daemon is loaded, nor anything beyond the standard
+library. How a daemon's socket is found from its configuration file is not known here: see :mod:`..rundir` and the
+command line.
+"""
+
+from supervisord_async.client.answers import DaemonHealth, Event, ProcessStatus, Reload, Result, Run
+from supervisord_async.client.api import Client
+
+__all__ = ["Client", "DaemonHealth", "Event", "ProcessStatus", "Reload", "Result", "Run"]

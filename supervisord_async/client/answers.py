@@ -1,0 +1,142 @@
+"""What the daemon answers, typed. Unknown keys of a newer daemon are left out, missing ones keep their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from supervisord_async.errors import CommandError, Problem
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=_Dataclass)
+
+
+def as_object(document: Any) -> dict[str, Any]:
+    """The document, which is a JSON object; CommandError where it is something else."""
+    if isinstance(document, dict):
+        return document
+    raise CommandError(f"cannot understand the daemon's answer: expected an object, found {type(document).__name__}")
+
+
+def as_list(document: Any, key: str) -> list[Any]:
+    """The document, a JSON list, or an object that has one under ``key``; CommandError where it is something else."""
+    if isinstance(document, dict):
+        document = document.get(key)
+    if isinstance(document, list):
+        return document
+    raise CommandError(f"cannot understand the daemon's answer: expected a list of {key}")
+
+
+def typed(kind: type[T], document: Any) -> T:
+    """``document``'s known keys as a ``kind``."""
+    known = kind.__dataclass_fields__
+    return kind(**{key: value for key, value in as_object(document).items() if key in known})
+
+
+def problem(document: Any) -> Problem:
+    """A configuration's problem as the daemon sends it: an object, or the text it prints as."""
+    if not isinstance(document, dict):
+        return Problem("", 0, 0, str(document))
+    empty = {"file": "", "line": 0, "column": 0, "message": ""}
+    return Problem(**{**empty, **{key: document[key] for key in (*empty, "warning") if key in document}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatus:
+    """One process; the fields are those of ``asupctl status --json``."""
+
+    name: str
+    program: str = ""
+    group: str = ""
+    state: str = "UNKNOWN"
+    health: str = "none"
+    pid: int | None = None
+    run: int = 0
+    uptime_seconds: float | None = None
+    restarts: int = 0
+    flapping: bool = False
+    exit_status: Mapping[str, Any] | None = None  #: {"code": 1}, {"signal": "SIGKILL", "core": false} or {"unknown": true}
+    cause: str | None = None
+    next_at: str | None = None  #: ISO 8601, UTC: the next attempt, or the KILL of a process that is STOPPING
+    description: str = ""
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What an action did to one process; ``ok`` False where it failed, with the reason in ``message``."""
+
+    name: str
+    ok: bool = False
+    state: str | None = None
+    cause: str | None = None
+    message: str = ""
+    timed_out: bool = False  #: not ok because the time ran out: it may still come
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One record of the daemon; ``document`` is the whole object as it was sent."""
+
+    id: int = 0
+    at: str = ""  #: ISO 8601, UTC
+    type: str = ""
+    name: str | None = None
+    from_: str | None = None
+    to: str | None = None
+    cause: str | None = None
+    run: int | None = None
+    message: str = ""
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_document(cls, document: Any) -> Event:
+        """The event that a JSON object describes."""
+        known = {key: value for key, value in as_object(document).items() if key != "document"}
+        return typed(cls, {**known, "from_": known.get("from"), "document": document})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One line of a process's history; ``ended_at`` is None while the run lives."""
+
+    run: int = 0
+    cause: str | None = None  #: why it was started
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration_seconds: float | None = None
+    exit_status: Mapping[str, Any] | None = None
+    peak_memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """What a reload did, or with ``plan`` would do: ``lines`` for people, ``document`` for programs."""
+
+    lines: Sequence[str] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonHealth:
+    """The daemon itself: who it is, and the problems of the file on disk if it refused that."""
+
+    status: str = "ok"
+    pid: int | None = None
+    version: str = ""
+    uptime_seconds: float | None = None
+    file: str | None = None
+    run_dir: str | None = None
+    refused: Sequence[Any] = ()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """``refused`` as problems that print as FILE:LINE:COLUMN: message."""
+        return [problem(document) for document in self.refused]

@@ -1,0 +1,385 @@
+"""The client itself: one method for each thing that the API can do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from http.client import HTTPResponse
+from os import PathLike, fspath
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+from supervisord_async.client.answers import (
+    DaemonHealth,
+    Event,
+    ProcessStatus,
+    Reload,
+    Result,
+    Run,
+    as_list,
+    as_object,
+    problem,
+    typed,
+)
+from supervisord_async.client.overlap import Overlap
+from supervisord_async.client.transport import Connection, lines_of, server_sent
+from supervisord_async.errors import (
+    BusyError,
+    CommandError,
+    ConfigError,
+    FailedError,
+    NoDaemonError,
+    NotAllowedError,
+    NotFoundError,
+    SupervisordError,
+    TimedOutError,
+    UsageError,
+)
+
+Awaited = Literal["ready", "stopped", "exited"]
+Stream = Literal["stdout", "stderr"]
+T = TypeVar("T")
+
+#: How long the daemon may be away (a re-exec, a quick restart) before a followed stream gives up.
+RECONNECT_SECONDS = 15.0
+#: An action is awaited this much longer than the time the daemon was given for it.
+ANSWER_MARGIN_SECONDS = 10.0
+#: The bound of an action for which no time was given; the daemon's own, from the programs' settings, come earlier.
+LONGEST_ACTION_SECONDS = 3600.0
+#: The daemon says something this often on an event stream; after twice the time it counts as gone.
+EVENT_SILENCE_SECONDS = 60.0
+#: After a reconnection this many of the lines already seen are asked for again, to find where the log goes on.
+OVERLAP_LINES = 500
+
+_RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
+_BY_KIND: dict[str, type[CommandError]] = {
+    kind.kind: kind for kind in (UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, TimedOutError)
+}
+_BY_STATUS: dict[int, type[CommandError]] = {
+    **dict.fromkeys((400, 405, 413, 414, 415, 422, 431), UsageError),
+    **dict.fromkeys((401, 403), NotAllowedError),
+    404: NotFoundError,
+    409: FailedError,
+    503: BusyError,
+    504: TimedOutError,
+}
+
+
+def refusal(status: int, document: Any) -> SupervisordError:
+    """The error that a problem document (RFC 9457) stands for."""
+    known = document if isinstance(document, dict) else {}
+    problems = known.get("problems")
+    if isinstance(problems, list) and problems:
+        return ConfigError([problem(one) for one in problems])
+    kind = _BY_KIND.get(str(known.get("kind", "")), _BY_STATUS.get(status, CommandError))
+    return kind(str(known.get("detail") or known.get("title") or f"the daemon answered {status}"))
+
+
+def results_of(document: Any) -> list[Result]:
+    """The results in an action's answer, those that ran out of time marked where the answer says so only as a whole."""
+    results = [typed(Result, one) for one in as_list(document, "results")]
+    late = document.get("timed_out") if isinstance(document, dict) else None
+    if isinstance(document, dict) and document.get("status") == TimedOutError.status and not late:
+        late = [result.name for result in results if not result.ok]
+    if not isinstance(late, list):
+        return results
+    return [replace(result, timed_out=True) if result.name in late else result for result in results]
+
+
+class Client:
+    """Speaks to one daemon; connects at the first request. A client belongs to one thread.
+
+    Args:
+        socket_path: the daemon's unix socket.
+        timeout_seconds: bound of the daemon's silence on a question. Actions, waits and followed streams have their own.
+    """
+
+    def __init__(self, socket_path: str | PathLike[str], *, timeout_seconds: float = 30.0) -> None:
+        self.socket_path = fspath(socket_path)
+        self.timeout_seconds = timeout_seconds
+        self._connection = Connection(self.socket_path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The connection is closed; a further request would open another."""
+        self._connection.close()
+
+    # -- questions
+
+    def processes(self, *selectors: str) -> list[ProcessStatus]:
+        """The processes that the selectors name (none: all), in the file's order.
+
+        Raises NotFoundError for a selector that fits nothing.
+        """
+        return [typed(ProcessStatus, document) for document in self.process_documents(*selectors)]
+
+    def process_documents(self, *selectors: str) -> list[dict[str, Any]]:
+        """As :meth:`processes`, but the JSON objects as they were sent."""
+        documents = as_list(self.request("GET", "/v1/processes"), "processes")
+        if not selectors:
+            return documents
+        from supervisord_async.client.selecting import select
+
+        return select(documents, selectors)
+
+    def process(self, name: str) -> ProcessStatus:
+        """One process, by its whole name."""
+        return typed(ProcessStatus, self.request("GET", _path((name,))))
+
+    def health(self) -> DaemonHealth:
+        """The daemon's word on itself."""
+        return typed(DaemonHealth, self.request("GET", "/v1/health"))
+
+    def why(self, name: str) -> dict[str, Any]:
+        """Why a process is in its state: ``lines`` for people, the rest for programs."""
+        return as_object(self.request("GET", _path((name,), "why")))
+
+    def history(self, name: str, *, limit: int | None = None) -> list[Run]:
+        """The last ``limit`` runs of a process."""
+        return [typed(Run, document) for document in as_list(self.history_document(name, limit=limit), "runs")]
+
+    def history_document(self, name: str, *, limit: int | None = None) -> dict[str, Any]:
+        """As :meth:`history`, but the JSON object as it was sent: ``runs``, and totals."""
+        return as_object(self.request("GET", _path((name,), "history"), {"limit": limit}))
+
+    def config(self, name: str | None = None) -> dict[str, Any]:
+        """The effective configuration, whole or of one program, secrets masked."""
+        return as_object(self.request("GET", "/v1/config", {"name": name}))
+
+    def events(self, *, limit: int = 100) -> list[Event]:
+        """The last ``limit`` events, the oldest first."""
+        documents = self.request("GET", "/v1/events", {"follow": "false", "limit": limit})
+        return [Event.from_document(document) for document in as_list(documents, "events")]
+
+    def logs(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> list[str]:
+        """The last lines of a process's log, from ``since`` (ISO 8601) on where the log knows times.
+
+        Bytes that are not UTF-8 come as surrogate escapes.
+        """
+        query = {"lines": lines, "stream": stream, "since": since}
+        with self._stream(_path((name,), "logs"), query, self.timeout_seconds) as response:
+            return [line.decode(errors="surrogateescape") for line in lines_of(response, self.socket_path)]
+
+    # -- streams
+
+    def follow_events(self, *, after: int | None = None, give_up_seconds: float = RECONNECT_SECONDS) -> Iterator[Event]:
+        """Every event from now on, or after the one with that id, also across a re-exec of the daemon.
+
+        An event of type ``missed`` stands for those that were lost because this reader was too slow.
+        Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
+        """
+        last = after
+
+        def once() -> Iterator[Event]:
+            nonlocal last
+            headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+            with self._stream("/v1/events", {}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
+                for kind, data in server_sent(response, self.socket_path):
+                    event = Event.from_document({"type": kind, **as_object(_decoded(data))})
+                    last = event.id or last
+                    yield event
+
+        return self._across_absences(once, give_up_seconds)
+
+    def follow_logs(
+        self,
+        name: str,
+        *,
+        lines: int = 10,
+        stream: Stream = "stdout",
+        since: str | None = None,
+        give_up_seconds: float = RECONNECT_SECONDS,
+    ) -> Iterator[str]:
+        """The last lines and every later one, across rotation, restarts and a re-exec of the daemon.
+
+        Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
+        """
+        recent: list[bytes] = []
+        query: dict[str, Any] = {"follow": "true", "lines": lines, "stream": stream, "since": since}
+
+        def once() -> Iterator[str]:
+            if recent:
+                query.update(lines=len(recent), since=None)
+            overlap = Overlap(recent)
+            with self._stream(_path((name,), "logs"), query, None) as response:
+                for line in lines_of(response, self.socket_path):
+                    for fresh in overlap.fresh(line):
+                        recent.append(fresh)
+                        del recent[:-OVERLAP_LINES]
+                        yield fresh.decode(errors="surrogateescape")
+
+        return self._across_absences(once, give_up_seconds)
+
+    def _across_absences(self, once: Callable[[], Iterator[T]], give_up_seconds: float) -> Iterator[T]:
+        """What ``once`` yields, again and again, until the daemon has been away for ``give_up_seconds``."""
+        attempt, connected, away_since = 0, False, time.monotonic()
+        while True:
+            gone: CommandError | None = None
+            try:
+                for item in once():
+                    attempt, connected = 0, True
+                    yield item
+                connected = True
+            except (NoDaemonError, BusyError, TimedOutError) as error:
+                if not connected:
+                    raise  # it never was there: say so at once
+                gone = error
+            if attempt == 0:
+                away_since = time.monotonic()
+            elif time.monotonic() - away_since > give_up_seconds:
+                raise gone or NoDaemonError(f"the daemon at {self.socket_path} ends the stream again and again")
+            time.sleep(_RECONNECT_DELAYS[min(attempt, len(_RECONNECT_DELAYS) - 1)])
+            attempt += 1
+
+    # -- commands
+
+    def start(self, *selectors: str, wait: bool = True, timeout_seconds: float | None = None) -> list[Result]:
+        """The selected processes are up, or the results say which are not and why; without ``wait``: are told to be.
+
+        Args:
+            selectors: names, ``group:*``, globs, ``all``; each process is acted on once, all in parallel.
+            wait: whether to wait for the outcome.
+            timeout_seconds: how long; None: as long as the programs' own settings allow.
+
+        Raises NotFoundError, before anything is done, for a selector that fits nothing.
+        """
+        return self.act("start", selectors, wait=wait, timeout_seconds=timeout_seconds)
+
+    def stop(self, *selectors: str, wait: bool = True, timeout_seconds: float | None = None) -> list[Result]:
+        """The selected processes are STOPPED; otherwise as :meth:`start`."""
+        return self.act("stop", selectors, wait=wait, timeout_seconds=timeout_seconds)
+
+    def restart(self, *selectors: str, wait: bool = True, timeout_seconds: float | None = None) -> list[Result]:
+        """A newer run of each selected process is up; otherwise as :meth:`start`."""
+        return self.act("restart", selectors, wait=wait, timeout_seconds=timeout_seconds)
+
+    def signal(self, signal: str, *selectors: str) -> list[Result]:
+        """The signal, by its name or number, was sent to the selected processes."""
+        return self.act("signal", selectors, body={"signal": signal})
+
+    def wait(self, *selectors: str, awaited: Awaited = "ready", timeout_seconds: float | None = None) -> list[Result]:
+        """The selected processes are ``ready``, ``stopped`` or ``exited``; those that cannot be any more are not ok."""
+        return self.act("wait", selectors, query={"for": awaited}, timeout_seconds=timeout_seconds)
+
+    def scale(self, name: str, replicas: int) -> list[Result]:
+        """The program has that many processes."""
+        return self.act("scale", (name,), body={"replicas": replicas})
+
+    def act(
+        self,
+        verb: str,
+        selectors: Sequence[str],
+        *,
+        wait: bool = True,
+        timeout_seconds: float | None = None,
+        query: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> list[Result]:
+        """The results of one action, in the daemon's order."""
+        return results_of(self.act_document(verb, selectors, wait=wait, timeout_seconds=timeout_seconds, query=query, body=body))
+
+    def act_document(
+        self,
+        verb: str,
+        selectors: Sequence[str],
+        *,
+        wait: bool = True,
+        timeout_seconds: float | None = None,
+        query: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """As :meth:`act`, but the JSON object as it was sent."""
+        document = self.request(
+            "POST",
+            _path(selectors, verb),
+            {**(query or {}), "wait": None if wait else "false", "timeout": timeout_seconds},
+            body,
+            silence_seconds=LONGEST_ACTION_SECONDS if timeout_seconds is None else timeout_seconds + ANSWER_MARGIN_SECONDS,
+        )
+        return as_object(document)
+
+    def reload(self, *, plan: bool = False) -> Reload:
+        """The file on disk is in force; with ``plan``: nothing was done, the answer says what would be.
+
+        Raises ConfigError with every problem of an unsound file; nothing changed then.
+        """
+        document = as_object(
+            self.request("POST", "/v1/reload", {"plan": "true" if plan else None}, silence_seconds=LONGEST_ACTION_SECONDS)
+        )
+        return Reload(lines=document.get("lines", ()), document=document)
+
+    def reexec(self) -> None:
+        """The daemon has been told to replace itself in place."""
+        self.request("POST", "/v1/reexec")
+
+    def shutdown(self) -> None:
+        """The daemon has been told to stop everything and end."""
+        self.request("POST", "/v1/shutdown")
+
+    # -- what all of it goes through
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+        *,
+        silence_seconds: float | None = None,
+    ) -> Any:
+        """The JSON document that the daemon answers with; a problem document is raised as its error.
+
+        An answer with ``results`` is never raised: the results say what happened to whom.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if content is not None else {})
+        if method == "POST" and content is None:
+            headers["Content-Length"] = "0"
+        status, _, answer = self._connection.request(
+            method, _target(path, query or {}), content, headers, silence_seconds or self.timeout_seconds
+        )
+        try:
+            document = json.loads(answer) if answer else None
+        except ValueError:
+            document = None
+            if status < 400:
+                raise CommandError(f"cannot understand the answer of {self.socket_path} (is it a daemon's socket?)") from None
+        if status >= 400 and not (isinstance(document, dict) and "results" in document):
+            raise refusal(status, document)
+        return document
+
+    @contextmanager
+    def _stream(
+        self, path: str, query: dict[str, Any], timeout_seconds: float | None, headers: dict[str, str] | None = None
+    ) -> Iterator[HTTPResponse]:
+        with self._connection.stream(_target(path, query), headers or {}, timeout_seconds) as response:
+            if response.status >= 400:
+                raise refusal(response.status, _decoded(response.read(1024 * 1024)))
+            yield response
+
+
+def _decoded(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _path(selectors: Sequence[str], verb: str = "") -> str:
+    if not selectors:
+        raise UsageError("cannot act: no name was given")
+    chosen = quote(",".join(selectors), safe=",:*")
+    return f"/v1/processes/{chosen}/{verb}".rstrip("/")
+
+
+def _target(path: str, query: dict[str, Any]) -> str:
+    given = {key: value for key, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path

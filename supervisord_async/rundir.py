@@ -1,0 +1,92 @@
+"""What a running daemon leaves on record, so that a configuration file leads to it even when the file is broken by now.
+
+``asupctl -c FILE`` reads ``daemon.run_dir`` and ``daemon.socket`` from FILE. Where FILE cannot be read any more, or was
+edited to say something else than the daemon that runs, the record of the file's last daemon is asked. Records lie in
+one directory of the user who runs the daemon: ``$XDG_STATE_HOME/asup``, else ``/var/lib/asup`` for root, else
+``~/.local/state/asup``; one small JSON file each, named by a hash of FILE's real path, mode 0600. A daemon at the
+default place (``.asupd`` beside FILE) needs no record and leaves none.
+
+The daemon calls :func:`remember` when it has its socket, asupctl calls :func:`recall`. A record is a hint, never proof:
+who follows it asks the daemon there which file it serves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+DEFAULT_RUN_DIR = ".asupd"
+SOCKET_NAME = "asupd.sock"
+
+
+class Remembered(NamedTuple):
+    """Where the last daemon of a file was."""
+
+    run_dir: str
+    socket: str
+
+
+def default_socket(file: str | os.PathLike[str]) -> str:
+    """The socket of a daemon whose file says nothing about it."""
+    return str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR / SOCKET_NAME)
+
+
+def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], socket: str | os.PathLike[str]) -> Path | None:
+    """``recall(file)`` gives this run_dir and socket from now on; replaced as a whole, never seen half-written.
+
+    Returns the record's path; None where the default place needs none, and an older record is gone.
+    Raises OSError where it cannot be written: the daemon is then found by its file alone.
+    """
+    record = _record(file)
+    if os.path.realpath(socket) == os.path.realpath(default_socket(file)):
+        record.unlink(missing_ok=True)
+        return None
+    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    content = {"file": os.path.realpath(file), "run_dir": os.path.abspath(run_dir), "socket": os.path.abspath(socket)}  # noqa: PTH100
+    draft = record.with_name(f".{record.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(content, stream)
+        draft.replace(record)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+        raise
+    return record
+
+
+def recall(file: str | os.PathLike[str]) -> Remembered | None:
+    """Where the file's last daemon was; None without a record that can be read, or that is somebody else's."""
+    try:
+        record = _record(file)
+        with record.open() as stream:
+            if os.fstat(stream.fileno()).st_uid not in (0, os.geteuid()):
+                return None
+            content = json.load(stream)
+        if content["file"] != os.path.realpath(file):
+            return None
+        return Remembered(str(content["run_dir"]), str(content["socket"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a hint that is not there is no error: the default place is tried
+
+
+def _record(file: str | os.PathLike[str]) -> Path:
+    real = os.fsencode(os.path.realpath(file))
+    return _records() / f"{sha256(real).hexdigest()[:32]}.json"
+
+
+def _records() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if Path(state).is_absolute():
+        return Path(state) / "asup"
+    if os.geteuid() == 0:  # by uid, not by HOME: sudo may keep another user's
+        return Path("/var/lib/asup")
+    try:
+        return Path.home() / ".local" / "state" / "asup"
+    except RuntimeError as error:
+        raise FileNotFoundError("no home directory to keep records in") from error
