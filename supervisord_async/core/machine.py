@@ -49,8 +49,8 @@ from supervisord_async.core.inputs import (
     News,
     RestartRequested,
     SignalRequested,
-    SpawnFailed,
     Spawned,
+    SpawnFailed,
     StartRequested,
     StopRequested,
     SupervisionBroke,
@@ -148,7 +148,7 @@ def _terminate(s: Snapshot, now: float, cause: Cause, *, wanted: bool, detail: s
 
 def _ended(s: Snapshot, p: Policy, now: float) -> Step:
     """Nothing of the run lives: decide what follows from ``wanted`` and ``cause``."""
-    s = replace(s, pid=None)
+    s = replace(s, pid=None, checks=())
     if not s.wanted:
         return _enter(s, State.STOPPED, now), ()
     if s.cause in ASKED_FOR:
@@ -220,18 +220,13 @@ def stop(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
 
 
 def stop_run(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
-    """Something lives: tell it to go, and want nothing after it."""
-    return _terminate(s, now, i.cause, wanted=False)
-
-
-def stop_unknown(s: Snapshot, i: StopRequested, p: Policy, now: float) -> Step:
-    """Whatever the child left alone does, it is told to go."""
-    return stop_run(s, i, p, now) if s.pid is not None else stop(s, i, p, now)
+    """Something lives, or may: tell it to go, and want nothing after it."""
+    return _terminate(replace(s, restarts=0, recent=()), now, i.cause, wanted=False)
 
 
 def unwant(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
     """On its way down, and nothing shall follow."""
-    return replace(s, wanted=False, cause=i.cause), ()
+    return replace(s, wanted=False, cause=i.cause, restarts=0, recent=()), ()
 
 
 def restart_down(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Step:
@@ -257,6 +252,8 @@ def restart_stopping(s: Snapshot, i: RestartRequested, _p: Policy, _now: float) 
     """The next run shall follow; but only a person overrules a stop."""
     if not s.wanted and i.cause is not Cause.OPERATOR:
         return s, ()
+    if i.cause is Cause.OPERATOR:
+        s = replace(s, restarts=0, recent=())
     return replace(s, wanted=True, cause=i.cause, detail=i.detail), ()
 
 
@@ -301,8 +298,8 @@ def spawn_failed_unwanted(s: Snapshot, _i: SpawnFailed, p: Policy, now: float) -
 
 
 def ready(s: Snapshot, _i: BecameReady, _p: Policy, now: float) -> Step:
-    """It serves."""
-    return _enter(s, State.RUNNING, now), ()
+    """It serves; who has no process yet cannot."""
+    return (_enter(s, State.RUNNING, now), ()) if s.pid is not None else (s, ())
 
 
 def report(s: Snapshot, i: HealthReported, _p: Policy, _now: float) -> Step:
@@ -322,7 +319,7 @@ def exited(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
     """The main process ended by itself; what it left behind goes before anything follows."""
     s = replace(s, pid=None, exit=i.status, ended_run=s.run, cause=Cause.EXITED, detail="")
     if i.remains:
-        return _enter(s, State.STOPPING, now), (Terminate(s.run),)
+        return _enter(s, State.STOPPING, now, kills=0), (Terminate(s.run),)
     return _ended(s, p, now)
 
 
@@ -344,6 +341,11 @@ def adopt(s: Snapshot, i: Adopted, _p: Policy, now: float) -> Step:
     if not s.wanted:
         return _terminate(replace(s, pid=i.pid), now, Cause.OPERATOR, wanted=False)
     return _enter(s, State.RUNNING, now, pid=i.pid, cause=Cause.ADOPTED, detail=""), ()
+
+
+def adopt_stopping(s: Snapshot, i: Adopted, p: Policy, now: float) -> Step:
+    """A spawn that was in flight did come to something; else what was begun goes on."""
+    return spawned_unwanted(s, Spawned(i.run, i.pid), p, now) if _spawn_in_flight(s) else (s, ())
 
 
 def broke(s: Snapshot, i: SupervisionBroke, _p: Policy, now: float) -> Step:
@@ -371,8 +373,8 @@ def started(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
 
 
 def calm(s: Snapshot, _i: DeadlinePassed, _p: Policy, _now: float) -> Step:
-    """Up for ``reset_after``: the counters return to 0."""
-    return replace(s, restarts=0, recent=()), ()
+    """Up for ``reset_after``: the consecutive count returns to 0. A sliding window forgets by its own time alone."""
+    return replace(s, restarts=0), ()
 
 
 def attempt(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
@@ -400,7 +402,7 @@ Row: TypeAlias = dict[type[Input], tuple[Rule, tuple[State, ...]]]
 
 
 def _ignoring(state: State, *inputs: type[Input]) -> Row:
-    return {kind: (ignored, (state,)) for kind in inputs}
+    return dict.fromkeys(inputs, (ignored, (state,)))
 
 
 def _rows() -> dict[State, Row]:
@@ -431,7 +433,7 @@ def _rows() -> dict[State, Row]:
             SignalRequested: (send, (S.STARTING,)),
             Spawned: (spawned, (S.STARTING, S.RUNNING)),
             SpawnFailed: (spawn_failed, (S.BACKOFF, S.FATAL)),
-            BecameReady: (ready, (S.RUNNING,)),
+            BecameReady: (ready, (S.RUNNING, S.STARTING)),
             HealthReported: (report, (S.STARTING,)),
             Faulted: (fault, (S.STOPPING, S.STARTING)),
             Adopted: (adopt, (S.STARTING,)),
@@ -467,7 +469,8 @@ def _rows() -> dict[State, Row]:
             Exited: (exited_stopping, (*_AFTER_A_RUN, S.STOPPING)),
             TreeGone: (tree_gone, (*_AFTER_A_RUN, S.STOPPING)),
             DeadlinePassed: (due(kill), (S.STOPPING,)),
-            **_ignoring(S.STOPPING, DependenciesMet, DependencyFailed, BecameReady, HealthReported, Faulted, Adopted),
+            Adopted: (adopt_stopping, (S.STOPPING,)),
+            **_ignoring(S.STOPPING, DependenciesMet, DependencyFailed, BecameReady, HealthReported, Faulted),
             **broken,
         },
         S.EXITED: {
@@ -486,7 +489,7 @@ def _rows() -> dict[State, Row]:
             **broken,
         },
         S.UNKNOWN: {
-            StopRequested: (stop_unknown, (S.STOPPING, S.STOPPED)),
+            StopRequested: (stop_run, (S.STOPPING,)),  # also without a pid: a spawn may be in flight, a tree may live
             Adopted: (adopt, (S.RUNNING, S.STOPPING)),
             Spawned: (adopt, (S.RUNNING, S.STOPPING)),
             SpawnFailed: (spawn_failed, _AFTER_A_RUN),

@@ -1,0 +1,190 @@
+"""A little world for the machine to act in: processes that obey or do not, spawns in flight, a clock that only tests move.
+
+It carries effects out and answers with inputs, as the driver does, and it knows what really lives. What the machine
+orders is checked against that: a second run beside a live one, or a signal for nobody, is an AssertionError here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from supervisord_async.core.effects import Effect, Kill, SendSignal, ShutDown, Spawn, Terminate
+from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, Spawned, SpawnFailed, SupervisionBroke, TreeGone
+from supervisord_async.core.machine import ASKED_FOR, deadline, step
+from supervisord_async.core.policy import Policy
+from supervisord_async.core.state import ExitStatus, Snapshot, State
+
+#: States in which nothing of any run lives, and none is on its way.
+NOTHING_LIVES = frozenset({State.STOPPED, State.WAITING, State.BACKOFF, State.EXITED, State.FATAL})
+
+
+@dataclass
+class Tree:
+    """What lives of one run."""
+
+    run: int
+    pid: int
+    main: bool = True
+    leftovers: bool = False
+    told: bool = False  #: it was told to go, or killed
+
+    @property
+    def lives(self) -> bool:
+        return self.main or self.leftovers
+
+
+@dataclass
+class World:
+    """One process slot, its truth (``in_flight``, ``tree``) beside what the machine knows of it (``snapshot``)."""
+
+    policy: Policy = Policy()
+    snapshot: Snapshot = Snapshot()
+    now: float = 1000.0
+    in_flight: int | None = None
+    tree: Tree | None = None
+    pids: int = 100
+    automatic: list[float] = field(default_factory=list)  #: automatic restarts since the last calm or word of an operator
+    shut_down: list[str] = field(default_factory=list)
+    trail: list[tuple[State, str, State]] = field(default_factory=list)
+
+    # Acting
+
+    def tell(self, input_: Input) -> tuple[Effect, ...]:
+        """The machine decides on ``input_`` and its effects are carried out."""
+        before = self.snapshot
+        self.snapshot, effects = step(before, input_, self.policy, self.now)
+        self.trail.append((before.state, type(input_).__name__, self.snapshot.state))
+        if self.snapshot.state is State.BACKOFF and before.state is not State.BACKOFF:
+            self.automatic.append(self.now)
+        for effect in effects:
+            self._carry_out(effect)
+        self.check()
+        return effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Spawn(run=run):
+                assert self.in_flight is None, f"run {run} ordered while {self.in_flight} is in flight"
+                assert self.tree is None, f"run {run} ordered while {self.tree} lives"
+                self.in_flight = run
+            case Terminate(run=run) | Kill(run=run):
+                assert self.tree is not None, f"{effect} for nobody"
+                assert self.tree.run == run, f"{effect} is for another run than {self.tree}"
+                self.tree.told = True
+            case SendSignal(run=run):
+                assert self.tree is not None, f"{effect} for nobody"
+                assert self.tree.main, f"{effect} for a dead main process"
+                assert self.tree.run == run
+            case ShutDown(detail=detail):
+                self.shut_down.append(detail)
+
+    def check(self) -> None:
+        """What holds at every moment."""
+        s = self.snapshot
+        if s.state in NOTHING_LIVES:
+            assert self.tree is None, f"{s.state} while {self.tree} lives"
+            assert self.in_flight is None, f"{s.state} while run {self.in_flight} is in flight"
+            assert s.pid is None
+        if s.pid is not None:
+            assert self.tree is not None
+            assert self.tree.main
+            assert self.tree.pid == s.pid
+        assert s.wanted or s.state in (State.STOPPED, State.STOPPING, State.UNKNOWN), f"{s.state} though unwanted"
+        assert not (s.wanted and s.state is State.STOPPED), "STOPPED though wanted"
+        assert (s.restarts > 0) or s.state is not State.BACKOFF
+        assert s.state is not State.RUNNING or s.pid is not None
+        due_at = deadline(s, self.policy)
+        if s.state in (State.BACKOFF, State.STOPPING) and self.in_flight is None:
+            assert due_at is not None, f"{s.state} for ever"
+
+    # What the world does by itself
+
+    def spawn_succeeds(self) -> None:
+        run = self.in_flight
+        assert run is not None
+        self.in_flight, self.pids = None, self.pids + 1
+        self.tree = Tree(run, self.pids)
+        self.tell(Spawned(run, self.pids))
+
+    def spawn_fails(self, detail: str = "exec: cannot find it") -> None:
+        run = self.in_flight
+        assert run is not None
+        self.in_flight = None
+        self.tell(SpawnFailed(run, detail))
+
+    def main_exits(self, status: ExitStatus, *, leftovers: bool = False) -> None:
+        tree = self.tree
+        assert tree is not None
+        assert tree.main
+        tree.main, tree.leftovers = False, leftovers
+        if not leftovers:
+            self.tree = None
+        self.tell(Exited(tree.run, status, leftovers))
+
+    def leftovers_go(self) -> None:
+        tree = self.tree
+        assert tree is not None
+        assert not tree.main
+        self.tree = None
+        self.tell(TreeGone(tree.run))
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes; whatever falls due on the way is told at its moment."""
+        until = self.now + seconds
+        for _ in range(10_000):
+            at = deadline(self.snapshot, self.policy)
+            if at is None or at > until:
+                break
+            self.now = max(self.now, at)
+            self.tell(DeadlinePassed())
+        else:
+            raise AssertionError("the deadline never moves on: a busy loop")
+        self.now = until
+
+    def breaks_and_resumes(self) -> None:
+        """A bug ends the tasks; a new driver looks for what lives and says so."""
+        self.tell(SupervisionBroke("a bug"))
+        self.resume()
+
+    def resume(self) -> None:
+        """A new driver tells what it finds; spawns in flight were carried to their end."""
+        run = self.snapshot.run
+        if self.in_flight is not None:
+            self.spawn_succeeds()
+        elif self.tree is None:
+            self.tell(Exited(run, ExitStatus()) if run else SpawnFailed(run, "found nothing"))
+        elif self.tree.main:
+            self.tell(Adopted(run, self.tree.pid))
+        else:
+            self.tell(Exited(run, ExitStatus(), True))
+
+    def restore(self) -> None:
+        """The snapshot went to disk and came back."""
+        self.snapshot = restored(self.snapshot)
+
+    def answers(self) -> bool:
+        """One natural answer of the world to what it was told, or the next deadline; False where nothing is due any more."""
+        if self.in_flight is not None:
+            self.spawn_succeeds()
+        elif self.tree is not None and self.tree.told:
+            if self.tree.main:
+                self.main_exits(ExitStatus(signal=15))
+            else:
+                self.leftovers_go()
+        elif (at := deadline(self.snapshot, self.policy)) is not None:
+            self.pass_time(max(0.0, at - self.now))
+        else:
+            return False
+        return True
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether the present cause is somebody's wish."""
+        return self.snapshot.cause in ASKED_FOR
+
+
+def restored(snapshot: Snapshot) -> Snapshot:
+    """As it comes back from disk."""
+    return msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot)
