@@ -1,0 +1,87 @@
+"""Running the daemon: in this process, or as one in the background that is waited for until it answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from supervisord_async.config.model import Configuration
+from supervisord_async.errors import DaemonError, NoDaemonError
+
+#: A daemon in the background that does not answer in this time is given up on, and said so.
+ANSWER_SECONDS = 30.0
+
+
+def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> Configuration:
+    """The configuration with those of ``overrides`` (level, format, file) that are not None."""
+    log = replace(configuration.daemon.log, **{key: value for key, value in overrides.items() if value is not None})
+    return replace(configuration, daemon=replace(configuration.daemon, log=log))
+
+
+def foreground(configuration: Configuration, file: str, run_dir: str | None, *, echo: bool) -> int:
+    """The daemon ran in this process; its exit code."""
+    from supervisord_async.control.server import serve_control
+    from supervisord_async.logs.echo import Echo
+    from supervisord_async.logs.own import OwnLog
+    from supervisord_async.rundir import remember
+    from supervisord_async.supervise.daemon import Options, make_run_dir, serve
+    from supervisord_async.system import descriptors, loop, signals
+
+    descriptors.close_inherited()
+    signals.reset_inherited()
+    os.umask(0o022)
+    daemon = configuration.daemon
+    if daemon.log.file is not None:
+        make_run_dir(os.path.dirname(daemon.log.file))
+    own = OwnLog(daemon.log)
+    own.install()
+    remember(configuration.file, daemon.run_dir, daemon.socket)
+    options = Options(
+        file=file,
+        run_dir=run_dir,
+        echo=Echo(sys.stdout).write if echo else None,
+        reopen_own_log=own.reopen,
+        on_serving=descriptors.notify_ready,
+    )
+    try:
+        return loop.run(serve, options, configuration, serve_control)
+    finally:
+        own.close()
+
+
+def detach(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, Any]) -> int:
+    """A daemon runs in the background and answers; 0. Raises DaemonError where it ended or does not answer."""
+    from supervisord_async.client import Client
+    from supervisord_async.supervise.daemon import make_run_dir
+
+    daemon = configuration.daemon
+    make_run_dir(daemon.run_dir)
+    log_file = daemon.log.file or os.path.join(daemon.run_dir, "asupd.log")
+    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", file, "--log-file", log_file]
+    if run_dir:
+        command += ["--run-dir", run_dir]
+    for key in ("level", "format"):
+        if overrides[key]:
+            command += [f"--log-{key}", overrides[key]]
+    complaints = Path(daemon.run_dir) / "asupd.stderr"
+    with complaints.open("wb") as stderr:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)  # noqa: S603
+    until = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < until:
+        if child.poll() is not None:
+            text = complaints.read_text(errors="replace").strip()
+            raise DaemonError(f"the daemon ended with {child.returncode}: {text or f'see {log_file}'}")
+        try:
+            if Client(daemon.socket).health().get("pid") == child.pid:
+                complaints.unlink(missing_ok=True)
+                return 0
+        except NoDaemonError:
+            pass  # not yet: that is what we wait for
+        time.sleep(0.02)
+    raise DaemonError(f"the daemon (pid {child.pid}) runs but does not answer at {daemon.socket} after {ANSWER_SECONDS:g} s: see {log_file}")

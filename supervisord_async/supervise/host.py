@@ -1,0 +1,57 @@
+"""What the supervise layer asks of the operating system, as a seam: tests put a simulated machine behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from supervisord_async.system.child import Ended
+    from supervisord_async.system.credentials import Credentials
+    from supervisord_async.system.identity import Identity
+    from supervisord_async.system.spawn import SpawnSpec
+
+Scope = Literal["tree", "main"]
+#: What tells one content of a file from another, without reading it; None where there is no file.
+Signature = tuple[int, int, int] | None
+
+
+class ChildProcess(Protocol):
+    """The main process of a run."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def identity(self) -> Identity: ...
+    async def wait(self) -> Ended:
+        """Returns how it ended, once it has."""
+    def close(self) -> None:
+        """Nothing of the system is held for it any more."""
+
+
+class ProcessTree(Protocol):
+    """A run's main process and everything that descends from it."""
+
+    def has_leftovers(self) -> bool:
+        """Whether anything but the main process lives."""
+    def signal(self, signum: int, scope: Scope) -> None:
+        """Whatever lives of the scope was sent ``signum``, and is not stopped."""
+    async def kill(self) -> None:
+        """Nothing lives, unless the kernel cannot end it."""
+    async def wait_gone(self) -> None:
+        """Nothing of it lives any more."""
+
+
+class Host(Protocol):
+    """One machine."""
+
+    async def spawn(self, spec: SpawnSpec) -> ChildProcess:
+        """A new process runs ``spec``; raises SpawnError."""
+    def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
+        """The tree that ``child`` is the root of; descendants also carry ``tag`` in their environment."""
+    async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
+        """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""
+    async def signature(self, path: str) -> Signature:
+        """The file's present signature."""
+    async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
+        """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``."""

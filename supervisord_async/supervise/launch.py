@@ -1,0 +1,86 @@
+"""From settings to what the system needs to start a run: environment, tag, heartbeat file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from supervisord_async import wire
+from supervisord_async.config.model import Daemon, Program
+from supervisord_async.errors import SpawnError
+from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.spawn import SpawnSpec
+
+
+def instance_of(run_dir: str) -> str:
+    """What the tags of this run_dir's children begin with.
+
+    Derived from its path, not stored: children are recognised although every file of a run_dir was lost.
+    """
+    return hashlib.blake2s(os.path.realpath(run_dir).encode(), digest_size=8).hexdigest()
+
+
+def tag_of(instance: str, name: str, run: int) -> str:
+    """What a run's processes carry in their environment as ``ASUP_TAG``."""
+    return f"{instance}/{name}/{run}"
+
+
+def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None:
+    """The file that must change: the configured one, else one in run_dir; None without ``heartbeat``."""
+    if program.heartbeat is None:
+        return None
+    if program.heartbeat.file is not None:
+        return program.heartbeat.file
+    return os.path.join(daemon.run_dir, "heartbeats", name)
+
+
+def prepare_heartbeat_file(path: str, credentials: Credentials | None) -> None:
+    """The file of a run_dir exists and belongs to whom the program runs as. Raises SpawnError, stage ``heartbeat``."""
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if credentials is not None:
+                os.fchown(descriptor, credentials.uid, credentials.gid)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SpawnError("heartbeat", error.errno, f"cannot make {path}") from error
+
+
+def environment_of(
+    program: Program, *, name: str, replica: int, run: int, daemon: Daemon, tag: str, heartbeat_file: str | None, credentials: Credentials | None
+) -> dict[str, str]:
+    """The whole environment of a run."""
+    environment = dict(program.environment)
+    if credentials is not None:
+        for variable, value in (("HOME", credentials.home), ("USER", credentials.name), ("LOGNAME", credentials.name)):
+            environment.setdefault(variable, value)
+    environment |= {
+        wire.ENV_NAME: name,
+        wire.ENV_PROGRAM: program.name,
+        wire.ENV_GROUP: program.group,
+        wire.ENV_REPLICA: str(replica),
+        wire.ENV_RUN: str(run),
+        wire.ENV_SOCKET: daemon.socket,
+        wire.ENV_TAG: tag,
+    }
+    if heartbeat_file is not None:
+        environment[wire.ENV_HEARTBEAT_FILE] = heartbeat_file
+    return environment
+
+
+def spawn_spec(
+    program: Program, environment: dict[str, str], credentials: Credentials | None, stdout: int, stderr: int, argv: tuple[str, ...] | None = None
+) -> SpawnSpec:
+    """Everything that the system needs to know of a run, or of another command in its place."""
+    return SpawnSpec(
+        argv=argv or program.command,
+        directory=program.directory,
+        environment=environment,
+        stdout=stdout,
+        stderr=stderr,
+        credentials=credentials,
+        umask=program.umask,
+    )

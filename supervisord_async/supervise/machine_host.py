@@ -1,0 +1,69 @@
+"""The real machine behind :class:`~supervisord_async.supervise.host.Host`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import anyio
+import anyio.to_thread
+
+from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
+from supervisord_async.system import credentials, spawn
+from supervisord_async.system.child import Child
+from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.spawn import SpawnSpec
+from supervisord_async.system.tree import Tree
+from supervisord_async.wire import ENV_TAG
+
+#: Files on a file system that hangs can occupy this many threads, and no more.
+STAT_THREADS = 8
+
+
+class MachineHost:
+    """Processes, users and files of this machine."""
+
+    def __init__(self) -> None:
+        self._stat_limiter: anyio.CapacityLimiter | None = None
+
+    async def spawn(self, spec: SpawnSpec) -> ChildProcess:
+        """Start ``spec``."""
+        return await spawn.spawn(spec)
+
+    def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
+        """The tree below ``child``."""
+        assert isinstance(child, Child)  # noqa: S101  both come from this class
+        return Tree(child, tag)
+
+    async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
+        """Look the user up, off the loop."""
+        return await credentials.lookup(user, group)
+
+    async def signature(self, path: str) -> Signature:
+        """Stat off the loop: the file may lie on a file system that hangs."""
+        if self._stat_limiter is None:
+            self._stat_limiter = anyio.CapacityLimiter(STAT_THREADS)
+        return await anyio.to_thread.run_sync(_signature, path, abandon_on_cancel=True, limiter=self._stat_limiter)
+
+    async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
+        """Run a short command with its tree, to its end or to the timeout."""
+        child = await spawn.spawn(spec)
+        tree = Tree(child, spec.environment.get(ENV_TAG, ""))
+        try:
+            if on_started is not None:
+                on_started(child.pid)
+            with anyio.move_on_after(timeout_seconds):
+                return (await child.wait()).status.code
+            return None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await tree.kill()
+            child.close()
+
+
+def _signature(path: str) -> Signature:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

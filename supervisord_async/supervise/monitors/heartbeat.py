@@ -1,0 +1,43 @@
+"""The heartbeat watcher: a file that must change.
+
+A beat is a *change* of the file's signature, seen while this run lives. Neither the wall clock nor the file's age has
+a say. Silence is counted only while we were awake to see: a daemon that was stopped, or a machine that slept, blames
+no program for it.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from supervisord_async.core.inputs import Faulted, HealthReported
+from supervisord_async.core.state import Cause, Health
+from supervisord_async.supervise.monitors.context import RunContext
+
+#: Looks per timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat.
+LOOKS = 8
+CHECK = "heartbeat"
+
+
+async def monitor_heartbeat(context: RunContext) -> None:
+    """Posts the first beat and the miss; returns after a miss, or at once without ``heartbeat``."""
+    settings, path = context.program.heartbeat, context.heartbeat_file
+    if settings is None or path is None:
+        return
+    interval = settings.timeout_seconds / LOOKS
+    last, silent, healthy = context.heartbeat_baseline, 0.0, False
+    await anyio.sleep(settings.initial_delay_seconds)
+    looked = anyio.current_time()
+    while silent < settings.timeout_seconds:
+        await anyio.sleep(interval)
+        now = anyio.current_time()
+        silent += min(now - looked, 2 * interval)
+        looked = now
+        signature = await context.host.signature(path)
+        if signature != last and signature is not None:
+            silent = 0.0
+            if not healthy:
+                healthy = True
+                context.post(HealthReported(context.run, CHECK, Health.HEALTHY))
+        last = signature
+    context.post(HealthReported(context.run, CHECK, Health.UNHEALTHY))
+    context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s, {path})"))

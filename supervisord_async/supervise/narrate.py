@@ -1,0 +1,88 @@
+"""From a change of a snapshot to the records that tell of it, in stable words for scripts and a sentence for people."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from supervisord_async.core.policy import Policy, backoff_delay
+from supervisord_async.core.state import ExitStatus, Snapshot, State
+
+
+def exit_json(status: ExitStatus | None) -> dict[str, Any] | None:
+    """INTERFACE.md's ``exit_status``."""
+    if status is None:
+        return None
+    if status.code is not None:
+        return {"code": status.code}
+    if status.signal is not None:
+        return {"signal": signal_name(status.signal), "core": status.core}
+    return {"unknown": True}
+
+
+def exit_words(status: ExitStatus | None) -> str:
+    """``exited with 1``, ``killed by SIGKILL (core dumped)``, ``ended, nobody saw how``."""
+    if status is None or status.unknown:
+        return "ended, nobody saw how"
+    if status.code is not None:
+        return f"exited with {status.code}"
+    return f"killed by {signal_name(status.signal or 0)}{' (core dumped)' if status.core else ''}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM``; ``signal 42`` where it has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float) -> str:
+    """The change in one line of words."""
+    match after.state:
+        case State.STARTING:
+            return f"starting run {after.run} ({after.cause})"
+        case State.RUNNING:
+            return f"running, pid {after.pid}, run {after.run}"
+        case State.WAITING:
+            return "waiting for its dependencies"
+        case State.BACKOFF:
+            why = after.detail or exit_words(after.exit)
+            after_seconds = f" after {now - before.run_since:.1f} s" if before.pid is not None else ""
+            delay = backoff_delay(policy, after.restarts - 1, after.run)
+            return f"{why}{after_seconds}; restart {after.restarts} in {delay:.1f} s"
+        case State.STOPPING:
+            return f"stopping ({after.detail or after.cause})"
+        case State.EXITED:
+            return f"{exit_words(after.exit)}; not restarted"
+        case State.FATAL | State.UNKNOWN:
+            return after.detail or str(after.cause)
+        case State.STOPPED:
+            return f"stopped; {exit_words(after.exit)}" if before.pid is not None or before.state is State.STOPPING else "stopped"
+
+
+def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The type and fields of each record that the change deserves."""
+    if after.state is not before.state or after.run != before.run:
+        data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
+        if after.ended_run != before.ended_run and after.exit is not None:
+            data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
+        yield (
+            "state",
+            {
+                "name": name,
+                "from_": str(before.state),
+                "to": str(after.state),
+                "cause": str(after.cause) if after.cause else None,
+                "run": after.run,
+                "message": state_message(before, after, policy, now),
+                "data": data,
+            },
+        )
+    if after.health is not before.health:
+        health = {"from_": str(before.health), "to": str(after.health), "run": after.run, "message": f"health: {after.health}"}
+        yield "health", {"name": name, **health}
+    if after.flapping is not before.flapping:
+        message = f"flapping: {after.restarts} automatic restarts without a calm time" if after.flapping else "no longer flapping"
+        yield "flapping", {"name": name, "to": str(after.flapping).lower(), "run": after.run, "message": message}

@@ -1,0 +1,310 @@
+"""The driver of one process: one task, one mailbox, one deadline.
+
+It waits for an input or for the deadline, lets the machine decide, commits the snapshot, publishes, and carries the
+effects out. It alone assigns the snapshot. An effect that takes time runs beside it, in the same task group, and
+answers by an input like everything else.
+
+A bug in any of this process's tasks ends that group and nothing more: the traceback is logged, the process is
+UNKNOWN with its child left alone, and supervision of it is taken up again after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+from msgspec.structs import replace
+
+from supervisord_async.config.model import Program
+from supervisord_async.core import effects as do
+from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, SpawnFailed, Spawned, SupervisionBroke
+from supervisord_async.core.machine import deadline, step
+from supervisord_async.core.policy import Policy
+from supervisord_async.core.state import Snapshot, State
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise import launch
+from supervisord_async.supervise.mailbox import Mailbox
+from supervisord_async.supervise.monitors.files import monitor_files
+from supervisord_async.supervise.narrate import records_of
+from supervisord_async.supervise.output import Output
+from supervisord_async.supervise.run import Run, new_run
+from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.system.child import Ended
+
+_log = logging.getLogger(__name__)
+
+#: A broken supervision is taken up again after these pauses, the last one repeated.
+RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)
+#: After this long without a break the first pause comes first again.
+CALM_SECONDS = 600.0
+
+
+class Process:
+    """One supervised slot of a program."""
+
+    def __init__(self, name: str, replica: int, program: Program, surroundings: Surroundings, snapshot: Snapshot | None = None) -> None:
+        self.name = name
+        self.replica = replica
+        self.program = program
+        self.policy: Policy = program.policy(name)
+        self.snapshot = snapshot or Snapshot()
+        self.last_ended: Ended | None = None
+        self.output = Output(name, replica, surroundings)
+        self._around = surroundings
+        self._mailbox = Mailbox()
+        self._run: Run | None = None
+        self._breaks = 0
+        self._broke_at = 0.0
+        self._watch_scope: anyio.CancelScope | None = None
+        self._tasks: TaskGroup | None = None
+
+    # What others may do
+
+    def post(self, input_: Input) -> None:
+        """The process's task will decide on ``input_``; raises BusyError for one request too many."""
+        self._mailbox.post(input_)
+
+    @property
+    def next_at(self) -> float | None:
+        """When something is due that a person waits for (the next attempt, KILL), monotonic; None: nothing."""
+        if self.snapshot.state in (State.BACKOFF, State.STOPPING, State.FATAL):
+            return deadline(self.snapshot, self.policy)
+        return None
+
+    def reconfigure(self, program: Program) -> None:
+        """The settings hold from now on, for a live run as far as they can change under it."""
+        before, self.program = self.program, program
+        self.policy = program.policy(self.name)
+        self.output.reconfigure(program.logs)
+        if self._tasks is not None:
+            if self._run is not None:
+                self._run.reconfigure(program, self._tasks)
+            if program.watch != before.watch:
+                self._watch_files()
+        self._mailbox.wake()  # the deadline may be another one now
+
+    def hasten(self) -> None:
+        """A stop waits for no grace period any more."""
+        self.policy = replace(self.policy, grace_seconds=0.0)
+        self._mailbox.wake()
+
+    async def run(self) -> None:
+        """Supervise until cancelled; no exception of this process's tasks leaves here."""
+        while True:
+            try:
+                async with anyio.create_task_group() as self._tasks:
+                    self._resume()
+                    self._watch_files()
+                    await self._drive()
+            except Exception as error:  # noqa: BLE001  the daemon's ethic: one program's bug is its own
+                self._broke(error)
+            finally:
+                self._tasks = None
+            await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
+
+    # The driver
+
+    async def _drive(self) -> None:
+        while True:
+            input_ = self._mailbox.receive_nowait()
+            if input_ is None:
+                at = deadline(self.snapshot, self.policy)
+                if at is None:
+                    await self._mailbox.wait()
+                else:
+                    with anyio.CancelScope(deadline=at) as scope:
+                        await self._mailbox.wait()
+                    if scope.cancelled_caught:
+                        input_ = DeadlinePassed()
+            if input_ is not None:
+                self._decide(input_)
+
+    def _decide(self, input_: Input) -> None:
+        now = anyio.current_time()
+        after, effects = step(self.snapshot, input_, self.policy, now)
+        if after is not self.snapshot:
+            self._commit(after, now)
+        for effect in effects:
+            self._perform(effect)
+
+    def _commit(self, after: Snapshot, now: float) -> None:
+        before, self.snapshot = self.snapshot, after
+        self._around.committed(self)
+        for type_, fields in records_of(self.name, before, after, self.policy, now):
+            if type_ == "state" and "exit" in fields["data"] and self.last_ended is not None:
+                fields["data"] |= self.last_ended.figures()
+            self._around.bus.publish(type_, **fields)
+
+    def _perform(self, effect: do.Effect) -> None:
+        match effect:
+            case do.Spawn():
+                self._start(self._spawn, effect.run)
+            case do.Terminate():
+                self._start(self._terminate)
+            case do.Kill():
+                self._start(self._kill)
+            case do.SendSignal():
+                self._send(effect.signal)
+            case do.ShutDown():
+                self._around.shut_down(f"{self.name}: {effect.detail}")
+
+    def _start(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        assert self._tasks is not None  # noqa: S101  effects are only performed inside the group
+        self._tasks.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
+
+    # Effects
+
+    async def _spawn(self, run: int) -> None:
+        """Answered by Spawned or SpawnFailed."""
+        try:
+            self._run = await self._launch(run)
+        except SpawnError as error:
+            self.post(SpawnFailed(run, str(error)))
+            return
+        self.post(Spawned(run, self._run.child.pid))
+        if self._tasks is not None:
+            self._run.watch(self._tasks)
+
+    async def _launch(self, run: int) -> Run:
+        program, host, daemon = self.program, self._around.host, self._around.daemon
+        credentials = None
+        if program.user is not None or program.group_name is not None:
+            credentials = await host.credentials(program.user, program.group_name)
+        heartbeat_file = launch.heartbeat_file_of(program, self.name, daemon)
+        baseline = None
+        if heartbeat_file is not None:
+            if program.heartbeat is not None and program.heartbeat.file is None:
+                launch.prepare_heartbeat_file(heartbeat_file, credentials)
+            baseline = await host.signature(heartbeat_file)
+        tag = launch.tag_of(self._around.instance, self.name, run)
+        environment = launch.environment_of(
+            program,
+            name=self.name,
+            replica=self.replica,
+            run=run,
+            daemon=daemon,
+            tag=tag,
+            heartbeat_file=heartbeat_file,
+            credentials=credentials,
+        )
+        stdout, stderr = self.output.open(program.logs, credentials)
+        self.output.run_started(run)
+        child = await host.spawn(launch.spawn_spec(program, environment, credentials, stdout, stderr))
+        return new_run(
+            name=self.name,
+            run=run,
+            program=program,
+            host=host,
+            child=child,
+            tag=tag,
+            post=self.post,
+            on_ended=self._on_ended,
+            heartbeat_file=heartbeat_file,
+            heartbeat_baseline=baseline,
+        )
+
+    def _on_ended(self, ended: Ended) -> None:
+        self.last_ended = ended
+
+    async def _terminate(self) -> None:
+        run, stop = self._run, self.program.stop
+        if run is None:
+            return
+        run.stop_checks()
+        if stop.command is not None and run.ended is None:
+            await self._run_stop_command(run, stop.command)
+        run.tree.signal(stop.signal, stop.scope)
+
+    async def _run_stop_command(self, run: Run, command: tuple[str, ...]) -> None:
+        """``stop.command`` ran, within the grace period, as the program's user and in its environment."""
+        program = self.program
+        try:
+            credentials = await self._around.host.credentials(program.user, program.group_name)
+            environment = launch.environment_of(
+                program,
+                name=self.name,
+                replica=self.replica,
+                run=run.context.run,
+                daemon=self._around.daemon,
+                tag=launch.tag_of(self._around.instance, f"{self.name}.stop", run.context.run),
+                heartbeat_file=None,
+                credentials=credentials,
+            )
+            environment["ASUP_MAIN_PID"] = str(run.child.pid)
+            stdout, stderr = self.output.open(program.logs, credentials)
+            spec = launch.spawn_spec(program, environment, credentials, stdout, stderr, argv=command)
+            code = await self._around.host.run_command(spec, program.stop.grace_seconds)
+        except SpawnError as error:
+            _log.warning("%s: cannot run stop.command: %s; sending the stop signal", self.name, error)
+        else:
+            if code != 0:
+                words = "did not end within the grace period" if code is None else f"exited with {code}"
+                _log.warning("%s: stop.command %s; sending the stop signal", self.name, words)
+
+    async def _kill(self) -> None:
+        if self._run is None:
+            return
+        if self.program.stop.scope == "tree":
+            await self._run.tree.kill()
+        else:
+            self._run.tree.signal(9, "main")
+
+    def _send(self, signum: int) -> None:
+        if self._run is not None:
+            self._run.tree.signal(signum, "main")
+
+    # File changes
+
+    def _watch_files(self) -> None:
+        """The program's paths are watched as its settings say now, whatever its state."""
+        if self._watch_scope is not None:
+            self._watch_scope.cancel()
+            self._watch_scope = None
+        if self.program.watch:
+            self._start(self._monitor_files)
+
+    async def _monitor_files(self) -> None:
+        with anyio.CancelScope() as self._watch_scope:
+            async with anyio.create_task_group() as monitors:
+                for watch in self.program.watch:
+                    monitors.start_soon(
+                        partial(
+                            monitor_files,
+                            self._around.files,
+                            name=self.name,
+                            watch=watch,
+                            ignored_paths=(self._around.daemon.run_dir, *self.output.paths()),
+                            post=self.post,
+                            bus=self._around.bus,
+                        )
+                    )
+
+    # A bug of ours
+
+    def _broke(self, error: Exception) -> None:
+        now = anyio.current_time()
+        self._breaks = self._breaks + 1 if now - self._broke_at < CALM_SECONDS else 1
+        self._broke_at = now
+        _log.critical("%s: supervision of it broke; its child is left alone", self.name, exc_info=error)
+        after, _ = step(self.snapshot, SupervisionBroke(f"internal error: {error!r}"), self.policy, now)
+        try:
+            self._commit(after, now)
+        except Exception:
+            _log.exception("%s: cannot tell that supervision of it broke", self.name)
+
+    def _resume(self) -> None:
+        """Take up what an earlier group of tasks was watching."""
+        if self.snapshot.state is not State.UNKNOWN:
+            return
+        run, number = self._run, self.snapshot.run
+        if run is None or run.context.run != number:
+            self.post(SpawnFailed(number, "internal error while it was spawned"))
+        elif run.ended is not None:
+            self.post(Exited(number, run.ended.status, run.tree.has_leftovers()))
+        else:
+            self.post(Adopted(number, run.child.pid))
+            assert self._tasks is not None  # noqa: S101  called inside the group
+            run.watch(self._tasks)

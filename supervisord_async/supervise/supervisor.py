@@ -1,0 +1,292 @@
+"""All processes of one daemon: names to processes, selectors, and plans turned into ordinary inputs.
+
+It decides nothing about a process that the machine decides; it posts inputs and listens to records. What an operator
+wants of the daemon as a whole (reload, shut down, reopen) ends here too, whoever carried it: a signal or the API.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from supervisord_async.config.model import Configuration, Program
+from supervisord_async.core.inputs import RestartRequested, StartRequested, StopRequested
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+from supervisord_async.errors import BusyError, ConfigError, NotFoundError, Problem
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from supervisord_async.config.diff import Plan
+    from supervisord_async.config.load import Loaded
+
+_log = logging.getLogger(__name__)
+
+#: Nothing of a process lives, and none is on its way.
+DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
+#: After everything was killed: how long the kernel may take.
+KILL_WAIT_SECONDS = 5.0
+
+Loader = Callable[[], Awaitable["Loaded"]]
+
+
+class Supervisor:
+    """The processes of one daemon, in file order."""
+
+    def __init__(self, configuration: Configuration, load: Loader, surroundings: Callable[[Supervisor], Surroundings]) -> None:
+        self.configuration = configuration
+        self.refused: tuple[Problem, ...] = ()
+        self.processes: dict[str, Process] = {}
+        self.started_at = time.time()
+        self.shutting_down = False
+        self.exit_code = 0
+        self._load = load
+        self._around = surroundings(self)
+        self._tasks: TaskGroup | None = None
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._retiring: set[str] = set()
+        self._hastened_at: float | None = None
+        self._reload_lock = anyio.Lock()
+        self._reloads_asked = 0
+        self._reloads_done = 0
+        self._reload_outcome: Plan | ConfigError | None = None
+        self._shutdown = anyio.Event()
+        self._hasten = anyio.Event()
+
+    @property
+    def bus(self) -> Bus:
+        """The records of this daemon."""
+        return self._around.bus
+
+    # Lifetime
+
+    async def run(self, *, on_started: Callable[[], None] = lambda: None) -> int:
+        """Supervise until a shutdown was asked for and everything is down; returns the daemon's exit code."""
+        async with anyio.create_task_group() as self._tasks:
+            self._tasks.start_soon(self._around.files.run, name="file watching")
+            for program in self.configuration.programs.values():
+                self._add(program, program.process_names())
+            self.bus.listen(self._consider_exit)
+            self._autostart(self.processes.values())
+            on_started()
+            await self._shutdown.wait()
+            await self._stop_everything()
+            for process in self.processes.values():
+                await process.output.aclose()
+            self._tasks.cancel_scope.cancel()
+        return self.exit_code
+
+    def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
+        """Everything will be stopped, and the daemon end; asked a second time, it is killed at once."""
+        if self.shutting_down:
+            self._hasten.set()
+            return
+        self.shutting_down = True
+        self.exit_code = exit_code
+        self.bus.publish("daemon", message=f"stopping everything ({why})", data={"what": "stopping"})
+        self._shutdown.set()
+
+    async def _stop_everything(self) -> None:
+        """All processes are down, or could not be ended by the kernel in time."""
+        with self.bus.subscribe() as records:
+            for process in reversed(self.processes.values()):
+                self._ask(process, StopRequested(Cause.DAEMON_STOP))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._hasten_later)
+                while not self._all_down():
+                    with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
+                        await records.receive()
+                    if self._hastened_too_long():
+                        break
+                tasks.cancel_scope.cancel()
+        for process in self.processes.values():
+            if process.snapshot.state not in DOWN:
+                _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
+
+    async def _hasten_later(self) -> None:
+        with anyio.move_on_after(self.configuration.daemon.stop_timeout_seconds):
+            await self._hasten.wait()
+        self._hastened_at = anyio.current_time()
+        for process in self.processes.values():
+            process.hasten()
+
+    def _hastened_too_long(self) -> bool:
+        return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
+
+    def _all_down(self) -> bool:
+        return all(process.snapshot.state in DOWN for process in self.processes.values())
+
+    def _consider_exit(self, record: Record) -> None:
+        """``daemon.exit_when``, after each change of a state."""
+        when = self.configuration.daemon.exit_when
+        if record.type != "state" or when == "never" or self.shutting_down:
+            return
+        states = [process.snapshot.state for process in self.processes.values()]
+        if when == "any_fatal" and State.FATAL in states:
+            self.request_shutdown(exit_code=1, why=f"exit_when: any_fatal; {record.name} is FATAL")
+        elif when == "all_exited" and all(state in DOWN for state in states):
+            self.request_shutdown(exit_code=1 if State.FATAL in states else 0, why="exit_when: all_exited")
+
+    # Processes
+
+    def _add(self, program: Program, names: Iterable[str]) -> list[Process]:
+        """Slots for ``names`` are supervised, none of them started."""
+        added = []
+        for name in names:
+            replica = int(name.rpartition(":")[2]) if ":" in name else 0
+            process = Process(name, replica, program, self._around)
+            self.processes[name] = process
+            added.append(process)
+            assert self._tasks is not None  # noqa: S101  only called while running
+            self._tasks.start_soon(self._supervise, process, name=f"process {name}")
+        return added
+
+    async def _supervise(self, process: Process) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes[process.name] = scope
+            await process.run()
+
+    def _autostart(self, processes: Iterable[Process]) -> None:
+        for process in processes:
+            if process.program.autostart:
+                self._ask(process, StartRequested(Cause.AUTOSTART))
+
+    def _ask(self, process: Process, request: StartRequested | StopRequested | RestartRequested) -> None:
+        try:
+            process.post(request)
+        except BusyError as error:
+            _log.error("%s: %s", process.name, error)
+
+    async def _retire(self, process: Process) -> None:
+        """The process is down, and forgotten."""
+        with self.bus.subscribe() as records:
+            self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
+            while process.snapshot.state not in DOWN or process.snapshot.wanted:
+                with anyio.move_on_after(1.0):
+                    await records.receive()
+        await process.output.aclose()
+        self._scopes.pop(process.name).cancel()
+        del self.processes[process.name]
+        self._retiring.discard(process.name)
+        program = self.configuration.programs.get(process.program.name)
+        if program is not None and process.name in program.process_names() and not self.shutting_down:
+            self._autostart(self._add(program, [process.name]))  # a later reload wanted it back
+            self._sort()
+
+    def select(self, selectors: Sequence[str]) -> list[Process]:
+        """The processes that ``selectors`` name, each once, in file order.
+
+        A selector is a process's or program's name, ``group:*``, a glob, or ``all``. Raises NotFoundError, with the
+        nearest name, for one that selects nothing.
+        """
+        chosen: set[str] = set()
+        for selector in selectors:
+            names = {process.name for process in self.processes.values() if _selects(selector, process)}
+            if not names and selector != "all":
+                raise NotFoundError(self._no_such(selector))
+            chosen |= names
+        return [process for process in self.processes.values() if process.name in chosen]
+
+    def _no_such(self, selector: str) -> str:
+        if any(sign in selector for sign in "*?["):
+            return f"no program matches {selector!r}"
+        known = {*self.processes, *self.configuration.programs}
+        near = difflib.get_close_matches(selector, known, n=1)
+        return f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else "")
+
+    # Reload
+
+    async def plan(self) -> Plan:
+        """What a reload of the file on disk would do; raises ConfigError where it is unsound."""
+        from supervisord_async.config.diff import diff  # noqa: PLC0415  only at a reload
+
+        return diff(self.configuration, (await self._load()).configuration)
+
+    async def reload(self) -> Plan:
+        """Apply the file on disk, as much of it as changed; returns what was done.
+
+        Requests that come while one is under way share the next one. Raises ConfigError where the file is unsound:
+        then nothing has changed but ``refused``.
+        """
+        self._reloads_asked += 1
+        ticket = self._reloads_asked
+        async with self._reload_lock:
+            if self._reloads_done < ticket:
+                self._reloads_done = self._reloads_asked
+                self._reload_outcome = await self._reload_once()
+        if isinstance(self._reload_outcome, ConfigError):
+            raise ConfigError(self._reload_outcome.problems)
+        assert self._reload_outcome is not None  # noqa: S101  set by whoever took the ticket
+        return self._reload_outcome
+
+    async def _reload_once(self) -> Plan | ConfigError:
+        from supervisord_async.config.diff import diff  # noqa: PLC0415  only at a reload
+
+        try:
+            loaded = await self._load()
+        except ConfigError as error:
+            self.refused = error.problems
+            message = f"refused {self.configuration.file}: {len(error.problems)} problem(s); everything stays as it was"
+            self.bus.publish("config_refused", message=message, data={"problems": [str(problem) for problem in error.problems]})
+            return error
+        self.refused = ()
+        plan = diff(self.configuration, loaded.configuration)
+        if not self.shutting_down:
+            self._apply(plan, loaded.configuration)
+        self.bus.publish("reload", message="reloaded: " + "; ".join(plan.describe()), data={"plan": plan.to_json()})
+        return plan
+
+    def _apply(self, plan: Plan, configuration: Configuration) -> None:
+        assert self._tasks is not None  # noqa: S101  only called while running
+        self.configuration = configuration
+        programs = configuration.programs
+        kept = {name for program in programs.values() for name in program.process_names()}
+        for process in list(self.processes.values()):
+            if process.name not in kept and process.name not in self._retiring:
+                self._retiring.add(process.name)
+                self._tasks.start_soon(self._retire, process, name=f"retire {process.name}")
+        restarted = plan.restarted()
+        for program in programs.values():
+            missing = [name for name in program.process_names() if name not in self.processes]
+            for name in program.process_names():
+                process = self.processes.get(name)
+                if process is not None and process.program != program and name not in self._retiring:
+                    process.reconfigure(program)
+                    if program.name in restarted:
+                        detail = "configuration changed: " + ", ".join(restarted[program.name])
+                        self._ask(process, RestartRequested(Cause.CONFIG_CHANGED, detail))  # type: ignore[arg-type]
+            if missing:
+                self._autostart(self._add(program, missing))
+        self._sort()
+
+    def _sort(self) -> None:
+        """``processes`` is in file order; those on their way out come last."""
+        order = [name for program in self.configuration.programs.values() for name in program.process_names()]
+        rank = {name: number for number, name in enumerate(order)}
+        self.processes = dict(sorted(self.processes.items(), key=lambda item: rank.get(item[0], len(rank))))
+
+    # Logs
+
+    def reopen_logs(self) -> None:
+        """Every log is written to whatever file has its path now."""
+        for process in self.processes.values():
+            process.output.reopen()
+
+
+def _selects(selector: str, process: Process) -> bool:
+    if selector in ("all", process.name, process.program.name):
+        return True
+    if selector.endswith(":*") and selector[:-2] in (process.program.group, process.program.name):
+        return True
+    return any(sign in selector for sign in "*?[") and (
+        fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)
+    )

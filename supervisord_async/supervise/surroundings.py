@@ -1,0 +1,34 @@
+"""What all processes of one daemon share, handed to each; no process knows the supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from supervisord_async.config.model import Daemon
+from supervisord_async.logs.journal import Journal
+from supervisord_async.logs.writer import Writer
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.monitors.files import FileWatching
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """One daemon's shared parts."""
+
+    daemon: Daemon
+    instance: str  #: what the tags of this daemon's children begin with
+    host: Host
+    bus: Bus
+    files: FileWatching
+    writer: Writer
+    null_fd: int  #: /dev/null, open for writing
+    journal: Journal | None
+    committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
+    shut_down: Callable[[str], None]  #: a program's limit ends the daemon
+    echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes

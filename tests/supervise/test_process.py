@@ -1,0 +1,246 @@
+"""The driver of one process against a fake machine, under a virtual clock: no sleep is real."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Backoff, Heartbeat, Restart, Stop
+from supervisord_async.core.inputs import RestartRequested, SignalRequested, StartRequested, StopRequested
+from supervisord_async.core.policy import OnLimit, RestartPolicy
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, Health, State
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.process import Process
+from tests.fake_host import FakeHost, program, surroundings
+from tests.virtual_clock import run_virtually
+
+STEADY = Backoff(initial_seconds=1.0, factor=2.0, max_seconds=60.0, jitter=0.0)
+
+
+class Scene:
+    """One process on a fake machine, and all that was told of it."""
+
+    def __init__(self, host: FakeHost, process: Process, records: list[Record]) -> None:
+        self.host, self.process, self.records = host, process, records
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 3600.0) -> None:
+        """Returns when the condition holds; virtual time passes meanwhile."""
+        with anyio.fail_after(seconds):
+            while not condition():
+                await anyio.sleep(0.01)
+
+    async def state(self, *states: State) -> None:
+        await self.until(lambda: self.process.snapshot.state in states)
+
+    def states(self) -> list[str]:
+        return [record.to or "" for record in self.records if record.type == "state"]
+
+
+def play(scene: Callable[[Scene], Awaitable[None]], host: FakeHost | None = None, **settings: Any) -> Scene:
+    """Run ``scene`` with a process of these settings."""
+    result: list[Scene] = []
+
+    async def main() -> None:
+        machine = host or FakeHost()
+        around = surroundings(machine)
+        process = Process("web", 0, program(**settings), around)
+        records: list[Record] = []
+        around.bus.listen(records.append)
+        result.append(Scene(machine, process, records))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.run)
+            await scene(result[0])
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    return result[0]
+
+
+def test_a_start_reaches_running_after_start_seconds() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        began = anyio.current_time()
+        await s.state(State.RUNNING)
+        assert anyio.current_time() - began == pytest.approx(2.0, abs=0.05)
+        assert s.process.snapshot.pid == s.host.child.pid
+
+    assert play(scene, start_seconds=2.0).states() == ["STARTING", "RUNNING"]
+
+
+def test_a_crash_is_followed_by_backoff_and_a_new_run() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        s.host.child.end(code=1)
+        await s.until(lambda: len(s.host.children) == 2)
+        await s.state(State.RUNNING)
+        snapshot = s.process.snapshot
+        assert (snapshot.cause, snapshot.restarts, snapshot.run) == (Cause.EXITED, 1, 2)
+        assert snapshot.exit is not None and snapshot.exit.code == 1
+
+    told = play(scene, restart=Restart(backoff=STEADY))
+    assert told.states() == ["STARTING", "RUNNING", "BACKOFF", "STARTING", "RUNNING"]
+    assert "exited with 1" in next(record.message for record in told.records if record.to == "BACKOFF")
+
+
+def test_backoff_doubles_up_to_the_limit_which_is_fatal() -> None:
+    async def scene(s: Scene) -> None:
+        s.host.on_spawn = lambda child: child.end(code=1)
+        s.process.post(StartRequested())
+        began = anyio.current_time()
+        await s.state(State.FATAL)
+        assert anyio.current_time() - began == pytest.approx(1 + 2 + 4, abs=0.1)
+        assert s.process.snapshot.cause is Cause.RESTART_LIMIT
+        assert len(s.host.children) == 4
+
+    play(scene, restart=Restart(max_restarts=3, backoff=STEADY))
+
+
+def test_the_seeds_unit_three_restarts_in_ten_minutes_thirty_seconds_apart() -> None:
+    async def scene(s: Scene) -> None:
+        s.host.on_spawn = lambda child: child.end(code=1)
+        s.process.post(StartRequested())
+        began = anyio.current_time()
+        await s.state(State.FATAL)
+        assert anyio.current_time() - began == pytest.approx(90, abs=0.2)
+
+    play(scene, restart=Restart(max_restarts=3, within_seconds=600, backoff=Backoff(initial_seconds=30, factor=1, jitter=0.0)))
+
+
+def test_calm_resets_the_counter() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        s.host.child.end(code=1)
+        await s.until(lambda: s.process.snapshot.run == 2)
+        await s.until(lambda: s.process.snapshot.restarts == 0)
+        assert s.process.snapshot.state is State.RUNNING
+
+    play(scene, restart=Restart(backoff=STEADY, reset_after_seconds=30))
+
+
+def test_a_stop_wins_over_a_pending_restart() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        s.host.child.obeys = False
+        s.process.post(RestartRequested())
+        s.process.post(StopRequested())
+        await s.state(State.STOPPED)
+        assert s.host.child.signals[:1] == [15] and s.host.child.signals[-1] == 9
+        assert len(s.host.children) == 1
+
+    play(scene, stop=Stop(grace_seconds=3))
+
+
+def test_what_outlives_its_parent_goes_before_the_next_run() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        first = s.host.child
+        first.leaves = 2
+        s.host.on_spawn = lambda child: None if first.leaves == 0 else pytest.fail("spawned beside leftovers")
+        first.end(code=1)
+        await s.until(lambda: len(s.host.children) == 2)
+        assert 15 in first.signals
+
+    assert "STOPPING" in play(scene, restart=Restart(backoff=STEADY)).states()
+
+
+def test_a_failed_spawn_goes_through_backoff_with_its_stage() -> None:
+    host = FakeHost()
+    host.refuse = [SpawnError("exec", 2, "/no/such")] * 2
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        assert s.process.snapshot.run == 3
+
+    told = play(scene, host, restart=Restart(backoff=STEADY))
+    backoffs = [record for record in told.records if record.to == "BACKOFF"]
+    assert [record.cause for record in backoffs] == ["spawn_failed", "spawn_failed"]
+    assert "exec: /no/such: No such file or directory" in backoffs[0].message
+
+
+def test_a_missed_heartbeat_restarts_within_a_quarter_more_than_the_timeout() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        for beat in range(1, 6):
+            await anyio.sleep(4)
+            s.host.files["/beat"] = (beat, 1, 1)
+        await s.until(lambda: s.process.snapshot.health is Health.HEALTHY)
+        last = anyio.current_time()
+        await s.state(State.STOPPING, State.BACKOFF)
+        assert 20 <= anyio.current_time() - last + 0.05 <= 25.1
+        await s.until(lambda: len(s.host.children) == 2)
+        await s.state(State.RUNNING)
+        assert s.process.snapshot.cause is Cause.HEARTBEAT_MISSED
+
+    play(scene, heartbeat=Heartbeat(file="/beat", timeout_seconds=20), restart=Restart(backoff=STEADY))
+
+
+def test_a_file_left_by_an_earlier_run_is_no_heartbeat() -> None:
+    host = FakeHost()
+    host.files["/beat"] = (1, 1, 1)
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.until(lambda: s.process.snapshot.cause is Cause.HEARTBEAT_MISSED)
+        assert all(record.to != "healthy" for record in s.records)
+
+    play(scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=5))
+
+
+def test_limit_with_shutdown_asks_for_the_end_of_the_daemon() -> None:
+    asked: list[str] = []
+
+    async def main() -> None:
+        host = FakeHost()
+        host.on_spawn = lambda child: child.end(code=1)
+        restart = Restart(max_restarts=0, on_limit=OnLimit.SHUTDOWN)
+        process = Process("web", 0, program(restart=restart), surroundings(host, shut_down=asked.append))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.run)
+            process.post(StartRequested())
+            while not asked:
+                await anyio.sleep(0.1)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert asked[0].startswith("web: restart limit")
+
+
+def test_an_operators_signal_that_ends_it_is_no_failure() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        s.process.post(SignalRequested(15))
+        await s.state(State.EXITED)
+
+    play(scene, restart=Restart(policy=RestartPolicy.ON_FAILURE))
+
+
+@pytest.mark.parametrize("broken", ["spawn", "tree", "signature"])
+def test_a_bug_in_one_process_leaves_it_unknown_and_is_survived(broken: str, caplog: pytest.LogCaptureFixture) -> None:
+    host = FakeHost()
+    good = getattr(host, broken)
+
+    def bug(*_args: Any, **_kwargs: Any) -> Any:
+        setattr(host, broken, good)
+        raise ZeroDivisionError("a bug")
+
+    setattr(host, broken, bug)
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.until(lambda: "UNKNOWN" in s.states())
+        await s.state(State.RUNNING)
+
+    told = play(scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=600), restart=Restart(backoff=STEADY))
+    assert "a bug" in caplog.text
+    assert told.process.snapshot.state is State.RUNNING
