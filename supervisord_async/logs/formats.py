@@ -1,0 +1,45 @@
+"""Lines as a log's format has them. Pure: the same arguments give the same bytes, which replaying after a kill rests on."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+from supervisord_async.logs.target import Format
+
+#: A line longer than this is written in parts, by the formats that know lines.
+LINE_BYTES = 64 * 1024
+
+#: What JSON allows in strings and terminals obey: DEL, the C1 controls; and two that end a line for some readers.
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+
+def stamp(at_ms: int) -> str:
+    """Milliseconds since 1970 as ISO 8601 in UTC."""
+    at = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def render(data: bytes, format_: Format, *, at_ms: int, name: str, stream: str, run: int) -> bytes:
+    """``data`` (lines; the last may lack its end) in ``format_``; every line of the answer has its end, but in ``raw``."""
+    if format_ == "raw" or not data:
+        return data
+    body = data[:-1] if data.endswith(b"\n") else data
+    if format_ == "timestamp":
+        prefix = f"{stamp(at_ms)} ".encode()
+        return prefix + body.replace(b"\n", b"\n" + prefix) + b"\n"
+    head = f'{{"at":"{stamp(at_ms)}","name":{_quoted(name)},"stream":"{stream}","run":{run},"line":'
+    return "".join(f"{head}{_quoted(line.decode('utf-8', 'replace'))}}}\n" for line in body.split(b"\n")).encode()
+
+
+def _quoted(text: str) -> str:
+    """A JSON string, readable where it is text and harmless where it is not."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(text, ensure_ascii=False))
+
+
+def whole_lines(data: bytes) -> int:
+    """How many bytes of ``data`` may be rendered now: up to its last line end, or all of it if its lines never end."""
+    end = data.rfind(b"\n") + 1
+    rest = len(data) - end
+    return end + rest - rest % LINE_BYTES

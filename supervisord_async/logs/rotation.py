@@ -1,0 +1,128 @@
+"""Backups of a log: ``x.log.1`` is the youngest, ``x.log.2`` …; with ``compress`` they become ``.gz``.
+
+Each step is one ``rename`` or ``unlink``, in an order that a kill may interrupt anywhere: backups move up from the
+oldest to the youngest, so an interrupted rotation leaves a gap in the numbers and nothing doubled, and the next one
+moves only what is below the gap. A compressed backup is written under another name and renamed; where plain and
+compressed are both there, the compressed one is whole and the plain one goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+
+_BLOCK_BYTES = 256 * 1024
+
+
+def backup_path(path: str, number: int) -> str | None:
+    """The file that is backup ``number`` of ``path``, plain or compressed; None: there is none."""
+    for candidate in (f"{path}.{number}.gz", f"{path}.{number}"):
+        if os.path.lexists(candidate):
+            return candidate
+    return None
+
+
+def backups_of(path: str) -> list[tuple[int, str]]:
+    """All backups of ``path``, the youngest first, whatever the settings say now."""
+    folder, name = os.path.split(path)
+    numbers = set()
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.listdir(folder or "."):
+            if entry.startswith(name + "."):
+                digits = entry[len(name) + 1 :].removesuffix(".gz")
+                if digits.isascii() and digits.isdigit() and digits[0] != "0":
+                    numbers.add(int(digits))
+    return [(number, found) for number in sorted(numbers) if (found := backup_path(path, number)) is not None]
+
+
+def shift(path: str, backups: int) -> None:
+    """``path`` is backup 1 and its name is free; of the others at most ``backups - 1`` are left. Raises OSError."""
+    settle(path)
+    gap = 1
+    while gap < backups and backup_path(path, gap) is not None:
+        gap += 1
+    for number in range(gap - 1, 0, -1):
+        source = backup_path(path, number)
+        if source is not None:
+            _remove_backup(path, number + 1)
+            os.rename(source, f"{path}.{number + 1}{'.gz' if source.endswith('.gz') else ''}")
+    _remove_backup(path, 1)
+    os.rename(path, f"{path}.1")
+    prune(path, backups)
+
+
+def prune(path: str, backups: int) -> None:
+    """No backup with a number above ``backups`` is left."""
+    for number, _ in backups_of(path):
+        if number > backups:
+            _remove_backup(path, number)
+
+
+def settle(path: str) -> None:
+    """No backup is there both plain and compressed."""
+    for number, found in backups_of(path):
+        if found.endswith(".gz"):
+            _unlink(f"{path}.{number}")
+
+
+def compress_backups(path: str, lock: threading.Lock) -> None:
+    """All backups of ``path`` are compressed. ``lock`` is held by whoever renames them, and here only for instants.
+
+    Takes as long as it takes; rotations go on meanwhile. Raises OSError: the backup stays as it is.
+    """
+    for leftover in _leftovers(path):
+        _unlink(leftover)
+    with lock:
+        settle(path)
+    while (plain := next((found for _, found in reversed(backups_of(path)) if not found.endswith(".gz")), None)) is not None:
+        _compress(path, plain, lock)
+
+
+def _compress(path: str, plain: str, lock: threading.Lock) -> None:
+    """``plain``, wherever a rotation has moved it meanwhile, is replaced by its compressed form."""
+    try:
+        source = open(plain, "rb")  # noqa: SIM115  closed by the with below
+    except FileNotFoundError:  # a rotation moved it between the listing and now; the next listing has it
+        return
+    with source:
+        status = os.fstat(source.fileno())
+        temporary = f"{path}.{status.st_ino}.gz.part"
+        try:
+            with open(temporary, "wb") as raw:
+                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=int(status.st_mtime)) as packed:
+                    shutil.copyfileobj(source, packed, _BLOCK_BYTES)
+                raw.flush()
+                os.fsync(raw.fileno())
+                os.fchmod(raw.fileno(), status.st_mode & 0o777)
+            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+            with lock:
+                for number, found in backups_of(path):
+                    if not found.endswith(".gz") and os.stat(found).st_ino == status.st_ino:
+                        os.rename(temporary, f"{path}.{number}.gz")
+                        _unlink(found)
+                        return
+        finally:
+            _unlink(temporary)
+
+
+def _leftovers(path: str) -> Iterator[str]:
+    """What an interrupted compression of ours left."""
+    folder, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.listdir(folder or "."):
+            if entry.startswith(name + ".") and entry.endswith(".gz.part") and entry[len(name) + 1 : -8].isdigit():
+                yield os.path.join(folder, entry)
+
+
+def _remove_backup(path: str, number: int) -> None:
+    _unlink(f"{path}.{number}")
+    _unlink(f"{path}.{number}.gz")
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,67 @@
+"""Threads for work that a device may hold up for ever.
+
+They are daemon threads: one that hangs in the kernel keeps neither the loop nor the end of the process waiting, which
+``concurrent.futures.ThreadPoolExecutor`` (it joins its threads at exit) cannot promise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DaemonThreads(Executor):
+    """At most ``limit`` daemon threads, made when there is work and nobody free for it."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        """No thread exists yet; theirs are named ``name-1`` …"""
+        self._limit = limit
+        self._name = name
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._free = 0
+        self._shut = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """``fn`` will be called in a thread; the future has its answer. Raises RuntimeError after :meth:`shutdown`."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._shut:
+                raise RuntimeError(f"{self._name}: no work is taken any more")
+            if self._free:
+                self._free -= 1
+            elif self._threads < self._limit:
+                self._threads += 1
+                threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+        self._work.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  the base's signature
+        """Threads end when the work that is queued is done; nobody waits for them."""
+        with self._lock:
+            if not self._shut:
+                self._shut = True
+                for _ in range(self._threads):
+                    self._work.put(None)
+
+    def _serve(self) -> None:
+        while (item := self._work.get()) is not None:
+            future, call = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001  it belongs to whoever asked
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del item, future, call
+            with self._lock:
+                self._free += 1
