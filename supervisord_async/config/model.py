@@ -2,7 +2,8 @@
 
 ``load`` makes it from YAML; nothing else does. Shorthands are spelt out (``restart: always`` is a :class:`Restart`),
 durations are seconds, sizes bytes, paths absolute, variables expanded, ``defaults`` merged. Two equal values mean
-the same behaviour: ``diff`` relies on it. What INTERFACE.md knows and the daemon does not do yet is absent here.
+the same behaviour: ``diff`` relies on it. Defaults mean "absent". What the daemon does not do yet has its place here
+all the same; ``not_yet`` refuses it in files.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Stop(Struct, frozen=True, kw_only=True):
 class Heartbeat(Struct, frozen=True, kw_only=True):
     """A file that the program changes at least once in ``timeout_seconds``.
 
-    ``file`` None: one in run_dir that the program learns by ``ASUP_HEARTBEAT_FILE``.
+    ``file`` None: one in run_dir that the program learns by ``ASUP_HEARTBEAT_FILE``. That of a replicated program
+    holds ``{replica}`` where the number goes.
     """
 
     file: str | None = None
@@ -69,6 +71,72 @@ class Watch(Struct, frozen=True, kw_only=True):
     debounce_seconds: float = 0.3
     signal: int | None = None
     poll_seconds: float | None = None  #: look this often instead of being told; None: be told where possible
+
+
+class Notify(Struct, frozen=True, kw_only=True):
+    """The program speaks sd_notify."""
+
+    access: Literal["main", "all"] = "main"
+    start_timeout_seconds: float = 60.0
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    """A question asked at intervals: ``kind`` says how, exactly one of the fields after it is set."""
+
+    kind: Literal["http", "tcp", "command", "log"]
+    http: str | None = None  #: a URL
+    tcp: tuple[str, int] | None = None  #: host and port
+    command: tuple[str, ...] | None = None
+    log: str | None = None  #: a regular expression that a line of output matches
+    interval_seconds: float = 1.0
+    timeout_seconds: float = 3.0
+    failures: int = 3
+    successes: int = 1
+    initial_delay_seconds: float = 0.0
+    start_timeout_seconds: float = 60.0  #: means something for readiness only
+
+
+class Socket(Struct, frozen=True, kw_only=True):
+    """A listening socket that the daemon binds; ``path`` is set for ``unix``, else ``host`` and ``port`` are."""
+
+    name: str
+    kind: Literal["tcp", "udp", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    mode: int = 0o660
+    user: str | None = None
+    backlog: int = 128
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """When the clock starts a program: by the cron line ``at``, or each ``every_seconds``."""
+
+    at: str
+    every_seconds: float | None = None
+    timezone: str | None = None  #: None: the machine's
+    catch_up: Literal["once", "none"] = "none"
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a program may use; None: as the daemon's own."""
+
+    open_files: int | None = None
+    processes: int | None = None
+    core_size_bytes: int | None = None
+    memory_bytes: int | None = None  #: resident size of the whole tree, watched by the daemon
+    nice: int | None = None
+    ionice: str | None = None  #: ``idle``, ``best-effort[:0-7]``, ``realtime[:0-7]``
+    oom_score_adj: int | None = None
+    cpu_affinity: tuple[int, ...] | None = None
+    no_new_privileges: bool = False
+
+
+class Hooks(Struct, frozen=True, kw_only=True):
+    """Commands around a run."""
+
+    before_start: tuple[str, ...] | None = None
+    after_exit: tuple[str, ...] | None = None
 
 
 class Logs(Struct, frozen=True, kw_only=True):
@@ -94,7 +162,9 @@ class Program(Struct, frozen=True, kw_only=True):
     description: str = ""
     group: str
     directory: str
-    environment: dict[str, str] = {}  #: the whole of it, inherited parts, environment files and own keys merged
+    #: The whole of it: inherited parts, environment files and own keys merged. With ``user``, HOME, USER and LOGNAME
+    #: are here only if the file gives them.
+    environment: dict[str, str] = {}
     secrets: tuple[str, ...] = ()  #: names of variables whose values are masked beside those that look like secrets
     user: str | None = None
     group_name: str | None = None
@@ -102,12 +172,24 @@ class Program(Struct, frozen=True, kw_only=True):
     replicas: int = 1
     autostart: bool = True
     start_seconds: float = 1.0
+    depends_on: dict[str, Literal["started", "ready", "completed", "succeeded"]] = {}
+    on_dependency_failure: Literal["wait", "fail"] = "wait"
+    restart_with_dependency: bool = False
     restart: Restart = Restart()
     stop: Stop = Stop()
     heartbeat: Heartbeat | None = None
+    notify: Notify | None = None
+    readiness: Probe | None = None
+    liveness: Probe | None = None
     watch: tuple[Watch, ...] = ()
     reload_signal: int | None = None
+    sockets: tuple[Socket, ...] = ()
+    start_on_connect: bool = False
+    rolling: bool = False
+    schedule: Schedule | None = None
     logs: Logs
+    limits: Limits = Limits()
+    hooks: Hooks = Hooks()
 
     def process_names(self) -> tuple[str, ...]:
         """The names of its processes: its own, or ``name:0`` … with replicas."""
@@ -133,9 +215,18 @@ class Program(Struct, frozen=True, kw_only=True):
             reset_after_seconds=restart.reset_after_seconds,
             start_seconds=self.start_seconds,
             grace_seconds=self.stop.grace_seconds,
-            checks=("heartbeat",) if self.heartbeat else (),
+            start_timeout_seconds=self.start_timeout_seconds,
+            has_dependencies=bool(self.depends_on),
+            checks=tuple(name for name in ("heartbeat", "readiness", "liveness") if getattr(self, name)),
             seed=process_name,
         )
+
+    @property
+    def start_timeout_seconds(self) -> float | None:
+        """How long a run may take to be ready; None where nothing says that it is."""
+        if self.readiness:
+            return self.readiness.start_timeout_seconds
+        return self.notify.start_timeout_seconds if self.notify else None
 
 
 class DaemonLog(Struct, frozen=True, kw_only=True):
@@ -144,6 +235,28 @@ class DaemonLog(Struct, frozen=True, kw_only=True):
     file: str | None = None
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+
+
+class HttpTls(Struct, frozen=True, kw_only=True):
+    """PEM files of the HTTP API over TCP."""
+
+    certificate: str
+    key: str
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """How much of the past is kept."""
+
+    max_age_seconds: float = 30 * 86400.0
+    max_size_bytes: int = 100 * 1024 * 1024
+
+
+class EventHook(Struct, frozen=True, kw_only=True):
+    """What is done when one of ``events`` happens: ``command`` or ``url`` is set."""
+
+    events: tuple[str, ...]
+    command: tuple[str, ...] | None = None
+    url: str | None = None
 
 
 class Daemon(Struct, frozen=True, kw_only=True):
@@ -157,6 +270,13 @@ class Daemon(Struct, frozen=True, kw_only=True):
     log: DaemonLog = DaemonLog()
     exit_when: Literal["never", "all_exited", "any_fatal"] = "never"
     stop_timeout_seconds: float = 60.0
+    on_death: Literal["keep", "stop"] = "keep"
+    http: tuple[str, int] | None = None  #: host and port; None: not over TCP
+    http_token_file: str | None = None  #: None: one made in run_dir
+    http_tls: HttpTls | None = None
+    http_insecure: bool = False
+    history: History = History()
+    on_event: tuple[EventHook, ...] = ()
 
 
 class Configuration(Struct, frozen=True, kw_only=True):

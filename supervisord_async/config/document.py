@@ -1,0 +1,277 @@
+"""One YAML file as plain data that remembers where everything stands.
+
+Reads safely: no tags, no several documents, no duplicate keys, no recursion, bounds on size, depth and what aliases
+unfold to. ``x-`` keys are left out, ``<<`` merges are done, ``${…}`` is expanded. Scalars are read as YAML 1.2 means
+them: only ``true``/``false``/``yes``/``no``/``on``/``off`` are booleans, ``022`` and ``1:30`` stay text, and inside
+``environment`` and commands everything stays the text that was written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import yaml
+
+from supervisord_async.config.expand import ExpansionError, expand
+from supervisord_async.config.yaml_words import human_words
+from supervisord_async.errors import Problem
+
+try:
+    from yaml.cyaml import CParser as _Parser
+except ImportError:  # PyYAML without libyaml: the same, five times slower
+    from supervisord_async.config.yaml_words import PureParser as _Parser
+
+Path: TypeAlias = tuple[str | int, ...]
+
+MAX_FILE_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 64
+#: What a file may unfold to, aliases counted each time: 10,000 programs of 100 values each.
+MAX_VALUES = 1_000_000
+
+#: Below these keys a scalar is the text that was written, whatever it looks like.
+TEXT_KEYS = frozenset({"environment", "command", "before_start", "after_exit", "umask", "socket_mode", "mode"})
+#: Below these keys names are the user's own: ``x-`` means nothing there.
+_OWN_NAMES = frozenset({"environment", "sockets", "depends_on"})
+
+_INTEGER = re.compile(r"^[-+]?(?:0|[1-9][0-9_]{0,17})$|^0x[0-9a-fA-F]{1,15}$")
+_FLOAT = re.compile(r"^[-+]?(?:[0-9]{1,20}\.[0-9]{0,20}|\.[0-9]{1,20}|[0-9]{1,20})(?:[eE][-+]?[0-9]{1,3})?$")
+_LEADING_ZERO = re.compile(r"^[-+]?0[0-9]")
+_MEANINGS = (("null", None), ("true", True), ("false", False), ("yes", True), ("no", False), ("on", True), ("off", False))
+_WORDS: dict[str, bool | None] = {"": None, "~": None}
+_WORDS |= {form: meaning for word, meaning in _MEANINGS for form in (word, word.title(), word.upper())}
+
+
+class TooDeepError(Exception):
+    """Collections are nested beyond :data:`MAX_DEPTH`."""
+
+
+class _Loader(_Parser):
+    """Composes nodes; a node's tag is ``plain`` or ``quoted``, or the tag that was written."""
+
+    depth = 0
+
+    def resolve(self, _kind: Any, _value: Any, implicit: Any) -> str:
+        return "plain" if implicit is True or implicit[0] else "quoted"
+
+    def descend_resolver(self, _parent: Any, _index: Any) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooDeepError
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
+
+
+class Document:
+    """A file's data and positions. ``problems`` holds what was wrong with the YAML itself; ``data`` what could be read."""
+
+    def __init__(self, text: str, *, name: str, path: str, variables: Mapping[str, str]) -> None:
+        self.name = name  #: as problems name it: the way the user gave it
+        self.path = path  #: absolute
+        self.directory = os.path.dirname(path)
+        self.problems: list[Problem] = []
+        self.data: Any = None
+        self._variables = variables
+        self._values = 0
+        self._open: set[int] = set()
+        self._texts: dict[int, str] = {}
+        self._root = self._compose(text)
+        if self._root is not None:
+            try:
+                self.data = self._construct(self._root, (), False)
+            except _TooManyValuesError:
+                self._report(self._root, f"aliases unfold to more than {MAX_VALUES} values; write less by reference")
+
+    def position(self, path: Path) -> tuple[int, int]:
+        """Line and column, from 1, of what stands at ``path``: a scalar itself, or the key of anything else.
+
+        Of a path that is not there, the position of the deepest part that is.
+        """
+        node, at = self._root, self._root
+        for part in path:
+            key, value = self._child(node, part)
+            if value is None:
+                break
+            node = value
+            at = value if _is_written_scalar(value) or key is None else key
+        return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else (1, 1)
+
+    def key_position(self, path: Path) -> tuple[int, int]:
+        """Line and column, from 1, of the key at ``path`` (of the value, in a list)."""
+        node = self._root
+        for part in path[:-1]:
+            node = self._child(node, part)[1]
+        key, value = self._child(node, path[-1]) if path else (None, None)
+        at = key or value
+        return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else self.position(path)
+
+    def written(self, path: Path) -> str | None:
+        """The text of the plain scalar at ``path`` as it was written; None of anything else."""
+        node = self._root
+        for part in path:
+            node = self._child(node, part)[1]
+        return str(node.value) if _is_written_scalar(node) and node.tag == "plain" else None
+
+    def _compose(self, text: str) -> Any:
+        loader = None
+        try:
+            loader = _Loader(text)
+            return loader.get_single_node()  # type: ignore[no-untyped-call, unused-ignore]
+        except TooDeepError:
+            self.problems.append(Problem(self.name, 1, 1, f"collections are nested deeper than {MAX_DEPTH}"))
+        except yaml.YAMLError as error:
+            line, column, words = human_words(error, text)
+            self.problems.append(Problem(self.name, line, column, words))
+        finally:
+            if loader is not None:
+                loader.dispose()
+        return None
+
+    def _report(self, node: Any, message: str, path: Path = ()) -> None:
+        where = f"{render(path)}: " if path else ""
+        problem = Problem(self.name, node.start_mark.line + 1, node.start_mark.column + 1, where + message)
+        if problem not in self.problems:  # an alias is read as often as it is used
+            self.problems.append(problem)
+
+    def _construct(self, node: Any, path: Path, as_text: bool) -> Any:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _TooManyValuesError
+        if node.tag not in ("plain", "quoted"):
+            self._report(node, f"tags such as {node.tag} are not allowed", path)
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path, as_text)
+        if id(node) in self._open:
+            self._report(node, "the alias refers to the very collection that holds it", path)
+            return None
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self._construct(item, (*path, index), as_text) for index, item in enumerate(node.value)]
+            return self._mapping(node, path, as_text)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: Any, path: Path, as_text: bool) -> dict[str, Any]:
+        own = bool(path) and path[-1] in _OWN_NAMES and path != ("programs", path[-1])
+        data = {}
+        for key, value in self._pairs(node, path):
+            name = key.value
+            if not own and name.startswith("x-"):
+                continue
+            text = as_text or (name in TEXT_KEYS and path != ("programs",))
+            data[name] = self._construct(value, (*path, name), text)
+        return data
+
+    def _pairs(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
+        """The keys and values of a mapping, merges done, the mapping's own winning; reports duplicates."""
+        own: dict[str, tuple[Any, Any]] = {}
+        merged: list[Any] = []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._report(key, "expected a name as key, found a collection", path)
+            elif key.value == "<<" and key.tag == "plain":
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            elif key.value in own:
+                mark = own[key.value][0].start_mark
+                first = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
+                self._report(key, f"duplicate key; it was given before at {first}", (*path, key.value))
+            else:
+                own[key.value] = (key, value)
+        for source in merged:
+            if not isinstance(source, yaml.MappingNode):
+                self._report(source, "expected a mapping to merge by '<<'", path)
+            elif id(source) in self._open and source is not node:
+                self._report(source, "the alias refers to the very collection that holds it", path)
+            else:
+                self._open.add(id(source))
+                for key, value in self._pairs(source, path):
+                    own.setdefault(key.value, (key, value))
+                self._open.discard(id(source))
+        return list(own.values())
+
+    def _scalar(self, node: Any, path: Path, as_text: bool) -> Any:
+        text = node.value
+        if "$" in text:
+            if id(node) not in self._texts:
+                try:
+                    self._texts[id(node)] = expand(text, self._variables)
+                except ExpansionError as error:
+                    self._report(node, str(error), path)
+                    self._texts[id(node)] = text
+            text = self._texts[id(node)]
+        if node.tag == "quoted":
+            return text
+        if as_text:
+            return None if not node.value or (text in ("~", "null") and isinstance(path[-1], str)) else text
+        return _plain(text)
+
+    def _child(self, node: Any, part: str | int) -> tuple[Any, Any]:
+        """The key's and the value's node at ``part`` of ``node``; None and None where there is none."""
+        if isinstance(node, yaml.MappingNode):
+            merged: list[Any] = []
+            for key, value in node.value:
+                if key.value == part and isinstance(key, yaml.ScalarNode):
+                    return key, value
+                if key.value == "<<":
+                    merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for source in merged:
+                if source is not node and self._child(source, part)[1] is not None:
+                    return self._child(source, part)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            return None, node.value[part]
+        return None, None
+
+
+class _TooManyValuesError(Exception):
+    """The file unfolds beyond MAX_VALUES."""
+
+
+def _is_written_scalar(node: Any) -> bool:
+    return isinstance(node, yaml.ScalarNode) and (node.value != "" or node.tag == "quoted")
+
+
+def _plain(text: str) -> Any:
+    """What an unquoted scalar means."""
+    if text in _WORDS:
+        return _WORDS[text]
+    first = text[0]
+    if first.isdigit() or first in "+-.":
+        if _INTEGER.match(text):
+            return int(text, 16) if text.startswith("0x") else int(text)
+        if _FLOAT.match(text) and not _LEADING_ZERO.match(text):
+            number = float(text)
+            return number if math.isfinite(number) else text
+    return text
+
+
+def render(path: Path) -> str:
+    """``programs.web.command[1]``."""
+    words = ""
+    for part in path:
+        words += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
+    return words.removeprefix(".")
+
+
+def _printable(text: str) -> str:
+    """``text`` without line breaks and control characters, and not endless."""
+    shown = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return shown if len(shown) <= 80 else shown[:77] + "…"
+
+
+def found(value: Any, written: str | None = None) -> str:
+    """What stands there, for a message: ``'soon'``, ``5``, ``a mapping``, ``nothing``."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return written or str(value).lower()
+    return f"'{_printable(value)}'" if isinstance(value, str) else str(value)

@@ -1,0 +1,79 @@
+"""What YAML's parser complains of, in words that help; and the parser for a PyYAML without libyaml."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.scanner import Scanner
+
+_INDENTATION = "is the indentation the same as on the lines around it?"
+#: A part of the parser's message, and ours.
+_WORDS = (
+    ("mapping values are not allowed", "a ':' is not allowed here; check the indentation, or put a value that holds ': ' into quotes"),
+    ("block sequence entries are not allowed", "a list cannot begin here; put its '-' on a line of its own"),
+    ("could not find expected ':'", "expected 'key: value', found a line without ':'"),
+    ("did not find expected ',' or ']'", "expected ',' or ']': the list that began with '[' is not closed"),
+    ("expected ',' or ']'", "expected ',' or ']': the list that began with '[' is not closed"),
+    ("did not find expected ',' or '}'", "expected ',' or '}': the mapping that began with '{' is not closed"),
+    ("expected ',' or '}'", "expected ',' or '}': the mapping that began with '{' is not closed"),
+    ("did not find expected '-' indicator", f"expected a further '-' of the list; {_INDENTATION}"),
+    ("expected <block end>", f"expected a further key or '-'; {_INDENTATION}"),
+    ("did not find expected key", f"expected a key; {_INDENTATION}"),
+    ("expected <document start>", "the document ends before this; is there a bracket too many?"),
+    ("but found another document", "expected a single document, found another one after '---'"),
+    ("unexpected end of stream", "a quote is opened and never closed"),
+    ("unknown escape character", "unknown escape after '\\'; in single quotes a backslash stands for itself"),
+)
+
+
+class PureParser(Reader, Scanner, Parser, Composer):
+    """Composes nodes in plain Python."""
+
+    def __init__(self, stream: str) -> None:
+        Reader.__init__(self, stream)
+        Scanner.__init__(self)  # type: ignore[no-untyped-call]
+        Parser.__init__(self)  # type: ignore[no-untyped-call]
+        Composer.__init__(self)  # type: ignore[no-untyped-call]
+
+
+def human_words(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
+    """Line, column (both from 1) and a sentence for what the parser found."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        line, column = _place(text, getattr(error, "position", 0))
+        return line, column, "a control character is not allowed here; in double quotes write it as an escape such as \\x01"
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    return line, column, _words(error, text, line, column)
+
+
+def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> str:
+    problem, context = error.problem or "", error.context or ""
+    if "cannot start any token" in problem:
+        return _bad_start(text, line, column)
+    if "undefined alias" in problem:
+        return "the alias refers to an anchor that is not defined before it; put text that begins with '*' into quotes"
+    if "duplicate anchor" in context:
+        mark = error.context_mark
+        return "this anchor's name was used before" + (f" on line {mark.line + 1}" if mark else "")
+    for part, words in _WORDS:
+        if part in problem:
+            return words
+    return f"this is not YAML: {problem or context}"
+
+
+def _bad_start(text: str, line: int, column: int) -> str:
+    lines = text.splitlines()
+    row = lines[line - 1] if line <= len(lines) else ""
+    character = row[column - 1 : column]
+    if character == "\t" or not row[: column - 1].strip(" ") and "\t" in row[:column]:
+        return "a tab cannot indent; use spaces"
+    return f"a value cannot begin with '{character}'; put it into quotes"
+
+
+def _place(text: str, index: int) -> tuple[int, int]:
+    before: Any = text[:index]
+    return before.count("\n") + 1, index - before.rfind("\n")
