@@ -6,12 +6,14 @@ The file is $ASUP_HEARTBEAT_FILE, which the supervisor sets, else heartbeat.txt 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 
 HEARTBEAT_FILE = os.environ.get("ASUP_HEARTBEAT_FILE", "heartbeat.txt")
 INTERVAL_SECONDS = float(os.environ.get("ASUP_EXAMPLE_INTERVAL", "5"))
+log = logging.getLogger("heartbeat_client")
 
 
 def main() -> None:
@@ -20,12 +22,10 @@ def main() -> None:
     while True:
         with open(HEARTBEAT_FILE, "w", encoding="ascii") as file:
             file.write(f"{time.time()}\n")
-        logging.info("heartbeat sent")
+        log.info("heartbeat sent")
         time.sleep(INTERVAL_SECONDS)
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         main()
-    except KeyboardInterrupt:
-        pass

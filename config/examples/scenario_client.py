@@ -25,6 +25,7 @@ HEARTBEAT_FILE = os.environ.get("ASUP_HEARTBEAT_FILE", "heartbeat.txt")
 INTERVAL_SECONDS = float(os.environ.get("ASUP_EXAMPLE_INTERVAL", "5"))
 CRASH_PROBABILITY = 0.2
 
+log = logging.getLogger("scenario_client")
 chance = random.Random(os.environ.get("ASUP_EXAMPLE_SEED"))
 
 
@@ -32,7 +33,7 @@ def beat() -> None:
     """The heartbeat file has changed."""
     with open(HEARTBEAT_FILE, "w", encoding="ascii") as file:
         file.write(f"{time.time()}\n")
-    logging.info("heartbeat sent")
+    log.info("heartbeat sent")
 
 
 def pause() -> None:
@@ -42,26 +43,26 @@ def pause() -> None:
 
 def normal(seconds: float) -> int:
     """Beat for a while, then end well."""
-    logging.info("normal: beating for %g s", seconds)
+    log.info("normal: beating for %g s", seconds)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         beat()
         pause()
-    logging.info("normal: done")
+    log.info("normal: done")
     return 0
 
 
 def crash_periodic(seconds: float) -> int:
     """Beat for a while, and crash now and then."""
-    logging.info("crash_periodic: beating for %g s, if nothing happens", seconds)
+    log.info("crash_periodic: beating for %g s, if nothing happens", seconds)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         beat()
         pause()
         if chance.random() < CRASH_PROBABILITY:
-            logging.error("crash_periodic: crashing")
+            log.error("crash_periodic: crashing")
             return 1
-    logging.info("crash_periodic: done without a crash")
+    log.info("crash_periodic: done without a crash")
     return 0
 
 
@@ -70,14 +71,14 @@ def hang(_seconds: float) -> int:
     for _ in range(2):
         beat()
         time.sleep(INTERVAL_SECONDS)
-    logging.warning("hang: no more heartbeats from here; the supervisor should notice")
+    log.warning("hang: no more heartbeats from here; the supervisor should notice")
     while True:
         time.sleep(1)
 
 
 def sigterm_test(_seconds: float) -> int:
     """Beat until TERM."""
-    logging.info("sigterm_test: waiting for TERM")
+    log.info("sigterm_test: waiting for TERM")
     while True:
         beat()
         time.sleep(INTERVAL_SECONDS)
@@ -86,10 +87,10 @@ def sigterm_test(_seconds: float) -> int:
 def long_request(seconds: float) -> int:
     """Work for long without a beat."""
     beat()
-    logging.info("long_request: working for %g s without a heartbeat", seconds)
+    log.info("long_request: working for %g s without a heartbeat", seconds)
     time.sleep(seconds)
     beat()
-    logging.info("long_request: done")
+    log.info("long_request: done")
     return 0
 
 
@@ -100,7 +101,7 @@ SCENARIOS: dict[str, Callable[[float], int]] = {
 
 def end(signum: int, _frame: object) -> None:
     """Answer TERM with a clean end."""
-    logging.info("received %s, ending", signal.Signals(signum).name)
+    log.info("received %s, ending", signal.Signals(signum).name)
     sys.exit(0)
 
 
@@ -112,7 +113,7 @@ def main(arguments: list[str]) -> int:
     try:
         scenario, seconds = SCENARIOS[name], float(arguments[1]) if len(arguments) > 1 else 30.0
     except (KeyError, ValueError):
-        logging.error("usage: scenario_client.py [%s] [SECONDS]", "|".join(SCENARIOS))
+        print(f"usage: scenario_client.py [{'|'.join(SCENARIOS)}] [SECONDS]", file=sys.stderr)
         return 2
     with contextlib.suppress(FileNotFoundError):
         os.remove(HEARTBEAT_FILE)
