@@ -1,1 +1,5 @@
-"""(docstring: what this layer is for)"""
+"""The only place with system calls: processes, pidfds, signals, pipes, /proc, sockets, locks, the event loop.
+
+Everything here is a thin, honest face of Linux: no policy, no configuration, no state machine. What the layers
+above decide, this layer carries out, and it tells how that went.
+"""

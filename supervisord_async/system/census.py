@@ -1,0 +1,95 @@
+"""What is known of other processes during one turn of the loop, shared by all who ask in it.
+
+When 500 runs end at once, each asks what it left behind; they look at /proc once, not 500 times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from supervisord_async import wire
+from supervisord_async.system import procfs
+
+_TAGS_LIMIT = 16384
+
+#: The tag in a process's environment, by PID and start: it is inherited, so what was once seen stays true.
+_tags: dict[tuple[int, int], str] = {}
+
+
+class Census:
+    """A view of the processes that is filled as it is asked, and never corrected: throw it away instead."""
+
+    def __init__(self) -> None:
+        self._stats: dict[int, procfs.Stat | None] = {}
+        self._children: dict[int, set[int]] = {}
+        self._everything: dict[int, procfs.Stat] | None = None
+        self._listed = procfs.can_list_children()
+
+    def stat(self, pid: int) -> procfs.Stat | None:
+        """One process, dead or alive; None if it is gone."""
+        if pid not in self._stats:
+            self._stats[pid] = procfs.stat(pid)
+        return self._stats[pid]
+
+    def children(self, pid: int) -> set[int]:
+        """The direct children of one process, zombies too."""
+        if self._everything is None and self._listed:
+            if pid not in self._children:
+                self._children[pid] = procfs.children(pid)
+            return self._children[pid]
+        self.everything()
+        return self._children.get(pid, set())
+
+    def own_children(self) -> set[int]:
+        """Our direct children, zombies too."""
+        return self.children(os.getpid())
+
+    def everything(self) -> dict[int, procfs.Stat]:
+        """All processes."""
+        if self._everything is None:
+            self._everything = procfs.snapshot()
+            self._stats.update(self._everything)
+            by_parent = procfs.children_by_parent(self._everything)
+            self._children = {pid: set(children) for pid, children in by_parent.items()}
+        return self._everything
+
+    def descendants(self, roots: set[int]) -> set[int]:
+        """``roots`` with all their descendants."""
+        found: set[int] = set()
+        pending = list(roots)
+        while pending:
+            pid = pending.pop()
+            if pid not in found:
+                found.add(pid)
+                pending.extend(self.children(pid))
+        return found
+
+
+def tag_of(process: procfs.Stat) -> str | None:
+    """The run that the process's environment names (:data:`.wire.ENV_TAG`); "" for none, None if unreadable."""
+    key = (process.pid, process.start_ticks)
+    tag = _tags.get(key)
+    if tag is None:
+        tag = procfs.environment_value(process.pid, wire.ENV_TAG)
+        if tag is not None:
+            if len(_tags) >= _TAGS_LIMIT:
+                _tags.clear()
+            _tags[key] = tag
+    return tag
+
+
+#: The present turn's census, if anybody asked in it.
+_turn: list[Census] = []
+
+
+def current() -> Census:
+    """The census of this turn of the loop; a new one where no loop runs."""
+    if not _turn:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return Census()
+        _turn.append(Census())
+        loop.call_soon(_turn.clear)
+    return _turn[0]

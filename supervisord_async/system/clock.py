@@ -1,0 +1,24 @@
+"""Time for decisions, and the boot that it belongs to. Wall time is deliberately absent: it jumps."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+
+def monotonic() -> float:
+    """Seconds of the clock that never jumps; it does not run while the machine sleeps."""
+    return time.monotonic()
+
+
+@functools.cache
+def boot_id() -> str:
+    """The kernel's random name for this boot: PIDs and start times mean something only within it.
+
+    Returns "" where /proc does not tell (a very restricted container); then only start times are compared.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,99 @@
+"""Who a program runs as: user, primary group and supplementary groups, which always go together.
+
+Looking names up may ask a directory service over the network (NSS), so it is done in a worker thread, and anew
+each time: what was true at the last spawn may not be now.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from supervisord_async.errors import SpawnError
+from supervisord_async.system import procfs
+
+_CAP_SETGID, _CAP_SETUID = 6, 7
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user with everything that a process of theirs needs."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]  #: supplementary ones; may repeat ``gid``
+    name: str  #: for USER and LOGNAME
+    home: str  #: for HOME
+
+
+async def lookup(user: str | None, group: str | None) -> Credentials | None:
+    """The credentials of ``user`` (a name or a number; None: ours) with ``group`` instead of their primary one.
+
+    None when neither is given. Raises SpawnError of stage ``user``: unknown, or we may not become them.
+    """
+    if user is None and group is None:
+        return None
+    return await anyio.to_thread.run_sync(_lookup, user, group)
+
+
+def may_switch() -> bool:
+    """True if this process may become anybody: root, with the capabilities that containers sometimes drop."""
+    for line in (procfs.read_file("/proc/self/status") or b"").splitlines():
+        if line.startswith(b"CapEff:"):
+            held = int(line.split()[1], 16)
+            return bool(held >> _CAP_SETUID & held >> _CAP_SETGID & 1)
+    return os.geteuid() == 0
+
+
+def _lookup(user: str | None, group: str | None) -> Credentials:
+    entry = _user(user)
+    gid = _group(group) if group is not None else None
+    if entry is None:  # a number that no directory knows
+        if user is None or gid is None:
+            raise SpawnError("user", None, f"user {user} has no entry, so no group; name one (group_name)")
+        found = Credentials(int(user), gid, (gid,), user, "/")
+    else:
+        primary = entry.pw_gid if gid is None else gid
+        groups = tuple(os.getgrouplist(entry.pw_name, primary))
+        found = Credentials(entry.pw_uid, primary, groups, entry.pw_name, entry.pw_dir)
+    if not may_switch() and (found.uid, found.gid) != (os.geteuid(), os.getegid()):
+        raise SpawnError("user", errno.EPERM, f"cannot run as {user or group} without being root")
+    return found
+
+
+def _user(user: str | None) -> pwd.struct_passwd | None:
+    try:
+        if user is None:
+            return pwd.getpwuid(os.geteuid())
+        return pwd.getpwnam(user)
+    except KeyError:
+        pass
+    number = _number(user if user is not None else str(os.geteuid()))
+    if number is None:
+        raise SpawnError("user", None, f"no user named {user!r}")
+    try:
+        return pwd.getpwuid(number)
+    except KeyError:
+        if user is None:
+            raise SpawnError("user", None, f"our own user {number} has no entry; name one (user)") from None
+        return None
+
+
+def _group(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        number = _number(group)
+        if number is None:
+            raise SpawnError("user", None, f"no group named {group!r}") from None
+        return number
+
+
+def _number(text: str) -> int | None:
+    """A user's or group's number; None if it is none, also for -1, which the kernel reads as "unchanged"."""
+    return int(text) if text.isascii() and text.isdigit() and int(text) < 2**32 - 1 else None

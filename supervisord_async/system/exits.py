@@ -1,0 +1,166 @@
+"""How a process ended, learnt once, by its pidfd.
+
+Theory of operation. A pidfd becomes readable when all threads of its process are dead. Then, in this order:
+our own child is reaped by ``wait4`` on that very PID, which gives status and resource use; of somebody else's
+zombie /proc tells the status to whoever may trace it; of one that its parent has reaped, the pidfd itself tells
+(PIDFD_GET_INFO, Linux 6.15); otherwise nobody can tell and the status is unknown.
+
+:data:`watched` has the PIDs of our own children that are watched here, from the moment of their birth, so that
+:mod:`.subreaper` never takes a status away from its owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisord_async.core.state import ExitStatus
+from supervisord_async.system import procfs
+from supervisord_async.system.identity import Identity, of
+
+#: PIDs of our children whose exit somebody waits for.
+watched: set[int] = set()
+
+#: A dead child that is traced (strace, gdb) is given to its tracer first; ask again after this.
+_TRACED_RETRY_SECONDS = 0.05
+
+# struct pidfd_info of linux/pidfd.h, its first published size: mask, cgroup, eleven IDs, exit code.
+_PIDFD_INFO = struct.Struct("=QQ11Ii")
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_GET_INFO = (3 << 30) | (_PIDFD_INFO.size << 16) | (0xFF << 8) | 11
+
+
+@dataclass(frozen=True, slots=True)
+class Rusage:
+    """What a run's main process used, with those of its children that it waited for."""
+
+    max_rss_bytes: int
+    user_seconds: float
+    system_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process is over."""
+
+    status: ExitStatus
+    rusage: Rusage | None  #: None unless it was our own child
+
+
+def status_of(wait_status: int | None) -> ExitStatus:
+    """The exit status that a wait status means; None means unknown."""
+    if wait_status is None:
+        return ExitStatus()
+    if os.WIFSIGNALED(wait_status):
+        return ExitStatus(signal=os.WTERMSIG(wait_status), core=os.WCOREDUMP(wait_status))
+    return ExitStatus(code=os.WEXITSTATUS(wait_status))
+
+
+class ExitWatch:
+    """Owns a pidfd, and knows of the end of its process as soon as the loop turns."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, identity: Identity, *, ours: bool) -> None:
+        """Watch ``identity``, our own child if ``ours``, from now on.
+
+        Raises OSError: no pidfd is to be had (no such process, or no free descriptor).
+        """
+        self.identity, self.ours = identity, ours
+        self.ended: Ended | None = None
+        self._loop = loop
+        self._callbacks: list[Callable[[Ended], None]] = []
+        self.pidfd = os.pidfd_open(identity.pid)  #: -1 once closed
+        loop.add_reader(self.pidfd, self._collect)
+        if ours:
+            watched.add(identity.pid)
+
+    def on_end(self, callback: Callable[[Ended], None]) -> None:
+        """Call ``callback`` once, on the loop, when the process is over; at once if it is already."""
+        if self.ended is not None:
+            callback(self.ended)
+        else:
+            self._callbacks.append(callback)
+
+    async def wait(self) -> Ended:
+        """How the process ended, when it has. Any number of tasks may wait, and each may be cancelled."""
+        if self.ended is not None:
+            return self.ended
+        future: asyncio.Future[Ended] = self._loop.create_future()
+
+        def wake(ended: Ended) -> None:
+            if not future.done():
+                future.set_result(ended)
+
+        self.on_end(wake)
+        try:
+            return await future
+        finally:
+            if wake in self._callbacks:
+                self._callbacks.remove(wake)
+
+    def close(self) -> None:
+        """Stop watching; the process is left alone. Who waits is told that the end is unknown."""
+        if self.ended is None:
+            self._finish(Ended(ExitStatus(), None))
+
+    def _collect(self) -> None:
+        if self.pidfd < 0:
+            return
+        self._loop.remove_reader(self.pidfd)
+        ended = self._reap() if self.ours else Ended(status_of(self._foreign_wait_status()), None)
+        if ended is None:
+            self._loop.call_later(_TRACED_RETRY_SECONDS, self._collect)
+        else:
+            self._finish(ended)
+
+    def _finish(self, ended: Ended) -> None:
+        self._loop.remove_reader(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        if self.ours:
+            watched.discard(self.identity.pid)
+        self.ended = ended
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(ended)
+
+    def _reap(self) -> Ended | None:
+        """Our child's end; None if it cannot be reaped yet."""
+        try:
+            pid, wait_status, used = os.wait4(self.identity.pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else in this process reaped it
+            return Ended(status_of(self._info_wait_status()), None)
+        if pid == 0:
+            return None
+        rusage = Rusage(used.ru_maxrss * 1024, used.ru_utime, used.ru_stime)
+        return Ended(status_of(wait_status), rusage)
+
+    def _foreign_wait_status(self) -> int | None:
+        zombie = procfs.stat(self.identity.pid)
+        known = zombie is not None and zombie.dead and of(zombie) == self.identity
+        if zombie is not None and known and (zombie.wait_status or _may_trace(zombie.pid)):
+            return zombie.wait_status
+        return self._info_wait_status()
+
+    def _info_wait_status(self) -> int | None:
+        buffer = bytearray(_PIDFD_INFO.size)
+        _PIDFD_INFO.pack_into(buffer, 0, _PIDFD_INFO_EXIT, *[0] * 13)
+        try:
+            fcntl.ioctl(self.pidfd, _PIDFD_GET_INFO, buffer)
+        except OSError:  # ENOTTY, EINVAL: an older kernel. ESRCH: reaped before this kernel kept the status
+            return None
+        mask, *_, exit_code = _PIDFD_INFO.unpack(buffer)
+        return int(exit_code) if mask & _PIDFD_INFO_EXIT else None
+
+
+def _may_trace(pid: int) -> bool:
+    """True if /proc tells us the true exit code of ``pid``, where it tells others 0 (``man 2 ptrace``)."""
+    text = procfs.read_file(f"/proc/{pid}/status") or b""
+    fields = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
+    if os.geteuid() == 0:
+        return True
+    users, groups = fields.get(b"Uid", b"").split()[:3], fields.get(b"Gid", b"").split()[:3]
+    return users == [b"%d" % os.geteuid()] * 3 and groups == [b"%d" % os.getegid()] * 3

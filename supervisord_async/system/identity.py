@@ -1,0 +1,38 @@
+"""Which process, exactly: a PID alone is reused, a PID with its start time and boot is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisord_async.system import clock, procfs
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process of one boot."""
+
+    pid: int
+    start_ticks: int  #: field 22 of /proc/PID/stat
+    boot_id: str
+
+
+def identify(pid: int) -> Identity | None:
+    """The identity of the living process ``pid``; None if it is gone or a zombie."""
+    found = procfs.stat(pid)
+    return None if found is None or found.dead else of(found)
+
+
+def of(process: procfs.Stat) -> Identity:
+    """The identity of a process that was just looked at, dead or alive."""
+    return Identity(process.pid, process.start_ticks, clock.boot_id())
+
+
+def is_same(identity: Identity) -> bool:
+    """True while the PID still belongs to that very process, be it a zombie."""
+    found = procfs.stat(identity.pid)
+    return found is not None and of(found) == identity
+
+
+def is_alive(identity: Identity) -> bool:
+    """True while that very process runs: a zombie, and a stranger with its PID, count as gone."""
+    return identify(identity.pid) == identity

@@ -1,0 +1,113 @@
+"""One daemon per run_dir, by ``flock`` on a file that is never removed.
+
+The kernel drops the lock with the last descriptor of its holder, however that died, so a stale file never blocks
+a start; what is written inside only tells people who holds it, and is believed only while the lock is held and
+the process it names is that very process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import Self
+
+from supervisord_async.errors import DaemonError, LockHeldError
+from supervisord_async.system import clock, procfs
+from supervisord_async.system.identity import Identity, is_alive, of
+
+
+class InstanceLock:
+    """The lock file of one run_dir; a context manager that holds it."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.fd = -1  #: -1 while it is not held
+
+    def acquire(self) -> None:
+        """Hold the lock.
+
+        Raises LockHeldError: another daemon does; it is named and nothing of it is touched. DaemonError: the file
+        cannot be opened, or its file system has no locks.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise DaemonError(f"cannot open the lock {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            held = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+            holder = _read_holder(fd) if held else None
+            os.close(fd)
+            if held:
+                raise LockHeldError(self.path, holder) from error
+            raise DaemonError(f"cannot lock {self.path}: {error.strerror} (is it on a network file system?)") from error
+        self.fd = fd
+        self.sign()
+
+    def inherit(self, fd: int) -> None:
+        """Hold the lock by a descriptor that an earlier life of this process kept over ``execv``."""
+        self.fd = fd
+        os.set_inheritable(fd, False)
+        self.sign()
+
+    def sign(self) -> None:
+        """Write inside who holds it: this process. To be called again after a fork.
+
+        A full disk is no reason not to run: the lock holds all the same.
+        """
+        own = procfs.stat(os.getpid())
+        text = f"{os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}\n".encode()
+        try:
+            os.pwrite(self.fd, text, 0)
+            os.ftruncate(self.fd, len(text))
+        except OSError:
+            return
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """Whether the lock survives ``execv`` of the daemon onto itself."""
+        os.set_inheritable(self.fd, inheritable)
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, since removing it would let two daemons hold two files."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def holder(self) -> int | None:
+        """The PID of whoever holds the lock now; None if nobody does, or it cannot be told who."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _read_holder(fd)
+        finally:
+            os.close(fd)
+        return None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _read_holder(fd: int) -> int | None:
+    """The PID written inside, if that process is alive and the very one that wrote it."""
+    words = os.pread(fd, 256, 0).split()
+    try:
+        identity = Identity(int(words[0]), int(words[1]), words[2].decode("ascii"))
+    except (IndexError, ValueError):  # taken this instant and not yet signed, or on a full disk
+        return None
+    return identity.pid if is_alive(identity) else None
+
+
+def own_identity() -> Identity | None:
+    """Our own identity."""
+    found = procfs.stat(os.getpid())
+    return of(found) if found else None

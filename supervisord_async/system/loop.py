@@ -1,0 +1,47 @@
+"""The event loop of the daemon: uvloop, or the stock one, with subprocesses that are fit for a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, TypeVar
+
+from supervisord_async.system.transport import PopenSubprocesses
+
+T = TypeVar("T")
+
+LoopKind = Literal["uvloop", "asyncio"]
+
+
+class StockLoop(PopenSubprocesses, asyncio.SelectorEventLoop):
+    """asyncio's own loop; its child watcher is never asked."""
+
+
+@functools.cache
+def _uvloop_class() -> type[asyncio.AbstractEventLoop] | None:
+    """A uvloop with our subprocesses; None where uvloop is not installed."""
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform: slower, but all works
+        return None
+
+    class FastLoop(PopenSubprocesses, uvloop.Loop):  # type: ignore[misc]
+        pass
+
+    return FastLoop
+
+
+def new_event_loop(kind: LoopKind = "uvloop") -> asyncio.AbstractEventLoop:
+    """A new loop on which ``asyncio.create_subprocess_exec`` takes every argument of Popen.
+
+    ``uvloop`` means the stock loop where uvloop is not installed.
+    """
+    loop_class = _uvloop_class() if kind == "uvloop" else None
+    return loop_class() if loop_class is not None else StockLoop()
+
+
+def run(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, kind: LoopKind = "uvloop") -> T:
+    """Run ``main(*args)`` on a new loop of that kind; return what it returns."""
+    with asyncio.Runner(loop_factory=functools.partial(new_event_loop, kind)) as runner:
+        return runner.run(main(*args))

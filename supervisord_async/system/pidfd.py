@@ -1,0 +1,62 @@
+"""Any process by pidfd: signalled, or waited for, without the chance that its PID means somebody else by now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from supervisord_async.system.identity import Identity, is_same
+
+
+def open_pidfd(identity: Identity) -> int | None:
+    """A descriptor that means that very process, alive or a zombie; None if it is gone. The caller closes it.
+
+    Raises OSError: no free descriptor.
+    """
+    try:
+        fd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    if not is_same(identity):  # looked at after opening: what the descriptor means can no longer change
+        os.close(fd)
+        return None
+    return fd
+
+
+def send_signal(identity: Identity, signum: int) -> bool:
+    """Signal that very process, never a stranger with its PID; False if it is gone.
+
+    Raises PermissionError: it runs as somebody whom we may not signal. OSError: no free descriptor.
+    """
+    fd = open_pidfd(identity)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+async def wait_dead(identity: Identity) -> None:
+    """Return when that very process is dead: a zombie, or gone. Raises OSError: no free descriptor."""
+    fd = open_pidfd(identity)
+    if fd is None:
+        return
+    loop = asyncio.get_running_loop()
+    dead: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        loop.remove_reader(fd)  # the condition lasts: a reader that stays would spin
+        if not dead.done():
+            dead.set_result(None)
+
+    try:
+        loop.add_reader(fd, wake)
+        await dead
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

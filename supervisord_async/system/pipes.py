@@ -1,0 +1,83 @@
+"""The pipe that carries what one process says on one stream, for the slot's life, over all its runs.
+
+Its write end is opened for reading and writing. So it is never without a reader: if the daemon is killed, the
+child gets neither SIGPIPE nor an error, it waits once the pipe is full, and whoever opens ``/proc/PID/fd/1``
+reads on. It is a pipe and not a socket, so ``echo > /dev/stdout`` works in the child.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import stat
+import termios
+
+_F_SETPIPE_SZ = 1031
+
+
+class Pipe:
+    """``read_fd`` is ours and never blocks; ``child_fd`` is what children get as stdout or stderr."""
+
+    def __init__(self, read_fd: int, child_fd: int) -> None:
+        """Own two ends that exist (after ``execv``); :meth:`open` and :meth:`reopen` make them."""
+        self.read_fd, self.child_fd = read_fd, child_fd
+
+    @classmethod
+    def open(cls) -> Pipe:
+        """A new pipe. Raises OSError: no free descriptor."""
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            child_fd = os.open(f"/proc/self/fd/{write_fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of its own: it blocks
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        return cls(read_fd, child_fd)
+
+    @classmethod
+    def reopen(cls, pid: int, fd: int) -> Pipe:
+        """The pipe that a living process has as its descriptor ``fd``, with all that is in it.
+
+        Raises OSError: the process is gone or is not ours to look at; or no pipe is there.
+        """
+        path = f"/proc/{pid}/fd/{fd}"
+        if not stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OSError(f"{path} is no pipe")
+        child_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            read_fd = os.open(f"/proc/self/fd/{child_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except BaseException:
+            os.close(child_fd)
+            raise
+        return cls(read_fd, child_fd)
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let that user's children open ``/dev/stdout``. Raises PermissionError: we may not."""
+        os.fchown(self.child_fd, uid, gid)
+
+    def grow(self, size_bytes: int) -> int:
+        """Make it hold up to that, if the system lets us; return what it holds (bytes)."""
+        try:
+            return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ, size_bytes)
+        except OSError:  # over the user's share of pipe memory: it works as it is
+            return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ + 1)
+
+    def available(self) -> int:
+        """How many bytes are in it now."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.read_fd, termios.FIONREAD, count)
+        return count[0]
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """Whether both ends survive ``execv`` of the daemon; children never inherit more than their stdio."""
+        os.set_inheritable(self.read_fd, inheritable)
+        os.set_inheritable(self.child_fd, inheritable)
+
+    def close(self) -> None:
+        """Both ends are closed; once is enough, twice is harmless."""
+        for fd in (self.read_fd, self.child_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.read_fd = self.child_fd = -1

@@ -1,0 +1,144 @@
+"""What /proc says of processes: one parse, one pass, no caching and no judgement.
+
+A process may be gone at any moment, so "not there" is an answer (None, an empty set), never an error. Reading
+/proc is memory to memory (some 10 µs a process) and is therefore done on the loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_BLOCK = 1 << 16
+_ENVIRON_LIMIT_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat that identify a process and place it among others (``man 5 proc_pid_stat``)."""
+
+    pid: int
+    name: str
+    state: str  #: one letter; Z and X are dead
+    parent: int
+    group: int
+    session: int
+    threads: int  #: of a dead main thread too, while others live
+    start_ticks: int  #: since boot, in clock ticks
+    wait_status: int  #: meaningful once dead, and only to those who may trace the process; else 0
+
+    @property
+    def dead(self) -> bool:
+        """True for a zombie, and for what is being torn down: it runs nothing any more.
+
+        A process whose main thread alone has ended shows as Z too, and lives.
+        """
+        return self.state in "ZXx" and self.threads <= 1
+
+
+def read_file(path: str, limit_bytes: int = _BLOCK) -> bytes | None:
+    """Up to ``limit_bytes`` of a file of /proc; None if the process is gone or may not be looked at."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    try:
+        data = os.read(fd, min(limit_bytes, _BLOCK))
+        parts = [data]
+        total = len(data)
+        while data and total < limit_bytes:
+            data = os.read(fd, min(limit_bytes - total, _BLOCK))
+            parts.append(data)
+            total += len(data)
+        return b"".join(parts)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def parse_stat(text: bytes) -> Stat:
+    """The parsed line. The name may hold spaces and parentheses, so fields count from the last ``)``.
+
+    Raises ValueError, IndexError: this is no line of /proc/PID/stat.
+    """
+    opening, closing = text.index(b"("), text.rindex(b")")
+    fields = text[closing + 1 :].split()
+    return Stat(
+        pid=int(text[:opening]),
+        name=text[opening + 1 : closing].decode("utf-8", "replace"),
+        state=fields[0].decode("ascii"),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        threads=int(fields[17]),
+        start_ticks=int(fields[19]),
+        wait_status=int(fields[49]) if len(fields) > 49 else 0,
+    )
+
+
+def stat(pid: int) -> Stat | None:
+    """What /proc says of ``pid`` now, dead or alive; None if there is no such process."""
+    text = read_file(f"/proc/{pid}/stat")
+    return parse_stat(text) if text else None
+
+
+def pids() -> Iterator[int]:
+    """The number of every process, in no order; some may be gone by the time they are looked at."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield int(name)
+
+
+def snapshot() -> dict[int, Stat]:
+    """All processes in one pass."""
+    found = ((pid, stat(pid)) for pid in pids())
+    return {pid: process for pid, process in found if process is not None}
+
+
+def children_by_parent(processes: dict[int, Stat]) -> dict[int, list[int]]:
+    """Parent to children, for a whole snapshot."""
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    return children
+
+
+def can_list_children() -> bool:
+    """True where the kernel lists a process's children (CONFIG_PROC_CHILDREN, as all distributions have it)."""
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
+def children(pid: int) -> set[int]:
+    """The direct children of all threads of ``pid``, zombies too; empty if it is gone.
+
+    A child that exits during the read can hide a sibling (``man 5 proc_tid_children``): whoever needs certainty
+    reads again.
+    """
+    found: set[int] = set()
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return found
+    for thread in threads:
+        text = read_file(f"/proc/{pid}/task/{thread}/children", 1 << 24)
+        if text:
+            found.update(map(int, text.split()))
+    return found
+
+
+def environment_value(pid: int, name: str) -> str | None:
+    """The value of ``name`` in the environment ``pid`` was executed with; "" if it is not set.
+
+    None if it cannot be told: the process is gone, is just being executed, or belongs to somebody whose
+    environment we may not read.
+    """
+    text = read_file(f"/proc/{pid}/environ", _ENVIRON_LIMIT_BYTES)
+    if not text:
+        return None
+    wanted = name.encode() + b"="
+    for entry in text.split(b"\0"):
+        if entry.startswith(wanted):
+            return entry[len(wanted) :].decode("utf-8", "surrogateescape")
+    return ""

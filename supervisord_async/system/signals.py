@@ -1,0 +1,90 @@
+"""Signals to the daemon, and their names."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+_PENDING_SIGNALS = 64
+#: Python ignores these itself; Popen gives children the default back.
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+_UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
+
+
+def reset_inherited() -> None:
+    """Nothing is blocked and nothing ignored that who started us blocked or ignored.
+
+    To be called first thing in the daemon, on the main thread: children inherit what is in force when they are
+    spawned (``man 7 signal``). Handlers that were installed since are kept.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals() - _UNCATCHABLE - _IGNORED_BY_PYTHON:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def parse(text: str | int) -> int:
+    """The number of a signal: ``TERM``, ``SIGTERM``, ``term``, ``15``, 15, ``RTMIN+1``.
+
+    Raises ValueError: there is no such signal.
+    """
+    word = str(text).strip().upper()
+    bare = word.removeprefix("SIG")
+    if bare.isascii() and bare.isdigit():
+        number = int(bare)
+    elif bare.startswith(("RTMIN+", "RTMAX-")) and bare[6:].isascii() and bare[6:].isdigit():
+        number = signal.SIGRTMIN + int(bare[6:]) if bare[3:6] == "MIN" else signal.SIGRTMAX - int(bare[6:])
+    else:
+        number = getattr(signal, "SIG" + bare, 0) if bare.isalnum() else 0
+    if number not in signal.valid_signals():
+        raise ValueError(f"no signal named {text!r}; try TERM, HUP, USR1 …")
+    return int(number)
+
+
+def name(number: int) -> str:
+    """``SIGTERM`` for 15; ``SIGRTMIN+n`` for real-time ones; the number itself for what is no signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        if signal.SIGRTMIN < number < signal.SIGRTMAX:
+            return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+        return str(number)
+
+
+class SignalStream:
+    """An async iterator over signals in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[int] = asyncio.Queue(_PENDING_SIGNALS)
+
+    def __aiter__(self) -> SignalStream:
+        return self
+
+    async def __anext__(self) -> int:
+        return await self._queue.get()
+
+    async def receive(self) -> int:
+        """The next signal's number."""
+        return await self._queue.get()
+
+    def _arrived(self, number: int) -> None:
+        try:
+            self._queue.put_nowait(number)
+        except asyncio.QueueFull:  # as the kernel does with a signal that is pending: that many say no more than one
+            return
+
+
+@asynccontextmanager
+async def receive(numbers: Collection[int]) -> AsyncIterator[SignalStream]:
+    """Receive these signals on the running loop, until the block ends. Main thread only."""
+    loop = asyncio.get_running_loop()
+    stream = SignalStream()
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, stream._arrived, number)  # noqa: SLF001  the two are one mechanism
+        yield stream
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,110 @@
+"""Unix sockets: bound without a moment of being open to all, and who is at the other end."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import shutil
+import socket
+import stat
+import struct
+import tempfile
+
+from supervisord_async.errors import DaemonError
+
+#: sun_path has 108 bytes, with a NUL at the end.
+PATH_LIMIT_BYTES = 107
+_UCRED = struct.Struct("3i")
+
+
+def bind_unix(path: str | os.PathLike[str], mode: int = 0o600, group: str | None = None, *, backlog: int = 128) -> socket.socket:
+    """A listening stream socket at ``path``, non-blocking, with ``mode`` and ``group`` before anybody can see it.
+
+    A socket file on which nobody answers is replaced, at one stroke.
+
+    Raises DaemonError: somebody answers there; something that is no socket is there; the path is too long; the
+    group is unknown; or the system refuses.
+    """
+    name = os.fspath(path)
+    if len(os.fsencode(name)) > PATH_LIMIT_BYTES:
+        raise DaemonError(
+            f"cannot bind {name}: a socket's path holds {PATH_LIMIT_BYTES} bytes, this one has {len(os.fsencode(name))} "
+            "(set daemon.socket to a shorter one, e.g. in /run)"
+        )
+    gid = _gid(name, group)
+    try:
+        _refuse_occupied(name)
+        return _bind_unseen(name, mode, gid, backlog)
+    except OSError as error:
+        raise DaemonError(f"cannot bind {name}: {error.strerror}") from error
+
+
+def peer(connection: socket.socket) -> tuple[int, int, int]:
+    """PID, user and group of the process that connected, as of its ``connect`` (SO_PEERCRED, ``man 7 unix``)."""
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
+
+
+def is_answered(path: str) -> bool:
+    """True if a process listens at ``path``. Raises OSError: it cannot be told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except BlockingIOError:  # its queue is full: there is one
+            return True
+    return True
+
+
+def _gid(path: str, group: str | None) -> int:
+    if group is None:
+        return -1
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise DaemonError(f"cannot bind {path}: no group named {group!r}") from None
+
+
+def _refuse_occupied(path: str) -> None:
+    try:
+        present = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(present.st_mode):
+        raise DaemonError(f"cannot bind {path}: a file that is no socket is there")
+    try:
+        answered = is_answered(path)
+    except PermissionError:
+        answered = True
+    except OSError as error:
+        if error.errno != errno.EPROTOTYPE:  # a datagram socket has this name
+            raise
+        answered = True
+    if answered:
+        raise DaemonError(f"cannot bind {path}: another process answers there")
+
+
+def _bind_unseen(path: str, mode: int, gid: int, backlog: int) -> socket.socket:
+    """Bind in a directory that only we can enter, make it right, then move it to its name."""
+    private = tempfile.mkdtemp(prefix=".bind-", dir=os.path.dirname(path) or ".")
+    directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setblocking(False)
+        listener.bind(f"/proc/self/fd/{directory_fd}/s")  # short, however deep the directory is
+        unseen = os.path.join(private, "s")
+        if gid != -1:
+            os.chown(unseen, -1, gid)
+        os.chmod(unseen, mode)
+        listener.listen(backlog)
+        os.rename(unseen, path)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(directory_fd)
+        shutil.rmtree(private, ignore_errors=True)
+    return listener

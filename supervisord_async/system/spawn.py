@@ -1,0 +1,115 @@
+"""Starting a run's main process, in an environment that is clean, and only as who it should be.
+
+The child has a session of its own, /dev/null as stdin, no descriptor of ours but stdio and ``pass_fds``, and the
+signal mask and dispositions that :func:`.signals.reset_inherited` left us with, which is none. Its program is
+looked up in its own PATH, relative paths from its own directory. If anything of that fails nothing runs, and the
+error says at which stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisord_async.errors import SpawnError
+from supervisord_async.system import descriptors
+from supervisord_async.system.child import Child
+from supervisord_async.system.credentials import Credentials, may_switch
+from supervisord_async.system.transport import PidfdTransport
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnSpec:
+    """Everything that a spawn needs; nothing is taken from our own environment."""
+
+    argv: tuple[str, ...]
+    directory: str
+    environment: Mapping[str, str]  #: the whole of it
+    stdout: int  #: a descriptor that we own
+    stderr: int  #: a descriptor that we own
+    credentials: Credentials | None = None  #: None: ours
+    umask: int | None = None  #: None: ours
+    pass_fds: tuple[int, ...] = ()  #: keep their numbers
+
+
+async def spawn(spec: SpawnSpec) -> Child:
+    """Start it; return when its program has been executed.
+
+    Raises SpawnError, its stage one of: ``user``, we may not become them; ``directory``, it cannot be entered;
+    ``exec``, no such program, not executable, or one that needs an interpreter that is missing; ``fork``, the
+    system has no process, memory or descriptor to give. Raises TypeError on a loop that is not of :mod:`.loop`.
+    """
+    if not spec.argv:
+        raise SpawnError("exec", errno.EINVAL, "an empty command")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *spec.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=spec.stdout,
+            stderr=spec.stderr,
+            cwd=spec.directory,
+            env=dict(spec.environment),
+            start_new_session=True,
+            close_fds=True,
+            restore_signals=True,
+            pass_fds=spec.pass_fds,
+            umask=-1 if spec.umask is None else spec.umask,
+            **_identity_arguments(spec.credentials),
+        )
+    except OSError as error:
+        raise _explain(spec, error) from error
+    except (ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument, an "=" in a variable's name
+        raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
+    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way to it
+    if not isinstance(transport, PidfdTransport):
+        raise TypeError("spawn needs a loop of system.loop.new_event_loop")
+    descriptors.give_back_limit(process.pid)
+    return Child(transport.watch, transport)
+
+
+def _identity_arguments(credentials: Credentials | None) -> dict[str, Any]:
+    """Popen's arguments for these credentials; none if they are ours already and we could not set them anyway."""
+    if credentials is None:
+        return {}
+    if not may_switch() and (credentials.uid, credentials.gid) == (os.geteuid(), os.getegid()):
+        return {}
+    return {"user": credentials.uid, "group": credentials.gid, "extra_groups": list(credentials.groups)}
+
+
+def _explain(spec: SpawnSpec, error: OSError) -> SpawnError:
+    """The stage at which Popen failed.
+
+    Popen names the directory or the program as the file of an error in the child, and no file where the parent
+    failed. Becoming another user is reported like the directory by 3.11, like the parent later.
+    """
+    program, number = spec.argv[0], error.errno
+    if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return SpawnError("fork", number, program)
+    in_exec = error.filename == program and error.filename != spec.directory
+    if not in_exec and spec.credentials is not None and number in (errno.EPERM, errno.EINVAL):
+        return SpawnError("user", number, f"cannot become {spec.credentials.name}")
+    if error.filename == spec.directory:
+        return SpawnError("directory", number, spec.directory)
+    if error.filename is None:
+        return SpawnError("fork", number, program)
+    return SpawnError("exec", number, f"{program}{_hint(spec, number)}")
+
+
+def _hint(spec: SpawnSpec, number: int | None) -> str:
+    """More than the errno says, where it misleads."""
+    program = spec.argv[0]
+    path = os.path.join(spec.directory, program)
+    if "/" not in program:
+        return " (not in its PATH)" if number == errno.ENOENT else ""
+    if number == errno.ENOENT and os.path.exists(path):
+        return " (it is there: the interpreter that its first line, or its ELF header, names is not)"
+    if number == errno.EACCES and os.path.isdir(path):
+        return " (a directory)"
+    if number == errno.ENOEXEC:
+        return " (neither a binary for this machine nor a script with a #! line)"
+    return ""

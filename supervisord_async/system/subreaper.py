@@ -1,0 +1,103 @@
+"""Parent of the orphans: descendants that lose their parent come to us, and are buried when they die.
+
+As PID 1 of a container we have that duty anyway. Children that somebody waits for (:data:`.exits.watched`, and
+``known``) are never touched: every reaping here is of one PID that was found to be a stranger.
+
+A process that another part of the daemon starts behind the loop's back (``subprocess.run`` in a thread) is such a
+stranger too, and would lose its status: start everything by the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Container, Iterable
+from contextlib import asynccontextmanager
+
+from supervisord_async.system import exits, procfs
+
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+
+_log = logging.getLogger(__name__)
+_active: list[bool] = []  #: empty until we became one
+
+
+def become_subreaper() -> bool:
+    """Descendants that lose their parent come to us from now on (``man 2 prctl``); False if the system refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        _log.warning("cannot become a subreaper: %s (what double-forks is found by its session only)", os.strerror(ctypes.get_errno()))
+    flag = ctypes.c_int(0)
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
+    _active[:] = [True] if flag.value else []
+    return bool(_active)
+
+
+def gets_orphans() -> bool:
+    """True if what our descendants leave behind becomes our child."""
+    return bool(_active) or os.getpid() == 1
+
+
+def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
+    """Those of our children that nobody waits for: orphans that came to us."""
+    return [pid for pid in children if pid not in exits.watched and pid not in known]
+
+
+def reap_orphans(known: Container[int] = ()) -> int:
+    """Bury all dead children that are neither watched nor in ``known``; return how many. Never waits."""
+    reaped = 0
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return reaped
+        if found is None:
+            return reaped
+        if strangers([found.si_pid], known):
+            reaped += _bury(found.si_pid)
+        else:  # one that is somebody's stands before the others: look behind it
+            return reaped + sum(map(_bury, strangers(_own_children(), known)))
+
+
+@asynccontextmanager
+async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
+    """Bury orphans as they die, until the block ends. Main thread only; one block at a time.
+
+    A handler of Python's own, since uvloop keeps SIGCHLD to itself in ``add_signal_handler``; a burst of deaths
+    is one call.
+    """
+    loop = asyncio.get_running_loop()
+    pending: list[asyncio.Handle] = []
+
+    def bury() -> None:
+        pending.clear()
+        reap_orphans(known)
+
+    def child_changed(_signum: int, _frame: object) -> None:
+        if not pending:
+            pending.append(loop.call_soon_threadsafe(bury))
+
+    earlier = signal.signal(signal.SIGCHLD, child_changed)
+    try:
+        reap_orphans(known)
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, earlier)
+        for handle in pending:
+            handle.cancel()
+
+
+def _own_children() -> set[int]:
+    if procfs.can_list_children():
+        return procfs.children(os.getpid())
+    return {process.pid for process in procfs.snapshot().values() if process.parent == os.getpid()}
+
+
+def _bury(pid: int) -> int:
+    try:
+        return int(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None)
+    except ChildProcessError:  # no child of ours any more
+        return 0

@@ -1,0 +1,121 @@
+"""Subprocesses of the loop by ``subprocess.Popen`` and a pidfd: no thread, no child watcher, no SIGCHLD.
+
+asyncio's own transport does the pipes and the protocol; what differs is how a child is born (every argument of
+Popen works, also on uvloop), how its end is learnt (:mod:`.exits`), and that closing a transport never kills:
+whether a child outlives the daemon is decided by those who supervise it.
+
+Popen returns when the child has executed its program or failed to, so a program on a file system that hangs
+holds the loop that long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from asyncio import base_subprocess
+from collections.abc import Callable
+from typing import Any
+
+from supervisord_async.system import procfs
+from supervisord_async.system.exits import Ended, ExitWatch, Rusage
+from supervisord_async.system.identity import of
+
+
+class PidfdTransport(base_subprocess.BaseSubprocessTransport):
+    """The transport of one child of ours."""
+
+    watch: ExitWatch
+    _proc: subprocess.Popen[bytes] | None
+    _loop: asyncio.AbstractEventLoop
+    _returncode: int | None
+
+    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
+        process = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
+        try:
+            born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
+            if born is None:
+                raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
+            self.watch = ExitWatch(self._loop, of(born), ours=True)
+        except BaseException:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+            raise
+        self._proc = process
+        self.watch.on_end(self._ended)
+
+    @property
+    def rusage(self) -> Rusage | None:
+        """What the child used; None while it runs."""
+        return self.watch.ended.rusage if self.watch.ended else None
+
+    def close(self) -> None:
+        """Close the pipes, if any; the child is left alone, and still reaped when it ends."""
+        if self._proc is not None and self._returncode is None:
+            # The parent class kills, and polls, what has no return code yet.
+            process, self._proc = self._proc, None
+            super().close()
+            self._proc = process
+        else:
+            super().close()
+
+    def _ended(self, ended: Ended) -> None:
+        code, signal = ended.status.code, ended.status.signal
+        returncode = code if code is not None else -signal if signal is not None else 255
+        if self._proc is not None:
+            self._proc.returncode = returncode  # else its finalizer would wait for the PID, whoever has it by then
+        self._process_exited(returncode)
+
+
+class PopenSubprocesses:
+    """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop."""
+
+    async def subprocess_exec(
+        self,
+        protocol_factory: Callable[[], Any],
+        program: Any,
+        *args: Any,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        **kwargs: Any,
+    ) -> Any:
+        """A transport and its protocol. Raises what Popen raises, and OSError without a free descriptor."""
+        return await _connect(self, protocol_factory, [program, *args], False, stdin, stdout, stderr, kwargs)
+
+    async def subprocess_shell(
+        self,
+        protocol_factory: Callable[[], Any],
+        cmd: Any,
+        *,
+        stdin: Any = subprocess.PIPE,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        **kwargs: Any,
+    ) -> Any:
+        """Like :meth:`subprocess_exec`, for a command line that /bin/sh reads."""
+        return await _connect(self, protocol_factory, cmd, True, stdin, stdout, stderr, kwargs)
+
+
+async def _connect(
+    loop: Any, protocol_factory: Callable[[], Any], args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, kwargs: dict[str, Any]
+) -> Any:
+    if kwargs.pop("shell", shell) is not shell or kwargs.pop("bufsize", 0) != 0:
+        raise ValueError("shell and bufsize are fixed by the call")
+    for name in ("universal_newlines", "text", "encoding", "errors"):
+        if kwargs.pop(name, None):
+            raise ValueError(f"{name}: streams of a loop carry bytes")
+    protocol = protocol_factory()
+    connected = loop.create_future()
+    transport = PidfdTransport(loop, protocol, args, shell, stdin, stdout, stderr, 0, waiter=connected, **kwargs)
+    try:
+        await connected
+    except BaseException:  # cancelled at birth: nobody will ever own this child
+        transport.close()
+        if transport.watch.ended is None:
+            os.kill(transport.watch.identity.pid, 9)  # ours and not reaped: the PID cannot be a stranger's
+        raise
+    return transport, protocol

@@ -1,0 +1,214 @@
+"""All that lives of one run: its main process, and what it left behind.
+
+Theory of operation. A run's main process leads a session of its own, and carries a tag in its environment that its
+descendants inherit. Whatever loses its parent becomes our child, because we are a subreaper. So, for a run that is
+our child, all that lives of it hangs below the main process or below a *stranger* among our children, one that
+nobody waits for; a stranger is of this run if it is in the run's session or carries its tag. When we have no
+strangers and the main process is dead, nothing is left, which is what the fast path asks.
+
+For a run that an earlier daemon spawned, and where we are no subreaper, orphans go elsewhere (to init): then all
+processes are looked at, by session and tag.
+
+Every signal goes through a pidfd whose process was compared with its identity after it was opened, or to the group
+of a child that we have not reaped, whose number therefore is taken. A PID that was reused is never signalled.
+
+What is missed: a process that leaves the session *and* wipes its environment *and* has lost its parent before
+anybody looked; and, where we are no subreaper or the run is not our child, one that leaves the session while its
+environment is unreadable to us (another user's, and we are not root), once its parent is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from typing import Literal
+
+import anyio
+import anyio.lowlevel
+
+from supervisord_async.system import census, clock, exits, procfs, subreaper
+from supervisord_async.system.census import Census
+from supervisord_async.system.child import Child
+from supervisord_async.system.identity import Identity, of
+from supervisord_async.system.pidfd import send_signal, wait_dead
+
+Scope = Literal["tree", "main"]
+
+#: These are followed by SIGCONT, since a stopped process acts on nothing but KILL.
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGABRT})
+
+_FREEZE_ROUNDS = 20
+_KILL_TIMEOUT_SECONDS = 10.0
+_KILL_ROUND_SECONDS = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+class Tree:
+    """The processes of one run."""
+
+    def __init__(self, child_pid: int, session: int, tag: str, *, identity: Identity | None = None, ours: bool | None = None) -> None:
+        """The run whose main process is, or was, ``child_pid``, leader of ``session``, with ``tag`` in its environment.
+
+        ``identity`` of the main process and whether it is ``ours`` are looked up if they are not given; so give
+        them, or use :meth:`of`, where it may be gone already.
+        """
+        main = procfs.stat(child_pid) if identity is None or ours is None else None
+        if identity is None and main is not None:
+            identity = of(main)
+        if ours is None:
+            ours = main is not None and main.parent == os.getpid()
+        self.main, self.session, self.tag = identity, session, tag
+        self._orphans_come_to_us = ours and subreaper.gets_orphans()
+
+    @classmethod
+    def of(cls, child: Child, tag: str) -> Tree:
+        """The tree of a child that leads its own session, as every spawned one does."""
+        return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours)
+
+    def has_leftovers(self) -> bool:
+        """True if anything of the run but its main process lives. Cheap when nothing does."""
+        now = census.current()
+        if self._orphans_come_to_us and not self._main_lives(now) and not subreaper.strangers(now.own_children()):
+            if not self._group_exists():
+                return False
+            now = Census()  # zombies, most likely; or one that hid behind another's death while we read
+        return bool(self._leftovers(now))
+
+    def leftovers(self) -> list[Identity]:
+        """All that lives of the run but its main process."""
+        return self._leftovers(census.current())
+
+    def members(self) -> list[Identity]:
+        """All that lives of the run, its main process first."""
+        return self._members(census.current())
+
+    def signal(self, signum: int, scope: Scope = "tree", *, resume: bool | None = None) -> int:
+        """Send to the whole tree or the main process alone; return how many there were to get it.
+
+        ``resume``: send SIGCONT afterwards, so that stopped ones act on it; by default after those that end a
+        process. What we may not signal (a set-uid program, when we are not root) is skipped and logged.
+        """
+        now = census.current()
+        targets = self._members(now)
+        if scope == "main":
+            targets = [target for target in targets if target == self.main]
+        self._send(now, targets, signum, whole_group=scope == "tree")
+        if resume if resume is not None else signum in _ENDING:
+            self._send(now, targets, signal.SIGCONT, whole_group=scope == "tree")
+        return len(targets)
+
+    async def kill(self, timeout_seconds: float = _KILL_TIMEOUT_SECONDS) -> list[Identity]:
+        """Nothing of the run lives any more, even if it forks as fast as it can.
+
+        Everything found is stopped before the first is killed, so that no parent dies whose children were not
+        seen, then killed, and looked for again until nothing is left. Bounded: returns, after ``timeout_seconds``,
+        what would not die (it hangs in the kernel, or is not ours to kill); normally empty.
+        """
+        deadline = clock.monotonic() + timeout_seconds
+        while True:
+            condemned = await self._freeze(deadline)
+            if not condemned:
+                return []
+            self._send(census.current(), condemned, signal.SIGKILL, whole_group=True)
+            with anyio.move_on_after(_KILL_ROUND_SECONDS):
+                await _wait_all(condemned)
+            if clock.monotonic() >= deadline:
+                return self._members(Census())
+
+    async def wait_gone(self) -> None:
+        """Return when nothing of the run lives, main process and leftovers; told by pidfds, not by polling."""
+        while members := self._members(census.current()):
+            await _wait_all(members)
+            await anyio.lowlevel.checkpoint()
+
+    async def _freeze(self, deadline: float) -> list[Identity]:
+        """All that lives of the run, each stopped; a second look finds what was born during the first."""
+        frozen: dict[Identity, None] = {}
+        for _ in range(_FREEZE_ROUNDS):
+            now = census.current()
+            fresh = [member for member in self._members(now) if member not in frozen]
+            if not fresh:
+                break
+            self._send(now, fresh, signal.SIGSTOP, whole_group=not frozen)
+            frozen.update(dict.fromkeys(fresh))
+            await anyio.lowlevel.checkpoint()  # another turn, another census
+            if clock.monotonic() >= deadline:
+                break
+        return list(frozen)
+
+    def _send(self, now: Census, targets: list[Identity], signum: int, *, whole_group: bool) -> None:
+        """Send to each target once; to the main process's group as a whole, where that is safe, since forks cannot escape it."""
+        group = self._own_group(now) if whole_group and self.main in targets else None
+        if group is not None:
+            os.killpg(group, signum)
+        for target in targets:
+            place = now.stat(target.pid)
+            if group is not None and place is not None and place.group == group:
+                continue
+            try:
+                send_signal(target, signum)
+            except PermissionError:
+                _log.warning("may not send signal %d to process %d of %s", signum, target.pid, self.tag)
+
+    def _own_group(self, now: Census) -> int | None:
+        """The main process's group, if its number cannot be anybody else's: its leader is our unreaped child."""
+        if self.main is None or self.main.pid not in exits.watched:
+            return None
+        found = now.stat(self.main.pid)
+        return self.main.pid if found is not None and of(found) == self.main and found.group == self.main.pid else None
+
+    def _leftovers(self, now: Census) -> list[Identity]:
+        return [member for member in self._members(now) if member != self.main]
+
+    def _members(self, now: Census) -> list[Identity]:
+        """All that lives of the run, its main process first."""
+        roots = self._orphans(now)
+        if self.main is not None and self._main_lives(now):
+            roots.add(self.main.pid)
+        found = [now.stat(pid) for pid in now.descendants(roots)]
+        alive = [of(process) for process in found if process is not None and not process.dead and process.pid != os.getpid()]
+        return sorted(alive, key=lambda member: (member != self.main, member.start_ticks, member.pid))
+
+    def _orphans(self, now: Census) -> set[int]:
+        """What is of this run by its session or its tag, whoever its parent is by now."""
+        if self._orphans_come_to_us:
+            candidates = [now.stat(pid) for pid in subreaper.strangers(now.own_children())]
+        else:
+            candidates = list(now.everything().values())
+        trusted = self._session_is_ours(now)
+        return {process.pid for process in candidates if process is not None and self._is_of_run(process, trusted)}
+
+    def _is_of_run(self, process: procfs.Stat, session_is_ours: bool) -> bool:
+        if process.dead or process.pid == os.getpid() or self.main is None or process.start_ticks < self.main.start_ticks:
+            return False
+        if session_is_ours and self.session in (process.session, process.group):
+            return True
+        return census.tag_of(process) == self.tag
+
+    def _session_is_ours(self, now: Census) -> bool:
+        """False if the session's number has come to a stranger, which happens only after all of ours is gone."""
+        leader = now.stat(self.session)
+        return leader is None or (self.main is not None and of(leader) == self.main)
+
+    def _main_lives(self, now: Census) -> bool:
+        if self.main is None:
+            return False
+        found = now.stat(self.main.pid)
+        return found is not None and not found.dead and of(found) == self.main
+
+    def _group_exists(self) -> bool:
+        try:
+            os.killpg(self.session, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+async def _wait_all(members: list[Identity]) -> None:
+    """Return when all of these are dead. One descriptor at a time."""
+    for member in members:
+        await wait_dead(member)
