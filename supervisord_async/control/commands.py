@@ -7,7 +7,7 @@ idempotent, works on many names in parallel, waits for a bounded time, and says 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,7 +19,6 @@ from supervisord_async.control.goal import Goal, Verdict
 from supervisord_async.control.pursuit import Pursuit
 from supervisord_async.control.view import ProcessView, process_view, process_views
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested, StopRequested
-from supervisord_async.core.state import State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
 from supervisord_async.supervise.narrate import signal_name
 
@@ -62,7 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         if not bad:
             return None
         words = "; ".join(f"{result.name}: {result.message}" for result in bad[:5])
-        if len(bad) > 5:  # noqa: PLR2004  a line that people can read
+        if len(bad) > 5:
             words += f"; and {len(bad) - 5} more"
         late = all(result.name in self.timed_out for result in bad)
         return TimedOutError(words) if late else FailedError(words)
@@ -107,11 +106,11 @@ class Commands:
         if len(selected) == 1:
             return selected[0]
         names = ", ".join(process.name for process in selected[:5])
-        raise NotFoundError(f"{name!r} is {len(selected)} processes, this needs one ({names}{' …' if len(selected) > 5 else ''})")  # noqa: PLR2004
+        raise NotFoundError(f"{name!r} is {len(selected)} processes, this needs one ({names}{' …' if len(selected) > 5 else ''})")
 
     async def why(self, name: str) -> Why:
         """Why the process is in its state: see :mod:`supervisord_async.control.why`."""
-        from supervisord_async.control.why import explain  # noqa: PLC0415  only when somebody asks
+        from supervisord_async.control.why import explain
 
         return await explain(self.process(name), self.history_store)
 
@@ -124,7 +123,7 @@ class Commands:
 
     def configuration(self, program: str | None = None) -> dict[str, Any]:
         """The effective configuration with its secrets masked; of one program if it is named (NotFoundError)."""
-        from supervisord_async.config.secrets import masked  # noqa: PLC0415  only when somebody asks
+        from supervisord_async.config.secrets import masked
 
         everything = masked(self.supervisor.configuration)
         if program is None:
@@ -264,10 +263,6 @@ def _outcome(processes: Iterable[Process], verdicts: dict[str, Verdict | None], 
     for process in processes:
         verdict = verdicts[process.name] or Verdict(False, "no result")
         snapshot = process.snapshot
-        cause = str(snapshot.cause) if snapshot.cause is not None and snapshot.state is not State.UNKNOWN else None
+        cause = str(snapshot.cause) if snapshot.cause is not None else None
         results.append(Result(name=process.name, ok=verdict.ok, state=str(snapshot.state), cause=cause, message=verdict.message))
     return Outcome(results=results, timed_out=tuple(late))
-
-
-#: An action of the table in ``http``: selectors, wait, timeout.
-Action = Callable[..., Awaitable[Outcome]]

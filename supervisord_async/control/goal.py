@@ -70,7 +70,7 @@ def is_stopped(process: Process, before: Snapshot) -> Verdict | None:
             return Verdict(False, f"started again meanwhile ({now.cause})")
 
 
-def becomes_ready(process: Process, before: Snapshot) -> Verdict | None:
+def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
     """RUNNING, which says ready wherever there is a probe. FATAL will not become it without a word from somebody."""
     now = process.snapshot
     if now.state is State.RUNNING:
@@ -78,14 +78,14 @@ def becomes_ready(process: Process, before: Snapshot) -> Verdict | None:
     return Verdict(False, trouble(now)) if _is_final_failure(process) else None
 
 
-def becomes_stopped(process: Process, before: Snapshot) -> Verdict | None:
+def becomes_stopped(process: Process, _before: Snapshot) -> Verdict | None:
     """Nothing of it runs, or will by itself."""
     now = process.snapshot
     down = now.state in (State.STOPPED, State.EXITED) or _is_final_failure(process)
     return Verdict(True, f"{now.state}: {trouble(now)}" if now.state is not State.STOPPED else "stopped") if down else None
 
 
-def becomes_exited(process: Process, before: Snapshot) -> Verdict | None:
+def becomes_exited(process: Process, _before: Snapshot) -> Verdict | None:
     """EXITED by itself. FATAL is no exit."""
     now = process.snapshot
     if now.state is State.EXITED:

@@ -1,0 +1,256 @@
+"""The records kept in ``run_dir/history.db``, so that they outlive the daemon: written in batches off the loop, bounded, never fatal.
+
+The bus calls :meth:`History.take` with each record, which costs a queue entry. One task hands batches to a worker thread. What
+cannot be written (a full disk, a lock that stays) waits in the queue; the queue is bounded and drops its oldest, counting.
+A damaged database is moved aside as ``history.db.corrupt-N`` and a new one begun. Each trouble is said once when it
+begins and once when it is over; none reaches the rest of the daemon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from supervisord_async.core.record import Record
+from supervisord_async.supervise.history_store import Reader, RunEntry, SchemaError, Store
+
+__all__ = ["History", "RunEntry"]
+
+T = TypeVar("T")
+
+#: Records that may wait to be written.
+QUEUE_RECORDS = 20_000
+#: Records of one transaction.
+BATCH_RECORDS = 2_000
+#: News is gathered this long before it is written.
+GATHER_SECONDS = 0.1
+#: The pauses between attempts while writing fails, the last one repeated.
+RETRY_SECONDS = (0.2, 1.0, 5.0)
+#: How often the bounds are looked at.
+PRUNE_SECONDS = 600.0
+#: ... and after how many records at the latest.
+PRUNE_RECORDS = 20_000
+#: How long the last records may take at the end.
+CLOSE_SECONDS = 5.0
+#: Numbers that the bus may hand out after the history was closed.
+SPARE_IDS = 100
+#: This many damaged files are kept.
+CORRUPT_KEPT = 3
+
+_log = logging.getLogger(__name__)
+
+
+class History:
+    """The kept records of one daemon.
+
+    :meth:`open` first, then ``bus.listen(history.take)`` and :meth:`run` in a task group, at the end :meth:`aclose`.
+    """
+
+    def __init__(self, path: str | Path, *, max_age_seconds: float | None = None, max_size_bytes: int | None = None) -> None:
+        self.path = Path(path)
+        self.max_age_seconds, self.max_size_bytes = max_age_seconds, max_size_bytes
+        self.last_id = 0  #: the number to go on from; set by :meth:`open`
+        self.written = 0  #: records written by this daemon
+        self.dropped = 0  #: records that the queue could not hold
+        self.trouble: str | None = None  #: why nothing can be written at present
+        self._queue: deque[Record] = deque()
+        self._news = anyio.Event()
+        self._idle = anyio.Event()
+        self._store: Store | None = None
+        self._reader = Reader(self.path)
+        self._one_writer = anyio.CapacityLimiter(1)
+        self._readers = anyio.CapacityLimiter(4)
+        self._said_dropped = 0
+        self._seen_id = 0  #: of the last record taken
+        self._written_id = 0  #: of the last record written
+
+    async def open(self) -> int:
+        """The database is open, or the trouble with it is known and said; returns the number that the bus goes on from.
+
+        Never raises for the database's sake. Without one the numbers go on from the clock, so that they rise over restarts all the same.
+        """
+        self._store = await self._blocking(self._open_store)
+        self.last_id = self._store.last_id if self._store is not None else int(time.time() * 1000)
+        return self.last_id
+
+    def take(self, record: Record) -> None:
+        """Keep ``record``; never waits, never fails."""
+        if len(self._queue) >= QUEUE_RECORDS:
+            self._queue.popleft()
+            self.dropped += 1
+        self._queue.append(record)
+        self._seen_id = record.id
+        self._news.set()
+
+    async def run(self) -> None:
+        """Write what is taken, until cancelled."""
+        prune_at, unpruned, attempt = anyio.current_time(), 0, 0
+        while True:
+            if not self._queue:
+                self._idle.set()
+                self._idle, self._news = anyio.Event(), anyio.Event()
+                with anyio.move_on_after(PRUNE_SECONDS):
+                    await self._news.wait()
+                await anyio.sleep(GATHER_SECONDS)
+            count = await self._write_some()
+            attempt = attempt + 1 if count is None else 0
+            if count is None:
+                await anyio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS)) - 1])
+                continue
+            unpruned += count
+            if unpruned >= PRUNE_RECORDS or anyio.current_time() >= prune_at:
+                await self._blocking(self._prune)
+                prune_at, unpruned = anyio.current_time() + PRUNE_SECONDS, 0
+
+    async def _write_some(self) -> int | None:
+        """The oldest records are written: how many; None where it was not possible."""
+        self._forget_written()
+        batch = list(islice(self._queue, BATCH_RECORDS))
+        if not await self._blocking(lambda: self._write(batch)):
+            return None
+        self._forget_written()
+        return len(batch)
+
+    def _forget_written(self) -> None:
+        # By number: a full queue drops its oldest meanwhile, and a cancellation may have come between writing and this.
+        while self._queue and self._queue[0].id <= self._written_id:
+            self._queue.popleft()
+
+    async def flush(self) -> None:
+        """What was taken before is written; waits while it cannot be. :meth:`run` must be running."""
+        while self._queue:
+            await self._idle.wait()
+
+    async def aclose(self) -> None:
+        """What could be written in :data:`CLOSE_SECONDS` is, and the file is closed. :meth:`run` must have ended."""
+        with anyio.CancelScope(shield=True):
+            until = time.monotonic() + CLOSE_SECONDS
+            while self._queue and time.monotonic() < until:
+                if await self._write_some() is None:
+                    break
+            if self._queue:
+                _log.error("history: %d records are lost with the end of the daemon: %s", len(self._queue), self.trouble)
+            await self._blocking(self._close)
+
+    # Questions
+
+    async def runs(self, name: str, limit: int = 50) -> list[RunEntry]:
+        """The last ``limit`` runs of ``name``, newest first; empty where there is no database."""
+        return await self._question(lambda: self._reader.runs(name, limit), [])
+
+    async def records(self, after_id: int, limit: int = 1000, name: str | None = None) -> list[Record]:
+        """At most ``limit`` records behind number ``after_id``, oldest first."""
+        return await self._question(lambda: self._reader.records(after_id, limit, name), [])
+
+    async def last_records(self, limit: int, name: str | None = None) -> list[Record]:
+        """The last ``limit`` records, oldest first."""
+        return await self._question(lambda: self._reader.last_records(limit, name), [])
+
+    async def totals(self, name: str) -> dict[str, int]:
+        """How often ``name`` was started again since the history began, by cause."""
+        return await self._question(lambda: self._reader.totals(name), {})
+
+    async def _question(self, ask: Callable[[], T], nothing: T) -> T:
+        if self._store is None:
+            return nothing
+        try:
+            return await anyio.to_thread.run_sync(ask, limiter=self._readers)
+        except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a row that a damaged page made up
+            _log.warning("history: cannot read %s: %s", self.path, error)
+            return nothing
+
+    # In the worker thread
+
+    async def _blocking(self, function: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(function, limiter=self._one_writer)
+
+    def _open_store(self) -> Store | None:
+        for _ in range(2):
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return Store(self.path)
+            except (sqlite3.OperationalError, OSError) as error:
+                self._say(f"cannot open {self.path}: {error}; it is tried again")
+                return None
+            except (sqlite3.DatabaseError, SchemaError) as error:
+                self._move_aside(error)
+        return None
+
+    def _move_aside(self, error: Exception) -> None:
+        """The damaged file is out of the way, with its journal; the oldest of many such files goes."""
+        suffixes = [path.name.rpartition("-")[2] for path in self.path.parent.glob(f"{self.path.name}.corrupt-*")]
+        numbers = [int(suffix) for suffix in suffixes if suffix.isdigit()]
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{max(numbers, default=0) + 1}")
+        try:
+            os.replace(self.path, aside)
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            for number in sorted(numbers)[: max(0, len(numbers) + 1 - CORRUPT_KEPT)]:
+                self.path.with_name(f"{self.path.name}.corrupt-{number}").unlink(missing_ok=True)
+        except OSError as reason:
+            self._say(f"{self.path} is damaged ({error}) and cannot be moved aside: {reason}")
+            return
+        _log.error("history: %s is damaged (%s): moved to %s, a new one is begun", self.path, error, aside.name)
+
+    def _write(self, batch: list[Record]) -> bool:
+        """``batch`` is kept; False where it cannot be for now."""
+        if self._store is None or not self.path.exists():
+            self._reopen()
+        if self._store is None:
+            return False
+        try:
+            if batch:
+                self._store.write(batch)
+        except (sqlite3.OperationalError, OSError) as error:
+            self._say(f"cannot write {self.path}: {error}; it is tried again, up to {QUEUE_RECORDS} records wait")
+            return False
+        except sqlite3.DatabaseError as error:
+            self._close()
+            self._move_aside(error)
+            return False
+        if batch:
+            self._written_id = batch[-1].id
+            self.written += len(batch)
+        self._say_over()
+        return True
+
+    def _reopen(self) -> None:
+        """After a trouble, or when somebody removed the file: begin with what is there now."""
+        self._close()
+        self._store = self._open_store()
+
+    def _prune(self) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.prune(self.max_age_seconds, self.max_size_bytes)
+        except sqlite3.Error as error:
+            _log.warning("history: cannot prune %s: %s", self.path, error)
+
+    def _close(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close(None if self.dropped else max(self._seen_id, store.last_id) + SPARE_IDS)
+            except sqlite3.Error as error:
+                _log.warning("history: cannot close %s cleanly: %s", self.path, error)
+
+    def _say(self, trouble: str) -> None:
+        if self.trouble is None:
+            _log.error("history: %s", trouble)
+        self.trouble = trouble
+
+    def _say_over(self) -> None:
+        if self.trouble is not None:
+            _log.warning("history: %s is written again; %d records were dropped", self.path, self.dropped - self._said_dropped)
+            self.trouble, self._said_dropped = None, self.dropped

@@ -1,0 +1,301 @@
+"""The history's database: schema, writing a batch, the bounds, the questions. Blocking; called in worker threads only.
+
+One file, ``run_dir/history.db``, in WAL mode: readers do not disturb the writer, and a batch is one transaction. A run has a row of
+its own, kept up to date from the ``state`` records, so that questions about runs do not replay records.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from supervisord_async.core.record import Record
+
+SCHEMA_VERSION = 1
+#: Numbers handed out before a crash and not written are never handed out again: this many are reserved at a time.
+RESERVED_IDS = 100_000
+#: How long a write or a question waits for somebody else's lock.
+BUSY_SECONDS = 5.0
+#: The states in which nothing of the last run lives.
+_OVER = frozenset({"STOPPED", "BACKOFF", "EXITED", "FATAL"})
+#: What is deleted at a time when the file is too big, in parts of all records.
+_SHRINK_PART = 8
+
+_SCHEMA = """
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, type TEXT NOT NULL, name TEXT, from_ TEXT, to_ TEXT, cause TEXT, run INTEGER,
+    message TEXT NOT NULL, data TEXT NOT NULL
+);
+CREATE INDEX records_by_name ON records (name, id);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, run INTEGER NOT NULL, cause TEXT, detail TEXT NOT NULL, started_at REAL NOT NULL,
+    running_at REAL, ended_at REAL, end_cause TEXT, end_detail TEXT, exit TEXT, pid INTEGER, uptime_seconds REAL, max_rss_bytes INTEGER,
+    cpu_seconds REAL
+);
+CREATE INDEX runs_by_name ON runs (name, id);
+CREATE TABLE totals (name TEXT NOT NULL, cause TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (name, cause)) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a process, as ``asupctl history`` lists it."""
+
+    name: str
+    run: int
+    cause: str | None  #: why it was started
+    started_at: str  #: ISO 8601, UTC
+    running_at: str | None  #: when it was RUNNING, null if it never was
+    ended_at: str | None  #: null while it lives, and where the daemon did not see it end
+    end_cause: str | None
+    end_detail: str | None
+    exit_status: dict[str, Any] | None
+    pid: int | None
+    duration_seconds: float | None
+    max_rss_bytes: int | None
+    cpu_seconds: float | None
+
+
+class SchemaError(Exception):
+    """The file was written by a newer version."""
+
+
+class Store:
+    """An open database, for one writing thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it; raises sqlite3.Error or OSError where it cannot be used, SchemaError where it is from the future."""
+        self.path = path
+        self.reserved = 0
+        self._db = _connect(path)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise SchemaError(f"{self.path} has schema {version}, this version knows {SCHEMA_VERSION}")
+        if version == 0:
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batch, never the file
+        self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
+        last = self._db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0]
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'reserved'").fetchone()
+        self.last_id: int = max(last, row[0] if row else 0)
+        self._reserve(self.last_id + RESERVED_IDS)
+
+    def _reserve(self, up_to: int) -> None:
+        self._db.execute("INSERT INTO meta VALUES ('reserved', ?) ON CONFLICT DO UPDATE SET value = excluded.value", (up_to,))
+        self.reserved = up_to
+
+    def write(self, records: Sequence[Record]) -> None:
+        """All of ``records`` are kept, or none (sqlite3.Error)."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            if records[-1].id > self.reserved - RESERVED_IDS // 2:
+                self._reserve(records[-1].id + RESERVED_IDS)
+            db.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_row, records))
+            for record in records:
+                if record.type == "state" and record.name is not None:
+                    _keep_run(db, record)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:
+        """What is older, or more, than allowed is gone; returns how many records that were."""
+        db, gone = self._db, 0
+        if max_age_seconds is not None:
+            before = (time.time() if now is None else now) - max_age_seconds
+            gone += db.execute("DELETE FROM records WHERE at < ?", (before,)).rowcount
+            db.execute("DELETE FROM runs WHERE coalesce(ended_at, started_at) < ?", (before,))
+        if max_size_bytes is not None:
+            gone += self._shrink(max_size_bytes)
+        if gone:
+            db.executescript("PRAGMA incremental_vacuum")  # execute() would take its first step only: one page
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return gone
+
+    def _shrink(self, max_size_bytes: int) -> int:
+        db, gone = self._db, 0
+        while self._used_bytes() > max_size_bytes:
+            first, last = db.execute("SELECT min(id), max(id) FROM records").fetchone()
+            if first is None:
+                break
+            count = db.execute("SELECT count(*) FROM records").fetchone()[0]
+            row = db.execute("SELECT id FROM records ORDER BY id LIMIT 1 OFFSET ?", (max(1, count // _SHRINK_PART),)).fetchone()
+            until = row[0] if row else last + 1
+            gone += db.execute("DELETE FROM records WHERE id < ?", (until,)).rowcount
+            db.execute("DELETE FROM runs WHERE id < ?", (until,))
+        return gone
+
+    def _used_bytes(self) -> int:
+        pages, free, size = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
+        return int((pages - free) * size)
+
+    def close(self, last_id: int | None = None) -> None:
+        """The file is closed; with ``last_id`` the numbers reserved beyond it may be handed out again."""
+        try:
+            if last_id is not None:
+                self._reserve(last_id)
+        finally:
+            self._db.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    fresh = not path.exists()
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        if fresh:
+            path.chmod(0o600)  # sqlite gives its -wal and -shm files the mode of the database
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    data = msgspec.json.encode(record.data).decode() if record.data else "{}"
+    return (record.id, record.at, record.type, record.name, record.from_, record.to, record.cause, record.run, record.message, data)
+
+
+def _keep_run(db: sqlite3.Connection, record: Record) -> None:
+    """Bring the run's row up to date with a ``state`` record."""
+    name, run, data = record.name, record.run, record.data
+    if record.to == "STARTING":
+        db.execute(
+            "INSERT OR REPLACE INTO runs (id, name, run, cause, detail, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (record.id, name, run, record.cause, record.message, record.at),
+        )
+        if run is not None and run > 1:  # the run before is over at the latest now; what ended it came with this very record
+            _end_run(db, record, run - 1)
+            _count(db, record)
+        return
+    if record.to == "RUNNING":
+        db.execute(
+            "UPDATE runs SET running_at = coalesce(running_at, ?), pid = coalesce(?, pid) WHERE id = "
+            "(SELECT max(id) FROM runs WHERE name = ? AND run = ?) AND ended_at IS NULL",
+            (record.at, data.get("pid"), name, run),
+        )
+    elif record.to in _OVER and run:
+        _end_run(db, record, run)
+    elif "exit" in data and run:
+        _end_run(db, record, run, over=False)
+
+
+def _end_run(db: sqlite3.Connection, record: Record, run: int, *, over: bool = True) -> None:
+    data = record.data
+    exit_status = data.get("exit")
+    db.execute(
+        "UPDATE runs SET ended_at = CASE WHEN ? THEN ? ELSE ended_at END, end_cause = coalesce(end_cause, ?), "
+        "end_detail = coalesce(end_detail, ?), exit = coalesce(exit, ?), uptime_seconds = coalesce(uptime_seconds, ?), "
+        "max_rss_bytes = coalesce(max_rss_bytes, ?), cpu_seconds = coalesce(cpu_seconds, ?) "
+        "WHERE id = (SELECT max(id) FROM runs WHERE name = ? AND run = ?) AND ended_at IS NULL",
+        (
+            over,
+            record.at,
+            record.cause,
+            record.message,
+            msgspec.json.encode(exit_status).decode() if exit_status is not None else None,
+            data.get("uptime_seconds"),
+            data.get("max_rss_bytes"),
+            data.get("cpu_seconds"),
+            record.name,
+            run,
+        ),
+    )
+
+
+def _count(db: sqlite3.Connection, record: Record) -> None:
+    sql = "INSERT INTO totals VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
+    db.execute(sql, (record.name, record.cause or ""))
+
+
+class Reader:
+    """Questions, each on a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def runs(self, name: str, limit: int) -> list[RunEntry]:
+        """The last ``limit`` runs of ``name``, newest first."""
+        rows = self._ask(
+            "SELECT name, run, cause, started_at, running_at, ended_at, end_cause, end_detail, exit, pid, uptime_seconds, max_rss_bytes, "
+            "cpu_seconds FROM runs WHERE name = ? ORDER BY id DESC LIMIT ?",
+            (name, limit),
+        )
+        return [_entry(row) for row in rows]
+
+    def records(self, after_id: int, limit: int, name: str | None = None) -> list[Record]:
+        """At most ``limit`` records behind ``after_id``, oldest first, of one name or of all."""
+        if name is None:
+            rows = self._ask("SELECT * FROM records WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit))
+        else:
+            rows = self._ask("SELECT * FROM records WHERE id > ? AND name = ? ORDER BY id LIMIT ?", (after_id, name, limit))
+        return [_record(row) for row in rows]
+
+    def last_records(self, limit: int, name: str | None = None) -> list[Record]:
+        """The last ``limit`` records, oldest first, of one name or of all."""
+        if name is None:
+            rows = self._ask("SELECT * FROM records ORDER BY id DESC LIMIT ?", (limit,))
+        else:
+            rows = self._ask("SELECT * FROM records WHERE name = ? ORDER BY id DESC LIMIT ?", (name, limit))
+        return [_record(row) for row in reversed(rows)]
+
+    def totals(self, name: str) -> dict[str, int]:
+        """How often ``name`` was started again since the history began, by cause."""
+        return dict(self._ask("SELECT cause, count FROM totals WHERE name = ?", (name,)))
+
+    def _ask(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
+        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            return db.execute(sql, arguments).fetchall()
+        finally:
+            db.close()
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    id_, at, type_, name, from_, to, cause, run, message, data = row
+    return Record(
+        id=id_, at=at, type=type_, name=name, from_=from_, to=to, cause=cause, run=run, message=message, data=msgspec.json.decode(data)
+    )
+
+
+def _entry(row: tuple[Any, ...]) -> RunEntry:
+    name, run, cause, started, running, ended, end_cause, end_detail, exit_, pid, uptime, rss, cpu = row
+    duration = uptime if uptime is not None else (round(ended - started, 3) if ended is not None else None)
+    return RunEntry(
+        name=name,
+        run=run,
+        cause=cause,
+        started_at=_iso(started) or "",
+        running_at=_iso(running),
+        ended_at=_iso(ended),
+        end_cause=end_cause,
+        end_detail=end_detail,
+        exit_status=msgspec.json.decode(exit_) if exit_ is not None else None,
+        pid=pid,
+        duration_seconds=duration,
+        max_rss_bytes=rss,
+        cpu_seconds=cpu,
+    )
+
+
+def _iso(at: float | None) -> str | None:
+    if at is None:
+        return None
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"

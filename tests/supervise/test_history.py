@@ -1,0 +1,240 @@
+"""The history: what it keeps, what it survives, what it refuses to be stopped by."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.supervise import history as history_module
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.history import History
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def kept(path: Path, **bounds: Any) -> AsyncIterator[tuple[History, Bus]]:
+    """An open history that listens to a bus and writes."""
+    history = History(path, **bounds)
+    bus = Bus(last_id=await history.open())
+    bus.listen(history.take)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(history.run)
+        try:
+            yield history, bus
+        finally:
+            tasks.cancel_scope.cancel()
+    await history.aclose()
+
+
+def state(bus: Bus, name: str, from_: str, to: str, run: int, cause: str = "autostart", **data: Any) -> None:
+    bus.publish("state", name=name, from_=from_, to=to, cause=cause, run=run, message=f"{name} {to}", data=data)
+
+
+async def test_records_come_back_whole_and_in_order(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        sent = [bus.publish("health", name="web", from_="none", to="healthy", run=1, message=f"n{n}", data={"n": n}) for n in range(5)]
+        bus.publish("daemon", message="started", data={"what": "started"})
+        await history.flush()
+        assert await history.records(0, 100, "web") == sent
+        assert [record.id for record in await history.records(sent[2].id, 2)] == [sent[3].id, sent[4].id]
+        assert (await history.last_records(1))[0].message == "started"
+
+
+async def test_ids_rise_over_restarts_of_the_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    async with kept(path) as (_, bus):
+        first = bus.publish("daemon").id
+    async with kept(path) as (history, bus):
+        second = bus.publish("daemon").id
+        await history.flush()
+        assert second > first
+        assert [record.id for record in await history.records(0)] == [first, second]
+
+
+async def test_ids_rise_after_a_crash_that_lost_records(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    crashed = History(path)
+    bus = Bus(last_id=await crashed.open())
+    lost = bus.publish("daemon").id  # never written, the file never closed cleanly
+    again = History(path)
+    assert await again.open() >= lost
+    await again.aclose()
+    await crashed.aclose()
+
+
+async def test_runs_tell_cause_duration_exit_and_figures(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1)
+        state(bus, "web", "STARTING", "RUNNING", 1, pid=77)
+        end = {"exit": {"code": 1}, "uptime_seconds": 0.4, "max_rss_bytes": 4096, "cpu_seconds": 0.25}
+        state(bus, "web", "RUNNING", "BACKOFF", 1, "exited", **end)
+        state(bus, "web", "BACKOFF", "STARTING", 2, "exited")
+        state(bus, "web", "STARTING", "RUNNING", 2, "exited", pid=78)
+        state(bus, "web", "RUNNING", "STOPPING", 2, "operator", pid=78)
+        state(bus, "web", "STOPPING", "STARTING", 3, "operator", exit={"signal": "SIGTERM", "core": False}, uptime_seconds=9.0)
+        await history.flush()
+        third, second, first = await history.runs("web")
+        assert (first.run, first.cause, first.end_cause) == (1, "autostart", "exited")
+        assert (first.exit_status, first.duration_seconds) == ({"code": 1}, 0.4)
+        assert (first.max_rss_bytes, first.cpu_seconds, first.pid) == (4096, 0.25, 77)
+        assert (second.exit_status, second.end_cause, second.duration_seconds) == ({"signal": "SIGTERM", "core": False}, "operator", 9.0)
+        assert (third.run, third.ended_at, third.cause) == (3, None, "operator")
+        assert await history.totals("web") == {"exited": 1, "operator": 1}
+        assert await history.runs("nobody") == []
+
+
+async def test_a_run_that_ends_with_leftovers_keeps_its_first_cause(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1)
+        state(bus, "web", "RUNNING", "STOPPING", 1, "exited", exit={"code": 3}, uptime_seconds=2.0)
+        state(bus, "web", "STOPPING", "STOPPED", 1, "operator")
+        await history.flush()
+        [run] = await history.runs("web")
+        assert (run.exit_status, run.end_cause, run.duration_seconds) == ({"code": 3}, "exited", 2.0)
+        assert run.ended_at is not None
+
+
+async def test_a_corrupt_database_is_moved_aside_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "history.db"
+    path.write_bytes(b"this is no database" * 1000)
+    async with kept(path) as (history, bus):
+        bus.publish("daemon")
+        await history.flush()
+        assert len(await history.records(0)) == 1
+    assert (tmp_path / "history.db.corrupt-1").read_bytes().startswith(b"this is no database")
+    assert sum("damaged" in record.message for record in caplog.records) == 1
+
+
+async def test_a_database_that_breaks_while_written_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    async with kept(path) as (history, bus):
+        bus.publish("daemon")
+        await history.flush()
+        other = sqlite3.connect(path)
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.close()
+        with path.open("r+b") as file:
+            file.write(b"\xff" * path.stat().st_size)
+        bus.publish("daemon")
+        await wait_until(lambda: history.written >= 2)
+        await wait_until(lambda: history.trouble is None)
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    async with kept(path) as (history, bus):
+        bus.publish("daemon")
+        await history.flush()
+    assert sqlite3.connect(tmp_path / "history.db.corrupt-1").execute("PRAGMA user_version").fetchone() == (99,)
+
+
+async def test_a_locked_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("supervisord_async.supervise.history_store.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(history_module, "RETRY_SECONDS", (0.05,))
+    path = tmp_path / "history.db"
+    async with kept(path) as (history, bus):
+        locker = sqlite3.connect(path, isolation_level=None)
+        locker.execute("BEGIN EXCLUSIVE")
+        sent = bus.publish("daemon")
+        await wait_until(lambda: history.trouble is not None and "locked" in history.trouble)
+        locker.execute("COMMIT")
+        locker.close()
+        await history.flush()
+        assert [record.id for record in await history.records(0)] == [sent.id]
+    assert sum("cannot write" in record.message for record in caplog.records) == 1
+
+
+async def test_a_folder_that_cannot_be_written_is_said_once_and_never_fatal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(history_module, "QUEUE_RECORDS", 10)
+    (tmp_path / "file").write_text("in the way")
+    async with kept(tmp_path / "file" / "history.db") as (history, bus):
+        assert bus.last_id > 1_000_000_000_000  # from the clock: rises over restarts even so
+        for _ in range(50):
+            bus.publish("daemon")
+        await wait_until(lambda: history.trouble is not None)
+        assert history.dropped == 40
+        assert await history.runs("web") == []
+        (tmp_path / "file").unlink()
+        await history.flush()
+        assert len(await history.records(0)) == 10
+    assert sum("cannot open" in record.message for record in caplog.records if record.levelno >= logging.ERROR) == 1
+
+
+async def test_a_removed_file_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    async with kept(path) as (history, bus):
+        bus.publish("daemon")
+        await history.flush()
+        for file in tmp_path.iterdir():
+            file.unlink()
+        sent = bus.publish("daemon")
+        await history.flush()
+        assert [record.id for record in await history.records(0)] == [sent.id]
+
+
+async def test_age_and_size_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "PRUNE_RECORDS", 1000)
+    path = tmp_path / "history.db"
+    history = History(path, max_age_seconds=3600.0, max_size_bytes=400_000)
+    await history.open()
+    clock = [time.time() - 7200.0]
+    bus = Bus(last_id=history.last_id, wall_clock=lambda: clock[0])
+    bus.listen(history.take)
+    for _ in range(100):
+        bus.publish("daemon", message="old")
+    clock[0] = time.time()
+    for _ in range(5000):
+        bus.publish("daemon", message="x" * 300)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(history.run)
+        await history.flush()
+        await wait_until(lambda: path.stat().st_size <= 500_000)
+        tasks.cancel_scope.cancel()
+    left = await history.records(0, 10_000)
+    assert left[-1].id == bus.last_id
+    assert all(record.message != "old" for record in left)
+    assert 100 < len(left) < 2000
+    await history.aclose()
+    assert path.stat().st_size <= 500_000
+
+
+async def test_what_was_taken_last_is_written_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    async with kept(path) as (_, bus):
+        for _ in range(5000):
+            bus.publish("daemon")
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM records").fetchone() == (5000,)
+    assert not path.with_name("history.db-wal").exists()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_thousand_records_a_second_leave_the_loop_free(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        worst, begun = 0.0, time.monotonic()
+        for _ in range(100):
+            before = time.monotonic()
+            for number in range(10):
+                state(bus, f"p{number}", "STARTING", "RUNNING", 1, pid=number)
+            await anyio.sleep(0.005)
+            worst = max(worst, time.monotonic() - before - 0.005)
+        assert time.monotonic() - begun < 10.0  # far above a thousand a second on any machine
+        await history.flush()
+        assert history.dropped == 0
+        assert history.written == 1000
+        assert worst < 1.0, "the loop waited for the disk"
