@@ -11,10 +11,22 @@ from dataclasses import dataclass, field
 import msgspec
 
 from supervisord_async.core.effects import Effect, Kill, SendSignal, ShutDown, Spawn, Terminate
-from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, Spawned, SpawnFailed, SupervisionBroke, TreeGone
-from supervisord_async.core.machine import ASKED_FOR, deadline, step
+from supervisord_async.core.inputs import (
+    Adopted,
+    DeadlinePassed,
+    Exited,
+    Input,
+    RestartRequested,
+    Spawned,
+    SpawnFailed,
+    StartRequested,
+    StopRequested,
+    SupervisionBroke,
+    TreeGone,
+)
+from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import ExitStatus, Snapshot, State
+from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 
 #: States in which nothing of any run lives, and none is on its way.
 NOTHING_LIVES = frozenset({State.STOPPED, State.WAITING, State.BACKOFF, State.EXITED, State.FATAL})
@@ -45,7 +57,8 @@ class World:
     in_flight: int | None = None
     tree: Tree | None = None
     pids: int = 100
-    automatic: list[float] = field(default_factory=list)  #: automatic restarts since the last calm or word of an operator
+    consecutive: int = 0  #: automatic restarts since the last calm, retry, or word of a person
+    automatic: list[float] = field(default_factory=list)  #: when automatic restarts were decided, since the last word or retry
     shut_down: list[str] = field(default_factory=list)
     trail: list[tuple[State, str, State]] = field(default_factory=list)
 
@@ -56,8 +69,7 @@ class World:
         before = self.snapshot
         self.snapshot, effects = step(before, input_, self.policy, self.now)
         self.trail.append((before.state, type(input_).__name__, self.snapshot.state))
-        if self.snapshot.state is State.BACKOFF and before.state is not State.BACKOFF:
-            self.automatic.append(self.now)
+        self._count(before, input_)
         for effect in effects:
             self._carry_out(effect)
         self.check()
@@ -79,6 +91,42 @@ class World:
                 assert self.tree.run == run
             case ShutDown(detail=detail):
                 self.shut_down.append(detail)
+
+    def _count(self, before: Snapshot, input_: Input) -> None:
+        """Count restarts by what INTERFACE.md says of them, to judge the machine's own count."""
+        after, policy = self.snapshot, self.policy
+        match input_:
+            case StartRequested() | StopRequested() if after is not before:
+                self._forget()
+            case RestartRequested(cause=cause) if after is not before and (cause is Cause.OPERATOR or before.state is State.FATAL):
+                self._forget()
+            case DeadlinePassed() if before.state is State.FATAL and after.state is State.STARTING:
+                self._forget()
+            case DeadlinePassed() if before.state is State.RUNNING and after is not before:
+                assert self.now - before.run_since >= policy.reset_after_seconds, "forgotten before it was calm"
+                self.consecutive = 0
+        if after.state is State.BACKOFF and before.state is not State.BACKOFF:
+            self.consecutive += 1
+            self.automatic.append(self.now)
+            self._judge_backoff()
+        assert after.restarts == self.consecutive, f"{after.restarts} counted, {self.consecutive} happened"
+
+    def _forget(self) -> None:
+        self.consecutive = 0
+        self.automatic.clear()
+
+    def _judge_backoff(self) -> None:
+        p = self.policy
+        if p.max_restarts >= 0:
+            if p.within_seconds is None:
+                assert self.consecutive <= p.max_restarts, "one automatic restart too many"
+            else:
+                recent = [at for at in self.automatic if self.now - at < p.within_seconds]
+                assert len(recent) <= p.max_restarts, f"{len(recent)} automatic restarts within {p.within_seconds} s"
+        due_at = deadline(self.snapshot, p)
+        assert due_at is not None
+        wanted = min(p.backoff_max_seconds, p.backoff_initial_seconds * p.backoff_factor ** (self.consecutive - 1))
+        assert abs(due_at - self.now - wanted) <= wanted * p.backoff_jitter + 1e-6, "not the delay of the formula"
 
     def check(self) -> None:
         """What holds at every moment."""
@@ -143,16 +191,16 @@ class World:
             raise AssertionError("the deadline never moves on: a busy loop")
         self.now = until
 
-    def breaks_and_resumes(self) -> None:
-        """A bug ends the tasks; a new driver looks for what lives and says so."""
+    def breaks_and_resumes(self, *meanwhile: Input) -> None:
+        """A bug ends the tasks; requests queue up; a new driver decides on them, then hears what it found out itself."""
         self.tell(SupervisionBroke("a bug"))
-        self.resume()
-
-    def resume(self) -> None:
-        """A new driver tells what it finds; spawns in flight were carried to their end."""
+        for request in meanwhile:
+            self.tell(request)
         run = self.snapshot.run
         if self.in_flight is not None:
-            self.spawn_succeeds()
+            self.in_flight, self.pids = None, self.pids + 1
+            self.tree = Tree(run, self.pids)
+            self.tell(Adopted(run, self.pids))
         elif self.tree is None:
             self.tell(Exited(run, ExitStatus()) if run else SpawnFailed(run, "found nothing"))
         elif self.tree.main:
@@ -178,11 +226,6 @@ class World:
         else:
             return False
         return True
-
-    @property
-    def asked_for(self) -> bool:
-        """Whether the present cause is somebody's wish."""
-        return self.snapshot.cause in ASKED_FOR
 
 
 def restored(snapshot: Snapshot) -> Snapshot:
