@@ -46,7 +46,7 @@ def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], sock
         record.unlink(missing_ok=True)
         return None
     record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = {"file": os.path.realpath(file), "run_dir": os.path.abspath(run_dir), "socket": os.path.abspath(socket)}  # noqa: PTH100
+    content = {"file": os.path.realpath(file), "run_dir": os.path.abspath(run_dir), "socket": os.path.abspath(socket)}
     draft = record.with_name(f".{record.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -1,0 +1,37 @@
+"""Live names for the shell's completion: programs, processes, groups. Silent and quick whatever is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from supervisord_async.cli.session import Session
+from supervisord_async.errors import SupervisordError
+
+#: Somebody waits at a prompt.
+PATIENCE_SECONDS = 1.0
+
+
+def names(ctx: click.Context, incomplete: str) -> list[Any]:
+    """What may complete ``incomplete``: nothing where no daemon answers in time."""
+    try:
+        with _session(ctx).client(timeout_seconds=PATIENCE_SECONDS) as client:
+            processes = client.processes()
+    except (SupervisordError, OSError):
+        return []
+    found: dict[str, str] = {"all": "every program"}
+    for process in processes:
+        found.setdefault(process.program or process.name, process.description)
+    for process in processes:
+        found.setdefault(process.name, process.state)
+        if process.group and process.group != process.program:
+            found.setdefault(f"{process.group}:*", "group")
+    given = set(ctx.params.get("selectors") or ())
+    return [CompletionItem(name, help=text or None) for name, text in found.items() if name.startswith(incomplete) and name not in given]
+
+
+def _session(ctx: click.Context) -> Session:
+    """The session of a context that was made without a run: eager options may not have reached it."""
+    return ctx.find_object(Session) or Session()

@@ -1,0 +1,173 @@
+"""Which daemon is meant: from ``-s SOCKET``, ``-c FILE``, ``$ASUP_SOCKET`` or ``programs.yaml`` here to a socket's path.
+
+A file is read leniently: only ``daemon.run_dir`` and ``daemon.socket`` count, whatever else is wrong with it. YAML is
+loaded only for a file that mentions either. Where the file leads to nobody, the record of its last daemon is tried
+(see :mod:`supervisord_async.rundir`), then the default place; what answers there must say that it serves this file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from supervisord_async.errors import NoDaemonError, SupervisordError, UsageError
+from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
+from supervisord_async.wire import ENV_SOCKET
+
+DEFAULT_FILE = "programs.yaml"
+#: A daemon that serves another file answers at once; one that hangs is not asked for long.
+PROBE_SECONDS = 2.0
+
+_MENTIONS = re.compile(rb"\b(run_dir|socket)\b")
+
+
+class Target(NamedTuple):
+    """Where to knock, and what to advise when nobody opens."""
+
+    socket: str
+    advice: str  #: how to start a daemon there
+
+
+def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str] | None = None) -> Target:
+    """The daemon that the options, the environment and the current directory mean.
+
+    Raises UsageError where both options are given, NoDaemonError where nothing says which daemon is meant.
+    """
+    environ = os.environ if environ is None else environ
+    if file is not None and socket_path is not None:
+        raise UsageError("cannot use both -c FILE and -s SOCKET: either names the daemon")
+    if socket_path is None and file is None:
+        socket_path = environ.get(ENV_SOCKET) or None
+    if socket_path is not None:
+        return Target(socket_path, "start one with `asupd -c FILE`")
+    if file is None:
+        file = DEFAULT_FILE
+        if not Path(file).exists() and recall(file) is None and not Path(default_socket(file)).exists():
+            raise NoDaemonError(f"cannot tell which daemon is meant: there is no {DEFAULT_FILE} here (use -c FILE or -s SOCKET)")
+    return _by_file(file, environ)
+
+
+def _by_file(file: str, environ: Mapping[str, str]) -> Target:
+    named = socket_named_in(file, environ)
+    advice = f"start one with `asupd -c {file}`" if Path(file).exists() else f"and there is no {file}"
+    candidates = list(dict.fromkeys(_candidates(file, named)))
+    for candidate in candidates:
+        if _listens(candidate) and (candidate == named or _serves(candidate, file)):
+            return Target(candidate, advice)
+    return Target(candidates[0], advice)
+
+
+def _candidates(file: str, named: str | None) -> Iterator[str]:
+    if named is not None:
+        yield named
+    remembered = recall(file)
+    if remembered is not None:
+        yield remembered.socket
+    yield default_socket(file)
+
+
+def _listens(path: str) -> bool:
+    """True where a connection is accepted, or refused for a reason that the caller must see: it is there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        try:
+            probe.connect(path)
+        except (PermissionError, TimeoutError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def _serves(path: str, file: str) -> bool:
+    """True unless the daemon there says that it serves another file."""
+    from supervisord_async.client import Client
+
+    with suppress(SupervisordError), Client(path, timeout_seconds=PROBE_SECONDS) as client:
+        served = client.health().file
+        return served is None or os.path.realpath(served) == os.path.realpath(file)
+    return True  # it does not say: the caller's own request will tell why
+
+
+def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
+    """The socket that the file names, or leaves at its default; None where the file cannot be read as far as that."""
+    try:
+        text = Path(file).read_bytes()
+    except OSError:
+        return None
+    if not _MENTIONS.search(text):
+        return default_socket(file)
+    settings = _daemon_settings(text, environ)
+    if settings is None:
+        return None
+    folder = Path(file).absolute().parent
+    if "socket" in settings:
+        return str(folder / settings["socket"])
+    if "run_dir" in settings:
+        return str(folder / settings["run_dir"] / SOCKET_NAME)
+    return default_socket(file)
+
+
+def _daemon_settings(text: bytes, environ: Mapping[str, str]) -> dict[str, str] | None:
+    """``daemon``'s string settings; None where YAML or an expansion ends before they are known.
+
+    Parsing stops behind ``daemon``: what is broken further down does not matter, nor how long the file is.
+    """
+    import yaml
+
+    from supervisord_async.config.expand import ExpansionError, expand
+
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        found = _find_daemon(events)
+        return {key: expand(value, environ) for key, value in found.items() if key in ("run_dir", "socket")}
+    except (yaml.YAMLError, ExpansionError, StopIteration):
+        return None
+
+
+def _find_daemon(events: Iterator[Any]) -> dict[str, str]:
+    import yaml
+
+    while not isinstance(next(events), yaml.MappingStartEvent):
+        pass
+    while not isinstance(key := next(events), yaml.MappingEndEvent):
+        value = next(events)
+        if getattr(key, "value", None) == "daemon" and isinstance(value, yaml.MappingStartEvent):
+            return dict(_scalars(events))
+        _skip(value, events)
+    return {}
+
+
+def _scalars(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
+    import yaml
+
+    while not isinstance(key := next(events), yaml.MappingEndEvent):
+        value = next(events)
+        if isinstance(key, yaml.ScalarEvent) and isinstance(value, yaml.ScalarEvent):
+            if not (value.value in ("", "~", "null") and value.implicit[0]):
+                yield key.value, value.value
+        else:
+            _skip(value, events)
+
+
+def _skip(event: Any, events: Iterator[Any]) -> None:
+    """The node that ``event`` begins is behind."""
+    import yaml
+
+    depth = 0
+    while True:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth == 0:
+            return
+        event = next(events)
+
+
+__all__ = ["DEFAULT_FILE", "DEFAULT_RUN_DIR", "Target", "locate", "socket_named_in"]

@@ -1,0 +1,127 @@
+"""Text to a terminal or a pipe: tables, colour, JSON, messages.
+
+A table fits the terminal and is coloured there; in a pipe it has all of every cell and no codes. The colours are few
+and the widths simple: a library for rich text would cost more than the rest of ``asupctl status`` together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+from unicodedata import combining, east_asian_width
+
+from supervisord_async.cli.words import printable
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+STATE_STYLES = {
+    "RUNNING": "green",
+    "STARTING": "cyan",
+    "STOPPING": "cyan",
+    "WAITING": "cyan",
+    "BACKOFF": "yellow",
+    "FATAL": "red",
+    "UNKNOWN": "red",
+    "STOPPED": "dim",
+    "EXITED": "dim",
+    "healthy": "green",
+    "unhealthy": "red",
+    "starting": "cyan",
+}
+#: A last column narrower than this helps nobody: then lines may wrap.
+_NARROWEST = 12
+_GAP = "  "
+
+
+def colours(stream: TextIO) -> bool:
+    """Whether codes may be written there: a terminal that is not dumb, and no ``NO_COLOR``."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str | None, *, on: bool) -> str:
+    """The text in a colour of :data:`_CODES`, where ``on``."""
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if on and style and text else text
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    styles: Mapping[str, str] = STATE_STYLES,
+    stream: TextIO | None = None,
+) -> None:
+    """The rows stand in columns under ``head``; a cell whose whole text is in ``styles`` is coloured on a terminal."""
+    stream = stream or sys.stdout
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max([len(title), *(_width(row[column]) for row in cells)]) for column, title in enumerate(head)]
+    limit = _columns(stream)
+    room = None
+    if limit is not None:
+        room = max(_NARROWEST, limit - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1))
+    on = colours(stream)
+    lines = [_line(head, widths, room, dict.fromkeys(head, "bold"), on)]
+    lines += [_line(row, widths, room, styles, on) for row in cells]
+    stream.write("".join(lines))
+
+
+def _line(row: Sequence[str], widths: Sequence[int], room: int | None, styles: Mapping[str, str], on: bool) -> str:
+    parts = []
+    for cell, width in zip(row[:-1], widths, strict=False):
+        padding = " " * (width - _width(cell))
+        parts.append(styled(cell, styles.get(cell), on=on) + padding)
+    last = row[-1]
+    parts.append(styled(_shortened(last, room), styles.get(last), on=on))
+    return _GAP.join(parts).rstrip() + "\n"
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _shortened(text: str, room: int | None) -> str:
+    if room is None or _width(text) <= room:
+        return text
+    kept = text[:room]
+    while _width(kept) > room - 1:
+        kept = kept[:-1]
+    return kept + "…"
+
+
+def _columns(stream: TextIO) -> int | None:
+    """The terminal's width; None for anything else."""
+    if not stream.isatty():
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except OSError:
+        return None
+
+
+def say(text: str) -> None:
+    """One line on standard output, control characters spelt out."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def complain(text: str) -> None:
+    """Lines on standard error, control characters spelt out, the word ``asupctl`` before the first."""
+    first, *others = text.split("\n")
+    lines = [f"asupctl: {printable(first)}", *(printable(line) for line in others)]
+    sys.stdout.flush()
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()
+
+
+def print_json(document: Any) -> None:
+    """The document: readable on a terminal, in one line elsewhere."""
+    indent = 2 if sys.stdout.isatty() else None
+    sys.stdout.write(json.dumps(document, indent=indent) + "\n")
+
+
+def print_json_line(document: Any) -> None:
+    """The document in one line that leaves at once."""
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,95 @@
+"""While a command waits: what is awaited, and how long still until KILL, on a terminal's standard error.
+
+The request waits in a thread of its own, whose client nobody else uses; the status is asked for on another connection.
+Without a terminal there is no thread: the request is simply made.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from supervisord_async.cli.words import printable, seconds_until
+from supervisord_async.errors import SupervisordError
+
+if TYPE_CHECKING:
+    from supervisord_async.client import Client, ProcessStatus
+
+T = TypeVar("T")
+
+#: What is over sooner needs no explanation.
+PATIENCE_SECONDS = 0.7
+INTERVAL_SECONDS = 0.5
+_SHOWN_NAMES = 4
+_SETTLED = ("STOPPED", "EXITED", "FATAL")
+
+
+def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tuple[str, ...], goal: str) -> T:
+    """What ``request`` returns or raises; meanwhile a line on the terminal's standard error says what is awaited.
+
+    Args:
+        request: makes the request with a client of its own.
+        watcher: makes the client that asks for the status.
+        names: the selectors that are waited for.
+        goal: ``RUNNING`` or ``STOPPED``, what they are to become; any other: no more than ``names`` is known.
+    """
+    if not sys.stderr.isatty():
+        return request()
+    from concurrent.futures import Future
+    from threading import Thread
+
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(request())
+        except BaseException as error:  # it is raised where the outcome is asked for
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()  # Ctrl-C leaves it behind: the daemon goes on with what it was told
+    try:
+        _show_until(outcome.done, watcher, names, goal, lambda seconds: _settled(outcome, seconds))
+    finally:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+    return outcome.result()
+
+
+def _settled(outcome: object, seconds: float) -> bool:
+    from concurrent.futures import Future, wait
+
+    assert isinstance(outcome, Future)  # noqa: S101
+    return bool(wait([outcome], timeout=seconds).done)
+
+
+def _show_until(
+    done: Callable[[], bool], watcher: Callable[[], Client], names: tuple[str, ...], goal: str, pause: Callable[[float], bool]
+) -> None:
+    if pause(PATIENCE_SECONDS):
+        return
+    with watcher() as client:
+        while not done():
+            with suppress(SupervisordError):  # the request itself will say what is wrong
+                line = awaited_words(client.processes(*names), goal)
+                sys.stderr.write(f"\r\x1b[K{line}" if line else "\r\x1b[K")
+                sys.stderr.flush()
+            if pause(INTERVAL_SECONDS):
+                return
+
+
+def awaited_words(processes: list[ProcessStatus], goal: str) -> str:
+    """``waiting for web: STOPPING, KILL in 7 s; db: STARTING; and 3 more``; nothing when all are there."""
+    settled = ("RUNNING", "EXITED") if goal == "RUNNING" else _SETTLED if goal == "STOPPED" else ()
+    open_ones = [process for process in processes if process.state not in settled]
+    if not open_ones:
+        return ""
+    parts = []
+    for process in open_ones[:_SHOWN_NAMES]:
+        left = seconds_until(process.next_at)
+        what = {"STOPPING": "KILL", "BACKOFF": "next attempt"}.get(process.state)
+        parts.append(f"{printable(process.name)}: {process.state}" + (f", {what} in {left:.0f} s" if what and left is not None else ""))
+    if len(open_ones) > _SHOWN_NAMES:
+        parts.append(f"and {len(open_ones) - _SHOWN_NAMES} more")
+    return "waiting for " + "; ".join(parts)

@@ -1,0 +1,109 @@
+"""``start``, ``stop``, ``restart``, ``signal``, ``wait``, ``scale``: commands whose answer is a result for each name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from supervisord_async.cli.output import colours, complain, print_json, say, styled
+from supervisord_async.cli.progress import waiting
+from supervisord_async.cli.session import Session, name_argument, selectors_argument, timeout_option, verb
+from supervisord_async.client import Result
+from supervisord_async.client.api import results_of
+
+FAILED, TIMED_OUT = 1, 6
+
+no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has taken the command.")
+
+
+@verb("start")
+@selectors_argument
+@no_wait_option
+@timeout_option
+def start(session: Session, selectors: tuple[str, ...], no_wait: bool, timeout: float | None) -> int:
+    """Start programs and wait until they run, or a job is done."""
+    return _act(session, "start", selectors, "RUNNING", wait=not no_wait, timeout_seconds=timeout)
+
+
+@verb("stop")
+@selectors_argument
+@no_wait_option
+@timeout_option
+def stop(session: Session, selectors: tuple[str, ...], no_wait: bool, timeout: float | None) -> int:
+    """Stop programs and wait until nothing of them is left."""
+    return _act(session, "stop", selectors, "STOPPED", wait=not no_wait, timeout_seconds=timeout)
+
+
+@verb("restart")
+@selectors_argument
+@no_wait_option
+@timeout_option
+def restart(session: Session, selectors: tuple[str, ...], no_wait: bool, timeout: float | None) -> int:
+    """Restart programs and wait until newer runs are up."""
+    return _act(session, "restart", selectors, "RUNNING", wait=not no_wait, timeout_seconds=timeout)
+
+
+@verb("signal")
+@click.argument("signal_name", metavar="SIGNAL")
+@selectors_argument
+def signal(session: Session, signal_name: str, selectors: tuple[str, ...]) -> int:
+    """Send a signal (HUP, SIGUSR1, 12 ...) to programs."""
+    return _act(session, "signal", selectors, "", body={"signal": signal_name})
+
+
+@verb("wait")
+@selectors_argument
+@click.option("--for", "awaited", type=click.Choice(["ready", "stopped", "exited"]), required=True, help="What to wait for.")
+@timeout_option
+def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: float | None) -> int:
+    """Wait until programs are ready, stopped or exited."""
+    goal = "RUNNING" if awaited == "ready" else "STOPPED"
+    return _act(session, "wait", selectors, goal, timeout_seconds=timeout, query={"for": awaited})
+
+
+@verb("scale")
+@name_argument
+@click.argument("replicas", metavar="N", type=click.IntRange(min=0))
+def scale(session: Session, name: str, replicas: int) -> int:
+    """Change how many processes a program has."""
+    return _act(session, "scale", (name,), "", body={"replicas": replicas})
+
+
+def _act(session: Session, action: str, selectors: tuple[str, ...], goal: str, **how: Any) -> int:
+    def request() -> dict[str, Any]:
+        with session.client() as client:
+            return client.act_document(action, selectors, **how)
+
+    waits = goal and how.get("wait", True)
+    document = waiting(request, session.client, selectors, goal) if waits else request()
+    results = results_of(document)
+    if session.json:
+        print_json(document)
+    else:
+        _print_results(action, results)
+    return exit_code(results)
+
+
+def exit_code(results: list[Result]) -> int:
+    """0 if all went well; 6 if nothing worse happened than that the time ran out; else 1."""
+    bad = [result for result in results if not result.ok]
+    if not bad:
+        return 0
+    return TIMED_OUT if all(result.timed_out for result in bad) else FAILED
+
+
+def _print_results(action: str, results: list[Result]) -> None:
+    import sys
+
+    if not results:
+        say("nothing to do")
+    for result in results:
+        words = result.message or result.state or ""
+        if result.ok:
+            say(f"{result.name}: {words}")
+        else:
+            complain(f"cannot {action} {result.name}: {words}")
+    if len(results) > 1 and colours(sys.stdout):
+        good = sum(result.ok for result in results)
+        click.echo(styled(f"{good} of {len(results)} well", "green" if good == len(results) else "red", on=True))

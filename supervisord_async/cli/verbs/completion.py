@@ -1,0 +1,27 @@
+"""``completion``: the script that teaches a shell asupctl's verbs, options and live names."""
+
+from __future__ import annotations
+
+import click
+
+from supervisord_async.cli.session import Session, verb
+
+
+@verb("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(_: Session, shell: str) -> None:
+    r"""Print a shell's completion script.
+
+    \b
+    bash: eval "$(asupctl completion bash)"            in ~/.bashrc
+    zsh:  eval "$(asupctl completion zsh)"             in ~/.zshrc, after compinit
+    fish: asupctl completion fish > ~/.config/fish/completions/asupctl.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from supervisord_async.cli.asupctl import COMPLETION_VARIABLE, cli
+
+    script = get_completion_class(shell)
+    if script is None:  # click knows these three
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(script(cli, {}, "asupctl", COMPLETION_VARIABLE).source())

@@ -1,0 +1,73 @@
+"""``reload`` and ``config``: the file on disk, and the configuration in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from supervisord_async.cli.output import print_json, say
+from supervisord_async.cli.session import Session, complete_names, verb
+from supervisord_async.errors import ConfigError, Problem
+
+
+@verb("reload")
+@click.option("--plan", is_flag=True, help="Say what a reload would do, and do nothing.")
+def reload(session: Session, plan: bool) -> int:
+    """Put the file on disk in force: only what changed is touched.
+
+    An unsound file changes nothing: every problem is printed, and the exit code is 2.
+    """
+    with session.client() as client:
+        try:
+            done = client.reload(plan=plan)
+        except ConfigError as error:
+            if not session.json:
+                raise
+            print_json({"problems": [_problem(one) for one in error.problems]})
+            return 2
+    if session.json:
+        print_json(done.document)
+        return 0
+    for line in done.lines or ["nothing changes" if plan else "nothing changed"]:
+        say(str(line))
+    return 0
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {name: getattr(problem, name) for name in ("file", "line", "column", "message", "warning")}
+
+
+@verb("config")
+@click.argument("name", required=False, shell_complete=complete_names)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of configuration files; needs no daemon.")
+def config(session: Session, name: str | None, schema: bool) -> None:
+    """Print the configuration in force, merged, with secrets masked."""
+    if schema:
+        if name is not None:
+            raise click.UsageError("--schema is that of whole files: it takes no NAME")
+        _print_schema()
+        return
+    with session.client() as client:
+        document = client.config(name)
+    if session.json:
+        print_json(document)
+    else:
+        _print_yaml(document)
+
+
+def _print_schema() -> None:
+    import sys
+
+    from supervisord_async.config.schema import schema_text
+
+    sys.stdout.write(schema_text())
+
+
+def _print_yaml(document: dict[str, Any]) -> None:
+    import sys
+
+    import yaml
+
+    # YAML's own quoting spells control characters out, so this is safe on a terminal
+    yaml.dump(document, sys.stdout, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=100)

@@ -1,0 +1,130 @@
+"""``logs``: what programs printed. On a terminal no control character of theirs gets through; a pipe has their bytes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from supervisord_async.cli.output import colours, complain, print_json, print_json_line, styled
+from supervisord_async.cli.session import Duration, Session, selectors_argument, verb
+from supervisord_async.cli.words import printable, printable_line
+from supervisord_async.errors import CommandError, UsageError
+
+#: Each followed process costs a connection and a thread.
+MOST_FOLLOWED = 64
+#: Lines that wait for a slow terminal; then the daemon waits, too.
+WAITING_LINES = 1000
+DEFAULT_LINES = 100
+_ALL_LINES = 1_000_000
+_PREFIX_STYLES = ("cyan", "green", "yellow", "bold", "red")
+_SGR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+class Since(click.ParamType[str]):
+    """A duration ago, or a time of ISO 8601 (local where it names no zone), as ISO 8601 in UTC."""
+
+    name = "since"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The time; a usage error for anything else."""
+        try:
+            moment = datetime.fromisoformat(value).astimezone(UTC)
+        except ValueError:
+            try:
+                moment = datetime.now(UTC) - timedelta(seconds=Duration().convert(value, param, ctx))
+            except click.UsageError:
+                self.fail(f"{value!r}: expected a duration such as 10m, or a time such as 2026-11-21T14:00", param, ctx)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@verb("logs")
+@selectors_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on with what will be printed, across rotation and restarts.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), help=f"How many lines of each; default: {DEFAULT_LINES}, with --since all.")
+@click.option("--stderr", is_flag=True, help="Standard error's log, where it is one of its own.")
+@click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 2026-11-21T14:00.")
+def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> None:
+    """Print what programs printed; several are told apart by a prefix."""
+    with session.client() as client:
+        names = [process.name for process in client.processes(*selectors)]
+        query: dict[str, Any] = {
+            "lines": lines if lines is not None else _ALL_LINES if since else DEFAULT_LINES,
+            "stream": "stderr" if stderr else "stdout",
+            "since": since,
+        }
+        if follow:
+            for name, line in _followed(session, names, query):
+                _print(name, line, names, query["stream"], as_json=session.json)
+                sys.stdout.flush()
+            return
+        documents = []
+        for name in names:
+            for line in client.logs(name, **query):
+                if session.json:
+                    documents.append(_document(name, line, query["stream"]))
+                else:
+                    _print(name, line, names, query["stream"], as_json=False)
+        if session.json:
+            print_json(documents)
+
+
+def _document(name: str, line: str, stream: str) -> dict[str, str]:
+    return {"name": name, "stream": stream, "line": line.encode(errors="surrogateescape").decode(errors="replace")}
+
+
+def _print(name: str, line: str, names: list[str], stream: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json_line(_document(name, line, stream))
+        return
+    prefix = ""
+    if len(names) > 1:
+        width = max(len(one) for one in names)
+        style = _PREFIX_STYLES[names.index(name) % len(_PREFIX_STYLES)]
+        prefix = styled(f"{printable(name):<{width}} | ", style, on=colours(sys.stdout))
+    if sys.stdout.isatty():
+        sys.stdout.write(f"{prefix}{printable_line(_SGR.sub('', line))}\n")
+        return
+    data = f"{prefix}{line}\n".encode(errors="surrogateescape")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+
+
+def _followed(session: Session, names: list[str], query: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Lines of all names as they come; ends, or raises, with the last of them."""
+    if len(names) == 1:
+        with session.client() as client:
+            for line in client.follow_logs(names[0], **query):
+                yield names[0], line
+        return
+    if len(names) > MOST_FOLLOWED:
+        raise UsageError(f"cannot follow {len(names)} logs at once: at most {MOST_FOLLOWED}")
+    from queue import Queue
+    from threading import Thread
+
+    queue: Queue[tuple[str, str | Exception]] = Queue(WAITING_LINES)
+
+    def follow(name: str) -> None:
+        try:
+            with session.client() as client:
+                for line in client.follow_logs(name, **query):
+                    queue.put((name, line))
+        except Exception as error:  # it is raised, or told, by the reader of the queue
+            queue.put((name, error))
+
+    for name in names:
+        Thread(target=follow, args=(name,), daemon=True).start()
+    living = len(names)
+    while living:
+        name, item = queue.get()
+        if isinstance(item, str):
+            yield name, item
+            continue
+        living -= 1
+        if not living or not isinstance(item, CommandError):
+            raise item
+        complain(f"{name}: {item}")

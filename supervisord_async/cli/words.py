@@ -1,0 +1,113 @@
+"""Figures, times and states in words for people. Pure: text from values, no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from supervisord_async.client import ProcessStatus
+
+#: States in which somebody may want to know how the last run ended.
+_AFTER_A_RUN = ("BACKOFF", "FATAL", "EXITED")
+#: Causes that say what somebody wanted, or no more than the exit status does.
+_PLAIN_CAUSES = ("", "exited", "operator", "autostart", "restart_limit")
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))}
+#: Characters that reorder what stands around them on a terminal.
+_UNPRINTABLE |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+_LOG_LINE = {code: text for code, text in _UNPRINTABLE.items() if code != 0x09}
+
+
+def printable(text: str) -> str:
+    r"""The text in one line, with every control character spelt out (``\x1b``): safe on any terminal."""
+    return text if text.isascii() and text.isprintable() else _valid(text).translate(_UNPRINTABLE)
+
+
+def printable_line(text: str) -> str:
+    """As :func:`printable`, but tabs stay: a line that a program printed."""
+    return text if text.isascii() and text.isprintable() else _valid(text).translate(_LOG_LINE)
+
+
+def _valid(text: str) -> str:
+    """Bytes that were no UTF-8 are spelt out, too."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def duration(seconds: float | None) -> str:
+    """``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``3d04h``; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    for unit, small, size, part in (("d", "h", 86400, 3600), ("h", "m", 3600, 60), ("m", "s", 60, 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // part:02}{small}"
+    return f"{whole}s"
+
+
+def size(count: int | None) -> str:
+    """``512B``, ``14.2MiB``; nothing for None."""
+    if count is None:
+        return ""
+    if count < 1024:
+        return f"{count}B"
+    value, units = float(count), iter(("KiB", "MiB", "GiB", "TiB"))
+    unit = ""
+    while value >= 1024 and (further := next(units, "")):
+        value, unit = value / 1024, further
+    return f"{value:.1f}{unit}"
+
+
+def exit_words(status: Mapping[str, Any] | None) -> str:
+    """``exited with 1``, ``killed by SIGKILL (core dumped)``, ``ended, nobody saw how``; nothing for None."""
+    if status is None:
+        return ""
+    if "code" in status and status["code"] is not None:
+        return f"exited with {status['code']}"
+    if status.get("signal"):
+        return f"killed by {status['signal']}" + (" (core dumped)" if status.get("core") else "")
+    return "ended, nobody saw how"
+
+
+def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
+    """Seconds from now to an ISO 8601 time, never below 0; None where there is none."""
+    if not at:
+        return None
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+
+
+def reason(process: ProcessStatus, now: datetime | None = None) -> str:
+    """Why the process is as it is: flapping, the exit, the cause, the next attempt, its description; each said once."""
+    parts: list[str] = []
+    if process.flapping:
+        parts.append("flapping")
+    if process.state in _AFTER_A_RUN:
+        parts.append(exit_words(process.exit_status))
+    if (process.cause or "") not in _PLAIN_CAUSES:
+        parts.append((process.cause or "").replace("_", " "))
+    left = seconds_until(process.next_at, now)
+    if left is not None and process.state in ("BACKOFF", "FATAL"):
+        parts.append(f"next attempt in {left:.0f} s")
+    elif left is not None and process.state == "STOPPING":
+        parts.append(f"KILL in {left:.0f} s")
+    description = process.description
+    parts = [part for part in parts if part and part not in description]
+    return "; ".join([*parts, description] if description else parts)
+
+
+def local_time(at: str | None) -> str:
+    """An ISO 8601 time as ``2026-11-21 14:02:11`` in the local zone; as it is where it cannot be read."""
+    if not at:
+        return ""
+    try:
+        return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return at
