@@ -219,8 +219,8 @@ async def test_what_was_taken_last_is_written_at_the_end(tmp_path: Path) -> None
     async with kept(path) as (_, bus):
         for _ in range(5000):
             bus.publish("daemon")
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM records").fetchone() == (5000,)
     assert not path.with_name("history.db-wal").exists()
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM records").fetchone() == (5000,)
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -1,0 +1,131 @@
+"""What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled only while somebody looks.
+
+One pass over /proc serves all processes; it is made in a worker thread and kept for :data:`FRESH_SECONDS`. A tree is everything that
+descends from the main process, and what still has its session after its parent is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, storage_bytes, usages
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+#: A sample this young is good enough for the next one who looks.
+FRESH_SECONDS = 1.0
+#: A sample older than this tells nothing of now: the mean since the start is told instead.
+STALE_SECONDS = 30.0
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """The use of one process's tree."""
+
+    cpu_percent: float  #: of one core, since the sample before; at the first look the mean since the process started
+    cpu_seconds: float  #: of all that lives, and of what it waited for
+    memory_bytes: int  #: resident
+    processes: int
+    threads: int
+    open_files: int | None = None  #: None where it was not asked for or may not be seen
+    read_bytes: int | None = None  #: from storage
+    written_bytes: int | None = None
+
+
+class Sampler:
+    """The figures of all processes, as of the last look."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Figures] = {}
+        self._at = float("-inf")
+        self._detailed = False
+        self._lock = anyio.Lock()
+        #: main pid, its start → the tree's CPU ticks and when that was
+        self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
+
+    async def look(self, processes: Iterable[Process], *, detailed: bool = False) -> dict[str, Figures]:
+        """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
+
+        Names without a process are absent. Those who look at the same time share a pass.
+        """
+        async with self._lock:
+            if anyio.current_time() - self._at < FRESH_SECONDS and (self._detailed or not detailed):
+                return self.last
+            mains = {process.name: pid for process in processes if (pid := process.snapshot.pid) is not None}
+            self.last = await anyio.to_thread.run_sync(partial(self._sample, mains, detailed)) if mains else {}
+            self._at, self._detailed = anyio.current_time(), detailed
+            return self.last
+
+    def _sample(self, mains: Mapping[str, int], detailed: bool) -> dict[str, Figures]:
+        everything, now, boot_now = usages(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        trees = trees_of(set(mains.values()), everything)
+        before, self._ticks = self._ticks, {}
+        found = {}
+        for name, pid in mains.items():
+            main = everything.get(pid)
+            if main is None:
+                continue
+            members = trees[pid]
+            ticks = sum(member.cpu_ticks for member in members)
+            self._ticks[pid, main.start_ticks] = (ticks, now)
+            percent = _cpu_percent(ticks, now, before.get((pid, main.start_ticks)), boot_now - main.start_ticks / TICKS)
+            found[name] = _figures(members, ticks, percent, detailed)
+        return found
+
+
+def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list[Usage]]:
+    """The members of each main process's tree, itself among them; each process is in one tree at most."""
+    owner: dict[int, int | None] = {pid: pid for pid in mains}
+    trees: dict[int, list[Usage]] = {pid: [] for pid in mains}
+    for pid in everything:
+        path = []
+        at: int | None = pid
+        while at is not None and at not in owner:
+            path.append(at)
+            owner[at] = None  # a loop that pid reuse made between two reads ends here
+            usage = everything.get(at)
+            at = usage.parent if usage is not None else None
+        found = owner.get(at) if at is not None else None
+        for member in path:
+            session = everything[member].session if member in everything else 0
+            owner[member] = found if found is not None else (session if session in mains else None)
+    for pid, usage in everything.items():
+        main = owner[pid]
+        if main is not None:
+            trees[main].append(usage)
+    return trees
+
+
+def _cpu_percent(ticks: int, now: float, before: tuple[int, float] | None, age_seconds: float) -> float:
+    if before is not None and 0 < now - before[1] < STALE_SECONDS:
+        spent, span = ticks - before[0], now - before[1]
+    else:
+        spent, span = ticks, max(age_seconds, 1.0 / TICKS)
+    return round(max(0.0, 100.0 * spent / TICKS / span), 1)  # what a dead child took along makes it negative
+
+
+def _figures(members: list[Usage], ticks: int, percent: float, detailed: bool) -> Figures:
+    files = read = written = None
+    if detailed:
+        counts = [count for member in members if (count := open_files(member.pid)) is not None]
+        storage = [pair for member in members if (pair := storage_bytes(member.pid)) is not None]
+        files = sum(counts) if counts else None
+        if storage:
+            read, written = sum(pair[0] for pair in storage), sum(pair[1] for pair in storage)
+    return Figures(
+        cpu_percent=percent,
+        cpu_seconds=round(ticks / TICKS, 2),
+        memory_bytes=sum(member.rss_pages for member in members) * PAGE_BYTES,
+        processes=len(members),
+        threads=sum(member.threads for member in members),
+        open_files=files,
+        read_bytes=read,
+        written_bytes=written,
+    )

@@ -1,0 +1,74 @@
+"""What processes use, from /proc: CPU time, memory, threads in one pass for all; descriptors and IO where asked.
+
+Beside ``procfs``, which places processes: this parse takes other fields and leaves out what costs time. Blocking, about 15 µs a
+process: for worker threads.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+#: Clock ticks of a second.
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Usage(NamedTuple):
+    """The fields of /proc/PID/stat that tell of use (``man 5 proc_pid_stat``)."""
+
+    pid: int
+    parent: int
+    session: int
+    threads: int
+    start_ticks: int  #: since boot
+    cpu_ticks: int  #: its own and those of children that it waited for
+    rss_pages: int
+
+
+def usages() -> dict[int, Usage]:
+    """Every living process by its number."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            usage = _usage(int(name))
+            if usage is not None:
+                found[usage.pid] = usage
+    return found
+
+
+def _usage(pid: int) -> Usage | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 4096)
+    except OSError:  # gone since
+        return None
+    finally:
+        os.close(fd)
+    fields = text[text.rfind(b")") + 2 :].split(b" ", 22)
+    if len(fields) < 23 or fields[0] in b"ZXx":
+        return None
+    cpu = int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])
+    return Usage(pid, int(fields[1]), int(fields[3]), int(fields[17]), int(fields[19]), cpu, int(fields[21]))
+
+
+def open_files(pid: int) -> int | None:
+    """How many descriptors ``pid`` has open; None if it is gone or belongs to somebody else."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        return os.stat(folder).st_size or len(os.listdir(folder))  # the size is the count since Linux 6.2
+    except OSError:
+        return None
+
+
+def storage_bytes(pid: int) -> tuple[int, int] | None:
+    """Bytes that ``pid`` had fetched from and sent to storage; None if it is gone or belongs to somebody else."""
+    try:
+        with open(f"/proc/{pid}/io", "rb") as file:
+            lines = dict(line.split(b": ") for line in file.read().splitlines())
+        return int(lines[b"read_bytes"]), int(lines[b"write_bytes"])
+    except (OSError, ValueError, KeyError):
+        return None

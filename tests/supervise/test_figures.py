@@ -1,0 +1,118 @@
+"""The figures: whole trees, real processes, one pass for all, and only while somebody looks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.supervise import figures as figures_module
+from supervisord_async.supervise.figures import Sampler, trees_of
+from supervisord_async.system.usage import Usage, usages
+from tests.waiting import wait_until
+
+BUSY = "while True: pass"
+#: Two levels below, in a session of its own, with a descriptor and 30 MB.
+FAMILY = """
+import subprocess, sys
+inner = "import time; block = bytearray(30_000_000); file = open('/dev/null'); print('ready', flush=True); time.sleep(600)"
+outer = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {inner!r}]); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", outer]).wait()
+"""
+
+
+def named(name: str, pid: int | None) -> Any:
+    return SimpleNamespace(name=name, snapshot=SimpleNamespace(pid=pid))
+
+
+@pytest.fixture
+def started() -> Iterator[Any]:
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(code: str) -> subprocess.Popen[bytes]:
+        children.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True))
+        return children[-1]
+
+    yield start
+    for child in children:
+        os.killpg(child.pid, 9)
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def usage(pid: int, parent: int, session: int = 1) -> Usage:
+    return Usage(pid, parent, session, 1, 1, 1, 1)
+
+
+def test_trees_have_descendants_and_what_kept_the_session_after_its_parent_died() -> None:
+    those = [usage(1, 0), usage(10, 1, 10), usage(11, 10), usage(12, 11, 12), usage(20, 1, 20), usage(21, 1, 20), usage(30, 1)]
+    everything = {one.pid: one for one in those}
+    trees = trees_of({10, 20, 99}, everything)
+    assert {main: sorted(u.pid for u in members) for main, members in trees.items()} == {10: [10, 11, 12], 20: [20, 21], 99: []}
+
+
+def test_trees_survive_a_loop_of_parents() -> None:
+    everything = {u.pid: u for u in [usage(5, 6), usage(6, 5), usage(7, 6)]}
+    assert trees_of({9}, everything) == {9: []}
+
+
+def test_a_program_of_ours_is_among_all_usages() -> None:
+    assert usages()[os.getpid()].rss_pages > 0
+
+
+@pytest.mark.anyio
+async def test_memory_threads_and_descriptors_are_those_of_the_whole_tree(started: Any) -> None:
+    child = started(FAMILY)
+    assert child.stdout.readline() == b"ready\n"
+    sampler = Sampler()
+    found = (await sampler.look([named("family", child.pid), named("down", None)], detailed=True))["family"]
+    assert found.processes == 3
+    assert found.threads >= 3
+    assert found.memory_bytes > 30_000_000
+    assert found.open_files is not None
+    assert found.open_files >= 3 * 3
+    assert found.written_bytes is not None
+    assert "down" not in sampler.last
+
+
+@pytest.mark.anyio
+async def test_cpu_is_counted_between_two_looks(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures_module, "FRESH_SECONDS", 0.05)
+    sampler, busy, idle = Sampler(), started(BUSY), started("import time; print(flush=True); time.sleep(600)")
+    idle.stdout.readline()
+    both = [named("busy", busy.pid), named("idle", idle.pid)]
+    await sampler.look(both)
+
+    async def busy_is_seen() -> bool:
+        await anyio.sleep(0.2)
+        found = await sampler.look(both)
+        return found["busy"].cpu_percent > 10.0 and found["idle"].cpu_percent < 10.0
+
+    await wait_until(busy_is_seen)
+
+
+@pytest.mark.anyio
+async def test_those_who_look_together_share_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+
+    def counted() -> dict[int, Usage]:
+        passes.append(1)
+        return usages()
+
+    monkeypatch.setattr(figures_module, "usages", counted)
+    monkeypatch.setattr(figures_module, "FRESH_SECONDS", 60.0)
+    sampler = Sampler()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(sampler.look, [named("me", os.getpid())])
+    assert len(passes) == 1
+    detailed = await sampler.look([named("me", os.getpid())], detailed=True)
+    assert len(passes) == 2
+    assert detailed["me"].open_files
