@@ -6,7 +6,7 @@ zombie /proc tells the status to whoever may trace it; of one that its parent ha
 (PIDFD_GET_INFO, Linux 6.15); otherwise nobody can tell and the status is unknown.
 
 :data:`watched` has the PIDs of our own children that are watched here, from the moment of their birth, so that
-:mod:`.subreaper` never takes a status away from its owner.
+:mod:`.orphans` never takes a status away from its owner.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ _PIDFD_GET_INFO = (3 << 30) | (_PIDFD_INFO.size << 16) | (0xFF << 8) | 11
 class Rusage:
     """What a run's main process used, with those of its children that it waited for."""
 
-    max_rss_bytes: int
+    max_rss_bytes: int | None  #: the largest of them at its largest; None: smaller than the daemon was at the spawn
     user_seconds: float
     system_seconds: float
 
@@ -49,6 +50,15 @@ class Ended:
 
     status: ExitStatus
     rusage: Rusage | None  #: None unless it was our own child
+
+    def figures(self) -> dict[str, int | float]:
+        """What the run used, for a record; empty where it is not known."""
+        if self.rusage is None:
+            return {}
+        figures: dict[str, int | float] = {"cpu_seconds": round(self.rusage.user_seconds + self.rusage.system_seconds, 6)}
+        if self.rusage.max_rss_bytes is not None:
+            figures["max_rss_bytes"] = self.rusage.max_rss_bytes
+        return figures
 
 
 def status_of(wait_status: int | None) -> ExitStatus:
@@ -71,6 +81,8 @@ class ExitWatch:
         self.identity, self.ours = identity, ours
         self.ended: Ended | None = None
         self._loop = loop
+        # Linux counts the image that a process had before its exec into its maximum: that was ours.
+        self._hidden_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._callbacks: list[Callable[[Ended], None]] = []
         self.pidfd = os.pidfd_open(identity.pid)  #: -1 once closed
         loop.add_reader(self.pidfd, self._collect)
@@ -135,7 +147,8 @@ class ExitWatch:
             return Ended(status_of(self._info_wait_status()), None)
         if pid == 0:
             return None
-        rusage = Rusage(used.ru_maxrss * 1024, used.ru_utime, used.ru_stime)
+        largest = used.ru_maxrss * 1024 if used.ru_maxrss > self._hidden_rss_kib else None
+        rusage = Rusage(largest, used.ru_utime, used.ru_stime)
         return Ended(status_of(wait_status), rusage)
 
     def _foreign_wait_status(self) -> int | None:

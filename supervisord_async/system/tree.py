@@ -27,7 +27,7 @@ from typing import Literal
 import anyio
 import anyio.lowlevel
 
-from supervisord_async.system import census, clock, exits, procfs, subreaper
+from supervisord_async.system import census, clock, exits, orphans, procfs
 from supervisord_async.system.census import Census
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, of
@@ -52,7 +52,8 @@ class Tree:
         """The run whose main process is, or was, ``child_pid``, leader of ``session``, with ``tag`` in its environment.
 
         ``identity`` of the main process and whether it is ``ours`` are looked up if they are not given; so give
-        them, or use :meth:`of`, where it may be gone already.
+        them, or use :meth:`of`, where it may be gone already. Of a run whose main process is not known (a
+        ``child_pid`` of 0) only what carries the tag is found.
         """
         main = procfs.stat(child_pid) if identity is None or ours is None else None
         if identity is None and main is not None:
@@ -60,7 +61,7 @@ class Tree:
         if ours is None:
             ours = main is not None and main.parent == os.getpid()
         self.main, self.session, self.tag = identity, session, tag
-        self._orphans_come_to_us = ours and subreaper.gets_orphans()
+        self._orphans_come_to_us = ours and orphans.gets_orphans()
 
     @classmethod
     def of(cls, child: Child, tag: str) -> Tree:
@@ -70,7 +71,7 @@ class Tree:
     def has_leftovers(self) -> bool:
         """True if anything of the run but its main process lives. Cheap when nothing does."""
         now = census.current()
-        if self._orphans_come_to_us and not self._main_lives(now) and not subreaper.strangers(now.own_children()):
+        if self._orphans_come_to_us and not self._main_lives(now) and not orphans.strangers(now.own_children()):
             if not self._group_exists():
                 return False
             now = Census()  # zombies, most likely; or one that hid behind another's death while we read
@@ -174,14 +175,16 @@ class Tree:
     def _orphans(self, now: Census) -> set[int]:
         """What is of this run by its session or its tag, whoever its parent is by now."""
         if self._orphans_come_to_us:
-            candidates = [now.stat(pid) for pid in subreaper.strangers(now.own_children())]
+            candidates = [now.stat(pid) for pid in orphans.strangers(now.own_children())]
         else:
             candidates = list(now.everything().values())
         trusted = self._session_is_ours(now)
         return {process.pid for process in candidates if process is not None and self._is_of_run(process, trusted)}
 
     def _is_of_run(self, process: procfs.Stat, session_is_ours: bool) -> bool:
-        if process.dead or process.pid == os.getpid() or self.main is None or process.start_ticks < self.main.start_ticks:
+        if process.dead or process.pid == os.getpid():
+            return False
+        if self.main is not None and process.start_ticks < self.main.start_ticks:
             return False
         if session_is_ours and self.session in (process.session, process.group):
             return True
@@ -189,8 +192,10 @@ class Tree:
 
     def _session_is_ours(self, now: Census) -> bool:
         """False if the session's number has come to a stranger, which happens only after all of ours is gone."""
+        if self.main is None:
+            return False
         leader = now.stat(self.session)
-        return leader is None or (self.main is not None and of(leader) == self.main)
+        return leader is None or of(leader) == self.main
 
     def _main_lives(self, now: Census) -> bool:
         if self.main is None:

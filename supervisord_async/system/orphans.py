@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Container, Iterable
@@ -21,24 +20,23 @@ from supervisord_async.system import exits, procfs
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
-_log = logging.getLogger(__name__)
-_active: list[bool] = []  #: empty until we became one
 
+def become_subreaper() -> None:
+    """Descendants that lose their parent come to us from now on (``man 2 prctl``); it outlasts ``execv``.
 
-def become_subreaper() -> bool:
-    """Descendants that lose their parent come to us from now on (``man 2 prctl``); False if the system refuses."""
+    Raises OSError: the system refuses (a seccomp filter).
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        _log.warning("cannot become a subreaper: %s (what double-forks is found by its session only)", os.strerror(ctypes.get_errno()))
-    flag = ctypes.c_int(0)
-    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
-    _active[:] = [True] if flag.value else []
-    return bool(_active)
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def gets_orphans() -> bool:
     """True if what our descendants leave behind becomes our child."""
-    return bool(_active) or os.getpid() == 1
+    flag = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
+    return flag.value == 1 or os.getpid() == 1
 
 
 def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
@@ -46,7 +44,7 @@ def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
     return [pid for pid in children if pid not in exits.watched and pid not in known]
 
 
-def reap_orphans(known: Container[int] = ()) -> int:
+def bury_orphans(known: Container[int] = ()) -> int:
     """Bury all dead children that are neither watched nor in ``known``; return how many. Never waits."""
     reaped = 0
     while True:
@@ -74,7 +72,7 @@ async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
 
     def bury() -> None:
         pending.clear()
-        reap_orphans(known)
+        bury_orphans(known)
 
     def child_changed(_signum: int, _frame: object) -> None:
         if not pending:
@@ -82,7 +80,7 @@ async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
 
     earlier = signal.signal(signal.SIGCHLD, child_changed)
     try:
-        reap_orphans(known)
+        bury_orphans(known)
         yield
     finally:
         signal.signal(signal.SIGCHLD, earlier)
@@ -101,3 +99,9 @@ def _bury(pid: int) -> int:
         return int(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None)
     except ChildProcessError:  # no child of ours any more
         return 0
+
+
+async def reap_orphans(known: Container[int] = ()) -> None:
+    """Bury orphans as they die, until cancelled. Main thread only."""
+    async with reaping(known):
+        await asyncio.Event().wait()
