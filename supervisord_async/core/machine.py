@@ -411,7 +411,7 @@ def _rows() -> dict[State, Row]:
     alive: Row = {  # a run with a process
         StopRequested: (stop_run, (S.STOPPING,)),
         RestartRequested: (restart_run, (S.STOPPING,)),
-        Exited: (exited, (*_AFTER_A_RUN, S.STOPPING)),
+        Exited: (exited, (S.BACKOFF, S.EXITED, S.FATAL, S.STOPPING)),
     }
     return {
         S.STOPPED: {
@@ -492,8 +492,8 @@ def _rows() -> dict[State, Row]:
             StopRequested: (stop_run, (S.STOPPING,)),  # also without a pid: a spawn may be in flight, a tree may live
             Adopted: (adopt, (S.RUNNING, S.STOPPING)),
             Spawned: (adopt, (S.RUNNING, S.STOPPING)),
-            SpawnFailed: (spawn_failed, _AFTER_A_RUN),
-            Exited: (exited, (*_AFTER_A_RUN, S.STOPPING)),
+            SpawnFailed: (spawn_failed, (S.STOPPED, S.BACKOFF, S.FATAL)),
+            Exited: (exited, (S.STOPPED, S.BACKOFF, S.EXITED, S.FATAL, S.STOPPING)),
             SignalRequested: (send, (S.UNKNOWN,)),
             **_ignoring(S.UNKNOWN, StartRequested, RestartRequested, DependenciesMet, DependencyFailed, DeadlinePassed),
             **_ignoring(S.UNKNOWN, BecameReady, HealthReported, Faulted, TreeGone),
