@@ -1,0 +1,52 @@
+"""What below a watched path never counts: the usual junk, the program's gitignore patterns, the daemon's own files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pathspec
+
+#: What tools and editors leave beside sources. A program's pattern beginning with ``!`` brings one back.
+JUNK_DIRECTORIES = frozenset({
+    ".git", ".hg", ".svn", ".asupd", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
+    ".tox", ".nox", ".venv", ".idea", "node_modules",
+})  # fmt: skip
+#: Byte code, swap, backup and lock files, and 4913, by which vim tries whether it may write.
+JUNK_FILES = re.compile(r".*\.py[co]|\.?.*\.sw[a-z]|.*~|\.#.*|#.*#|4913|\.DS_Store|.*___jb_(tmp|old)___|\.goutputstream-.*", re.DOTALL)
+
+
+class IgnoreRules:
+    """Decides for paths below ``root``.
+
+    ``patterns`` are gitignore lines relative to the root. ``paths`` are absolute: each is ignored with all below it
+    and with all whose name it begins before a dot, so that ``x.log`` takes its backups ``x.log.1.gz`` along.
+    """
+
+    def __init__(self, root: str, patterns: Iterable[str], paths: Iterable[str]) -> None:
+        self._root = root
+        self._spec = _compile(tuple(patterns))
+        self._paths = tuple(paths)
+
+    def ignores(self, path: str, *, directory: bool) -> bool:
+        """True when a change of ``path``, which lies below the root, shall go unnoticed."""
+        if any(path == own or path.startswith((own + "/", own + ".")) for own in self._paths):
+            return True
+        if self._spec is not None:
+            relative = os.path.relpath(path, self._root) + ("/" if directory else "")
+            verdict = self._spec.check_file(relative).include
+            if verdict is not None:
+                return verdict
+        name = os.path.basename(path)
+        return name in JUNK_DIRECTORIES if directory else JUNK_FILES.fullmatch(name) is not None
+
+
+def _compile(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec | None:
+    if not patterns:
+        return None
+    import pathspec
+
+    return pathspec.GitIgnoreSpec.from_lines(patterns)

@@ -1,0 +1,410 @@
+"""The one thread that looks after all watched paths: told by one notifier, or polling where that is not to be had.
+
+The notifier (watchfiles' RustNotify) is given single directories, never trees: so ignored ones cost nothing, a single
+file is watched through its directory without all that lies beside it, and a path that does not exist yet through the
+nearest directory that does. It cannot be given more of them later, so a new one is opened before the old is closed.
+
+It does not say when its queue overflowed, and may miss what happens while it is opened. Therefore views are scanned
+again after it was opened, and after every burst of notifications.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from supervisord_async.supervise.filewatch.view import Identity, Sighting, Territory, View
+
+#: Directories may change while they are counted; this often it is tried again at once.
+OPEN_ATTEMPTS = 5
+#: So many notifications in a burst leave doubts whether they were all.
+BURST_HINTS = 1024
+#: A second failure of a notifier within this time means that it cannot be relied on.
+FAILURE_SECONDS = 10.0
+#: Scans take no more than one part in this many of the thread's time.
+SCAN_SHARE = 20
+_MODIFIED, _DELETED = 2, 3
+
+_log = logging.getLogger(__name__)
+
+Changes = dict[Territory, set[str]]
+Hint = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the thread looks; all in seconds."""
+
+    idle: float = 0.5  #: between two looks while nothing happens: two wakeups a second, 0.03 % of a processor
+    warm: float = 0.05  #: and while changes come
+    warm_for: float = 2.0
+    fallback_poll: float = 2.0  #: between two scans where no notifier is to be had
+    retry: float = 60.0  #: until a notifier is tried again; doubled each time
+    retry_max: float = 300.0
+
+
+class Reports(Protocol):
+    """Who is told, called in the thread; may wait."""
+
+    def changed(self, changes: Changes) -> None:
+        """Files below these territories changed."""
+
+    def armed(self, generation: int, missing: frozenset[str]) -> None:
+        """From now on no change of these territories is missed; these roots do not exist yet."""
+
+    def degraded(self, reason: str) -> None:
+        """No notifier is to be had; everything is polled."""
+
+    def recovered(self) -> None:
+        """A notifier is to be had again."""
+
+
+class Notifier(Protocol):
+    """What RustNotify is here."""
+
+    def watch(self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: _LooksTwice | None) -> object:
+        """Changes, or why there are none."""
+
+    def close(self) -> None:
+        """Ends its thread."""
+
+
+def open_notifier(directories: list[str]) -> Notifier:
+    """A notifier of what happens in each of ``directories`` itself, not below.
+
+    Raises FileNotFoundError and PermissionError for a directory, OSError and RuntimeError when the system has no more
+    watches or instances.
+    """
+    from watchfiles._rust_notify import RustNotify
+
+    return RustNotify(directories, False, False, 0, False, False)
+
+
+class _NothingThereError(Exception):
+    """Ends a look at the notifier that found nothing."""
+
+
+class _LooksTwice:
+    """A stop event that lets the notifier look twice and then ends the call by an exception.
+
+    Its own time-out would do, but for dropping what arrives in the moment in which it passes.
+    """
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def is_set(self) -> bool:
+        """False, twice."""
+        self._looks += 1
+        if self._looks > 2:
+            raise _NothingThereError
+        return False
+
+
+def drain(notifier: Notifier) -> set[Hint]:
+    """What the notifier has, without waiting; raises RuntimeError when it broke."""
+    try:
+        found = notifier.watch(0, 0, 0, _LooksTwice())
+    except _NothingThereError:
+        return set()
+    return found if isinstance(found, set) else set()
+
+
+@dataclass(slots=True)
+class _Station:
+    """A directory given to the notifier, and for whom."""
+
+    inside: list[tuple[View, str]] = field(default_factory=list)  #: a view, and the directory's name there
+    approach: list[tuple[View, set[str]]] = field(default_factory=list)
+
+
+class Lookout:
+    """Serves the territories that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
+
+    def __init__(self, reports: Reports, pace: Pace) -> None:
+        self._reports, self._pace = reports, pace
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._wanted: tuple[int, frozenset[Territory]] = (0, frozenset())
+        # From here on the thread's own.
+        self._generation = 0
+        self._views: dict[Territory, View] = {}
+        self._polls_due: dict[View, float] = {}
+        self._stale: set[View] = set()
+        self._stations: dict[str, _Station] = {}
+        self._notifier: Notifier | None = None
+        self._given: dict[str, Identity] = {}
+        self._retired: list[Notifier] = []
+        self._reopen = False
+        self._warm_until = 0.0
+        self._burst = 0
+        self._scan_again_at = 0.0
+        self._retry_at: float | None = None  #: None: not degraded
+        self._retry_seconds = pace.retry
+        self._failed_at = -FAILURE_SECONDS
+
+    def want(self, generation: int, territories: Iterable[Territory]) -> None:
+        """Watch these, and no others; ``armed`` reports when that holds."""
+        with self._lock:
+            self._wanted = (generation, frozenset(territories))
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Let :meth:`serve` return soon."""
+        self._stopping.set()
+        self._wake.set()
+
+    @property
+    def stopping(self) -> bool:
+        """True after :meth:`stop`."""
+        return self._stopping.is_set()
+
+    def serve(self) -> None:
+        """Look, until stopped; no notifier is open afterwards."""
+        try:
+            while not self._stopping.is_set():
+                self._wake.clear()
+                changes: Changes = {}
+                newcomers = self._take_over()
+                self._look(changes, newcomers)
+                if changes and not self._stopping.is_set():
+                    self._reports.changed(changes)
+                if newcomers is not None and not self._stopping.is_set():
+                    self._reports.armed(self._generation, frozenset(each.root for each, view in self._views.items() if view.missing))
+                self._wake.wait(self._pause())
+        finally:
+            self._close(self._notifier)
+            self._close_retired()
+
+    def _pause(self) -> float | None:
+        now = time.monotonic()
+        dues = list(self._polls_due.values())
+        if self._retry_at is not None:
+            dues.append(self._retry_at)
+        if self._notifier is not None:
+            dues.append(now + (self._pace.warm if now < self._warm_until or self._retired else self._pace.idle))
+        if self._stale or self._reopen:
+            dues.append(max(self._scan_again_at, now + self._pace.warm))
+        return max(0.0, min(dues) - now) if dues else None
+
+    def _take_over(self) -> set[View] | None:
+        """The views that were not there before; None when nothing else is wanted than before."""
+        with self._lock:
+            generation, territories = self._wanted
+        if generation == self._generation:
+            return None
+        self._generation = generation
+        for gone in self._views.keys() - territories:
+            view = self._views.pop(gone)
+            self._polls_due.pop(view, None)
+            self._stale.discard(view)
+            self._reopen = True
+        newcomers = set()
+        for territory in territories - self._views.keys():
+            self._views[territory] = view = View(territory)
+            newcomers.add(view)
+            if self._polled(view):
+                self._polls_due[view] = 0.0
+        self._stale |= newcomers
+        return newcomers
+
+    def _polled(self, view: View) -> bool:
+        return view.territory.poll_seconds is not None or self._retry_at is not None
+
+    def _is_degraded(self) -> bool:
+        return self._retry_at is not None
+
+    def _told(self) -> list[View]:
+        return [view for view in self._views.values() if not self._polled(view)]
+
+    def _look(self, changes: Changes, newcomers: set[View] | None) -> None:
+        now = time.monotonic()
+        if self._retry_at is not None and now >= self._retry_at:
+            self._recover()
+        self._listen(changes)
+        self._poll(now, changes)
+        if newcomers or ((self._stale or self._reopen) and now >= self._scan_again_at):
+            began = time.monotonic()
+            stale, self._stale = self._stale, set()
+            self._catch_up(stale, changes)
+            self._scan_again_at = began + SCAN_SHARE * (time.monotonic() - began)
+
+    def _catch_up(self, stale: set[View], changes: Changes) -> None:
+        """Scan, have a notifier for what was found, scan for what happened before it was there, until that is nothing."""
+        for _ in range(OPEN_ATTEMPTS):
+            self._scan(stale, changes)
+            if not self._renew():
+                return
+        self._stale |= stale
+
+    # Being told
+
+    def _listen(self, changes: Changes) -> None:
+        hints: set[Hint] = set()
+        for notifier in (*self._retired, self._notifier):
+            if notifier is None:
+                continue
+            try:
+                hints |= drain(notifier)
+            except (OSError, RuntimeError) as error:
+                self._failed(notifier, error)
+        self._close_retired()
+        relevant = sum(self._take(kind, path, changes) for kind, path in hints)
+        now = time.monotonic()
+        if relevant:
+            self._warm_until = now + self._pace.warm_for
+        self._burst += len(hints)
+        if self._burst >= BURST_HINTS and now >= self._warm_until:
+            self._stale.update(self._told())
+        if now >= self._warm_until:
+            self._burst = 0
+
+    def _take(self, kind: int, path: str, changes: Changes) -> bool:
+        """Follow one hint; True when it was about something watched."""
+        directory, _, name = path.rpartition("/")
+        relevant = False
+        if (station := self._stations.get(directory or "/")) is not None:
+            for view, own in station.inside:
+                relevant = True
+                seen = view.look(os.path.join(own, name))
+                if seen is Sighting.CHANGED:
+                    changes.setdefault(view.territory, set()).add(os.path.join(own, name))
+                elif seen is Sighting.STALE:
+                    self._stale.add(view)
+            for view, names in station.approach:
+                if name in names and (kind != _MODIFIED or not view.directories):
+                    relevant = True
+                    self._stale.add(view)
+        if kind != _MODIFIED and (own_station := self._stations.get(path)) is not None:
+            # Its watch went with it; another directory by this name, be it the same inode, needs another.
+            relevant = self._reopen = True
+            self._stale.update(view for view, _ in (*own_station.inside, *own_station.approach))
+        return relevant
+
+    def _failed(self, notifier: Notifier, error: Exception) -> None:
+        """A notifier broke, by a name that is no UTF-8 for example: it stays broken."""
+        now = time.monotonic()
+        if notifier is self._notifier:
+            self._close(notifier)
+            self._notifier, self._given = None, {}
+            self._reopen = True
+            self._stale.update(self._told())
+            if now - self._failed_at < FAILURE_SECONDS:
+                self._degrade(str(error))
+            self._failed_at = now
+        _log.info("the file notifier broke and is replaced: %s", error)
+
+    # Scanning
+
+    def _scan(self, views: Iterable[View], changes: Changes) -> None:
+        for view in views:
+            if self._stopping.is_set():
+                return
+            if found := view.scan(self._stopping.is_set):
+                changes.setdefault(view.territory, set()).update(found)
+
+    def _poll(self, now: float, changes: Changes) -> None:
+        for view, due in self._polls_due.items():
+            if now < due or self._stopping.is_set():
+                continue
+            self._stale.discard(view)
+            began = time.monotonic()
+            self._scan((view,), changes)
+            ended = time.monotonic()
+            wait = view.territory.poll_seconds or self._pace.fallback_poll
+            self._polls_due[view] = ended + max(wait, SCAN_SHARE * (ended - began))
+
+    # The notifier's life
+
+    def _stations_of(self, views: Iterable[View]) -> tuple[dict[str, _Station], dict[str, Identity]]:
+        """Each directory once, however many names and views it has: to the notifier it is one."""
+        stations: dict[str, _Station] = {}
+        given: dict[str, Identity] = {}
+        names: dict[Identity, str] = {}
+
+        def station(directory: str, identity: Identity) -> _Station:
+            name = names.setdefault(identity, directory)
+            given[name] = identity
+            return stations.setdefault(name, _Station())
+
+        for view in views:
+            for directory, entries in view.approach.items():
+                if (identity := _readable(directory)) is not None:
+                    station(directory, identity).approach.append((view, entries))
+            for directory, identity in view.directories.items():
+                if _readable(directory) is not None:
+                    station(directory, identity).inside.append((view, directory))
+        return stations, given
+
+    def _renew(self) -> bool:
+        """Have a notifier for what the views say now; True when it is another than before."""
+        if self._retry_at is not None or self._stopping.is_set():
+            return False
+        self._stations, given = self._stations_of(self._told())
+        if given == self._given and not self._reopen:
+            return False
+        try:
+            fresh = open_notifier(list(given)) if given else None
+        except FileNotFoundError:  # a directory went just now; the next look at it knows
+            self._reopen = True
+            return True
+        except (OSError, RuntimeError) as error:
+            self._degrade(str(error))
+            return False
+        if self._notifier is not None:
+            self._retired.append(self._notifier)  # what it has and has not said yet is heard at the next look
+        self._notifier, self._given, self._reopen = fresh, given, False
+        return True
+
+    def _degrade(self, reason: str) -> None:
+        """Poll everything, for a while."""
+        first = self._retry_at is None and self._retry_seconds == self._pace.retry
+        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_seconds = min(self._retry_seconds * 2, self._pace.retry_max)
+        self._close(self._notifier)
+        self._notifier, self._given, self._stations, self._reopen = None, {}, {}, False
+        for view in self._views.values():
+            self._polls_due.setdefault(view, 0.0)
+        if first:
+            self._reports.degraded(reason)
+
+    def _recover(self) -> None:
+        """Try a notifier again; where there is still none, :meth:`_degrade` polls on without another word."""
+        self._retry_at = None
+        told = self._told()
+        self._renew()
+        if self._is_degraded():
+            return
+        for view in told:
+            self._polls_due.pop(view, None)
+        self._stale.update(told)
+        self._retry_seconds = self._pace.retry
+        self._reports.recovered()
+
+    def _close_retired(self) -> None:
+        retired, self._retired = self._retired, []
+        for notifier in retired:
+            self._close(notifier)
+
+    @staticmethod
+    def _close(notifier: Notifier | None) -> None:
+        if notifier is not None:
+            notifier.close()
+
+
+def _readable(directory: str) -> Identity | None:
+    """The directory's identity; None when it cannot be given to a notifier."""
+    try:
+        directory.encode()
+        found = os.stat(directory)
+        readable = stat.S_ISDIR(found.st_mode) and os.access(directory, os.R_OK)
+    except (OSError, UnicodeEncodeError):
+        return None
+    return (found.st_dev, found.st_ino) if readable else None

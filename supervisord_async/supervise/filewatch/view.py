@@ -1,0 +1,215 @@
+"""What lies below a watched path, remembered, so that a change is a difference and never a guess.
+
+A notification only says where to look. Whether something changed is decided here, by comparing inode, size and
+modification time with what was seen last: a change of permissions is none, a ``touch`` is one, a file that came and
+went between two looks is none, and nothing is lost where notifications are. Everything here blocks: it belongs
+into the thread of :mod:`~supervisord_async.supervise.filewatch.lookout`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from supervisord_async.supervise.filewatch.ignore import IgnoreRules
+
+#: Device and inode of a directory.
+Identity = tuple[int, int]
+#: Inode, size, time of modification in nanoseconds; of a link and of what it leads to.
+Stamp = tuple[int, ...]
+
+#: As many links as the kernel follows in one path.
+LINKS_MAX = 40
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """What somebody watches. Equal ones are looked at once."""
+
+    root: str  #: absolute; a directory with all below it, a file, or nothing yet
+    ignore: tuple[str, ...] = ()  #: gitignore patterns relative to the root
+    ignored_paths: tuple[str, ...] = ()  #: absolute
+    poll_seconds: float | None = None  #: None: be told where possible
+
+
+class Sighting(Enum):
+    """What a look at one path found."""
+
+    NOTHING = auto()
+    CHANGED = auto()
+    STALE = auto()  #: directories came or went: only a scan can tell
+
+
+class View:
+    """One territory as it was seen last.
+
+    ``directories`` are to be watched for what happens in them; ``approach`` maps each directory on the way to the
+    root, links followed, to the names in it that the way depends on.
+    """
+
+    def __init__(self, territory: Territory) -> None:
+        self.territory = territory
+        self.directories: dict[str, Identity] = {}
+        self.approach: dict[str, set[str]] = {}
+        self.missing = True
+        self._files: dict[str, Stamp] = {}
+        self._rules: IgnoreRules | None = None
+        self._seen_before = False
+
+    def scan(self, stopped: Callable[[], bool]) -> set[str]:
+        """Look at everything; returns the files that changed since the last look, none at the first.
+
+        Changes nothing when ``stopped()`` becomes true meanwhile.
+        """
+        root = self.territory.root
+        self._rules = IgnoreRules(root, self.territory.ignore, self.territory.ignored_paths)
+        walk = _Walk(self._rules, stopped)
+        approach = approach_to(root)
+        missing = not walk.begin(root)
+        if stopped():
+            return set()
+        for unreadable in walk.unreadable:  # not to be read now is not the same as gone
+            walk.files |= {path: stamp for path, stamp in self._files.items() if path == unreadable or path.startswith(unreadable + "/")}
+        before, self._files = self._files, walk.files
+        self.directories, self.approach, self.missing = walk.directories, approach, missing
+        if not self._seen_before:
+            self._seen_before = True
+            return set()
+        return {path for path, stamp in walk.files.items() if before.get(path) != stamp} | (before.keys() - walk.files.keys())
+
+    def look(self, path: str) -> Sighting:
+        """Look at one path in one of ``directories``."""
+        known = path in self.directories
+        try:
+            found = os.lstat(path)
+            stamp = stamp_of(path, found)
+        except OSError:
+            if known:
+                return Sighting.STALE
+            return Sighting.NOTHING if self._files.pop(path, None) is None else Sighting.CHANGED
+        directory = stamp is None and os.path.isdir(path)
+        if known:
+            return Sighting.NOTHING if directory else Sighting.STALE
+        if directory:
+            return Sighting.NOTHING if self._ignores(path, directory=True) else Sighting.STALE
+        if stamp is None or self._files.get(path) == stamp or self._ignores(path, directory=False):
+            return Sighting.NOTHING
+        self._files[path] = stamp
+        return Sighting.CHANGED
+
+    def _ignores(self, path: str, *, directory: bool) -> bool:
+        return self._rules is not None and self._rules.ignores(path, directory=directory)
+
+
+class _Walk:
+    """One pass over a tree. Linked directories come last, and no directory twice: a circle of links ends."""
+
+    def __init__(self, rules: IgnoreRules, stopped: Callable[[], bool]) -> None:
+        self.files: dict[str, Stamp] = {}
+        self.directories: dict[str, Identity] = {}
+        self.unreadable: list[str] = []
+        self._rules, self._stopped = rules, stopped
+        self._visited: set[Identity] = set()
+        self._pending: list[str] = []
+        self._linked: list[str] = []
+
+    def begin(self, root: str) -> bool:
+        """Walk from ``root`` on; False when there is nothing."""
+        try:
+            found = os.stat(root)
+        except OSError as error:
+            if error.errno in _GONE:
+                return False
+            self.unreadable.append(root)
+            return True
+        if not stat.S_ISDIR(found.st_mode):
+            self.files[root] = (found.st_ino, found.st_size, found.st_mtime_ns)
+            return True
+        self._pending.append(root)
+        while (self._pending or self._linked) and not self._stopped():
+            self._enter((self._pending or self._linked).pop())
+        return True
+
+    def _enter(self, directory: str) -> None:
+        try:
+            found = os.stat(directory)
+            identity = (found.st_dev, found.st_ino)
+            if identity in self._visited:
+                return
+            self._visited.add(identity)
+            self.directories[directory] = identity
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    self._note(entry)
+        except OSError as error:
+            if error.errno in _GONE:
+                self.directories.pop(directory, None)
+            else:
+                self.unreadable.append(directory)
+
+    def _note(self, entry: os.DirEntry[str]) -> None:
+        try:
+            link, directory = entry.is_symlink(), entry.is_dir()
+            if self._rules.ignores(entry.path, directory=directory):
+                return
+            if directory:
+                (self._linked if link else self._pending).append(entry.path)
+            elif (stamp := stamp_of(entry.path, entry.stat(follow_symlinks=False))) is not None:
+                self.files[entry.path] = stamp
+        except OSError as error:
+            if error.errno not in _GONE:
+                self.unreadable.append(entry.path)
+
+
+def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
+    """What changes when the file's content does; None for what has none: directories, sockets, pipes, devices.
+
+    ``found`` is ``lstat`` of ``path``. Raises OSError when a link's target cannot be asked for.
+    """
+    stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+    if stat.S_ISREG(found.st_mode):
+        return stamp
+    if not stat.S_ISLNK(found.st_mode):
+        return None
+    try:
+        target = os.stat(path)
+    except FileNotFoundError:
+        return stamp  # dangling, for now
+    return (*stamp, target.st_ino, target.st_size, target.st_mtime_ns) if stat.S_ISREG(target.st_mode) else None
+
+
+def approach_to(path: str) -> dict[str, set[str]]:
+    """The directories on the way to ``path``, with the names in each that the way takes; links are followed.
+
+    The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear.
+    """
+    approach: dict[str, set[str]] = {}
+    here, links = "/", 0
+    ahead = path.split("/")[::-1]
+    while ahead:
+        name = ahead.pop()
+        if name in {"", "."}:
+            continue
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        approach.setdefault(here, set()).add(name)
+        there = os.path.join(here, name)
+        try:
+            if not stat.S_ISLNK(os.lstat(there).st_mode):
+                here = there
+                continue
+            target = os.readlink(there)
+        except OSError:
+            break
+        links += 1
+        if links > LINKS_MAX:
+            break
+        here = "/" if target.startswith("/") else here
+        ahead += target.split("/")[::-1]
+    return approach

@@ -1,0 +1,122 @@
+"""The file-change watcher of one process: what was changed on disk becomes a restart, or a signal.
+
+It lives as long as the process's slot and posts inputs whatever the state; the machine knows that a stopped program
+stays stopped. A program that restarts itself by writing what it watches is found by :class:`LoopGuard`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+
+from supervisord_async.config.model import Watch
+from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested
+from supervisord_async.core.state import Cause
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.filewatch.watching import FileWatching
+
+__all__ = ["FileWatching", "LoopGuard", "monitor_files"]
+
+#: A change so soon after a start may be the start's own doing (plus the quiet time).
+SUSPECT_SECONDS = 2.0
+#: So many such changes in a row, within ``WINDOW_FACTOR`` times that time, are a loop …
+SUSPECTS = 5
+#: … and so many, when it was suspended before and has not been calm since.
+SUSPECTS_AGAIN = 2
+WINDOW_FACTOR = 10.0
+#: How long a watch is suspended: at first, and at most; doubled each time.
+PAUSE_SECONDS, PAUSE_MAX_SECONDS = 30.0, 300.0
+
+
+class LoopGuard:
+    """Tells a program that restarts itself, by writing what it watches, from one whose files are edited.
+
+    Times are seconds of any one monotonic clock.
+    """
+
+    def __init__(self, debounce_seconds: float) -> None:
+        self.suspect_seconds = debounce_seconds + SUSPECT_SECONDS
+        self._window_seconds = WINDOW_FACTOR * self.suspect_seconds
+        self._suspects: deque[float] = deque()
+        self._pauses = 0
+        self._paused_until = 0.0
+
+    def pause_after(self, seen_at: float, started_at: float | None) -> float | None:
+        """How long to suspend the watch for a change that was seen at ``seen_at``; None: it is to be followed.
+
+        ``started_at`` is when the program was last started, or told to restart, whichever is later.
+        """
+        while self._suspects and seen_at - self._suspects[0] > self._window_seconds:
+            self._suspects.popleft()
+        if self._pauses and not self._suspects and seen_at - self._paused_until > self._window_seconds:
+            self._pauses = 0
+        if started_at is None or seen_at - started_at > self.suspect_seconds:
+            self._suspects.clear()
+            return None
+        self._suspects.append(seen_at)
+        if len(self._suspects) < (SUSPECTS_AGAIN if self._pauses else SUSPECTS):
+            return None
+        pause: float = min(PAUSE_SECONDS * 2.0**self._pauses, PAUSE_MAX_SECONDS)
+        self._pauses += 1
+        self._suspects.clear()
+        self._paused_until = seen_at + pause
+        return pause
+
+
+async def monitor_files(
+    watching: FileWatching, *, name: str, watch: Watch, ignored_paths: tuple[str, ...], post: Callable[[Input], None], bus: Bus
+) -> None:
+    """Posts RestartRequested, or SignalRequested where ``watch.signal`` says so, for each burst of changes; until cancelled.
+
+    Publishes a ``watch`` record for each path that does not exist at first, and when the watch is suspended for being
+    in a loop, and when it resumes. What changes while it is suspended is followed when it resumes, but for what the
+    program's last start still writes.
+    """
+    guard = LoopGuard(watch.debounce_seconds)
+    acted_at: float | None = None
+    with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths) as changes:
+        await changes.wait_armed()
+        for path in changes.missing:
+            message = f"watched path {path} does not exist; it is watched for its creation"
+            bus.publish("watch", name=name, message=message, data={"what": "missing", "path": path})
+        async for paths in changes:
+            started_at = max((at for at in (acted_at, watching.started_at(name)) if at is not None), default=None)
+            pause = guard.pause_after(changes.seen_at, started_at)
+            if pause is None:
+                acted_at = anyio.current_time()
+                post(_input(watch, paths))
+                continue
+            _publish_suspended(bus, name, watch, paths, pause)
+            await anyio.sleep(min(guard.suspect_seconds, pause))
+            changes.discard()
+            await anyio.sleep(max(0.0, pause - guard.suspect_seconds))
+            bus.publish("watch", name=name, message="following file changes again", data={"what": "resumed"})
+
+
+def _input(watch: Watch, paths: frozenset[str]) -> Input:
+    if watch.signal is not None:
+        return SignalRequested(watch.signal, Cause.FILE_CHANGED)
+    return RestartRequested(Cause.FILE_CHANGED, describe_changes(watch, paths))
+
+
+def describe_changes(watch: Watch, paths: frozenset[str]) -> str:
+    """``src/app.py changed``, ``src/app.py and 3 more changed``: relative to where the watched path lies."""
+    first = min(paths)
+    root = max((root for root in watch.paths if first == root or first.startswith(root.rstrip("/") + "/")), key=len, default="/")
+    others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{os.path.relpath(first, os.path.dirname(root.rstrip('/')) or '/')}{others} changed"
+
+
+def _publish_suspended(bus: Bus, name: str, watch: Watch, paths: frozenset[str], pause: float) -> None:
+    what = "restarted" if watch.signal is None else f"sent {signal.Signals(watch.signal).name}"
+    bus.publish(
+        "watch",
+        name=name,
+        message=f"{describe_changes(watch, paths)} soon after each time the program was {what}; not followed for {pause:g} s "
+        "(if the program writes it, add it to watch.ignore)",
+        data={"what": "suspended", "paths": sorted(paths)[:10], "seconds": pause, "key": "watch.ignore"},
+    )
