@@ -23,7 +23,9 @@ class Holdings:
     def beyond(self, before: Holdings) -> list[str]:
         """What is here that was not there before, in words."""
         found = [f"child {pid}: {command}" for pid, command in self.children.items() if pid not in before.children]
-        found += [f"descriptor {number} → {target}" for number, target in self.descriptors.items() if before.descriptors.get(number) != target]
+        found += [
+            f"descriptor {number} → {target}" for number, target in self.descriptors.items() if before.descriptors.get(number) != target
+        ]
         found += [f"thread {name}" for name in sorted(self.threads - before.threads)]
         return found
 

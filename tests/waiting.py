@@ -36,7 +36,9 @@ async def wait_until(
         await anyio.sleep(every)
 
 
-def wait_until_sync(predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = "") -> T:
+def wait_until_sync(
+    predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = ""
+) -> T:
     """As :func:`wait_until`, for tests without a loop."""
     until = time.monotonic() + timeout
     while not (result := predicate()):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
 
-import supervisord_async.core as core
+from supervisord_async import core
 from supervisord_async.core.effects import Spawn
 from supervisord_async.core.inputs import (
     Adopted,
@@ -163,13 +162,20 @@ def test_every_rule_says_what_it_does() -> None:
 
 @pytest.mark.parametrize("path", sorted(Path(core.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
 def test_core_module_imports_nothing_that_acts(path: Path) -> None:
-    allowed = {"__future__", "collections", "collections.abc", "dataclasses", "enum", "math", "typing", "zlib", "msgspec", "msgspec.structs"}
+    allowed = {
+        "__future__",
+        "collections",
+        "collections.abc",
+        "dataclasses",
+        "enum",
+        "math",
+        "typing",
+        "zlib",
+        "msgspec",
+        "msgspec.structs",
+    }
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
             assert name in allowed or name.startswith("supervisord_async.core."), f"{path.name} imports {name}"
-
-
-def test_python_is_one_that_is_promised() -> None:
-    assert sys.version_info >= (3, 11)

@@ -51,8 +51,8 @@ class Tree:
 class World:
     """One process slot, its truth (``in_flight``, ``tree``) beside what the machine knows of it (``snapshot``)."""
 
-    policy: Policy = Policy()
-    snapshot: Snapshot = Snapshot()
+    policy: Policy = field(default_factory=Policy)
+    snapshot: Snapshot = field(default_factory=Snapshot)
     now: float = 1000.0
     in_flight: int | None = None
     tree: Tree | None = None

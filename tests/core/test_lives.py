@@ -1,0 +1,551 @@
+"""Lives of a process told as stories: what a user of supervisord or systemd would expect to happen next."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisord_async.core.effects import SendSignal, Spawn, Terminate
+from supervisord_async.core.inputs import (
+    Adopted,
+    BecameReady,
+    DependenciesMet,
+    DependencyFailed,
+    Exited,
+    Faulted,
+    HealthReported,
+    RestartRequested,
+    SignalRequested,
+    StartRequested,
+    StopRequested,
+    SupervisionBroke,
+)
+from supervisord_async.core.machine import deadline
+from supervisord_async.core.policy import KILL_REPEAT_SECONDS, OnLimit, Policy, RestartPolicy
+from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
+from tests.core.world import World
+
+FAILED, DONE = ExitStatus(code=1), ExitStatus(code=0)
+EVEN = 0.0  # no jitter
+
+
+def running(policy: Policy | None = None) -> World:
+    """A process that is up and RUNNING."""
+    world = World(policy or Policy(backoff_jitter=EVEN))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    world.tell(BecameReady(1))
+    world.pass_time(world.policy.start_seconds)
+    assert world.snapshot.state is State.RUNNING
+    return world
+
+
+def crash(world: World, status: ExitStatus = FAILED) -> Snapshot:
+    """The main process ends by itself."""
+    world.main_exits(status)
+    return world.snapshot
+
+
+def crash_again(world: World, status: ExitStatus = FAILED) -> Snapshot:
+    """The backoff passes, the next run comes up and ends at once."""
+    at = deadline(world.snapshot, world.policy)
+    assert at is not None
+    world.pass_time(at - world.now)
+    world.spawn_succeeds()
+    return crash(world, status)
+
+
+# Starting
+
+
+def test_start_leads_over_starting_to_running() -> None:
+    world = World()
+    assert world.tell(StartRequested(Cause.AUTOSTART)) == (Spawn(1),)
+    assert world.snapshot.state is State.STARTING
+    world.spawn_succeeds()
+    world.pass_time(0.9)
+    assert world.snapshot.state is State.STARTING
+    world.pass_time(0.1)
+    assert world.snapshot.state is State.RUNNING
+    assert (world.snapshot.cause, world.snapshot.run, world.snapshot.restarts) == (Cause.AUTOSTART, 1, 0)
+
+
+def test_start_without_start_seconds_is_running_at_once() -> None:
+    world = World(Policy(start_seconds=0))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    assert world.snapshot.state is State.RUNNING
+
+
+def test_start_of_what_runs_changes_nothing() -> None:
+    world = running()
+    before = world.snapshot
+    assert world.tell(StartRequested()) == ()
+    assert world.snapshot is before
+
+
+def test_readiness_is_awaited_and_not_for_ever() -> None:
+    policy = Policy(start_timeout_seconds=30.0, backoff_jitter=EVEN)
+    world = World(policy)
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    world.pass_time(29.0)
+    assert world.snapshot.state is State.STARTING
+    world.pass_time(1.0)
+    assert (world.snapshot.state, world.snapshot.cause) == (State.STOPPING, Cause.READINESS_FAILED)
+    world.main_exits(ExitStatus(signal=15))
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.restarts) == (State.BACKOFF, Cause.READINESS_FAILED, 1)
+
+
+def test_ready_ends_starting() -> None:
+    world = World(Policy(start_timeout_seconds=30.0))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    world.tell(BecameReady(1))
+    assert world.snapshot.state is State.RUNNING
+    world.pass_time(1000.0)
+    assert world.snapshot.state is State.RUNNING
+
+
+def test_ready_before_the_process_is_known_leads_nowhere() -> None:
+    world = World(Policy(start_timeout_seconds=30.0))
+    world.tell(StartRequested())
+    world.tell(BecameReady(1))
+    assert world.snapshot.state is State.STARTING
+
+
+def test_spawn_failure_backs_off_and_reaches_the_limit() -> None:
+    world = World(Policy(max_restarts=2, backoff_jitter=EVEN))
+    world.tell(StartRequested())
+    world.spawn_fails("exec: no such file")
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.detail) == (
+        State.BACKOFF,
+        Cause.SPAWN_FAILED,
+        "exec: no such file",
+    )
+    assert world.snapshot.exit is None, "nothing ran, so nothing exited"
+    for _ in range(2):
+        world.pass_time(5.0)
+        world.spawn_fails("exec: no such file")
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.run) == (State.FATAL, Cause.RESTART_LIMIT, 3)
+    assert "no such file" in world.snapshot.detail
+
+
+def test_dependencies_are_waited_for() -> None:
+    world = World(Policy(has_dependencies=True))
+    assert world.tell(StartRequested()) == ()
+    assert world.snapshot.state is State.WAITING
+    assert world.tell(DependenciesMet()) == (Spawn(1),)
+
+
+def test_dependency_that_will_not_come_is_fatal() -> None:
+    world = World(Policy(has_dependencies=True))
+    world.tell(StartRequested())
+    world.tell(DependencyFailed("db is FATAL"))
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.detail) == (State.FATAL, Cause.DEPENDENCY, "db is FATAL")
+
+
+# Ending by itself
+
+
+@pytest.mark.parametrize(
+    ("restart", "status", "state"),
+    [
+        (RestartPolicy.ON_FAILURE, ExitStatus(code=0), State.EXITED),
+        (RestartPolicy.ON_FAILURE, ExitStatus(code=1), State.BACKOFF),
+        (RestartPolicy.ON_FAILURE, ExitStatus(code=75), State.EXITED),
+        (RestartPolicy.ON_FAILURE, ExitStatus(code=4), State.EXITED),
+        (RestartPolicy.ON_FAILURE, ExitStatus(signal=11, core=True), State.BACKOFF),
+        (RestartPolicy.ON_FAILURE, ExitStatus(), State.BACKOFF),
+        (RestartPolicy.ALWAYS, ExitStatus(code=0), State.BACKOFF),
+        (RestartPolicy.ALWAYS, ExitStatus(code=4), State.EXITED),
+        (RestartPolicy.ALWAYS, ExitStatus(signal=9), State.BACKOFF),
+        (RestartPolicy.NEVER, ExitStatus(code=0), State.EXITED),
+        (RestartPolicy.NEVER, ExitStatus(code=1), State.EXITED),
+        (RestartPolicy.NEVER, ExitStatus(signal=9), State.EXITED),
+    ],
+)
+def test_policy_decides_what_follows_an_exit(restart: RestartPolicy, status: ExitStatus, state: State) -> None:
+    world = running(Policy(restart=restart, success_exit_codes=(0, 75), prevent_exit_codes=(4,)))
+    crash(world, status)
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.exit) == (state, Cause.EXITED, status)
+
+
+def test_success_counts_however_short_the_life_was() -> None:
+    world = World()
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    assert crash(world, DONE).state is State.EXITED
+
+
+def test_instant_exits_back_off_even_without_start_seconds() -> None:
+    world = World(Policy(start_seconds=0, backoff_jitter=EVEN, max_restarts=3))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    assert crash(world).state is State.BACKOFF
+    for _ in range(3):
+        crash_again(world)
+    assert (world.snapshot.state, world.snapshot.run) == (State.FATAL, 4)
+
+
+def test_leftovers_are_gone_before_the_next_run() -> None:
+    world = running()
+    world.main_exits(FAILED, leftovers=True)
+    assert world.snapshot.state is State.STOPPING
+    assert world.tree is not None
+    assert world.tree.told
+    world.pass_time(world.policy.grace_seconds)
+    assert world.snapshot.kills == 1
+    world.leftovers_go()
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.restarts) == (State.BACKOFF, Cause.EXITED, 1)
+
+
+def test_end_by_the_signal_that_an_operator_sent_is_success() -> None:
+    world = running()
+    assert world.tell(SignalRequested(10)) == (SendSignal(1, 10),)
+    assert crash(world, ExitStatus(signal=10)).state is State.EXITED
+
+
+def test_end_by_another_signal_than_the_one_sent_is_failure() -> None:
+    world = running()
+    world.tell(SignalRequested(10))
+    assert crash(world, ExitStatus(signal=9)).state is State.BACKOFF
+
+
+def test_signal_sent_to_one_run_excuses_no_later_one() -> None:
+    world = running()
+    world.tell(SignalRequested(10))
+    crash(world)
+    assert crash_again(world, ExitStatus(signal=10)).state is State.BACKOFF
+
+
+def test_fault_of_what_is_never_restarted_is_fatal() -> None:
+    world = running(Policy(restart=RestartPolicy.NEVER))
+    world.tell(Faulted(1, Cause.HEARTBEAT_MISSED, "silent for 21 s"))
+    world.main_exits(ExitStatus(signal=15))
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.detail) == (
+        State.FATAL,
+        Cause.HEARTBEAT_MISSED,
+        "silent for 21 s",
+    )
+
+
+def test_hang_is_replaced_although_the_policy_would_take_its_exit_for_success() -> None:
+    world = running()
+    world.tell(Faulted(1, Cause.HEARTBEAT_MISSED, "silent for 21 s"))
+    world.main_exits(DONE)
+    assert (world.snapshot.state, world.snapshot.cause) == (State.BACKOFF, Cause.HEARTBEAT_MISSED)
+    world.pass_time(0.5)
+    world.spawn_succeeds()
+    world.pass_time(1.0)
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.run) == (State.RUNNING, Cause.HEARTBEAT_MISSED, 2)
+
+
+# Limits
+
+
+def test_consecutive_limit_ends_in_fatal_and_start_begins_anew() -> None:
+    world = running(Policy(max_restarts=3, backoff_jitter=EVEN))
+    crash(world)
+    for _ in range(3):
+        crash_again(world)
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.run) == (State.FATAL, Cause.RESTART_LIMIT, 4)
+    world.pass_time(10**6)
+    assert world.snapshot.state is State.FATAL
+    world.tell(StartRequested())
+    assert (world.snapshot.state, world.snapshot.restarts) == (State.STARTING, 0)
+
+
+def test_calm_time_forgets_consecutive_restarts() -> None:
+    world = running(Policy(max_restarts=1, backoff_jitter=EVEN, reset_after_seconds=60.0))
+    for _ in range(10):
+        crash(world)
+        assert world.snapshot.state is State.BACKOFF
+        world.pass_time(0.5)
+        world.spawn_succeeds()
+        world.pass_time(60.0)
+        assert world.snapshot.restarts == 0
+
+
+def test_seed_unit_three_restarts_within_ten_minutes() -> None:
+    """``max_restarts: 3, within: 10m, backoff: {initial: 30s, factor: 1}``: the user's StartLimitBurst of 3 in 600 s."""
+    seed = Policy(max_restarts=3, within_seconds=600.0, backoff_initial_seconds=30.0, backoff_factor=1.0, backoff_jitter=EVEN)
+    world = running(seed)
+    began = world.now
+    crash(world)
+    for _ in range(3):
+        crash_again(world)
+    assert (world.snapshot.state, world.snapshot.run) == (State.FATAL, 4)
+    assert world.now - began == pytest.approx(90.0)
+
+
+def test_window_trips_although_each_life_was_calm() -> None:
+    """A crash every two minutes: reset_after (60 s) forgets the consecutive count each time, the window must not."""
+    world = running(Policy(max_restarts=3, within_seconds=600.0, backoff_jitter=EVEN, reset_after_seconds=60.0))
+    crashes = 0
+    while world.snapshot.state is not State.FATAL and crashes < 10:
+        crash(world)
+        crashes += 1
+        if world.snapshot.state is State.BACKOFF:
+            world.pass_time(0.5)
+            world.spawn_succeeds()
+            world.pass_time(120.0)
+    assert crashes == 4
+
+
+def test_window_forgets_with_time() -> None:
+    world = running(Policy(max_restarts=3, within_seconds=600.0, backoff_jitter=EVEN))
+    for _ in range(20):
+        crash(world)
+        assert world.snapshot.state is State.BACKOFF
+        world.pass_time(1.0)
+        world.spawn_succeeds()
+        world.pass_time(250.0)
+
+
+def test_limit_may_shut_the_daemon_down() -> None:
+    world = running(Policy(max_restarts=0, on_limit=OnLimit.SHUTDOWN))
+    crash(world)
+    assert world.snapshot.state is State.FATAL
+    assert len(world.shut_down) == 1
+
+
+def test_limit_may_be_retried_after_a_while() -> None:
+    world = running(Policy(max_restarts=0, on_limit=OnLimit.RETRY, retry_after_seconds=600.0))
+    crash(world)
+    world.pass_time(599.0)
+    assert world.snapshot.state is State.FATAL
+    world.pass_time(1.0)
+    assert (world.snapshot.state, world.snapshot.run, world.snapshot.restarts) == (State.STARTING, 2, 0)
+
+
+def test_flapping_shows_and_clears_after_calm() -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    for _ in range(4):
+        crash_again(world)
+    assert world.snapshot.flapping
+    world.pass_time(60.0)
+    world.spawn_succeeds()
+    assert world.snapshot.flapping
+    world.pass_time(60.0)
+    assert (world.snapshot.state, world.snapshot.flapping) == (State.RUNNING, False)
+
+
+# Asked for
+
+
+@pytest.mark.parametrize("cause", [Cause.OPERATOR, Cause.FILE_CHANGED, Cause.CONFIG_CHANGED])
+def test_restart_that_was_asked_for_is_at_once_and_uncounted(cause: Cause) -> None:
+    world = running(Policy(max_restarts=0))
+    for run in range(2, 12):
+        assert world.tell(RestartRequested(cause)) == (Terminate(run - 1),)
+        assert (world.snapshot.state, world.snapshot.wanted) == (State.STOPPING, True)
+        world.main_exits(ExitStatus(signal=15))
+        assert (world.snapshot.state, world.snapshot.run, world.snapshot.restarts) == (State.STARTING, run, 0)
+        world.spawn_succeeds()
+        world.pass_time(1.0)
+        assert (world.snapshot.state, world.snapshot.cause) == (State.RUNNING, cause)
+
+
+def test_file_change_cuts_a_backoff_short_and_keeps_the_count() -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    crash_again(world)
+    assert world.tell(RestartRequested(Cause.FILE_CHANGED, "app.py")) == (Spawn(3),)
+    assert world.snapshot.restarts == 2
+
+
+def test_operators_start_cuts_a_backoff_short_and_clears_the_count() -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    crash_again(world)
+    assert world.tell(StartRequested()) == (Spawn(3),)
+    assert world.snapshot.restarts == 0
+
+
+def test_schedule_does_not_cut_a_backoff_short() -> None:
+    world = running()
+    crash(world)
+    assert world.tell(StartRequested(Cause.SCHEDULE)) == ()
+
+
+def test_file_change_mends_what_is_fatal() -> None:
+    world = running(Policy(max_restarts=0))
+    crash(world)
+    assert world.tell(RestartRequested(Cause.FILE_CHANGED)) == (Spawn(2),)
+
+
+@pytest.mark.parametrize("cause", [Cause.FILE_CHANGED, Cause.CONFIG_CHANGED, Cause.DEPENDENCY])
+def test_only_a_person_starts_what_a_person_stopped(cause: Cause) -> None:
+    world = running()
+    world.tell(StopRequested())
+    world.tell(RestartRequested(cause))
+    world.main_exits(ExitStatus(signal=15))
+    assert world.snapshot.state is State.STOPPED
+    world.tell(RestartRequested(cause))
+    assert world.snapshot.state is State.STOPPED
+    world.tell(RestartRequested())
+    assert world.snapshot.state is State.STARTING
+
+
+def test_stop_wins_over_a_pending_restart() -> None:
+    world = running()
+    world.tell(RestartRequested())
+    world.tell(StopRequested())
+    world.main_exits(DONE)
+    assert (world.snapshot.state, world.snapshot.cause) == (State.STOPPED, Cause.OPERATOR)
+    world.pass_time(10**6)
+    assert world.snapshot.state is State.STOPPED
+
+
+def test_stop_wins_over_a_backoff() -> None:
+    world = running()
+    crash(world)
+    world.tell(StopRequested())
+    world.pass_time(10**6)
+    assert (world.snapshot.state, world.snapshot.run) == (State.STOPPED, 1)
+
+
+def test_start_overtakes_a_stop() -> None:
+    world = running()
+    world.tell(StopRequested())
+    world.tell(StartRequested())
+    world.main_exits(DONE)
+    assert (world.snapshot.state, world.snapshot.run) == (State.STARTING, 2)
+
+
+def test_operators_restart_of_what_is_being_replaced_clears_the_count() -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    crash_again(world)
+    world.pass_time(1.0)
+    world.spawn_succeeds()
+    world.tell(Faulted(3, Cause.HEARTBEAT_MISSED, "silent"))
+    world.tell(RestartRequested())
+    world.main_exits(ExitStatus(signal=15))
+    assert (world.snapshot.state, world.snapshot.restarts) == (State.STARTING, 0)
+
+
+def test_stopped_process_neither_flaps_nor_is_healthy() -> None:
+    world = running(Policy(backoff_jitter=EVEN, checks=("heartbeat",)))
+    crash(world)
+    for _ in range(5):
+        crash_again(world)
+    world.pass_time(60.0)
+    world.spawn_succeeds()
+    world.tell(HealthReported(world.snapshot.run, "heartbeat", Health.HEALTHY))
+    assert (world.snapshot.flapping, world.snapshot.health) == (True, Health.HEALTHY)
+    world.tell(StopRequested())
+    world.main_exits(DONE)
+    assert (world.snapshot.flapping, world.snapshot.health) == (False, Health.NONE)
+
+
+# Stopping
+
+
+def test_kill_follows_the_grace_period_and_is_repeated() -> None:
+    world = running(Policy(grace_seconds=10.0))
+    world.tell(StopRequested())
+    world.pass_time(9.9)
+    assert world.snapshot.kills == 0
+    world.pass_time(0.1)
+    assert world.snapshot.kills == 1
+    world.pass_time(3 * KILL_REPEAT_SECONDS)
+    assert world.snapshot.kills == 4
+    world.main_exits(ExitStatus(signal=9))
+    assert world.snapshot.state is State.STOPPED
+
+
+def test_second_stop_does_not_lengthen_the_grace_period() -> None:
+    world = running(Policy(grace_seconds=10.0))
+    world.tell(StopRequested())
+    world.pass_time(5.0)
+    assert world.tell(StopRequested()) == ()
+    world.pass_time(5.0)
+    assert world.snapshot.kills == 1
+
+
+def test_stop_of_a_spawn_in_flight_waits_for_it() -> None:
+    world = World()
+    world.tell(StartRequested())
+    assert world.tell(StopRequested()) == ()
+    world.pass_time(1000.0)
+    assert (world.snapshot.state, world.snapshot.kills) == (State.STOPPING, 0), "there is nobody to kill yet"
+    assert deadline(world.snapshot, world.policy) is None
+    run = world.in_flight
+    world.spawn_succeeds()
+    assert world.tree is not None
+    assert world.tree.told
+    assert world.tree.run == run
+
+
+def test_restart_of_a_spawn_in_flight_that_fails_is_a_new_attempt() -> None:
+    world = World()
+    world.tell(StartRequested())
+    world.tell(RestartRequested())
+    world.spawn_fails()
+    assert (world.snapshot.state, world.snapshot.run, world.in_flight) == (State.STARTING, 2, 2)
+
+
+def test_signal_for_nobody_is_not_sent() -> None:
+    world = World()
+    assert world.tell(SignalRequested(1)) == ()
+    world.tell(StartRequested())
+    assert world.tell(SignalRequested(1)) == ()
+
+
+# Adoption, and our own bugs
+
+
+def test_adopted_run_goes_on_with_its_counters() -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    world.pass_time(0.5)
+    world.spawn_succeeds()
+    world.pass_time(1.0)
+    world.restore()
+    before = world.snapshot
+    assert before.pid is not None
+    assert world.tell(Adopted(2, before.pid)) == ()
+    after = world.snapshot
+    assert (after.state, after.cause) == (State.RUNNING, Cause.ADOPTED)
+    assert (after.run, after.run_since, after.restarts, after.pid) == (before.run, before.run_since, before.restarts, before.pid)
+
+
+def test_adopted_run_whose_stop_waited_for_its_spawn_is_told_to_go() -> None:
+    world = World()
+    world.tell(StartRequested())
+    world.tell(StopRequested())
+    world.restore()
+    world.breaks_and_resumes()
+    assert world.snapshot.state is State.STOPPING
+    assert world.tree is not None
+    assert world.tree.told
+
+
+def test_exit_that_nobody_saw_is_a_failure_to_restart() -> None:
+    world = running()
+    world.restore()
+    world.tree = None
+    world.tell(Exited(1, ExitStatus()))
+    assert world.snapshot.state is State.BACKOFF
+
+
+def test_bug_of_ours_leaves_the_child_alone_and_a_stop_still_works() -> None:
+    world = running()
+    assert world.tell(SupervisionBroke("KeyError: 'x'")) == ()
+    assert (world.snapshot.state, world.snapshot.cause) == (State.UNKNOWN, Cause.INTERNAL_ERROR)
+    assert world.tell(StopRequested()) == (Terminate(1),)
+    world.main_exits(ExitStatus(signal=15))
+    assert world.snapshot.state is State.STOPPED
+
+
+def test_stop_after_a_bug_during_a_spawn_never_says_stopped_too_early() -> None:
+    world = World()
+    world.tell(StartRequested())
+    world.tell(SupervisionBroke("a bug"))
+    world.tell(StopRequested())
+    assert world.snapshot.state is State.STOPPING
+    world.spawn_succeeds()
+    assert world.tree is not None
+    assert world.tree.told
