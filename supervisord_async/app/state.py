@@ -101,8 +101,8 @@ class StateSerializer:
         except OSError as error:
             log.error("cannot save the state to %s: %s", self.path, error)  # noqa: TRY400 - the reason says enough
             return False
-        except Exception as error:  # whatever a to_dict() raises is no reason to take the program down
-            log.error("cannot save the state to %s: %s: %s", self.path, type(error).__name__, error, exc_info=_surprise(error))
+        except Exception as error:  # whatever a to_dict() raises: no reason to take the program down
+            log.error("cannot save the state to %s: %s: %s", self.path, type(error).__name__, error, exc_info=_surprise(error))  # noqa: TRY400
             return False
         os.environ.pop(ENV_FRESH_START, None)
         return True

@@ -1,0 +1,414 @@
+"""Restarting the process from scratch when its source changes, with its state carried over.
+
+On a change: wait ``restart_delay`` for more of them, check that the changed sources compile, shut the components
+down, save the state, and replace the process by a new one of the same PID (``os.execve``) with ``--restart``. Nothing
+of the old process lives on: no thread, no object, no descriptor that is not meant to be inherited. ``atexit`` functions
+do not run; what must be tidied up is a component.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from supervisord_async.app.shutdown import GracefulShutdownManager
+from supervisord_async.app.state import ENV_FRESH_START, StateSerializer, get_state_serializer
+from supervisord_async.app.watcher import FileChangeWatcher
+
+log = logging.getLogger(__name__)
+
+RESTART_FLAG: Final = "--restart"
+#: ``PID:TIME:CAUGHT``: when this process was replaced (ns since 1970), and whether that was to catch up with a save.
+_ENV_REPLACED: Final = "ASUP_APP_REPLACED"
+#: How long saving the state may take before the restart goes on without.
+SAVE_TIMEOUT_SECONDS: Final = 60.0
+#: Ends a process that has been shut down and cannot be replaced; EX_OSERR of sysexits.h.
+EXIT_CANNOT_REPLACE: Final = 71
+
+
+class ProcessRestarter:
+    """Watches sources and replaces the process when they change; also on request."""
+
+    def __init__(
+        self,
+        watch_paths: Iterable[str | os.PathLike[str]],
+        shutdown_timeout: float = 10.0,
+        restart_delay: float = 1.0,
+        *,
+        ignore_patterns: Iterable[str] = (),
+        include_patterns: Iterable[str] = (),
+        poll_interval: float = 0.5,
+        require_state: bool = False,
+        state_serializer: StateSerializer | None = None,
+        shutdown_manager: GracefulShutdownManager | None = None,
+    ) -> None:
+        """Restart after changes of ``watch_paths``, ``restart_delay`` seconds (0 or more) after the last of them.
+
+        The whole shutdown takes ``shutdown_timeout`` seconds at most. With ``require_state`` a restart whose state
+        cannot be saved does not happen: it is saved once while everything still runs, and the components are shut down
+        only if that worked. Patterns are FileChangeWatcher's; the state's own files and the heartbeat's are ignored.
+        """
+        if restart_delay < 0:
+            raise ValueError(f"restart_delay must not be negative, but is {restart_delay}")
+        self.restart_delay = restart_delay
+        self.require_state = require_state
+        self.serializer = state_serializer or get_state_serializer()
+        self.shutdown_manager = shutdown_manager or GracefulShutdownManager(shutdown_timeout)
+        own_files = (f"{self.serializer.path.name}*", f".{self.serializer.path.name}*", *_heartbeat_names())
+        self.watcher = FileChangeWatcher(watch_paths, (*ignore_patterns, *own_files), poll_interval, include_patterns=include_patterns)
+        self.watcher.set_change_callback(self._on_change)
+        self.save_state_callback: Callable[[], Any] | None = None
+        self.load_state_callback: Callable[..., Any] | None = None
+        self.restart_command: list[str] = _same_command()
+        self._directory = os.getcwd()
+        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        self._broken: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._changed_at = 0.0
+        self._watching = False
+        self._pending: threading.Thread | None = None
+        self._cancelled = threading.Event()
+
+    def set_callbacks(
+        self,
+        save_state_callback: Callable[[], Any] | None = None,
+        load_state_callback: Callable[..., Any] | None = None,
+        restart_command: Sequence[str] | None = None,
+    ) -> None:
+        """What saves the state, what takes it up again, and what the new process is.
+
+        ``save_state_callback()`` has failed when it returns False or raises. ``load_state_callback`` takes either
+        nothing, and loads for itself, or the loaded dictionary. ``restart_command`` is the present command by
+        default; ``--restart`` is added once.
+        """
+        self.save_state_callback = save_state_callback
+        self.load_state_callback = load_state_callback
+        self.restart_command = _with_flag(_same_command() if restart_command is None else restart_command)
+
+    def register_component(
+        self,
+        component_name: str,
+        shutdown_func: Callable[[], Any],
+        join_func: Callable[[], Any] | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        """As GracefulShutdownManager.register_component: stopped before the state is saved."""
+        self.shutdown_manager.register_component(component_name, shutdown_func, join_func, timeout)
+
+    def start(self) -> None:
+        """Changes lead to restarts from now on. In a restarted process the state is taken up first, unless it was already."""
+        if self.load_state_callback is not None and is_restart() and not self.serializer.loaded:
+            self.load_state()
+        replaced = _take_replaced()
+        self._watching = True
+        self._cancelled.clear()
+        self.watcher.start()
+        if replaced is not None:
+            self._catch_up(replaced)
+
+    def stop(self) -> None:
+        """Changes lead to nothing any more; a restart that is shutting components down already goes on."""
+        self._watching = False
+        self._cancelled.set()
+        self.watcher.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    def load_state(self) -> bool:
+        """The state is taken up by ``load_state_callback``, and its file removed if the callback took the dictionary.
+
+        False, with a warning and never an exception, where there is none, or the callback failed: a fresh start.
+        """
+        callback = self.load_state_callback
+        if callback is None:
+            return False
+        try:
+            if not _takes_state(callback):
+                taken = callback() is not False
+            else:
+                state = self.serializer.load_restart_state()
+                taken = state is not None and callback(state) is not False
+                if taken:
+                    self.serializer.cleanup_restart_state()
+        except Exception:
+            log.exception("cannot take up the saved state")
+            taken = False
+        if not taken:
+            log.warning("no saved state was taken up: starting fresh")
+        return taken
+
+    def request_restart(self, reason: str = "requested") -> bool:
+        """A restart begins, in a thread of its own, without the delay; False where one is under way, or cannot be.
+
+        It cannot be while a changed source does not compile, or where the command does not exist.
+        """
+        self._cancelled.clear()
+        if self._broken:
+            log.error("not restarting (%s): %s", reason, "; ".join(self._broken.values()))
+            return False
+        if _executable(self.restart_command, self._directory) is None:
+            log.error("not restarting (%s): cannot find %s", reason, self.restart_command[0])
+            return False
+        return self._begin(reason, 0.0)
+
+    # The way to the restart
+
+    def _on_change(self, changed: list[str], *, caught_up: bool = False) -> None:
+        self._changed_at = time.monotonic()
+        self._check(changed)
+        if self._broken:
+            log.error("not restarting, waiting for the next change: %s", "; ".join(self._broken.values()))
+            return
+        if self._watching:
+            self._begin(f"changed: {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}", self.restart_delay, caught_up=caught_up)
+
+    def _check(self, changed: Iterable[str]) -> None:
+        """``_broken`` has those sources that do not compile, of those that changed now and those that did not before."""
+        for path in {*changed, *self._broken}:
+            complaint = _complaint(path)
+            if complaint is None:
+                self._broken.pop(path, None)
+            else:
+                self._broken[path] = complaint
+
+    def _begin(self, reason: str, delay: float, *, caught_up: bool = False) -> bool:
+        with self._lock:
+            if self._pending is not None and self._pending.is_alive():
+                return False
+            # No daemon: when the components have stopped, the main thread may end, and the restart must outlive it.
+            self._pending = threading.Thread(target=self._restart, args=(reason, delay, caught_up), name="restart", daemon=delay > 0)
+            self._pending.start()
+            return True
+
+    def _restart(self, reason: str, delay: float, caught_up: bool) -> None:
+        if delay > 0:
+            self._wait_until_quiet(delay)
+            if self._cancelled.is_set() or self._broken:
+                return
+            with self._lock:
+                # While it was only waiting, it must not have kept a finished program from ending.
+                self._pending = threading.Thread(target=self._replace, args=(reason, caught_up), name="restart")
+                try:
+                    self._pending.start()
+                except RuntimeError as error:  # the interpreter is ending
+                    log.info("not restarting (%s): %s", reason, error)
+            return
+        self._replace(reason, caught_up)
+
+    def _wait_until_quiet(self, delay: float) -> None:
+        while not self._cancelled.is_set():
+            left = self._changed_at + delay - time.monotonic()
+            if left <= 0:
+                return
+            self._cancelled.wait(left)
+
+    def _replace(self, reason: str, caught_up: bool) -> None:
+        """The process is another one; returns only where that cannot be, with everything as it was."""
+        executable = _executable(self.restart_command, self._directory)
+        if executable is None:
+            log.error("not restarting (%s): cannot find %s", reason, self.restart_command[0])
+            return
+        log.warning("restarting: %s", reason)
+        saved_before = False
+        if self.require_state:
+            saved_before = self._save()
+            if not saved_before:
+                log.error("not restarting (%s): the state cannot be saved, and require_state is set", reason)
+                return
+        if not self.shutdown_manager.initiate_shutdown():
+            log.error("restarting although not every component stopped cleanly")
+        saved = self._save()
+        if not saved and saved_before:
+            log.error("restarting with the state from just before the shutdown")
+        elif not saved:
+            log.error("restarting without saved state: the new process starts fresh")
+        self._execute(executable, saved or saved_before, caught_up)
+
+    def _save(self) -> bool:
+        """Whether the callback saved the state in time. Without a callback there is nothing to carry over."""
+        callback = self.save_state_callback
+        if callback is None:
+            return False
+        results: list[bool] = []
+
+        def save() -> None:
+            try:
+                results.append(callback() is not False)
+            except BaseException:
+                log.exception("saving the state failed")
+
+        thread = threading.Thread(target=save, name="save-state", daemon=True)
+        thread.start()
+        thread.join(SAVE_TIMEOUT_SECONDS)
+        if thread.is_alive():
+            log.error("saving the state takes more than %g s", SAVE_TIMEOUT_SECONDS)
+        return bool(results and results[0])
+
+    def _execute(self, executable: str, saved: bool, caught_up: bool) -> None:
+        """Become the new process; ends this one where that fails, since its components are gone."""
+        environ = dict(os.environ)
+        environ.pop(ENV_FRESH_START, None)
+        if not saved:
+            environ[ENV_FRESH_START] = str(os.getpid())
+        environ[_ENV_REPLACED] = f"{os.getpid()}:{time.time_ns()}:{int(caught_up)}"
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        for handler in logging.getLogger().handlers:
+            with contextlib.suppress(Exception):
+                handler.flush()
+        try:
+            with contextlib.suppress(OSError):
+                os.chdir(self._directory)
+            # This thread's mask becomes the new process's.
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
+            os.execve(executable, self.restart_command, environ)
+        except OSError as error:
+            log.critical("cannot run %s: %s; ending with code %d", executable, error, EXIT_CANNOT_REPLACE)
+            os._exit(EXIT_CANNOT_REPLACE)
+
+    def _catch_up(self, replaced: tuple[int, bool]) -> None:
+        """A source saved after the process was replaced, and before it was watched, may have been read before: restart once more."""
+        at, was_catching_up = replaced
+        if was_catching_up:
+            return
+        late = []
+        for path in _loaded_sources():
+            with contextlib.suppress(OSError):
+                if self.watcher.covers(path) and os.stat(path).st_mtime_ns > at:
+                    late.append(path)
+        if late:
+            self._on_change(sorted(late), caught_up=True)
+
+
+def _loaded_sources() -> set[str]:
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {os.path.abspath(file) for file in files if isinstance(file, str) and file.endswith(".py")}
+
+
+def _complaint(path: str) -> str | None:
+    """Why the source cannot be compiled; None if it can, is gone, or is no Python source."""
+    if not path.endswith((".py", ".pyw")):
+        return None
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(source, path, "exec", dont_inherit=True)
+    except FileNotFoundError:
+        return None
+    except SyntaxError as error:
+        return f"{path}:{error.lineno or 0}: {error.msg}"
+    except Exception as error:  # null bytes, unreadable, nested too deep
+        return f"{path}: {type(error).__name__}: {error}"
+    return None
+
+
+def _takes_state(callback: Callable[..., Any]) -> bool:
+    """Whether the callback wants the loaded state as its argument."""
+    try:
+        signature = inspect.signature(callback)
+        signature.bind({})
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _same_command() -> list[str]:
+    """The command that started this process, by the same interpreter, with ``--restart``."""
+    return _with_flag([sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]])
+
+
+def _with_flag(command: Sequence[str]) -> list[str]:
+    """``command`` with ``--restart`` exactly once, at the end. Raises ValueError for an empty one."""
+    if not command:
+        raise ValueError("restart_command is empty")
+    return [*(str(word) for word in command if word != RESTART_FLAG), RESTART_FLAG]
+
+
+def _executable(command: Sequence[str], directory: str) -> str | None:
+    """The path of the program that ``command`` names, None where there is none to be run."""
+    name = command[0]
+    if os.sep in name:
+        name = os.path.join(directory, name)
+    return shutil.which(name)
+
+
+def _heartbeat_names() -> list[str]:
+    path = os.environ.get("ASUP_HEARTBEAT_FILE")
+    return [os.path.basename(path)] if path else []
+
+
+def _take_replaced() -> tuple[int, bool] | None:
+    """When this very process was replaced, and whether to catch up; asked once."""
+    try:
+        pid, at, caught_up = (int(part) for part in os.environ.pop(_ENV_REPLACED, "").split(":"))
+    except ValueError:
+        return None
+    return (at, bool(caught_up)) if pid == os.getpid() else None
+
+
+def is_restart(argv: Sequence[str] | None = None) -> bool:
+    """True when this process carries on for an earlier one: by ``--restart``, or as a later run under a supervisor.
+
+    ``argv`` is ``sys.argv`` by default. A supervisor says it by ASUP_RUN above 1.
+    """
+    if RESTART_FLAG in (sys.argv if argv is None else argv):
+        return True
+    try:
+        return int(os.environ.get("ASUP_RUN", "0")) > 1
+    except ValueError:
+        return False
+
+
+def load_restart_state_if_available(serializer: StateSerializer | None = None) -> dict[str, Any] | None:
+    """The saved state, if this is a restart and there is one to trust; its file is removed then, so that it serves once."""
+    if not is_restart():
+        return None
+    serializer = serializer or get_state_serializer()
+    state = serializer.load_restart_state()
+    if state is not None:
+        serializer.cleanup_restart_state()
+    return state
+
+
+class _Shared:
+    """The program's one restarter."""
+
+    lock = threading.Lock()
+    restarter: ProcessRestarter | None = None
+
+
+def get_process_restarter(watch_paths: Iterable[str | os.PathLike[str]] | None = None, **options: Any) -> ProcessRestarter:
+    """The program's one ProcessRestarter, made at the first call with these arguments.
+
+    Without ``watch_paths`` it watches the Python files in the main script's directory and below. Raises ValueError
+    for arguments at a later call, which could not be heeded.
+    """
+    with _Shared.lock:
+        if _Shared.restarter is None:
+            if watch_paths is None:
+                main = getattr(sys.modules.get("__main__"), "__file__", None)
+                watch_paths = [os.path.dirname(os.path.abspath(main)) if main else os.getcwd()]
+                options.setdefault("include_patterns", ("*.py",))
+            _Shared.restarter = ProcessRestarter(watch_paths, **options)
+        elif watch_paths is not None or options:
+            raise ValueError("the program's ProcessRestarter exists already: get it without arguments")
+        return _Shared.restarter

@@ -1,0 +1,361 @@
+"""An orderly end: components stop in reverse order of registration, each with its own bound inside the whole one.
+
+A component that overruns or raises is reported and passed over; it cannot keep the others from being told. Ordinary
+functions run in threads of their own, since only so can they be bounded; what touches an event loop's objects is
+to be an ``async def``, which runs on that loop.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = logging.getLogger(__name__)
+
+#: What stops a component or waits for it: a function, or one that returns an awaitable.
+Step = Callable[[], Any]
+
+
+class Outcome(StrEnum):
+    """How a component took it."""
+
+    STOPPED = "stopped"
+    FAILED = "failed"  #: a function of it raised, or its join function returned False
+    TIMED_OUT = "timed_out"  #: it overran its bound, and was left behind
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Something that is to be stopped."""
+
+    name: str
+    shutdown_func: Step
+    join_func: Step | None
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentReport:
+    """What became of one component."""
+
+    name: str
+    outcome: Outcome
+    seconds: float  #: how long it took
+    detail: str = ""
+
+
+class GracefulShutdownManager:
+    """Stops registered components once; from a thread, from an event loop, by a signal, or at the end of a ``with``."""
+
+    def __init__(self, shutdown_timeout: float = 10.0) -> None:
+        """``shutdown_timeout`` bounds the whole shutdown, in seconds, above 0; raises ValueError otherwise."""
+        if shutdown_timeout <= 0:
+            raise ValueError(f"shutdown_timeout must be above 0, not {shutdown_timeout}")
+        self.shutdown_timeout = shutdown_timeout
+        self._components: list[Component] = []
+        self._lock = threading.Lock()
+        self._began = False
+        self._requested = False
+        self._finished = threading.Event()
+        self._reports: list[ComponentReport] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def register_component(
+        self,
+        component_name: str,
+        shutdown_func: Step,
+        join_func: Step | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        """``shutdown_func`` will be called at the shutdown, then ``join_func``; both within ``timeout`` seconds.
+
+        Either may be async; it runs on the event loop that runs where this is called, if one does. A ``join_func``
+        that returns False says that the component lives on. A second component of a name replaces the first, at the
+        end of the order. Raises RuntimeError once the shutdown has begun, ValueError for a timeout that is not positive.
+        """
+        if timeout <= 0:
+            raise ValueError(f"timeout of {component_name} must be above 0, not {timeout}")
+        self._remember_loop()
+        with self._lock:
+            if self._began:
+                raise RuntimeError(f"cannot register {component_name}: the shutdown has begun")
+            if any(known.name == component_name for known in self._components):
+                log.warning("component %s is registered a second time; the first one is forgotten", component_name)
+                self._components = [known for known in self._components if known.name != component_name]
+            self._components.append(Component(component_name, shutdown_func, join_func, timeout))
+
+    @property
+    def shutdown_requested(self) -> bool:
+        """True once a signal or a call asked for the shutdown; what a main loop looks at."""
+        return self._requested
+
+    @property
+    def reports(self) -> tuple[ComponentReport, ...]:
+        """What became of each component so far, in the order in which they were stopped."""
+        return tuple(self._reports)
+
+    def initiate_shutdown(self) -> bool:
+        """Every component has been told to stop; True if each did so in time and without an error.
+
+        Returns within ``shutdown_timeout`` seconds, give or take a moment. A second call, from wherever, waits for the
+        first and returns the same. On an event loop's own thread use ``initiate_shutdown_async``.
+        """
+        if not self._begin():
+            return self._wait_for_other()
+        deadline = time.monotonic() + self.shutdown_timeout
+        token = _stopping.set(self)
+        try:
+            for component in reversed(self._components):
+                began = time.monotonic()
+                work = _InThread(component, self._awaiting_loop())
+                self._report(component, began, work.wait(_bound(component, deadline)))
+        finally:
+            _stopping.reset(token)
+            self._finish()
+        return self.stopped_cleanly
+
+    async def initiate_shutdown_async(self) -> bool:
+        """The same from an asyncio event loop, which goes on turning; async components run on it."""
+        import asyncio
+
+        from supervisord_async.app.shutdown_on_loop import stop_on_loop
+
+        self._remember_loop()
+        if not self._begin():
+            return await asyncio.to_thread(self._wait_for_other)
+        deadline = time.monotonic() + self.shutdown_timeout
+        token = _stopping.set(self)
+        try:
+            for component in reversed(self._components):
+                began = time.monotonic()
+                self._report(component, began, await stop_on_loop(component, _bound(component, deadline)))
+        finally:
+            _stopping.reset(token)
+            self._finish()
+        return self.stopped_cleanly
+
+    @property
+    def stopped_cleanly(self) -> bool:
+        """True when the shutdown is over and no component failed or overran."""
+        return self._finished.is_set() and all(report.outcome is Outcome.STOPPED for report in self._reports)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """True once a shutdown that somebody initiated is over; False after ``timeout`` seconds."""
+        return self._finished.wait(timeout)
+
+    def _begin(self) -> bool:
+        with self._lock:
+            first = not self._began
+            self._began = self._requested = True
+            return first
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._finished.set()
+            waiters, self._waiters = self._waiters, []
+        for loop, event in waiters:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+    def _wait_for_other(self) -> bool:
+        if _stopping.get() is self:
+            log.warning("a component initiates the shutdown that is stopping it; not waited for")
+            return False
+        self._finished.wait(self.shutdown_timeout + 1.0)
+        return self.stopped_cleanly
+
+    def _remember_loop(self) -> None:
+        loop = _running_loop()
+        if loop is not None:
+            self._loop = loop
+
+    def _awaiting_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that async components belong to, where it turns and this thread is not the one that turns it."""
+        loop = self._loop
+        if loop is None or loop.is_closed() or not loop.is_running():
+            return None
+        if _running_loop() is loop:
+            log.warning("initiate_shutdown() blocks the event loop: use initiate_shutdown_async()")
+            return None
+        return loop
+
+    def _report(self, component: Component, began: float, result: tuple[Outcome, str]) -> None:
+        outcome, detail = result
+        report = ComponentReport(component.name, outcome, time.monotonic() - began, detail)
+        self._reports.append(report)
+        if outcome is Outcome.STOPPED:
+            log.info("component %s stopped in %.2f s", report.name, report.seconds)
+        else:
+            log.error("component %s %s after %.2f s: %s", report.name, outcome.replace("_", " "), report.seconds, detail)
+
+    # Signals and contexts
+
+    def install_signal_handlers(
+        self,
+        signals: Iterable[int] = (signal.SIGTERM, signal.SIGINT),
+        *,
+        exit_process: bool = True,
+    ) -> None:
+        """The first of ``signals`` initiates the shutdown, a second one ends the process at once.
+
+        With ``exit_process`` the main thread gets SystemExit(0), so that its ``with`` and ``finally`` blocks run, and
+        the process ends when the shutdown is over; without, the main thread goes on and looks at
+        ``shutdown_requested``. Within a running event loop the shutdown runs on it, and nothing is raised: await
+        ``wait_async``. Call from the main thread; raises ValueError elsewhere.
+        """
+        loop = _running_loop()
+        if loop is None:
+            for number in signals:
+                signal.signal(number, self._handler(exit_process))
+            return
+        self._loop = loop
+        for number in signals:
+            loop.add_signal_handler(number, self._on_loop_signal, number)
+
+    def _handler(self, exit_process: bool) -> Callable[[int, FrameType | None], None]:
+        def handle(signum: int, _frame: FrameType | None) -> None:
+            if self._requested:
+                _end_by(signum)
+            self._requested = True
+            # A thread that is no daemon: the interpreter waits for it, and for what it stops. The handler itself may
+            # have interrupted code that holds a lock which a component needs.
+            threading.Thread(target=self.initiate_shutdown, name="shutdown").start()
+            if exit_process:
+                raise SystemExit(0)
+
+        return handle
+
+    def _on_loop_signal(self, number: int) -> None:
+        if self._requested:
+            _end_by(number)
+        self._requested = True
+        threading.Thread(target=self.initiate_shutdown, name="shutdown").start()
+
+    async def wait_async(self) -> bool:
+        """Returns when a shutdown that somebody initiated is over; the result is ``stopped_cleanly``."""
+        import asyncio
+
+        event = asyncio.Event()
+        with self._lock:
+            if self._finished.is_set():
+                event.set()
+            else:
+                self._waiters.append((asyncio.get_running_loop(), event))
+        await event.wait()
+        return self.stopped_cleanly
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.initiate_shutdown()
+
+    async def __aenter__(self) -> Self:
+        self._remember_loop()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        import asyncio
+
+        # A task of its own: a cancellation of ours must not leave components running.
+        task = asyncio.ensure_future(self.initiate_shutdown_async())
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})
+            raise
+
+
+#: The manager on whose behalf the present code is being run.
+_stopping: contextvars.ContextVar[object] = contextvars.ContextVar("supervisord_async_app_stopping", default=None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread; a program without asyncio does not load it for the question."""
+    module = sys.modules.get("asyncio")
+    if module is None:
+        return None
+    try:
+        loop: asyncio.AbstractEventLoop = module.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop
+
+
+def _bound(component: Component, deadline: float) -> float:
+    return max(0.0, min(component.timeout, deadline - time.monotonic()))
+
+
+def _end_by(signum: int) -> None:
+    """The process dies by the signal."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+
+
+class _InThread:
+    """A component being stopped by a thread of its own, which is left behind if it overruns."""
+
+    def __init__(self, component: Component, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._component, self._loop = component, loop
+        self._result: tuple[Outcome, str] | None = None
+        self._over = threading.Event()
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(self._run,), name=f"shutdown-{component.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: it is told all the same, unbounded
+            log.warning("no thread to stop %s in: %s", component.name, error)
+            self._run()
+
+    def wait(self, seconds: float) -> tuple[Outcome, str]:
+        """What became of it within ``seconds``."""
+        self._over.wait(seconds)
+        return self._result or (Outcome.TIMED_OUT, f"not over within {seconds:.2f} s, left behind")
+
+    def _run(self) -> None:
+        joined: Any = None
+        try:
+            self._call(self._component.shutdown_func)
+            if self._component.join_func is not None:
+                joined = self._call(self._component.join_func)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt of a component are its own affair
+            log.exception("component %s failed to stop", self._component.name)
+            self._result = Outcome.FAILED, f"{type(error).__name__}: {error}"
+        else:
+            self._result = joined_outcome(joined)
+        finally:
+            self._over.set()
+
+    def _call(self, step: Step) -> Any:
+        result = step()
+        if not inspect.isawaitable(result):
+            return result
+        import asyncio
+
+        if self._loop is not None:
+            return asyncio.run_coroutine_threadsafe(_awaited(result), self._loop).result()
+        return asyncio.run(_awaited(result))
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def joined_outcome(value: Any) -> tuple[Outcome, str]:
+    """What a component's join function said: False means that it lives on."""
+    return (Outcome.FAILED, "it lives on, says its join function") if value is False else (Outcome.STOPPED, "")
