@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
@@ -20,10 +20,13 @@ from supervisord_async.config.expand import ExpansionError, expand
 from supervisord_async.config.yaml_words import human_words
 from supervisord_async.errors import Problem
 
-try:
-    from yaml.cyaml import CParser as _Parser
-except ImportError:  # PyYAML without libyaml: the same, five times slower
+if TYPE_CHECKING:
     from supervisord_async.config.yaml_words import PureParser as _Parser
+else:
+    try:
+        from yaml.cyaml import CParser as _Parser
+    except ImportError:  # PyYAML without libyaml: the same, five times slower
+        from supervisord_async.config.yaml_words import PureParser as _Parser
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -100,6 +103,15 @@ class Document:
             at = value if _is_written_scalar(value) or key is None else key
         return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else (1, 1)
 
+    def depth(self, path: Path) -> int:
+        """How many parts of ``path`` there are."""
+        node = self._root
+        for index, part in enumerate(path):
+            node = self._child(node, part)[1]
+            if node is None:
+                return index
+        return len(path)
+
     def key_position(self, path: Path) -> tuple[int, int]:
         """Line and column, from 1, of the key at ``path`` (of the value, in a list)."""
         node = self._root
@@ -120,7 +132,7 @@ class Document:
         loader = None
         try:
             loader = _Loader(text)
-            return loader.get_single_node()  # type: ignore[no-untyped-call, unused-ignore]
+            return loader.get_single_node()
         except TooDeepError:
             self.problems.append(Problem(self.name, 1, 1, f"collections are nested deeper than {MAX_DEPTH}"))
         except yaml.YAMLError as error:
@@ -162,6 +174,9 @@ class Document:
         data = {}
         for key, value in self._pairs(node, path):
             name = key.value
+            if "\0" in name:
+                self._report(key, "a NUL character is not allowed", path)
+                continue
             if not own and name.startswith("x-"):
                 continue
             text = as_text or (name in TEXT_KEYS and path != ("programs",))
@@ -205,6 +220,9 @@ class Document:
                     self._report(node, str(error), path)
                     self._texts[id(node)] = text
             text = self._texts[id(node)]
+        if "\0" in text:
+            self._report(node, "a NUL character is not allowed", path)
+            return None
         if node.tag == "quoted":
             return text
         if as_text:

@@ -26,12 +26,12 @@ def expand(text: str, variables: Mapping[str, str], *, _depth: int = 0) -> str:
     variable without default, for a brace that is never closed and for any other form of ``${…}``.
     """
     match = _NEXT.search(text)
-    if not match:
+    if match is None:
         return text
     if _depth > DEEPEST:
         raise ExpansionError(f"defaults inside defaults go {DEEPEST} deep at most")
     parts, position = [], 0
-    while match:
+    while match is not None:
         parts.append(text[position : match.start()])
         if match.group() == "$$":
             parts.append("$")

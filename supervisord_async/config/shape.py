@@ -28,9 +28,7 @@ def _expected(text: str) -> Meta:
 Duration: TypeAlias = Annotated[
     Annotated[float, Meta(ge=0)] | Annotated[str, Meta(pattern=units.DURATION_PATTERN)], _expected(units.DURATION_EXPECTED)
 ]
-Size: TypeAlias = Annotated[
-    Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=units.SIZE_PATTERN)], _expected(units.SIZE_EXPECTED)
-]
+Size: TypeAlias = Annotated[Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=units.SIZE_PATTERN)], _expected(units.SIZE_EXPECTED)]
 SignalName: TypeAlias = Annotated[int | Annotated[str, Meta(pattern=units.SIGNAL_PATTERN)], _expected(units.SIGNAL_EXPECTED)]
 Octal: TypeAlias = Annotated[int | Annotated[str, Meta(pattern=units.OCTAL_PATTERN)], _expected('octal digits such as "022"')]
 Text: TypeAlias = Annotated[str | float | bool, _expected("text")]
@@ -56,7 +54,9 @@ class Backoff(Shape, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=1, le=1000), _expected("a number from 1 to 1000")], _doc("Each delay is this times the one before.")
     ] = 2
     max: Annotated[Duration, _doc("No delay is longer.")] = "60s"
-    jitter: Annotated[Fraction, _doc("The fraction by which a delay is spread, both ways, so that programs do not all come back at once.")] = 0.1
+    jitter: Annotated[
+        Fraction, _doc("The fraction by which a delay is spread, both ways, so that programs do not all come back at once.")
+    ] = 0.1
 
 
 class RetryAfter(Shape, frozen=True, kw_only=True):
@@ -192,7 +192,8 @@ class Logs(Shape, frozen=True, kw_only=True):
     stderr: Annotated[str, _doc("`stdout` (the same place), a path, `none` or `inherit`.")] = "stdout"
     max_size: Annotated[Size, _doc("A log that would grow beyond this is rotated; 0: never.")] = "50MiB"
     backups: Annotated[
-        Annotated[int, Meta(ge=0, le=10000), _expected("a whole number from 0 to 10000")], _doc("Rotated logs to keep: x.log.1 the youngest.")
+        Annotated[int, Meta(ge=0, le=10000), _expected("a whole number from 0 to 10000")],
+        _doc("Rotated logs to keep: x.log.1 the youngest."),
     ] = 5
     compress: Annotated[bool, _doc("Compress rotated logs by gzip.")] = False
     format: Annotated[
@@ -241,13 +242,17 @@ class Program(Shape, frozen=True, kw_only=True):
     """A program to supervise."""
 
     name: Annotated[Name | None, _doc("Its name, where `programs` is a list.")] = None
-    command: Annotated[Command | None, _doc("A list of words, or a string that is split as a shell would, without a shell. Required.")] = None
+    command: Annotated[Command | None, _doc("A list of words, or a string that is split as a shell would, without a shell. Required.")] = (
+        None
+    )
     shell: Annotated[bool, _doc("Run the string by `/bin/sh -c`.")] = False
     description: Annotated[str, _doc("A sentence for people.")] = ""
     group: Annotated[Name | None, _doc("A name that several programs share, for `group:*`. Default: the program's own name.")] = None
     directory: Annotated[str, _doc("Where it runs.")] = "."
     environment: Annotated[dict[str, Text] | None, _doc("Variables; they beat `environment_files`, which beat what is inherited.")] = {}
-    environment_files: Annotated[list[str] | None, _doc("Files of NAME=value lines, later ones beating earlier ones; each must exist.")] = []
+    environment_files: Annotated[
+        list[str] | None, _doc("Files of NAME=value lines, later ones beating earlier ones; each must exist.")
+    ] = []
     secrets: Annotated[
         list[str] | None, _doc("Variables whose values are masked wherever shown; *PASSWORD*, *SECRET*, *TOKEN* and *_KEY always are.")
     ] = []
@@ -263,10 +268,15 @@ class Program(Shape, frozen=True, kw_only=True):
     ] = 1
     autostart: Annotated[bool, _doc("Start it with the daemon.")] = True
     depends_on: Annotated[
-        Annotated[dict[str, Condition] | list[str] | None, _expected("a list of programs, or a mapping of them to started, ready, completed or succeeded")],
+        Annotated[
+            dict[str, Condition] | list[str] | None,
+            _expected("a list of programs, or a mapping of them to started, ready, completed or succeeded"),
+        ],
         _doc("Programs that come first: `{db: ready}`, or `[db]` for `started`."),
     ] = {}
-    on_dependency_failure: Annotated[Literal["wait", "fail"], _doc("When a dependency fails: wait for it to come back, or be FATAL.")] = "wait"
+    on_dependency_failure: Annotated[Literal["wait", "fail"], _doc("When a dependency fails: wait for it to come back, or be FATAL.")] = (
+        "wait"
+    )
     restart_with_dependency: Annotated[bool, _doc("Restart when a dependency restarts.")] = False
     start_seconds: Annotated[Duration, _doc("Without a readiness probe: up this long means RUNNING.")] = "1s"
     restart: Annotated[
@@ -282,9 +292,12 @@ class Program(Shape, frozen=True, kw_only=True):
     readiness: Annotated[Readiness | None, _doc("When a run is ready to serve.")] = None
     liveness: Annotated[Liveness | None, _doc("Whether a run still works.")] = None
     watch: Annotated[
-        Annotated[list[WatchItem] | Watch | None, _expected("a list of paths, or a mapping with paths")], _doc("Files whose change restarts it.")
+        Annotated[list[WatchItem] | Watch | None, _expected("a list of paths, or a mapping with paths")],
+        _doc("Files whose change restarts it."),
     ] = None
-    reload_signal: Annotated[SignalName | None, _doc("A signal that makes it take over changes; `watch` sends it instead of a restart.")] = None
+    reload_signal: Annotated[
+        SignalName | None, _doc("A signal that makes it take over changes; `watch` sends it instead of a restart.")
+    ] = None
     sockets: Annotated[
         dict[str, Annotated[str | Socket, _expected("a URL such as tcp://127.0.0.1:8080, or a mapping")]] | None,
         _doc("Listening sockets that the daemon binds, passes as LISTEN_FDS, and keeps over restarts."),
@@ -292,7 +305,8 @@ class Program(Shape, frozen=True, kw_only=True):
     start_on_connect: Annotated[bool, _doc("Start it at the first connection to one of its sockets.")] = False
     rolling: Annotated[bool, _doc("Restart replicas one at a time, the next when the last is ready.")] = False
     schedule: Annotated[
-        Annotated[str | Schedule | None, _expected("a cron line, '@every 10m', or a mapping")], _doc("Start it at these times, if it does not run.")
+        Annotated[str | Schedule | None, _expected("a cron line, '@every 10m', or a mapping")],
+        _doc("Start it at these times, if it does not run."),
     ] = None
     logs: Annotated[Logs | None, _doc("Where its output goes.")] = Logs()
     limits: Annotated[Limits | None, _doc("What it may use.")] = Limits()
@@ -362,9 +376,13 @@ class File(Shape, frozen=True, kw_only=True):
         _doc("Further files with `programs` and `defaults`: paths and globs, relative to this file."),
     ] = []
     daemon: Annotated[Daemon | None, _doc("The daemon itself; only in the main file.")] = None
-    defaults: Annotated[Program | None, _doc("Merged deeply under every program of this file and of what it includes; lists replace.")] = None
+    defaults: Annotated[Program | None, _doc("Merged deeply under every program of this file and of what it includes; lists replace.")] = (
+        None
+    )
     programs: Annotated[
-        Annotated[dict[str, Program | None] | list[Program] | None, _expected("a mapping of names to programs, or a list of items with name")],
+        Annotated[
+            dict[str, Program | None] | list[Program] | None, _expected("a mapping of names to programs, or a list of items with name")
+        ],
         _doc("The programs, by name; or a list of items that carry `name`."),
     ] = None
 

@@ -26,7 +26,7 @@ _DURATION = re.compile(DURATION_PATTERN)
 _DURATION_PART = re.compile(rf"({_NUMBER})(d|h|ms|m|s)")
 _PLAIN_NUMBER = re.compile(rf"^{_NUMBER}$")
 _SIZE = re.compile(rf"^({_NUMBER}) ?([kKMGT]i?B|B)?$")
-_SIZE_UNITS = {"": 1, "B": 1} | {
+_SIZE_UNITS: dict[str, int] = {"": 1, "B": 1} | {
     f"{letter}{infix}B": base**power
     for infix, base in (("", 1000), ("i", 1024))
     for power, letters in ((1, "kK"), (2, "M"), (3, "G"), (4, "T"))
@@ -75,7 +75,8 @@ def parse_size(value: int | str) -> int:
         if not match:
             raise ValueError(f"expected {SIZE_EXPECTED}")
         number, unit = match.groups()
-        size = round(float(number) * _SIZE_UNITS[unit or ""]) if "." in number else int(number) * _SIZE_UNITS[unit or ""]
+        factor = _SIZE_UNITS[unit or ""]
+        size = round(float(number) * factor) if "." in number else int(number) * factor
     else:
         size = value
     if not 0 <= size <= LARGEST_BYTES:

@@ -35,9 +35,9 @@ class PureParser(Reader, Scanner, Parser, Composer):
 
     def __init__(self, stream: str) -> None:
         Reader.__init__(self, stream)
-        Scanner.__init__(self)  # type: ignore[no-untyped-call]
-        Parser.__init__(self)  # type: ignore[no-untyped-call]
-        Composer.__init__(self)  # type: ignore[no-untyped-call]
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
 
 
 def human_words(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
@@ -61,7 +61,9 @@ def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> st
         return "this anchor's name was used before" + (f" on line {mark.line + 1}" if mark else "")
     for part, words in _WORDS:
         if part in problem:
-            return words
+            rows = text.splitlines()[max(0, line - 2) : line]
+            flow = part.startswith("did not find expected ','") or part.startswith("expected ','")
+            return words + ("; between brackets, '${…}' needs quotes" if flow and any("${" in row for row in rows) else "")
     return f"this is not YAML: {problem or context}"
 
 
@@ -69,7 +71,7 @@ def _bad_start(text: str, line: int, column: int) -> str:
     lines = text.splitlines()
     row = lines[line - 1] if line <= len(lines) else ""
     character = row[column - 1 : column]
-    if character == "\t" or not row[: column - 1].strip(" ") and "\t" in row[:column]:
+    if character == "\t" or (not row[: column - 1].strip(" ") and "\t" in row[:column]):
         return "a tab cannot indent; use spaces"
     return f"a value cannot begin with '{character}'; put it into quotes"
 

@@ -1,0 +1,85 @@
+"""The environment that a program is given: inherited parts, environment files, its own keys."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from supervisord_async import wire
+from supervisord_async.config.files import read_regular_file
+from supervisord_async.config.place import Report
+from supervisord_async.errors import Problem
+
+#: What the daemon's own supervisor told the daemon is not for its programs.
+NEVER_INHERITED = frozenset(
+    {
+        *(value for name, value in vars(wire).items() if name.startswith("ENV_")),
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+    }
+)
+#: With ``user`` these come from the user's entry, unless the file gives them.
+OF_THE_USER = frozenset({"HOME", "USER", "LOGNAME"})
+MAX_FILE_BYTES = 1024 * 1024
+
+
+def inherited(inherit: bool | Sequence[str], variables: Mapping[str, str], *, with_user: bool) -> dict[str, str]:
+    """The part of the daemon's environment that a program gets."""
+    if inherit is False:
+        return {}
+    left_out = NEVER_INHERITED | OF_THE_USER if with_user and inherit is True else NEVER_INHERITED
+    names = variables if inherit is True else inherit
+    return {name: variables[name] for name in names if name in variables and name not in left_out}
+
+
+def is_name(name: str) -> bool:
+    """Whether the system can have a variable of this name."""
+    return bool(name) and "=" not in name and "\0" not in name
+
+
+@dataclass(slots=True)
+class EnvironmentFiles:
+    """Reads environment files, each once. Values stand as written: ``$`` means nothing there."""
+
+    report: Report
+    _read: dict[str, dict[str, str] | OSError] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that was asked for."""
+        return tuple(self._read)
+
+    def read(self, path: str) -> dict[str, str]:
+        """Its variables; raises OSError where it cannot be read. Bad lines are reported under the file's own name."""
+        if path not in self._read:
+            try:
+                self._read[path] = self._parse(path, read_regular_file(path, MAX_FILE_BYTES))
+            except OSError as error:
+                self._read[path] = error
+        result = self._read[path]
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    def _parse(self, path: str, content: bytes) -> dict[str, str]:
+        from dotenv.parser import parse_stream
+
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            self.report.add(Problem(path, content[: error.start].count(b"\n") + 1, 1, "this is not UTF-8"))
+            return {}
+        values: dict[str, str] = {}
+        for binding in parse_stream(io.StringIO(text)):
+            if binding.error or (binding.key is not None and (binding.value is None or "\0" in binding.value)):
+                lines = binding.original.string
+                line = binding.original.line + len(lines) - len(lines.lstrip("\n"))
+                self.report.add(Problem(path, line, 1, "expected NAME=value, a comment or an empty line"))
+            elif binding.key is not None and binding.value is not None:
+                values[binding.key] = binding.value
+        return values

@@ -1,0 +1,172 @@
+"""From a mismatch between data and shape to sentences: every one of them, each at its place.
+
+``msgspec`` says yes or no at full speed. Only after a no is ``jsonschema`` imported, to find all mismatches by the
+schema of the same shape; what is wrong is taken out of the data, so that checking can go on with the rest.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from supervisord_async.config.document import Path, found
+from supervisord_async.config.place import Place, Report
+from supervisord_async.config.shape import Data, Shape
+from supervisord_async.config.units import suggestion
+
+
+class Finding(NamedTuple):
+    """A mismatch at ``path``; ``blame`` is what has to go for the rest to fit."""
+
+    path: Path
+    message: str
+    blame: Path
+    at_key: bool = False
+
+
+def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Data:
+    """``data`` without the parts that do not fit ``shape``, each of which has been reported."""
+    try:
+        msgspec.convert(data, shape)
+        return data
+    except msgspec.ValidationError as error:
+        reason = str(error)
+    rest = copy.deepcopy(data)
+    for _ in range(8):  # taking out a wrong part may leave another one incomplete
+        findings = _findings(rest, shape)
+        for finding in findings:
+            written = place.document.written((*place.path, *finding.path))
+            value = _at(rest, finding.path)
+            message = finding.message.replace("\0found\0", found(value, written))
+            report.add(place.problem(finding.path, message, at_key=finding.at_key))
+        blamed = {finding.blame for finding in findings}
+        if () in blamed:
+            return {}
+        for path in sorted(blamed, key=_from_the_end):
+            _remove(rest, path)
+        try:
+            msgspec.convert(rest, shape)
+            return rest
+        except msgspec.ValidationError as error:
+            reason = str(error)
+            if not findings:
+                break
+    report.add(place.problem((), reason))
+    return {}
+
+
+def _from_the_end(path: Path) -> tuple[int, int]:
+    """Sorts deeper paths, and later items of a list, first."""
+    last = path[-1]
+    return -len(path), -last if isinstance(last, int) else 0
+
+
+def _at(data: Any, path: Path) -> Any:
+    for part in path:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+def _remove(data: Any, path: Path) -> None:
+    """Take out what stands at ``path``, if it still does."""
+    parent = _at(data, path[:-1])
+    if isinstance(parent, dict):
+        parent.pop(path[-1], None)
+    elif isinstance(parent, list) and isinstance(path[-1], int) and path[-1] < len(parent):
+        del parent[path[-1]]
+
+
+@cache
+def _validator(shape: type[Shape]) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(msgspec.json.schema(shape))
+
+
+def _findings(data: Data, shape: type[Shape]) -> list[Finding]:
+    return [finding for error in _validator(shape).iter_errors(data) for finding in _explain(error)]
+
+
+def _explain(error: Any) -> Iterator[Finding]:
+    """What one error of the validator means."""
+    path: Path = tuple(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for key in error.instance:
+            if key not in known:
+                yield Finding((*path, key), f"unknown key{suggestion(key, known)}", (*path, key), at_key=True)
+    elif error.validator == "required":
+        for key in error.schema["required"]:
+            if key not in error.instance:
+                meaning = error.schema["properties"].get(key, {}).get("description", "")
+                yield Finding(path, f"'{key}' is missing: {meaning}".rstrip(": ."), path, at_key=True)
+    elif error.validator == "anyOf" and isinstance(error.instance, dict | list):
+        branch = _fitting_branch(error)
+        if branch:
+            for inner in branch:
+                yield from _explain(inner)
+        else:
+            yield _mismatch(error, path)
+    else:
+        yield _mismatch(error, path)
+
+
+def _fitting_branch(error: Any) -> list[Any]:
+    """The errors of the one alternative that a collection was meant to be; empty where it fits none."""
+    branches: dict[int, list[Any]] = {}
+    for inner in error.context:
+        branches.setdefault(inner.relative_schema_path[0], []).append(inner)
+    for inner_errors in branches.values():
+        if not any(inner.validator in ("type", "enum", "const") and not inner.relative_path for inner in inner_errors):
+            if all(inner.validator == "anyOf" and not inner.relative_path for inner in inner_errors):
+                inside = [found for inner in inner_errors for found in _fitting_branch(inner)]
+                if inside:
+                    return inside
+                continue
+            return inner_errors
+    return []
+
+
+def _mismatch(error: Any, path: Path) -> Finding:
+    expected = expected_words(error.schema)
+    near = suggestion(error.instance, _words(error.schema)) if isinstance(error.instance, str) else ""
+    return Finding(path, f"expected {expected}, found \0found\0{near}", path)
+
+
+def expected_words(schema: dict[str, Any]) -> str:
+    """What a value of ``schema`` is, in words."""
+    if "x-expected" in schema:
+        return str(schema["x-expected"])
+    if "anyOf" in schema:
+        words = [expected_words(branch) for branch in schema["anyOf"] if branch.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words))
+    if "enum" in schema:
+        names = [str(word) for word in schema["enum"]]
+        return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    kind = str(schema.get("type", "object"))
+    if kind in ("integer", "number") and "minimum" in schema:
+        return f"a {'whole ' if kind == 'integer' else ''}number from {schema['minimum']}" + (
+            f" to {schema['maximum']}" if "maximum" in schema else ""
+        )
+    names_of = {
+        "string": "text",
+        "boolean": "true or false",
+        "integer": "a whole number",
+        "number": "a number",
+        "array": "a list" if "minItems" not in schema else "a list with at least one item",
+        "null": "nothing",
+    }
+    return names_of.get(kind, "a mapping")
+
+
+def _words(schema: dict[str, Any]) -> list[str]:
+    """The fixed words among the alternatives of ``schema``."""
+    words = [str(word) for word in schema.get("enum", ())]
+    return words + [word for branch in schema.get("anyOf", ()) for word in _words(branch)]

@@ -1,0 +1,22 @@
+"""Reads configuration files from disk: regular ones, bounded, never waiting for anybody."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+
+def read_regular_file(path: str, limit: int) -> bytes:
+    """The content of ``path``; OSError where it cannot be read, is no regular file, or holds more than ``limit`` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", path)
+    return content

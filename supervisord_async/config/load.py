@@ -1,0 +1,250 @@
+"""From a file to a Configuration, or to every reason why not.
+
+The only way in. A pure function of files and environment; it blocks while it reads, so the daemon calls it in a
+worker thread. Order: read the file and what it includes; check shapes; spell shorthands out; merge ``defaults``;
+resolve; check keys against each other. Each step goes on with what the one before found sound, so that all problems
+come at once.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from supervisord_async.config import not_yet, shape
+from supervisord_async.config.document import MAX_FILE_BYTES, Document, Path, found
+from supervisord_async.config.environment import EnvironmentFiles
+from supervisord_async.config.explain import fitting
+from supervisord_async.config.files import read_regular_file
+from supervisord_async.config.model import Configuration, Program
+from supervisord_async.config.place import Origin, Place, Report
+from supervisord_async.config.resolve import Surroundings, resolve_program
+from supervisord_async.config.resolve_daemon import resolve_daemon
+from supervisord_async.config.rules import check_rules
+from supervisord_async.config.shorthand import absolute, merged, spelt_out
+from supervisord_async.config.values import NAME_EXPECTED, NAME_PATTERN
+from supervisord_async.errors import ConfigError, Problem
+
+MAX_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A sound file. ``origins`` (by program) know where settings were written, for further warnings; drop it afterwards."""
+
+    configuration: Configuration
+    warnings: tuple[Problem, ...]
+    origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A program as its file has it: ``directory`` is the file's, ``defaults`` those that lie under it, spelt out and merged."""
+
+    name: str
+    data: shape.Data
+    directory: str
+    defaults: shape.Data
+    origin: Origin
+
+
+def load(
+    path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None, name: str | None = None, run_dir: str | None = None
+) -> Loaded:
+    """The configuration in ``path`` with everything that it includes.
+
+    ``environ`` (default: the process's own) is what ``${VAR}`` and ``inherit_environment`` mean; ``name`` is how problems
+    name the file (default: ``path`` as given); ``run_dir`` overrides the file's. Raises ConfigError with every problem.
+    """
+    given = os.fspath(path)
+    loading = _Loading(os.environ if environ is None else environ)
+    try:
+        return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None)
+    except RecursionError:  # no input is known that does it; it is the file's fault all the same
+        raise ConfigError([Problem(name or given, 1, 1, "the file is too deeply nested")]) from None
+
+
+class _Loading:
+    """One load: the files read so far and what was found in them."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._report = Report()
+        self._files = EnvironmentFiles(self._report)
+        self._read: dict[str, str] = {}  # real path → path
+        self._entries: dict[str, _Entry] = {}
+        self._names: set[str] = set()
+
+    def load(self, path: str, name: str, run_dir: str | None) -> Loaded:
+        """The whole way; raises ConfigError."""
+        document = self._document(path, name)
+        data = self._mapping(document)
+        if document is None or data is None:
+            raise ConfigError(self._report.sorted())
+        place = Place(document, ("daemon",), ("daemon",))
+        section = self._section(place, data.get("daemon"), shape.Daemon)
+        self._refuse_not_yet(place, section, not_yet.DAEMON)
+        origin = Origin((place,), self._report)
+        daemon = resolve_daemon(section, origin, path, self._variables, run_dir=run_dir)
+        self._collect(document, data, {}, (), main=True)
+        surroundings = Surroundings(daemon.run_dir, self._variables, self._files)
+        programs = {entry.name: program for entry in self._entries.values() if (program := self._program(entry, surroundings))}
+        files = (*self._read.values(), *self._files.paths)
+        configuration = Configuration(file=path, daemon=daemon, programs=programs, files=files)
+        origins = {program: self._entries[program].origin for program in programs}
+        check_rules(configuration, origins, origin, known=frozenset(self._names))
+        if self._report.errors:
+            raise ConfigError(self._report.sorted())
+        return Loaded(configuration, self._report.sorted(), MappingProxyType(origins))
+
+    def _document(self, path: str, name: str) -> Document | None:
+        """The file's document; None where it cannot be read. Its problems are taken over."""
+        self._read[os.path.realpath(path)] = path
+        try:
+            text = read_regular_file(path, MAX_FILE_BYTES).decode("utf-8-sig")
+        except OSError as error:
+            self._report.add(Problem(name, 0, 1, f"cannot read this file: {(error.strerror or str(error)).lower()}"))
+            return None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            self._report.add(Problem(name, line, 1, "this is not UTF-8"))
+            return None
+        document = Document(text, name=name, path=path, variables=self._variables)
+        for problem in document.problems:
+            self._report.add(problem)
+        return document
+
+    def _mapping(self, document: Document | None) -> shape.Data | None:
+        """The document's top, its own keys fitting; None where there is no mapping."""
+        if document is None:
+            return None
+        data = document.data
+        if isinstance(data, dict):
+            sections = {key: data[key] for key in ("daemon", "defaults", "programs") if key in data}
+            rest = {key: value for key, value in data.items() if key not in sections}
+            return {**fitting(Place(document, (), ()), rest, shape.File, self._report), **sections}
+        if not document.problems:
+            what = "the file is empty" if data is None else f"found {found(data)}"
+            self._report.add(Problem(document.name, 1, 1, f"expected a mapping with 'programs'; {what}"))
+        return None
+
+    def _section(self, place: Place, data: Any, kind: type[shape.Shape]) -> shape.Data:
+        """A section's data, fitting; {} where it is absent."""
+        if data is None:
+            return {}
+        if not isinstance(data, dict):
+            self._report.add(place.problem((), f"expected a mapping, found {found(data)}"))
+            return {}
+        return fitting(place, data, kind, self._report)
+
+    def _refuse_not_yet(self, place: Place, data: shape.Data, keys: frozenset[str]) -> None:
+        for key in not_yet.refused(data, keys):
+            self._report.add(place.problem((key,), "not yet supported", at_key=True))
+
+    def _collect(self, document: Document, data: shape.Data, defaults: shape.Data, under: tuple[Place, ...], *, main: bool) -> None:
+        """Take note of the programs of a file and of those that it includes."""
+        place = Place(document, ("defaults",), ("defaults",))
+        own = self._section(place, data.get("defaults"), shape.Program)
+        self._refuse_not_yet(place, own, not_yet.PROGRAM)
+        if own.pop("name", None) is not None:
+            self._report.add(place.problem(("name",), "'defaults' cannot have a name", at_key=True))
+        if data.get("defaults") is not None:
+            defaults, under = merged(defaults, spelt_out(own, document.directory, self._variables)), (place, *under)
+        if not main and data.get("daemon") is not None:
+            self._report.add(Place(document, (), ()).problem(("daemon",), "only the main file has a daemon section", at_key=True))
+        for name, item, program_place in self._items(document, data):
+            self._take(name, item, program_place, defaults, under)
+        for index, pattern in self._patterns(data):
+            self._include(document, index, pattern, defaults, under)
+        if main and "programs" not in data and "include" not in data:
+            self._report.add(Problem(document.name, 1, 1, "programs: missing; expected a mapping of names to programs"))
+        elif main and not self._names:
+            self._report.add(Place(document, (), ()).problem(("programs",), "there are no programs", warning=True))
+
+    @staticmethod
+    def _patterns(data: shape.Data) -> Iterator[tuple[Path, str]]:
+        include = data.get("include") or []
+        if isinstance(include, str):
+            yield ("include",), include
+        else:
+            yield from ((("include", index), pattern) for index, pattern in enumerate(include))
+
+    def _items(self, document: Document, data: shape.Data) -> Iterator[tuple[str, Any, Place]]:
+        """Name, data and place of each program."""
+        programs = data.get("programs")
+        top = Place(document, (), ())
+        if isinstance(programs, dict):
+            for name, item in programs.items():
+                place = Place(document, ("programs", name), ("programs", name))
+                if isinstance(item, dict) and str(item.get("name", name)) != name:
+                    self._report.add(place.problem(("name",), f"the program's name is its key, '{name}'; leave this out", at_key=True))
+                yield name, item, place
+        elif isinstance(programs, list):
+            for index, item in enumerate(programs):
+                name = item.get("name") if isinstance(item, dict) else None
+                if isinstance(name, str | int) and not isinstance(name, bool):
+                    yield str(name), item, Place(document, ("programs", index), ("programs", str(name)))
+                else:
+                    self._report.add(top.problem(("programs", index), "expected a mapping with 'name'" + self._found_instead(item)))
+        elif programs is not None:
+            expected = "a mapping of names to programs, or a list of items with 'name'"
+            self._report.add(top.problem(("programs",), f"expected {expected}, found {found(programs)}"))
+
+    @staticmethod
+    def _found_instead(item: Any) -> str:
+        if not isinstance(item, dict):
+            return f", found {found(item)}"
+        return f", found {found(item['name'])} as name" if "name" in item else ", found one without"
+
+    def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...]) -> None:
+        """Take note of one program."""
+        origin = Origin((place, *under), self._report)
+        if name in self._entries:
+            self._report.add(
+                place.problem((), f"this program is defined twice; first at {self._entries[name].origin.where(())}", at_key=True)
+            )
+            return
+        if not NAME_PATTERN.match(name):
+            self._report.add(place.problem((), f"{NAME_EXPECTED}, found {found(name)}", at_key=True))
+        elif name == "all":
+            self._report.add(place.problem((), "'all' cannot be a program's name: in commands it means every program", at_key=True))
+        self._names.add(name)
+        data = self._section(place, item, shape.Program)
+        self._refuse_not_yet(place, data, not_yet.PROGRAM)
+        data.pop("name", None)
+        broken = item is not None and (not isinstance(item, dict) or ("command" in item and "command" not in data))
+        if broken:  # reported already; a missing command beside it would be news of the same
+            data["command"] = "?"
+        directory = place.document.directory
+        spelt = spelt_out(data, directory, self._variables)
+        self._entries[name] = _Entry(name, spelt, directory, defaults, origin)
+
+    def _include(self, document: Document, sub: Path, pattern: str, defaults: shape.Data, under: tuple[Place, ...]) -> None:
+        """Take note of the programs of the files that ``pattern`` means; those read before are not read again."""
+        place = Place(document, (), ())
+        full = absolute(pattern, document.directory, self._variables)
+        matches = sorted(glob.glob(full, recursive=True)) if glob.has_magic(full) else [full]
+        if not matches and not os.path.isdir(os.path.dirname(full)) and not glob.has_magic(os.path.dirname(full)):
+            self._report.add(place.problem(sub, f"there is no folder {os.path.dirname(full)}", warning=True))
+        for match in matches:
+            if os.path.realpath(match) in self._read:
+                continue
+            if len(self._read) >= MAX_FILES:
+                self._report.add(place.problem(sub, f"more than {MAX_FILES} files"))
+                return
+            if not os.path.isfile(match):
+                self._report.add(place.problem(sub, f"cannot read {match}: {'not a file' if os.path.exists(match) else 'no such file'}"))
+                continue
+            relative = match if os.path.isabs(pattern) else os.path.relpath(match, document.directory)
+            included = self._document(match, os.path.join(os.path.dirname(document.name), relative))
+            data = self._mapping(included)
+            if included is not None and data is not None:
+                self._collect(included, data, defaults, under, main=False)
+
+    def _program(self, entry: _Entry, surroundings: Surroundings) -> Program | None:
+        data = merged(entry.defaults, entry.data)
+        return resolve_program(entry.name, data, entry.origin, entry.directory, surroundings)

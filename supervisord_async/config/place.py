@@ -1,0 +1,73 @@
+"""Where a setting was written, over all the files and ``defaults`` that it may come from; and the list of problems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from supervisord_async.config.document import Document, Path, render
+from supervisord_async.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A mapping in a document. ``shown`` is its key path for people: a list item goes by its name."""
+
+    document: Document
+    path: Path
+    shown: Path
+
+    def depth(self, sub: Path) -> int:
+        """How many parts of ``sub`` are written here."""
+        return self.document.depth((*self.path, *sub)) - len(self.path)
+
+    def problem(self, sub: Path, message: str, *, at_key: bool = False, warning: bool = False) -> Problem:
+        """``message`` about what stands at ``sub``, or would."""
+        full = (*self.path, *sub)
+        line, column = self.document.key_position(full) if at_key else self.document.position(full)
+        words = render((*self.shown, *sub))
+        return Problem(self.document.name, line, column, f"{words}: {message}" if words else message, warning)
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects problems; the same one twice counts once."""
+
+    problems: set[Problem] = field(default_factory=set)
+
+    def add(self, problem: Problem) -> None:
+        """Take note of ``problem``."""
+        self.problems.add(problem)
+
+    @property
+    def errors(self) -> bool:
+        """Whether anything but warnings was found."""
+        return any(not problem.warning for problem in self.problems)
+
+    def sorted(self) -> tuple[Problem, ...]:
+        """All of them, by file, line and column."""
+        return tuple(sorted(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The places of one program's settings: its own first, then the ``defaults`` that were merged under it."""
+
+    places: tuple[Place, ...]
+    report: Report
+
+    def error(self, sub: Path, message: str, *, at_key: bool = False) -> None:
+        """The setting at ``sub`` is wrong; blamed on the place that has it."""
+        self.report.add(self._place(sub).problem(sub, message, at_key=at_key))
+
+    def warning(self, sub: Path, message: str) -> None:
+        """The setting at ``sub`` is doubtful."""
+        self.report.add(self._place(sub).problem(sub, message, warning=True))
+
+    def where(self, sub: Path) -> str:
+        """``FILE:LINE:COLUMN`` of the setting at ``sub``."""
+        place = self._place(sub)
+        line, column = place.document.position((*place.path, *sub))
+        return f"{place.document.name}:{line}:{column}"
+
+    def _place(self, sub: Path) -> Place:
+        return max(self.places, key=lambda place: place.depth(sub)) if sub else self.places[0]

@@ -1,0 +1,323 @@
+"""From a program's merged data to the model: shorthands, units, defaults and paths become plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from supervisord_async.config import environment, model, shape, units
+from supervisord_async.config.document import found
+from supervisord_async.config.place import Origin
+from supervisord_async.config.shorthand import PROBE_KINDS, absolute, without_nulls
+from supervisord_async.config.values import Values, text
+from supervisord_async.core.policy import OnLimit, RestartPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a program's settings are resolved against."""
+
+    run_dir: str
+    variables: Mapping[str, str]
+    files: environment.EnvironmentFiles
+
+
+def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str, surroundings: Surroundings) -> model.Program | None:
+    """The program that ``data`` means; None where it cannot be told. Problems are reported to ``origin``.
+
+    ``data`` has shorthands spelt out, ``defaults`` merged and absolute paths; ``directory`` is that of its file.
+    """
+    values = Values(origin)
+    given = msgspec.convert(without_nulls(data), shape.Program)
+    if given.command is None:
+        origin.error(("command",), "a program needs a command: a list of words, or a string", at_key=True)
+        return None
+    reload_signal = None if given.reload_signal is None else values.signal(given.reload_signal, ("reload_signal",))
+    return model.Program(
+        name=name,
+        command=values.command(given.command, ("command",), shell=given.shell),
+        shell=given.shell,
+        description=given.description,
+        group=name if given.group is None else values.name(given.group, ("group",)),
+        directory=given.directory if os.path.isabs(given.directory) else directory,
+        environment=_environment(given, origin, surroundings),
+        secrets=tuple(given.secrets or ()),
+        user=None if given.user is None else text(given.user),
+        group_name=None if given.group_name is None else text(given.group_name),
+        umask=values.umask(given.umask, ("umask",)),
+        replicas=given.replicas,
+        autostart=given.autostart,
+        depends_on=_depends_on(given.depends_on or {}),
+        on_dependency_failure=given.on_dependency_failure,
+        restart_with_dependency=given.restart_with_dependency,
+        start_seconds=values.duration(given.start_seconds, ("start_seconds",), zero=True),
+        restart=_restart(given.restart, values),
+        stop=_stop(given.stop or shape.Stop(), values),
+        heartbeat=_heartbeat(given, name, values),
+        notify=_notify(given.notify, values),
+        readiness=_probe(given.readiness, "readiness", values),
+        liveness=_probe(given.liveness, "liveness", values),
+        watch=_watches(given.watch, reload_signal, values),
+        reload_signal=reload_signal,
+        sockets=_sockets(given.sockets or {}, directory, surroundings, values),
+        start_on_connect=given.start_on_connect,
+        rolling=given.rolling,
+        schedule=_schedule(given.schedule, values),
+        logs=_logs(given, name, values, surroundings),
+        limits=_limits(given.limits or shape.Limits(), values),
+        hooks=_hooks(given.hooks or shape.Hooks(), values),
+    )
+
+
+def _environment(given: shape.Program, origin: Origin, surroundings: Surroundings) -> dict[str, str]:
+    inherit = given.inherit_environment
+    result = environment.inherited(inherit, surroundings.variables, with_user=given.user is not None)
+    for index, path in enumerate(given.environment_files or ()):
+        sub = ("environment_files", index)
+        try:
+            result |= surroundings.files.read(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            origin.error(sub, f"cannot read the environment file {path}: {reason.lower()}")
+    for variable, value in (given.environment or {}).items():
+        if not environment.is_name(variable):
+            origin.error(("environment", variable), "a variable's name cannot be empty, and holds no '='", at_key=True)
+            continue
+        if variable in environment.NEVER_INHERITED:
+            origin.warning(
+                ("environment", variable), "the daemon gives this variable to each run; the value here is not used where it does"
+            )
+        result[variable] = text(value)
+    return result
+
+
+def _depends_on(given: Mapping[str, shape.Condition] | list[str]) -> dict[str, shape.Condition]:
+    return dict.fromkeys(given, "started") if isinstance(given, list) else dict(given)
+
+
+def _restart(given: str | shape.Restart | None, values: Values) -> model.Restart:
+    if not isinstance(given, shape.Restart):
+        given = shape.Restart()
+    backoff = _backoff(given.backoff or shape.Backoff(), values)
+    on_limit, retry_after = OnLimit.FATAL, 600.0
+    if isinstance(given.on_limit, shape.RetryAfter):
+        on_limit = OnLimit.RETRY
+        retry_after = values.duration(given.on_limit.retry_after, ("restart", "on_limit", "retry_after"))
+    else:
+        on_limit = OnLimit(given.on_limit)
+    reset = given.reset_after
+    return model.Restart(
+        policy=RestartPolicy(given.policy),
+        success_exit_codes=tuple(given.success_exit_codes),
+        prevent_exit_codes=tuple(given.prevent_exit_codes),
+        max_restarts=given.max_restarts,
+        within_seconds=None if given.within is None else values.duration(given.within, ("restart", "within")),
+        on_limit=on_limit,
+        retry_after_seconds=retry_after,
+        backoff=backoff,
+        reset_after_seconds=backoff.max_seconds if reset is None else values.duration(reset, ("restart", "reset_after"), zero=True),
+    )
+
+
+def _backoff(given: shape.Backoff, values: Values) -> model.Backoff:
+    sub = ("restart", "backoff")
+    backoff = model.Backoff(
+        initial_seconds=values.duration(given.initial, (*sub, "initial"), zero=True),
+        factor=float(given.factor),
+        max_seconds=values.duration(given.max, (*sub, "max"), zero=True),
+        jitter=float(given.jitter),
+    )
+    if backoff.initial_seconds > backoff.max_seconds:
+        longest = units.format_duration(backoff.max_seconds)
+        values.origin.warning((*sub, "initial"), f"the first delay is above backoff.max; every delay will be {longest}")
+    return backoff
+
+
+def _stop(given: shape.Stop, values: Values) -> model.Stop:
+    return model.Stop(
+        signal=values.signal(given.signal, ("stop", "signal")),
+        grace_seconds=values.duration(given.grace_period, ("stop", "grace_period"), zero=True),
+        command=values.optional_command(given.command, ("stop", "command")),
+        scope=given.scope,
+    )
+
+
+def _heartbeat(program: shape.Program, name: str, values: Values) -> model.Heartbeat | None:
+    given = program.heartbeat
+    if not isinstance(given, shape.Heartbeat):
+        return None
+    file = given.file
+    if file is not None:
+        file = _placed(file, name, program.replicas)
+        if program.replicas > 1 and "{replica}" not in file:
+            advice = "put '{replica}' into it, or leave it out and use ASUP_HEARTBEAT_FILE"
+            values.origin.error(("heartbeat", "file"), f"{program.replicas} replicas would share this file; {advice}")
+    return model.Heartbeat(
+        file=file,
+        timeout_seconds=values.duration(given.timeout, ("heartbeat", "timeout")),
+        initial_delay_seconds=values.duration(given.initial_delay, ("heartbeat", "initial_delay"), zero=True),
+    )
+
+
+def _notify(given: bool | shape.Notify, values: Values) -> model.Notify | None:
+    if not isinstance(given, shape.Notify):
+        return None
+    return model.Notify(access=given.access, start_timeout_seconds=values.duration(given.start_timeout, ("notify", "start_timeout")))
+
+
+def _probe(given: shape.Readiness | shape.Liveness | None, key: str, values: Values) -> model.Probe | None:
+    if given is None:
+        return None
+    kind = values.only_one({kind: getattr(given, kind) for kind in PROBE_KINDS}, (key,))
+    if kind is None:
+        return None
+    at = {kind: (key, kind) for kind in PROBE_KINDS}
+    readiness = given if isinstance(given, shape.Readiness) else None
+    return model.Probe(
+        kind=kind,
+        http=None if given.http is None else values.url(given.http, at["http"]),
+        tcp=None if given.tcp is None else values.address(given.tcp, at["tcp"]),
+        command=values.optional_command(given.command, at["command"]),
+        log=None if given.log is None else values.pattern(given.log, at["log"]),
+        interval_seconds=values.duration(given.interval, (key, "interval")),
+        timeout_seconds=values.duration(given.timeout, (key, "timeout")),
+        failures=given.failures,
+        successes=given.successes,
+        initial_delay_seconds=values.duration(given.initial_delay, (key, "initial_delay"), zero=True),
+        start_timeout_seconds=values.duration(readiness.start_timeout, (key, "start_timeout")) if readiness else 60.0,
+    )
+
+
+def _watches(given: Any, reload_signal: int | None, values: Values) -> tuple[model.Watch, ...]:
+    if isinstance(given, list):
+        return tuple(
+            _watch(item, ("watch", index), reload_signal, values) for index, item in enumerate(given) if isinstance(item, shape.Watch)
+        )
+    return (_watch(given, ("watch",), reload_signal, values),) if given else ()
+
+
+def _watch(given: shape.Watch, sub: tuple[str | int, ...], reload_signal: int | None, values: Values) -> model.Watch:
+    signal = reload_signal
+    if given.action is not None:
+        signal = None if given.action == "restart" else values.signal(given.action, (*sub, "action"))
+    return model.Watch(
+        paths=tuple(given.paths),
+        ignore=tuple(given.ignore),
+        debounce_seconds=values.duration(given.debounce, (*sub, "debounce"), zero=True),
+        signal=signal,
+        poll_seconds=None if given.poll is None else values.duration(given.poll, (*sub, "poll")),
+    )
+
+
+def _sockets(given: Mapping[str, Any], directory: str, surroundings: Surroundings, values: Values) -> tuple[model.Socket, ...]:
+    sockets = []
+    for name, item in given.items():
+        sub = ("sockets", name)
+        if not name or ":" in name or not name.isascii() or not name.isprintable() or len(name) > 255:
+            values.origin.error(sub, "a socket's name is printable ASCII without ':'", at_key=True)
+        socket = values.socket(name, item.url, (*sub, "url"), lambda path: absolute(path, directory, surroundings.variables))
+        sockets.append(
+            msgspec.structs.replace(
+                socket,
+                mode=values.octal(item.mode, (*sub, "mode")),
+                user=None if item.user is None else text(item.user),
+                backlog=item.backlog,
+            )
+        )
+    return tuple(sockets)
+
+
+def _schedule(given: str | shape.Schedule | None, values: Values) -> model.Schedule | None:
+    if not isinstance(given, shape.Schedule):
+        return None
+    every = None
+    at = given.at.strip()
+    if at.startswith("@every"):
+        every = values.duration(at.removeprefix("@every").strip(), ("schedule", "at"))
+    else:
+        _check_cron(at, values)
+    if given.timezone is not None:
+        _check_zone(given.timezone, values)
+    return model.Schedule(at=at, every_seconds=every, timezone=given.timezone, catch_up=given.catch_up)
+
+
+def _check_cron(line: str, values: Values) -> None:
+    from datetime import UTC, datetime
+
+    from cronsim import CronSim, CronSimError
+
+    try:
+        CronSim(line, datetime(2026, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        values.origin.error(
+            ("schedule", "at"), f"expected a cron line such as '*/5 * * * *' or '@every 10m', found {found(line)} ({error})"
+        )
+
+
+def _check_zone(zone: str, values: Values) -> None:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(zone)
+    except (OSError, ValueError, KeyError):
+        values.origin.error(("schedule", "timezone"), f"expected a time zone such as Europe/Berlin, found {found(zone)}")
+
+
+def _limits(given: shape.Limits, values: Values) -> model.Limits:
+    return model.Limits(
+        open_files=given.open_files,
+        processes=given.processes,
+        core_size_bytes=values.optional_size(given.core_size, ("limits", "core_size")),
+        memory_bytes=values.optional_size(given.memory, ("limits", "memory")),
+        nice=given.nice,
+        ionice=given.ionice,
+        oom_score_adj=given.oom_score_adj,
+        cpu_affinity=None if given.cpu_affinity is None else tuple(sorted(set(given.cpu_affinity))),
+        no_new_privileges=given.no_new_privileges,
+    )
+
+
+def _hooks(given: shape.Hooks, values: Values) -> model.Hooks:
+    return model.Hooks(
+        before_start=values.optional_command(given.before_start, ("hooks", "before_start")),
+        after_exit=values.optional_command(given.after_exit, ("hooks", "after_exit")),
+    )
+
+
+def _placed(path: str, name: str, replicas: int) -> str:
+    """``path`` with the program's name, and the number of an only replica, filled in."""
+    path = path.replace("{program}", name)
+    return path if replicas > 1 else path.replace("{replica}", "0")
+
+
+def _log_path(path: str, name: str, replicas: int) -> str:
+    if path in ("none", "inherit", "stdout"):
+        return path
+    path = _placed(path, name, replicas)
+    if replicas > 1 and "{replica}" not in path and not path.startswith("/dev/"):
+        stem, suffix = os.path.splitext(path)
+        path = f"{stem}-{{replica}}{suffix}"
+    return path
+
+
+def _logs(program: shape.Program, name: str, values: Values, surroundings: Surroundings) -> model.Logs:
+    given = program.logs or shape.Logs()
+    if given.stdout == "stdout":
+        values.origin.error(("logs", "stdout"), "expected a path, none or inherit, found 'stdout'")
+    for key in ("stdout", "stderr"):
+        if getattr(given, key) == "":
+            values.origin.error(("logs", key), "expected a path, none or inherit")
+    stdout = _log_path(given.stdout or os.path.join(surroundings.run_dir, "logs", f"{name}.log"), name, program.replicas)
+    stderr = _log_path(given.stderr, name, program.replicas)
+    return model.Logs(
+        stdout=stdout,
+        stderr="stdout" if stderr == stdout else stderr,
+        max_size_bytes=values.size(given.max_size, ("logs", "max_size")),
+        backups=given.backups,
+        compress=given.compress,
+        format=given.format,
+    )

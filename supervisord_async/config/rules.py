@@ -1,0 +1,169 @@
+"""Checks of keys against each other: what is sound alone and wrong together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+
+from supervisord_async.config.document import Path
+from supervisord_async.config.model import Configuration, Program, Restart
+from supervisord_async.config.place import Origin
+from supervisord_async.config.units import format_duration, suggestion
+
+#: More than any machine runs; keeps a slip of the pen from filling the memory.
+MAX_PROCESSES = 50_000
+
+
+def check_rules(configuration: Configuration, origins: Mapping[str, Origin], daemon: Origin, *, known: frozenset[str]) -> None:
+    """Report every contradiction. ``known`` are the names of all programs, also of those that were unsound by themselves."""
+    programs = configuration.programs
+    if sum(program.replicas for program in programs.values()) > MAX_PROCESSES:
+        biggest = max(programs.values(), key=lambda program: program.replicas)
+        origins[biggest.name].error(("replicas",), f"all programs together have more than {MAX_PROCESSES} processes")
+        return
+    _check_files(configuration, origins, daemon)
+    _check_dependencies(programs, origins, known)
+    isdir = _remembering(os.path.isdir)
+    exists = _remembering(os.path.exists)
+    for program in programs.values():
+        origin = origins[program.name]
+        _check_limit(program.restart, origin)
+        _check_pairs(program, configuration, origin)
+        if not isdir(program.directory):
+            origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
+        for sub, path in _watched(program):
+            if not exists(path):
+                origin.warning(sub, f"{path} is not there (yet)")
+
+
+def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
+    answers: dict[str, bool] = {}
+
+    def asked(path: str) -> bool:
+        if path not in answers:
+            answers[path] = ask(path)
+        return answers[path]
+
+    return asked
+
+
+def _watched(program: Program) -> Iterator[tuple[Path, str]]:
+    for watch in program.watch:
+        for index, path in enumerate(watch.paths):
+            yield ("watch", index) if len(program.watch) == 1 else ("watch",), path
+
+
+def _check_pairs(program: Program, configuration: Configuration, origin: Origin) -> None:
+    """Keys of one program that mean nothing, or something else, beside each other."""
+    if program.rolling and program.replicas == 1:
+        origin.warning(("rolling",), "this means nothing without replicas")
+    if program.start_on_connect and not program.sockets:
+        origin.error(("start_on_connect",), "this needs sockets")
+    if program.restart_with_dependency and not program.depends_on:
+        origin.warning(("restart_with_dependency",), "this means nothing without depends_on")
+    grace, bound = program.stop.grace_seconds, configuration.daemon.stop_timeout_seconds
+    if grace > bound:
+        words = f"at shutdown daemon.stop_timeout ({format_duration(bound)}) cuts the {format_duration(grace)} short"
+        origin.warning(("stop", "grace_period"), words)
+    both = sorted(set(program.restart.success_exit_codes) & set(program.restart.prevent_exit_codes))
+    if both:
+        origin.warning(("restart", "prevent_exit_codes"), f"{', '.join(map(str, both))} is in success_exit_codes too")
+
+
+def _check_limit(restart: Restart, origin: Origin) -> None:
+    """A sliding window that ends before enough restarts can happen in it never trips."""
+    if restart.within_seconds is None or restart.max_restarts <= 0:
+        return
+    total, shown = 0.0, []
+    delay = restart.backoff.initial_seconds
+    for number in range(restart.max_restarts):
+        bounded = min(delay, restart.backoff.max_seconds)
+        if number < 4:
+            shown.append(format_duration(round(bounded, 3)))
+        if number >= 4 and (bounded == restart.backoff.max_seconds or restart.backoff.factor == 1):
+            total += bounded * (restart.max_restarts - number)
+            break
+        total += bounded
+        delay = min(delay * restart.backoff.factor, 1e12)
+        if not delay:
+            break
+    if total > restart.within_seconds:
+        terms = " + ".join(shown) + (" + …" if restart.max_restarts > len(shown) else "")
+        origin.warning(
+            ("restart", "within"),
+            f"the limit can never trip: the delays of {restart.max_restarts} restarts are {terms} = {format_duration(round(total, 3))}, "
+            f"longer than within ({format_duration(restart.within_seconds)}); lengthen within, or lower max_restarts or backoff",
+        )
+
+
+def _check_files(configuration: Configuration, origins: Mapping[str, Origin], daemon: Origin) -> None:
+    """No two processes write the same log, or beat the same heart."""
+    logs: dict[str, tuple[str, Origin, Path]] = {}
+    if configuration.daemon.log.file:
+        logs[configuration.daemon.log.file] = ("the daemon's own log", daemon, ("log", "file"))
+    hearts: dict[str, tuple[str, Origin, Path]] = {}
+    for program in configuration.programs.values():
+        origin = origins[program.name]
+        reported: set[Path] = set()
+        for sub, path, owner in _log_files(program):
+            if sub not in reported and not _claim(logs, path, owner, origin, sub, "log"):
+                reported.add(sub)
+        if program.heartbeat and program.heartbeat.file:
+            _claim(hearts, program.heartbeat.file, f"program {program.name}", origin, ("heartbeat", "file"), "heartbeat file")
+
+
+def _log_files(program: Program) -> Iterator[tuple[Path, str, str]]:
+    for key, template in (("stdout", program.logs.stdout), ("stderr", program.logs.stderr)):
+        if template.startswith("/") and not template.startswith("/dev/"):
+            for number, process in enumerate(program.process_names()):
+                yield ("logs", key), template.replace("{replica}", str(number)), f"{key} of {process}"
+
+
+def _claim(taken: dict[str, tuple[str, Origin, Path]], path: str, owner: str, origin: Origin, sub: Path, what: str) -> bool:
+    if path not in taken:
+        taken[path] = (owner, origin, sub)
+        return True
+    other, other_origin, other_sub = taken[path]
+    origin.error(sub, f"the {what} {path} is taken by {other} ({other_origin.where(other_sub)}); each needs its own")
+    return False
+
+
+def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, Origin], known: frozenset[str]) -> None:
+    """Every dependency is a program, and none depends on itself, over however many others."""
+    for program in programs.values():
+        for name in program.depends_on:
+            if name not in known:
+                origins[program.name].error(("depends_on", name), f"there is no program '{name}'{suggestion(name, known)}", at_key=True)
+    for cycle in _cycles({name: tuple(d for d in program.depends_on if d in programs) for name, program in programs.items()}):
+        path = " → ".join((*cycle, cycle[0]))
+        origins[cycle[0]].error(("depends_on",), f"a program cannot wait for itself: {path}", at_key=True)
+
+
+def _cycles(graph: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """One cycle out of each knot of ``graph``, each beginning with the program that comes first."""
+    done: set[str] = set()
+    cycles = []
+    for start in graph:
+        trail: list[str] = []
+        on_trail: dict[str, int] = {}
+        stack: list[tuple[str, Iterator[str]]] = []
+        if start not in done:
+            stack.append((start, iter(graph[start])))
+            on_trail[start] = 0
+            trail.append(start)
+        while stack:
+            name, rest = stack[-1]
+            following = next(rest, None)
+            if following is None:
+                stack.pop()
+                done.add(name)
+                trail.pop()
+                del on_trail[name]
+            elif following in on_trail:
+                cycles.append(tuple(trail[on_trail[following] :]))
+            elif following not in done:
+                on_trail[following] = len(trail)
+                trail.append(following)
+                stack.append((following, iter(graph[following])))
+    order = list(graph)
+    return [tuple(cycle[first:] + cycle[:first]) for cycle in cycles for first in [cycle.index(min(cycle, key=order.index))]]

@@ -1,0 +1,163 @@
+"""Reads the small languages of values, blaming what is wrong on the place that wrote it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from supervisord_async.config import model, units
+from supervisord_async.config.document import Path, found
+from supervisord_async.config.place import Origin
+
+T = TypeVar("T")
+K = TypeVar("K", bound=str)
+
+NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}$")
+NAME_EXPECTED = "expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', at most 100 long"
+#: Words of a command that only a shell understands.
+SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
+SOCKET_PATH_BYTES = 107
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Each method returns the resolved value; of a wrong one it reports a problem and returns a harmless stand-in."""
+
+    origin: Origin
+
+    def _parsed(self, parse: Callable[[Any], T], value: Any, sub: Path, stand_in: T) -> T:
+        try:
+            return parse(value)
+        except ValueError as error:
+            words, mark, near = str(error).partition("; did you mean")
+            self.origin.error(sub, f"{words}, found {found(value)}{mark}{near}")
+            return stand_in
+
+    def duration(self, value: float | str, sub: Path, *, zero: bool = False) -> float:
+        """Seconds; above 0 unless ``zero`` allows that too."""
+        seconds = self._parsed(units.parse_duration, value, sub, 1.0)
+        if seconds == 0 and not zero:
+            self.origin.error(sub, f"expected a duration above 0, found {found(value)}")
+            return 1.0
+        return seconds
+
+    def size(self, value: int | str, sub: Path) -> int:
+        """Bytes."""
+        return self._parsed(units.parse_size, value, sub, 0)
+
+    def optional_size(self, value: int | str | None, sub: Path) -> int | None:
+        """Bytes, or None."""
+        return None if value is None else self.size(value, sub)
+
+    def signal(self, value: int | str, sub: Path) -> int:
+        """A signal's number."""
+        return self._parsed(units.parse_signal, value, sub, 15)
+
+    def octal(self, value: int | str, sub: Path) -> int:
+        """Permission bits."""
+        return self._parsed(units.parse_octal, value, sub, 0)
+
+    def umask(self, value: int | str | None, sub: Path) -> int | None:
+        """The bits of a umask, or None."""
+        bits = None if value is None else self.octal(value, sub)
+        if bits is not None and bits > 0o777:
+            self.origin.error(sub, f'expected octal digits from "000" to "777", found {found(value)}')
+        return bits
+
+    def address(self, value: int | str, sub: Path) -> tuple[str, int]:
+        """Host and port."""
+        return self._parsed(units.parse_address, value, sub, ("127.0.0.1", 0))
+
+    def name(self, value: str | int, sub: Path) -> str:
+        """A program's, group's or daemon's name."""
+        if not NAME_PATTERN.match(str(value)):
+            self.origin.error(sub, f"{NAME_EXPECTED}, found {found(str(value))}", at_key=True)
+        return str(value)
+
+    def command(self, value: Any, sub: Path, *, shell: bool = False) -> tuple[str, ...]:
+        """An argument vector: a list as it is, a string split as a shell would; with ``shell`` that of ``/bin/sh -c``."""
+        if isinstance(value, list):
+            words = tuple(text(word) for word in value)
+            if shell:
+                self.origin.error(sub, "expected a string with shell: true, found a list")
+        elif shell:
+            words = ("/bin/sh", "-c", value)
+        else:
+            words = self._split(value, sub)
+        if not words or not words[0] or (shell and not str(value).strip()):
+            self.origin.error(sub, "expected a command, found nothing to run")
+        return words
+
+    def _split(self, value: str, sub: Path) -> tuple[str, ...]:
+        try:
+            words = tuple(shlex.split(value))
+        except ValueError:
+            self.origin.error(sub, f"a quote is opened and never closed, or '\\' ends it: {found(value)}")
+            return ("?",)
+        meant_for_shell = next((word for word in words if word in SHELL_WORDS), None)
+        if meant_for_shell:
+            self.origin.warning(sub, f"'{meant_for_shell}' is passed on as a plain word; only a shell understands it: set shell: true")
+        return words
+
+    def optional_command(self, value: Any, sub: Path) -> tuple[str, ...] | None:
+        """An argument vector, or None."""
+        return None if value is None else self.command(value, sub)
+
+    def url(self, value: str, sub: Path) -> str:
+        """An http or https URL with a host."""
+        try:
+            parts = urlsplit(value)
+            sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            sound = False
+        if not sound or not value.isprintable() or " " in value:
+            self.origin.error(sub, f"expected a URL such as http://127.0.0.1:8080/healthz, found {found(value)}")
+        return value
+
+    def pattern(self, value: str, sub: Path) -> str:
+        """A regular expression."""
+        try:
+            re.compile(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            self.origin.error(sub, f"expected a regular expression, found {found(value)} ({error})")
+        return value
+
+    def socket_path(self, value: str, sub: Path, advice: str) -> str:
+        """The path of a unix socket, which holds 107 bytes at most."""
+        size = len(value.encode("utf-8", "replace"))
+        if size > SOCKET_PATH_BYTES:
+            self.origin.error(sub, f"a unix socket's path holds {SOCKET_PATH_BYTES} bytes, {value} has {size}; {advice}")
+        return value
+
+    def only_one(self, values: Mapping[K, Any], sub: Path) -> K | None:
+        """Which of ``values`` is given; reports it where that is not exactly one."""
+        given = [name for name, value in values.items() if value is not None]
+        if len(given) == 1:
+            return given[0]
+        names: list[str] = list(values)
+        choice = f"{', '.join(names[:-1])} and {names[-1]}"
+        self.origin.error(sub, f"expected exactly one of {choice}, found {' and '.join(given) or 'none of them'}")
+        return None
+
+    def socket(self, name: str, url: str, sub: Path, resolve_path: Callable[[str], str]) -> model.Socket:
+        """Kind and address of a listening socket."""
+        kind: Literal["tcp", "udp", "unix"]
+        scheme, colon, rest = url.partition(":")
+        if colon and scheme == "unix" and rest.removeprefix("//"):
+            path = resolve_path(rest.removeprefix("//"))
+            return model.Socket(name=name, kind="unix", path=self.socket_path(path, sub, "choose a shorter one"))
+        if scheme in ("tcp", "udp") and rest.startswith("//"):
+            kind = "tcp" if scheme == "tcp" else "udp"
+            host, port = self.address(rest.removeprefix("//").rstrip("/"), sub)
+            return model.Socket(name=name, kind=kind, host=host, port=port)
+        self.origin.error(sub, f"expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH, found {found(url)}")
+        return model.Socket(name=name, kind="tcp")
+
+
+def text(value: Any) -> str:
+    """A scalar as the text that a program gets."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
