@@ -58,8 +58,8 @@ def backoff_delay(policy: Policy, attempt: int, run: int) -> float:
     """
     try:
         delay = policy.backoff_initial_seconds * policy.backoff_factor**attempt
-    except OverflowError:
-        delay = policy.backoff_max_seconds
+    except OverflowError:  # nothing times anything is still nothing
+        delay = policy.backoff_max_seconds if policy.backoff_initial_seconds else 0.0
     delay = min(policy.backoff_max_seconds, delay)
     unit = zlib.crc32(f"{policy.seed}/{run}".encode()) / 0xFFFFFFFF
     return delay * (1.0 + policy.backoff_jitter * (2.0 * unit - 1.0))
