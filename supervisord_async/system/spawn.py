@@ -20,7 +20,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.system import descriptors
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
-from supervisord_async.system.transport import PidfdTransport
+from supervisord_async.system.transport import PidfdTransport, PopenSubprocesses
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ async def spawn(spec: SpawnSpec) -> Child:
     ``exec``, no such program, not executable, or one that needs an interpreter that is missing; ``fork``, the
     system has no process, memory or descriptor to give. Raises TypeError on a loop that is not of :mod:`.loop`.
     """
+    if not isinstance(asyncio.get_running_loop(), PopenSubprocesses):
+        raise TypeError("spawn needs a loop of system.loop.new_event_loop")
     if not spec.argv:
         raise SpawnError("exec", errno.EINVAL, "an empty command")
     try:
@@ -65,9 +67,7 @@ async def spawn(spec: SpawnSpec) -> Child:
         raise _explain(spec, error) from error
     except (ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument, an "=" in a variable's name
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
-    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  asyncio has no public way to it
-    if not isinstance(transport, PidfdTransport):
-        raise TypeError("spawn needs a loop of system.loop.new_event_loop")
+    transport: PidfdTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  there is no public way to it
     descriptors.give_back_limit(process.pid)
     return Child(transport.watch, transport)
 

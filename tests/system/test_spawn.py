@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from supervisord_async.core.state import ExitStatus
+from supervisord_async.errors import SpawnError
+from supervisord_async.system import descriptors
+from tests.system.processes import Nursery, credentials_of, status_field
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+
+
+async def refused(nursery: Nursery, *argv: str, **more: object) -> SpawnError:
+    with pytest.raises(SpawnError) as caught:
+        await nursery.spawn(*argv, **more)
+    return caught.value
+
+
+async def test_missing_program_fails_at_exec_and_names_path(nursery: Nursery) -> None:
+    error = await refused(nursery, "no-such-program")
+    assert (error.stage, error.errno) == ("exec", errno.ENOENT)
+    assert "no-such-program (not in its PATH)" in str(error)
+
+
+async def test_program_that_is_not_executable_fails_at_exec(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("#!/bin/sh\n")
+    error = await refused(nursery, "./plain", directory=str(tmp_path))
+    assert (error.stage, error.errno) == ("exec", errno.EACCES)
+
+
+async def test_directory_as_program_is_named_as_one(nursery: Nursery, tmp_path: Path) -> None:
+    error = await refused(nursery, str(tmp_path))
+    assert (error.stage, error.errno) == ("exec", errno.EACCES)
+    assert "a directory" in str(error)
+
+
+async def test_missing_interpreter_is_told_from_missing_program(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
+    error = await refused(nursery, "./script", directory=str(tmp_path))
+    assert (error.stage, error.errno) == ("exec", errno.ENOENT)
+    assert "interpreter" in str(error)
+
+
+async def test_file_that_is_no_program_fails_at_exec(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\0\0\0\0")
+    (tmp_path / "data").chmod(0o755)
+    error = await refused(nursery, "./data", directory=str(tmp_path))
+    assert (error.stage, error.errno) == ("exec", errno.ENOEXEC)
+
+
+async def test_missing_directory_fails_at_directory(nursery: Nursery, tmp_path: Path) -> None:
+    error = await refused(nursery, "true", directory=str(tmp_path / "gone"))
+    assert (error.stage, error.errno) == ("directory", errno.ENOENT)
+
+
+async def test_file_as_directory_fails_at_directory(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    error = await refused(nursery, "true", directory=str(tmp_path / "file"))
+    assert (error.stage, error.errno) == ("directory", errno.ENOTDIR)
+
+
+async def test_zero_byte_in_argument_fails_at_exec(nursery: Nursery) -> None:
+    assert (await refused(nursery, "true", "a\0b")).stage == "exec"
+
+
+async def test_empty_command_fails_at_exec(nursery: Nursery) -> None:
+    assert (await refused(nursery)).stage == "exec"
+
+
+async def test_too_long_arguments_fail_at_exec(nursery: Nursery) -> None:
+    error = await refused(nursery, "true", "x" * (1 << 20))
+    assert (error.stage, error.errno) == ("exec", errno.E2BIG)
+
+
+async def test_exhausted_descriptors_fail_at_fork_and_leave_nothing(nursery: Nursery) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+    taken = []
+    try:
+        while True:
+            try:
+                taken.append(os.dup(0))
+            except OSError:
+                break
+        for _ in range(8):  # with each further descriptor it fails at a later step
+            error = await refused_or_none(nursery)
+            if error is None:
+                break
+            assert (error.stage, error.errno) == ("fork", errno.EMFILE)
+            os.close(taken.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in taken:
+            os.close(fd)
+
+
+async def refused_or_none(nursery: Nursery) -> SpawnError | None:
+    try:
+        child = await nursery.spawn("true")
+    except SpawnError as error:
+        return error
+    await child.wait()
+    return None
+
+
+HELPER = """
+import os, resource, sys
+sys.path.insert(0, sys.argv[1])
+from supervisord_async.errors import SpawnError
+from supervisord_async.system import credentials, loop, spawn
+async def attempt(argv, who=None):
+    try:
+        await spawn.spawn(spawn.SpawnSpec(argv, "/", {"PATH": "/bin:/usr/bin"}, 1, 2, credentials=who))
+    except SpawnError as error:
+        print(error.stage, error.errno)
+"""
+
+
+async def helper(nursery: Nursery, script: str, *before: str) -> str:
+    """What a process of its own prints that runs ``script`` with the package at hand."""
+    root = str(Path(__file__).resolve().parents[2])
+    return await nursery.output_of(await nursery.spawn(*before, sys.executable, "-c", HELPER + script, root))
+
+
+@needs_root
+async def test_refused_fork_fails_at_fork(nursery: Nursery) -> None:
+    # A limit of processes binds no root, so the one who forks must be somebody else.
+    script = """
+os.setresuid(65534, 65534, 65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+loop.run(attempt, ("true",), kind="asyncio")
+"""
+    assert (await helper(nursery, script)).split() == ["fork", str(errno.EAGAIN)]
+
+
+async def test_program_is_found_in_its_own_path_from_its_own_directory(nursery: Nursery, tmp_path: Path) -> None:
+    for name in ("bin", "work"):
+        (tmp_path / name).mkdir()
+    for place in ("bin/tool", "work/tool"):
+        (tmp_path / place).write_text(f"#!/bin/sh\necho {place}; pwd\n")
+        (tmp_path / place).chmod(0o755)
+    environment = {"PATH": str(tmp_path / "bin")}
+    await (await nursery.spawn("tool", directory=str(tmp_path / "work"), environment=environment)).wait()
+    await (await nursery.spawn("./tool", directory=str(tmp_path / "work"), environment=environment)).wait()
+    assert nursery.heard().splitlines() == ["bin/tool", str(tmp_path / "work"), "work/tool", str(tmp_path / "work")]
+
+
+async def test_child_has_exactly_the_given_environment(nursery: Nursery) -> None:
+    child = await nursery.spawn("/usr/bin/env", environment={"GREETING": "hello\nworld", "ASUP_TAG": "t"})
+    assert set((await nursery.output_of(child)).split("\n")) == {"PATH=/usr/local/bin:/usr/bin:/bin", "GREETING=hello", "world", "ASUP_TAG=t", ""}
+
+
+async def test_child_inherits_no_descriptor_but_stdio(nursery: Nursery, tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as extra:
+        os.set_inheritable(extra.fileno(), True)
+        child = await nursery.python("import os; print(sorted(os.listdir('/proc/self/fd')), os.readlink('/proc/self/fd/0'))")
+        said = await nursery.output_of(child)
+    assert said.split("]")[0].replace("'", "") == "[0, 1, 2, 3"  # 3 is the listing's own
+    assert said.strip().endswith("/dev/null")
+
+
+async def test_passed_descriptors_reach_the_child(nursery: Nursery) -> None:
+    reader, writer = os.pipe()
+    try:
+        child = await nursery.shell(f"echo passed > /proc/self/fd/{writer}", pass_fds=(writer,))
+        assert (await child.wait()).status == ExitStatus(code=0)
+        assert os.read(reader, 100) == b"passed\n"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_child_leads_its_own_session_and_group(nursery: Nursery) -> None:
+    child = await nursery.spawn("sleep", "1000")
+    assert (os.getsid(child.pid), os.getpgid(child.pid)) == (child.pid, child.pid)
+
+
+async def test_child_blocks_and_ignores_no_signal(nursery: Nursery) -> None:
+    child = await nursery.spawn("sleep", "1000")
+    assert [int(status_field(child.pid, field), 16) for field in ("SigBlk", "SigIgn", "SigCgt")] == [0, 0, 0]
+
+
+async def test_umask_is_the_given_one_and_ours_otherwise(nursery: Nursery) -> None:
+    ours = os.umask(0o027)
+    try:
+        for umask in (None, 0, 0o077):
+            await (await nursery.shell("umask", umask=umask)).wait()
+    finally:
+        os.umask(ours)
+    assert [int(line, 8) for line in nursery.heard().split()] == [0o027, 0, 0o077]
+
+
+@needs_root
+async def test_user_comes_with_group_and_supplementary_groups(nursery: Nursery) -> None:
+    child = await nursery.spawn("sleep", "1000", credentials=credentials_of(65534, 65534, 65534, 12345))
+    for field in ("Uid", "Gid"):
+        assert status_field(child.pid, field).split() == ["65534"] * 4
+    assert set(status_field(child.pid, "Groups").split()) == {"65534", "12345"}
+
+
+@needs_root
+async def test_roots_groups_are_never_kept(nursery: Nursery) -> None:
+    child = await nursery.spawn("sleep", "1000", credentials=credentials_of(65534, 65534))
+    assert "0" not in status_field(child.pid, "Groups").split()
+
+
+@needs_root
+async def test_root_that_may_not_switch_users_runs_nothing(nursery: Nursery, tmp_path: Path) -> None:
+    # As in a container that drops the capabilities. Asked first, and tried nevertheless.
+    proof = tmp_path / "proof"
+    script = f"""
+who = credentials.Credentials(65534, 65534, (65534,), "nobody", "/")
+async def main():
+    await attempt(("touch", {str(proof)!r}), who)
+    try:
+        await credentials.lookup("nobody", None)
+    except SpawnError as error:
+        print(error.stage, error.errno)
+loop.run(main, kind="asyncio")
+"""
+    said = await helper(nursery, script, "setpriv", "--inh-caps=-all", "--bounding-set=-setuid,-setgid")
+    assert said.split() == ["user", str(errno.EPERM)] * 2
+    assert not proof.exists()
+
+
+@needs_root
+async def test_other_users_child_can_reopen_its_stdout(nursery: Nursery) -> None:
+    nursery.pipe.give_to(65534, 65534)
+    child = await nursery.shell("echo reopened > /dev/stdout", credentials=credentials_of(65534, 65534))
+    assert await nursery.output_of(child) == "reopened\n"
+    assert (await child.wait()).status == ExitStatus(code=0)
+
+
+async def test_child_has_the_limit_of_open_files_that_the_daemon_was_started_with(nursery: Nursery) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+    try:
+        assert descriptors.raise_limit() == before[1] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        child = await nursery.spawn("sleep", "1000")
+        assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE) == (1000, before[1])
+    finally:
+        descriptors._original_soft.clear()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_cancelled_spawn_leaves_no_child(nursery: Nursery) -> None:
+    before = set(children())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await nursery.spawn("sleep", "1000")
+    await wait_until(lambda: set(children()) <= before, what="the end of what was cancelled")
+
+
+async def test_two_hundred_children_are_spawned_and_killed(nursery: Nursery) -> None:
+    children = [await nursery.spawn("sleep", "1000") for _ in range(200)]
+    assert all(child.send_signal(signal.SIGKILL) for child in children)
+    for child in children:
+        assert (await child.wait()).status == ExitStatus(signal=9)
+        child.close()
+
+
+async def test_loop_that_is_not_ours_is_refused_clearly(nursery: Nursery) -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match=r"system\.loop"):
+            await nursery.spawn("true")
+
+    def run_elsewhere() -> None:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(main())
+
+    await anyio.to_thread.run_sync(run_elsewhere)
+
+
+def children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
