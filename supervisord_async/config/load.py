@@ -133,17 +133,18 @@ class _Loading:
         return None
 
     def _section(self, place: Place, data: Any, kind: type[shape.Shape]) -> shape.Data:
-        """A section's data, fitting; {} where it is absent."""
+        """A section's data, fitting, as a copy; {} where it is absent."""
         if data is None:
             return {}
         if not isinstance(data, dict):
             self._report.add(place.problem((), f"expected a mapping, found {found(data)}"))
             return {}
-        return fitting(place, data, kind, self._report)
+        return dict(fitting(place, data, kind, self._report))
 
     def _refuse_not_yet(self, place: Place, data: shape.Data, keys: frozenset[str]) -> None:
         for key in not_yet.refused(data, keys):
             self._report.add(place.problem((key,), "not yet supported", at_key=True))
+            del data[key]
 
     def _collect(self, document: Document, data: shape.Data, defaults: shape.Data, under: tuple[Place, ...], *, main: bool) -> None:
         """Take note of the programs of a file and of those that it includes."""

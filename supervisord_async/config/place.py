@@ -63,6 +63,10 @@ class Origin:
         """The setting at ``sub`` is doubtful."""
         self.report.add(self._place(sub).problem(sub, message, warning=True))
 
+    def has(self, sub: Path) -> bool:
+        """Whether the setting at ``sub`` is written anywhere."""
+        return any(place.depth(sub) == len(sub) for place in self.places)
+
     def where(self, sub: Path) -> str:
         """``FILE:LINE:COLUMN`` of the setting at ``sub``."""
         place = self._place(sub)

@@ -31,7 +31,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
         _check_pairs(program, configuration, origin)
         if not isdir(program.directory):
             origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
-        for sub, path in _watched(program):
+        for sub, path in _watched(program, origin):
             if not exists(path):
                 origin.warning(sub, f"{path} is not there (yet)")
 
@@ -47,10 +47,12 @@ def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
     return asked
 
 
-def _watched(program: Program) -> Iterator[tuple[Path, str]]:
-    for watch in program.watch:
+def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
+    """Each watched path, and where it is written: in a mapping's ``paths`` or in a list."""
+    for number, watch in enumerate(program.watch):
         for index, path in enumerate(watch.paths):
-            yield ("watch", index) if len(program.watch) == 1 else ("watch",), path
+            ways: tuple[Path, ...] = (("watch", "paths", index), ("watch", number, "paths", index), ("watch", index))
+            yield next((way for way in ways if origin.has(way)), ("watch",)), path
 
 
 def _check_pairs(program: Program, configuration: Configuration, origin: Origin) -> None:

@@ -62,7 +62,7 @@ def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> st
     for part, words in _WORDS:
         if part in problem:
             rows = text.splitlines()[max(0, line - 2) : line]
-            flow = part.startswith("did not find expected ','") or part.startswith("expected ','")
+            flow = part.startswith(("did not find expected ','", "expected ','"))
             return words + ("; between brackets, '${…}' needs quotes" if flow and any("${" in row for row in rows) else "")
     return f"this is not YAML: {problem or context}"
 

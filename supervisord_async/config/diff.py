@@ -1,0 +1,175 @@
+"""What changes from one configuration to another, and how much of it each program has to feel. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from supervisord_async.config.model import Configuration, Daemon, Program
+
+#: Settings that a running process cannot take over: it was started with them.
+NEEDS_RESTART = frozenset(
+    {
+        "command",
+        "shell",
+        "environment",
+        "user",
+        "group_name",
+        "directory",
+        "umask",
+        "limits",
+        "sockets",
+        "notify",
+        "heartbeat",
+        "heartbeat.file",
+        "logs.stdout",
+        "logs.stderr",
+    }
+)
+#: Parts of these that the daemon itself watches.
+IN_PLACE = frozenset({"limits.memory", "notify.start_timeout"})
+#: Settings of the daemon that it takes over at its next start; others at once.
+NEXT_START = frozenset({"name", "run_dir", "socket", "socket_mode", "socket_group", "http", "http_token_file", "http_tls", "http_insecure"})
+#: The file's names of fields that the model calls otherwise, beyond units.
+_FILE_KEYS = {
+    "start_seconds": "start_seconds",
+    "stop.grace_seconds": "stop.grace_period",
+    "restart.retry_after_seconds": "restart.on_limit.retry_after",
+}
+
+
+class ProgramChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One program whose settings differ.
+
+    ``keys`` are all that changed, by their names in the file; ``in_place`` those that need no restart. With ``restart``
+    the processes that stay are restarted. A change of ``replicas`` shows in the processes that come and go.
+    """
+
+    program: str
+    restart: bool
+    keys: tuple[str, ...]
+    in_place: tuple[str, ...]
+    added_processes: tuple[str, ...] = ()
+    removed_processes: tuple[str, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[ProgramChange, ...] = ()
+    unchanged: int = 0
+    daemon_keys: tuple[str, ...] = ()
+    daemon_in_place: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.added or self.removed or self.changed or self.daemon_keys or self.daemon_in_place)
+
+    def describe(self) -> tuple[str, ...]:
+        """One line per thing that happens, for people; a last one counts what stays."""
+        lines = [f"+ {name} added" for name in self.added]
+        lines += [f"- {name} removed" for name in self.removed]
+        for change in self.changed:
+            lines += _lines(change)
+        if self.daemon_in_place:
+            lines.append(f"~ daemon in place: {', '.join(self.daemon_in_place)}")
+        if self.daemon_keys:
+            lines.append(f"! daemon at the next start: {', '.join(self.daemon_keys)}")
+        if self.unchanged or not lines:
+            lines.append(f"= {self.unchanged} unchanged")
+        return tuple(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain data."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
+
+
+def diff(old: Configuration, new: Configuration) -> Plan:
+    """What leads from ``old`` to ``new``; programs are the same where their names are."""
+    changed = []
+    unchanged = 0
+    for name, program in new.programs.items():
+        before = old.programs.get(name)
+        if before == program:
+            unchanged += 1
+        elif before is not None:
+            changed.append(_change(before, program))
+    daemon = _differing_daemon(old.daemon, new.daemon)
+    return Plan(
+        added=tuple(name for name in new.programs if name not in old.programs),
+        removed=tuple(name for name in old.programs if name not in new.programs),
+        changed=tuple(changed),
+        unchanged=unchanged,
+        daemon_keys=tuple(key for key in daemon if _first(key) in NEXT_START),
+        daemon_in_place=tuple(key for key in daemon if _first(key) not in NEXT_START),
+    )
+
+
+def _lines(change: ProgramChange) -> list[str]:
+    lines = []
+    needing = [key for key in change.keys if key not in change.in_place]
+    if change.restart:
+        lines.append(f"~ {change.program} restart: {', '.join(needing)}")
+    if change.in_place:
+        lines.append(f"~ {change.program} in place: {', '.join(change.in_place)}")
+    for word, sign, names in (("added", "+", change.added_processes), ("removed", "-", change.removed_processes)):
+        if names:
+            shown = ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})"
+            lines.append(f"{sign} {shown} {word}")
+    return lines
+
+
+def _change(old: Program, new: Program) -> ProgramChange:
+    before, after = old.process_names(), new.process_names()
+    kept = set(before) & set(after)
+    keys = tuple(key for key in _differing(old, new) if not (key in ("logs.stdout", "logs.stderr") and not kept))
+    in_place = tuple(key for key in keys if key != "replicas" and not needs_restart(key, new))
+    needing = [key for key in keys if key != "replicas" and key not in in_place]
+    return ProgramChange(
+        program=new.name,
+        restart=bool(needing and kept),
+        keys=keys,
+        in_place=in_place,
+        added_processes=tuple(name for name in after if name not in set(before)),
+        removed_processes=tuple(name for name in before if name not in set(after)),
+    )
+
+
+def needs_restart(key: str, program: Program) -> bool:
+    """Whether a running process of ``program`` cannot take a change of ``key`` over."""
+    if key in IN_PLACE:
+        return False
+    if key == "heartbeat.timeout":
+        return program.notify is not None  # it was told WATCHDOG_USEC
+    return key in NEEDS_RESTART or _first(key) in NEEDS_RESTART - {"heartbeat"}
+
+
+def _first(key: str) -> str:
+    return key.partition(".")[0]
+
+
+def _differing_daemon(old: Daemon, new: Daemon) -> tuple[str, ...]:
+    return tuple(_differing(old, new))
+
+
+def _differing(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """The file's names of the settings in which two structs of one kind differ; groups are looked into."""
+    keys = []
+    for field in new.__struct_fields__:
+        before, after = getattr(old, field), getattr(new, field)
+        if before == after:
+            continue
+        if isinstance(before, msgspec.Struct) and type(before) is type(after):
+            keys += _differing(before, after, f"{prefix}{field}.")
+        else:
+            keys.append(_file_key(f"{prefix}{field}"))
+    return keys
+
+
+def _file_key(field: str) -> str:
+    return _FILE_KEYS.get(field) or field.removesuffix("_seconds").removesuffix("_bytes")

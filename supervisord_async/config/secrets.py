@@ -1,0 +1,90 @@
+"""Values that must not be shown: which they are, and the effective configuration without them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from supervisord_async.config.effective import as_data
+from supervisord_async.config.model import Configuration, Program
+
+MASK = "********"
+#: A value shorter than this is masked where it stands, but not searched for elsewhere: it would be found everywhere.
+SEARCHED_LENGTH = 4
+
+_SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY$", re.IGNORECASE)
+_OPTION = re.compile(r"^(--?)([A-Za-z][A-Za-z0-9_-]*)(=(.*))?$", re.DOTALL)
+_ASSIGNMENT = re.compile(r"(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_]*)=(\S+)")
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
+
+
+def is_secret_name(name: str, extra: Collection[str] = ()) -> bool:
+    """Whether a variable's value is secret: by its name (*PASSWORD*, *SECRET*, *TOKEN*, *_KEY), or because ``extra`` has it."""
+    return name in extra or bool(_SECRET_NAME.search(name))
+
+
+def secret_values(program: Program) -> tuple[str, ...]:
+    """The secret values of a program's environment that can be searched for in text, longest first."""
+    values = {
+        value for name, value in program.environment.items() if len(value) >= SEARCHED_LENGTH and is_secret_name(name, program.secrets)
+    }
+    return tuple(sorted(values, key=lambda value: (-len(value), value)))
+
+
+def masked_text(text: str, values: Iterable[str]) -> str:
+    """``text`` without ``values``, without what follows a secret's name and '=', without passwords in URLs."""
+    for value in values:
+        text = text.replace(value, MASK)
+    text = _ASSIGNMENT.sub(lambda match: f"{match[1]}={MASK}" if is_secret_name(match[1]) else match[0], text)
+    return _URL_PASSWORD.sub(lambda match: f"{match[1]}:{MASK}", text)
+
+
+def masked_words(words: Iterable[str], values: Iterable[str]) -> list[str]:
+    """An argument vector without secrets: also the value of an option that is named like one is masked."""
+    known = tuple(values)
+    shown = []
+    hide_next = False
+    for word in words:
+        option = _OPTION.match(word)
+        secret = option is not None and is_secret_name(option[2].replace("-", "_"))
+        if hide_next and not option:
+            shown.append(MASK)
+        elif option and secret and option[3]:
+            shown.append(f"{option[1]}{option[2]}={MASK}")
+        else:
+            shown.append(masked_text(word, known))
+        hide_next = secret and option is not None and not option[3]
+    return shown
+
+
+def masked(configuration: Configuration) -> dict[str, Any]:
+    """The effective configuration in the file's own words, secrets masked wherever they stand."""
+    data = as_data(configuration)
+    everywhere: set[str] = set()
+    for name, program in configuration.programs.items():
+        values = secret_values(program)
+        everywhere.update(values)
+        data["programs"][name] = _masked_program(data["programs"][name], program, values)
+    data["daemon"] = _masked_value(data["daemon"], tuple(sorted(everywhere, key=len, reverse=True)))
+    return data
+
+
+def _masked_program(data: dict[str, Any], program: Program, values: tuple[str, ...]) -> dict[str, Any]:
+    result = {key: value if key in ("name", "secrets") else _masked_value(value, values) for key, value in data.items()}
+    result["environment"] = {
+        name: MASK if is_secret_name(name, program.secrets) else masked_text(value, values) for name, value in program.environment.items()
+    }
+    return result
+
+
+def _masked_value(value: Any, values: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked_value(item, values) for key, item in value.items()}
+    if isinstance(value, list):
+        return (
+            masked_words(value, values)
+            if value and all(isinstance(item, str) for item in value)
+            else [_masked_value(v, values) for v in value]
+        )
+    return masked_text(value, values) if isinstance(value, str) else value
