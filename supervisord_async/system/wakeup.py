@@ -30,10 +30,10 @@ class Wakeup:
             self._loop.add_reader(self._fd, self._fire)
             self._armed = True
 
-    def arm_after(self, delay_seconds: float) -> None:
-        """Nothing calls back for ``delay_seconds``; then it is armed."""
-        self.disarm()
-        self._timer = self._loop.call_later(delay_seconds, self.arm)
+    def arm_for(self, timeout_seconds: float, otherwise: Callable[[], None]) -> None:
+        """As :meth:`arm`; but if nothing comes in ``timeout_seconds``, ``otherwise`` is called and it is no longer armed."""
+        self.arm()
+        self._timer = self._loop.call_later(timeout_seconds, self._give_up, otherwise)
 
     def call_after(self, delay_seconds: float, callback: Callable[[], None]) -> None:
         """``callback`` is called after ``delay_seconds`` unless this is armed or disarmed before; readiness is ignored."""
@@ -50,6 +50,10 @@ class Wakeup:
     def now(self) -> float:
         """The loop's clock, in seconds."""
         return self._loop.time()
+
+    def _give_up(self, otherwise: Callable[[], None]) -> None:
+        self.disarm()
+        otherwise()
 
     def _fire(self) -> None:
         self.disarm()

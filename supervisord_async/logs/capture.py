@@ -1,0 +1,477 @@
+"""The output of one process on one stream: read from its pipe for the slot's life, written to its log.
+
+Theory of operation
+-------------------
+While a stream says nothing, its capture is a descriptor in the loop's poll set: no task, no timer, no buffer. When there
+is something the capture asks the writer for a turn: a thread moves what the pipe holds to the log. Then the pipe may
+fill for a while before it is looked at again: many small turns cost more than bytes do. A stream that was quiet is read
+at once; the more a turn finds, the sooner the next; the less, the later, up to :data:`SLOWEST_SECONDS`.
+
+What waits, waits in the pipe: while a disk is slow the pipe fills and the child waits, and no memory of ours grows.
+When the log *cannot* be written (disk full, directory gone and not to be made, FIFO without a reader), that is reported
+once and the child must not wait for ever. The pipe grows to :data:`KEPT_BYTES`; when it is full the oldest half goes, and
+is counted; writing is tried again, at last every five seconds; when it works that is reported once, with what was lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from supervisord_async.logs import mover
+from supervisord_async.logs.journal import Journal
+from supervisord_async.logs.sink import Outcome, Sink
+from supervisord_async.logs.tail import tail
+from supervisord_async.logs.target import LossReport, Stream, Target
+from supervisord_async.system import transfer
+from supervisord_async.system.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from supervisord_async.logs.spool import Spool
+    from supervisord_async.logs.writer import Writer
+
+#: The pipe may fill for this long at most (seconds), and at least.
+SLOWEST_SECONDS = 0.25
+FASTEST_SECONDS = 0.001
+FIRST_SECONDS = 0.01
+#: Times are rounded up to this, so that streams wake the loop together.
+GRID_SECONDS = 0.016
+#: What a pipe holds if nobody said otherwise; what it is grown to where that is found full; and where its log is broken.
+PIPE_BYTES = 64 * 1024
+HOT_BYTES = 256 * 1024
+KEPT_BYTES = 1024 * 1024
+#: The begin of a line waits so long for its end, in formats that know lines.
+HELD_SECONDS = 2.0
+#: A reader of a FIFO that takes nothing for this long counts as none.
+STALL_SECONDS = 5.0
+RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
+DRAIN_SECONDS = 5.0
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or raise the quota",
+    errno.EACCES: "let the daemon write there",
+    errno.EPERM: "let the daemon write there",
+    errno.EROFS: "mount it writable",
+    errno.ENXIO: "start the FIFO's reader",
+    errno.EPIPE: "start the FIFO's reader",
+    errno.EAGAIN: "the FIFO's reader does not read",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a directory that can be made",
+    errno.EMFILE: "raise the limit of open files",
+    errno.ENFILE: "raise the limit of open files",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class PipeLike(Protocol):
+    """What a capture needs of :class:`supervisord_async.system.pipes.Pipe`, which stays its owner's."""
+
+    read_fd: int  #: never blocks
+    child_fd: int  #: what children write to
+
+    def grow(self, size_bytes: int) -> int:
+        """It holds up to that, where it may; returns what it holds (bytes)."""
+        ...
+
+
+class Capture:
+    """Moves a pipe's bytes to a log, until :meth:`aclose`."""
+
+    __slots__ = (
+        "_again",
+        "_broken",
+        "_capacity",
+        "_check_after",
+        "_closed",
+        "_delay",
+        "_discard",
+        "_echo",
+        "_flush",
+        "_flush_now",
+        "_journal",
+        "_listening_since",
+        "_lost_bytes",
+        "_lost_lines",
+        "_on_loss",
+        "_pipe",
+        "_process_name",
+        "_retry_after",
+        "_retry_at",
+        "_run",
+        "_spool",
+        "_stalled_since",
+        "_stream",
+        "_torn",
+        "_turn",
+        "_turns",
+        "_waiters",
+        "_wakeup",
+        "_writer",
+        "bytes_lost",
+        "bytes_written",
+        "sink",
+        "target",
+    )
+
+    def __init__(
+        self,
+        pipe: PipeLike,
+        target: Target,
+        *,
+        process_name: str,
+        stream: Stream,
+        writer: Writer,
+        on_loss: Callable[[LossReport], None],
+        echo: Callable[[bytes], None] | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        """Nothing is read before :meth:`start`.
+
+        ``pipe`` stays its owner's, who closes it after :meth:`aclose`. ``on_loss`` and ``echo`` are called on the loop;
+        ``echo`` with what was written, as the child said it. ``journal`` None: what a format changes may lose lines if
+        the daemon is killed.
+        """
+        self.target = target
+        self.sink: Sink = writer.open_sink(target.path or os.devnull, target)
+        self.bytes_written = 0  #: bytes of the child that went to the log
+        self.bytes_lost = 0  #: bytes of the child that were thrown away because the log could not be written
+        self._pipe = pipe
+        self._process_name = process_name
+        self._stream: Stream = stream
+        self._writer = writer
+        self._on_loss = on_loss
+        self._echo = echo
+        self._journal = journal
+        self._spool: Spool | None = None
+        self._wakeup = Wakeup(pipe.read_fd, self._readable)
+        self._run = 0
+        self._turn = False  # asked for, or under way
+        self._turns = 0  # that were asked for
+        self._again = False  # another turn is wanted when this one is over
+        self._flush = self._flush_now = False  # the next turn, the present turn, leaves no line behind
+        self._closed = False
+        self._waiters: list[_Waiter] = []
+        self._capacity = PIPE_BYTES
+        self._delay = FIRST_SECONDS
+        self._listening_since = 0.0
+        self._broken: OSError | None = None
+        self._stalled_since: float | None = None
+        self._retry_at = self._retry_after = 0.0
+        self._check_after = 0.0
+        self._discard = False
+        self._torn = False
+        self._lost_bytes = self._lost_lines = 0  # in this episode
+
+    @property
+    def label(self) -> str:
+        """For messages: whose output it is."""
+        return f"{self._process_name} ({self._stream})"
+
+    def start(self) -> None:
+        """What comes is written from now on; what an earlier daemon left of this stream, first."""
+        if self.target.compress and self.target.path is not None:
+            self._writer.compress(self.sink)  # what a killed daemon did not come to
+        if self._journal is not None and self._journal.has_left(self._process_name, self._stream):
+            self._ask()
+        else:
+            self._listen()
+
+    def run_started(self, run: int) -> None:
+        """What is read from now on is labelled with ``run``; :meth:`drain` before, to have the earlier run's all."""
+        self._run = run
+
+    def reopen(self) -> None:
+        """What comes is written to the file that has the path then; it is made if there is none. Never waits."""
+        self.sink.reopen = True
+        self._ask()
+
+    def reconfigure(self, target: Target) -> None:
+        """What is read from now on goes where, and how, ``target`` says."""
+        if target.path == self.target.path:
+            compress = target.compress and not self.target.compress
+            self.sink.prune = self.sink.prune or target.backups < self.target.backups
+            self.sink.reopen = self.sink.reopen or self.sink.prune
+            self.target = self.sink.target = target
+            if compress:
+                self._writer.compress(self.sink)
+        else:
+            old = self.sink
+            self.target = target
+            self.sink = self._writer.open_sink(target.path or os.devnull, target)
+            self._writer.close_sink(old)
+        if self._broken is not None:
+            self._retry_at = 0.0
+            self._retry_after = RETRY_FIRST_SECONDS
+        self._ask()
+
+    async def drain(self, timeout_seconds: float = DRAIN_SECONDS) -> bool:
+        """Everything that is in the pipe now is in the log, a line without its end too; False: not in that time, or not possible."""
+        if not self._writer.running:
+            return False
+        waiter = _Waiter(self._turns + 1)
+        self._waiters.append(waiter)
+        self._ask(flush=True)
+        with anyio.move_on_after(timeout_seconds):
+            await waiter.event.wait()
+        self._waiters.remove(waiter)
+        return waiter.drained
+
+    async def aclose(self) -> None:
+        """As :meth:`drain`; then nothing is read any more, and the pipe may be closed. What could not be written is lost."""
+        if self._closed:
+            return
+        with anyio.CancelScope(shield=True):
+            await self.drain()
+            self._closed = True
+            self._wakeup.disarm()
+            if self._turn:  # its thread hangs in the kernel: its log and spool stay open
+                return
+        if self._broken is not None:
+            self._lose_the_rest()
+        self._writer.close_sink(self.sink)
+        if self._spool is not None:
+            self._spool.close()
+
+    async def recent(self, n: int) -> list[bytes]:
+        """The last ``n`` lines of the log, without their ends; [] where there is no file."""
+        return await tail(self.target.path, n) if self.target.path is not None else []
+
+    # The loop's part
+
+    def _listen(self, timeout_seconds: float | None = None) -> None:
+        self._listening_since = self._wakeup.now()
+        if timeout_seconds is None:
+            self._wakeup.arm()
+        else:
+            self._wakeup.arm_for(timeout_seconds, self._held_long)
+
+    def _readable(self) -> None:
+        if self._wakeup.now() - self._listening_since > self._delay:  # it was quiet: be quick
+            self._delay = FIRST_SECONDS
+        self._ask()
+
+    def _held_long(self) -> None:
+        self._ask(flush=True)
+
+    def _ask(self, *, flush: bool = False) -> None:
+        """A turn comes, with ``flush`` one that leaves nothing behind."""
+        self._flush = self._flush or flush
+        if self._turn:
+            self._again = True
+        elif not self._closed:
+            self._wakeup.disarm()
+            self._turn = True
+            self._turns += 1
+            self._again = False
+            self._flush_now, self._flush = self._flush, False
+            self._writer.submit(self)
+
+    def turn_ended(self, outcome: Outcome) -> None:
+        """The writer tells what the turn did; decide when the next comes."""
+        self._turn = False
+        self.bytes_written += outcome.moved
+        self._echo_all(outcome.echoed)
+        if outcome.discarded:
+            self.bytes_lost += outcome.discarded
+            self._lost_bytes += outcome.discarded
+            self._lost_lines += outcome.discarded_lines
+            self._torn = True
+        if self._closed:
+            return
+        if self._discard:
+            self._discard = False
+            self._check_again(0.005 if outcome.discarded else SLOWEST_SECONDS)
+            if self._again:
+                self._ask()
+            return
+        self._tell_waiters(outcome)
+        if outcome.error is not None:
+            self._failed(outcome.error)
+        else:
+            self._succeeded(outcome)
+        if any(not waiter.event.is_set() for waiter in self._waiters):
+            self._ask(flush=True)
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        self._stalled_since = None
+        self._torn = False
+        if self._broken is not None:
+            self._recovered()
+        if outcome.more or self._again:
+            self._ask()
+            return
+        self._adapt(outcome.moved)
+        due = self._wakeup.now() + self._delay
+        if self._delay >= 2 * GRID_SECONDS:
+            due = math.ceil(due / GRID_SECONDS) * GRID_SECONDS
+        self._wakeup.call_after(due - self._wakeup.now(), self._listen_for_end if outcome.held else self._listen)
+
+    def _listen_for_end(self) -> None:
+        self._listen(HELD_SECONDS)
+
+    def _adapt(self, moved: int) -> None:
+        """Let the pipe fill for longer where it did not fill much, and for less, and with more room, where it did."""
+        if moved >= self._capacity // 2:
+            self._delay = FASTEST_SECONDS
+            if self._capacity < HOT_BYTES:
+                self._capacity = max(self._pipe.grow(HOT_BYTES), PIPE_BYTES)
+        elif moved < self._capacity // 4:
+            self._delay = min(self._delay * 2, SLOWEST_SECONDS)
+
+    def _echo_all(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            if self._echo is not None:
+                try:
+                    self._echo(chunk)
+                except Exception:  # it is a courtesy; the log goes on
+                    _log.exception("echoing the output of %s failed; no more of it is echoed", self.label)
+                    self._echo = None
+
+    def _tell_waiters(self, outcome: Outcome) -> None:
+        """A turn that began after they asked emptied the pipe, or moved more than a pipe holds, or failed."""
+        for waiter in self._waiters:
+            if waiter.turn <= self._turns:
+                waiter.drained = outcome.error is None
+                waiter.event.set()
+
+    # When it cannot be written
+
+    def _failed(self, error: OSError) -> None:
+        now = self._wakeup.now()
+        if self._broken is None and error.errno == errno.EAGAIN:
+            if self._stalled_since is None:
+                self._stalled_since = now
+            if now - self._stalled_since < STALL_SECONDS:
+                self._wakeup.call_after(FIRST_SECONDS * 5, self._ask)
+                return
+        if self._broken is None:
+            self._broken = error
+            self._lost_bytes = self._lost_lines = 0
+            self._retry_after = RETRY_FIRST_SECONDS
+            self._capacity = max(self._pipe.grow(KEPT_BYTES), PIPE_BYTES)
+            self._report("begin")
+        else:
+            self._retry_after = min(self._retry_after * 2, RETRY_LAST_SECONDS)
+        self._retry_at = now + self._retry_after
+        self._check_again(0.005)
+
+    def _check_again(self, delay_seconds: float) -> None:
+        self._check_after = min(delay_seconds, SLOWEST_SECONDS)
+        self._wakeup.call_after(max(min(self._check_after, self._retry_at - self._wakeup.now()), 0.0), self._check)
+
+    def _check(self) -> None:
+        """While the log is broken: try again when it is time, and let no child wait for it."""
+        if self._wakeup.now() >= self._retry_at:
+            self._ask()
+        elif transfer.is_full(self._pipe.child_fd):
+            self._discard = True
+            self._ask()
+        else:
+            self._check_again(self._check_after * 2)
+
+    def _recovered(self) -> None:
+        self._report("end")
+        self._broken = None
+
+    def _lose_the_rest(self) -> None:
+        """The pipe is about to go with what could not be written."""
+        outcome = Outcome()
+        mover.discard(self._pipe.read_fd, outcome, KEPT_BYTES)
+        waiting = self._spool.waiting_bytes if self._spool is not None and not self._spool.survives else 0
+        self.bytes_lost += outcome.discarded + waiting
+        self._lost_bytes += outcome.discarded + waiting
+        self._lost_lines += outcome.discarded_lines
+        self._recovered()
+
+    def _report(self, kind: str) -> None:
+        error = self._broken
+        assert error is not None  # noqa: S101
+        path = self.target.path or os.devnull
+        reason = error.strerror or str(error)
+        if kind == "begin":
+            advice = _ADVICE.get(error.errno or 0, "mend it")
+            message = (
+                f"cannot write {path}, the log of {self.label}: {reason} ({advice}; up to {KEPT_BYTES // 1024} KiB of output is kept, "
+                "beyond that the oldest is dropped; writing is tried again every few seconds)"
+            )
+        else:
+            lost = f"{self._lost_bytes} bytes in {self._lost_lines} lines were lost" if self._lost_bytes else "nothing was lost"
+            end = "is not written any more" if self._closed else "is written again"
+            message = f"{path}, the log of {self.label}, {end}; {lost} ({reason})"
+        report = LossReport(
+            kind="begin" if kind == "begin" else "end",
+            process_name=self._process_name,
+            stream=self._stream,
+            path=path,
+            errno=error.errno,
+            bytes_lost=self._lost_bytes,
+            lines_lost=self._lost_lines,
+            message=message,
+        )
+        try:
+            self._on_loss(report)
+        except Exception:  # whoever listens must not stop the log
+            _log.exception("reporting that %s", message)
+
+    # The thread's part
+
+    def move(self, sink: Sink) -> Outcome:
+        """One turn, in a thread: move what there is to ``sink``, or throw some away where that was decided."""
+        outcome = Outcome()
+        pipe_fd = self._pipe.read_fd
+        if self._discard:
+            mover.discard(pipe_fd, outcome, self._capacity // 2)
+            return outcome
+        echo = self._echo is not None
+        try:
+            if sink.reopen:
+                sink.ready()
+            spool = self._spool_for(sink)
+            if spool is not None:
+                flush = self._flush_now or sink.target.format == "raw"
+                mover.move_lines(
+                    sink, spool, pipe_fd, outcome, run=self._run, torn=self._torn, echo=echo, flush=flush, stopped=self._is_closed
+                )
+                self._retire(sink)
+            else:
+                mover.move_raw(sink, pipe_fd, outcome, torn=self._torn, echo=echo, stopped=self._is_closed)
+        except OSError as error:
+            outcome.error = error
+        return outcome
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def _spool_for(self, sink: Sink) -> Spool | None:
+        """The spool, if the format needs one or something is still in one."""
+        formatted = sink.target.format != "raw"
+        left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
+        if self._spool is None and (formatted or left):
+            journal = self._journal if self._journal is not None else Journal(None)
+            self._spool = journal.spool(self._process_name, self._stream)
+        return self._spool
+
+    def _retire(self, sink: Sink) -> None:
+        """A spool that is empty and no longer needed goes."""
+        if self._spool is not None and sink.target.format == "raw" and not self._spool.waiting_bytes:
+            self._spool.close()
+            self._spool = None
+
+
+class _Waiter:
+    """Somebody who waits for a turn with this number, or a later one."""
+
+    __slots__ = ("drained", "event", "turn")
+
+    def __init__(self, turn: int) -> None:
+        self.turn = turn
+        self.event = anyio.Event()
+        self.drained = False

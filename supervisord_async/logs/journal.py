@@ -1,0 +1,143 @@
+"""What makes output survive a SIGKILL of the daemon: nothing at all for raw output, spools for the other formats.
+
+Raw output is moved by ``splice``, which takes from the pipe what it wrote to the log and nothing else, whenever the kill
+comes. A rotation is renames in an order that may stop anywhere. So a successor that has the pipe again (the children
+hold it) goes on at the log's end, and there is nothing to record. Tried with hundreds of kills:
+``tests/logs/test_killed.py``.
+
+Output that is changed on the way passes a spool, see :mod:`supervisord_async.logs.spool`. This module is the directory
+of them. Opening it finishes what a killed owner had begun, before anybody appends to the same logs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Collection
+from urllib.parse import quote, unquote
+
+import anyio.to_thread
+
+from supervisord_async.logs import rotation
+from supervisord_async.logs.sink import Sink
+from supervisord_async.logs.spool import Source, Spool
+from supervisord_async.logs.target import Target
+
+_log = logging.getLogger(__name__)
+_NAME_BYTES = 200
+
+
+class Journal:
+    """The spools of one daemon. ``problem`` says why they do not survive the daemon; None: they do."""
+
+    def __init__(self, directory: str | None, problem: str | None = None) -> None:
+        """:meth:`open` makes it; ``directory`` None: spools are in memory."""
+        self._directory = directory
+        self.problem = problem
+        self._left: set[str] = set(os.listdir(directory)) if directory is not None else set()
+
+    @classmethod
+    def open(cls, directory: str) -> Journal:
+        """The directory (0700) exists and batches that an earlier owner had begun are in their logs.
+
+        Never fails: where it cannot be written that is logged once, and ``problem`` says it. Call it before any capture
+        starts, and only while holding the run_dir's lock.
+        """
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            probe = os.path.join(directory, ".probe")
+            os.close(os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.unlink(probe)
+            journal = cls(directory)
+        except OSError as error:
+            problem = f"cannot write {directory}: {error.strerror} (timestamped and JSON logs lose some lines if the daemon is killed)"
+            _log.warning(problem)
+            return cls(None, problem)
+        for file in sorted(journal._left):
+            journal._finish(file, everything=False)
+        return journal
+
+    def has_left(self, name: str, stream: str) -> bool:
+        """Whether an earlier owner left something of this stream that nobody has taken up."""
+        return _file_name(name, stream) in self._left
+
+    def spool(self, name: str, stream: str) -> Spool:
+        """The stream's spool, with what an earlier owner left in it. Raises OSError only if not even memory can be had."""
+        source = Source(name, stream)
+        if self._directory is not None:
+            file = _file_name(name, stream)
+            path = os.path.join(self._directory, file)
+            self._left.discard(file)
+            try:
+                os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody may have removed run_dir
+                return Spool(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path, source)
+            except OSError as error:
+                self._say_once(f"cannot write {path}: {error.strerror} (lines of {name} may be lost if the daemon is killed)")
+        return Spool(os.memfd_create(f"asup-{stream}", os.MFD_CLOEXEC), None, source)
+
+    async def sweep(self, in_use: Collection[tuple[str, str]] = ()) -> None:
+        """What earlier owners left of streams that are not ``in_use`` (name, stream) is in their logs. Off the loop."""
+        used = {_file_name(name, stream) for name, stream in in_use}
+        for file in sorted(self._left - used):
+            self._left.discard(file)
+            await anyio.to_thread.run_sync(self._finish, file, True, abandon_on_cancel=True)
+
+    def close(self) -> None:
+        """Nothing is held; spools are their captures'."""
+
+    def _finish(self, file: str, everything: bool) -> None:
+        """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and nothing lost."""
+        if self._directory is None:
+            return
+        path = os.path.join(self._directory, file)
+        try:
+            name, _, stream = unquote(file).rpartition(".")
+            spool = Spool(os.open(path, os.O_RDWR | os.O_CLOEXEC), path, Source(name, stream))
+        except OSError as error:
+            _log.warning("cannot read %s: %s", path, error.strerror)
+            return
+        meta = spool.meta()
+        if meta is None:
+            spool.close()
+            return
+        sink = Sink(meta["path"], Target(meta["path"], max_size_bytes=0))
+        try:
+            spool.resume(lambda dev, ino: _size_of(meta["path"], dev, ino))
+            spool.append(sink)
+            if everything and spool.waiting_bytes:
+                at_ms = os.stat(path).st_mtime_ns // 1_000_000
+                spool.begin(spool.waiting_bytes, meta["format"], at_ms, 0)  # type: ignore[arg-type]
+                spool.append(sink)
+        except OSError as error:
+            _log.warning("cannot finish %s of an earlier daemon: %s (it stays in %s)", meta["path"], error.strerror, path)
+        finally:
+            sink.close()
+            if not spool.waiting_bytes:
+                self._left.discard(file)
+            spool.close()
+
+    def _say_once(self, problem: str) -> None:
+        if self.problem is None:
+            self.problem = problem
+            _log.warning(problem)
+
+
+def _file_name(name: str, stream: str) -> str:
+    """A file name for any process name."""
+    quoted = quote(name, safe="")
+    if len(quoted) > _NAME_BYTES:
+        quoted = f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return f"{quoted}.{stream}"
+
+
+def _size_of(path: str, dev: int, ino: int) -> int | None:
+    """How long the log with that inode is, at its path or among its backups; None: it is not there."""
+    for candidate in (path, *(found for _, found in rotation.backups_of(path))):
+        try:
+            status = os.stat(candidate)
+        except OSError:  # a path that cannot be looked at has no size to offer; the batch is appended again at worst
+            continue
+        if (status.st_dev, status.st_ino) == (dev, ino):
+            return status.st_size
+    return None

@@ -1,0 +1,94 @@
+"""One turn of moving a stream's output from its pipe to its log. Runs in a thread; the loop never waits for a disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from supervisord_async.logs.formats import LINE_BYTES, whole_lines
+from supervisord_async.logs.sink import Outcome, Sink
+from supervisord_async.logs.spool import Spool
+from supervisord_async.system import transfer
+
+#: So much goes in one system call: the pipe is locked meanwhile, and its writer waits.
+CHUNK_BYTES = 128 * 1024
+#: After so much a turn ends, and others have theirs.
+TURN_BYTES = 16 * 1024 * 1024
+#: A stream that fills its pipe is worth staying with: so long is waited for it to fill again …
+LINGER_SECONDS = 0.0005
+#: … as long as so much is in it each time.
+LINGER_BYTES = 32 * 1024
+
+
+def move_raw(sink: Sink, pipe_fd: int, outcome: Outcome, *, torn: bool, echo: bool, stopped: Callable[[], bool]) -> None:
+    """What the pipe holds is in the log, byte for byte; at most a turn's worth. Raises OSError: the rest is in the pipe.
+
+    ``torn``: output was lost since; the log gets a line end first, if it needs one.
+    """
+    since_linger = 0
+    while outcome.moved < TURN_BYTES and not stopped():
+        size = sink.ready()
+        if torn:
+            size += 0 if sink.ends_line(size) else sink.write(b"\n", size)
+            torn = False
+        room = CHUNK_BYTES
+        if sink.may_rotate():
+            over = size - sink.target.max_size_bytes
+            if over >= 0:
+                if over >= LINE_BYTES or sink.ends_line(size):
+                    outcome.rotated = sink.rotate() or outcome.rotated
+                    continue
+                line = transfer.peek(pipe_fd, LINE_BYTES)
+                if not line:
+                    return
+                room = line.find(b"\n") + 1 or len(line)
+            else:
+                room = min(room, -over)
+        moved = sink.take(pipe_fd, room, size, outcome, echo=echo)
+        since_linger += moved
+        if moved < room:
+            if since_linger < LINGER_BYTES:
+                return
+            since_linger = 0
+            time.sleep(LINGER_SECONDS)
+    outcome.more = True
+
+
+def move_lines(
+    sink: Sink, spool: Spool, pipe_fd: int, outcome: Outcome, *, run: int, torn: bool, echo: bool, flush: bool, stopped: Callable[[], bool]
+) -> None:
+    """What the pipe holds is in the log as lines in its format; at most a turn's worth. Raises OSError: the rest waits.
+
+    A line without its end stays in the spool (``outcome.held``), unless ``flush``.
+    """
+    format_ = sink.target.format
+    outcome.rotated = spool.append(sink) or outcome.rotated
+    spool.describe(sink.path, format_)
+    if torn:
+        spool.end_line()
+    seen = 0  # of the line that has no end yet
+    while outcome.moved < TURN_BYTES and not stopped():
+        moved = spool.take(pipe_fd, CHUNK_BYTES)
+        outcome.moved += moved
+        data = spool.read()
+        if echo and moved:
+            outcome.echoed.append(data[-moved:])
+        empty = moved < CHUNK_BYTES
+        count = len(data) if flush and empty else len(data) if format_ == "raw" else whole_lines(data)
+        if count:
+            spool.begin(count, format_, time.time_ns() // 1_000_000, run)
+            outcome.rotated = spool.append(sink) or outcome.rotated
+        if empty:
+            seen += moved
+            if not moved or seen < LINGER_BYTES or flush:
+                break
+            seen = 0
+            time.sleep(LINGER_SECONDS)
+    else:
+        outcome.more = True
+    outcome.held = spool.waiting_bytes > 0
+
+
+def discard(pipe_fd: int, outcome: Outcome, count: int) -> None:
+    """About ``count`` bytes of the pipe, the oldest, are gone, up to a line's end; counted in ``outcome``."""
+    outcome.discarded, outcome.discarded_lines = transfer.discard(pipe_fd, count)

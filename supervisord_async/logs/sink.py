@@ -1,0 +1,234 @@
+"""The open end of one log: a file that rotates, a device, a FIFO. Used by one thread at a time; may block on its disk.
+
+A file is never trusted to be still the one at its path: one that was removed, renamed away or emptied by somebody else
+(``logrotate``, with or without ``copytruncate``) is noticed, and the path is made anew, its directory (0755) too.
+Files are made with mode 0644 less the umask.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from supervisord_async.logs import rotation
+from supervisord_async.system import transfer
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from supervisord_async.logs.capture import Capture
+    from supervisord_async.logs.target import Target
+
+#: The path is compared with the open file at most this often; a file without any name is noticed at once.
+CHECK_SECONDS = 1.0
+#: A rotation that failed is tried again after this; the file grows meanwhile.
+ROTATION_RETRY_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one turn of moving a stream's output did."""
+
+    moved: int = 0  #: bytes that left the pipe for the log
+    more: bool = False  #: the turn was over before the pipe was empty
+    held: bool = False  #: the begin of a line waits for its end
+    discarded: int = 0  #: bytes thrown away
+    discarded_lines: int = 0
+    echoed: list[bytes] = field(default_factory=list)  #: what moved, if it was asked for
+    rotated: bool = False
+    error: OSError | None = None  #: why it stopped
+
+
+class Sink:
+    """One path's open file, and who uses it. ``busy`` and ``waiting`` are the loop's; the rest belongs to the thread."""
+
+    __slots__ = (
+        "busy",
+        "can_splice",
+        "checked_at",
+        "dev",
+        "fd",
+        "ino",
+        "lock",
+        "path",
+        "prune",
+        "regular",
+        "reopen",
+        "rotate_after",
+        "target",
+        "users",
+        "waiting",
+    )
+
+    def __init__(self, path: str, target: Target) -> None:
+        """Nothing is open yet."""
+        self.path = path
+        self.target = target
+        self.fd = -1
+        self.dev = self.ino = 0
+        self.regular = False
+        self.can_splice = True
+        self.checked_at = 0.0
+        self.rotate_after = 0.0
+        self.reopen = False  # the path may be another file now
+        self.prune = False  # fewer backups are wanted than there may be
+        self.users = 0
+        self.busy = False
+        self.waiting: deque[Capture] | None = None
+        self.lock = threading.Lock()  # backups are renamed: by us, or by the one who compresses
+
+    def ready(self) -> int:
+        """What the path names now is open; returns its size in bytes, 0 for what is no file. Raises OSError."""
+        now = time.monotonic()
+        if self.reopen or (self.fd >= 0 and now - self.checked_at >= CHECK_SECONDS and not self._is_at_path()):
+            self.reopen = False
+            self.close()
+        if self.fd < 0:
+            self._open()
+            self.checked_at = now
+        if not self.regular:
+            return 0
+        status = os.fstat(self.fd)
+        if status.st_nlink == 0:
+            self.close()
+            self._open()
+            status = os.fstat(self.fd)
+        return status.st_size
+
+    def _is_at_path(self) -> bool:
+        self.checked_at = time.monotonic()
+        if not self.regular:
+            return True
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.dev, self.ino)
+
+    def _open(self) -> None:
+        common = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        try:
+            regular = stat.S_ISREG(os.stat(self.path).st_mode)
+        except FileNotFoundError:
+            regular = True
+            os.makedirs(os.path.dirname(self.path) or ".", mode=0o755, exist_ok=True)
+        if regular:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | common, 0o644)
+        else:
+            self.fd = self._open_device(os.O_WRONLY | common)
+        status = os.fstat(self.fd)
+        self.regular = stat.S_ISREG(status.st_mode)
+        self.dev, self.ino = status.st_dev, status.st_ino
+        self.can_splice = True
+        if self.prune and self.regular:
+            self.prune = False
+            with self.lock:
+                rotation.prune(self.path, self.target.backups)
+
+    def _open_device(self, flags: int) -> int:
+        try:
+            return os.open(self.path, flags)
+        except OSError as error:
+            standard = {"/dev/stdout": 1, "/dev/stderr": 2}.get(self.path)
+            if error.errno == errno.ENXIO and standard is not None:  # a socket, as under systemd: it cannot be opened
+                return os.dup(standard)
+            raise
+
+    def take(self, pipe_fd: int, count: int, size: int, outcome: Outcome, *, echo: bool) -> int:
+        """Up to ``count`` bytes went from the pipe to the end of the file, which is ``size`` long; returns how many.
+
+        0: the pipe is empty. Raises OSError: nothing was moved; EAGAIN: who reads the FIFO does not keep up.
+        """
+        seen = transfer.peek(pipe_fd, count) if echo or not self.can_splice else None
+        if seen == b"":
+            return 0
+        if seen is not None:
+            count = len(seen)
+        moved = self._splice(pipe_fd, count, size) if self.can_splice else self._copy(pipe_fd, seen or b"", size)
+        if moved < 0:  # it was found out just now that this cannot be spliced to
+            return self.take(pipe_fd, count, size, outcome, echo=echo)
+        if echo and seen is not None:
+            outcome.echoed.append(seen[:moved])
+        outcome.moved += moved
+        return moved
+
+    def _splice(self, pipe_fd: int, count: int, size: int) -> int:
+        try:
+            return transfer.move(pipe_fd, self.fd, count, size if self.regular else None)
+        except BlockingIOError:
+            if self.regular or not transfer.pending_bytes(pipe_fd):
+                return 0
+            raise
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                self._forget_broken(error)
+                raise
+            self.can_splice = False
+            return -1
+
+    def _copy(self, pipe_fd: int, data: bytes, size: int) -> int:
+        """For what cannot be spliced to; a kill between the two steps writes ``data`` twice."""
+        written = self.write(data, size)
+        left = written
+        while left:
+            left -= len(os.read(pipe_fd, left))
+        return written
+
+    def write(self, data: bytes | memoryview, size: int) -> int:
+        """``data`` is at the end of the file, which is ``size`` long, or as much of it as fits; returns how much.
+
+        Raises OSError when it is nothing.
+        """
+        written = 0
+        view = memoryview(data)
+        while written < len(view):
+            try:
+                written += os.pwrite(self.fd, view[written:], size + written) if self.regular else os.write(self.fd, view[written:])
+            except OSError as error:
+                self._forget_broken(error)
+                if written:
+                    return written
+                raise
+        return written
+
+    def ends_line(self, size: int) -> bool:
+        """Whether the file's last byte ends a line; true of an empty one."""
+        return not self.regular or size == 0 or os.pread(self.fd, 1, size - 1) == b"\n"
+
+    def may_rotate(self) -> bool:
+        """Whether the path is a file that has a greatest size, and no rotation failed just now."""
+        return self.regular and self.target.max_size_bytes > 0 and time.monotonic() >= self.rotate_after
+
+    def rotate(self) -> bool:
+        """The path is an empty file and what it was is backup 1; False: that failed, was logged, and it goes on growing."""
+        try:
+            if self.target.backups <= 0:
+                os.ftruncate(self.fd, 0)
+            else:
+                with self.lock:
+                    rotation.shift(self.path, self.target.backups)
+                self.close()
+        except OSError as error:
+            self.rotate_after = time.monotonic() + ROTATION_RETRY_SECONDS
+            _log.warning("cannot rotate %s: %s (it grows until that is mended)", self.path, error.strerror)
+            return False
+        return True
+
+    def _forget_broken(self, error: OSError) -> None:
+        """The next turn opens the path anew."""
+        if error.errno in (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ESTALE, errno.EBADF):
+            self.close()
+
+    def close(self) -> None:
+        """Nothing is open."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

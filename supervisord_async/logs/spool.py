@@ -1,0 +1,252 @@
+"""Where output waits between its pipe and its log, in the formats that change it; nothing of it is lost or doubled.
+
+Theory of operation
+-------------------
+Raw output needs none of this: ``splice`` from the pipe to the end of the log is one step (see
+:mod:`supervisord_async.system.transfer`), and the log's size is the record of what was taken. ``timestamp`` and
+``json`` have bytes changed on the way, so there are two steps, each of which a SIGKILL leaves either done or not done:
+
+1. The pipe's bytes are spliced to the end of the spool, a small file in run_dir. What the pipe lost the spool has.
+2. Whole lines of the spool are rendered and appended to the log. Before, a record is written to the spool's head: which
+   of its bytes, with what time and run, and where they will go: the log's device and inode, its size now, and how much
+   of the rendered text went elsewhere before (the log may rotate in the middle). A successor renders the same bytes
+   with the same time and run, which gives the same text; the log has as much of it as it has grown; the rest is
+   appended. When all is appended, a record says that those bytes of the spool are done with.
+
+A record that was not followed by its append because the append *failed* is replaced by one without an inode, since
+others may append to the log before this is tried again.
+
+Records alternate between two slots, numbered and with a checksum, so a torn one leaves the one before. What is done
+with is cut off the spool's begin now and then: the rest is copied to the begin, where only bytes are that are done
+with, a record says so, and the file is truncated; the record is enough to do that again.
+
+All of it lives in the page cache: it survives the daemon, not the machine's power. Where the directory cannot be
+written the spool is a nameless file in memory: everything is the same but that it does not survive the daemon.
+What is neither file: a device, a FIFO, has no size to compare; after a kill a batch may come twice there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from supervisord_async.logs.formats import render
+from supervisord_async.system import transfer
+
+if TYPE_CHECKING:
+    from supervisord_async.logs.sink import Sink
+    from supervisord_async.logs.target import Format
+
+#: Most bytes that wait in a spool; then they wait in the pipe.
+BOUND_BYTES = 1024 * 1024
+
+_DATA = 4096  # where the bytes begin
+_META = 512
+_SLOTS = (0, 128)
+_RECORD = struct.Struct("<QBQQQQQQQQ")
+_CHECK = struct.Struct("<I")
+_IDLE, _APPENDING, _CUTTING = 0, 1, 2
+_CUT_BYTES = 64 * 1024
+
+#: Tells how long the file with a device and an inode is by now; None: it is not there.
+Finder: TypeAlias = Callable[[int, int], "int | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose output it is."""
+
+    name: str
+    stream: str
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rendered text that is on its way to the log."""
+
+    text: bytes
+    end: int  #: up to where in the spool it was rendered from
+    at_ms: int
+    run: int
+    done: int = 0  #: how much of the text is in the log
+
+
+class Spool:
+    """One stream's spool. Used by one thread at a time."""
+
+    __slots__ = ("_batch", "_described", "_end", "_fd", "_number", "_path", "_position", "_source")
+
+    def __init__(self, fd: int, path: str | None, source: Source) -> None:
+        """Own ``fd``; ``path`` None: it has no name. Take up what an earlier owner left."""
+        self._fd, self._path, self._source = fd, path, source
+        self._number = 0
+        self._described: tuple[str, str] | None = None
+        self._batch: _Batch | None = None
+        self._position = _DATA
+        self._end = os.fstat(fd).st_size
+        if self._end < _DATA:
+            os.ftruncate(fd, _DATA)
+            self._end = _DATA
+        else:
+            self._load()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes are here that are not in the log."""
+        return self._end - self._position
+
+    @property
+    def survives(self) -> bool:
+        """Whether a successor can find it."""
+        return self._path is not None
+
+    def describe(self, path: str, format_: Format) -> None:
+        """A successor that finds this spool knows by this how to go on with the next batches; not to be called within one."""
+        if self._described == (path, format_):
+            return
+        self._described = (path, format_)
+        meta = json.dumps({"path": path, "format": format_, "name": self._source.name, "stream": self._source.stream}).encode()
+        room = _DATA - _META - 8
+        if len(meta) <= room:
+            os.pwrite(self._fd, struct.pack("<II", len(meta), zlib.crc32(meta)) + meta, _META)
+
+    def take(self, pipe_fd: int, count: int) -> int:
+        """Up to ``count`` bytes went from the pipe to here; 0: it is empty, or the bound is reached. Raises OSError."""
+        room = min(count, BOUND_BYTES - self.waiting_bytes)
+        if room <= 0:
+            return 0
+        try:
+            moved = transfer.move(pipe_fd, self._fd, room, self._end)
+        except BlockingIOError:
+            return 0
+        self._end += moved
+        return moved
+
+    def end_line(self) -> None:
+        """What waits here ends a line: something that followed was lost."""
+        if self.waiting_bytes and os.pread(self._fd, 1, self._end - 1) != b"\n":
+            self._end += os.pwrite(self._fd, b"\n", self._end)
+
+    def read(self, begin: int = 0) -> bytes:
+        """What waits here, from its ``begin`` on, but for a batch that is on its way."""
+        first = (self._batch.end if self._batch else self._position) + begin
+        return os.pread(self._fd, self._end - first, first)
+
+    def begin(self, count: int, format_: Format, at_ms: int, run: int) -> None:
+        """The first ``count`` bytes that wait are the next batch; there must be none."""
+        data = os.pread(self._fd, count, self._position)
+        text = render(data, format_, at_ms=at_ms, name=self._source.name, stream=self._source.stream, run=run)
+        self._batch = _Batch(text, self._position + count, at_ms, run)
+
+    def append(self, sink: Sink) -> bool:
+        """The batch is in the log and done with; the log rotates where it is full; returns whether it did.
+
+        Raises OSError: some of it is not in the log yet. Without a batch nothing happens.
+        """
+        batch, rotated = self._batch, False
+        while batch is not None and batch.done < len(batch.text):
+            size = sink.ready()
+            part = memoryview(batch.text)[batch.done :]
+            if sink.may_rotate():
+                room = sink.target.max_size_bytes - size
+                fits = len(part) if len(part) <= room else batch.text.rfind(b"\n", batch.done, batch.done + max(room, 0)) + 1 - batch.done
+                if fits <= 0 and size > 0:
+                    rotated = sink.rotate() or rotated
+                    continue  # with a new file, or with one that may not rotate for a while
+                if fits <= 0:  # one line that is longer than a file may be
+                    fits = (batch.text.find(b"\n", batch.done) + 1 or len(batch.text)) - batch.done
+                part = part[:fits]
+            self._append_part(sink, batch, part, size)
+        if batch is not None:
+            self._position, self._batch = batch.end, None
+            self._write_record(_IDLE)
+            self._cut()
+        return rotated
+
+    def _append_part(self, sink: Sink, batch: _Batch, part: memoryview, size: int) -> None:
+        where = (sink.dev, sink.ino) if sink.regular else (0, 0)
+        self._write_record(_APPENDING, batch, where, size)
+        try:
+            batch.done += sink.write(part, size)
+        except OSError:
+            with contextlib.suppress(OSError):  # the disk is full: a record was there before, so there is room for one
+                self._write_record(_APPENDING, batch, (0, 0), 0)
+            raise
+        if batch.done < len(batch.text):
+            self._write_record(_APPENDING, batch, (0, 0), 0)
+
+    def resume(self, find: Finder) -> None:
+        """The batch of an owner that was killed goes on where it stopped; ``find`` says how long its log is by now."""
+        batch = self._batch
+        record = self._newest_record()
+        if batch is None or record is None:
+            return
+        _, _, _, _, _, _, dev, ino, size, _ = record
+        now = find(dev, ino) if ino else None
+        if now is not None:
+            batch.done += min(max(now - size, 0), len(batch.text) - batch.done)
+
+    def _cut(self) -> None:
+        """Much that is done with does not stay."""
+        free = self._position - _DATA
+        if free < _CUT_BYTES or self.waiting_bytes > free:
+            return
+        rest = os.pread(self._fd, self.waiting_bytes, self._position)
+        os.pwrite(self._fd, rest, _DATA)
+        self._position, self._end = _DATA, _DATA + len(rest)
+        self._write_record(_CUTTING)
+        os.ftruncate(self._fd, self._end)
+        self._write_record(_IDLE)
+
+    def _write_record(self, kind: int, batch: _Batch | None = None, where: tuple[int, int] = (0, 0), size: int = 0) -> None:
+        self._number += 1
+        end, at_ms, run, done = (batch.end, batch.at_ms, batch.run, batch.done) if batch else (self._end, 0, 0, 0)
+        record = _RECORD.pack(self._number, kind, self._position, end, at_ms, run, *where, size, done)
+        os.pwrite(self._fd, _CHECK.pack(zlib.crc32(record)) + record, _SLOTS[self._number % 2])
+
+    def _newest_record(self) -> tuple[int, ...] | None:
+        records = []
+        for slot in _SLOTS:
+            data = os.pread(self._fd, _CHECK.size + _RECORD.size, slot)
+            if len(data) == _CHECK.size + _RECORD.size and _CHECK.unpack_from(data)[0] == zlib.crc32(data[_CHECK.size :]):
+                records.append(_RECORD.unpack_from(data, _CHECK.size))
+        return max(records) if records else None
+
+    def _load(self) -> None:
+        record = self._newest_record()
+        if record is None:
+            return
+        self._number, kind, position, end, at_ms, run, _, _, _, done = record
+        if kind == _CUTTING:
+            os.ftruncate(self._fd, end)
+            self._end = end
+        self._position = min(max(position, _DATA), self._end)
+        meta = self.meta()
+        if kind == _APPENDING and meta is not None and self._position < end <= self._end:
+            self.begin(end - self._position, meta["format"], at_ms, run)  # type: ignore[arg-type]
+            if self._batch is not None:
+                self._batch.done = min(done, len(self._batch.text))
+
+    def meta(self) -> dict[str, str] | None:
+        """What :meth:`describe` wrote; None: nothing, or it cannot be read."""
+        size, check = struct.unpack("<II", os.pread(self._fd, 8, _META).ljust(8, b"\0"))
+        data = os.pread(self._fd, min(size, _DATA), _META + 8)
+        if not size or zlib.crc32(data) != check:
+            return None
+        found = json.loads(data)
+        return found if isinstance(found, dict) and found.keys() >= {"path", "format", "name", "stream"} else None
+
+    def close(self) -> None:
+        """Its descriptor is closed; its file is gone if nothing waits in it."""
+        if self._fd >= 0:
+            if self._path is not None and not self.waiting_bytes:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,236 @@
+"""A log's last lines and what follows, across rotations. Reads files; knows nothing of who writes them.
+
+``since`` looks at each line's own time in the ``timestamp`` and ``json`` formats. Raw lines have none: there, a file
+counts as a whole, by its modification time, so lines that are older may come with it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from supervisord_async.logs import rotation
+from supervisord_async.logs.target import Format
+
+#: The most that :func:`tail` returns, whatever it was asked for.
+BOUND_BYTES = 8 * 1024 * 1024
+#: How often :func:`follow` looks.
+POLL_SECONDS = 0.25
+
+_BLOCK_BYTES = 64 * 1024
+_CHUNK_BYTES = 256 * 1024
+
+
+async def tail(path: str, n: int, *, since: float | None = None, format: Format = "raw") -> list[bytes]:  # noqa: A002
+    """The last ``n`` lines (those not older than ``since``, seconds since 1970), the oldest first, without their ends.
+
+    Reads backups too where ``path`` alone has fewer. At most :data:`BOUND_BYTES`. No file is no line. Raises OSError.
+    """
+    return await anyio.to_thread.run_sync(tail_sync, path, n, since, format, limiter=_limiter(), abandon_on_cancel=True)
+
+
+def tail_sync(path: str, n: int, since: float | None = None, format_: Format = "raw") -> list[bytes]:
+    """As :func:`tail`; blocks."""
+    found: deque[bytes] = deque()
+    room = BOUND_BYTES
+    for line in _lines_backwards(path, since, n) if n > 0 else ():
+        if since is not None and _older(line, since, format_):
+            break
+        room -= len(line) + 1
+        if room < 0:
+            break
+        found.appendleft(line)
+        if len(found) == n:
+            break
+    return list(found)
+
+
+def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
+    """All lines of the log and its backups, the youngest first; stops at a file last written before ``since``."""
+    for file in (path, *(found for _, found in rotation.backups_of(path))):
+        try:
+            source = gzip.open(file, "rb") if file.endswith(".gz") and file != path else open(file, "rb")  # noqa: SIM115
+        except FileNotFoundError:  # rotated away meanwhile, or never written
+            continue
+        with source:
+            if since is not None and os.fstat(source.fileno()).st_mtime < since:
+                return
+            if isinstance(source, gzip.GzipFile):
+                yield from _packed_backwards(source, n)
+            else:
+                yield from _plain_backwards(source)
+
+
+def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
+    """Lines from the end, reading no more of the file than is asked for."""
+    position = source.seek(0, os.SEEK_END)
+    rest: list[bytes] = []  # parts of a line whose begin was not read yet, the last part first
+    first = True
+    while position:
+        start = max(0, position - _BLOCK_BYTES)
+        source.seek(start)
+        block = source.read(position - start)
+        position = start
+        if first:
+            block, first = block.removesuffix(b"\n"), False
+        head, *lines = block.split(b"\n")
+        if lines:
+            yield lines[-1] + b"".join(reversed(rest))
+            yield from reversed(lines[:-1])
+            rest = []
+        if sum(map(len, rest)) < BOUND_BYTES:
+            rest.append(head)
+    if not first:
+        yield b"".join(reversed(rest))
+
+
+def _packed_backwards(source: gzip.GzipFile, n: int) -> Iterator[bytes]:
+    """Lines from the end of what can only be read from its begin; keeps ``n`` of them, and no more than the bound."""
+    kept: deque[bytes] = deque(maxlen=n)
+    size = 0
+    while line := source.readline(BOUND_BYTES):
+        if len(kept) == n:
+            size -= len(kept[0])
+        kept.append(line)
+        size += len(line)
+        while size > BOUND_BYTES and len(kept) > 1:
+            size -= len(kept.popleft())
+    for line in reversed(kept):
+        yield line.removesuffix(b"\n")
+
+
+def _older(line: bytes, since: float, format_: Format) -> bool:
+    at = time_of(line, format_)
+    return at is not None and at < since
+
+
+def time_of(line: bytes, format_: Format) -> float | None:
+    """A line's own time, seconds since 1970; None: it has none."""
+    try:
+        if format_ == "timestamp":
+            text = line[:24].decode("ascii")
+        elif format_ == "json":
+            text = json.loads(line)["at"]
+        else:
+            return None
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
+    except (ValueError, KeyError, TypeError):  # a line that somebody else wrote there
+        return None
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a follower is: in which file, and how far."""
+
+    file: IO[bytes] | None = None
+    ino: tuple[int, int] = (0, 0)
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+async def follow(path: str, *, from_begin: bool = False, poll_seconds: float = POLL_SECONDS) -> AsyncIterator[bytes]:
+    """What is appended to the log from now on (or all of it, ``from_begin``), in chunks of any size; never ends.
+
+    Goes on over rotations, truncation, removal and making anew. A file that does not exist yet is waited for and then
+    read from its begin. Raises OSError where it cannot be read.
+    """
+    place = _Place()
+    try:
+        await anyio.to_thread.run_sync(_open_at, place, path, from_begin, limiter=_limiter(), abandon_on_cancel=False)
+        while True:
+            chunk = await anyio.to_thread.run_sync(_next, place, path, limiter=_limiter(), abandon_on_cancel=False)
+            if chunk:
+                yield chunk
+            else:
+                await anyio.sleep(poll_seconds)
+    finally:
+        place.close()
+
+
+def _open_at(place: _Place, path: str, from_begin: bool) -> None:
+    """The follower is at the log's end, or its begin; without a file, before it."""
+    place.close()
+    try:
+        place.file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError:
+        return
+    status = os.fstat(place.file.fileno())
+    place.ino = (status.st_dev, status.st_ino)
+    if not from_begin:
+        place.file.seek(0, os.SEEK_END)
+
+
+def _next(place: _Place, path: str) -> bytes:
+    """The next chunk; b"": nothing new."""
+    if place.file is None:
+        _open_at(place, path, from_begin=True)
+        if place.file is None:
+            return b""
+    while True:
+        # The path is looked at before the read: what the old file got until it was renamed is then read first.
+        moved_on = not _is_at(path, place.ino)
+        chunk = place.file.read(_CHUNK_BYTES)
+        if chunk:
+            return chunk
+        if os.fstat(place.file.fileno()).st_size < place.file.tell():
+            place.file.seek(0)  # somebody emptied it
+            continue
+        if not moved_on:
+            return b""
+        successor = _successor(path, place.ino)
+        if successor is None:
+            return b""
+        place.file.close()
+        place.file = successor
+        status = os.fstat(successor.fileno())
+        place.ino = (status.st_dev, status.st_ino)
+
+
+def _successor(path: str, ino: tuple[int, int]) -> IO[bytes] | None:
+    """The file that was begun when the one with ``ino`` was rotated away; None: there is none yet."""
+    chain = [path, *(found for _, found in rotation.backups_of(path) if not found.endswith(".gz"))]
+    newer = path
+    for candidate in chain:
+        if _is_at(candidate, ino):
+            break
+        newer = candidate
+    else:
+        newer = path  # it is gone, or compressed: what is there now is the best guess
+    try:
+        return open(newer, "rb", buffering=0)
+    except FileNotFoundError:
+        return None
+
+
+def _is_at(path: str, ino: tuple[int, int]) -> bool:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return (status.st_dev, status.st_ino) == ino
+
+
+#: Readers have their own few threads, so that a hanging disk takes no others. One limiter per loop.
+_readers: RunVar[anyio.CapacityLimiter] = RunVar("supervisord_async.logs.tail.readers")
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    try:
+        return _readers.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(8)
+        _readers.set(limiter)
+        return limiter

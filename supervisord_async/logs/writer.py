@@ -1,0 +1,176 @@
+"""Who moves output: a few lanes, each a task with a thread, that serve streams in the order in which they have something.
+
+A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread by aiofiles, whatever it does there: splice, rotate,
+render. A disk, or whatever a log is on, that hangs holds one lane for each log that is on it, and nothing else. Lanes are
+made when there is work; without any there is no task, no timer, no wakeup.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+from aiofiles.ospath import wrap
+
+from supervisord_async.logs import rotation
+from supervisord_async.logs.sink import Outcome, Sink
+from supervisord_async.system.threads import DaemonThreads
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from supervisord_async.logs.capture import Capture
+    from supervisord_async.logs.target import Target
+
+LANES = 8
+#: A lane without work ends after this.
+LANE_IDLE_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+def _turn(capture: Capture, sink: Sink) -> Outcome:
+    return capture.move(sink)
+
+
+_turn_in_thread = wrap(_turn)
+_compress_in_thread = wrap(rotation.compress_backups)
+
+
+class Writer:
+    """Serves captures. :meth:`run` must run for anything to be written; what comes before it waits in the pipes."""
+
+    def __init__(self, *, lanes: int = LANES) -> None:
+        """No task or thread exists yet; at most ``lanes`` will."""
+        self._limit = lanes
+        self._threads = DaemonThreads(lanes, "log")
+        self._packer = DaemonThreads(1, "log-gzip")
+        self._queue: deque[Capture] = deque()
+        self._idle: list[anyio.Event] = []
+        self._lanes = 0
+        self._tasks: TaskGroup | None = None
+        self._sinks: dict[str, Sink] = {}
+        self._to_compress: dict[str, Sink] = {}
+        self._compressing = False
+        self._stopped: anyio.Event | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether turns are served."""
+        return self._tasks is not None
+
+    def open_sink(self, path: str, target: Target) -> Sink:
+        """The one sink of ``path``; who has it gives it back by :meth:`close_sink`. The last ``target`` holds for all."""
+        sink = self._sinks.get(path)
+        if sink is None:
+            sink = self._sinks[path] = Sink(path, target)
+        sink.target = target
+        sink.users += 1
+        return sink
+
+    def close_sink(self, sink: Sink) -> None:
+        """One user less; without any, and with no turn under way, its file is closed."""
+        sink.users -= 1
+        self._close_unused(sink)
+
+    def _close_unused(self, sink: Sink) -> None:
+        if not sink.users and not sink.busy:
+            if self._sinks.get(sink.path) is sink:
+                del self._sinks[sink.path]
+            sink.close()
+
+    def submit(self, capture: Capture) -> None:
+        """``capture`` has a turn soon, and then hears of its outcome. It must not have asked for one already."""
+        self._queue.append(capture)
+        if self._idle:
+            self._idle.pop().set()
+        elif self._tasks is not None and self._lanes < self._limit:
+            self._start_lane()
+
+    def _start_lane(self) -> None:
+        assert self._tasks is not None  # noqa: S101
+        self._lanes += 1
+        self._tasks.start_soon(self._lane, name="log lane")
+
+    async def run(self) -> None:
+        """Serve until cancelled, or until :meth:`aclose`; a turn that is under way ends in its thread, unheard."""
+        self._stopped = anyio.Event()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for _ in range(min(self._limit, len(self._queue))):
+                    self._start_lane()
+                self._start_compression()
+                await self._stopped.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._tasks, self._stopped = None, None
+
+    async def aclose(self) -> None:
+        """No turn is begun any more and threads end with what they do. Close captures before."""
+        if self._stopped is not None:
+            self._stopped.set()
+        self._threads.shutdown()
+        self._packer.shutdown()
+
+    async def _lane(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    await self._serve(self._queue.popleft())
+                news = anyio.Event()
+                self._idle.append(news)
+                with anyio.move_on_after(LANE_IDLE_SECONDS):
+                    await news.wait()
+                    continue
+                if news in self._idle:
+                    self._idle.remove(news)
+                    return
+        finally:
+            self._lanes -= 1
+
+    async def _serve(self, capture: Capture) -> None:
+        """One turn of ``capture``, unless its log is busy with another's: then after that."""
+        sink = capture.sink
+        if sink.busy:
+            if sink.waiting is None:
+                sink.waiting = deque()
+            sink.waiting.append(capture)
+            return
+        sink.busy = True
+        try:
+            outcome = await _turn_in_thread(capture, sink, executor=self._threads)
+        except Exception as error:  # a bug must not end the lane; the stream tries again, as after any failure
+            _log.exception("moving the output of %s failed", capture.label)
+            outcome = Outcome(error=OSError(None, f"internal error: {error}"))
+        sink.busy = False
+        if outcome.rotated and sink.target.compress:
+            self.compress(sink)
+        if sink.waiting:
+            waiting = sink.waiting.popleft()
+            self.submit(waiting)
+        capture.turn_ended(outcome)
+        self._close_unused(sink)
+
+    def compress(self, sink: Sink) -> None:
+        """The backups of ``sink`` will be compressed, one log at a time, off the lanes."""
+        self._to_compress[sink.path] = sink
+        self._start_compression()
+
+    def _start_compression(self) -> None:
+        if self._to_compress and not self._compressing and self._tasks is not None:
+            self._compressing = True
+            self._tasks.start_soon(self._compress, name="log compression")
+
+    async def _compress(self) -> None:
+        try:
+            while self._to_compress:
+                path, sink = self._to_compress.popitem()
+                try:
+                    await _compress_in_thread(path, sink.lock, executor=self._packer)
+                except OSError as error:
+                    _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, error.strerror)
+        finally:
+            self._compressing = False
