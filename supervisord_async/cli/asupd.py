@@ -24,6 +24,7 @@ EXIT_LOCKED = 4
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Overrides daemon.log.level.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Overrides daemon.log.format.")
 @click.option("--log-file", metavar="FILE", help="Overrides daemon.log.file; with --detach by default RUN_DIR/asupd.log.")
+@click.option("--trial", is_flag=True, hidden=True)
 @click.version_option(__version__, prog_name="asupd")
 def main(
     file: str,
@@ -34,6 +35,7 @@ def main(
     log_level: str | None,
     log_format: str | None,
     log_file: str | None,
+    trial: bool,
 ) -> None:
     """Start the programs that FILE lists, watch them, and restart them by their policies.
 
@@ -43,7 +45,7 @@ def main(
     from supervisord_async.config.load import load  # noqa: PLC0415  --help and --version need none of it
 
     try:
-        loaded = load(file, os.environ, run_dir=os.path.abspath(run_dir) if run_dir else None)
+        loaded = load(file, run_dir=run_dir)
     except ConfigError as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
@@ -63,6 +65,9 @@ def main(
 
     overrides = {"level": log_level, "format": log_format, "file": os.path.abspath(log_file) if log_file else None}
     configuration = asupd_run.with_log(loaded.configuration, overrides)
+    if trial:
+        asupd_run.trial()
+        return
     try:
         if detach:
             sys.exit(asupd_run.detach(configuration, file, run_dir, overrides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -24,33 +25,42 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
     return replace(configuration, daemon=replace(configuration.daemon, log=log))
 
 
+def trial() -> None:
+    """This code could take over from the daemon that asks: everything imports, and its state can be read."""
+    from supervisord_async.control.server import serve_control  # noqa: F401
+    from supervisord_async.supervise import daemon, history, reexec  # noqa: F401
+
+    if reexec.inherited_state() is None:
+        raise DaemonError("--trial is for a daemon that wants to be replaced")
+
+
 def foreground(configuration: Configuration, file: str, run_dir: str | None, *, echo: bool) -> int:
     """The daemon ran in this process; its exit code."""
     from supervisord_async.control.server import serve_control
     from supervisord_async.logs.echo import Echo
     from supervisord_async.logs.own import OwnLog
     from supervisord_async.rundir import remember
+    from supervisord_async.supervise import reexec
     from supervisord_async.supervise.daemon import Options, make_run_dir, serve
     from supervisord_async.system import descriptors, loop, signals
 
-    descriptors.close_inherited()
-    signals.reset_inherited()
+    former = reexec.inherited_state()
+    descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
+    descriptors.raise_limit()
+    if former is None:
+        signals.reset_inherited()
     os.umask(0o022)
     daemon = configuration.daemon
-    if daemon.log.file is not None:
-        make_run_dir(os.path.dirname(daemon.log.file))
+    make_run_dir(daemon.run_dir)
     own = OwnLog(daemon.log)
     own.install()
-    remember(configuration.file, daemon.run_dir, daemon.socket)
-    options = Options(
-        file=file,
-        run_dir=run_dir,
-        echo=Echo(sys.stdout).write if echo else None,
-        reopen_own_log=own.reopen,
-        on_serving=descriptors.notify_ready,
-    )
     try:
-        return loop.run(serve, options, configuration, serve_control)
+        remember(configuration.file, daemon.run_dir, daemon.socket)
+    except OSError as error:
+        logging.getLogger("asupd").warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
+    options = Options(file=file, run_dir=run_dir, echo=Echo(sys.stdout).write if echo else None, reopen_own_log=own.reopen)
+    try:
+        return loop.run(serve, options, configuration, serve_control, former)
     finally:
         own.close()
 
@@ -78,7 +88,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
             text = complaints.read_text(errors="replace").strip()
             raise DaemonError(f"the daemon ended with {child.returncode}: {text or f'see {log_file}'}")
         try:
-            if Client(daemon.socket).health().get("pid") == child.pid:
+            if Client(daemon.socket).health().pid == child.pid:
                 complaints.unlink(missing_ok=True)
                 return 0
         except NoDaemonError:

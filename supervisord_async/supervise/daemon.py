@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,21 +21,24 @@ from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
 from supervisord_async.config.model import Configuration
 from supervisord_async.core.record import Record
-from supervisord_async.errors import ConfigError, DaemonError
+from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
+from supervisord_async.supervise import persist, reexec
 from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.launch import instance_of
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.monitors.files import FileWatching
+from supervisord_async.supervise.persist import SavedState, Saver
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.system import signals
+from supervisord_async.supervise.takeover import Inherited, settle
+from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.lock import InstanceLock
-from supervisord_async.system.orphans import become_subreaper, reap_orphans
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.history import History
+    from supervisord_async.supervise.process import Process
 
 _log = logging.getLogger("asupd")
 
@@ -49,13 +51,18 @@ LEVELS = {
     "supervision": logging.ERROR,
 }
 STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
+#: How long answers that are under way may take before a re-exec.
+QUIET_SECONDS = 2.0
 
 
 class ControlPlane(Protocol):
     """What serves the API; made by the layer above."""
 
-    async def __call__(self, supervisor: Supervisor, history: History | None, *, on_serving: Callable[[], None]) -> None:
-        """Serve until cancelled; ``on_serving`` once the socket answers."""
+    async def __call__(self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[list[int]], None]) -> None:
+        """Serve until cancelled, on ``inherited`` listening sockets where a former self left some.
+
+        ``on_serving`` is called with the descriptors of the listening sockets once they answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +73,13 @@ class Options:
     run_dir: str | None = None
     echo: Callable[[str, str, bytes], None] | None = None
     reopen_own_log: Callable[[], None] = lambda: None
-    on_serving: Callable[[], None] = lambda: None
 
 
 def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
     """Loads the file anew each time, off the loop."""
 
     def read() -> Loaded:
-        return load(options.file, os.environ, run_dir=options.run_dir)
+        return load(options.file, run_dir=options.run_dir)
 
     async def run() -> Loaded:
         return await anyio.to_thread.run_sync(read)
@@ -81,56 +87,197 @@ def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
     return run
 
 
-async def serve(options: Options, configuration: Configuration, control: ControlPlane) -> int:
-    """Supervise until told to stop; returns the exit code. Raises LockHeldError, DaemonError: then nothing was touched."""
-    daemon = configuration.daemon
-    make_run_dir(daemon.run_dir)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(InstanceLock(os.path.join(daemon.run_dir, "asupd.lock")))
-        _prepare_process()
-        history = await _open_history(configuration)
-        bus = Bus(last_id=history.last_id if history is not None else 0)
-        bus.listen(_log_record)
-        null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        stack.callback(os.close, null_fd)
-        writer = Writer()
-        files = FileWatching(bus)
-        journal = Journal.open(os.path.join(daemon.run_dir, "output.journal"))
+async def serve(options: Options, configuration: Configuration, control: ControlPlane, former: SavedState | None = None) -> int:
+    """Supervise until told to stop; returns the exit code.
 
-        def surroundings(supervisor: Supervisor) -> Surroundings:
-            return Surroundings(
-                daemon=daemon,
-                instance=instance_of(daemon.run_dir),
-                host=MachineHost(),
-                bus=bus,
-                files=files,
-                writer=writer,
-                null_fd=null_fd,
-                journal=journal,
-                committed=lambda process: None,
-                shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
-                echo=options.echo,
-            )
+    ``former`` is what this process was before a re-exec. Raises LockHeldError and DaemonError before anything of
+    another daemon was touched.
+    """
+    run_dir = configuration.daemon.run_dir
+    make_run_dir(run_dir)
+    lock = InstanceLock(os.path.join(run_dir, "asupd.lock"))
+    if former is not None and former.descriptors.get("lock"):
+        lock.inherit(former.descriptors["lock"][0])
+    else:
+        lock.acquire()
+    _become_parent_of_orphans()
+    try:
+        async with orphans.reaping():
+            return await Daemon(options, configuration, lock).run(control, former)
+    finally:
+        lock.release()
 
-        supervisor = Supervisor(configuration, loader(options), surroundings)
-        async with anyio.create_task_group() as tasks:
-            if history is not None:
-                tasks.start_soon(history.run, bus, name="history")
-            tasks.start_soon(_heed_signals, supervisor, options, name="signals")
-            tasks.start_soon(reap_orphans, name="orphans")
-            tasks.start_soon(_serve_control, control, supervisor, history, options, name="control")
-            message = f"asupd {__version__} started, pid {os.getpid()}, {len(configuration.programs)} programs, run_dir {daemon.run_dir}"
-            bus.publish("daemon", message=message, data={"what": "started", "pid": os.getpid()})
-            code = await supervisor.run()
-            bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
-            bus.close()
-            if history is not None:
-                await history.aclose()
+
+class Daemon:
+    """One daemon's parts, wired."""
+
+    def __init__(self, options: Options, configuration: Configuration, lock: InstanceLock) -> None:
+        self._options = options
+        self._configuration = configuration
+        self._lock = lock
+        self._run_dir = configuration.daemon.run_dir
+        self._instance = instance_of(self._run_dir)
+        self._bus = Bus()
+        self._writer = Writer()
+        self._journal = Journal.open(os.path.join(self._run_dir, "output"))
+        self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._listening: list[int] = []
+        self._saver = Saver(self._run_dir, self.state)
+        self._go = anyio.Event()  # a re-exec was tried, and shall be
+        self._supervisor = Supervisor(configuration, loader(options), self._surroundings, self._prepare_reexec)
+
+    def _surroundings(self, supervisor: Supervisor) -> Surroundings:
+        def committed(_process: Process) -> None:
+            self._saver.changed()
+
+        return Surroundings(
+            daemon=self._configuration.daemon,
+            instance=self._instance,
+            host=MachineHost(),
+            bus=self._bus,
+            files=FileWatching(self._bus),
+            writer=self._writer,
+            journal=self._journal,
+            null_fd=self._null_fd,
+            committed=committed,
+            shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
+            echo=self._options.echo,
+        )
+
+    def state(self) -> SavedState:
+        """Everything that a successor needs, as of now."""
+        return SavedState(
+            boot_id=clock.boot_id(),
+            instance=self._instance,
+            last_record_id=self._bus.last_id,
+            processes=tuple(process.saved() for process in self._supervisor.processes.values()),
+        )
+
+    async def run(self, control: ControlPlane, former: SavedState | None) -> int:
+        """Take over what is there, supervise, and end; returns the exit code."""
+        estate = await self._take_over(former)
+        async with self._history() as history, anyio.create_task_group() as tasks:
+            self._bus.listen(_log_record)
+            tasks.start_soon(self._heed_signals, name="signals")
+            tasks.start_soon(self._saver.run, name="state")
+            tasks.start_soon(self._writer.run, name="logs")
+            tasks.start_soon(self._serve_control, control, history, former, name="control")
+            tasks.start_soon(self._reexec, history, name="re-exec")
+            what = "re-executed" if former is not None else "started"
+            adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
+            message = f"asupd {__version__} {what}, pid {os.getpid()}, {len(self._configuration.programs)} programs, run_dir {self._run_dir}{adopted}"
+            self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
+            code = await self._supervisor.run(estate)
+            self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
+            self._bus.close()
+            await self._writer.aclose()
+            self._journal.close()
             tasks.cancel_scope.cancel()
-        await writer.aclose()
-        if journal is not None:
-            journal.close()
+        await anyio.to_thread.run_sync(persist.forget, self._run_dir)
+        os.close(self._null_fd)
         return code
+
+    async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
+        """What an earlier daemon of this run_dir, or this one before a re-exec, left."""
+        saved = former
+        if saved is None:
+            saved, complaints = await anyio.to_thread.run_sync(persist.load, self._run_dir)
+            for complaint in complaints:
+                _log.warning("degraded: %s; living programs are found by their environment", complaint)
+        if saved is not None:
+            self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
+        living = await anyio.to_thread.run_sync(tags.living, self._instance)
+        return settle(saved, living, clock.boot_id(), by_reexec=former is not None)
+
+    @asynccontextmanager
+    async def _history(self) -> AsyncIterator[History | None]:
+        from supervisord_async.supervise.history import History  # noqa: PLC0415  sqlite3 is not needed to say --help
+
+        limits = self._configuration.daemon.history
+        history = History(os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
+        try:
+            self._bus.last_id = max(self._bus.last_id, await history.open())
+        except Exception as error:  # noqa: BLE001  whatever it is: the daemon goes on without
+            _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
+            yield None
+            return
+        self._bus.listen(history.take)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(history.run, name="history")
+            yield history
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await history.aclose()
+
+    async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
+        def serving(listening: list[int]) -> None:
+            self._listening = listening
+            descriptors.sd_notify(f"READY=1\nMAINPID={os.getpid()}")
+
+        inherited = former.descriptors.get("listening", []) if former is not None else []
+        try:
+            await control(self._supervisor, history, inherited=inherited, on_serving=serving)
+        except Exception:
+            _log.exception("degraded: no control socket; signals still work")
+
+    # Signals
+
+    async def _heed_signals(self) -> None:
+        async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # a former self may have blocked them over its re-exec
+            async for signum in received:
+                match signum:
+                    case signal.SIGHUP:
+                        tasks.start_soon(self._reload)
+                    case signal.SIGUSR1:
+                        self._options.reopen_own_log()
+                        self._supervisor.reopen_logs()
+                    case signal.SIGUSR2:
+                        tasks.start_soon(self._ask_for_reexec)
+                    case _:
+                        self._supervisor.request_shutdown(why=signals.name(signum))
+
+    async def _reload(self) -> None:
+        try:
+            await self._supervisor.reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("%s", problem)
+        except Exception:
+            _log.exception("cannot reload; everything stays as it was")
+
+    async def _ask_for_reexec(self) -> None:
+        try:
+            await self._supervisor.reexec()
+        except CommandError as error:
+            self._bus.publish("daemon", message=str(error), data={"what": "reexec_refused"})
+
+    # Re-exec
+
+    async def _prepare_reexec(self) -> None:
+        """The installed code was tried and will take over; raises FailedError where it cannot."""
+        await reexec.try_new_code(self.state())
+        self._go.set()
+
+    async def _reexec(self, history: History | None) -> None:
+        while True:
+            await self._go.wait()
+            self._go = anyio.Event()
+            await anyio.sleep(0.1)  # the answer to who asked is on its way
+            if history is not None:
+                with anyio.move_on_after(QUIET_SECONDS):
+                    await history.flush()
+            state = self.state()
+            kept = {"lock": [self._lock.fd], "listening": self._listening}
+            descriptors.sd_notify("RELOADING=1")
+            try:
+                reexec.become_new_code(persist.with_descriptors(state, kept), HEARD)
+            except OSError as error:
+                self._bus.publish(
+                    "daemon",
+                    message=f"cannot re-exec: {error.strerror}; this code stays in service",
+                    data={"what": "reexec_refused"},
+                )
 
 
 def make_run_dir(path: str) -> None:
@@ -143,54 +290,11 @@ def make_run_dir(path: str) -> None:
         raise DaemonError(f"cannot write in the run_dir {path}: permission denied (set daemon.run_dir, or pass --run-dir)")
 
 
-def _prepare_process() -> None:
+def _become_parent_of_orphans() -> None:
     try:
-        become_subreaper()
+        orphans.become_subreaper()
     except OSError as error:
-        _log.warning("degraded: no subreaper (%s); what programs double-fork away is found by its environment only", error.strerror)
-
-
-async def _open_history(configuration: Configuration) -> History | None:
-    from supervisord_async.supervise.history import History  # noqa: PLC0415  sqlite3 is not needed to say --help
-
-    try:
-        return await History.open(configuration.daemon)
-    except Exception as error:
-        _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
-        return None
-
-
-async def _serve_control(control: ControlPlane, supervisor: Supervisor, history: History | None, options: Options) -> None:
-    try:
-        await control(supervisor, history, on_serving=options.on_serving)
-    except Exception:
-        _log.exception("degraded: no control socket; signals still work")
-
-
-async def _heed_signals(supervisor: Supervisor, options: Options) -> None:
-    async with signals.receive(HEARD) as received:
-        async with anyio.create_task_group() as tasks:
-            async for signum in received:
-                match signum:
-                    case signal.SIGHUP:
-                        tasks.start_soon(_reload, supervisor)
-                    case signal.SIGUSR1:
-                        options.reopen_own_log()
-                        supervisor.reopen_logs()
-                    case signal.SIGUSR2:
-                        supervisor.request_reexec()
-                    case _:
-                        supervisor.request_shutdown(why=signals.name(signum))
-
-
-async def _reload(supervisor: Supervisor) -> None:
-    try:
-        await supervisor.reload()
-    except ConfigError as error:
-        for problem in error.problems:
-            _log.error("%s", problem)
-    except Exception:
-        _log.exception("cannot reload; everything stays as it was")
+        _log.warning("degraded: no subreaper (%s); what programs double-fork away is found by its session and environment only", error.strerror)
 
 
 def _log_record(record: Record) -> None:
@@ -199,8 +303,3 @@ def _log_record(record: Record) -> None:
     if _log.isEnabledFor(level):
         transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
         _log.log(level, "%s%s", transition, record.message, extra={"process": record.name, "record": record})
-
-
-def started_seconds_ago(supervisor: Supervisor) -> float:
-    """The daemon's age, for people."""
-    return time.time() - supervisor.started_at

@@ -34,9 +34,9 @@ class ProcessTree(Protocol):
 
     def has_leftovers(self) -> bool:
         """Whether anything but the main process lives."""
-    def signal(self, signum: int, scope: Scope) -> None:
+    def signal(self, signum: int, scope: Scope) -> object:
         """Whatever lives of the scope was sent ``signum``, and is not stopped."""
-    async def kill(self) -> None:
+    async def kill(self) -> object:
         """Nothing lives, unless the kernel cannot end it."""
     async def wait_gone(self) -> None:
         """Nothing of it lives any more."""
@@ -49,6 +49,10 @@ class Host(Protocol):
         """A new process runs ``spec``; raises SpawnError."""
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree that ``child`` is the root of; descendants also carry ``tag`` in their environment."""
+    def adopt(self, identity: Identity) -> ChildProcess:
+        """A process that an earlier daemon spawned is watched; raises ProcessLookupError where it is gone."""
+    async def kill_strays(self, tag: str) -> None:
+        """Nothing that carries ``tag`` lives any more."""
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""
     async def signature(self, path: str) -> Signature:

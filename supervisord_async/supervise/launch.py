@@ -21,6 +21,16 @@ def instance_of(run_dir: str) -> str:
     return hashlib.blake2s(os.path.realpath(run_dir).encode(), digest_size=8).hexdigest()
 
 
+def settings_digest(program: Program) -> str:
+    """Tells whether a run was started with the settings that ``program`` has now, as far as a change needs a restart.
+
+    Variables that are what the daemon's own environment says do not count: another daemon may have another environment.
+    """
+    environment = sorted(item for item in program.environment.items() if os.environ.get(item[0]) != item[1])
+    identity = (program.command, program.shell, program.directory, program.user, program.group_name, program.umask, environment)
+    return hashlib.blake2s(repr(identity).encode(), digest_size=8).hexdigest()
+
+
 def tag_of(instance: str, name: str, run: int) -> str:
     """What a run's processes carry in their environment as ``ASUP_TAG``."""
     return f"{instance}/{name}/{run}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -12,6 +13,7 @@ from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signatur
 from supervisord_async.system import credentials, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.identity import Identity
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.tree import Tree
 from supervisord_async.wire import ENV_TAG
@@ -33,7 +35,15 @@ class MachineHost:
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree below ``child``."""
         assert isinstance(child, Child)  # noqa: S101  both come from this class
-        return Tree(child, tag)
+        return cast("ProcessTree", Tree.of(child, tag))
+
+    def adopt(self, identity: Identity) -> ChildProcess:
+        """Watch a process that an earlier daemon spawned; raises ProcessLookupError where it is gone."""
+        return Child.adopt(identity)
+
+    async def kill_strays(self, tag: str) -> None:
+        """Nothing that carries ``tag`` lives any more."""
+        await Tree(0, 0, tag, ours=False).kill()
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Look the user up, off the loop."""
@@ -48,7 +58,7 @@ class MachineHost:
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
         """Run a short command with its tree, to its end or to the timeout."""
         child = await spawn.spawn(spec)
-        tree = Tree(child, spec.environment.get(ENV_TAG, ""))
+        tree = Tree.of(child, spec.environment.get(ENV_TAG, ""))
         try:
             if on_started is not None:
                 on_started(child.pid)

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 from supervisord_async.config.model import Logs
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.capture import Capture
-from supervisord_async.logs.target import Target
+from supervisord_async.logs.target import LossReport, Stream, Target
+from supervisord_async.supervise.persist import SavedStream
+from supervisord_async.supervise.takeover import Inherited
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.pipes import Pipe
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.surroundings import Surroundings
 
-STREAMS = ("stdout", "stderr")
+STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
 
 class Output:
@@ -26,8 +28,8 @@ class Output:
         self._name = name
         self._replica = replica
         self._around = surroundings
-        self._pipes: dict[str, Pipe] = {}
-        self._captures: dict[str, Capture] = {}
+        self._pipes: dict[Stream, Pipe] = {}
+        self._captures: dict[Stream, Capture] = {}
         self._logs: Logs | None = None
 
     @property
@@ -49,30 +51,55 @@ class Output:
             raise SpawnError("log", error.errno, f"cannot make a pipe for {self._name}") from error
         return stdout, stderr
 
-    def _open(self, stream: str, where: str, credentials: Credentials | None) -> int:
+    def _open(self, stream: Stream, where: str, credentials: Credentials | None) -> int:
         if where == "inherit":
             return STREAMS.index(stream) + 1
         if where == "none" and self._around.echo is None:
             return self._around.null_fd
         pipe = self._pipes.get(stream)
         if pipe is None:
-            pipe = self._pipes[stream] = Pipe()
-            echo = partial(self._around.echo, self._name, stream) if self._around.echo is not None else None
-            capture = Capture(
-                pipe,
-                self._target(where),
-                process_name=self._name,
-                stream=stream,
-                writer=self._around.writer,
-                journal=self._around.journal,
-                on_loss=self._report,
-                echo=echo,
-            )
-            self._captures[stream] = capture
-            capture.start()
+            pipe = Pipe.open()
+            self._capture(stream, pipe, where)
         if credentials is not None:
-            os.fchown(pipe.child_fd, credentials.uid, credentials.gid)
+            pipe.give_to(credentials.uid, credentials.gid)
         return pipe.child_fd
+
+    def _capture(self, stream: Stream, pipe: Pipe, where: str) -> None:
+        self._pipes[stream] = pipe
+        echo = partial(self._around.echo, self._name, stream) if self._around.echo is not None else None
+        capture = Capture(
+            pipe,
+            self._target(where),
+            process_name=self._name,
+            stream=stream,
+            writer=self._around.writer,
+            journal=self._around.journal,
+            on_loss=self._report,
+            echo=echo,
+        )
+        self._captures[stream] = capture
+        capture.start()
+
+    def inherit(self, logs: Logs, inherited: Inherited) -> None:
+        """What an earlier daemon captured is captured on, from the very pipes that the living run writes to."""
+        self._logs = logs
+        saved = inherited.saved.streams if inherited.saved is not None else {}
+        for number, (stream, where) in enumerate(_wheres(logs), start=1):
+            if where in ("inherit", "none", "stdout"):
+                continue
+            pipe = _inherited_pipe(saved.get(stream), inherited, number)
+            if pipe is not None:
+                self._capture(stream, pipe, where)
+                self._captures[stream].run_started(inherited.snapshot.run)
+
+    def saved(self) -> dict[str, SavedStream]:
+        """What a successor needs to find the pipes again."""
+        return {stream: SavedStream(os.fstat(pipe.read_fd).st_ino, pipe.read_fd, pipe.child_fd) for stream, pipe in self._pipes.items()}
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """Whether the pipes survive the daemon's ``execv``."""
+        for pipe in self._pipes.values():
+            pipe.set_inheritable(inheritable)
 
     def _target(self, where: str) -> Target:
         logs = self._logs
@@ -83,7 +110,7 @@ class Output:
     def reconfigure(self, logs: Logs) -> None:
         """What is captured from now on goes where ``logs`` says."""
         self._logs = logs
-        for stream, where in (("stdout", logs.stdout), ("stderr", logs.stderr)):
+        for stream, where in _wheres(logs):
             capture = self._captures.get(stream)
             if capture is not None and where not in ("inherit", "stdout"):
                 capture.reconfigure(self._target(where))
@@ -111,6 +138,35 @@ class Output:
         self._captures.clear()
         self._pipes.clear()
 
-    def _report(self, report: object) -> None:
+    def _report(self, report: LossReport) -> None:
         """A loss, or its end, is a record."""
-        self._around.bus.publish(**report.record(self._name))  # type: ignore[attr-defined]
+        self._around.bus.publish(**report.record(self._name))
+
+
+def _wheres(logs: Logs) -> tuple[tuple[Stream, str], ...]:
+    return (("stdout", logs.stdout), ("stderr", logs.stderr))
+
+
+def _inherited_pipe(saved: SavedStream | None, inherited: Inherited, number: int) -> Pipe | None:
+    """The pipe of a stream: by our own descriptors after a re-exec, else by those of the living run; None: a new one will do."""
+    if saved is not None and _is_pipe(saved.read_fd, saved.inode) and _is_pipe(saved.child_fd, saved.inode):
+        pipe = Pipe(saved.read_fd, saved.child_fd)
+        pipe.set_inheritable(False)
+        return pipe
+    if inherited.main is None:
+        return None
+    try:
+        pipe = Pipe.reopen(inherited.main.pid, number)
+    except OSError:
+        return None  # it has closed or replaced the stream: there is nothing to capture
+    if saved is not None and not _is_pipe(pipe.read_fd, saved.inode):
+        pipe.close()
+        return None
+    return pipe
+
+
+def _is_pipe(descriptor: int, inode: int) -> bool:
+    try:
+        return descriptor >= 0 and os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False

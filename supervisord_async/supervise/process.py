@@ -11,8 +11,9 @@ UNKNOWN with its child left alone, and supervision of it is taken up again after
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,18 +21,20 @@ from msgspec.structs import replace
 
 from supervisord_async.config.model import Program
 from supervisord_async.core import effects as do
-from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, SpawnFailed, Spawned, SupervisionBroke
+from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, RestartRequested, Spawned, SpawnFailed, SupervisionBroke, TreeGone
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import launch
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.narrate import records_of
 from supervisord_async.supervise.output import Output
+from supervisord_async.supervise.persist import SavedProcess
 from supervisord_async.supervise.run import Run, new_run
 from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.takeover import LIVE, Inherited
 from supervisord_async.system.child import Ended
 
 _log = logging.getLogger(__name__)
@@ -45,17 +48,19 @@ CALM_SECONDS = 600.0
 class Process:
     """One supervised slot of a program."""
 
-    def __init__(self, name: str, replica: int, program: Program, surroundings: Surroundings, snapshot: Snapshot | None = None) -> None:
+    def __init__(self, name: str, replica: int, program: Program, surroundings: Surroundings) -> None:
         self.name = name
         self.replica = replica
         self.program = program
         self.policy: Policy = program.policy(name)
-        self.snapshot = snapshot or Snapshot()
+        self.snapshot = Snapshot()
         self.last_ended: Ended | None = None
         self.output = Output(name, replica, surroundings)
         self._around = surroundings
         self._mailbox = Mailbox()
         self._run: Run | None = None
+        self._settings = ""
+        self._inherited: Inherited | None = None
         self._breaks = 0
         self._broke_at = 0.0
         self._watch_scope: anyio.CancelScope | None = None
@@ -105,6 +110,20 @@ class Process:
                 self._tasks = None
             await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
 
+    def saved(self) -> SavedProcess:
+        """What a successor needs to know of it."""
+        run = self._run
+        alive = run is not None and run.ended is None and run.child.pid == self.snapshot.pid
+        return SavedProcess(
+            name=self.name,
+            program=self.program.name,
+            replica=self.replica,
+            snapshot=self.snapshot,
+            start_ticks=run.child.identity.start_ticks if alive and run is not None else 0,
+            settings=self._settings,
+            streams=self.output.saved(),
+        )
+
     # The driver
 
     async def _drive(self) -> None:
@@ -151,7 +170,7 @@ class Process:
             case do.ShutDown():
                 self._around.shut_down(f"{self.name}: {effect.detail}")
 
-    def _start(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         assert self._tasks is not None  # noqa: S101  effects are only performed inside the group
         self._tasks.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
 
@@ -170,6 +189,7 @@ class Process:
 
     async def _launch(self, run: int) -> Run:
         program, host, daemon = self.program, self._around.host, self._around.daemon
+        self._settings = launch.settings_digest(program)
         credentials = None
         if program.user is not None or program.group_name is not None:
             credentials = await host.credentials(program.user, program.group_name)
@@ -282,6 +302,48 @@ class Process:
                         )
                     )
 
+    # Taking over
+
+    def inherit(self, inherited: Inherited) -> None:
+        """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`run`."""
+        self._inherited = inherited
+        self.snapshot = inherited.snapshot
+        self.output.inherit(self.program.logs, inherited)
+
+    async def _take_over(self, inherited: Inherited) -> None:
+        """The former daemon's run goes on, or its end is news."""
+        run = inherited.snapshot.run
+        for stray in inherited.stray_runs:
+            await self._around.host.kill_strays(launch.tag_of(self._around.instance, self.name, stray))
+        if inherited.main is not None:
+            try:
+                child = self._around.host.adopt(inherited.main)
+            except ProcessLookupError:
+                self.post(Exited(run, ExitStatus()))
+                return
+            self._run = new_run(
+                name=self.name,
+                run=run,
+                program=self.program,
+                host=self._around.host,
+                child=child,
+                tag=launch.tag_of(self._around.instance, self.name, run),
+                post=self.post,
+                on_ended=self._on_ended,
+                heartbeat_file=launch.heartbeat_file_of(self.program, self.name, self._around.daemon),
+                heartbeat_baseline=None,
+            )
+            if self.snapshot.pid != child.pid or not inherited.by_reexec:
+                self.post(Adopted(run, child.pid))
+            assert self._tasks is not None  # noqa: S101  called inside the group
+            self._run.watch(self._tasks)
+            self._settings = inherited.saved.settings if inherited.saved is not None else ""
+            if self._settings not in ("", launch.settings_digest(self.program)):
+                self.post(RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there"))
+        elif inherited.snapshot.state in LIVE:
+            in_flight = inherited.snapshot.ended_run != run
+            self.post(SpawnFailed(run, "the daemon died while it was spawned") if in_flight else TreeGone(run))
+
     # A bug of ours
 
     def _broke(self, error: Exception) -> None:
@@ -296,7 +358,11 @@ class Process:
             _log.exception("%s: cannot tell that supervision of it broke", self.name)
 
     def _resume(self) -> None:
-        """Take up what an earlier group of tasks was watching."""
+        """Take up what an earlier daemon, or an earlier group of tasks, was watching."""
+        if self._inherited is not None:
+            inherited, self._inherited = self._inherited, None
+            self._start(self._take_over, inherited)
+            return
         if self.snapshot.state is not State.UNKNOWN:
             return
         run, number = self._run, self.snapshot.run

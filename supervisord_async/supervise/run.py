@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,7 +18,7 @@ from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.system.child import Ended
 
 #: What watches a run beside its exit. Each ends by itself where the program does not ask for it.
-MONITORS: tuple[Callable[[RunContext], Awaitable[None]], ...] = (monitor_heartbeat,)
+MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (monitor_heartbeat,)
 
 
 class Run:
@@ -79,8 +81,6 @@ def _monitored(program: Program) -> tuple[object, ...]:
 
 
 def _with_program(context: RunContext, program: Program) -> RunContext:
-    from dataclasses import replace  # noqa: PLC0415  rare: only at a reload
-
     return replace(context, program=program)
 
 

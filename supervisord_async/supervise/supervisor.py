@@ -10,20 +10,23 @@ import difflib
 import fnmatch
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
 
-from supervisord_async.config.model import Configuration, Program
-from supervisord_async.core.inputs import RestartRequested, StartRequested, StopRequested
+from supervisord_async.config.model import Configuration, Logs, Program
+from supervisord_async.core.inputs import Input, RestartRequested, StartRequested, StopRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, ConfigError, NotFoundError, Problem
 from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.takeover import Inherited
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Nothing of a process lives, and none is on its way.
-DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 #: After everything was killed: how long the kernel may take.
 KILL_WAIT_SECONDS = 5.0
 
@@ -42,13 +43,15 @@ Loader = Callable[[], Awaitable["Loaded"]]
 class Supervisor:
     """The processes of one daemon, in file order."""
 
-    def __init__(self, configuration: Configuration, load: Loader, surroundings: Callable[[Supervisor], Surroundings]) -> None:
+    def __init__(self, configuration: Configuration, load: Loader, surroundings: Callable[[Supervisor], Surroundings], reexec: Callable[[], Awaitable[None]]) -> None:
         self.configuration = configuration
         self.refused: tuple[Problem, ...] = ()
         self.processes: dict[str, Process] = {}
         self.started_at = time.time()
         self.shutting_down = False
         self.exit_code = 0
+        self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask)
+        self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
         self._load = load
         self._around = surroundings(self)
         self._tasks: TaskGroup | None = None
@@ -69,15 +72,21 @@ class Supervisor:
 
     # Lifetime
 
-    async def run(self, *, on_started: Callable[[], None] = lambda: None) -> int:
-        """Supervise until a shutdown was asked for and everything is down; returns the daemon's exit code."""
+    async def run(self, estate: dict[str, Inherited] | None = None) -> int:
+        """Supervise until a shutdown was asked for and everything is down; returns the daemon's exit code.
+
+        ``estate`` is what an earlier daemon left: its processes are taken over, and those that the file does not
+        list any more are stopped.
+        """
+        estate = estate or {}
         async with anyio.create_task_group() as self._tasks:
             self._tasks.start_soon(self._around.files.run, name="file watching")
             for program in self.configuration.programs.values():
-                self._add(program, program.process_names())
+                self._add(program, program.process_names(), estate)
+            self.bus.listen(self.dependencies.heed)
             self.bus.listen(self._consider_exit)
-            self._autostart(self.processes.values())
-            on_started()
+            self._autostart(process for process in self.processes.values() if process.name not in estate)
+            self._retire_heirless(estate)
             await self._shutdown.wait()
             await self._stop_everything()
             for process in self.processes.values():
@@ -97,12 +106,15 @@ class Supervisor:
 
     async def _stop_everything(self) -> None:
         """All processes are down, or could not be ended by the kernel in time."""
+        waiting = list(reversed(self.processes.values()))
         with self.bus.subscribe() as records:
-            for process in reversed(self.processes.values()):
-                self._ask(process, StopRequested(Cause.DAEMON_STOP))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_later)
-                while not self._all_down():
+                while not self._all_down() or waiting:
+                    free = [process for process in waiting if self._hastened_at is not None or self.dependencies.may_stop(process)]
+                    waiting = [process for process in waiting if process not in free]
+                    for process in free:
+                        self._ask(process, StopRequested(Cause.DAEMON_STOP))
                     with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
                         await records.receive()
                     if self._hastened_too_long():
@@ -138,12 +150,23 @@ class Supervisor:
 
     # Processes
 
-    def _add(self, program: Program, names: Iterable[str]) -> list[Process]:
+    def _retire_heirless(self, estate: dict[str, Inherited]) -> None:
+        """Processes of an earlier daemon that the file does not list any more are taken over to be stopped."""
+        for name, inherited in estate.items():
+            if name not in self.processes:
+                program = Program(name=name, command=("?",), group=name, directory="/", logs=Logs(stdout="none"))
+                self._add(program, [name], estate)
+                self._begin_to_retire(self.processes[name])
+                _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, inherited.snapshot.run)
+
+    def _add(self, program: Program, names: Iterable[str], estate: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
         """Slots for ``names`` are supervised, none of them started."""
         added = []
         for name in names:
             replica = int(name.rpartition(":")[2]) if ":" in name else 0
             process = Process(name, replica, program, self._around)
+            if name in estate:
+                process.inherit(estate[name])
             self.processes[name] = process
             added.append(process)
             assert self._tasks is not None  # noqa: S101  only called while running
@@ -160,11 +183,16 @@ class Supervisor:
             if process.program.autostart:
                 self._ask(process, StartRequested(Cause.AUTOSTART))
 
-    def _ask(self, process: Process, request: StartRequested | StopRequested | RestartRequested) -> None:
+    def _ask(self, process: Process, request: Input) -> None:
         try:
             process.post(request)
         except BusyError as error:
             _log.error("%s: %s", process.name, error)
+
+    def _begin_to_retire(self, process: Process) -> None:
+        assert self._tasks is not None  # noqa: S101  only called while running
+        self._retiring.add(process.name)
+        self._tasks.start_soon(self._retire, process, name=f"retire {process.name}")
 
     async def _retire(self, process: Process) -> None:
         """The process is down, and forgotten."""
@@ -252,18 +280,17 @@ class Supervisor:
         kept = {name for program in programs.values() for name in program.process_names()}
         for process in list(self.processes.values()):
             if process.name not in kept and process.name not in self._retiring:
-                self._retiring.add(process.name)
-                self._tasks.start_soon(self._retire, process, name=f"retire {process.name}")
+                self._begin_to_retire(process)
         restarted = plan.restarted()
         for program in programs.values():
             missing = [name for name in program.process_names() if name not in self.processes]
             for name in program.process_names():
-                process = self.processes.get(name)
-                if process is not None and process.program != program and name not in self._retiring:
-                    process.reconfigure(program)
+                known = self.processes.get(name)
+                if known is not None and known.program != program and name not in self._retiring:
+                    known.reconfigure(program)
                     if program.name in restarted:
                         detail = "configuration changed: " + ", ".join(restarted[program.name])
-                        self._ask(process, RestartRequested(Cause.CONFIG_CHANGED, detail))  # type: ignore[arg-type]
+                        self._ask(known, RestartRequested(Cause.CONFIG_CHANGED, detail))
             if missing:
                 self._autostart(self._add(program, missing))
         self._sort()

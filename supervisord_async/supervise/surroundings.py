@@ -10,8 +10,8 @@ from supervisord_async.config.model import Daemon
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.monitors.files import FileWatching
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -28,7 +28,7 @@ class Surroundings:
     files: FileWatching
     writer: Writer
     null_fd: int  #: /dev/null, open for writing
-    journal: Journal | None
+    journal: Journal
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes

@@ -1,0 +1,102 @@
+"""Who may start before whom, pure: what a program needs of another, and whether that is there.
+
+A need is judged over all processes of the program that is needed: met when each meets it, out of reach when one of
+them cannot meet it any more without somebody's word, else open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from supervisord_async.core.machine import succeeded
+from supervisord_async.core.policy import Policy
+from supervisord_async.core.state import Health, Snapshot, State
+
+
+class Need(StrEnum):
+    """What must be true of a dependency before a dependent starts."""
+
+    STARTED = "started"  #: it has a process, or has had one that ended well
+    READY = "ready"  #: it is RUNNING (with a probe that means ready), and not unhealthy
+    COMPLETED = "completed"  #: it exited by itself
+    SUCCEEDED = "succeeded"  #: it exited by itself, successfully
+
+
+class Outlook(StrEnum):
+    """How things stand with a need."""
+
+    MET = "met"
+    OPEN = "open"
+    LOST = "lost"  #: not without somebody's word
+
+
+class Verdict(NamedTuple):
+    """How a need stands, and why in words (empty when met)."""
+
+    outlook: Outlook
+    words: str
+
+
+Member = tuple[str, Snapshot, Policy]
+
+
+def judge(need: Need, members: Iterable[Member]) -> Verdict:
+    """How ``need`` stands over the processes (name, snapshot, policy) of the program that is needed."""
+    waiting: Verdict | None = None
+    for name, snapshot, policy in members:
+        outlook = _outlook(need, snapshot, policy)
+        if outlook is Outlook.LOST:
+            return Verdict(outlook, f"{name} is {snapshot.state}, it was to be {need}")
+        if outlook is Outlook.OPEN and waiting is None:
+            unhealthy = ", unhealthy" if snapshot.health is Health.UNHEALTHY else ""
+            waiting = Verdict(outlook, f"{name} to be {need} (it is {snapshot.state}{unhealthy})")
+    return waiting or Verdict(Outlook.MET, "")
+
+
+def _outlook(need: Need, s: Snapshot, p: Policy) -> Outlook:
+    if s.state is State.FATAL:
+        return Outlook.LOST
+    met = False
+    match need:
+        case Need.STARTED:
+            met = s.pid is not None and s.state in (State.STARTING, State.RUNNING) or _exited_well(s, p)
+        case Need.READY:
+            met = s.state is State.RUNNING and s.health is not Health.UNHEALTHY
+        case Need.COMPLETED:
+            met = s.state is State.EXITED
+        case Need.SUCCEEDED:
+            met = _exited_well(s, p)
+            if s.state is State.EXITED and not met:
+                return Outlook.LOST
+    return Outlook.MET if met else Outlook.OPEN
+
+
+def _exited_well(s: Snapshot, p: Policy) -> bool:
+    return s.state is State.EXITED and succeeded(s, p)
+
+
+def dependents(graph: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
+    """For each program those that name it; ``graph`` maps a program to what it depends on."""
+    found: dict[str, set[str]] = {name: set() for name in graph}
+    for name, needs in graph.items():
+        for need in needs:
+            found.setdefault(need, set()).add(name)
+    return found
+
+
+def with_dependencies(names: Sequence[str], graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """``names`` and all that they depend on, dependencies first, each once."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name in ordered:
+            return
+        for need in graph.get(name, ()):
+            visit(need)
+        ordered[name] = None
+
+    for name in names:
+        visit(name)
+    return list(ordered)

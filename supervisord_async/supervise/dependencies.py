@@ -1,0 +1,103 @@
+"""Dependencies at work: releases what waits when its needs are met, restarts what follows a dependency, orders stops.
+
+It watches records, asks :mod:`supervisord_async.core.order`, and posts inputs. Whom a process waits for is derived
+whenever somebody asks; nothing is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from supervisord_async.config.model import Configuration
+from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, RestartRequested, StartRequested
+from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+from supervisord_async.supervise.process import Process
+
+#: Nothing of a process lives, and none is on its way.
+DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
+
+
+class Dependencies:
+    """The order among one daemon's processes."""
+
+    def __init__(self, configuration: Callable[[], Configuration], processes: Callable[[], Mapping[str, Process]], ask: Callable[[Process, Input], None]) -> None:
+        self._configuration = configuration
+        self._processes = processes
+        self._ask = ask
+        self._index_of: Configuration | None = None
+        self._index: dict[str, set[str]] = {}
+
+    def graph(self) -> dict[str, tuple[str, ...]]:
+        """Each program's dependencies, in file order."""
+        return {name: tuple(program.depends_on) for name, program in self._configuration().programs.items()}
+
+    def members(self, program: str) -> list[Process]:
+        """The processes of a program that there are."""
+        settings, processes = self._configuration().programs.get(program), self._processes()
+        return [processes[name] for name in settings.process_names() if name in processes] if settings is not None else []
+
+    def dependents(self, program: str) -> list[Process]:
+        """The processes of all programs that depend on ``program``."""
+        configuration = self._configuration()
+        if configuration is not self._index_of:  # an index of what is frozen; a reload brings another one
+            self._index_of, self._index = configuration, dependents(self.graph())
+        return [process for name in self._index.get(program, ()) for process in self.members(name)]
+
+    def verdicts(self, process: Process) -> dict[str, Verdict]:
+        """How each need of ``process`` stands, by the program that it needs."""
+        return {
+            program: judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(program)])
+            for program, need in process.program.depends_on.items()
+        }
+
+    def waits_for(self, process: Process) -> str:
+        """Whom a WAITING process waits for and why, in words."""
+        return "; ".join(verdict.words for verdict in self.verdicts(process).values() if verdict.outlook is not Outlook.MET)
+
+    def heed(self, record: Record) -> None:
+        """A listener of the bus: what a change of one process means for those that depend on it."""
+        if record.type not in ("state", "health") or record.name is None:
+            return
+        changed = self._processes().get(record.name)
+        if changed is None:
+            return
+        if record.to == State.WAITING:
+            self._pull(changed)
+            self._consider(changed)
+        for process in self.dependents(changed.program.name):
+            if process.snapshot.state is State.WAITING:
+                self._consider(process)
+            elif record.to == State.RUNNING:
+                self._follow(process, changed)
+
+    def _pull(self, process: Process) -> None:
+        """What starts brings up what it depends on."""
+        for program in process.program.depends_on:
+            for member in self.members(program):
+                if member.snapshot.state is State.STOPPED:
+                    self._ask(member, StartRequested(Cause.DEPENDENCY))
+
+    def _consider(self, process: Process) -> None:
+        verdicts = self.verdicts(process).values()
+        lost = [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]
+        if lost and process.program.on_dependency_failure == "fail":
+            self._ask(process, DependencyFailed("; ".join(lost)))
+        elif all(verdict.outlook is Outlook.MET for verdict in verdicts):
+            self._ask(process, DependenciesMet())
+
+    def _follow(self, process: Process, dependency: Process) -> None:
+        """``restart_with_dependency``: a run that is older than its dependency's is replaced."""
+        if not process.program.restart_with_dependency or process.snapshot.state not in (State.STARTING, State.RUNNING):
+            return
+        if process.snapshot.run_since < dependency.snapshot.run_since:
+            self._ask(process, RestartRequested(Cause.DEPENDENCY, f"{dependency.name} was restarted"))
+
+    def start_order(self, programs: list[str]) -> list[str]:
+        """``programs`` and what they depend on, dependencies first."""
+        return with_dependencies(programs, self.graph())
+
+    def may_stop(self, process: Process) -> bool:
+        """Whether everything that depends on it is down already."""
+        return all(other.snapshot.state in DOWN for other in self.dependents(process.program.name))

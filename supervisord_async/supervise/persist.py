@@ -1,0 +1,196 @@
+"""What a successor needs to take over: a small file in run_dir, replaced atomically at every change that matters.
+
+The file is one line, a version and a checksum, then JSON. It is written to a temporary file, synced, and renamed over
+the present one, which stays as ``.previous``: whatever instant the daemon dies in, one good copy is there. Saving is
+done off the loop and coalesced: under load a save covers all changes since the last one began. A disk that refuses is
+said once, tried again with every later change, and stops nothing.
+
+Absent on purpose: settings (the configuration file has them), logs, and anything that /proc tells better.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from supervisord_async.core.state import Snapshot
+
+_log = logging.getLogger("asupd")
+
+VERSION = 1
+FILE_NAME = "state.json"
+#: Saves follow each other no faster than this, and no faster than ten times as long as one takes.
+SAVE_INTERVAL_SECONDS = 0.05
+MAGIC = "asupd-state"
+
+
+class SavedStream(msgspec.Struct, frozen=True):
+    """One pipe of a process slot: its inode, and our descriptors of it, which only a re-exec carries over."""
+
+    inode: int
+    read_fd: int = -1
+    child_fd: int = -1
+
+
+class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """One process slot."""
+
+    name: str
+    program: str
+    replica: int
+    snapshot: Snapshot
+    start_ticks: int = 0  #: with the snapshot's pid and the boot: the identity of the main process
+    settings: str = ""  #: digest of the settings that the run was started with, as far as a change of them needs a restart
+    heartbeat_file: str | None = None
+    streams: dict[str, SavedStream] = {}
+
+
+class SavedState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of one daemon."""
+
+    boot_id: str
+    instance: str
+    last_record_id: int = 0
+    processes: tuple[SavedProcess, ...] = ()
+    descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
+
+    def all_descriptors(self) -> set[int]:
+        """Every descriptor that a re-exec carries over."""
+        streams = {fd for process in self.processes for stream in process.streams.values() for fd in (stream.read_fd, stream.child_fd)}
+        return streams | {fd for numbers in self.descriptors.values() for fd in numbers}
+
+
+def with_descriptors(state: SavedState, descriptors: dict[str, list[int]]) -> SavedState:
+    """``state`` for a re-exec, which carries ``descriptors`` over."""
+    return msgspec.structs.replace(state, descriptors=descriptors)
+
+
+class StateError(Exception):
+    """A state file that cannot be used; the message says why."""
+
+
+def encode(state: SavedState) -> bytes:
+    """The file's content."""
+    body = msgspec.json.encode(state)
+    return f"{MAGIC} {VERSION} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+def decode(content: bytes) -> SavedState:
+    """The state in a file's content; raises StateError for what is damaged, foreign, or newer than this code."""
+    head, newline, body = content.partition(b"\n")
+    words = head.split()
+    if not newline or len(words) != 3 or words[0] != MAGIC.encode():
+        raise StateError("it is no state file of asupd")
+    if hashlib.sha256(body).hexdigest().encode() != words[2]:
+        raise StateError("it is damaged: its checksum is another")
+    try:
+        version = int(words[1])
+        if version > VERSION:
+            raise StateError(f"it was written by a newer asupd (version {version}, this one knows {VERSION})")
+        data: Any = msgspec.json.decode(body)
+        for upgrade in UPGRADES[version:]:
+            data = upgrade(data)
+        return msgspec.convert(data, SavedState, strict=False)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise StateError(f"it cannot be read: {error}") from error
+
+
+#: ``UPGRADES[n]`` turns the data of version n into that of version n + 1; there was no version 0.
+UPGRADES: tuple[Callable[[Any], Any], ...] = (lambda data: data,)
+
+
+def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
+    """The newest good state in ``run_dir``, None without one; and what was wrong with others, in words."""
+    complaints: list[str] = []
+    for name in (FILE_NAME, f"{FILE_NAME}.previous"):
+        path = os.path.join(run_dir, name)
+        try:
+            return decode(Path(path).read_bytes()), complaints
+        except FileNotFoundError:
+            continue
+        except (OSError, StateError) as error:
+            complaints.append(f"cannot use {path}: {error}")
+    return None, complaints
+
+
+def save(run_dir: str, state: SavedState) -> None:
+    """``state`` is in the file, and the former content in ``.previous``. Raises OSError; then the former file stands."""
+    path = os.path.join(run_dir, FILE_NAME)
+    draft = f"{path}.new"
+    os.makedirs(run_dir, mode=0o755, exist_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(encode(state))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    try:
+        os.replace(path, f"{path}.previous")
+    except FileNotFoundError:
+        pass  # the first one
+    os.replace(draft, path)
+    directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def forget(run_dir: str) -> None:
+    """Nothing is left for a successor: the daemon ended cleanly, with everything down."""
+    for name in (FILE_NAME, f"{FILE_NAME}.previous", f"{FILE_NAME}.new"):
+        Path(run_dir, name).unlink(missing_ok=True)
+
+
+class Saver:
+    """Saves whenever something changed."""
+
+    def __init__(self, run_dir: str, collect: Callable[[], SavedState]) -> None:
+        self._run_dir = run_dir
+        self._collect = collect
+        self._changed = anyio.Event()
+        self._failing = False
+
+    def changed(self) -> None:
+        """A save will follow soon."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Save until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            began = anyio.current_time()
+            await self.save()
+            await anyio.sleep(max(SAVE_INTERVAL_SECONDS, 10 * (anyio.current_time() - began)))
+
+    async def save(self) -> None:
+        """The state of now is saved, or it is said (once) why it cannot be."""
+        state = self._collect()
+        try:
+            await anyio.to_thread.run_sync(save, self._run_dir, state)
+        except OSError as error:
+            if not self._failing:
+                _log.error(
+                    "degraded: cannot save the state in %s: %s; if the daemon dies now, children are found by their environment only",
+                    self._run_dir,
+                    error.strerror,
+                )
+            self._failing = True
+            self._changed.set()
+            await anyio.sleep(1.0)
+        else:
+            if self._failing:
+                _log.info("the state is saved again in %s", self._run_dir)
+            self._failing = False

@@ -1,0 +1,110 @@
+"""Replacing the daemon in place: the installed code takes over under the same PID.
+
+Children, pipes and listening sockets are kept over ``execv``; everything else is the state, passed in an anonymous
+memory file, so that a full disk or a removed run_dir is no hindrance. Before the point of no return a trial process
+of the new code imports everything, reads this very state and loads the configuration; where it cannot, the old code
+stays in service and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from supervisord_async.errors import FailedError
+from supervisord_async.supervise import persist
+from supervisord_async.supervise.persist import SavedState
+
+#: Names the descriptor with the state to the new code.
+ENV_STATE = "ASUPD_STATE_FD"
+TRIAL_SECONDS = 30.0
+MODULE = "supervisord_async.cli.asupd"
+
+
+def new_code(*options: str) -> list[str]:
+    """The command that runs the code that is installed now, with the options of this daemon."""
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("-d", "--detach")]
+    return [sys.executable, "-m", MODULE, *arguments, *options]
+
+
+def state_file(state: SavedState) -> int:
+    """An inheritable descriptor of a memory file with ``state`` in it, to be read from the beginning."""
+    descriptor = os.memfd_create("asupd-state")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            stream.write(persist.encode(state))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.set_inheritable(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def inherited_state() -> SavedState | None:
+    """The state that a former self left to this process; None where there was none. Raises StateError."""
+    number = os.environ.pop(ENV_STATE, None)
+    if number is None:
+        return None
+    with os.fdopen(int(number), "rb") as stream:
+        return persist.decode(stream.read())
+
+
+async def try_new_code(state: SavedState) -> None:
+    """The installed code can take over; raises FailedError, with what it said, where it cannot."""
+    descriptor = state_file(state)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *new_code("--trial"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(descriptor,),
+            env={**os.environ, ENV_STATE: str(descriptor)},
+        )
+    except OSError as error:
+        raise FailedError(f"cannot re-exec: the new code cannot be tried: {error.strerror}; this one stays in service") from error
+    finally:
+        os.close(descriptor)
+    said = b""
+    with anyio.move_on_after(TRIAL_SECONDS):
+        _, said = await process.communicate()
+    if process.returncode is None:
+        process.kill()
+        raise FailedError(f"cannot re-exec: the new code did not answer in {TRIAL_SECONDS:g} s; this one stays in service")
+    if process.returncode != 0:
+        words = said.decode(errors="replace").strip()[-2000:] or f"it ended with {process.returncode}"
+        raise FailedError(f"cannot re-exec: the new code cannot take over; this one stays in service: {words}")
+
+
+@contextmanager
+def _inherited(descriptors: Iterable[int]) -> Iterator[None]:
+    kept = list(descriptors)
+    for descriptor in kept:
+        os.set_inheritable(descriptor, True)
+    try:
+        yield
+    finally:
+        for descriptor in kept:
+            os.set_inheritable(descriptor, False)
+
+
+def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> None:
+    """Never returns, or raises OSError and everything is as it was. Signals that come meanwhile wait for the new code."""
+    memory = state_file(state)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        with _inherited(state.all_descriptors()):
+            os.execve(sys.executable, new_code(), {**os.environ, ENV_STATE: str(memory)})  # noqa: S606  ourselves
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(memory)

@@ -1,0 +1,67 @@
+"""Taking over from a daemon that is gone: whose processes live, what became of the others.
+
+Two witnesses are heard. The saved state says what was wanted and counted, up to the last save. /proc says what lives:
+every child carries ``INSTANCE/NAME/RUN`` in its environment. Where they differ /proc is right about lives, the state
+about wishes. A process is believed to be ours by its identity (PID, start time, boot) or by its tag, never by its PID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from msgspec import structs
+
+from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.supervise.persist import SavedProcess, SavedState
+from supervisord_async.system.identity import Identity
+from supervisord_async.system.tags import Tagged
+
+#: States in which a run has, or may have, a process.
+LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What is known of one process slot of the former daemon."""
+
+    name: str
+    snapshot: Snapshot
+    main: Identity | None  #: the living main process of ``snapshot.run``; None: it is gone, or there was none
+    saved: SavedProcess | None  #: None: it was found by its tag alone
+    stray_runs: tuple[int, ...] = ()  #: runs that are over, but not everything of them
+    by_reexec: bool = False  #: this very process left it: nothing changed hands
+
+
+def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
+    """Put the two witnesses together, by process name; pure. A state of another boot is no witness."""
+    slots: dict[str, Inherited] = {}
+    records = {process.name: process for process in saved.processes} if saved is not None and saved.boot_id == boot_id else {}
+    by_name: dict[str, list[Tagged]] = {}
+    for process in living:
+        by_name.setdefault(process.name, []).append(process)
+    for name in records.keys() | by_name.keys():
+        found = by_name.get(name, [])
+        slot = _slot(name, records.get(name), found, boot_id)
+        alive = slot.snapshot.run if slot.main is not None else None
+        slots[name] = replace(slot, stray_runs=tuple(sorted({process.run for process in found} - {alive})), by_reexec=by_reexec)
+    return slots
+
+
+def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: str) -> Inherited:
+    mains = sorted((process for process in found if process.is_leader), key=lambda process: process.run)
+    newest = mains[-1] if mains else None
+    if record is None:
+        if newest is None:  # only descendants of a run that is over
+            return Inherited(name, Snapshot(run=max(process.run for process in found)), None, None)
+        fresh = Snapshot(state=State.UNKNOWN, wanted=True, run=newest.run, ended_run=newest.run - 1, cause=Cause.ADOPTED)
+        return Inherited(name, fresh, newest.identity, None)
+    snapshot = record.snapshot
+    if newest is not None and newest.run > snapshot.run:  # it was spawned after the last save
+        later = structs.replace(snapshot, state=State.UNKNOWN, wanted=True, run=newest.run, ended_run=newest.run - 1, pid=None)
+        return Inherited(name, later, newest.identity, record)
+    if snapshot.pid is not None:
+        return Inherited(name, snapshot, Identity(snapshot.pid, record.start_ticks, boot_id), record)
+    in_flight = snapshot.state in LIVE and snapshot.ended_run != snapshot.run
+    main = newest.identity if newest is not None and newest.run == snapshot.run and in_flight else None
+    return Inherited(name, snapshot, main, record)

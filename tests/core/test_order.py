@@ -1,0 +1,48 @@
+"""What a need means, over one process and over many."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisord_async.core.order import Need, Outlook, judge, with_dependencies
+from supervisord_async.core.policy import Policy
+from supervisord_async.core.state import ExitStatus, Health, Snapshot, State
+
+POLICY = Policy()
+UP = Snapshot(state=State.RUNNING, pid=1, run=1)
+RISING = Snapshot(state=State.STARTING, pid=1, run=1)
+ORDERED = Snapshot(state=State.STARTING, run=1)
+SICK = Snapshot(state=State.RUNNING, pid=1, run=1, checks=(("readiness", Health.UNHEALTHY),))
+DONE = Snapshot(state=State.EXITED, run=1, exit=ExitStatus(code=0))
+FAILED = Snapshot(state=State.EXITED, run=1, exit=ExitStatus(code=1))
+DOWN = Snapshot()
+LOST = Snapshot(state=State.FATAL)
+AGAIN = Snapshot(state=State.BACKOFF, run=1)
+
+MET, OPEN, GONE = Outlook.MET, Outlook.OPEN, Outlook.LOST
+
+
+@pytest.mark.parametrize(
+    ("need", "outlooks"),
+    [
+        (Need.STARTED, {"UP": MET, "RISING": MET, "ORDERED": OPEN, "SICK": MET, "DONE": MET, "FAILED": OPEN, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
+        (Need.READY, {"UP": MET, "RISING": OPEN, "ORDERED": OPEN, "SICK": OPEN, "DONE": OPEN, "FAILED": OPEN, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
+        (Need.COMPLETED, {"UP": OPEN, "RISING": OPEN, "ORDERED": OPEN, "SICK": OPEN, "DONE": MET, "FAILED": MET, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
+        (Need.SUCCEEDED, {"UP": OPEN, "RISING": OPEN, "ORDERED": OPEN, "SICK": OPEN, "DONE": MET, "FAILED": GONE, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
+    ],
+)
+def test_a_need_is_judged_by_state_and_health(need: Need, outlooks: dict[str, Outlook]) -> None:
+    found = {name: judge(need, [("db", globals()[name], POLICY)]).outlook for name in outlooks}
+    assert found == outlooks
+
+
+def test_a_need_of_replicas_is_met_when_all_meet_it() -> None:
+    assert judge(Need.READY, [("db:0", UP, POLICY), ("db:1", RISING, POLICY)]).outlook is OPEN
+    assert "db:1 to be ready (it is STARTING)" in judge(Need.READY, [("db:0", UP, POLICY), ("db:1", RISING, POLICY)]).words
+    assert judge(Need.READY, [("db:0", RISING, POLICY), ("db:1", LOST, POLICY)]).outlook is GONE
+    assert judge(Need.READY, [("db:0", UP, POLICY), ("db:1", UP, POLICY)]).outlook is MET
+
+
+def test_dependencies_come_before_what_needs_them() -> None:
+    graph = {"web": ("app",), "app": ("db", "cache"), "db": (), "cache": ("db",), "other": ()}
+    assert with_dependencies(["web"], graph) == ["db", "cache", "app", "web"]

@@ -1,0 +1,67 @@
+"""Two witnesses, the saved state and /proc, and what follows from what they say together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.supervise.persist import SavedProcess, SavedState
+from supervisord_async.supervise.takeover import settle
+from supervisord_async.system.identity import Identity
+from supervisord_async.system.tags import Tagged
+
+BOOT = "boot"
+
+
+def saved(**snapshot: Any) -> SavedState:
+    process = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(**snapshot), start_ticks=500)
+    return SavedState(boot_id=BOOT, instance="i", processes=(process,))
+
+
+def alive(run: int, pid: int = 42, ticks: int = 500, leader: bool = True) -> Tagged:
+    return Tagged(Identity(pid, ticks, BOOT), "web", run, leader)
+
+
+RUNNING: dict[str, Any] = {"state": State.RUNNING, "wanted": True, "run": 3, "ended_run": 2, "pid": 42, "cause": Cause.AUTOSTART}
+
+
+def test_what_was_saved_and_lives_goes_on() -> None:
+    slot = settle(saved(**RUNNING), [alive(3)], BOOT)["web"]
+    assert slot.main == Identity(42, 500, BOOT)
+    assert slot.snapshot.state is State.RUNNING and slot.stray_runs == ()
+
+
+def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
+    slot = settle(saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "ended_run": 3}), [alive(4, 77, 900)], BOOT)["web"]
+    assert slot.main == Identity(77, 900, BOOT)
+    assert (slot.snapshot.run, slot.snapshot.state, slot.snapshot.wanted) == (4, State.UNKNOWN, True)
+
+
+def test_without_any_state_the_living_are_adopted() -> None:
+    slot = settle(None, [alive(9)], BOOT)["web"]
+    assert slot.main == Identity(42, 500, BOOT) and slot.snapshot.run == 9 and slot.saved is None
+
+
+def test_a_spawn_in_flight_is_found_or_known_to_have_failed() -> None:
+    state = saved(**RUNNING | {"state": State.STARTING, "pid": None})
+    assert settle(state, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
+    assert settle(state, [], BOOT)["web"].main is None
+
+
+def test_an_operators_stop_survives() -> None:
+    slot = settle(saved(state=State.STOPPED, wanted=False, run=3, ended_run=3, cause=Cause.OPERATOR), [], BOOT)["web"]
+    assert slot.snapshot.state is State.STOPPED and not slot.snapshot.wanted and slot.main is None
+
+
+def test_leftovers_of_a_run_that_is_over_are_strays() -> None:
+    slot = settle(saved(**RUNNING), [alive(2, 30, 100), alive(3)], BOOT)["web"]
+    assert slot.stray_runs == (2,) and slot.main == Identity(42, 500, BOOT)
+
+
+def test_descendants_alone_are_nobodys_main_process() -> None:
+    slot = settle(None, [alive(5, leader=False)], BOOT)["web"]
+    assert slot.main is None and slot.stray_runs == (5,)
+
+
+def test_a_state_of_another_boot_says_nothing() -> None:
+    assert settle(saved(**RUNNING), [], "another boot") == {}
