@@ -17,7 +17,7 @@ from supervisord_async.config.place import Origin, Report
 from supervisord_async.errors import Problem
 
 
-def check_machine(loaded: Loaded) -> tuple[Problem, ...]:
+def check(loaded: Loaded) -> tuple[Problem, ...]:
     """Warnings about ``loaded`` that depend on the machine; those of the load itself come on top. Blocks on look-ups."""
     report = Report()
     for name, program in loaded.configuration.programs.items():

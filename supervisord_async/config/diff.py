@@ -53,6 +53,11 @@ class ProgramChange(msgspec.Struct, frozen=True, kw_only=True):
     added_processes: tuple[str, ...] = ()
     removed_processes: tuple[str, ...] = ()
 
+    @property
+    def needing(self) -> tuple[str, ...]:
+        """The settings that a running process cannot take over."""
+        return tuple(key for key in self.keys if key not in self.in_place and key != "replicas")
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once."""
@@ -68,6 +73,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def empty(self) -> bool:
         """Whether nothing differs."""
         return not (self.added or self.removed or self.changed or self.daemon_keys or self.daemon_in_place)
+
+    def restarted(self) -> dict[str, tuple[str, ...]]:
+        """The programs whose staying processes are restarted, each with the settings that need it."""
+        return {change.program: change.needing for change in self.changed if change.restart}
 
     def describe(self) -> tuple[str, ...]:
         """One line per thing that happens, for people; a last one counts what stays."""
@@ -112,9 +121,8 @@ def diff(old: Configuration, new: Configuration) -> Plan:
 
 def _lines(change: ProgramChange) -> list[str]:
     lines = []
-    needing = [key for key in change.keys if key not in change.in_place]
     if change.restart:
-        lines.append(f"~ {change.program} restart: {', '.join(needing)}")
+        lines.append(f"~ {change.program} restart: {', '.join(change.needing)}")
     if change.in_place:
         lines.append(f"~ {change.program} in place: {', '.join(change.in_place)}")
     for word, sign, names in (("added", "+", change.added_processes), ("removed", "-", change.removed_processes)):

@@ -61,7 +61,7 @@ def load(
     name the file (default: ``path`` as given); ``run_dir`` overrides the file's. Raises ConfigError with every problem.
     """
     given = os.fspath(path)
-    loading = _Loading(os.environ if environ is None else environ)
+    loading = _Loading(dict(os.environ if environ is None else environ))
     try:
         return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None)
     except RecursionError:  # no input is known that does it; it is the file's fault all the same

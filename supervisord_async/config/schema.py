@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 
-from supervisord_async.config import not_yet, shape
+from supervisord_async.config import not_yet, shape, units
 from supervisord_async.config.explain import expected_words
 from supervisord_async.config.reference import INTRODUCTION
 
 SCHEMA_FILE = Path("config/programs.schema.json")
+#: What the introduction explains, for narrow columns.
+_SHORT = {units.DURATION_EXPECTED: "duration", units.SIZE_EXPECTED: "size", units.SIGNAL_EXPECTED: "signal"}
 REFERENCE_FILE = Path("docs/reference.md")
 
 
@@ -50,7 +52,7 @@ def _used(definitions: dict[str, Any], name: str) -> list[str]:
 
 
 def _published(part: Any) -> Any:
-    """``part`` without our own words, open to ``x-`` keys, with numbers, booleans and octal text wherever a text may be so written."""
+    """``part`` without our own words, open to ``x-`` keys."""
     if isinstance(part, list):
         return [_published(item) for item in part]
     if not isinstance(part, dict):
@@ -88,8 +90,9 @@ def _rows(definitions: dict[str, Any], name: str, prefix: str, missing: frozense
         yield _row(f"{prefix}{key}", expected_words(schema_of_key), schema_of_key, meaning, required=key in definitions[name]["required"])
         inner = _group(schema_of_key) if deep else None
         if inner:
-            below = f"{prefix}{key}{'[]' if _is_list(schema_of_key) else '.NAME' if 'additionalProperties' in json.dumps(schema_of_key) else ''}."
-            yield from _rows(definitions, inner, below, frozenset(), deep=True)
+            own_names = "additionalProperties" in json.dumps(schema_of_key)
+            item = "[]" if _is_list(schema_of_key) else ".NAME" if own_names else ""
+            yield from _rows(definitions, inner, f"{prefix}{key}{item}.", frozenset(), deep=True)
 
 
 def _group(schema_of_key: Any) -> str | None:
@@ -121,6 +124,8 @@ def _row(key: str, value: str, schema_of_key: dict[str, Any], meaning: str, *, r
 
 
 def _cell(text: str) -> str:
+    for expected, word in _SHORT.items():
+        text = text.replace(expected, word)
     return text.replace("|", "\\|")
 
 

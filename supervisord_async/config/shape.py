@@ -34,6 +34,7 @@ Octal: TypeAlias = Annotated[int | Annotated[str, Meta(pattern=units.OCTAL_PATTE
 Text: TypeAlias = Annotated[str | float | bool, _expected("text")]
 Name: TypeAlias = Annotated[str | int, _expected("a name")]
 Words: TypeAlias = Annotated[list[Text], Meta(min_length=1)]
+Address: TypeAlias = Annotated[str | int, _expected("an address such as 127.0.0.1:8080")]
 Command: TypeAlias = Annotated[str | Words, _expected("a command: a list of words, or a string")]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1), _expected("a number from 0 to 1")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1000), _expected("a whole number from 1 to 1000")]
@@ -122,7 +123,7 @@ class Probe(Shape, frozen=True, kw_only=True):
     """A question asked at intervals. Exactly one of `http`, `tcp`, `command` and `log`."""
 
     http: Annotated[str | None, _doc("A URL that answers with 200 to 399.")] = None
-    tcp: Annotated[Name | None, _doc("HOST:PORT that takes a connection.")] = None
+    tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
     log: Annotated[str | None, _doc("A regular expression that a line of output matches.")] = None
     timeout: Annotated[Duration, _doc("An answer that takes longer is a failure.")] = "3s"
@@ -151,7 +152,8 @@ class Watch(Shape, frozen=True, kw_only=True):
     ignore: Annotated[list[str], _doc("Patterns as in .gitignore, relative to each path.")] = []
     debounce: Annotated[Duration, _doc("Act when nothing has changed for this long.")] = "300ms"
     action: Annotated[
-        SignalName | None, _doc("`restart`, or the name of a signal to send. Default: `reload_signal` where set, else `restart`.")
+        Annotated[SignalName | None, _expected("restart, or a signal such as HUP")],
+        _doc("`restart`, or the name of a signal to send. Default: `reload_signal` where set, else `restart`."),
     ] = None
     poll: Annotated[Duration | None, _doc("Look this often instead of being told by the system; for network file systems.")] = None
 
@@ -254,7 +256,8 @@ class Program(Shape, frozen=True, kw_only=True):
         list[str] | None, _doc("Files of NAME=value lines, later ones beating earlier ones; each must exist.")
     ] = []
     secrets: Annotated[
-        list[str] | None, _doc("Variables whose values are masked wherever shown; *PASSWORD*, *SECRET*, *TOKEN* and *_KEY always are.")
+        list[str] | None,
+        _doc("Variables whose values are masked wherever shown; `*PASSWORD*`, `*SECRET*`, `*TOKEN*` and `*_KEY` always are."),
     ] = []
     inherit_environment: Annotated[
         Annotated[bool | list[str], _expected("true, false or a list of names")],
@@ -351,7 +354,7 @@ class Daemon(Shape, frozen=True, kw_only=True):
     socket: Annotated[str | None, _doc("The control socket. Default: run_dir/asupd.sock.")] = None
     socket_mode: Annotated[Octal, _doc("The permissions of the control socket.")] = "0600"
     socket_group: Annotated[Name | None, _doc("The group of the control socket. Default: the daemon's.")] = None
-    http: Annotated[Name | None, _doc("HOST:PORT where the same API, metrics and page are served over TCP. Default: nowhere.")] = None
+    http: Annotated[Address | None, _doc("HOST:PORT where the same API, metrics and page are served over TCP. Default: nowhere.")] = None
     http_token_file: Annotated[
         str | None, _doc("The token that TCP asks for. Default: one made in run_dir/http.token, for its owner only.")
     ] = None
