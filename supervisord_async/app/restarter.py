@@ -203,7 +203,7 @@ class ProcessRestarter:
                 return
             with self._lock:
                 # While it was only waiting, it must not have kept a finished program from ending.
-                self._pending = threading.Thread(target=self._replace, args=(reason, caught_up), name="restart")
+                self._pending = threading.Thread(target=self._replace, args=(reason, caught_up), name="restart", daemon=False)
                 try:
                     self._pending.start()
                 except RuntimeError as error:  # the interpreter is ending
@@ -241,10 +241,10 @@ class ProcessRestarter:
         self._execute(executable, saved or saved_before, caught_up)
 
     def _save(self) -> bool:
-        """Whether the callback saved the state in time. Without a callback there is nothing to carry over."""
+        """Whether the callback saved the state in time; without one the program sees to its state itself."""
         callback = self.save_state_callback
         if callback is None:
-            return False
+            return True
         results: list[bool] = []
 
         def save() -> None:
@@ -278,7 +278,7 @@ class ProcessRestarter:
                 os.chdir(self._directory)
             # This thread's mask becomes the new process's.
             signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
-            os.execve(executable, self.restart_command, environ)
+            os.execve(executable, self.restart_command, environ)  # noqa: S606 - the program's own command
         except OSError as error:
             log.critical("cannot run %s: %s; ending with code %d", executable, error, EXIT_CANNOT_REPLACE)
             os._exit(EXIT_CANNOT_REPLACE)

@@ -234,7 +234,7 @@ class GracefulShutdownManager:
             self._requested = True
             # A thread that is no daemon: the interpreter waits for it, and for what it stops. The handler itself may
             # have interrupted code that holds a lock which a component needs.
-            threading.Thread(target=self.initiate_shutdown, name="shutdown").start()
+            threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
             if exit_process:
                 raise SystemExit(0)
 
@@ -244,7 +244,7 @@ class GracefulShutdownManager:
         if self._requested:
             _end_by(number)
         self._requested = True
-        threading.Thread(target=self.initiate_shutdown, name="shutdown").start()
+        threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
 
     async def wait_async(self) -> bool:
         """Returns when a shutdown that somebody initiated is over; the result is ``stopped_cleanly``."""

@@ -1,0 +1,210 @@
+"""The protected main loop on an event loop; its rules are WorkerLoop's."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from supervisord_async.app.worker import is_ending
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from supervisord_async.app.worker import WorkerLoop
+
+log = logging.getLogger(__name__)
+
+
+class LoopJobs:
+    """Background jobs that are async, as tasks of the running loop; and waking the loop from any thread."""
+
+    def __init__(self, worker: WorkerLoop[Any]) -> None:
+        self._worker = worker
+        self._thread: int | None = None
+        self._group: TaskGroup | None = None
+        self._portal: anyio.from_thread.BlockingPortal | None = None
+        self.woken = anyio.Event()
+
+    def opened(self, group: TaskGroup, portal: anyio.from_thread.BlockingPortal) -> None:
+        """Jobs may start from now on, as tasks of ``group``."""
+        self._thread, self._group, self._portal = threading.get_ident(), group, portal
+
+    def start(self, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        """The job was started as a task; False for ordinary functions, which get threads."""
+        group, portal = self._group, self._portal
+        if group is None or portal is None or not inspect.iscoroutinefunction(func):
+            return False
+        if threading.get_ident() == self._thread:
+            group.start_soon(self._run, key, func, args)
+        else:
+            portal.call(group.start_soon, self._run, key, func, args)
+        return True
+
+    def wake(self) -> None:
+        """The loop looks whether it is to end."""
+        if self._portal is None:
+            return
+        if threading.get_ident() == self._thread:
+            self.woken.set()
+        else:
+            try:
+                self._portal.start_task_soon(self.woken.set)
+            except RuntimeError:
+                log.debug("the loop has ended already")
+
+    async def _run(self, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        error: BaseException | None = None
+        try:
+            await func(*args)
+        except BaseException as raised:
+            if isinstance(raised, anyio.get_cancelled_exc_class()) and _is_cancelled():
+                raise
+            error = raised
+        finally:
+            self._worker.job_over(key, error)
+
+
+async def run_async(worker: WorkerLoop[Any], jobs: LoopJobs, get_tasks: Callable[[], Any], process_task: Callable[[Any], Any]) -> None:
+    """Returns when the loop was told to end; see WorkerLoop.run_async."""
+    try:
+        async with AsyncExitStack() as stack:
+            portal = await stack.enter_async_context(anyio.from_thread.BlockingPortal())
+            try:
+                await _run_group(worker, jobs, portal, get_tasks, process_task)
+            finally:
+                await portal.stop(cancel_remaining=True)
+    except BaseExceptionGroup as group:
+        # SystemExit of a task is to pass as itself, not in a group that nobody expects.
+        exits = group.subgroup(SystemExit)
+        if exits is not None:
+            raise _first(exits) from None
+        raise
+
+
+async def _run_group(
+    worker: WorkerLoop[Any],
+    jobs: LoopJobs,
+    portal: anyio.from_thread.BlockingPortal,
+    get_tasks: Callable[[], Any],
+    process_task: Callable[[Any], Any],
+) -> None:
+    try:
+        async with anyio.create_task_group() as group:
+            jobs.opened(group, portal)
+            signals = anyio.CancelScope()
+            if _may_handle_signals():
+                group.start_soon(_stop_on_signal, worker, signals)
+            try:
+                while not worker.stopping:
+                    pause = await _round(worker, get_tasks, process_task)
+                    await _sleep(worker, jobs, pause)
+            finally:
+                worker.stop()
+                signals.cancel()
+            await _let_jobs_end(worker)
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await worker.resources.initiate_shutdown_async()
+
+
+async def _round(worker: WorkerLoop[Any], get_tasks: Callable[[], Any], process_task: Callable[[Any], Any]) -> float:
+    """One round; returns the seconds to wait before the next."""
+    worker.heartbeat.beat()
+    try:
+        given = await _call(get_tasks)
+        tasks = [task async for task in given] if hasattr(given, "__aiter__") else list(given or ())
+    except BaseException as error:
+        if _is_end(error):
+            raise
+        return worker.tasks_failed(error)
+    for task in worker.due(tasks):
+        if worker.stopping:
+            break
+        worker.heartbeat.beat()
+        try:
+            await _call(process_task, task)
+        except BaseException as error:
+            if _is_end(error):
+                raise
+            worker.failed(task, error)
+        else:
+            worker.succeeded(task)
+    return worker.round_over()
+
+
+async def _call(function: Callable[..., Any], *args: Any) -> Any:
+    """The result; an ordinary function does not keep the loop from turning."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        result = function(*args)
+    else:
+        result = await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def _sleep(worker: WorkerLoop[Any], jobs: LoopJobs, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not worker.stopping:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            await anyio.lowlevel.checkpoint()
+            return
+        with anyio.move_on_after(worker.slice_of(left)):
+            await jobs.woken.wait()
+        worker.heartbeat.beat()
+
+
+async def _let_jobs_end(worker: WorkerLoop[Any]) -> None:
+    with anyio.move_on_after(worker.shutdown_timeout):
+        while worker.statistics.background:  # noqa: ASYNC110 - threads too; once, at the end
+            await anyio.sleep(0.02)
+    worker.log_left_behind()
+
+
+async def _stop_on_signal(worker: WorkerLoop[Any], scope: anyio.CancelScope) -> None:
+    with scope, anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: received %s, ending", worker.name, signal.Signals(number).name)
+            worker.stop()
+            return
+
+
+def _may_handle_signals() -> bool:
+    return threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _is_end(error: BaseException) -> bool:
+    """Whether the exception ends the loop. A future that somebody cancelled, awaited by a task, is a failure of the task."""
+    if isinstance(error, anyio.get_cancelled_exc_class()):
+        return _is_cancelled()
+    return is_ending(error)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this very task that somebody cancelled."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    try:
+        import asyncio
+
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True  # another event loop library: believe it
+    return task is None or task.cancelling() > 0
+
+
+def _first(group: BaseExceptionGroup[SystemExit]) -> SystemExit:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
