@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import anyio
-from aiofiles.ospath import wrap
+from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.sink import Outcome, Sink

@@ -57,7 +57,7 @@ class DaemonThreads(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = call()
-                except BaseException as error:  # noqa: BLE001  it belongs to whoever asked
+                except BaseException as error:
                     future.set_exception(error)
                 else:
                     future.set_result(result)

@@ -23,8 +23,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 PEEK_BYTES = 65536
 
 
-class _Scratch(threading.local):
-    """A pipe of this thread's own, for the copies that ``tee`` makes; its descriptors go with the thread."""
+class _Scratch:
+    """A pipe for the copies that ``tee`` makes."""
 
     def __init__(self) -> None:
         self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -34,8 +34,13 @@ class _Scratch(threading.local):
         os.close(self.write_fd)
 
 
-_scratch: _Scratch | None = None
-_scratch_lock = threading.Lock()
+class _OfThread(threading.local):
+    """Each thread's own scratch pipe; it goes with its thread."""
+
+    scratch: _Scratch | None = None
+
+
+_of_thread = _OfThread()
 
 
 def move(pipe_fd: int, fd: int, count: int, offset: int | None) -> int:
@@ -49,7 +54,9 @@ def move(pipe_fd: int, fd: int, count: int, offset: int | None) -> int:
 
 def peek(pipe_fd: int, count: int) -> bytes:
     """The pipe's first bytes, at most ``count`` and :data:`PEEK_BYTES`, which stay in it; b"" when it is empty."""
-    scratch = _thread_scratch()
+    scratch = _of_thread.scratch
+    if scratch is None:
+        scratch = _of_thread.scratch = _Scratch()
     copied = int(_libc.tee(pipe_fd, scratch.write_fd, ctypes.c_size_t(min(count, PEEK_BYTES)), ctypes.c_uint(os.SPLICE_F_NONBLOCK)))
     if copied < 0:
         number = ctypes.get_errno()
@@ -70,6 +77,7 @@ def discard(pipe_fd: int, count: int) -> tuple[int, int]:
     Returns how many bytes and how many line ends went.
     """
     taken = lines = 0
+    last = b""
     while taken < count:
         try:
             data = os.read(pipe_fd, min(PEEK_BYTES, count - taken))
@@ -100,12 +108,3 @@ def is_full(write_fd: int) -> bool:
     poll = select.poll()
     poll.register(write_fd, select.POLLOUT)
     return not poll.poll(0)
-
-
-def _thread_scratch() -> _Scratch:
-    global _scratch
-    if _scratch is None:
-        with _scratch_lock:
-            if _scratch is None:
-                _scratch = _Scratch()
-    return _scratch

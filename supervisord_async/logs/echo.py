@@ -1,0 +1,73 @@
+"""The programs' output on the daemon's own, for ``asupd --echo``: each line with its process's name before it.
+
+On a terminal names have colours (not with ``NO_COLOR``), and control characters of the output are shown, not obeyed.
+Elsewhere lines are as the programs said them. What the terminal does not take in time is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from supervisord_async.logs.outlet import Outlet
+
+#: The begin of a line that has no end yet is kept up to this.
+LINE_BYTES = 8 * 1024
+#: Names are padded to the longest so far, but not beyond this.
+NAME_COLUMNS = 24
+
+_COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+_SHOWN = {code: f"^{chr(code ^ 64)}" for code in (*range(32), 127) if code != 9} | {code: f"\\x{code:02x}" for code in range(128, 160)}
+
+
+class Echo:
+    """Call it with a process's name, a stream and what was said there."""
+
+    def __init__(self, fd: int = 1, *, terminal: bool | None = None, colour: bool | None = None) -> None:
+        """Write to ``fd``, which stays the caller's. ``terminal`` and ``colour`` None: find out."""
+        self._terminal = os.isatty(fd) if terminal is None else terminal
+        self._colour = self._terminal and not os.environ.get("NO_COLOR") if colour is None else colour
+        self._begun: dict[tuple[str, str], bytes] = {}
+        self._columns = 0
+        self._outlet = Outlet(fd=fd, lost=lambda count: f"asupd: {count} pieces of output were not shown\n".encode())
+
+    def __call__(self, name: str, stream: str, data: bytes) -> None:
+        """Lines that ``data`` ends are shown; never waits, never fails."""
+        key = (name, stream)
+        data = self._begun.pop(key, b"") + data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end > LINE_BYTES:
+            end = len(data)
+        if rest := data[end:]:
+            self._begun[key] = rest
+        if end:
+            self._outlet.put(self._render(name, data[:end].removesuffix(b"\n")))
+
+    def forget(self, name: str) -> None:
+        """What ``name`` began and did not end is shown; it says nothing more."""
+        for stream in ("stdout", "stderr"):
+            if rest := self._begun.pop((name, stream), b""):
+                self._outlet.put(self._render(name, rest))
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        """What was said is shown, lines without an end too, if that takes no longer than so."""
+        for name, _ in list(self._begun):
+            self.forget(name)
+        self._outlet.close(timeout_seconds)
+
+    def _render(self, name: str, lines: bytes) -> bytes:
+        self._columns = min(max(self._columns, len(name)), NAME_COLUMNS)
+        prefix = f"{self._printable(name):<{self._columns}} | "
+        if self._colour:
+            prefix = f"\x1b[{_COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]}m{prefix}\x1b[0m"
+        before = prefix.encode(errors="backslashreplace")
+        if self._terminal:
+            lines = b"\n".join(self._shown(line) for line in lines.split(b"\n"))
+        return before + lines.replace(b"\n", b"\n" + before) + b"\n"
+
+    def _shown(self, line: bytes) -> bytes:
+        return self._printable(line.removesuffix(b"\r").decode("utf-8", "replace")).encode()
+
+    @staticmethod
+    def _printable(text: str) -> str:
+        return text.translate(_SHOWN)

@@ -1,0 +1,154 @@
+"""A descriptor or file that is written by a thread of its own: whoever puts something there never waits.
+
+For what the daemon itself says: a terminal that was stopped by Ctrl-S, a pipe that nobody reads, a full disk cost some
+messages, which are counted, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+#: Most bytes that wait.
+BOUND_BYTES = 1024 * 1024
+#: A file that could not be written is opened again after this.
+RETRY_SECONDS = 1.0
+
+
+class Outlet:
+    """Writes what is put, in order, to ``fd`` or to the file at ``path``."""
+
+    def __init__(
+        self,
+        *,
+        fd: int | None = None,
+        path: str | None = None,
+        lost: Callable[[int], bytes],
+        bound_bytes: int = BOUND_BYTES,
+        idle: Callable[[], tuple[bytes, float | None]] | None = None,
+    ) -> None:
+        """One of ``fd`` (it stays the caller's) and ``path`` is given; the thread begins with the first :meth:`put`.
+
+        ``lost`` says in the output that so many puts were lost. ``idle``, called in the thread when nothing waits, gives
+        something to write and in how many seconds to ask again; None: not before the next put.
+        """
+        self._fd = -1 if fd is None else fd
+        self._path = path
+        self._lost_notice = lost
+        self._bound_bytes = bound_bytes
+        self._idle = idle
+        self._news = threading.Condition()
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._lost = 0
+        self._busy = False
+        self._reopen = False
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many puts were lost and are not yet reported in the output."""
+        return self._lost
+
+    def put(self, data: bytes) -> None:
+        """``data`` will be written, or is counted as lost where too much waits. Never waits, never fails."""
+        with self._news:
+            if self._closing or self._waiting_bytes + len(data) > self._bound_bytes:
+                self._lost += 1
+                return
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="outlet", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no thread can be had now; the next put tries again
+                    self._thread = None
+            self._news.notify()
+
+    def reopen(self) -> None:
+        """The file that has the path then is written; nothing changes for a descriptor."""
+        with self._news:
+            self._reopen = True
+            self._news.notify()
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """All that was put is written; False: not in that time."""
+        with self._news:
+            return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout_seconds)
+
+    def close(self, timeout_seconds: float = 1.0) -> None:
+        """What waits is written if that takes no longer than so; nothing more is taken. The thread ends when it can."""
+        self.flush(timeout_seconds)
+        with self._news:
+            self._closing = True
+            self._news.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+
+    def _serve(self) -> None:
+        again: float | None = None
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: bool(self._waiting) or self._closing or self._reopen, again)
+                closing = self._closing
+                data = b"".join(self._waiting)
+                lost, self._lost = self._lost, 0
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                self._busy = True
+            if lost:
+                data += self._lost_notice(lost)
+            if self._idle is not None:
+                more, again = self._idle()
+                data += more
+            written = self._write(data)
+            with self._news:
+                if not written:
+                    self._lost += lost + 1
+                self._busy = False
+                self._news.notify_all()
+            if closing:
+                self._close_file()
+                return
+
+    def _write(self, data: bytes) -> bool:
+        """``data`` is written; waits as long as the descriptor takes. False: it cannot be."""
+        try:
+            self._open_file()
+            while data:
+                try:
+                    data = data[os.write(self._fd, data) :]
+                except BlockingIOError:
+                    select.select([], [self._fd], [], RETRY_SECONDS)
+                    if self._closing:
+                        return False
+        except OSError as error:
+            self._close_file()
+            if error.errno != errno.EPIPE and not self._closing:
+                time.sleep(RETRY_SECONDS)
+            return False
+        return True
+
+    def _open_file(self) -> None:
+        if self._path is None:
+            return
+        if self._fd >= 0 and (self._reopen or os.fstat(self._fd).st_nlink == 0):
+            self._close_file()
+        self._reopen = False
+        if self._fd < 0:
+            os.makedirs(os.path.dirname(self._path) or ".", mode=0o755, exist_ok=True)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+
+    def _close_file(self) -> None:
+        if self._path is not None and self._fd >= 0:
+            with contextlib.suppress(OSError):  # a late error of a disk: what it lost was counted or cannot be known
+                os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,150 @@
+"""The daemon's own log: what ``logging`` is told, on stderr or in a file, as text or JSON.
+
+Text is one line a message, further lines indented: ``2026-11-20T12:00:00.123Z info    web  STARTING → RUNNING``. JSON is
+one object a line: ``at level name message logger`` and, of exceptions, ``traceback``. It never blocks the loop and never
+raises; messages that it has no room for are counted and the count is logged. The same message more than
+:data:`BURST` times in :data:`WINDOW_SECONDS` is counted instead of repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from typing import Literal
+
+from supervisord_async.logs.formats import stamp
+from supervisord_async.logs.outlet import Outlet
+
+#: So many equal messages in so many seconds are written; the others are counted.
+BURST = 5
+WINDOW_SECONDS = 10.0
+#: So many different messages are remembered for that.
+REMEMBERED = 512
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+class _Repeats:
+    """How often one message came in its window."""
+
+    __slots__ = ("record", "seen", "until")
+
+    def __init__(self, record: logging.LogRecord, until: float) -> None:
+        self.record = record
+        self.until = until
+        self.seen = 0
+
+
+class OwnLog(logging.Handler):
+    """A handler for ``logging``; a record's extra ``process`` is the process that it is about."""
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        level: Literal["debug", "info", "warning", "error"] = "info",
+        format: Literal["text", "json"] = "text",  # noqa: A002  the configuration's word
+        fd: int = 2,
+    ) -> None:
+        """Write to the file at ``path`` (0644 less the umask), or to ``fd`` where it is None."""
+        super().__init__(LEVELS[level])
+        self._json = format == "json"
+        self._repeats: OrderedDict[tuple[object, ...], _Repeats] = OrderedDict()
+        self._repeats_lock = threading.Lock()
+        self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._tell_repeats)
+
+    def install(self, logger: str = "") -> None:
+        """What is logged below ``logger`` (default: everything) comes here, from this level on."""
+        target = logging.getLogger(logger)
+        target.addHandler(self)
+        target.setLevel(self.level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The record will be written, or counted; never raises."""
+        try:
+            if self._is_new(record):
+                self._outlet.put(self._render(record))
+        except Exception:  # noqa: BLE001  a message whose arguments do not fit must not stop what it speaks of
+            self._outlet.put(self._line(time.time(), "error", None, record.name, f"a message could not be written: {record.msg!r}"))
+
+    def reopen(self) -> None:
+        """The file that has the path now is written."""
+        self._outlet.reopen()
+
+    def flush(self) -> None:
+        """What was logged is written, if that takes no longer than a second."""
+        self._outlet.flush(1.0)
+
+    def close(self) -> None:
+        """As :meth:`flush`; then nothing more is written."""
+        self._outlet.close()
+        super().close()
+
+    def _is_new(self, record: logging.LogRecord) -> bool:
+        """Whether it came no more than :data:`BURST` times in its window; counted otherwise."""
+        key = (record.levelno, getattr(record, "process", None), record.getMessage())
+        now = time.monotonic()
+        with self._repeats_lock:
+            repeats = self._repeats.get(key)
+            if repeats is None or (now >= repeats.until and repeats.seen <= BURST):
+                repeats = self._repeats[key] = _Repeats(record, now + WINDOW_SECONDS)
+                self._repeats.move_to_end(key)
+                if len(self._repeats) > REMEMBERED:
+                    _, oldest = self._repeats.popitem(last=False)
+                    if oldest.seen > BURST:
+                        self._outlet.put(self._summary(oldest))
+            repeats.seen += 1
+            return repeats.seen <= BURST
+
+    def _tell_repeats(self) -> tuple[bytes, float | None]:
+        """Summaries of windows that are over, and when the next one is."""
+        now = time.monotonic()
+        told = []
+        with self._repeats_lock:
+            for key, repeats in list(self._repeats.items()):
+                if now >= repeats.until:
+                    del self._repeats[key]
+                    if repeats.seen > BURST:
+                        told.append(self._summary(repeats))
+            counted = [repeats.until for repeats in self._repeats.values() if repeats.seen > BURST]
+        return b"".join(told), max(min(counted) - now, 0.01) if counted else None
+
+    def _summary(self, repeats: _Repeats) -> bytes:
+        record = repeats.record
+        message = f"repeated {repeats.seen - BURST} times: {record.getMessage()}"
+        return self._line(time.time(), _level(record), _process(record), record.name, message)
+
+    def _lost_notice(self, count: int) -> bytes:
+        return self._line(time.time(), "warning", None, __name__, f"{count} messages were lost: this log could not be written")
+
+    def _render(self, record: logging.LogRecord) -> bytes:
+        trace = "".join(traceback.format_exception(*record.exc_info)).rstrip() if record.exc_info else ""
+        return self._line(record.created, _level(record), _process(record), record.name, record.getMessage(), trace)
+
+    def _line(self, at: float, level: str, process: str | None, logger: str, message: str, trace: str = "") -> bytes:
+        when = stamp(int(at * 1000))
+        if self._json:
+            fields = {"at": when, "level": level, "name": process, "message": message, "logger": logger}
+            if trace:
+                fields["traceback"] = trace
+            return (json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+        text = f"{message}\n{trace}" if trace else message
+        text = text.translate(_CONTROLS).replace("\n", "\n    ")
+        about = f"{process}  " if process else ""
+        return f"{when} {level:<7} {about}{text}\n".encode(errors="backslashreplace")
+
+
+def _process(record: logging.LogRecord) -> str | None:
+    """The supervised process that it is about; ``logging`` itself puts the PID of ours there."""
+    process = record.__dict__.get("process")
+    return process if isinstance(process, str) else None
+
+
+def _level(record: logging.LogRecord) -> str:
+    return {"CRITICAL": "error"}.get(record.levelname, record.levelname.lower())
