@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +75,8 @@ def recall(file: str | os.PathLike[str]) -> Remembered | None:
 
 
 def _record(file: str | os.PathLike[str]) -> Path:
+    from hashlib import sha256  # 2 ms that a socket's user need not pay
+
     real = os.fsencode(os.path.realpath(file))
     return _records() / f"{sha256(real).hexdigest()[:32]}.json"
 

@@ -18,7 +18,7 @@ def names(ctx: click.Context, incomplete: str) -> list[Any]:
     """What may complete ``incomplete``: nothing where no daemon answers in time."""
     try:
         with _session(ctx).client(timeout_seconds=PATIENCE_SECONDS) as client:
-            processes = client.processes()
+            processes = client.processes(figures=False)
     except (SupervisordError, OSError):
         return []
     found: dict[str, str] = {"all": "every program"}

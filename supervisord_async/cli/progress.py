@@ -72,7 +72,7 @@ def _show_until(
     with watcher() as client:
         while not done():
             with suppress(SupervisordError):  # the request itself will say what is wrong
-                line = awaited_words(client.processes(*names), goal)
+                line = awaited_words(client.processes(*names, figures=False), goal)
                 sys.stderr.write(f"\r\x1b[K{line}" if line else "\r\x1b[K")
                 sys.stderr.flush()
             if pause(INTERVAL_SECONDS):

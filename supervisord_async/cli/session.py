@@ -31,6 +31,11 @@ class Session:
             self._target = locate(self.file, self.socket)
         return self._target
 
+    @property
+    def advice(self) -> str:
+        """How to start the daemon that was looked for; nothing where it never came to that."""
+        return self._target.advice if self._target else ""
+
     def client(self, *, timeout_seconds: float = 30.0) -> Client:
         """A new client of that daemon."""
         from supervisord_async.client import Client

@@ -114,6 +114,8 @@ class Run:
     exit_status: Mapping[str, Any] | None = None
     peak_memory_bytes: int | None = None
     cpu_seconds: float | None = None
+    end_cause: str | None = None
+    end_detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

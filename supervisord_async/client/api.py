@@ -47,8 +47,8 @@ T = TypeVar("T")
 RECONNECT_SECONDS = 15.0
 #: An action is awaited this much longer than the time the daemon was given for it.
 ANSWER_MARGIN_SECONDS = 10.0
-#: The bound of an action for which no time was given; the daemon's own, from the programs' settings, come earlier.
-LONGEST_ACTION_SECONDS = 3600.0
+#: The bound of an action for which no time was given: the daemon's own, of a day at most, come earlier.
+LONGEST_ACTION_SECONDS = 86_460.0
 #: The daemon says something this often on an event stream; after twice the time it counts as gone.
 EVENT_SILENCE_SECONDS = 60.0
 #: After a reconnection this many of the lines already seen are asked for again, to find where the log goes on.
@@ -114,21 +114,21 @@ class Client:
 
     # -- questions
 
-    def processes(self, *selectors: str) -> list[ProcessStatus]:
+    def processes(self, *selectors: str, figures: bool = True) -> list[ProcessStatus]:
         """The processes that the selectors name (none: all), in the file's order.
+
+        Args:
+            selectors: names, ``group:*``, globs, ``all``.
+            figures: with CPU and memory; quicker without.
 
         Raises NotFoundError for a selector that fits nothing.
         """
-        return [typed(ProcessStatus, document) for document in self.process_documents(*selectors)]
+        return [typed(ProcessStatus, document) for document in self.process_documents(*selectors, figures=figures)]
 
-    def process_documents(self, *selectors: str) -> list[dict[str, Any]]:
+    def process_documents(self, *selectors: str, figures: bool = True) -> list[dict[str, Any]]:
         """As :meth:`processes`, but the JSON objects as they were sent."""
-        documents = as_list(self.request("GET", "/v1/processes"), "processes")
-        if not selectors:
-            return documents
-        from supervisord_async.client.selecting import select
-
-        return select(documents, selectors)
+        query = {"name": ",".join(selectors) or None, "figures": None if figures else "false"}
+        return as_list(self.request("GET", "/v1/processes", query), "processes")
 
     def process(self, name: str) -> ProcessStatus:
         """One process, by its whole name."""
@@ -267,7 +267,12 @@ class Client:
 
     def wait(self, *selectors: str, awaited: Awaited = "ready", timeout_seconds: float | None = None) -> list[Result]:
         """The selected processes are ``ready``, ``stopped`` or ``exited``; those that cannot be any more are not ok."""
-        return self.act("wait", selectors, query={"for": awaited}, timeout_seconds=timeout_seconds)
+        return results_of(self.wait_document(*selectors, awaited=awaited, timeout_seconds=timeout_seconds))
+
+    def wait_document(self, *selectors: str, awaited: str, timeout_seconds: float | None = None) -> dict[str, Any]:
+        """As :meth:`wait`, but the JSON object as it was sent."""
+        query = {"for": awaited, "timeout": timeout_seconds}
+        return as_object(self.request("GET", _path(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
 
     def scale(self, name: str, replicas: int) -> list[Result]:
         """The program has that many processes."""
@@ -280,11 +285,10 @@ class Client:
         *,
         wait: bool = True,
         timeout_seconds: float | None = None,
-        query: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
     ) -> list[Result]:
         """The results of one action, in the daemon's order."""
-        return results_of(self.act_document(verb, selectors, wait=wait, timeout_seconds=timeout_seconds, query=query, body=body))
+        return results_of(self.act_document(verb, selectors, wait=wait, timeout_seconds=timeout_seconds, body=body))
 
     def act_document(
         self,
@@ -293,16 +297,15 @@ class Client:
         *,
         wait: bool = True,
         timeout_seconds: float | None = None,
-        query: dict[str, Any] | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """As :meth:`act`, but the JSON object as it was sent."""
         document = self.request(
             "POST",
             _path(selectors, verb),
-            {**(query or {}), "wait": None if wait else "false", "timeout": timeout_seconds},
+            {"wait": None if wait else "false", "timeout": timeout_seconds},
             body,
-            silence_seconds=LONGEST_ACTION_SECONDS if timeout_seconds is None else timeout_seconds + ANSWER_MARGIN_SECONDS,
+            silence_seconds=_patience(timeout_seconds),
         )
         return as_object(document)
 
@@ -371,6 +374,10 @@ def _decoded(text: str | bytes) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _patience(timeout_seconds: float | None) -> float:
+    return LONGEST_ACTION_SECONDS if timeout_seconds is None else timeout_seconds + ANSWER_MARGIN_SECONDS
 
 
 def _path(selectors: Sequence[str], verb: str = "") -> str:

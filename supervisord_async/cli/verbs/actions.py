@@ -59,7 +59,12 @@ def signal(session: Session, signal_name: str, selectors: tuple[str, ...]) -> in
 def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: float | None) -> int:
     """Wait until programs are ready, stopped or exited."""
     goal = "RUNNING" if awaited == "ready" else "STOPPED"
-    return _act(session, "wait", selectors, goal, timeout_seconds=timeout, query={"for": awaited})
+
+    def request() -> dict[str, Any]:
+        with session.client() as client:
+            return client.wait_document(*selectors, awaited=awaited, timeout_seconds=timeout)
+
+    return _report(session, "wait", waiting(request, session.client, selectors, goal))
 
 
 @verb("scale")
@@ -77,6 +82,10 @@ def _act(session: Session, action: str, selectors: tuple[str, ...], goal: str, *
 
     waits = goal and how.get("wait", True)
     document = waiting(request, session.client, selectors, goal) if waits else request()
+    return _report(session, action, document)
+
+
+def _report(session: Session, action: str, document: dict[str, Any]) -> int:
     results = results_of(document)
     if session.json:
         print_json(document)

@@ -19,7 +19,7 @@ def completion(_: Session, shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from supervisord_async.cli.asupctl import COMPLETION_VARIABLE, cli
+    from supervisord_async.cli.group import COMPLETION_VARIABLE, cli
 
     script = get_completion_class(shell)
     if script is None:  # click knows these three

@@ -87,7 +87,7 @@ def _wait_gone(session: Session, pid: int | None, timeout_seconds: float | None)
             if show and now - shown > _SHOW_SECONDS:
                 shown = now
                 with suppress(SupervisordError), session.client(timeout_seconds=1.0) as client:
-                    sys.stderr.write(f"\r\x1b[K{awaited_words(client.processes(), 'STOPPED')}")
+                    sys.stderr.write(f"\r\x1b[K{awaited_words(client.processes(figures=False), 'STOPPED')}")
                     sys.stderr.flush()
             time.sleep(_POLL_SECONDS)
     finally:

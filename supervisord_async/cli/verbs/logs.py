@@ -20,7 +20,7 @@ MOST_FOLLOWED = 64
 #: Lines that wait for a slow terminal; then the daemon waits, too.
 WAITING_LINES = 1000
 DEFAULT_LINES = 100
-_ALL_LINES = 1_000_000
+_ALL_LINES = 100_000  # as many as the daemon gives
 _PREFIX_STYLES = ("cyan", "green", "yellow", "bold", "red")
 _SGR = re.compile(r"\x1b\[[0-9;:]*m")
 
@@ -51,7 +51,7 @@ class Since(click.ParamType[str]):
 def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> None:
     """Print what programs printed; several are told apart by a prefix."""
     with session.client() as client:
-        names = [process.name for process in client.processes(*selectors)]
+        names = [process.name for process in client.processes(*selectors, figures=False)]
         query: dict[str, Any] = {
             "lines": lines if lines is not None else _ALL_LINES if since else DEFAULT_LINES,
             "stream": "stderr" if stderr else "stdout",

@@ -46,8 +46,16 @@ def history(session: Session, name: str, limit: int) -> None:
             size(run.peak_memory_bytes) or "-",
             duration(run.cpu_seconds) or "-",
             (run.cause or "-").replace("_", " "),
-            exit_words(run.exit_status) if run.ended_at else "still running",
+            _end(run),
         )
         for run in runs
     ]
     table(("RUN", "STARTED", "DURATION", "PEAK", "CPU", "CAUSE", "END"), rows)
+
+
+def _end(run: Run) -> str:
+    if run.ended_at is None:
+        return "still running" if run.exit_status is None else exit_words(run.exit_status)
+    cause = (run.end_cause or "").replace("_", " ")
+    words = [exit_words(run.exit_status), cause if cause != "exited" else "", run.end_detail or ""]
+    return "; ".join(dict.fromkeys(word for word in words if word))

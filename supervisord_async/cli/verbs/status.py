@@ -29,7 +29,7 @@ def status(session: Session, selectors: tuple[str, ...]) -> int:
             print_json(documents)
             return MISSING if any(is_missing(document) for document in documents) else 0
         health = client.health()
-        processes = client.processes(*selectors)
+        processes = client.processes(*selectors, figures=False)
     _print_refused(health)
     print_processes(processes)
     missing = any(_missing(one.state, one.cause, one.exit_status) for one in processes)

@@ -1,0 +1,71 @@
+"""The command ``asupctl`` with its global options; a verb's module is loaded when the verb is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from supervisord_async.cli.session import Session, connection_options
+
+#: The shell's completion scripts set it; see click.shell_completion.
+COMPLETION_VARIABLE = "_ASUPCTL_COMPLETE"
+
+#: Each verb's module under ``cli.verbs``, in the order of the help.
+VERBS = {
+    "status": "status",
+    "start": "actions",
+    "stop": "actions",
+    "restart": "actions",
+    "signal": "actions",
+    "wait": "actions",
+    "scale": "actions",
+    "reload": "configuration",
+    "config": "configuration",
+    "logs": "logs",
+    "events": "events",
+    "why": "past",
+    "history": "past",
+    "top": "screen",
+    "web": "daemon",
+    "reexec": "daemon",
+    "shutdown": "daemon",
+    "version": "daemon",
+    "completion": "completion",
+}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb's module when the verb is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Every verb, in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The verb's command; None, which is a usage error, for an unknown one."""
+        module = VERBS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(import_module(f"supervisord_async.cli.verbs.{module}"), cmd_name)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's own, but a misspelt verb is told the nearest one."""
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            ctx.fail(f"no verb '{args[0]}'" + (f": did you mean '{near[0]}'?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.command("asupctl", cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@connection_options
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Talk to a running asupd.
+
+    A SELECTOR is a program's or process's name, group:*, a glob such as 'web*', or all.
+    """
+    ctx.ensure_object(Session)

@@ -1,0 +1,34 @@
+"""``top``: the full-screen view, if textual is there to draw it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from supervisord_async.cli.output import print_json
+from supervisord_async.cli.session import Session, verb
+from supervisord_async.errors import FailedError, UsageError
+
+
+@verb("top")
+def top(session: Session) -> None:
+    """Watch all programs live, with one's log below, and keys to act.
+
+    With --json: one look, as `status --json` with CPU and memory.
+    """
+    if session.json:
+        with session.client() as client:
+            print_json(client.process_documents())
+        return
+    if find_spec("textual") is None:
+        raise FailedError("cannot show top: textual is not installed (pip install 'supervisord_async[tui]')")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("cannot show top: it needs a terminal (for scripts: status --json)")
+    with session.client() as client:
+        client.health()  # nobody there: better said here than on an empty screen
+    import gc
+
+    from supervisord_async.cli.top import Top
+
+    gc.set_threshold(700)  # a long life
+    Top(session.client).run()
