@@ -27,6 +27,7 @@ def _uvloop_factory() -> Any:
         from supervisord_async.system.loop import new_event_loop
     except ImportError:
         return None
+    new_event_loop().close()  # libuv opens a pipe for signals with its first loop and keeps it: no test's leak
     return new_event_loop
 
 
