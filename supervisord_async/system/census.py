@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
 
 from supervisord_async import wire
-from supervisord_async.system import procfs
+from supervisord_async.system import orphans, procfs
 
 _TAGS_LIMIT = 16384
+_STRANGER_ROUNDS = 20
 
 #: The tag in a process's environment, by PID and start: it is inherited, so what was once seen stays true.
 _tags: dict[tuple[int, int], str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Strangers:
+    """The living children of ours that nobody waits for."""
+
+    alive: tuple[procfs.Stat, ...]
+    settled: bool  #: False: they come and go faster than they can be looked at, so somebody lives that is not here
 
 
 class Census:
@@ -24,6 +34,7 @@ class Census:
         self._stats: dict[int, procfs.Stat | None] = {}
         self._children: dict[int, set[int]] = {}
         self._everything: dict[int, procfs.Stat] | None = None
+        self._strangers: Strangers | None = None
         self._listed = procfs.can_list_children()
 
     def stat(self, pid: int) -> procfs.Stat | None:
@@ -44,6 +55,38 @@ class Census:
     def own_children(self) -> set[int]:
         """Our direct children, zombies too."""
         return self.children(os.getpid())
+
+    def strangers(self) -> Strangers:
+        """Orphans that came to us.
+
+        One that dies while we look may have left a child that comes to us after we looked. So the look is repeated
+        until nobody died in it: who was dead before it began had left all he leaves.
+        """
+        if self._strangers is None:
+            self._strangers = self._find_strangers()
+        return self._strangers
+
+    def _find_strangers(self) -> Strangers:
+        dead: set[int] = set()
+        children = self.own_children()
+        for _ in range(_STRANGER_ROUNDS):
+            found = {pid: self._look(pid) for pid in orphans.strangers(children, dead)}
+            alive = tuple(process for process in found.values() if process is not None)
+            if len(alive) == len(found):
+                return Strangers(alive, settled=True)
+            dead.update(pid for pid, process in found.items() if process is None)
+            children = procfs.children(os.getpid()) if self._listed else Census().own_children()
+        return Strangers((), settled=False)
+
+    def _look(self, pid: int) -> procfs.Stat | None:
+        """A process that lives, and did when its tag was read; None for a dead one."""
+        process = procfs.stat(pid)
+        if process is not None and not process.dead and tag_of(process) is None:
+            process = procfs.stat(pid)  # unreadable, or it died this instant?
+        if process is None or process.dead:
+            return None
+        self._stats[pid] = process
+        return process
 
     def everything(self) -> dict[int, procfs.Stat]:
         """All processes."""

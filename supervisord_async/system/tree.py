@@ -41,6 +41,8 @@ _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHU
 _FREEZE_ROUNDS = 20
 _KILL_TIMEOUT_SECONDS = 10.0
 _KILL_ROUND_SECONDS = 0.25
+_QUIET_ROUNDS = 2
+_CATCH_SECONDS = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -71,10 +73,11 @@ class Tree:
     def has_leftovers(self) -> bool:
         """True if anything of the run but its main process lives. Cheap when nothing does."""
         now = census.current()
-        if self._orphans_come_to_us and not self._main_lives(now) and not orphans.strangers(now.own_children()):
-            if not self._group_exists():
-                return False
-            now = Census()  # zombies, most likely; or one that hid behind another's death while we read
+        if self._orphans_come_to_us and not self._main_lives(now):
+            if not now.strangers().settled:
+                return True
+            if not now.strangers().alive and self._group_exists():
+                now = Census()  # zombies, most likely; or one that hid behind another's death while we read
         return bool(self._leftovers(now))
 
     def leftovers(self) -> list[Identity]:
@@ -108,15 +111,19 @@ class Tree:
         what would not die (it hangs in the kernel, or is not ours to kill); normally empty.
         """
         deadline = clock.monotonic() + timeout_seconds
-        while True:
+        quiet = 0
+        while quiet < (1 if self._orphans_come_to_us else _QUIET_ROUNDS):
             condemned = await self._freeze(deadline)
-            if not condemned:
-                return []
-            self._send(census.current(), condemned, signal.SIGKILL, whole_group=True)
-            with anyio.move_on_after(_KILL_ROUND_SECONDS):
-                await _wait_all(condemned)
+            if condemned:
+                self._send(census.current(), condemned, signal.SIGKILL, whole_group=True)
+                with anyio.move_on_after(_KILL_ROUND_SECONDS):
+                    await _wait_all(condemned)
+            quiet = 0 if condemned or not self._is_settled(census.current()) else quiet + 1
             if clock.monotonic() >= deadline:
                 return self._members(Census())
+            if quiet == 0:
+                await anyio.lowlevel.checkpoint()
+        return []
 
     async def wait_gone(self) -> None:
         """Return when nothing of the run lives, main process and leftovers; told by pidfds, not by polling."""
@@ -129,6 +136,9 @@ class Tree:
         frozen: dict[Identity, None] = {}
         for _ in range(_FREEZE_ROUNDS):
             now = census.current()
+            if not self._is_settled(now):
+                self._catch()
+                now = Census()
             fresh = [member for member in self._members(now) if member not in frozen]
             if not fresh:
                 break
@@ -138,6 +148,31 @@ class Tree:
             if clock.monotonic() >= deadline:
                 break
         return list(frozen)
+
+    def _catch(self) -> None:
+        """Stop a process that replaces itself by forking, as it becomes our child; let go of it if it is not of this run.
+
+        It lives for some microseconds, so there is no time to ask whose it is before it is stopped. A PID that
+        is our unreaped child's cannot be a stranger's.
+        """
+        seen = set(orphans.strangers(procfs.children(os.getpid())))
+        stopped: list[int] = []
+        until = clock.monotonic() + _CATCH_SECONDS
+        while clock.monotonic() < until:
+            newborn = [pid for pid in orphans.strangers(procfs.children(os.getpid())) if pid not in seen]
+            for pid in newborn:
+                os.kill(pid, signal.SIGSTOP)
+            seen.update(newborn)
+            stopped += newborn
+            if any(process is not None and not process.dead for process in map(procfs.stat, newborn)):
+                break
+        session_is_ours = self._session_is_ours(Census())
+        for process in map(procfs.stat, stopped):
+            if process is not None and not process.dead and not self._is_of_run(process, session_is_ours):
+                os.kill(process.pid, signal.SIGCONT)
+
+    def _is_settled(self, now: Census) -> bool:
+        return not self._orphans_come_to_us or now.strangers().settled
 
     def _send(self, now: Census, targets: list[Identity], signum: int, *, whole_group: bool) -> None:
         """Send to each target once; to the main process's group as a whole, where that is safe, since forks cannot escape it."""
@@ -174,12 +209,11 @@ class Tree:
 
     def _orphans(self, now: Census) -> set[int]:
         """What is of this run by its session or its tag, whoever its parent is by now."""
-        if self._orphans_come_to_us:
-            candidates = [now.stat(pid) for pid in orphans.strangers(now.own_children())]
-        else:
-            candidates = list(now.everything().values())
+        candidates = now.strangers().alive if self._orphans_come_to_us else now.everything().values()
+        if not candidates:
+            return set()
         trusted = self._session_is_ours(now)
-        return {process.pid for process in candidates if process is not None and self._is_of_run(process, trusted)}
+        return {process.pid for process in candidates if self._is_of_run(process, trusted)}
 
     def _is_of_run(self, process: procfs.Stat, session_is_ours: bool) -> bool:
         if process.dead or process.pid == os.getpid():

@@ -162,7 +162,13 @@ async def test_program_is_found_in_its_own_path_from_its_own_directory(nursery: 
 
 async def test_child_has_exactly_the_given_environment(nursery: Nursery) -> None:
     child = await nursery.spawn("/usr/bin/env", environment={"GREETING": "hello\nworld", "ASUP_TAG": "t"})
-    assert set((await nursery.output_of(child)).split("\n")) == {"PATH=/usr/local/bin:/usr/bin:/bin", "GREETING=hello", "world", "ASUP_TAG=t", ""}
+    assert set((await nursery.output_of(child)).split("\n")) == {
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "GREETING=hello",
+        "world",
+        "ASUP_TAG=t",
+        "",
+    }
 
 
 async def test_child_inherits_no_descriptor_but_stdio(nursery: Nursery, tmp_path: Path) -> None:
