@@ -16,6 +16,7 @@ import msgspec
 
 from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Goal, Verdict
+from supervisord_async.control.last_words import LastWords
 from supervisord_async.control.pursuit import Pursuit
 from supervisord_async.control.view import ProcessView, process_view, process_views
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested, StopRequested
@@ -74,6 +75,7 @@ class Commands:
         self.supervisor = supervisor
         self.history_store = history
         self.figures = figures
+        self._last_words = LastWords(supervisor)
 
     # Queries
 
@@ -112,7 +114,9 @@ class Commands:
         """Why the process is in its state: see :mod:`supervisord_async.control.why`."""
         from supervisord_async.control.why import explain
 
-        return await explain(self.process(name), self.history_store)
+        supervisor = self.supervisor
+        refused = tuple(str(problem) for problem in supervisor.refused if not problem.warning)
+        return await explain(self.process(name), supervisor.bus, self.history_store, self._last_words, refused)
 
     async def history(self, name: str, limit: int = 50) -> list[RunEntry]:
         """The last ``limit`` runs of ``name``, newest first; raises NotFoundError where neither process nor history know it."""
@@ -193,10 +197,10 @@ class Commands:
         if not self.supervisor.shutting_down:  # asked a second time it would kill: a signal's meaning, not this one's
             self.supervisor.request_shutdown()
 
-    def reexec(self) -> None:
+    async def reexec(self) -> None:
         """The daemon will replace itself in place; raises CommandError where it cannot."""
         self._refuse_when_shutting_down()
-        self.supervisor.request_reexec()
+        await self.supervisor.reexec()
 
     def reopen_logs(self) -> None:
         """Every log is written to whatever file has its path now."""

@@ -141,15 +141,19 @@ class _Place:
             self.file = None
 
 
-async def follow(path: str, *, from_begin: bool = False, poll_seconds: float = POLL_SECONDS) -> AsyncIterator[bytes]:
+async def follow(
+    path: str, *, from_begin: bool = False, offset: int | None = None, poll_seconds: float = POLL_SECONDS
+) -> AsyncIterator[bytes]:
     """What is appended to the log from now on (or all of it, ``from_begin``), in chunks of any size; never ends.
+
+    With ``offset`` it begins so many bytes into the file that is there now.
 
     Goes on over rotations, truncation, removal and making anew. A file that does not exist yet is waited for and then
     read from its begin. Raises OSError where it cannot be read.
     """
     place = _Place()
     try:
-        await anyio.to_thread.run_sync(_open_at, place, path, from_begin, limiter=_limiter(), abandon_on_cancel=False)
+        await anyio.to_thread.run_sync(_open_at, place, path, from_begin, offset, limiter=_limiter(), abandon_on_cancel=False)
         while True:
             chunk = await anyio.to_thread.run_sync(_next, place, path, limiter=_limiter(), abandon_on_cancel=False)
             if chunk:
@@ -160,8 +164,8 @@ async def follow(path: str, *, from_begin: bool = False, poll_seconds: float = P
         place.close()
 
 
-def _open_at(place: _Place, path: str, from_begin: bool) -> None:
-    """The follower is at the log's end, or its begin; without a file, before it."""
+def _open_at(place: _Place, path: str, from_begin: bool, offset: int | None = None) -> None:
+    """The follower is at the log's end, its begin or ``offset``; without a file, before it."""
     place.close()
     try:
         place.file = open(path, "rb", buffering=0)  # noqa: SIM115
@@ -169,7 +173,9 @@ def _open_at(place: _Place, path: str, from_begin: bool) -> None:
         return
     status = os.fstat(place.file.fileno())
     place.ino = (status.st_dev, status.st_ino)
-    if not from_begin:
+    if offset is not None and offset <= status.st_size:
+        place.file.seek(offset)
+    elif not from_begin:
         place.file.seek(0, os.SEEK_END)
 
 

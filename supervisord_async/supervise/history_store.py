@@ -57,7 +57,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     exit_status: dict[str, Any] | None
     pid: int | None
     duration_seconds: float | None
-    max_rss_bytes: int | None
+    peak_memory_bytes: int | None
     cpu_seconds: float | None
 
 
@@ -193,7 +193,7 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
         )
     elif record.to in _OVER and run:
         _end_run(db, record, run)
-    elif "exit" in data and run:
+    elif record.to == "STOPPING" and run:  # why it is told to go; it has not gone yet
         _end_run(db, record, run, over=False)
 
 
@@ -290,7 +290,7 @@ def _entry(row: tuple[Any, ...]) -> RunEntry:
         exit_status=msgspec.json.decode(exit_) if exit_ is not None else None,
         pid=pid,
         duration_seconds=duration,
-        max_rss_bytes=rss,
+        peak_memory_bytes=rss,
         cpu_seconds=cpu,
     )
 

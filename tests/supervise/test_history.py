@@ -86,7 +86,7 @@ async def test_runs_tell_cause_duration_exit_and_figures(tmp_path: Path) -> None
         third, second, first = await history.runs("web")
         assert (first.run, first.cause, first.end_cause) == (1, "autostart", "exited")
         assert (first.exit_status, first.duration_seconds) == ({"code": 1}, 0.4)
-        assert (first.max_rss_bytes, first.cpu_seconds, first.pid) == (4096, 0.25, 77)
+        assert (first.peak_memory_bytes, first.cpu_seconds, first.pid) == (4096, 0.25, 77)
         assert (second.exit_status, second.end_cause, second.duration_seconds) == ({"signal": "SIGTERM", "core": False}, "operator", 9.0)
         assert (third.run, third.ended_at, third.cause) == (3, None, "operator")
         assert await history.totals("web") == {"exited": 1, "operator": 1}

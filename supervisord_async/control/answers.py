@@ -1,0 +1,86 @@
+"""The JSON of the API's answers beyond processes and events."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from supervisord_async.control.commands import Result
+from supervisord_async.control.view import EventView
+from supervisord_async.control.why import Why as WhyAnswer
+from supervisord_async.supervise.history import RunEntry
+
+__all__ = ["Accepted", "EventsAnswer", "Health", "HistoryAnswer", "Page", "Ready", "Reload", "Results", "WhyAnswer"]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The JSON object of an answer."""
+
+
+class Results(Answer, frozen=True, kw_only=True):
+    """What became of a command, for each process that it named."""
+
+    results: list[Result]
+
+
+class Accepted(Answer, frozen=True, kw_only=True):
+    """The daemon will do it."""
+
+    accepted: Literal[True]
+
+
+class Reload(Answer, frozen=True, kw_only=True):
+    """What a reload did, or would do."""
+
+    applied: bool
+    lines: list[str]  #: for people
+    plan: Any  #: for programs
+
+
+class HistoryAnswer(Answer, frozen=True, kw_only=True):
+    """The runs of a process, newest first."""
+
+    name: str
+    restarts_total: int  #: since the history began, by whatever cause
+    restarts_by_cause: dict[str, int]
+    runs: list[RunEntry]
+
+
+class EventsAnswer(Answer, frozen=True, kw_only=True):
+    """Past records, the oldest first."""
+
+    events: list[EventView]
+
+
+class Page(Answer, frozen=True, kw_only=True):
+    """Where the page is; the address lets whoever has it in."""
+
+    url: str
+
+
+class Ready(Answer, frozen=True, kw_only=True):
+    """Whether every autostart program is ready."""
+
+    ready: bool
+    not_ready: list[str]
+
+
+class Health(Answer, frozen=True, kw_only=True):
+    """The daemon's own life."""
+
+    status: Literal["ok"] = "ok"
+    name: str
+    version: str
+    api: str
+    pid: int
+    started_at: str
+    uptime_seconds: float
+    shutting_down: bool
+    file: str  #: of the configuration
+    run_dir: str
+    refused: list[dict[str, Any]]  #: the problems of the file on disk if the last reload refused it; empty: it holds
+    processes: int
+    last_event_id: int
+    history_trouble: str | None  #: why records cannot be kept at present
+    history_dropped: int

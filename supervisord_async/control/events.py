@@ -1,0 +1,151 @@
+"""Server-sent events: what is past from memory or history, then what happens, without a gap that is not told.
+
+Numbers of one daemon are contiguous, so a gap in them is exactly what a slow client lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from supervisord_async.control.view import event_view
+from supervisord_async.core.record import Record
+
+if TYPE_CHECKING:
+    from supervisord_async.control.stream import SendChunk
+    from supervisord_async.supervise.bus import Bus, Subscription
+    from supervisord_async.supervise.history import History
+
+#: Silence is broken this often.
+HEARTBEAT_SECONDS = 15.0
+#: After a chunk the next news is gathered this long: a thousand records a second are twenty chunks.
+GATHER_SECONDS = 0.05
+#: Records of one question to the history, and of one chunk.
+PAGE_RECORDS = 500
+#: Encoded records that are kept, for all subscribers.
+ENCODED_RECORDS = 4096
+
+Choice = Callable[[Record], bool]
+
+
+class Encoder:
+    """Records as server-sent events, each encoded once however many subscribe."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bytes] = {}
+        self._json = msgspec.json.Encoder()
+
+    def __call__(self, record: Record) -> bytes:
+        """The event of ``record``."""
+        event = self._known.get(record.id)
+        if event is None:
+            if len(self._known) >= ENCODED_RECORDS:
+                self._known.clear()
+            event = b"id: %d\nevent: %s\ndata: %s\n\n" % (record.id, record.type.encode(), self._json.encode(event_view(record)))
+            self._known[record.id] = event
+        return event
+
+
+class Events:
+    """One daemon's event streams."""
+
+    def __init__(self, bus: Bus, history: History | None) -> None:
+        self.bus, self.history = bus, history
+        #: Numbers up to here are of earlier daemons, and may have gaps.
+        self.first_id = bus.last_id
+        self._encode = Encoder()
+
+    async def follow(self, send: SendChunk, chosen: Choice, *, after: int | None = None) -> None:
+        """Send what is behind number ``after``, then what happens, until cancelled or the daemon ends."""
+        with self.bus.subscribe() as news:
+            position = self.bus.last_id
+            await send(b"retry: 1000\n\n")
+            if after is not None:
+                position = await self._send_past(send, chosen, after)
+            await self._send_news(send, chosen, news, position)
+
+    async def past(self, chosen: Choice, *, after: int | None, last: int) -> list[Record]:
+        """At most ``last`` records that were ``chosen``, oldest first: the first ones behind ``after``, or the last ones."""
+        kept = self.bus.since(after or 0)[0]
+        if self.history is None:
+            found = [record for record in kept if chosen(record)]
+            return found[:last] if after is not None else found[-last:]
+        if after is None:
+            return await self._last(chosen, kept, last)
+        found, position = [], after
+        while len(found) < last:
+            page = await self.history.records(position, PAGE_RECORDS)
+            newest = page[-1].id if page else position
+            if len(page) < PAGE_RECORDS:  # the history may be a moment late
+                page += [record for record in kept if record.id > newest]
+            found += filter(chosen, page)
+            if not page or len(page) < PAGE_RECORDS or page[-1].id > newest:
+                break
+            position = page[-1].id
+        return found[:last]
+
+    async def _last(self, chosen: Choice, kept: list[Record], last: int) -> list[Record]:
+        found = [record for record in kept if chosen(record)]
+        if len(found) < last and self.history is not None:
+            oldest = kept[0].id if kept else self.bus.last_id + 1
+            older = await self.history.last_records(min(20 * last, 20_000) + len(kept))
+            found = [record for record in older if record.id < oldest and chosen(record)] + found
+        return found[-last:]
+
+    async def _send_past(self, send: SendChunk, chosen: Choice, after: int) -> int:
+        """Everything behind ``after`` that memory and history have; returns the number that it came to."""
+        position = after
+        while self.history is not None and position < self.bus.last_id and not self.bus.since(position)[1]:
+            page = await self.history.records(position, PAGE_RECORDS)
+            if not page:
+                break
+            await self._send(send, filter(chosen, page))
+            position = page[-1].id
+        records, complete = self.bus.since(position)
+        if position > self.bus.last_id:  # a number of another history: nobody knows what was between
+            await send(_missed(None))
+            return self.bus.last_id
+        if not complete:
+            oldest = records[0].id if records else self.bus.last_id + 1
+            if (lost := oldest - 1 - max(position, self.first_id)) > 0:
+                await send(_missed(lost))
+        for begin in range(0, len(records), PAGE_RECORDS):
+            await self._send(send, filter(chosen, records[begin : begin + PAGE_RECORDS]))
+        return records[-1].id if records else position
+
+    async def _send_news(self, send: SendChunk, chosen: Choice, news: Subscription, position: int) -> None:
+        while True:
+            record = None
+            with anyio.move_on_after(HEARTBEAT_SECONDS):
+                record = await news.receive()
+                if record is None:
+                    return
+            if record is None:
+                await send(b": still here\n\n")
+                continue
+            records, lost = [], 0
+            while record is not None:
+                if record.id > position:
+                    lost += record.id - position - 1 if position >= self.first_id else 0
+                    position = record.id
+                    if chosen(record):
+                        records.append(record)
+                record = news.receive_nowait()
+            if lost:
+                await send(_missed(lost))
+            await self._send(send, records)
+            if records:
+                await anyio.sleep(GATHER_SECONDS)
+
+    async def _send(self, send: SendChunk, records: Iterable[Record]) -> None:
+        chunk = b"".join(map(self._encode, records))
+        if chunk:
+            await send(chunk)
+
+
+def _missed(count: int | None) -> bytes:
+    """The event without a number, so that a client that resumes does so from the last that it has."""
+    return b"event: missed\ndata: %s\n\n" % msgspec.json.encode({"missed": count})

@@ -1,0 +1,411 @@
+"""The operations of the HTTP API: an explicit table. What is not in it cannot be reached, whatever a path says.
+
+An operation gets the :class:`Api` and a :class:`Call`, and returns a response or raises. The table also says what the OpenAPI
+description needs to know; there is no second list.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from supervisord_async import __version__
+from supervisord_async.control import answers, logs
+from supervisord_async.control.commands import Commands, Outcome
+from supervisord_async.control.events import Events
+from supervisord_async.control.parameters import Parameters
+from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
+from supervisord_async.control.stream import SendChunk, Stream, Streams
+from supervisord_async.control.view import ProcessView, event_view, iso
+from supervisord_async.core.machine import succeeded
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+from supervisord_async.errors import BusyError, FailedError, UsageError
+from supervisord_async.wire import API_VERSION
+
+if TYPE_CHECKING:
+    from supervisord_async.control.metrics import Metrics
+    from supervisord_async.supervise.process import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One query parameter; of a POST also a member of a JSON object in its body."""
+
+    name: str
+    kind: str  #: a key of ``openapi.KINDS``
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route."""
+
+    method: str
+    path: str
+    run: Callable[[Api, Call], Awaitable[Response]]
+    summary: str
+    answer: Any = None  #: the type of a 200's JSON; None: see ``media``
+    media: str = "application/json"
+    parameters: tuple[Parameter, ...] = ()
+    statuses: tuple[int, ...] = ()  #: beyond 200 and those that every operation has
+    needs_body: tuple[str, ...] = field(default=())  #: parameters that must be given
+
+    @property
+    def name(self) -> str:
+        """The operation's id."""
+        return self.run.__name__.rstrip("_")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, checked and decoded."""
+
+    path: dict[str, str]
+    parameters: Parameters
+    headers: Any
+
+    @property
+    def selectors(self) -> list[str]:
+        """What ``{selector}`` names."""
+        return [part for part in self.path["selector"].split(",") if part]
+
+
+class Api:
+    """What the operations work on."""
+
+    def __init__(self, commands: Commands, metrics: Metrics | None = None) -> None:
+        self.commands = commands
+        self.metrics = metrics
+        self.streams = Streams()
+        self.events = Events(commands.supervisor.bus, commands.history_store)
+        self.description: bytes | None = None
+        self.page_url: str | None = None  #: with its token; only told to who could read the token's file anyway
+
+    def chosen(self, selectors: tuple[str, ...], types: tuple[str, ...]) -> Callable[[Record], bool]:
+        """Whether a record is of one of ``types`` (all without any) and of what ``selectors`` name (everything without any)."""
+        if not selectors:
+            return (lambda record: record.type in types) if types else (lambda _: True)
+        names = {process.name for process in self.commands.supervisor.select(selectors)}
+        return lambda record: record.name in names and (not types or record.type in types)
+
+
+def reply(value: Any, status: int = 200) -> Response:
+    """``value`` as JSON."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
+    """The results; as a problem document where not all are ok."""
+    error = outcome.error
+    if error is None:
+        return reply(answers.Results(results=outcome.results), accepted)
+    status, body, headers = document(error, results=msgspec.to_builtins(outcome.results), timed_out=outcome.timed_out)
+    return Response(body, status, headers, media_type=MEDIA_TYPE)
+
+
+# Queries
+
+
+async def list_processes(api: Api, call: Call) -> Response:
+    return reply(await api.commands.status(call.parameters.words("name"), figures=call.parameters.flag("figures", True)))
+
+
+async def get_process(api: Api, call: Call) -> Response:
+    return reply(await api.commands.status_of(call.path["name"]))
+
+
+async def why_process(api: Api, call: Call) -> Response:
+    return reply(await api.commands.why(call.path["name"]))
+
+
+async def process_history(api: Api, call: Call) -> Response:
+    name = call.path["name"]
+    runs = await api.commands.history(name, call.parameters.count("limit", 50, least=1, most=10_000))
+    store = api.commands.history_store
+    totals = await store.totals(name) if store is not None else {}
+    return reply(answers.HistoryAnswer(name=name, restarts_total=sum(totals.values()), restarts_by_cause=totals, runs=runs))
+
+
+async def process_logs(api: Api, call: Call) -> Response:
+    parameters = call.parameters
+    stream = parameters.text("stream") or "stdout"
+    if stream not in ("stdout", "stderr"):
+        raise UsageError(f"stream: expected stdout or stderr, found {stream!r}")
+    source = logs.source_of(api.commands.process(call.path["name"]), stream)
+    lines, since, follow = parameters.count("lines", 100), parameters.at("since"), parameters.flag("follow", False)
+    if not follow:
+        return Response(await logs.last(source, lines, since), media_type="text/plain; charset=utf-8")
+    return Stream(api.streams, lambda send: logs.follow(source, lines, since, send), "text/plain; charset=utf-8")
+
+
+async def stream_events(api: Api, call: Call) -> Response:
+    parameters = call.parameters
+    after = call.headers.get("last-event-id") or parameters.text("after")
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 16):
+        raise UsageError(f"Last-Event-ID: expected an event's number, found {after!r}")
+    chosen = api.chosen(parameters.words("name"), parameters.words("type"))
+    position, last = int(after) if after is not None else None, parameters.count("limit", 100, most=10_000)
+    if not parameters.flag("follow", True):
+        return reply(answers.EventsAnswer(events=[event_view(record) for record in await api.events.past(chosen, after=position, last=last)]))
+
+    async def produce(send: SendChunk) -> None:
+        await api.events.follow(send, chosen, after=position)
+
+    return Stream(api.streams, produce, "text/event-stream")
+
+
+async def get_config(api: Api, call: Call) -> Response:
+    return reply(api.commands.configuration(call.parameters.text("name")))
+
+
+async def get_health(api: Api, _call: Call) -> Response:
+    supervisor, store = api.commands.supervisor, api.commands.history_store
+    now = time.time()
+    return reply(
+        answers.Health(
+            name=supervisor.configuration.daemon.name,
+            version=__version__,
+            api=API_VERSION,
+            pid=os.getpid(),
+            started_at=iso(supervisor.started_at),
+            uptime_seconds=round(max(0.0, now - supervisor.started_at), 3),
+            shutting_down=supervisor.shutting_down,
+            file=supervisor.configuration.file,
+            run_dir=supervisor.configuration.daemon.run_dir,
+            refused=[problem_json(problem) for problem in supervisor.refused],
+            processes=len(supervisor.processes),
+            last_event_id=supervisor.bus.last_id,
+            history_trouble=store.trouble if store is not None else None,
+            history_dropped=store.dropped if store is not None else 0,
+        )
+    )
+
+
+async def get_ready(api: Api, _call: Call) -> Response:
+    supervisor = api.commands.supervisor
+    if supervisor.shutting_down:
+        raise BusyError("the daemon is shutting down")
+    waiting = [process.name for process in supervisor.processes.values() if process.program.autostart and not is_ready(process)]
+    if not waiting:
+        return reply(answers.Ready(ready=True, not_ready=[]))
+    words = ", ".join(waiting[:10]) + (f" and {len(waiting) - 10} more" if len(waiting) > 10 else "")
+    status, body, headers = document(BusyError(f"not ready: {words}"), ready=False, not_ready=waiting)
+    return Response(body, status, headers, media_type=MEDIA_TYPE)
+
+
+def is_ready(process: Process) -> bool:
+    """RUNNING; a job that ended well; or down because an operator wants it so."""
+    now = process.snapshot
+    if now.state is State.STOPPED:
+        return now.cause is Cause.OPERATOR
+    return now.state is State.RUNNING or (now.state is State.EXITED and succeeded(now, process.policy))
+
+
+async def get_metrics(api: Api, _call: Call) -> Response:
+    if api.metrics is None:
+        from supervisord_async.control.metrics import Metrics
+
+        api.metrics = Metrics(api.commands, api.streams)
+    body, media = await api.metrics.exposition()
+    return Response(body, headers={"content-type": media})
+
+
+async def get_description(api: Api, _call: Call) -> Response:
+    if api.description is None:
+        from supervisord_async.control.openapi import describe
+
+        api.description = msgspec.json.encode(describe(OPERATIONS))
+    return Response(api.description, media_type="application/json")
+
+
+async def page_address(api: Api, _call: Call) -> Response:
+    if api.page_url is None:
+        raise FailedError("there is no page: the daemon does not answer over TCP (set daemon.http, e.g. 127.0.0.1:9001)")
+    return reply(answers.Page(url=api.page_url))
+
+
+# Actions
+
+
+async def _act(call: Call, action: Callable[..., Awaitable[Outcome]]) -> Response:
+    wait = call.parameters.flag("wait", True)
+    outcome = await action(call.selectors, wait=wait, timeout=call.parameters.seconds("timeout"))
+    return outcome_reply(outcome, 200 if wait else 202)
+
+
+async def start_process(api: Api, call: Call) -> Response:
+    return await _act(call, api.commands.start)
+
+
+async def stop_process(api: Api, call: Call) -> Response:
+    return await _act(call, api.commands.stop)
+
+
+async def restart_process(api: Api, call: Call) -> Response:
+    return await _act(call, api.commands.restart)
+
+
+async def signal_process(api: Api, call: Call) -> Response:
+    return outcome_reply(await api.commands.signal(call.selectors, call.parameters.signum("signal")))
+
+
+async def scale_process(api: Api, call: Call) -> Response:
+    if (replicas := call.parameters.count("replicas", -1, least=-1, most=10_000)) < 0:
+        raise UsageError("replicas: how many? a whole number from 0")
+    api.commands.scale(call.path["name"], replicas)
+    return reply(answers.Results(results=[]))
+
+
+async def wait_process(api: Api, call: Call) -> Response:
+    for_, timeout = call.parameters.text("for") or "ready", call.parameters.seconds("timeout")
+    return outcome_reply(await api.commands.wait(call.selectors, for_, timeout=timeout))
+
+
+async def reload_config(api: Api, call: Call) -> Response:
+    planned = call.parameters.flag("plan", False)
+    plan = await (api.commands.plan() if planned else api.commands.reload())
+    return reply(answers.Reload(applied=not planned, lines=list(plan.describe()), plan=plan.to_json()))
+
+
+async def reexec_daemon(api: Api, _call: Call) -> Response:
+    await api.commands.reexec()
+    return reply(answers.Accepted(accepted=True), 202)
+
+
+async def shutdown_daemon(api: Api, _call: Call) -> Response:
+    api.commands.shutdown()
+    return reply(answers.Accepted(accepted=True), 202)
+
+
+async def reopen_logs(api: Api, _call: Call) -> Response:
+    api.commands.reopen_logs()
+    return reply(answers.Accepted(accepted=True), 202)
+
+
+_WAITING = (
+    Parameter("wait", "boolean", "false: answer 202 at once instead of with the result"),
+    Parameter("timeout", "duration", "how long to wait for the result"),
+)
+_ACTION: dict[str, Any] = {"answer": answers.Results, "parameters": _WAITING, "statuses": (202, 404, 409, 503, 504)}
+_SELECTOR = "/v1/processes/{selector}"
+_NAME = "/v1/processes/{name}"
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "GET",
+        "/v1/processes",
+        list_processes,
+        "All processes",
+        answer=list[ProcessView],
+        parameters=(
+            Parameter("name", "selectors", "only those that these selectors name"),
+            Parameter("figures", "boolean", "false: without CPU and memory"),
+        ),
+        statuses=(404,),
+    ),
+    Operation("GET", _NAME, get_process, "One process", answer=ProcessView, statuses=(404,)),
+    Operation("POST", f"{_SELECTOR}/start", start_process, "Start, and wait until RUNNING", **_ACTION),
+    Operation("POST", f"{_SELECTOR}/stop", stop_process, "Stop, and wait until STOPPED", **_ACTION),
+    Operation("POST", f"{_SELECTOR}/restart", restart_process, "Restart, and wait until a newer run is RUNNING", **_ACTION),
+    Operation(
+        "POST",
+        f"{_SELECTOR}/signal",
+        signal_process,
+        "Send a signal to the main process",
+        answer=answers.Results,
+        parameters=(Parameter("signal", "signal", "its name or number"),),
+        statuses=(404, 409, 503),
+        needs_body=("signal",),
+    ),
+    Operation(
+        "POST",
+        f"{_NAME}/scale",
+        scale_process,
+        "Change the number of replicas",
+        answer=answers.Results,
+        parameters=(Parameter("replicas", "replicas", "how many"),),
+        statuses=(404, 409),
+        needs_body=("replicas",),
+    ),
+    Operation(
+        "POST",
+        f"{_SELECTOR}/wait",
+        wait_process,
+        "Wait for a state that somebody else brings about",
+        answer=answers.Results,
+        parameters=(Parameter("for", "wait_for", "what to wait for"), Parameter("timeout", "duration", "how long")),
+        statuses=(404, 409, 503, 504),
+    ),
+    Operation("GET", f"{_NAME}/why", why_process, "Why it is in its state", answer=answers.WhyAnswer, statuses=(404,)),
+    Operation(
+        "GET",
+        f"{_NAME}/history",
+        process_history,
+        "Its runs, newest first",
+        answer=answers.HistoryAnswer,
+        parameters=(Parameter("limit", "limit", "how many"),),
+        statuses=(404,),
+    ),
+    Operation(
+        "GET",
+        f"{_NAME}/logs",
+        process_logs,
+        "What it printed",
+        media="text/plain",
+        parameters=(
+            Parameter("lines", "count", "how many from the end, 100 without"),
+            Parameter("stream", "stream", "stdout or stderr"),
+            Parameter("since", "moment", "nothing older, as far as the log's format tells"),
+            Parameter("follow", "boolean", "go on with what it prints"),
+        ),
+        statuses=(404, 409, 503),
+    ),
+    Operation(
+        "GET",
+        "/v1/events",
+        stream_events,
+        "Changes, as server-sent events",
+        media="text/event-stream",
+        parameters=(
+            Parameter("after", "event_id", "resume behind this number, as Last-Event-ID does"),
+            Parameter("name", "selectors", "only of those that these selectors name"),
+            Parameter("type", "types", "only of these types"),
+            Parameter("follow", "boolean", "false: not a stream but what is past, as JSON"),
+            Parameter("limit", "limit", "how many past ones at most, 100 without; of follow=false"),
+        ),
+        statuses=(404, 503),
+    ),
+    Operation(
+        "GET",
+        "/v1/config",
+        get_config,
+        "The effective configuration, secrets masked",
+        answer=dict[str, Any],
+        parameters=(Parameter("name", "name", "of this program alone"),),
+        statuses=(404,),
+    ),
+    Operation(
+        "POST",
+        "/v1/reload",
+        reload_config,
+        "Apply the configuration file, or say what that would do",
+        answer=answers.Reload,
+        parameters=(Parameter("plan", "boolean", "true: only say what it would do"),),
+        statuses=(422, 503),
+    ),
+    Operation("POST", "/v1/reexec", reexec_daemon, "Replace the daemon in place", answer=answers.Accepted, statuses=(202, 409, 503)),
+    Operation("POST", "/v1/shutdown", shutdown_daemon, "Stop everything and end the daemon", answer=answers.Accepted, statuses=(202,)),
+    Operation("POST", "/v1/reopen", reopen_logs, "Reopen all logs", answer=answers.Accepted, statuses=(202,)),
+    Operation("GET", "/v1/health", get_health, "The daemon's own life", answer=answers.Health),
+    Operation("GET", "/v1/ready", get_ready, "Whether all autostart programs are ready", answer=answers.Ready, statuses=(503,)),
+    Operation("GET", "/v1/web", page_address, "The page's address, with its token", answer=answers.Page, statuses=(409,)),
+    Operation("GET", "/metrics", get_metrics, "Prometheus text", media="text/plain"),
+    Operation("GET", "/v1/openapi.json", get_description, "This description", answer=dict[str, Any]),
+)

@@ -1,0 +1,133 @@
+"""A request's query and body as typed values; what does not fit is a UsageError that names the parameter."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from supervisord_async.errors import UsageError
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_PLAIN = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
+_UNITS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
+_TRUE, _FALSE = frozenset({"", "1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+#: The largest number of anything that may be asked for.
+COUNT_LIMIT = 100_000
+
+
+class Parameters:
+    """The parameters of one request: the query's, and those of a JSON object in the body, which the query overrules."""
+
+    def __init__(self, query: Mapping[str, str], body: bytes = b"", *, known: frozenset[str] = frozenset()) -> None:
+        """Raises UsageError: the body is no JSON object, or there is a parameter that is not ``known``."""
+        values: dict[str, Any] = dict(_object(body)) if body.strip() else {}
+        values.update(query)
+        for name in values:
+            if name not in known:
+                expected = ", ".join(sorted(known)) or "none"
+                raise UsageError(f"unknown parameter {name!r} (known: {expected})")
+        self._values = values
+
+    def text(self, name: str) -> str | None:
+        """The value as it is; None without one."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{name}: expected a string, found {value!r}")
+        return value
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """The parts of a comma-separated list, or the items of an array."""
+        value = self._values.get(name)
+        if isinstance(value, list):
+            if not all(isinstance(item, str) for item in value):
+                raise UsageError(f"{name}: expected an array of strings")
+            return tuple(value)
+        text = self.text(name)
+        return tuple(part for part in text.split(",") if part) if text is not None else ()
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True for ``?name``, ``?name=true``; ``default`` where it is absent."""
+        value = self._values.get(name, default)
+        if isinstance(value, bool):
+            return value
+        word = str(value).lower()
+        if word not in _TRUE | _FALSE:
+            raise UsageError(f"{name}: expected true or false, found {value!r}")
+        return word in _TRUE
+
+    def count(self, name: str, default: int, *, least: int = 0, most: int = COUNT_LIMIT) -> int:
+        """A whole number in ``least`` … ``most``."""
+        value = self._values.get(name, default)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise UsageError(f"{name}: expected a whole number from {least} to {most}, found {value!r}")
+        return value
+
+    def seconds(self, name: str) -> float | None:
+        """A duration; None without one."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
+            return float(value)
+        found = seconds_of(value) if isinstance(value, str) else None
+        if found is None:
+            raise UsageError(f"{name}: expected a duration such as 5, 500ms or 1m30s, found {value!r}")
+        return found
+
+    def at(self, name: str) -> float | None:
+        """A moment as wall time: ISO 8601, or a duration back from now; None without one."""
+        text = self.text(name)
+        if text is None:
+            return None
+        back = seconds_of(text)
+        if back is not None:
+            return time.time() - back
+        try:
+            moment = datetime.fromisoformat(text)
+            return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            raise UsageError(f"{name}: expected ISO 8601 or a duration such as 10m, found {text!r}") from None
+
+    def signum(self, name: str) -> int:
+        """A signal by name, with or without SIG, or by number."""
+        value = self._values.get(name)
+        if value is None:
+            raise UsageError(f"{name}: which signal? e.g. HUP")
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        word = str(value).upper().removeprefix("SIG")
+        if word.isascii() and word.isdigit() and len(word) < 4 and int(word) in signal.valid_signals():
+            return int(word)
+        found = getattr(signal, f"SIG{word}", None) if word.replace("+", "").isalnum() else None
+        if not isinstance(found, signal.Signals):
+            raise UsageError(f"{name}: no signal {value!r} (names such as HUP, TERM, USR1, or a number)")
+        return int(found)
+
+
+def seconds_of(text: str) -> float | None:
+    """The seconds of ``5``, ``500ms``, ``1m30s``, ``2h``, ``1d``; None for anything else."""
+    if _PLAIN.fullmatch(text):
+        return float(text)
+    match = _DURATION.fullmatch(text) if text and len(text) < 64 else None
+    if match is None or not any(match.groups()):
+        return None
+    seconds = sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True) if part is not None)
+    return seconds if seconds < 1e12 else None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError("the body is not a JSON object")
+    return value

@@ -1,0 +1,82 @@
+"""Errors as RFC 9457 problem documents: the one place where an exception becomes a status, whoever raised it."""
+
+from __future__ import annotations
+
+import http
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from supervisord_async.errors import CommandError, ConfigError
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger(__name__)
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong with a request (RFC 9457), with the word that scripts compare and asupctl's exit code."""
+
+    type: str  #: urn:asup:problem:KIND
+    title: str  #: the status in words
+    status: int
+    detail: str  #: this very case, for people
+    kind: str
+    exit_code: int
+
+
+class RequestError(CommandError):
+    """The request itself is off, before any command was reached."""
+
+    def __init__(self, status: int, kind: str, detail: str, *, exit_code: int = 2, headers: Mapping[str, str] | None = None) -> None:
+        self.status, self.kind, self.exit_code = status, kind, exit_code
+        self.headers = dict(headers or {})
+        super().__init__(detail)
+
+
+def too_large(limit_bytes: int) -> RequestError:
+    """The body is larger than ``limit_bytes``; the connection ends with the answer."""
+    return RequestError(413, "too_large", f"the body is larger than {limit_bytes} bytes", headers={"connection": "close"})
+
+
+def of_status(status: int, detail: str = "", headers: Mapping[str, str] | None = None) -> RequestError:
+    """A status that a library chose, in our words."""
+    kinds = {400: "usage", 404: "not_found", 405: "method_not_allowed", 431: "header_too_large", 503: "busy"}
+    codes = {404: 1, 503: 1}
+    phrase = http.HTTPStatus(status).phrase
+    kind = kinds.get(status, "usage" if status < 500 else "internal")
+    return RequestError(status, kind, detail or phrase, exit_code=codes.get(status, 2), headers=headers)
+
+
+def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]]:
+    """The status, body and headers of ``error``'s problem document; ``extra`` are further members of it.
+
+    An exception that is no CommandError and no ConfigError is a bug: it is logged with its traceback, and told without it.
+    """
+    headers: dict[str, str] = {}
+    if isinstance(error, ConfigError):
+        status, kind, code, detail = 422, "bad_configuration", 2, str(error)
+        extra = {"problems": [problem_json(problem) for problem in error.problems], **extra}
+    elif isinstance(error, CommandError):
+        status, kind, code, detail = error.status, error.kind, error.exit_code, str(error)
+        headers = getattr(error, "headers", {})
+    else:
+        _log.error("a request failed by a bug", exc_info=error)
+        status, kind, code, detail = 500, "internal", 1, "an internal error; the daemon's log has the traceback"
+    title = http.HTTPStatus(status).phrase
+    members = {"type": f"urn:asup:problem:{kind}", "title": title, "status": status, "detail": detail, "kind": kind, "exit_code": code}
+    return status, msgspec.json.encode({**members, **extra}), headers
+
+
+def problem_json(problem: Any) -> dict[str, Any]:
+    """One :class:`~supervisord_async.errors.Problem` of a configuration, and the line that says it."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+        "warning": problem.warning,
+        "text": str(problem),
+    }

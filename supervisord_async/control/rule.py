@@ -1,0 +1,123 @@
+"""Which rule decided about a process, with the numbers that it decided by, and which key turns it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from supervisord_async.control.stories import span
+from supervisord_async.core.machine import succeeded
+from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
+from supervisord_async.core.state import Cause, Snapshot, State
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+
+class Ruling(NamedTuple):
+    """What decided, in words, and the keys of ``programs.NAME`` that change it, the nearest first."""
+
+    words: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+#: Which key belongs to a cause.
+KEYS: dict[Cause, tuple[str, ...]] = {
+    Cause.HEARTBEAT_MISSED: ("heartbeat.timeout", "heartbeat.initial_delay"),
+    Cause.LIVENESS_FAILED: ("liveness.failures", "liveness.timeout", "liveness.interval"),
+    Cause.READINESS_FAILED: ("readiness.start_timeout",),
+    Cause.FILE_CHANGED: ("watch",),
+    Cause.MEMORY_LIMIT: ("limits.memory",),
+    Cause.SCHEDULE: ("schedule",),
+    Cause.DEPENDENCY: ("depends_on", "on_dependency_failure"),
+    Cause.AUTOSTART: ("autostart",),
+}
+#: Which key belongs to the stage at which a spawn failed.
+STAGES = {"user": "user", "directory": "directory", "log": "logs", "limits": "limits", "hook": "hooks.before_start", "socket": "sockets", "exec": "command"}
+
+
+def ruling(process: Process, now: float) -> Ruling:
+    """What decided about ``process``, as it is at ``now`` (monotonic)."""
+    s, p = process.snapshot, process.policy
+    match s.state:
+        case State.BACKOFF:
+            words = (*_counted(s, p, now), _delay(s, p))
+            return Ruling(words, (*_cause_keys(s), "restart.backoff", "restart.max_restarts"))
+        case State.FATAL if s.cause is Cause.RESTART_LIMIT:
+            return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
+        case State.FATAL:
+            return Ruling((f"restart.policy {p.restart} wants no further attempt",), (*_cause_keys(s), "restart.policy"))
+        case State.EXITED:
+            return _content(s, p)
+        case State.STOPPING:
+            word = f"KILL follows {span(p.grace_seconds)} after the stop signal" + (f"; it was sent {s.kills} times" if s.kills else "")
+            return Ruling((word,), ("stop.grace_period", "stop.signal", "stop.scope"))
+        case State.STARTING:
+            return _starting(s, p)
+        case State.WAITING:
+            return Ruling(("it starts when its dependencies are there",), ("depends_on", "on_dependency_failure"))
+        case State.STOPPED:
+            if s.run == 0 and not process.program.autostart:
+                return Ruling(("autostart is false and nobody has started it",), ("autostart",))
+            return Ruling(("it stays stopped until somebody starts it",), ())
+        case State.RUNNING if s.restarts:
+            calm = f"the counter returns to 0 once it is up for {span(p.reset_after_seconds)}"
+            return Ruling((*_counted(s, p, now), calm), (*_cause_keys(s), "restart.reset_after"))
+        case _:
+            return Ruling((), _cause_keys(s))
+
+
+def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
+    bound = "no limit" if p.max_restarts < 0 else f"at most {p.max_restarts}"
+    if p.within_seconds is not None and p.max_restarts >= 0:
+        count = len(within_window(p, s.recent, now))
+        counted = f"{count} automatic restarts in the last {span(p.within_seconds)} ({bound} in that time)"
+    else:
+        counted = f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
+    return (counted, "flapping: five or more without a calm time in between") if s.flapping else (counted,)
+
+
+def _delay(s: Snapshot, p: Policy) -> str:
+    formula = f"min({p.backoff_max_seconds:g}, {p.backoff_initial_seconds:g} × {p.backoff_factor:g}^{max(0, s.restarts - 1)})"
+    spread = f", spread by {p.backoff_jitter:.0%}" if p.backoff_jitter else ""
+    return f"backoff of {span(backoff_delay(p, s.restarts - 1, s.run))} = {formula} s{spread}"
+
+
+def _limit(p: Policy) -> str:
+    window = f"within {span(p.within_seconds)}" if p.within_seconds is not None else "in a row"
+    return f"the limit is {p.max_restarts} automatic restarts {window}"
+
+
+def _after_limit(p: Policy) -> str:
+    match p.on_limit:
+        case OnLimit.RETRY:
+            return f"on_limit: begin anew after {span(p.retry_after_seconds)}"
+        case OnLimit.SHUTDOWN:
+            return "on_limit: the daemon shuts down"
+        case _:
+            return "on_limit: it stays down until somebody starts it"
+
+
+def _content(s: Snapshot, p: Policy) -> Ruling:
+    code = s.exit.code if s.exit is not None else None
+    if p.restart is RestartPolicy.NEVER:
+        return Ruling(("restart.policy never: it is not started again however it ends",), ("restart.policy",))
+    if code in p.prevent_exit_codes:
+        return Ruling((f"exit code {code} is one of restart.prevent_exit_codes: it is not started again",), ("restart.prevent_exit_codes",))
+    if succeeded(s, p):
+        how = f"exit code {code} counts as success" if code is not None else "it ended by the signal that an operator sent"
+        return Ruling((f"restart.policy {p.restart}: {how}",), ("restart.policy", "restart.success_exit_codes"))
+    return Ruling((f"restart.policy {p.restart}",), ("restart.policy",))
+
+
+def _starting(s: Snapshot, p: Policy) -> Ruling:
+    if s.pid is None:
+        return Ruling(("its process is being made",), ())
+    if p.start_timeout_seconds is not None:
+        return Ruling((f"it is RUNNING once it is ready, within {span(p.start_timeout_seconds)}",), ("readiness",))
+    return Ruling((f"it is RUNNING once it is up for {span(p.start_seconds)}",), ("start_seconds",))
+
+
+def _cause_keys(s: Snapshot) -> tuple[str, ...]:
+    if s.cause is Cause.SPAWN_FAILED:
+        return (STAGES.get(s.detail.partition(":")[0], "command"),)
+    return KEYS.get(s.cause, ()) if s.cause is not None else ()

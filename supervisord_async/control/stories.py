@@ -1,0 +1,119 @@
+"""Runs told from records: when and why each began, how and why it ended. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisord_async.core.record import Record
+
+#: The states in which nothing of the last run lives.
+OVER = frozenset({"STOPPED", "BACKOFF", "EXITED", "FATAL"})
+#: Causes of an end that the daemon brought about, and how they read.
+CAUSES = {
+    "operator": "an operator asked for it",
+    "autostart": "it starts with the daemon",
+    "exited": "the run before ended by itself",
+    "spawn_failed": "the run before could not be started",
+    "heartbeat_missed": "its heartbeat stopped",
+    "liveness_failed": "its liveness probe failed",
+    "readiness_failed": "it was not ready in time",
+    "file_changed": "a watched file changed",
+    "config_changed": "its configuration changed",
+    "dependency": "of a program that it depends on",
+    "memory_limit": "it used more memory than allowed",
+    "restart_limit": "the restart limit was reached",
+    "schedule": "its schedule said so",
+    "daemon_stop": "the daemon was stopping",
+    "adopted": "a daemon found it running and took it over",
+    "internal_error": "of a bug in the daemon",
+}
+
+
+@dataclass(slots=True)
+class Story:
+    """One run, as far as the records tell."""
+
+    run: int
+    started_at: float | None = None
+    start_cause: str | None = None
+    pid: int | None = None
+    ended_at: float | None = None
+    end_cause: str | None = None
+    reason: str = ""  #: why it was told to go, in the words of who found out
+    last_word: str = ""  #: the message of the record that ended it
+    figures: dict[str, Any] = field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
+
+
+def stories(records: Iterable[Record]) -> list[Story]:
+    """The runs that ``records`` of one process tell of, newest first."""
+    runs: list[Story] = []
+    for record in records:
+        if record.type != "state" or not record.run:
+            continue
+        if record.to == "STARTING":
+            if runs and runs[-1].ended_at is None:
+                _end(runs[-1], record)
+            runs.append(Story(record.run, started_at=record.at, start_cause=record.cause))
+            continue
+        if not runs or runs[-1].run != record.run:
+            runs.append(Story(record.run))
+        story = runs[-1]
+        if record.to == "RUNNING":
+            story.pid = record.data.get("pid")
+        elif record.to == "STOPPING":
+            story.end_cause = story.end_cause or record.cause
+            story.reason = story.reason or record.message.removeprefix("stopping (").removesuffix(")")
+            _take_figures(story, record)
+        elif record.to in OVER and story.ended_at is None:
+            _end(story, record)
+    return runs[::-1]
+
+
+def _end(story: Story, record: Record) -> None:
+    story.ended_at, story.last_word = record.at, record.message
+    story.end_cause = story.end_cause or record.cause
+    _take_figures(story, record)
+
+
+def _take_figures(story: Story, record: Record) -> None:
+    for key in ("exit", "uptime_seconds", "max_rss_bytes", "cpu_seconds"):
+        if record.data.get(key) is not None:
+            story.figures.setdefault(key, record.data[key])
+
+
+def cause_words(cause: str | None) -> str:
+    """``because …``, without the because."""
+    return CAUSES.get(cause or "", cause or "nobody knows")
+
+
+def exit_story(exit_status: dict[str, Any] | None) -> str:
+    """``exited with 1``, ``was killed by SIGSEGV (core dumped)``."""
+    if not exit_status or exit_status.get("unknown"):
+        return "ended, nobody saw how"
+    if "code" in exit_status:
+        return f"exited with {exit_status['code']}"
+    return f"was killed by {exit_status.get('signal')}{' (core dumped)' if exit_status.get('core') else ''}"
+
+
+def span(seconds: float) -> str:
+    """``0.4 s``, ``59 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    for size, name, small, small_name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // small
+            return f"{whole // size} {name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{whole} s"
+
+
+def size_words(count: int) -> str:
+    """``512 KiB``, ``3.4 MiB``."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit in ("B", "KiB") else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"

@@ -1,0 +1,219 @@
+"""Why a process is in its state: the causes in order, the rule that decided, how the last run ended, what it said last.
+
+:func:`explain` gathers, :func:`lines_of` tells it to people; the same object is the answer for programs.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from supervisord_async.control.rule import ruling
+from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
+from supervisord_async.control.view import iso, state_words
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import State
+
+if TYPE_CHECKING:
+    from supervisord_async.control.last_words import LastWords
+    from supervisord_async.supervise.bus import Bus
+    from supervisord_async.supervise.history import History
+    from supervisord_async.supervise.process import Process
+
+#: Records that are looked through.
+RECORDS = 200
+#: Runs that the chain of causes goes back.
+CHAIN_RUNS = 4
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause in the chain, the newest first."""
+
+    at: str | None
+    run: int | None
+    cause: str | None
+    text: str
+
+
+class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How the last run that ended did so. What nobody could tell is null."""
+
+    run: int
+    at: str | None
+    cause: str | None
+    exit_status: dict[str, Any] | None
+    duration_seconds: float | None
+    peak_memory_bytes: int | None
+    cpu_seconds: float | None
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """The last lines of one stream."""
+
+    stream: str
+    run: int  #: the run that they are the last of
+    lines: list[str]
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """The present state of a process, explained."""
+
+    name: str
+    program: str
+    state: str
+    health: str
+    cause: str | None
+    headline: str
+    for_seconds: float  #: how long it has been in this state
+    run: int
+    pid: int | None
+    flapping: bool
+    next_at: str | None  #: of the next attempt, or KILL
+    chain: list[Link]
+    rule: list[str]
+    keys: list[str]  #: of the configuration file, whole paths, the nearest first
+    last_end: LastEnd | None
+    output: list[Output]
+    refused: list[str]  #: the problems of the file on disk, if it was refused: what runs is the file before
+    lines: list[str]  #: all of it for people
+
+
+async def explain(process: Process, bus: Bus, history: History | None, last_words: LastWords, refused: tuple[str, ...] = ()) -> Why:
+    """Why ``process`` is in its state."""
+    told = stories(await _records(process.name, bus, history))
+    now, wall = anyio.current_time(), time.time()
+    s, rule = process.snapshot, ruling(process, now)
+    ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
+    output = await last_words.of(process, ended.run, ended.ended_at) if ended is not None else []
+    why = Why(
+        name=process.name,
+        program=process.program.name,
+        state=s.state.value,
+        health=s.health.value,
+        cause=s.cause.value if s.cause else None,
+        headline=_headline(process, told, now),
+        for_seconds=round(max(0.0, now - s.since), 3),
+        run=s.run,
+        pid=s.pid,
+        flapping=s.flapping,
+        next_at=iso(wall + process.next_at - now) if process.next_at is not None else None,
+        chain=_chain(told),
+        rule=list(rule.words),
+        keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys(rule.keys)],
+        last_end=_last_end(ended) if ended is not None else None,
+        output=output,
+        refused=list(refused),
+        lines=[],
+    )
+    return msgspec.structs.replace(why, lines=lines_of(why, wall))
+
+
+async def _records(name: str, bus: Bus, history: History | None) -> list[Record]:
+    """The last records of ``name``: those in memory, and before them those of the history."""
+    kept = [record for record in bus.since(0)[0] if record.name == name]
+    if len(kept) >= RECORDS or history is None:
+        return kept[-RECORDS:]
+    oldest = kept[0].id if kept else bus.last_id + 1
+    return [record for record in await history.last_records(RECORDS, name) if record.id < oldest] + kept
+
+
+def _headline(process: Process, told: list[Story], now: float) -> str:
+    s = process.snapshot
+    words = [f"{s.state} for {span(now - s.since)}" if s.run or s.since else str(s.state)]
+    if s.run:
+        words.append(f"run {s.run}")
+    if s.pid is not None:
+        words.append(f"pid {s.pid}")
+    if s.checks:
+        words.append(f"health {s.health}")
+    because = s.detail
+    if s.state in (State.RUNNING, State.STARTING) and not because and len(told) > 1 and told[0].run == s.run:
+        because = told[1].reason if told[1].end_cause == s.cause and told[1].reason != s.cause else ""
+    if s.state in (State.EXITED, State.BACKOFF) and not because:
+        because = state_words(s)
+    return ", ".join(words) + (f", because {because or cause_words(s.cause)}" if s.cause or because else "")
+
+
+def _chain(told: list[Story]) -> list[Link]:
+    """What led here, newest first: the begin and the end of each of the last runs."""
+    links = []
+    for story in told[:CHAIN_RUNS]:
+        if story.ended_at is not None or story.figures:
+            links.append(Link(at=_iso(story.ended_at), run=story.run, cause=story.end_cause, text=_end_words(story)))
+        if story.started_at is not None:
+            text = f"run {story.run} was started because {cause_words(story.start_cause)}"
+            links.append(Link(at=_iso(story.started_at), run=story.run, cause=story.start_cause, text=text))
+    return links
+
+
+def _end_words(story: Story) -> str:
+    exit_status, uptime = story.figures.get("exit"), story.figures.get("uptime_seconds")
+    if exit_status is None and story.end_cause == "spawn_failed":
+        return f"run {story.run} could not be started: {story.last_word}"
+    words = f"run {story.run} {exit_story(exit_status)}"
+    if uptime is not None:
+        words += f" after {span(uptime)}"
+    if story.end_cause not in (None, "exited"):
+        reason = story.reason if story.reason not in ("", story.end_cause) else cause_words(story.end_cause)
+        words += f"; it was told to go because {reason}"
+    return words
+
+
+def _last_end(story: Story) -> LastEnd:
+    figures = story.figures
+    return LastEnd(
+        run=story.run,
+        at=_iso(story.ended_at),
+        cause=story.end_cause,
+        exit_status=figures.get("exit"),
+        duration_seconds=figures.get("uptime_seconds"),
+        peak_memory_bytes=figures.get("max_rss_bytes"),
+        cpu_seconds=figures.get("cpu_seconds"),
+    )
+
+
+def _iso(at: float | None) -> str | None:
+    return iso(at) if at is not None else None
+
+
+def lines_of(why: Why, wall_now: float) -> list[str]:
+    """The explanation as lines for people, one screen of them; times are UTC. Control characters are the printer's to neutralise."""
+    lines = [f"{why.name}: {why.headline}"]
+    if why.flapping:
+        lines.append("  it is flapping")
+    if why.next_at is not None:
+        what = "KILL" if why.state == State.STOPPING else "next attempt"
+        lines.append(f"  {what} at {_clock(why.next_at)} UTC")
+    if why.rule:
+        lines += ["", "decided by", *(f"  {words}" for words in why.rule)]
+    if why.chain:
+        lines += ["", "what led here, newest first", *(f"  {_clock(link.at)}  {link.text}" for link in why.chain)]
+    if why.last_end is not None:
+        lines += ["", *_end_lines(why.last_end)]
+    for output in why.output:
+        lines += ["", f"last output of run {output.run} ({output.stream})", *(f"  {line}" for line in output.lines)]
+    if why.keys:
+        lines += ["", "to change it: " + ", ".join(why.keys)]
+    elif why.state == State.STOPPED:
+        lines += ["", f"to start it: asupctl start {why.name}"]
+    if why.refused:
+        lines += ["", "the file on disk was refused; what runs is the file before", *(f"  {problem}" for problem in why.refused[:5])]
+    return lines
+
+
+def _end_lines(end: LastEnd) -> list[str]:
+    parts = [f"how run {end.run} ended: {exit_story(end.exit_status)}"]
+    if end.duration_seconds is not None:
+        parts.append(f"up {span(end.duration_seconds)}")
+    if end.peak_memory_bytes is not None:
+        parts.append(f"peak memory {size_words(end.peak_memory_bytes)}")
+    if end.cpu_seconds is not None:
+        parts.append(f"CPU {end.cpu_seconds:.2f} s")
+    return [", ".join(parts)]
+
+
+def _clock(at: str | None) -> str:
+    return at[:19].replace("T", " ") if at else "?" * 19
