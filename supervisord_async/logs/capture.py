@@ -214,7 +214,7 @@ class Capture:
 
     async def drain(self, timeout_seconds: float = DRAIN_SECONDS) -> bool:
         """Everything that is in the pipe now is in the log, a line without its end too; False: not in that time, or not possible."""
-        if not self._writer.running:
+        if self._writer.ended:
             return False
         waiter = _Waiter(self._turns + 1)
         self._waiters.append(waiter)
@@ -239,6 +239,23 @@ class Capture:
         self._writer.close_sink(self.sink)
         if self._spool is not None:
             self._spool.close()
+
+    async def detach(self) -> None:
+        """Nothing is read any more and nothing is lost: what is in the pipe, and a line's begin, are for a successor.
+
+        For a re-exec of the daemon. The pipe must go on being held by somebody.
+        """
+        self._closed = True
+        self._wakeup.disarm()
+        if self._turn and not self._writer.ended:
+            waiter = _Waiter(self._turns)
+            self._waiters.append(waiter)
+            with anyio.move_on_after(DRAIN_SECONDS, shield=True):
+                await waiter.event.wait()
+        if not self._turn:
+            self._writer.close_sink(self.sink)
+            if self._spool is not None:
+                self._spool.close()
 
     async def recent(self, n: int) -> list[bytes]:
         """The last ``n`` lines of the log, without their ends; [] where there is no file."""
@@ -285,6 +302,7 @@ class Capture:
             self._lost_lines += outcome.discarded_lines
             self._torn = True
         if self._closed:
+            self._tell_waiters(outcome)
             return
         if self._discard:
             self._discard = False

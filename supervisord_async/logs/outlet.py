@@ -76,7 +76,7 @@ class Outlet:
     def reopen(self) -> None:
         """The file that has the path then is written; nothing changes for a descriptor."""
         with self._news:
-            self._reopen = True
+            self._reopen = self._path is not None
             self._news.notify()
 
     def flush(self, timeout_seconds: float) -> bool:

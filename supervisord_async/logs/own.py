@@ -42,7 +42,7 @@ class _Repeats:
 
 
 class OwnLog(logging.Handler):
-    """A handler for ``logging``; a record's extra ``process`` is the process that it is about."""
+    """A handler for ``logging``; a record's extra ``subject`` is the process that it is about."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class OwnLog(logging.Handler):
         try:
             if self._is_new(record):
                 self._outlet.put(self._render(record))
-        except Exception:  # noqa: BLE001  a message whose arguments do not fit must not stop what it speaks of
+        except Exception:
             self._outlet.put(self._line(time.time(), "error", None, record.name, f"a message could not be written: {record.msg!r}"))
 
     def reopen(self) -> None:
@@ -141,8 +141,8 @@ class OwnLog(logging.Handler):
 
 
 def _process(record: logging.LogRecord) -> str | None:
-    """The supervised process that it is about; ``logging`` itself puts the PID of ours there."""
-    process = record.__dict__.get("process")
+    """The supervised process that it is about; ``logging`` keeps ``process`` for the PID of ours."""
+    process = record.__dict__.get("subject")
     return process if isinstance(process, str) else None
 
 

@@ -54,12 +54,13 @@ class Writer:
         self._sinks: dict[str, Sink] = {}
         self._to_compress: dict[str, Sink] = {}
         self._compressing = False
+        self._over = False
         self._stopped: anyio.Event | None = None
 
     @property
-    def running(self) -> bool:
-        """Whether turns are served."""
-        return self._tasks is not None
+    def ended(self) -> bool:
+        """Whether :meth:`run` is over, so that turns are not served any more."""
+        return self._over
 
     def open_sink(self, path: str, target: Target) -> Sink:
         """The one sink of ``path``; who has it gives it back by :meth:`close_sink`. The last ``target`` holds for all."""
@@ -107,6 +108,7 @@ class Writer:
                 tasks.cancel_scope.cancel()
         finally:
             self._tasks, self._stopped = None, None
+            self._over = True
 
     async def aclose(self) -> None:
         """No turn is begun any more and threads end with what they do. Close captures before."""

@@ -30,7 +30,7 @@ class DaemonThreads(Executor):
         self._shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """``fn`` will be called in a thread; the future has its answer. Raises RuntimeError after :meth:`shutdown`."""
+        """``fn`` will be called in a thread; the future has its answer. Raises RuntimeError after :meth:`shutdown`, or if not one thread can be had."""
         future: Future[T] = Future()
         with self._lock:
             if self._shut:
@@ -38,10 +38,20 @@ class DaemonThreads(Executor):
             if self._free:
                 self._free -= 1
             elif self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+                self._start_thread()
         self._work.put((future, lambda: fn(*args, **kwargs)))
         return future
+
+    def _start_thread(self) -> None:
+        """One thread more; where none can be had, those that there are do the work. Raises RuntimeError: there is none."""
+        thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+        else:
+            self._threads += 1
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  the base's signature
         """Threads end when the work that is queued is done; nobody waits for them."""
