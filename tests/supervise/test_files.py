@@ -27,7 +27,7 @@ from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import FileWatching, LoopGuard, describe_changes, monitor_files
 from tests.waiting import wait_until
 
-QUICK = Pace(idle=0.02, warm=0.01, warm_for=0.3, fallback_poll=0.03, retry=0.2, retry_max=0.2)
+QUICK = Pace(idle=0.02, warm=0.01, warm_for=0.3, gather=0.0, fallback_poll=0.03, retry=0.2, retry_max=0.2)
 real = pytest.mark.real
 
 
@@ -499,23 +499,25 @@ async def test_program_that_writes_what_it_watches_is_suspended_and_resumed(sour
 @real
 @pytest.mark.anyio
 async def test_edit_while_suspended_is_followed_on_resume(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PAUSE_SECONDS", 1.5)
-    monkeypatch.setattr(files, "SUSPECT_SECONDS", 0.25)
-    monkeypatch.setattr(LoopGuard, "pause_after", _paused_once())
+    monkeypatch.setattr(files, "SUSPECT_SECONDS", 0.05)
+    pauses: list[float | None] = [1.0]
+    monkeypatch.setattr(LoopGuard, "pause_after", lambda *_: pauses.pop() if pauses else None)
+    discard, discarded = watching.Subscription.discard, anyio.Event()
+
+    def note(self: watching.Subscription) -> None:
+        discard(self)
+        discarded.set()
+
+    monkeypatch.setattr(watching.Subscription, "discard", note)
     async with bench() as b:
         await b.monitor(source)
         (source / "version.py").write_text("x")
         await wait_until(lambda: b.said("suspended"))
-        await anyio.sleep(0.6)  # its own last writes are forgotten by now
+        await discarded.wait()  # its own last writes are forgotten by now
         (source / "app.py").write_text("333")
         await wait_until(lambda: b.posts)
         assert b.said("resumed")
         assert b.details() == ["src/app.py changed"]
-
-
-def _paused_once() -> Callable[..., float | None]:
-    answers: list[float | None] = [1.5]
-    return lambda *_: answers.pop() if answers else None
 
 
 # Without inotify
@@ -697,3 +699,28 @@ def test_changes_are_described_as_people_name_them() -> None:
     assert describe_changes(watch, frozenset({"/srv/settings.yaml"})) == "settings.yaml changed"
     assert describe_changes(watch, frozenset({"/srv/src/a", "/srv/src/b"})) == "src/a and 1 more changed"
     assert describe_changes(watch, frozenset({"/etc/hosts"})) == "etc/hosts changed"
+
+
+@real
+@pytest.mark.anyio
+async def test_cancellation_while_changes_are_reported_never_hangs(source: Path) -> None:
+    for number in range(40):
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                file_watching = FileWatching(Bus(), pace=Pace(idle=0.001, warm=0.001, gather=0.0))
+                tasks.start_soon(file_watching.run)
+                with file_watching.subscribe(Watch(paths=(str(source),)), ignored_paths=()) as changes:
+                    await changes.wait_armed()
+                    for size in range(number):  # another moment of the thread's round each time
+                        (source / "app.py").write_text("x" * size)
+                    tasks.cancel_scope.cancel()
+        assert not watch_threads()
+
+
+def test_no_more_threads_means_polling_and_no_abort(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        lookout.open_notifier([str(source)])

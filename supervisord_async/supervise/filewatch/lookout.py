@@ -28,7 +28,7 @@ BURST_HINTS = 1024
 #: A second failure of a notifier within this time means that it cannot be relied on.
 FAILURE_SECONDS = 10.0
 #: Scans take no more than one part in this many of the thread's time.
-SCAN_SHARE = 20
+SCAN_SHARE = 10
 _MODIFIED, _DELETED = 2, 3
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Pace:
     idle: float = 0.5  #: between two looks while nothing happens: two wakeups a second, 0.03 % of a processor
     warm: float = 0.05  #: and while changes come
     warm_for: float = 2.0
+    gather: float = 0.05  #: for more wishes to come, before the first is fulfilled: programs start together
     fallback_poll: float = 2.0  #: between two scans where no notifier is to be had
     retry: float = 60.0  #: until a notifier is tried again; doubled each time
     retry_max: float = 300.0
@@ -53,7 +54,7 @@ class Reports(Protocol):
     """Who is told, called in the thread; may wait."""
 
     def changed(self, changes: Changes) -> None:
-        """Files below these territories changed."""
+        """Files below these territories changed; none: something did, and it is not known yet what."""
 
     def armed(self, generation: int, missing: frozenset[str]) -> None:
         """From now on no change of these territories is missed; these roots do not exist yet."""
@@ -83,6 +84,10 @@ def open_notifier(directories: list[str]) -> Notifier:
     """
     from watchfiles._rust_notify import RustNotify
 
+    # It needs a thread, and where there is none it does not raise but aborts the whole process.
+    canary = threading.Thread(target=int, name="asup-files-canary", daemon=True)
+    canary.start()
+    canary.join()
     return RustNotify(directories, False, False, 0, False, False)
 
 
@@ -170,10 +175,14 @@ class Lookout:
         """Look, until stopped; no notifier is open afterwards."""
         try:
             while not self._stopping.is_set():
+                if self._wake.is_set():
+                    self._stopping.wait(self._pace.gather)
                 self._wake.clear()
                 changes: Changes = {}
                 newcomers = self._take_over()
                 self._look(changes, newcomers)
+                for view in self._stale:
+                    changes.setdefault(view.territory, set())
                 if changes and not self._stopping.is_set():
                     self._reports.changed(changes)
                 if newcomers is not None and not self._stopping.is_set():
@@ -188,7 +197,7 @@ class Lookout:
         dues = list(self._polls_due.values())
         if self._retry_at is not None:
             dues.append(self._retry_at)
-        if self._notifier is not None:
+        if self._notifier is not None or self._retired:
             dues.append(now + (self._pace.warm if now < self._warm_until or self._retired else self._pace.idle))
         if self._stale or self._reopen:
             dues.append(max(self._scan_again_at, now + self._pace.warm))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
@@ -33,6 +33,8 @@ LINGER_SECONDS = 1.0
 RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
 #: A thread that was told to stop is looked for this often. It ends between two system calls.
 JOIN_SECONDS = 0.002
+#: How often a thread that waits for the loop looks whether it is to stop.
+REPORT_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +82,10 @@ class Subscription:
             self._armed.set()
 
     def _add(self, paths: set[str]) -> None:
+        """Take changes in; an empty set prolongs the burst, if there is one."""
         self._last_at = anyio.current_time()
+        if not paths:
+            return
         if not self._paths:
             self._first_at = self._last_at
         self._paths.update(sorted(paths)[: max(1, PATHS_MAX - len(self._paths))] if len(paths) + len(self._paths) > PATHS_MAX else paths)
@@ -182,7 +187,8 @@ class FileWatching:
         """Has the thread look until nobody wants it any more; raises what the thread raised."""
         failures: list[Exception] = []
         async with BlockingPortal() as portal:
-            self._lookout = lookout = Lookout(_OnLoop(self, portal), self._pace)
+            reports = _OnLoop(self, portal)
+            self._lookout = lookout = Lookout(reports, self._pace)
             self._tell()
             ended = anyio.Event()
             thread = threading.Thread(target=_look, args=(lookout, portal, ended, failures), name="asup-files", daemon=True)
@@ -195,6 +201,7 @@ class FileWatching:
             finally:
                 self._lookout = None
                 lookout.stop()
+                reports.stop()
                 with anyio.CancelScope(shield=True):
                     while thread.is_alive():  # noqa: ASYNC110  a thread's end is no event
                         await anyio.sleep(JOIN_SECONDS)
@@ -209,11 +216,8 @@ class FileWatching:
 
     def _changed(self, changes: Changes) -> None:
         for subscription in self._subscriptions:
-            paths: set[str] = set()
-            for territory in subscription.territories & changes.keys():
-                paths |= changes[territory]
-            if paths:
-                subscription._add(paths)  # noqa: SLF001  the two are one mechanism
+            if own := subscription.territories & changes.keys():
+                subscription._add(set[str]().union(*(changes[territory] for territory in own)))  # noqa: SLF001  the two are one mechanism
 
     def _armed(self, generation: int, missing: frozenset[str]) -> None:
         for subscription in self._subscriptions:
@@ -232,10 +236,18 @@ class FileWatching:
 
 
 class _OnLoop:
-    """Carries the lookout's reports from its thread to the loop; each waits until the loop has taken it."""
+    """Carries the lookout's reports from its thread to the loop; each waits until the loop has taken it.
+
+    A loop that is cancelled may never take one: a lookout that is told to stop does not wait on.
+    """
 
     def __init__(self, watching: FileWatching, portal: BlockingPortal) -> None:
-        self._watching, self._call = watching, portal.call
+        self._watching, self._portal = watching, portal
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """No report is waited for any more."""
+        self._stopping.set()
 
     def changed(self, changes: Changes) -> None:
         self._call(self._watching._changed, changes)  # noqa: SLF001
@@ -248,6 +260,15 @@ class _OnLoop:
 
     def recovered(self) -> None:
         self._call(self._watching._recovered)  # noqa: SLF001
+
+    def _call(self, report: Callable[..., None], *arguments: object) -> None:
+        if self._stopping.is_set():
+            return
+        future = self._portal.start_task_soon(report, *arguments)
+        while not self._stopping.is_set():
+            if concurrent.futures.wait((future,), REPORT_SECONDS).done:
+                future.result()
+                return
 
 
 def _look(lookout: Lookout, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
