@@ -230,10 +230,8 @@ class Capture:
             return
         with anyio.CancelScope(shield=True):
             await self.drain()
-            self._closed = True
-            self._wakeup.disarm()
-            if self._turn:  # its thread hangs in the kernel: its log and spool stay open
-                return
+        if not await self._stop():
+            return
         if self._broken is not None:
             self._lose_the_rest()
         self._writer.close_sink(self.sink)
@@ -245,6 +243,13 @@ class Capture:
 
         For a re-exec of the daemon. The pipe must go on being held by somebody.
         """
+        if await self._stop():
+            self._writer.close_sink(self.sink)
+            if self._spool is not None:
+                self._spool.close()
+
+    async def _stop(self) -> bool:
+        """No turn comes any more, and none is under way; False: its thread hangs, so its log and spool must stay open."""
         self._closed = True
         self._wakeup.disarm()
         if self._turn and not self._writer.ended:
@@ -252,10 +257,7 @@ class Capture:
             self._waiters.append(waiter)
             with anyio.move_on_after(DRAIN_SECONDS, shield=True):
                 await waiter.event.wait()
-        if not self._turn:
-            self._writer.close_sink(self.sink)
-            if self._spool is not None:
-                self._spool.close()
+        return not self._turn
 
     async def recent(self, n: int) -> list[bytes]:
         """The last ``n`` lines of the log, without their ends; [] where there is no file."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from supervisord_async.logs.formats import LINE_BYTES, whole_lines
 from supervisord_async.logs.sink import Outcome, Sink
-from supervisord_async.logs.spool import Spool
+from supervisord_async.logs.spool import BOUND_BYTES, Spool
 from supervisord_async.system import transfer
 
 #: So much goes in one system call: the pipe is locked meanwhile, and its writer waits.
@@ -73,7 +73,7 @@ def move_lines(
         data = spool.read()
         if echo and moved:
             outcome.echoed.append(data[-moved:])
-        empty = moved < CHUNK_BYTES
+        empty = moved < CHUNK_BYTES and len(data) < BOUND_BYTES
         count = len(data) if flush and empty else len(data) if format_ == "raw" else whole_lines(data)
         if count:
             spool.begin(count, format_, time.time_ns() // 1_000_000, run)
