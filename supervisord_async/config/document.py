@@ -158,8 +158,7 @@ class Document:
             return None
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path, as_text)
-        if id(node) in self._open:
-            self._report(node, "the alias refers to the very collection that holds it", path)
+        if not self._enterable(node, path):
             return None
         self._open.add(id(node))
         try:
@@ -201,14 +200,25 @@ class Document:
         for source in merged:
             if not isinstance(source, yaml.MappingNode):
                 self._report(source, "expected a mapping to merge by '<<'", path)
-            elif id(source) in self._open and source is not node:
-                self._report(source, "the alias refers to the very collection that holds it", path)
-            else:
+            elif self._enterable(source, path):
                 self._open.add(id(source))
                 for key, value in self._pairs(source, path):
                     own.setdefault(key.value, (key, value))
                 self._open.discard(id(source))
         return list(own.values())
+
+    def _enterable(self, node: Any, path: Path) -> bool:
+        """Whether a collection may be read here: not inside itself, and not too deep in others by way of aliases."""
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _TooManyValuesError
+        if id(node) in self._open:
+            self._report(node, "the alias refers to the very collection that holds it", path)
+        elif len(self._open) >= MAX_DEPTH:
+            self._report(node, f"aliases lead deeper than {MAX_DEPTH} collections", path[:4])
+        else:
+            return True
+        return False
 
     def _scalar(self, node: Any, path: Path, as_text: bool) -> Any:
         text = node.value
@@ -229,20 +239,22 @@ class Document:
             return None if not node.value or (text in ("~", "null") and isinstance(path[-1], str)) else text
         return _plain(text)
 
-    def _child(self, node: Any, part: str | int) -> tuple[Any, Any]:
+    @staticmethod
+    def _child(node: Any, part: str | int) -> tuple[Any, Any]:
         """The key's and the value's node at ``part`` of ``node``; None and None where there is none."""
-        if isinstance(node, yaml.MappingNode):
-            merged: list[Any] = []
-            for key, value in node.value:
-                if key.value == part and isinstance(key, yaml.ScalarNode):
+        if isinstance(node, yaml.SequenceNode):
+            return None, node.value[part] if isinstance(part, int) and part < len(node.value) else None
+        waiting, seen = [node], set()
+        while waiting:  # merged mappings after the one that merges them
+            source = waiting.pop(0)
+            if not isinstance(source, yaml.MappingNode) or id(source) in seen:
+                continue
+            seen.add(id(source))
+            for key, value in source.value:
+                if isinstance(key, yaml.ScalarNode) and key.value == part:
                     return key, value
                 if key.value == "<<":
-                    merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
-            for source in merged:
-                if source is not node and self._child(source, part)[1] is not None:
-                    return self._child(source, part)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            return None, node.value[part]
+                    waiting += value.value if isinstance(value, yaml.SequenceNode) else [value]
         return None, None
 
 
@@ -292,4 +304,6 @@ def found(value: Any, written: str | None = None) -> str:
         return "nothing"
     if isinstance(value, bool):
         return written or str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return f"'{_printable(value)}'" if isinstance(value, str) else str(value)

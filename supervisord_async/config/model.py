@@ -197,6 +197,10 @@ class Program(Struct, frozen=True, kw_only=True):
             return (self.name,)
         return tuple(f"{self.name}:{number}" for number in range(self.replicas))
 
+    def log_patterns(self) -> tuple[str, ...]:
+        """The patterns that its probes look for in what it prints."""
+        return tuple(probe.log for probe in (self.readiness, self.liveness) if probe is not None and probe.log is not None)
+
     def policy(self, process_name: str) -> Policy:
         """What the state machine needs to know of these settings."""
         restart, backoff = self.restart, self.restart.backoff

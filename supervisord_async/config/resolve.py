@@ -32,7 +32,12 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
     ``data`` has shorthands spelt out, ``defaults`` merged and absolute paths; ``directory`` is that of its file.
     """
     values = Values(origin)
-    given = msgspec.convert(without_nulls(data), shape.Program)
+    try:
+        given = msgspec.convert(without_nulls(data), shape.Program)
+    except msgspec.ValidationError as error:  # what is left of a program whose wrong parts were reported and taken out
+        if not origin.report.errors:
+            origin.error((), str(error))
+        return None
     if given.command is None:
         origin.error(("command",), "a program needs a command: a list of words, or a string", at_key=True)
         return None

@@ -65,8 +65,8 @@ def _watch_absolute(item: Any, directory: str, variables: Mapping[str, str]) -> 
 
 
 def _watch(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value
+    if isinstance(value, dict) or not value:
+        return value or None
     paths = [item for item in value if isinstance(item, str)]
     if len(paths) == len(value):
         return {"paths": paths}

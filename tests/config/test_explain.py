@@ -1,0 +1,194 @@
+"""What is wrong is said: all of it at once, each at its place, in words that help."""
+
+import pytest
+
+from supervisord_async.config.load import load
+from supervisord_async.errors import ConfigError
+
+
+def test_every_problem_is_reported_at_once_in_order(project):
+    problems = project.problems("""\
+        daemon: {http: "0.0.0.0:80", exit_whn: never}
+        defaults: {restart: {polcy: always}}
+        programs:
+          web:
+            command: [sleep, 60]
+            restart: {backof: {initial: 1s}, backoff: {initial: soon, max: -4, jitter: 2}}
+            replicas: 0
+            stop: {signal: TREM}
+            logs: {format: jsn, max_size: 5 parsecs}
+          db:
+            comand: postgres
+            restart: no
+            heartbeat: soon
+            environment: {A: [1], B: null}
+          a b: {command: "x 'y"}
+          all: {command: []}
+          k: 5
+    """)
+    assert [problem.removeprefix("programs.yaml:") for problem in problems] == [
+        "1:16: daemon.http: others can reach '0.0.0.0:80', and without TLS they can read the token; set http_tls, choose a loopback "
+        "address such as 127.0.0.1, or accept it by http_insecure: true",
+        "1:30: daemon.exit_whn: unknown key; did you mean 'exit_when'?",
+        "2:22: defaults.restart.polcy: unknown key; did you mean 'policy'?",
+        "6:15: programs.web.restart.backof: unknown key; did you mean 'backoff'?",
+        "6:57: programs.web.restart.backoff.initial: expected a duration such as 5s, 500ms or 1m30s, found 'soon'",
+        "6:68: programs.web.restart.backoff.max: expected a duration such as 5s, 500ms or 1m30s, found -4",
+        "6:80: programs.web.restart.backoff.jitter: expected a number from 0 to 1, found 2",
+        "7:15: programs.web.replicas: expected a whole number from 1 to 10000, found 0",
+        "8:20: programs.web.stop.signal: expected a signal such as TERM, HUP or 15, found 'TREM'; did you mean 'TERM'?",
+        "9:20: programs.web.logs.format: expected json, raw or timestamp, found 'jsn'; did you mean 'json'?",
+        "9:35: programs.web.logs.max_size: expected a size such as 50MiB, 10MB or a number of bytes, found '5 parsecs'",
+        "10:3: programs.db.command: a program needs a command: a list of words, or a string",
+        "11:5: programs.db.comand: unknown key; did you mean 'command'?",
+        "12:14: programs.db.restart: expected always, on-failure, never, or a mapping, found no",
+        "13:16: programs.db.heartbeat: expected a duration such as 5s, 500ms or 1m30s, or a mapping, found 'soon'",
+        "14:19: programs.db.environment.A: expected text, found a list",
+        "14:30: programs.db.environment.B: expected text, found nothing",
+        "15:3: programs.a b: expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', "
+        "at most 100 long, found 'a b'",
+        "15:18: programs.a b.command: a quote is opened and never closed, or '\\' ends it: 'x 'y'",
+        "16:3: programs.all: 'all' cannot be a program's name: in commands it means every program",
+        "16:9: programs.all.command: expected a list with at least one item, found an empty list",
+        "17:6: programs.k: expected a mapping, found 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("command: ''", "command: expected a command, found nothing to run"),
+        ("command: ' '\nshell: true", "command: expected a command, found nothing to run"),
+        ("command: [ls]\nshell: true", "command: expected a string with shell: true, found a list"),
+        ("command: 5\nreplicas: 20000", "replicas: expected a whole number from 1 to 10000, found 20000"),
+        ("command: x\nrestart: {max_restarts: -2}", "restart.max_restarts: expected a whole number from -1 (no limit) to 1000000, found -2"),
+        ("command: x\nrestart: {backoff: {factor: 0.5}}", "restart.backoff.factor: expected a number from 1 to 1000, found 0.5"),
+        ("command: x\nrestart: {on_limit: {}}", "restart.on_limit: 'retry_after' is missing: FATAL for this long"),
+        ("command: x\nrestart: {on_limit: explode}", "restart.on_limit: expected fatal, shutdown or {retry_after: 10m}, found 'explode'"),
+        ("command: x\nrestart: {on_limit: {retry_after: 0}}", "restart.on_limit.retry_after: expected a duration above 0, found 0"),
+        ("command: x\nheartbeat: 0s", "heartbeat.timeout: expected a duration above 0, found '0s'"),
+        ("command: x\nheartbeat: {timeout: 5, fiel: y}", "heartbeat.fiel: unknown key; did you mean 'file'?"),
+        ("command: x\nrestart: {success_exit_codes: [0, 300]}", "restart.success_exit_codes[1]: expected an exit code from 0 to 255, found 300"),
+        ("command: x\numask: '0999'", "umask: expected octal digits such as \"022\", found '0999'"),
+        ("command: x\numask: '1777'", "umask: expected octal digits from \"000\" to \"777\", found '1777'"),
+        ("command: x\nwatch: {ignore: [a]}", "watch: 'paths' is missing"),
+        ("command: x\nwatch: [{pathes: [a]}]", "watch[0].pathes: unknown key; did you mean 'paths'?"),
+        ("command: x\nautostart: 'yes'", "autostart: expected true or false, found 'yes'"),
+        ("command: x\nstop: {scope: everything}", "stop.scope: expected main or tree, found 'everything'"),
+        ("command: x\nlogs: {stdout: stdout}", "logs.stdout: expected a path, none or inherit, found 'stdout'"),
+        ("command: x\nenvironment: {'A=B': c}", "environment.A=B: a variable's name cannot be empty, and holds no '='"),
+        ("command: x\nenvironment: nothing", "environment: expected a mapping, found 'nothing'"),
+        ("command: x\ngroup: 'a:b'", "group: expected a name of letters"),
+        ("command: x\nname: other", "name: the program's name is its key, 'web'; leave this out"),
+        ("command: a | b", "warning: command: '|' is passed on as a plain word; only a shell understands it: set shell: true"),
+        ("command: x\nenvironment: {ASUP_NAME: y}", "warning: environment.ASUP_NAME: the daemon gives this variable to each run"),
+        ("command: x\nrestart: {backoff: {initial: 2m}}", "warning: restart.backoff.initial: the first delay is above backoff.max"),
+    ],
+)
+def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
+    found = project.program_problems(lines)
+    assert any(problem.startswith(complaint) for problem in found), found
+
+
+@pytest.mark.usefixtures("everything_supported")
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("readiness: {}", "readiness: expected exactly one of http, tcp, command and log, found none of them"),
+        ("readiness: {http: 'http://x', tcp: 'x:1'}", "readiness: expected exactly one of http, tcp, command and log, found http and tcp"),
+        ("readiness: {http: 'ftp://x'}", "readiness.http: expected a URL such as"),
+        ("readiness: {tcp: x}", "readiness.tcp: expected HOST:PORT"),
+        ("liveness: {log: '('}", "liveness.log: expected a regular expression, found '('"),
+        ("liveness: {log: x, start_timeout: 5s}", "liveness.start_timeout: unknown key"),
+        ("sockets: {a: 'http://x:1'}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),
+        ("sockets: {a: {url: 'tcp:x'}}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),
+        ("sockets: {'a:b': 'tcp://:1'}", "sockets.a:b: a socket's name is printable ASCII without ':'"),
+        ("schedule: sometimes", "schedule.at: expected a cron line"),
+        ("schedule: {at: '@every 0s'}", "schedule.at: expected a duration above 0"),
+        ("schedule: {at: '0 * * * *', timezone: Mars/Base}", "schedule.timezone: expected a time zone such as Europe/Berlin, found 'Mars/Base'"),
+        ("limits: {nice: 99}", "limits.nice: expected a whole number from -20 to 19, found 99"),
+        ("limits: {ionice: fast}", "limits.ionice: expected idle, best-effort"),
+        ("start_on_connect: true", "start_on_connect: this needs sockets"),
+    ],
+)
+def test_a_wrong_setting_of_later_work_says_what_was_expected(project, lines, complaint):
+    found = project.program_problems(f"command: x\n{lines}")
+    assert any(problem.startswith(complaint) for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "programs.yaml:1:1: expected a mapping with 'programs'; the file is empty"),
+        ("# nothing\n", "programs.yaml:1:1: expected a mapping with 'programs'; the file is empty"),
+        ("- a", "programs.yaml:1:1: expected a mapping with 'programs'; found a list"),
+        ("version: 1", "programs.yaml:1:1: programs: missing; expected a mapping of names to programs"),
+        ("version: 2\nprograms: {}", "programs.yaml:1:10: version: expected 1, the only version of this format, found 2"),
+        ("programs: web", "programs.yaml:1:11: programs: expected a mapping of names to programs, or a list of items with 'name', found 'web'"),
+        ("programs: {}\nprogrms: {}", "programs.yaml:2:1: progrms: unknown key; did you mean 'programs'?"),
+        ("programs: {}", "programs.yaml:1:1: warning: programs: there are no programs"),
+        ("programs:", "programs.yaml:1:1: warning: programs: there are no programs"),
+        ("programs: {web: }", "programs.yaml:1:12: programs.web.command: a program needs a command: a list of words, or a string"),
+        ("daemon: 5\nprograms: {}", "programs.yaml:1:9: daemon: expected a mapping, found 5"),
+        ("programs: {w: {command: x}}\ndefaults: {name: y}", "programs.yaml:2:12: defaults.name: 'defaults' cannot have a name"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_why(project, text, complaint):
+    assert complaint in project.problems(text)
+
+
+def test_keys_without_behaviour_are_refused_not_ignored(project, monkeypatch):
+    monkeypatch.setattr("supervisord_async.config.not_yet.PROGRAM", frozenset({"rolling", "depends_on", "limits", "schedule", "hooks"}))
+    monkeypatch.setattr("supervisord_async.config.not_yet.DAEMON", frozenset({"on_death"}))
+    problems = project.problems("""\
+        daemon: {on_death: keep}
+        defaults: {rolling: true}
+        programs:
+          web: {command: x, depends_on: [nobody], limits: {nice: 5}, schedule: null, hooks: {before_start: null}}
+    """)
+    assert problems == [
+        "programs.yaml:1:10: daemon.on_death: not yet supported",
+        "programs.yaml:2:12: defaults.rolling: not yet supported",
+        "programs.yaml:4:21: programs.web.depends_on: not yet supported",
+        "programs.yaml:4:43: programs.web.limits: not yet supported",
+    ]
+
+
+def test_problems_of_included_files_name_them_as_the_user_would(project):
+    project.write("conf.d/a.yaml", "programs:\n  web: {command: x, bad: 1}\ndaemon: {}\n")
+    assert project.problems("include: [conf.d/*.yaml, gone.yaml, nowhere/*.yaml]\nprograms:\n  web: {command: x}") == [
+        "conf.d/a.yaml:2:3: programs.web: this program is defined twice; first at programs.yaml:3:3",
+        "conf.d/a.yaml:3:1: daemon: only the main file has a daemon section",
+        f"programs.yaml:1:26: include[1]: cannot read {project.folder}/gone.yaml: no such file",
+        f"programs.yaml:1:37: warning: include[2]: there is no folder {project.folder}/nowhere",
+    ]
+
+
+def test_a_mistake_in_defaults_is_said_once_at_its_place(project):
+    assert project.problems("""\
+        defaults: {stop: {signal: NOPE}, heartbeat: {timeout: 0}}
+        programs: {a: {command: x}, b: {command: x}, c: {command: x, stop: {grace_period: 1s}}}
+    """) == [
+        "programs.yaml:1:27: defaults.stop.signal: expected a signal such as TERM, HUP or 15, found 'NOPE'",
+        "programs.yaml:1:55: defaults.heartbeat.timeout: expected a duration above 0, found 0",
+    ]
+
+
+def test_problems_name_the_file_as_it_was_given(tmp_path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/p.yaml").write_text("a: 1")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^conf/p\.yaml:1:1: "):
+        load("conf/p.yaml", environ={})
+
+
+def test_a_long_socket_path_is_refused_with_advice(project):
+    (problem,) = project.problems(f"daemon: {{run_dir: {'d' * 120}}}\nprograms: {{w: {{command: x}}}}")
+    assert "daemon.run_dir: a unix socket's path holds 107 bytes" in problem
+    assert "set daemon.socket to a shorter path" in problem
+
+
+def test_a_message_stays_on_one_line_and_shows_no_control_characters(project):
+    problems = project.problems('programs: {"a\\nb\\e[31m": {command: x, "k\\x07": 1, umask: "\\x1b[2J"}}')
+    assert len(problems) == 3
+    assert all(problem.isprintable() for problem in problems)
