@@ -159,7 +159,9 @@ class _Conversation(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         fake = self.server.fake
-        fake.requests.append((self.command, parts.path, query, body))
+        with fake.news:
+            fake.requests.append((self.command, parts.path, query, body))
+            fake.news.notify_all()
         try:
             given = fake.answers.get(f"{self.command} {parts.path}")
             if callable(given):

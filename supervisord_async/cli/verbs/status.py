@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from supervisord_async.cli.output import colours, print_json, styled, table
 from supervisord_async.cli.session import Session, complete_names, verb
 from supervisord_async.cli.words import duration, printable, reason
-from supervisord_async.client import DaemonHealth, ProcessStatus
+from supervisord_async.client import Client, DaemonHealth, ProcessStatus
+from supervisord_async.client.answers import typed
+from supervisord_async.errors import NotFoundError
 
 MISSING = 3
 HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CAUSE")
@@ -27,32 +28,47 @@ def status(session: Session, selectors: tuple[str, ...]) -> int:
         if session.json:
             documents = client.process_documents(*selectors)
             print_json(documents)
-            return MISSING if any(is_missing(document) for document in documents) else 0
+            return MISSING if any_missing(client, [typed(ProcessStatus, document) for document in documents]) else 0
         health = client.health()
         processes = client.processes(*selectors, figures=False)
+        missing = any_missing(client, processes)
     _print_refused(health)
     print_processes(processes)
-    missing = any(_missing(one.state, one.cause, one.exit_status) for one in processes)
     return MISSING if missing else 0
 
 
-def is_missing(document: dict[str, Any]) -> bool:
-    """Whether the process should run and does not, from its JSON object."""
-    return _missing(str(document.get("state")), document.get("cause"), document.get("exit_status"))
+def any_missing(client: Client, processes: Sequence[ProcessStatus]) -> bool:
+    """Whether something that should run does not.
 
-
-def _missing(state: str, cause: str | None, exit_status: Any) -> bool:
-    """STOPPED is what somebody wanted, or was never started; so is a stop in progress that an operator asked for.
-
-    EXITED is missing unless it ended with 0: a job that is done.
+    STOPPED is what somebody wanted, or was never started; so is a stop in progress that an operator asked for. EXITED is
+    missing if it ended badly: the job is not done. Which codes are good is asked for only if nothing else decides.
     """
-    if state in ("RUNNING", "STOPPED"):
-        return False
-    if state == "STOPPING":
-        return cause not in ("operator", "daemon_stop", "config_changed")
-    if state == "EXITED":
-        return bool((exit_status or {}).get("code", 0))
-    return True
+    doubtful = []
+    for process in processes:
+        match process.state:
+            case "RUNNING" | "STOPPED":
+                pass
+            case "STOPPING" if process.cause in ("operator", "daemon_stop", "config_changed"):
+                pass
+            case "EXITED":
+                doubtful.append(process)
+            case _:
+                return True
+    return any(not _ended_well(client, process) for process in doubtful)
+
+
+def _ended_well(client: Client, process: ProcessStatus) -> bool:
+    """By code 0 or another of its ``success_exit_codes``; or nobody knows how."""
+    status = process.exit_status or {"code": 0}
+    if "code" not in status:
+        return bool(status.get("unknown"))
+    if status["code"] == 0:
+        return True
+    try:
+        restart = client.config(process.program).get("restart") or {}
+    except NotFoundError:
+        restart = {}  # it was removed from the file meanwhile
+    return isinstance(restart, dict) and status["code"] in restart.get("success_exit_codes", ())
 
 
 def print_processes(processes: Sequence[ProcessStatus]) -> None:

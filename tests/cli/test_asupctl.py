@@ -1,0 +1,458 @@
+"""asupctl's verbs, flags and exit codes against a fake daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisord_async import __version__
+from supervisord_async.cli.group import VERBS
+from tests.cli.conftest import Ended
+from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
+from tests.waiting import wait_until_sync
+
+Ctl = Callable[..., Ended]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+# status
+
+
+def test_status_table_is_plain_and_whole_in_a_pipe(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.add(process("job", "EXITED", exit_status={"code": 0}, cause="exited", description="x" * 300))
+    ended = ctl("status")
+    head, web, db, job = ended.out.splitlines()
+    assert head.split() == ["NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CAUSE"]
+    assert web.split() == ["web", "RUNNING", "-", "4242", "12s", "0"]
+    assert db.split()[:2] == ["db", "STOPPED"]
+    assert job.endswith("exited with 0; " + "x" * 300)
+    assert "\x1b" not in ended.out
+    assert ended.code == 0
+
+
+def test_status_asks_for_no_figures_in_the_table(daemon: FakeDaemon, ctl: Ctl) -> None:
+    ctl("status", "web")
+    assert daemon.asked("GET", "/v1/processes") == [({"name": "web", "figures": "false"}, None)]
+
+
+def test_status_says_that_the_file_on_disk_was_refused(daemon: FakeDaemon, ctl: Ctl) -> None:
+    problem = {"file": "programs.yaml", "line": 4, "column": 3, "message": "unknown key", "warning": False}
+    daemon.health["refused"] = [problem, {**problem, "line": 9}]
+    first, head, *_ = ctl("status").out.splitlines()
+    assert "refused" in first
+    assert "programs.yaml:4:3: unknown key (and 1 more" in first
+    assert head.startswith("NAME")
+
+
+def test_status_json_is_the_list_of_the_contract(daemon: FakeDaemon, ctl: Ctl) -> None:
+    ended = ctl("status", "--json")
+    assert json.loads(ended.out) == list(daemon.processes.values())
+    assert ended.out.count("\n") == 1
+
+
+def test_json_and_socket_may_stand_before_or_after_the_verb(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert json.loads(ctl("--json", "status").out)
+    assert json.loads(ctl("status", "web", "-s", str(daemon.socket_path), "--json", socket=None).out)[0]["name"] == "web"
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"state": "RUNNING"}, False),
+        ({"state": "RUNNING", "health": "unhealthy"}, False),
+        ({"state": "STOPPED", "cause": "operator"}, False),
+        ({"state": "STOPPED", "cause": None}, False),
+        ({"state": "STOPPING", "cause": "operator"}, False),
+        ({"state": "STOPPING", "cause": "heartbeat_missed"}, True),
+        ({"state": "EXITED", "exit_status": {"code": 0}}, False),
+        ({"state": "EXITED", "exit_status": {"code": 3}}, True),
+        ({"state": "EXITED", "exit_status": {"signal": "SIGKILL", "core": False}}, True),
+        ({"state": "EXITED", "exit_status": {"code": 2}}, False),
+        ({"state": "EXITED", "exit_status": {"unknown": True}}, False),
+        ({"state": "BACKOFF"}, True),
+        ({"state": "FATAL"}, True),
+        ({"state": "STARTING"}, True),
+        ({"state": "WAITING"}, True),
+        ({"state": "UNKNOWN"}, True),
+    ],
+)
+def test_status_exit_code_3_means_missing(daemon: FakeDaemon, ctl: Ctl, fields: dict[str, object], missing: bool) -> None:
+    daemon.add(process("x", **fields))  # type: ignore[arg-type]
+    daemon.answers["GET /v1/config"] = {"restart": {"policy": "on-failure", "success_exit_codes": [0, 2]}}
+    for arguments in (["status"], ["status", "--json"], ["status", "x"]):
+        assert ctl(*arguments).code == (3 if missing else 0)
+    assert ctl("status", "web").code == 0
+
+
+def test_status_of_no_programs(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.processes.clear()
+    assert ctl("status") == Ended(0, "no programs\n", "")
+
+
+def test_control_characters_of_names_never_reach_the_output(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.add(process("evil\x1b]0;title\x07\nname", description="\x9b31m\u202egnp.exe"))
+    ended = ctl("status")
+    assert not set(ended.out) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    assert "evil\\x1b]0;title\\x07\\x0aname" in ended.out
+    assert len(ended.out.splitlines()) == 4
+
+
+# actions
+
+
+@pytest.mark.parametrize(("verb", "state"), [("start", "RUNNING"), ("stop", "STOPPED"), ("restart", "RUNNING")])
+def test_actions_say_per_name_what_happened(daemon: FakeDaemon, ctl: Ctl, verb: str, state: str) -> None:
+    ended = ctl(verb, "web", "db")
+    assert ended == Ended(0, f"web: {verb} done\ndb: {verb} done\n", "")
+    assert {one["state"] for one in daemon.processes.values()} == {state}
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "restart", "signal", "wait"])
+def test_actions_without_a_name_are_usage_errors(ctl: Ctl, verb: str) -> None:
+    ended = ctl(verb, *(["HUP"] if verb == "signal" else []))
+    assert ended.code == 2
+    assert "SELECTOR" in ended.err
+
+
+def test_failed_action_exits_with_1_and_says_why(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.failing["db"] = "exited with 1 after 0.2 s"
+    ended = ctl("start", "all")
+    assert ended == Ended(1, "web: start done\n", "asupctl: cannot start db: exited with 1 after 0.2 s\n")
+
+
+def test_action_that_ran_out_of_time_exits_with_6(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.late.add("db")
+    assert ctl("start", "all", "--timeout", "1s").code == 6
+    daemon.failing["web"] = "no"
+    assert ctl("start", "all").code == 1
+
+
+def test_no_wait_and_timeout_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert ctl("stop", "web", "--no-wait", "--timeout", "1m30s").code == 0
+    assert daemon.asked("POST", "/v1/processes/web/stop") == [({"wait": "false", "timeout": "90.0"}, None)]
+
+
+def test_timeout_that_is_none_is_a_usage_error(ctl: Ctl) -> None:
+    ended = ctl("stop", "web", "--timeout", "soon")
+    assert ended.code == 2
+    assert "5s" in ended.err
+
+
+def test_action_json_is_the_document_with_its_exit_code(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.failing["db"] = "no"
+    ended = ctl("start", "all", "--json")
+    assert ended.code == 1
+    results = json.loads(ended.out)["results"]
+    assert [(one["name"], one["ok"]) for one in results] == [("web", True), ("db", False)]
+
+
+def test_signal_names_the_signal(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert ctl("signal", "USR1", "web") == Ended(0, "web: sent USR1\n", "")
+    assert daemon.asked("POST", "/v1/processes/web/signal") == [({}, {"signal": "USR1"})]
+
+
+def test_wait_sends_what_is_awaited(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert ctl("wait", "web", "--for", "ready", "--timeout", "5").code == 0
+    assert daemon.asked("GET", "/v1/processes/web/wait") == [({"for": "ready", "timeout": "5.0"}, None)]
+    assert ctl("wait", "web").code == 2
+    assert ctl("wait", "web", "--for", "fun").code == 2
+
+
+def test_scale_shows_the_daemon_s_word(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["POST /v1/processes/web/scale"] = RefusalError(409, "cannot scale web: not yet supported", kind="failed")
+    assert ctl("scale", "web", "3") == Ended(1, "", "asupctl: cannot scale web: not yet supported\n")
+    assert ctl("scale", "web", "-1").code == 2
+
+
+# errors
+
+
+def test_unknown_name_is_exit_code_1_with_the_nearest_name(ctl: Ctl) -> None:
+    for verb in (["start", "wbe"], ["status", "wbe"], ["logs", "wbe"]):
+        assert ctl(*verb) == Ended(1, "", "asupctl: no program 'wbe': did you mean 'web'?\n")
+
+
+def test_glob_that_fits_nothing_is_exit_code_1(ctl: Ctl) -> None:
+    assert ctl("stop", "x*").code == 1
+
+
+def test_no_daemon_is_exit_code_4_with_advice(tmp_path: Path, ctl: Ctl) -> None:
+    ended = ctl("status", socket=tmp_path / "none.sock")
+    assert ended.code == 4
+    assert ended.err == f"asupctl: no daemon at {tmp_path}/none.sock: start one with `asupd -c FILE`\n"
+
+
+@pytest.mark.parametrize("verb", [["status"], ["start", "x"], ["logs", "x"], ["events"], ["why", "x"], ["history", "x"], ["reload"],
+                                  ["config"], ["wait", "x", "--for", "ready"], ["reexec"], ["shutdown"], ["web"], ["scale", "x", "1"],
+                                  ["signal", "HUP", "x"], ["logs", "-f", "x"], ["events", "-f"], ["top", "--json"]])  # fmt: skip
+def test_every_verb_says_that_there_is_no_daemon(tmp_path: Path, ctl: Ctl, verb: list[str]) -> None:
+    ended = ctl(*verb, socket=tmp_path / "none.sock")
+    assert (ended.code, ended.out) == (4, "")
+    assert "no daemon at" in ended.err
+
+
+def test_not_allowed_is_exit_code_5(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["POST /v1/shutdown"] = RefusalError(403, "cannot: you are not its user", kind="not_allowed")
+    assert ctl("shutdown").code == 5
+
+
+def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
+    ended = ctl("stauts")
+    assert ended.code == 2
+    assert "did you mean 'status'?" in ended.err
+
+
+def test_both_ways_to_name_a_daemon_are_refused(tmp_path: Path, ctl: Ctl) -> None:
+    assert ctl("-c", str(tmp_path / "p.yaml"), "status").code == 2
+
+
+def test_help_names_every_verb(ctl: Ctl) -> None:
+    ended = ctl("--help")
+    assert ended.code == 0
+    assert all(f"  {name} " in ended.out for name in VERBS)
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_each_verb_has_help_and_json(ctl: Ctl, name: str) -> None:
+    ended = ctl(name, "--help")
+    assert ended.code == 0
+    assert "--json" in ended.out
+
+
+# configuration
+
+
+def test_reload_prints_what_was_done(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["POST /v1/reload"] = lambda query, _: {"applied": not query, "lines": ["+ web added"], "plan": {"added": ["web"]}}
+    assert ctl("reload") == Ended(0, "+ web added\n", "")
+    assert json.loads(ctl("reload", "--plan", "--json").out)["applied"] is False
+
+
+def test_reload_without_a_change_says_so(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["POST /v1/reload"] = {"applied": True, "lines": [], "plan": {}}
+    assert ctl("reload").out == "nothing changed\n"
+    assert ctl("reload", "--plan").out == "nothing changes\n"
+
+
+def test_reload_of_an_unsound_file_is_exit_code_2_with_every_problem(daemon: FakeDaemon, ctl: Ctl) -> None:
+    problems = [{"file": "p.yaml", "line": line, "column": 1, "message": "no", "warning": False} for line in (1, 2)]
+    daemon.answers["POST /v1/reload"] = RefusalError(422, "no", problems=problems)
+    ended = ctl("reload")
+    assert ended == Ended(2, "", "asupctl: p.yaml:1:1: no\np.yaml:2:1: no\n")
+    ended = ctl("reload", "--plan", "--json")
+    assert ended.code == 2
+    assert json.loads(ended.out) == {"problems": problems}
+
+
+def test_config_is_yaml_for_people_and_json_for_programs(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["GET /v1/config"] = lambda query, _: {"name": query.get("name"), "environment": {"TOKEN": "***"}}
+    assert ctl("config", "web").out == "name: web\nenvironment:\n  TOKEN: '***'\n"
+    assert json.loads(ctl("config", "--json").out) == {"name": None, "environment": {"TOKEN": "***"}}
+
+
+def test_config_schema_needs_no_daemon(tmp_path: Path, ctl: Ctl) -> None:
+    ended = ctl("config", "--schema", socket=tmp_path / "none.sock")
+    assert ended.code == 0
+    assert "programs" in json.loads(ended.out)["$defs"]["File"]["properties"]
+    assert ctl("config", "web", "--schema").code == 2
+
+
+# logs and events
+
+
+def test_logs_of_one_are_its_bytes(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", b"\xff raw \x1b[31mred", "two")
+    out, _ = spawn_ctl("logs", "web").communicate(timeout=20)
+    assert out == b"\xff raw \x1b[31mred\ntwo\n"
+
+
+def test_logs_of_several_have_prefixes(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "a")
+    daemon.log("db", "b", "c")
+    assert ctl("logs", "all").out == "web | a\ndb  | b\ndb  | c\n"
+
+
+def test_logs_options_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "out")
+    daemon.log("web", "err 1", "err 2", stream="stderr")
+    assert ctl("logs", "-n", "1", "--stderr", "web").out == "err 2\n"
+    assert ctl("logs", "--since", "2026-11-21T12:00:00+00:00", "web").out == "out\n"
+    (first, _), (second, _) = daemon.asked("GET", "/v1/processes/web/logs")
+    assert first == {"lines": "1", "stream": "stderr"}
+    assert second["since"] == "2026-11-21T12:00:00.000Z"
+    assert int(second["lines"]) > 1000
+
+
+def test_logs_since_takes_a_duration(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert ctl("logs", "--since", "10m", "web").code == 0
+    ((query, _),) = daemon.asked("GET", "/v1/processes/web/logs")
+    assert query["since"].endswith("Z")
+    assert ctl("logs", "--since", "yesterday", "web").code == 2
+
+
+def test_logs_json_is_one_document_or_one_object_a_line(daemon: FakeDaemon, ctl: Ctl, spawn_ctl: Spawn) -> None:
+    daemon.log("web", "a", b"\xff")
+    expected = [{"name": "web", "stream": "stdout", "line": line} for line in ("a", "\ufffd")]
+    assert json.loads(ctl("logs", "--json", "web").out) == expected
+    child = spawn_ctl("logs", "-f", "--json", "web")
+    assert child.stdout is not None
+    assert [json.loads(child.stdout.readline()) for _ in range(2)] == expected
+
+
+def test_followed_logs_merge_and_survive_a_restart_of_the_daemon(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", "w1")
+    child = spawn_ctl("logs", "-f", "all")
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"web | w1\n"
+    daemon.log("db", "d1")
+    assert child.stdout.readline() == b"db  | d1\n"
+    daemon.stop()
+    daemon.log("web", "w2")
+    daemon.start()
+    assert child.stdout.readline() == b"web | w2\n"
+    daemon.log("db", "d2")
+    assert child.stdout.readline() == b"db  | d2\n"
+
+
+def test_too_many_logs_are_not_followed(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.add(*(process(f"p{number}") for number in range(100)))
+    ended = ctl("logs", "-f", "all")
+    assert ended.code == 2
+    assert "at most 64" in ended.err
+
+
+def test_events_of_the_past_in_words_and_json(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.event(type="state", name="web", **{"from": "STARTING", "to": "RUNNING"}, message="running, pid 7, run 1")
+    daemon.event(type="reload", message="reloaded\x1b[2J")
+    first, second = ctl("events").out.splitlines()
+    assert first.split("  ")[1:] == ["web", "STARTING \N{RIGHTWARDS ARROW} RUNNING", "running, pid 7, run 1"]
+    assert second.split("  ")[1:] == ["daemon", "reload", "reloaded\\x1b[2J"]
+    assert json.loads(ctl("events", "--json", "-n", "1").out) == daemon.events[-1:]
+
+
+def test_followed_events_are_json_lines_without_gap(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.event(type="reload")
+    daemon.event(type="reload")
+    child = spawn_ctl("events", "-f", "-n", "1", "--json")
+    assert child.stdout is not None
+    assert json.loads(child.stdout.readline())["id"] == 2
+    daemon.event(type="state", name="web")
+    assert json.loads(child.stdout.readline())["id"] == 3
+
+
+# past
+
+
+def test_why_prints_the_daemon_s_lines(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["GET /v1/processes/web/why"] = {"lines": ["web is FATAL", "  last output:\ta\x1b[2J"], "state": "FATAL"}
+    assert ctl("why", "web").out == "web is FATAL\n  last output:\ta\\x1b[2J\n"
+    assert json.loads(ctl("why", "web", "--json").out)["state"] == "FATAL"
+
+
+def test_history_lists_runs(daemon: FakeDaemon, ctl: Ctl) -> None:
+    run = {"run": 2, "cause": "exited", "started_at": "2026-11-21T12:00:00.000Z", "ended_at": "2026-11-21T12:00:01Z",
+           "duration_seconds": 1.25, "exit_status": {"signal": "SIGSEGV", "core": True}, "peak_memory_bytes": 3 * 2**20,
+           "cpu_seconds": 0.5, "end_cause": "exited", "end_detail": None}  # fmt: skip
+    daemon.answers["GET /v1/processes/web/history"] = {"runs": [{"run": 3, "cause": "operator"}, run], "restarts_total": 9}
+    _, living, ended = ctl("history", "web", "-n", "5").out.splitlines()
+    assert living.split()[0] == "3"
+    assert living.endswith("still running")
+    assert "3.0MiB" in ended
+    assert ended.endswith("killed by SIGSEGV (core dumped)")
+    assert json.loads(ctl("history", "web", "--json").out)["restarts_total"] == 9
+    assert daemon.asked("GET", "/v1/processes/web/history")[0] == ({"limit": "5"}, None)
+
+
+# the daemon
+
+
+def test_version_with_and_without_a_daemon(tmp_path: Path, ctl: Ctl) -> None:
+    assert ctl("version").out == f"asupctl {__version__}\nasupd 9.9 (pid {2**22 + 1})\n"
+    assert ctl("version", socket=tmp_path / "none") == Ended(0, f"asupctl {__version__}\n", "")
+    assert json.loads(ctl("version", "--json").out)["asupd"] == "9.9"
+
+
+def test_web_prints_the_page_s_address(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["GET /v1/web"] = {"url": "http://127.0.0.1:9001/?token=t"}
+    assert ctl("web").out == "http://127.0.0.1:9001/?token=t\n"
+    daemon.answers["GET /v1/web"] = RefusalError(409, "cannot show the page: daemon.http is not set")
+    assert ctl("web").code == 1
+
+
+def test_shutdown_waits_until_the_daemon_is_gone(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    child = spawn_ctl("shutdown")
+    wait_until_sync(lambda: daemon.asked("POST", "/v1/shutdown"))
+    assert child.poll() is None
+    daemon.stop()
+    out, err = child.communicate(timeout=20)
+    assert (child.returncode, out, err) == (0, b"stopped\n", b"")
+
+
+def test_shutdown_that_takes_too_long_exits_with_6(ctl: Ctl) -> None:
+    assert ctl("shutdown", "--timeout", "50ms").code == 6
+    assert ctl("shutdown", "--no-wait") == Ended(0, "told to stop\n", "")
+
+
+def test_reexec_waits_for_the_new_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
+    def reexec(*_: object) -> dict[str, bool]:
+        daemon.health["uptime_seconds"] = 0.1
+        return {"accepted": True}
+
+    daemon.answers["POST /v1/reexec"] = reexec
+    assert ctl("reexec").out == f"re-executed, pid {2**22 + 1}, version 9.9\n"
+    del daemon.answers["POST /v1/reexec"]
+    assert ctl("reexec", "--timeout", "0.1").code == 6
+    assert ctl("reexec", "--no-wait").code == 0
+
+
+def test_top_without_a_terminal_or_as_json(ctl: Ctl) -> None:
+    ended = ctl("top")
+    assert ended.code == 2
+    assert "status --json" in ended.err
+    assert json.loads(ctl("top", "--json").out)[0]["name"] == "web"
+
+
+def test_top_without_textual_says_how_to_install_it(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisord_async.cli.verbs.screen.find_spec", lambda _: None)
+    ended = ctl("top")
+    assert ended.code == 1
+    assert "supervisord_async[tui]" in ended.err
+
+
+# as a process
+
+
+def test_status_loads_no_yaml_and_no_loop(spawn_ctl: Spawn) -> None:
+    env = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    _, err = spawn_ctl("status", env=env).communicate(timeout=20)
+    loaded = {line.rpartition(b"|")[2].strip() for line in err.splitlines()}
+    assert b"supervisord_async.client.api" in loaded
+    assert not {b"yaml", b"anyio", b"asyncio", b"uvloop", b"msgspec", b"rich", b"textual", b"hashlib"} & loaded
+
+
+def test_reader_that_goes_away_is_quiet(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.add(*(process(f"p{number}", description="d" * 200) for number in range(2000)))
+    child = spawn_ctl("status")
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.readline()
+    child.stdout.close()
+    assert child.wait(timeout=20) == 141
+    assert child.stderr.read() == b""
+    child.stdout = None
+
+
+def test_interrupt_is_quiet(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", "line")
+    child = spawn_ctl("logs", "-f", "web")
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"line\n"
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert (child.returncode, err) == (130, b"")

@@ -1,0 +1,168 @@
+"""From a file, an option or the environment to the daemon's socket; and the records that daemons leave."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.cli.asupctl import run
+from supervisord_async.cli.locate import locate, socket_named_in
+from supervisord_async.errors import NoDaemonError, UsageError
+from supervisord_async.rundir import default_socket, recall, remember
+from tests.cli.fake_daemon import FakeDaemon
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "etc" / "programs.yaml"
+    path.parent.mkdir()
+    path.write_text("version: 1\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("version: 1\n", ".asupd/asupd.sock"),
+        ("daemon: {}\n", ".asupd/asupd.sock"),
+        ("daemon:\n  run_dir: run\n", "run/asupd.sock"),
+        ("daemon:\n  run_dir: /abs/run\n", "/abs/run/asupd.sock"),
+        ("daemon:\n  socket: s.sock\n  run_dir: run\n", "s.sock"),
+        ("daemon:\n  run_dir: null\n", ".asupd/asupd.sock"),
+        ("daemon:\n  run_dir: 'null'\n", "null/asupd.sock"),
+        ("programs:\n  run_dir: {command: x, environment: [{a: 1}]}\ndaemon:\n  log: {file: socket}\n  run_dir: run\n", "run/asupd.sock"),
+        ("daemon:\n  run_dir: ${WHERE}/x\n", "/where/x/asupd.sock"),
+        ("daemon:\n  run_dir: ${UNSET:-y}\n", "y/asupd.sock"),
+        ("daemon:\n  run_dir: run\nprograms: {web: [}\n", "run/asupd.sock"),
+        ("programs: {run_dir: [}\n", None),
+        ("daemon:\n  run_dir: ${UNSET}\n", None),
+        ("daemon:\n  socket: [\n", None),
+        ("- run_dir\n", None),
+        ("run_dir", None),
+    ],
+)
+def test_socket_named_in_a_file_read_leniently(file: Path, text: str, expected: str | None) -> None:
+    file.write_text(text)
+    found = socket_named_in(str(file), {"WHERE": "/where"})
+    assert found == (None if expected is None else str(file.parent / expected))
+
+
+def test_file_that_does_not_mention_them_needs_no_yaml(file: Path) -> None:
+    code = f"import sys; from supervisord_async.cli.locate import socket_named_in as s; s({str(file)!r}, {{}}); print('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_options_beat_the_environment_and_the_environment_the_directory(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"ASUP_SOCKET": "/env.sock"}
+    monkeypatch.chdir(file.parent)
+    assert locate(None, "/opt.sock", environ).socket == "/opt.sock"
+    assert locate(str(file), None, environ).socket == str(file.parent / ".asupd/asupd.sock")
+    assert locate(None, None, environ).socket == "/env.sock"
+    assert locate(None, None, {}).socket == str(file.parent / ".asupd/asupd.sock")
+    with pytest.raises(UsageError):
+        locate(str(file), "/opt.sock", {})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoDaemonError, match="programs.yaml"):
+        locate(None, None, {})
+
+
+def test_advice_names_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-c", str(file), "status"]) == 4
+    assert capsys.readouterr().err.endswith(f": start one with `asupd -c {file}`\n")
+    assert run(["-c", str(file) + "x", "status"]) == 4
+    assert f"there is no {file}x" in capsys.readouterr().err
+
+
+def test_record_is_private_whole_and_recalled_by_any_path(file: Path, tmp_path: Path) -> None:
+    record = remember(file, tmp_path / "run", tmp_path / "run/asupd.sock")
+    assert record is not None
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    link = tmp_path / "link.yaml"
+    link.symlink_to(file)
+    for path in (file, link, Path(os.path.relpath(file))):
+        found = recall(path)
+        assert found is not None
+        assert found.socket == str(tmp_path / "run/asupd.sock")
+    assert [path.name for path in record.parent.iterdir()] == [record.name]
+
+
+def test_default_place_leaves_no_record_and_drops_the_old_one(file: Path, tmp_path: Path) -> None:
+    record = remember(file, tmp_path / "run", tmp_path / "run/asupd.sock")
+    assert remember(file, file.parent / ".asupd", default_socket(file)) is None
+    assert record is not None
+    assert not record.exists()
+    assert recall(file) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"file": "/other", "run_dir": "r", "socket": "s"}', "\x00\xff"])
+def test_damaged_or_foreign_record_is_none(file: Path, tmp_path: Path, content: str) -> None:
+    record = remember(file, tmp_path / "run", tmp_path / "run/asupd.sock")
+    assert record is not None
+    record.write_text(content)
+    assert recall(file) is None
+
+
+def test_record_that_cannot_be_written_raises(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "occupied").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "occupied"))
+    with pytest.raises(OSError, match="occupied"):
+        remember(file, tmp_path / "run", tmp_path / "run/s")
+    assert recall(file) is None
+
+
+def _serve(path: Path, file: Path) -> FakeDaemon:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fake = FakeDaemon(path)
+    fake.health["file"] = str(file)
+    return fake.start()
+
+
+def test_broken_file_leads_to_its_daemon_by_the_record(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = _serve(tmp_path / "moved" / "d.sock", file)
+    try:
+        remember(file, tmp_path / "moved", fake.socket_path)
+        file.write_text("daemon: {run_dir: [}\n")
+        assert run(["-c", str(file), "status"]) == 0
+        file.write_text("daemon: {run_dir: elsewhere}\n")  # edited, not yet in force
+        assert run(["-c", str(file), "status"]) == 0
+        file.unlink()
+        assert run(["-c", str(file), "status"]) == 0
+    finally:
+        fake.stop()
+
+
+def test_broken_file_leads_to_the_default_place(file: Path) -> None:
+    fake = _serve(Path(default_socket(file)), file)
+    try:
+        file.write_text("daemon: {run_dir: [}\n")
+        assert run(["-c", str(file), "status"]) == 0
+    finally:
+        fake.stop()
+
+
+def test_daemon_of_another_file_at_the_default_place_is_left_alone(file: Path) -> None:
+    other = file.with_name("other.yaml")
+    fake = _serve(Path(default_socket(file)), other)
+    try:
+        file.write_text("daemon: {run_dir: elsewhere}\n")
+        assert run(["-c", str(file), "stop", "all"]) == 4
+        assert not fake.asked("POST", "/v1/processes/all/stop")
+    finally:
+        fake.stop()
+
+
+def test_file_named_daemon_is_preferred_to_the_recorded_one(file: Path, tmp_path: Path) -> None:
+    file.write_text("daemon: {socket: s.sock}\n")
+    fake = _serve(file.parent / "s.sock", file)
+    try:
+        remember(file, tmp_path, tmp_path / "old.sock")
+        assert locate(str(file), None, {}).socket == str(fake.socket_path)
+    finally:
+        fake.stop()

@@ -1,0 +1,202 @@
+"""Words, tables and colours; what differs on a terminal is shown on a real one (a pty)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisord_async.cli.output import table
+from supervisord_async.cli.progress import awaited_words
+from supervisord_async.cli.words import duration, exit_words, local_time, printable, printable_line, reason, seconds_until, size
+from supervisord_async.client import ProcessStatus
+from tests.cli.fake_daemon import FakeDaemon, process
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@given(st.text())
+def test_printable_text_is_one_line_without_controls(text: str) -> None:
+    found = printable(text)
+    assert all(ord(char) >= 0x20 and not 0x7F <= ord(char) < 0xA0 for char in found)
+    assert found.splitlines() in ([], [found])
+
+
+def test_printable_line_keeps_tabs_and_spells_out_the_rest() -> None:
+    assert printable_line("a\tb\x1b[0m\udcff\u00e9") == "a\tb\\x1b[0m\\xff\u00e9"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, ""), (0.04, "0.0s"), (9.94, "9.9s"), (59, "59s"), (185, "3m05s"), (7800, "2h10m"), (273600, "3d04h")],
+)
+def test_durations_in_words(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(None, ""), (512, "512B"), (1536, "1.5KiB"), (3 * 2**30, "3.0GiB"), (2**52, "4096.0TiB")])
+def test_sizes_in_words(count: int | None, words: str) -> None:
+    assert size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (None, ""),
+        ({"code": 1}, "exited with 1"),
+        ({"signal": "SIGKILL", "core": True}, "killed by SIGKILL (core dumped)"),
+        ({"signal": "SIGTERM", "core": False}, "killed by SIGTERM"),
+        ({"unknown": True}, "ended, nobody saw how"),
+    ],
+)
+def test_exits_in_words(status: dict[str, object] | None, words: str) -> None:
+    assert exit_words(status) == words
+
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+SOON = (NOW + timedelta(seconds=4)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"state": "RUNNING", "description": "run 3"}, "run 3"),
+        ({"state": "BACKOFF", "exit_status": {"code": 1}, "cause": "exited", "next_at": SOON}, "exited with 1; next attempt in 4 s"),
+        (
+            {"state": "BACKOFF", "exit_status": {"code": 1}, "description": "exited with 1", "next_at": SOON, "flapping": True},
+            "flapping; next attempt in 4 s; exited with 1",
+        ),
+        ({"state": "RUNNING", "cause": "heartbeat_missed", "description": "the shop"}, "heartbeat missed; the shop"),
+        ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),
+        (
+            {"state": "FATAL", "cause": "restart_limit", "exit_status": {"signal": "SIGSEGV", "core": True}},
+            "killed by SIGSEGV (core dumped)",
+        ),
+        ({"state": "STOPPED", "cause": "operator", "exit_status": {"code": 0}}, ""),
+    ],
+)
+def test_reasons_in_words(fields: dict[str, object], words: str) -> None:
+    assert reason(ProcessStatus(name="web", **fields), NOW) == words  # type: ignore[arg-type]
+
+
+def test_times_that_cannot_be_read_are_none_or_as_they_are() -> None:
+    assert seconds_until("soon") is None
+    assert seconds_until(None) is None
+    assert seconds_until("2001-01-01T00:00:00") == 0
+    assert local_time("yesterday") == "yesterday"
+    assert local_time(None) == ""
+
+
+def test_what_is_awaited_in_words() -> None:
+    def one(name: str, state: str, **more: str) -> ProcessStatus:
+        return ProcessStatus(name=name, state=state, **more)  # type: ignore[arg-type]
+
+    far = (datetime.now(UTC) + timedelta(hours=3)).isoformat()
+    assert awaited_words([one("web", "RUNNING")], "RUNNING") == ""
+    words = awaited_words([one("web", "STOPPING", next_at=far), one("db", "RUNNING"), one("x", "STOPPED")], "STOPPED")
+    assert words.startswith("waiting for web: STOPPING, KILL in 10")
+    assert words.endswith("; db: RUNNING")
+    assert awaited_words([one(str(number), "STARTING") for number in range(6)], "RUNNING").endswith("and 2 more")
+
+
+def test_table_of_wide_characters_stays_in_columns() -> None:
+    out = StringIO()
+    table(("A", "B"), [("\u65e5\u672c", "x"), ("abcd", "y"), ("e\u0301", "z")], stream=out)
+    assert out.getvalue() == "A     B\n\u65e5\u672c  x\nabcd  y\ne\u0301     z\n"
+
+
+@contextmanager
+def terminal(columns: int) -> Iterator[tuple[int, int]]:
+    """Both ends of a terminal of that width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def read_while_alive(ours: int, child: subprocess.Popen[bytes]) -> str:
+    """Everything that the child wrote on the terminal."""
+    assert child.wait(timeout=20) is not None
+    os.set_blocking(ours, False)
+    data = b""
+    try:
+        while block := os.read(ours, 65536):
+            data += block
+    except BlockingIOError:
+        pass
+    return data.decode()
+
+
+def test_status_on_a_terminal_is_coloured_and_fits(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.add(process("job", "FATAL", description="long " * 50))
+    with terminal(60) as (ours, theirs):
+        text = read_while_alive(ours, spawn_ctl("status", stdout=theirs))
+    assert "\x1b[32mRUNNING\x1b[0m" in text
+    plain = text.replace("\x1b[0m", "")
+    for code in ("1", "2", "31", "32"):
+        plain = plain.replace(f"\x1b[{code}m", "")
+    assert "\x1b" not in plain
+    assert max(len(line) for line in plain.splitlines()) <= 60
+    assert "\N{HORIZONTAL ELLIPSIS}" in plain
+
+
+@pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colour_where_it_is_not_wanted(daemon: FakeDaemon, spawn_ctl: Spawn, setting: dict[str, str]) -> None:
+    with terminal(100) as (ours, theirs):
+        text = read_while_alive(ours, spawn_ctl("status", stdout=theirs, env={**os.environ, **setting}))
+    assert "RUNNING" in text
+    assert "\x1b" not in text
+
+
+def test_logs_on_a_terminal_hold_no_control_characters(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \xff end")
+    with terminal(100) as (ours, theirs):
+        text = read_while_alive(ours, spawn_ctl("logs", "web", stdout=theirs))
+    assert text == "red \\x1b]0;title\\x07 \\xff end\r\n"
+
+
+def test_json_on_a_terminal_is_readable(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    with terminal(100) as (ours, theirs):
+        text = read_while_alive(ours, spawn_ctl("status", "--json", stdout=theirs))
+    assert text.startswith("[\r\n  {\r\n")
+
+
+def test_progress_on_a_terminal_says_what_is_awaited(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.add(process("slow", "STOPPING", next_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat()))
+
+    def answer_when_seen(*_: object) -> dict[str, object]:
+        with daemon.news:
+            daemon.news.wait_for(lambda: len(daemon.asked("GET", "/v1/processes")) >= 2, timeout=20)
+        return {"results": [{"name": "slow", "ok": True, "message": "stopped"}]}
+
+    daemon.answers["POST /v1/processes/slow/stop"] = answer_when_seen
+    with terminal(100) as (ours, theirs):
+        child = spawn_ctl("stop", "slow", stderr=theirs)
+        text = read_while_alive(ours, child)
+        assert child.stdout is not None
+        assert child.stdout.read() == b"slow: stopped\n"
+    assert "waiting for slow: STOPPING, KILL in 3" in text
+    assert text.endswith("\r\x1b[K")
+    assert child.returncode == 0
+
+
+def test_progress_keeps_the_error_and_its_exit_code(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    with terminal(100) as (ours, theirs):
+        child = spawn_ctl("stop", "wbe", stderr=theirs)
+        text = read_while_alive(ours, child)
+    assert "did you mean 'web'?" in text
+    assert child.returncode == 1
