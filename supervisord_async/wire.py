@@ -9,6 +9,7 @@ ENV_PROGRAM = "ASUP_PROGRAM"
 ENV_GROUP = "ASUP_GROUP"
 ENV_REPLICA = "ASUP_REPLICA"
 ENV_RUN = "ASUP_RUN"
+ENV_MAIN_PID = "ASUP_MAIN_PID"  #: for ``stop.command`` and hooks
 ENV_HEARTBEAT_FILE = "ASUP_HEARTBEAT_FILE"
 #: ``INSTANCE/NAME/RUN``: says which run_dir's daemon started a process, and as what. Inherited by descendants.
 ENV_TAG = "ASUP_TAG"

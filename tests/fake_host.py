@@ -86,6 +86,7 @@ class FakeHost:
         self.children: list[FakeChild] = []
         self.files: dict[str, Signature] = {}
         self.refuse: list[SpawnError] = []
+        self.answers: dict[Any, str | None] = {}  #: of probes, by their target
         self.on_spawn: Callable[[FakeChild], None] = lambda child: None
         self._pids = itertools.count(100)
 
@@ -108,6 +109,10 @@ class FakeHost:
 
     async def credentials(self, user: str | None, group: str | None) -> None:
         return None
+
+    async def ask(self, probe: Any, context: Any) -> str | None:
+        await anyio.sleep(0)
+        return self.answers.get(probe.tcp or probe.http or "")
 
     async def signature(self, path: str) -> Signature:
         await anyio.sleep(0)

@@ -27,7 +27,7 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
 
 def trial() -> None:
     """This code could take over from the daemon that asks: everything imports, and its state can be read."""
-    from supervisord_async.control.server import serve_control  # noqa: F401
+    from supervisord_async.control.server import serve  # noqa: F401
     from supervisord_async.supervise import daemon, history, reexec  # noqa: F401
 
     if reexec.inherited_state() is None:
@@ -36,7 +36,7 @@ def trial() -> None:
 
 def foreground(configuration: Configuration, file: str, run_dir: str | None, *, echo: bool) -> int:
     """The daemon ran in this process; its exit code."""
-    from supervisord_async.control.server import serve_control
+    from supervisord_async.control.server import serve as serve_control
     from supervisord_async.logs.echo import Echo
     from supervisord_async.logs.own import OwnLog
     from supervisord_async.rundir import remember
@@ -52,16 +52,19 @@ def foreground(configuration: Configuration, file: str, run_dir: str | None, *, 
     os.umask(0o022)
     daemon = configuration.daemon
     make_run_dir(daemon.run_dir)
-    own = OwnLog(daemon.log)
+    own = OwnLog(path=daemon.log.file, level=daemon.log.level, format=daemon.log.format)
     own.install()
     try:
         remember(configuration.file, daemon.run_dir, daemon.socket)
     except OSError as error:
         logging.getLogger("asupd").warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
-    options = Options(file=file, run_dir=run_dir, echo=Echo(sys.stdout).write if echo else None, reopen_own_log=own.reopen)
+    shown = Echo() if echo else None
+    options = Options(file=file, run_dir=run_dir, echo=shown, reopen_own_log=own.reopen)
     try:
         return loop.run(serve, options, configuration, serve_control, former)
     finally:
+        if shown is not None:
+            shown.close()
         own.close()
 
 

@@ -302,4 +302,4 @@ def _log_record(record: Record) -> None:
     level = STATE_LEVELS.get(record.to or "", logging.INFO) if record.type == "state" else LEVELS.get(record.type, logging.INFO)
     if _log.isEnabledFor(level):
         transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
-        _log.log(level, "%s%s", transition, record.message, extra={"process": record.name, "record": record})
+        _log.log(level, "%s%s", transition, record.message, extra={"subject": record.name})

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from supervisord_async.config.model import Probe
+    from supervisord_async.supervise.monitors.context import RunContext
     from supervisord_async.system.child import Ended
     from supervisord_async.system.credentials import Credentials
     from supervisord_async.system.identity import Identity
@@ -55,6 +57,8 @@ class Host(Protocol):
         """Nothing that carries ``tag`` lives any more."""
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""
+    async def ask(self, probe: Probe, context: RunContext) -> str | None:
+        """A probe's answer: None when all is well, else why not, in words."""
     async def signature(self, path: str) -> Signature:
         """The file's present signature."""
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:

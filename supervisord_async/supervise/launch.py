@@ -81,6 +81,13 @@ def environment_of(
     return environment
 
 
+def side_environment(environment: dict[str, str], role: str) -> dict[str, str]:
+    """``environment`` for a command beside the run (a probe, a hook), tagged so that it is never taken for the run itself."""
+    instance, _, rest = environment[wire.ENV_TAG].partition("/")
+    name, _, run = rest.rpartition("/")
+    return {**environment, wire.ENV_TAG: tag_of(instance, f"{name}#{role}", int(run))}
+
+
 def spawn_spec(
     program: Program, environment: dict[str, str], credentials: Credentials | None, stdout: int, stderr: int, argv: tuple[str, ...] | None = None
 ) -> SpawnSpec:

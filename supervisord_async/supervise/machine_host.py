@@ -9,7 +9,9 @@ from typing import cast
 import anyio
 import anyio.to_thread
 
+from supervisord_async.config.model import Probe
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
+from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.system import credentials, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
@@ -48,6 +50,12 @@ class MachineHost:
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Look the user up, off the loop."""
         return await credentials.lookup(user, group)
+
+    async def ask(self, probe: Probe, context: RunContext) -> str | None:
+        """Ask it for real."""
+        from supervisord_async.supervise.probing import ask  # noqa: PLC0415  only programs with probes need it
+
+        return await ask(probe, context)
 
     async def signature(self, path: str) -> Signature:
         """Stat off the loop: the file may lie on a file system that hangs."""

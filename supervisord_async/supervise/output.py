@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from supervisord_async.config.model import Logs
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.target import LossReport, Stream, Target
+from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.persist import SavedStream
 from supervisord_async.supervise.takeover import Inherited
 from supervisord_async.system.credentials import Credentials
@@ -31,6 +33,7 @@ class Output:
         self._pipes: dict[Stream, Pipe] = {}
         self._captures: dict[Stream, Capture] = {}
         self._logs: Logs | None = None
+        self.searches: dict[str, LogSearch] = {}
 
     @property
     def captures(self) -> tuple[Capture, ...]:
@@ -54,7 +57,7 @@ class Output:
     def _open(self, stream: Stream, where: str, credentials: Credentials | None) -> int:
         if where == "inherit":
             return STREAMS.index(stream) + 1
-        if where == "none" and self._around.echo is None:
+        if where == "none" and self._around.echo is None and not self.searches:
             return self._around.null_fd
         pipe = self._pipes.get(stream)
         if pipe is None:
@@ -66,7 +69,7 @@ class Output:
 
     def _capture(self, stream: Stream, pipe: Pipe, where: str) -> None:
         self._pipes[stream] = pipe
-        echo = partial(self._around.echo, self._name, stream) if self._around.echo is not None else None
+        echo = partial(self._say, stream) if self._around.echo is not None or self.searches else None
         capture = Capture(
             pipe,
             self._target(where),
@@ -79,6 +82,18 @@ class Output:
         )
         self._captures[stream] = capture
         capture.start()
+
+    def _say(self, stream: Stream, data: bytes) -> None:
+        """Output is shown and searched as it comes."""
+        if self._around.echo is not None:
+            self._around.echo(self._name, stream, data)
+        for search in self.searches.values():
+            search.feed(stream, data)
+
+    def search(self, patterns: Iterable[str]) -> dict[str, LogSearch]:
+        """What a run prints from now on is searched for these patterns; to be called before :meth:`open`."""
+        self.searches = {pattern: LogSearch(pattern) for pattern in patterns}
+        return self.searches
 
     def inherit(self, logs: Logs, inherited: Inherited) -> None:
         """What an earlier daemon captured is captured on, from the very pipes that the living run writes to."""

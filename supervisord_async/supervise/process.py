@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
+from supervisord_async import wire
 from supervisord_async.config.model import Program
 from supervisord_async.core import effects as do
 from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, RestartRequested, Spawned, SpawnFailed, SupervisionBroke, TreeGone
@@ -27,15 +28,19 @@ from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import launch
+from supervisord_async.supervise.host import ChildProcess, Signature
+from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.mailbox import Mailbox
+from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.narrate import records_of
 from supervisord_async.supervise.output import Output
 from supervisord_async.supervise.persist import SavedProcess
-from supervisord_async.supervise.run import Run, new_run
+from supervisord_async.supervise.run import Run
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import LIVE, Inherited
 from supervisord_async.system.child import Ended
+from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)
 
@@ -188,43 +193,61 @@ class Process:
             self._run.watch(self._tasks)
 
     async def _launch(self, run: int) -> Run:
-        program, host, daemon = self.program, self._around.host, self._around.daemon
+        program, host = self.program, self._around.host
         self._settings = launch.settings_digest(program)
-        credentials = None
-        if program.user is not None or program.group_name is not None:
-            credentials = await host.credentials(program.user, program.group_name)
-        heartbeat_file = launch.heartbeat_file_of(program, self.name, daemon)
+        credentials = await self._credentials()
+        heartbeat_file = launch.heartbeat_file_of(program, self.name, self._around.daemon)
         baseline = None
         if heartbeat_file is not None:
             if program.heartbeat is not None and program.heartbeat.file is None:
                 launch.prepare_heartbeat_file(heartbeat_file, credentials)
             baseline = await host.signature(heartbeat_file)
-        tag = launch.tag_of(self._around.instance, self.name, run)
-        environment = launch.environment_of(
-            program,
+        searches = self.output.search(program.log_patterns())
+        stdout, stderr = self.output.open(program.logs, credentials)
+        self.output.run_started(run)
+        environment = self._environment(run, credentials)
+        child = await host.spawn(launch.spawn_spec(program, environment, credentials, stdout, stderr))
+        return self._watched(run, child, environment, baseline, searches)
+
+    async def _credentials(self) -> Credentials | None:
+        program = self.program
+        if program.user is None and program.group_name is None:
+            return None
+        return await self._around.host.credentials(program.user, program.group_name)
+
+    def _environment(self, run: int, credentials: Credentials | None) -> dict[str, str]:
+        daemon = self._around.daemon
+        return launch.environment_of(
+            self.program,
             name=self.name,
             replica=self.replica,
             run=run,
             daemon=daemon,
-            tag=tag,
-            heartbeat_file=heartbeat_file,
+            tag=launch.tag_of(self._around.instance, self.name, run),
+            heartbeat_file=launch.heartbeat_file_of(self.program, self.name, daemon),
             credentials=credentials,
         )
-        stdout, stderr = self.output.open(program.logs, credentials)
-        self.output.run_started(run)
-        child = await host.spawn(launch.spawn_spec(program, environment, credentials, stdout, stderr))
-        return new_run(
+
+    def _watched(
+        self, run: int, child: ChildProcess, environment: dict[str, str], baseline: Signature, searches: dict[str, LogSearch]
+    ) -> Run:
+        """The run whose main process is ``child``; nothing watches yet."""
+        context = RunContext(
             name=self.name,
             run=run,
-            program=program,
-            host=host,
+            program=self.program,
+            host=self._around.host,
             child=child,
-            tag=tag,
+            tree=self._around.host.tree(child, environment[wire.ENV_TAG]),
             post=self.post,
-            on_ended=self._on_ended,
-            heartbeat_file=heartbeat_file,
+            snapshot=lambda: self.snapshot,
+            environment=environment,
+            null_fd=self._around.null_fd,
+            heartbeat_file=environment.get(wire.ENV_HEARTBEAT_FILE),
             heartbeat_baseline=baseline,
+            searches=searches,
         )
+        return Run(context, self._on_ended)
 
     def _on_ended(self, ended: Ended) -> None:
         self.last_ended = ended
@@ -242,18 +265,9 @@ class Process:
         """``stop.command`` ran, within the grace period, as the program's user and in its environment."""
         program = self.program
         try:
-            credentials = await self._around.host.credentials(program.user, program.group_name)
-            environment = launch.environment_of(
-                program,
-                name=self.name,
-                replica=self.replica,
-                run=run.context.run,
-                daemon=self._around.daemon,
-                tag=launch.tag_of(self._around.instance, f"{self.name}.stop", run.context.run),
-                heartbeat_file=None,
-                credentials=credentials,
-            )
-            environment["ASUP_MAIN_PID"] = str(run.child.pid)
+            credentials = await self._credentials()
+            environment = launch.side_environment(run.context.environment, "stop")
+            environment[wire.ENV_MAIN_PID] = str(run.child.pid)
             stdout, stderr = self.output.open(program.logs, credentials)
             spec = launch.spawn_spec(program, environment, credentials, stdout, stderr, argv=command)
             code = await self._around.host.run_command(spec, program.stop.grace_seconds)
@@ -308,6 +322,9 @@ class Process:
         """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`run`."""
         self._inherited = inherited
         self.snapshot = inherited.snapshot
+        searches = self.output.search(self.program.log_patterns())
+        for search in searches.values():
+            search.matched = inherited.snapshot.state is State.RUNNING  # it was ready before
         self.output.inherit(self.program.logs, inherited)
 
     async def _take_over(self, inherited: Inherited) -> None:
@@ -321,18 +338,8 @@ class Process:
             except ProcessLookupError:
                 self.post(Exited(run, ExitStatus()))
                 return
-            self._run = new_run(
-                name=self.name,
-                run=run,
-                program=self.program,
-                host=self._around.host,
-                child=child,
-                tag=launch.tag_of(self._around.instance, self.name, run),
-                post=self.post,
-                on_ended=self._on_ended,
-                heartbeat_file=launch.heartbeat_file_of(self.program, self.name, self._around.daemon),
-                heartbeat_baseline=None,
-            )
+            environment = self._environment(run, await self._credentials())
+            self._run = self._watched(run, child, environment, None, self.output.searches)
             if self.snapshot.pid != child.pid or not inherited.by_reexec:
                 self.post(Adopted(run, child.pid))
             assert self._tasks is not None  # noqa: S101  called inside the group

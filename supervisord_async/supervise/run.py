@@ -10,15 +10,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from supervisord_async.config.model import Program
-from supervisord_async.core.inputs import Input
-from supervisord_async.supervise.host import ChildProcess, Host, ProcessTree, Signature
+from supervisord_async.supervise.host import ChildProcess, ProcessTree
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
+from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
 from supervisord_async.system.child import Ended
 
 #: What watches a run beside its exit. Each ends by itself where the program does not ask for it.
-MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (monitor_heartbeat,)
+MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (monitor_heartbeat, monitor_readiness, monitor_liveness)
 
 
 class Run:
@@ -44,14 +44,19 @@ class Run:
         """All monitors watch, in ``tasks``."""
         if self.ended is None:
             tasks.start_soon(self._watch_exit, name=f"exit {self.context.name}")
-            tasks.start_soon(self._check, name=f"checks {self.context.name}")
+            self._start_checks(tasks)
 
     def reconfigure(self, program: Program, tasks: TaskGroup) -> None:
         """The monitors follow the new settings from now on."""
         changed = _monitored(program) != _monitored(self.context.program)
-        self.context = _with_program(self.context, program)
+        self.context = replace(self.context, program=program)
         if changed and self.ended is None:
             self.stop_checks()
+            self._start_checks(tasks)
+
+    def _start_checks(self, tasks: TaskGroup) -> None:
+        """A task for the checks, where the program asks for any: a thousand that ask for none cost nothing."""
+        if any(_monitored(self.context.program)):
             tasks.start_soon(self._check, name=f"checks {self.context.name}")
 
     def stop_checks(self) -> None:
@@ -77,36 +82,6 @@ class Run:
 
 
 def _monitored(program: Program) -> tuple[object, ...]:
-    return (program.heartbeat,)
+    return program.heartbeat, program.readiness, program.liveness
 
 
-def _with_program(context: RunContext, program: Program) -> RunContext:
-    return replace(context, program=program)
-
-
-def new_run(
-    *,
-    name: str,
-    run: int,
-    program: Program,
-    host: Host,
-    child: ChildProcess,
-    tag: str,
-    post: Callable[[Input], None],
-    on_ended: Callable[[Ended], None],
-    heartbeat_file: str | None,
-    heartbeat_baseline: Signature,
-) -> Run:
-    """The run whose main process is ``child``."""
-    context = RunContext(
-        name=name,
-        run=run,
-        program=program,
-        host=host,
-        child=child,
-        tree=host.tree(child, tag),
-        post=post,
-        heartbeat_file=heartbeat_file,
-        heartbeat_baseline=heartbeat_baseline,
-    )
-    return Run(context, on_ended)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from supervisord_async.config.model import Program
-from supervisord_async.core.inputs import Input
+from supervisord_async.core.inputs import HealthReported, Input
+from supervisord_async.core.state import Health, Snapshot
 from supervisord_async.supervise.host import ChildProcess, Host, ProcessTree, Signature
+from supervisord_async.supervise.logsearch import LogSearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +23,13 @@ class RunContext:
     child: ChildProcess
     tree: ProcessTree
     post: Callable[[Input], None]
+    snapshot: Callable[[], Snapshot]  #: the process's present one
+    environment: dict[str, str]  #: what the run was started with
+    null_fd: int  #: /dev/null
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
+    searches: dict[str, LogSearch] = field(default_factory=dict)  #: by pattern, over what this run prints
+
+    def report(self, check: str, health: Health, _words: str = "") -> None:
+        """A check has a new word on the run."""
+        self.post(HealthReported(self.run, check, health))

@@ -1,0 +1,62 @@
+"""The health watchers: readiness and liveness, asked at intervals.
+
+Readiness says when a run serves, and whether it still does; it never restarts. Liveness is asked once the run is
+RUNNING, and its failure replaces the run, once. Both end with the run: nothing is asked during backoff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+
+from supervisord_async.config.model import Probe
+from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported
+from supervisord_async.core.state import Cause, Health, State
+from supervisord_async.supervise.monitors.context import RunContext
+
+
+async def monitor_readiness(context: RunContext) -> None:
+    """Posts BecameReady at the first success, and each change of health after it."""
+    probe = context.program.readiness
+    if probe is None:
+        return
+    ready = context.snapshot().state is State.RUNNING  # an adopted run was ready before
+    async for healthy, words in _changes(context, probe):
+        if healthy and not ready:
+            ready = True
+            context.post(BecameReady(context.run))
+        if ready:
+            context.report("readiness", Health.HEALTHY if healthy else Health.UNHEALTHY, words)
+
+
+async def monitor_liveness(context: RunContext) -> None:
+    """Posts the health once the run is RUNNING, and at a failure the fault; then it has said all."""
+    probe = context.program.liveness
+    if probe is None:
+        return
+    while context.snapshot().state is State.STARTING:
+        await anyio.sleep(probe.interval_seconds)
+    async for healthy, words in _changes(context, probe):
+        if not healthy:
+            context.post(HealthReported(context.run, "liveness", Health.UNHEALTHY))
+            context.post(Faulted(context.run, Cause.LIVENESS_FAILED, f"liveness failed {probe.failures} times: {words}"))
+            return
+        context.report("liveness", Health.HEALTHY, words)
+
+
+async def _changes(context: RunContext, probe: Probe) -> AsyncIterator[tuple[bool, str]]:
+    """Each verdict that differs from the one before, with the last answer's words: after so many equal answers in a row."""
+    await anyio.sleep(probe.initial_delay_seconds)
+    verdict: bool | None = None
+    row = 0
+    last = None
+    while True:
+        words = await context.host.ask(probe, context)
+        healthy = words is None
+        row = row + 1 if healthy == last else 1
+        last = healthy
+        if healthy != verdict and row >= (probe.successes if healthy else probe.failures):
+            verdict = healthy
+            yield healthy, words or ""
+        await anyio.sleep(probe.interval_seconds)
