@@ -22,6 +22,7 @@ from supervisord_async.control.events import Events
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
 from supervisord_async.control.stream import SendChunk, Stream, Streams
+from supervisord_async.control.tally import Tally
 from supervisord_async.control.view import ProcessView, event_view, iso
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.record import Record
@@ -80,9 +81,11 @@ class Call:
 class Api:
     """What the operations work on."""
 
-    def __init__(self, commands: Commands, metrics: Metrics | None = None) -> None:
+    def __init__(self, commands: Commands) -> None:
         self.commands = commands
-        self.metrics = metrics
+        self.tally = Tally()  #: counts from the beginning; the rest of the metrics comes with the first scrape
+        commands.supervisor.bus.listen(self.tally.heed)
+        self.metrics: Metrics | None = None
         self.streams = Streams()
         self.events = Events(commands.supervisor.bus, commands.history_store)
         self.description: bytes | None = None
@@ -114,18 +117,22 @@ def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
 
 
 async def list_processes(api: Api, call: Call) -> Response:
+    """The list of ``asupctl status --json``."""
     return reply(await api.commands.status(call.parameters.words("name"), figures=call.parameters.flag("figures", True)))
 
 
 async def get_process(api: Api, call: Call) -> Response:
+    """One of it."""
     return reply(await api.commands.status_of(call.path["name"]))
 
 
 async def why_process(api: Api, call: Call) -> Response:
+    """The present state explained."""
     return reply(await api.commands.why(call.path["name"]))
 
 
 async def process_history(api: Api, call: Call) -> Response:
+    """Its runs."""
     name = call.path["name"]
     runs = await api.commands.history(name, call.parameters.count("limit", 50, least=1, most=10_000))
     store = api.commands.history_store
@@ -134,6 +141,7 @@ async def process_history(api: Api, call: Call) -> Response:
 
 
 async def process_logs(api: Api, call: Call) -> Response:
+    """What it printed."""
     parameters = call.parameters
     stream = parameters.text("stream") or "stdout"
     if stream not in ("stdout", "stderr"):
@@ -146,6 +154,7 @@ async def process_logs(api: Api, call: Call) -> Response:
 
 
 async def stream_events(api: Api, call: Call) -> Response:
+    """Changes, as a stream or as a list of past ones."""
     parameters = call.parameters
     after = call.headers.get("last-event-id") or parameters.text("after")
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 16):
@@ -153,7 +162,8 @@ async def stream_events(api: Api, call: Call) -> Response:
     chosen = api.chosen(parameters.words("name"), parameters.words("type"))
     position, last = int(after) if after is not None else None, parameters.count("limit", 100, most=10_000)
     if not parameters.flag("follow", True):
-        return reply(answers.EventsAnswer(events=[event_view(record) for record in await api.events.past(chosen, after=position, last=last)]))
+        past = await api.events.past(chosen, after=position, last=last)
+        return reply(answers.EventsAnswer(events=[event_view(record) for record in past]))
 
     async def produce(send: SendChunk) -> None:
         await api.events.follow(send, chosen, after=position)
@@ -162,10 +172,12 @@ async def stream_events(api: Api, call: Call) -> Response:
 
 
 async def get_config(api: Api, call: Call) -> Response:
+    """The effective configuration."""
     return reply(api.commands.configuration(call.parameters.text("name")))
 
 
 async def get_health(api: Api, _call: Call) -> Response:
+    """The daemon's own life."""
     supervisor, store = api.commands.supervisor, api.commands.history_store
     now = time.time()
     return reply(
@@ -189,6 +201,7 @@ async def get_health(api: Api, _call: Call) -> Response:
 
 
 async def get_ready(api: Api, _call: Call) -> Response:
+    """200 or 503."""
     supervisor = api.commands.supervisor
     if supervisor.shutting_down:
         raise BusyError("the daemon is shutting down")
@@ -209,15 +222,17 @@ def is_ready(process: Process) -> bool:
 
 
 async def get_metrics(api: Api, _call: Call) -> Response:
+    """Prometheus text."""
     if api.metrics is None:
         from supervisord_async.control.metrics import Metrics
 
-        api.metrics = Metrics(api.commands, api.streams)
+        api.metrics = Metrics(api.commands, api.streams, api.tally)
     body, media = await api.metrics.exposition()
     return Response(body, headers={"content-type": media})
 
 
 async def get_description(api: Api, _call: Call) -> Response:
+    """OpenAPI."""
     if api.description is None:
         from supervisord_async.control.openapi import describe
 
@@ -226,6 +241,7 @@ async def get_description(api: Api, _call: Call) -> Response:
 
 
 async def page_address(api: Api, _call: Call) -> Response:
+    """The page's address."""
     if api.page_url is None:
         raise FailedError("there is no page: the daemon does not answer over TCP (set daemon.http, e.g. 127.0.0.1:9001)")
     return reply(answers.Page(url=api.page_url))
@@ -241,22 +257,27 @@ async def _act(call: Call, action: Callable[..., Awaitable[Outcome]]) -> Respons
 
 
 async def start_process(api: Api, call: Call) -> Response:
+    """Start."""
     return await _act(call, api.commands.start)
 
 
 async def stop_process(api: Api, call: Call) -> Response:
+    """Stop."""
     return await _act(call, api.commands.stop)
 
 
 async def restart_process(api: Api, call: Call) -> Response:
+    """Restart."""
     return await _act(call, api.commands.restart)
 
 
 async def signal_process(api: Api, call: Call) -> Response:
+    """Send a signal."""
     return outcome_reply(await api.commands.signal(call.selectors, call.parameters.signum("signal")))
 
 
 async def scale_process(api: Api, call: Call) -> Response:
+    """Change the number of replicas."""
     if (replicas := call.parameters.count("replicas", -1, least=-1, most=10_000)) < 0:
         raise UsageError("replicas: how many? a whole number from 0")
     api.commands.scale(call.path["name"], replicas)
@@ -264,27 +285,32 @@ async def scale_process(api: Api, call: Call) -> Response:
 
 
 async def wait_process(api: Api, call: Call) -> Response:
+    """Wait for somebody else's doing."""
     for_, timeout = call.parameters.text("for") or "ready", call.parameters.seconds("timeout")
     return outcome_reply(await api.commands.wait(call.selectors, for_, timeout=timeout))
 
 
 async def reload_config(api: Api, call: Call) -> Response:
+    """Apply the file, or plan that."""
     planned = call.parameters.flag("plan", False)
     plan = await (api.commands.plan() if planned else api.commands.reload())
     return reply(answers.Reload(applied=not planned, lines=list(plan.describe()), plan=plan.to_json()))
 
 
 async def reexec_daemon(api: Api, _call: Call) -> Response:
+    """Re-exec."""
     await api.commands.reexec()
     return reply(answers.Accepted(accepted=True), 202)
 
 
 async def shutdown_daemon(api: Api, _call: Call) -> Response:
+    """Shut down."""
     api.commands.shutdown()
     return reply(answers.Accepted(accepted=True), 202)
 
 
 async def reopen_logs(api: Api, _call: Call) -> Response:
+    """Reopen logs."""
     api.commands.reopen_logs()
     return reply(answers.Accepted(accepted=True), 202)
 

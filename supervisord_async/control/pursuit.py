@@ -45,11 +45,10 @@ class Pursuit:
             changed = {record.name}
             while (record := records.receive_nowait()) is not None:
                 changed.add(record.name)
-            self._judge(list(self._open) if records.take_missed() else [name for name in changed if name in self._open])  # type: ignore[misc]
+            self._judge(list(self._open) if records.take_missed() else [name for name in self._open if name in changed])
 
-    def _judge(self, names: Iterable[str | None]) -> None:
+    def _judge(self, names: Iterable[str]) -> None:
         for name in names:
-            assert name is not None  # noqa: S101  the names of open pursuits
             verdict = self._goal(self._open[name], self._before[name])
             if verdict is not None:
                 self.verdicts[name] = verdict

@@ -32,7 +32,15 @@ KEYS: dict[Cause, tuple[str, ...]] = {
     Cause.AUTOSTART: ("autostart",),
 }
 #: Which key belongs to the stage at which a spawn failed.
-STAGES = {"user": "user", "directory": "directory", "log": "logs", "limits": "limits", "hook": "hooks.before_start", "socket": "sockets", "exec": "command"}
+STAGES = {
+    "user": "user",
+    "directory": "directory",
+    "log": "logs",
+    "limits": "limits",
+    "hook": "hooks.before_start",
+    "socket": "sockets",
+    "exec": "command",
+}
 
 
 def ruling(process: Process, now: float) -> Ruling:

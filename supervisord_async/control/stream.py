@@ -53,6 +53,8 @@ class Stream(Response):
         self._streams, self._producer = streams, producer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The stream was sent, as far as anybody listened."""
+
         async def send_chunk(chunk: bytes) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 

@@ -108,7 +108,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         refused=list(refused),
         lines=[],
     )
-    return msgspec.structs.replace(why, lines=lines_of(why, wall))
+    return msgspec.structs.replace(why, lines=lines_of(why))
 
 
 async def _records(name: str, bus: Bus, history: History | None) -> list[Record]:
@@ -179,7 +179,7 @@ def _iso(at: float | None) -> str | None:
     return iso(at) if at is not None else None
 
 
-def lines_of(why: Why, wall_now: float) -> list[str]:
+def lines_of(why: Why) -> list[str]:
     """The explanation as lines for people, one screen of them; times are UTC. Control characters are the printer's to neutralise."""
     lines = [f"{why.name}: {why.headline}"]
     if why.flapping:

@@ -1,0 +1,248 @@
+"""Who may ask: by the kernel's word on a unix socket, by the token and the right origin on TCP.
+
+A browser is a confused deputy: any page may make it send requests to a local port, with its cookies, and a name that
+resolves to 127.0.0.1 makes them look like the page's own. So Host must be one that we answer to and Origin, where there is
+one, must be us, before the token is even looked at.
+"""
+
+from __future__ import annotations
+
+import grp
+import hmac
+import ipaddress
+import os
+import pwd
+import secrets
+import socket
+import stat
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.responses import RedirectResponse, Response
+
+from supervisord_async.control.problems import RequestError
+from supervisord_async.errors import DaemonError, NotAllowedError
+
+COOKIE = "asup_token"
+#: What a token's file may hold.
+TOKEN_LEAST, TOKEN_MOST = 16, 1024
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a unix socket."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class TcpDoor:
+    """What TCP asks for."""
+
+    host: str  #: the address that is listened on
+    port: int
+    token: str
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """The page's address, with the token."""
+        host = _REACHABLE.get(self.host, self.host)
+        shown = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.tls else 'http'}://{shown}:{self.port}/?token={self.token}"
+
+
+class Door:
+    """Checks each request before anything else sees it."""
+
+    def __init__(self, *, group: str | None = None, tcp: TcpDoor | None = None) -> None:
+        self.tcp = tcp
+        self._uids = frozenset({0, os.geteuid()})
+        self._group = group
+
+    def check(self, scope: MutableMapping[str, Any]) -> Response | None:
+        """None: come in. A response: that one instead. Raises NotAllowedError, RequestError."""
+        peer = scope.get("state", {}).get("peer")
+        if peer is not None:
+            self._check_peer(peer)
+            return None
+        if self.tcp is None:
+            raise NotAllowedError("not allowed: nobody knows who asks")
+        headers = _Headers(scope["headers"])
+        self._check_place(self.tcp, headers)
+        return self._check_token(self.tcp, scope, headers)
+
+    def _check_peer(self, peer: Peer) -> None:
+        if peer.uid in self._uids or (self._group is not None and is_member(peer, self._group)):
+            return
+        advice = f" or a member of {self._group}" if self._group else " (daemon.socket_group opens it to a group)"
+        raise NotAllowedError(f"not allowed: user {peer.uid} is neither root nor the user of this daemon{advice}")
+
+    def _check_place(self, tcp: TcpDoor, headers: _Headers) -> None:
+        host = headers.one("host")
+        if host is None or not is_our_host(host, tcp):
+            raise NotAllowedError(f"not allowed: this daemon does not answer to the Host {host!r}")
+        origin = headers.one("origin")
+        if origin is not None and not is_our_origin(origin, host, tcp):
+            raise NotAllowedError(f"not allowed: a request from the Origin {origin!r}")
+        if origin is None and headers.one("sec-fetch-site") in ("cross-site", "same-site"):
+            raise NotAllowedError("not allowed: a request from another site's page")
+
+    def _check_token(self, tcp: TcpDoor, scope: MutableMapping[str, Any], headers: _Headers) -> Response | None:
+        scheme, _, bearer = (headers.one("authorization") or "").partition(" ")
+        if scheme.lower() == "bearer" and same(bearer.strip(), tcp.token):
+            return None
+        if scope["method"] == "GET" and scope["path"] == "/":
+            query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=10)
+            if same(query.get("token", [""])[0], tcp.token):
+                answer = RedirectResponse("/", 303, {"cache-control": "no-store", "referrer-policy": "no-referrer"})
+                answer.set_cookie(COOKIE, tcp.token, httponly=True, samesite="strict", secure=tcp.tls, path="/")
+                return answer
+        if same(_cookie(headers), tcp.token):
+            return None
+        raise RequestError(
+            401,
+            "unauthorized",
+            "not allowed without the token: Authorization: Bearer TOKEN (it is in run_dir/http.token, or use the unix socket)",
+            exit_code=5,
+            headers={"www-authenticate": 'Bearer realm="asupd"'},
+        )
+
+
+class _Headers:
+    """A request's headers; one that comes twice is nobody's word."""
+
+    def __init__(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        self._items = list(items)
+
+    def one(self, name: str) -> str | None:
+        found = [value.decode("latin-1") for key, value in self._items if key == name.encode()]
+        if len(found) > 1:
+            raise RequestError(400, "usage", f"the header {name} comes {len(found)} times")
+        return found[0] if found else None
+
+
+def same(given: str, token: str) -> bool:
+    """Whether they are equal, in a time that does not tell how far."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
+
+
+def is_our_host(host: str, tcp: TcpDoor) -> bool:
+    """Whether ``host``, a Host header, is a name of the address that we listen on."""
+    name, port = _split(host)
+    if name is None or (port is not None and port != tcp.port):
+        return False
+    listening = _address(tcp.host)
+    if tcp.host == "localhost" or (listening is not None and listening.is_loopback):
+        return name in _LOOPBACK_NAMES or name == tcp.host
+    own = (tcp.host.lower(), socket.gethostname().lower())
+    if listening is not None and listening.is_unspecified:  # a name could be rebound to us; an address cannot
+        return _address(name) is not None or name in _LOOPBACK_NAMES or name in own
+    return name in own
+
+
+def is_our_origin(origin: str, host: str, tcp: TcpDoor) -> bool:
+    """Whether ``origin`` is a page that we served ourselves, as ``host``."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme == ("https" if tcp.tls else "http") and parts.netloc.lower() == host.lower()
+
+
+def is_member(peer: Peer, group: str) -> bool:
+    """Whether the peer's user is in ``group``, by its primary group or as a member."""
+    try:
+        entry = grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
+    except KeyError:
+        return False
+    if entry.gr_gid == peer.gid:
+        return True
+    try:
+        user = pwd.getpwuid(peer.uid)
+    except KeyError:
+        return False
+    return entry.gr_gid in os.getgrouplist(user.pw_name, user.pw_gid)
+
+
+def token_of(path: str | Path) -> str:
+    """The token in the file at ``path``, which is made with a fresh one, mode 0600, where there is none.
+
+    Raises DaemonError: it cannot be read or made, others may read it, or it holds no sound token.
+    """
+    path = Path(path)
+    try:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return _make_token(path)
+        with os.fdopen(fd, encoding="ascii") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DaemonError(f"cannot use the token in {path}: it is no regular file")
+            if status.st_mode & 0o077:
+                raise DaemonError(f"cannot use the token in {path}: others may read it (chmod 600 {path})")
+            token = file.read(TOKEN_MOST + 2).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DaemonError(f"cannot read the token in {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not TOKEN_LEAST <= len(token) <= TOKEN_MOST or any(sign.isspace() or not sign.isprintable() for sign in token):
+        raise DaemonError(f"cannot use the token in {path}: expected {TOKEN_LEAST} to {TOKEN_MOST} characters without spaces")
+    return token
+
+
+def _make_token(path: Path) -> str:
+    """Made whole or not at all; of two that make it at once, one wins and both use that."""
+    token = secrets.token_urlsafe(32)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(token + chr(10))
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return token_of(path)
+    finally:
+        os.unlink(draft)
+    return token
+
+
+def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
+    """Raises DaemonError for an address that others reach, without TLS and without saying that this is meant."""
+    address = _address(host)
+    loopback = address.is_loopback if address is not None else host == "localhost"
+    if not loopback and not tls and not insecure:
+        raise DaemonError(f"cannot answer on {host}: others would reach it unencrypted (set daemon.http_tls, or http_insecure: true)")
+
+
+def _cookie(headers: _Headers) -> str:
+    try:
+        morsel = SimpleCookie(headers.one("cookie") or "").get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel is not None else ""
+
+
+def _split(host: str) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(f"//{host}")
+        port = parts.port
+    except ValueError:
+        return None, None
+    plain = parts.netloc == host and "@" not in host
+    return (parts.hostname, port) if plain else (None, None)
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None

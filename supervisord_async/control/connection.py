@@ -1,0 +1,132 @@
+"""One HTTP connection: uvicorn's, with who is at the other end, bounds on time and number, and errors in our words.
+
+Everything here is about strangers: one that sends its head slowly, one that holds hundreds of connections open, one that
+speaks no HTTP. None of them may keep others out. An asyncio protocol by nature, whatever lies above it is anyio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from supervisord_async.control.auth import Peer
+from supervisord_async.control.problems import MEDIA_TYPE, document, of_status
+from supervisord_async.system.sockets import peer
+
+MAX_CONNECTIONS = 256
+#: A request's line and headers must be here within this time of the connection, or of their first byte.
+HEAD_SECONDS = 10.0
+HEAD_LIMIT_BYTES = 16 * 1024
+KEEP_ALIVE_SECONDS = 15
+
+_REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+_CRLF = chr(13) + chr(10)
+
+
+class Connection(H11Protocol):
+    """One connection of the control socket."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
+        self.idle_since = self.loop.time()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody connected; where there is no room the one that is idle for longest goes, or this one."""
+        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
+            self.transport, self._refused = transport, True
+            self._refuse(503, f"{len(self.connections)} connections are open and busy")
+            return
+        super().connection_made(transport)
+        self.app_state = {"peer": _peer_of(transport)}
+        self._await_head()
+
+    def _make_room(self) -> bool:
+        idle = [other for other in self.connections if isinstance(other, Connection) and other.is_idle]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda other: other.idle_since)
+        self.connections.discard(longest)
+        longest.transport.abort()
+        return True
+
+    @property
+    def is_idle(self) -> bool:
+        """True between two requests, and before the first is complete."""
+        cycle: Any = self.cycle  # uvicorn does not say that it is None at first
+        return cycle is None or bool(cycle.response_complete)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: where no request is under way, the rest of its head must follow soon."""
+        if self._refused:
+            return
+        super().data_received(data)
+        if not self.is_idle:
+            self._stop_awaiting_head()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._await_head()
+
+    def on_response_complete(self) -> None:
+        """The connection is idle now, unless the next request is here already."""
+        self.idle_since = self.loop.time()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited of it any more."""
+        self._stop_awaiting_head()
+        self._unset_keepalive_if_required()
+        if not self._refused:
+            super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._stop_awaiting_head()
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _stop_awaiting_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.is_idle or self.transport.is_closing():
+            return
+        if self.conn.trailing_data[0]:
+            self._refuse(408, f"the request's head was not here within {HEAD_SECONDS:g} s")
+        else:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP, or too much of it."""
+        error = sys.exc_info()[1]
+        if not self.is_idle:  # nonsense behind a request that is under way: it cannot be answered in order any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.transport.close()
+            return
+        too_long = getattr(error, "error_status_hint", 400) == 431
+        self._refuse(431 if too_long else 400, f"{msg} {error}" if error is not None else msg)
+
+    def _refuse(self, status: int, words: str) -> None:
+        """The problem document, and the end of the connection."""
+        self._stop_awaiting_head()
+        _, body, _ = document(of_status(status, words))
+        head = (f"HTTP/1.1 {status} {_REASONS[status]}", f"content-type: {MEDIA_TYPE}", f"content-length: {len(body)}", "connection: close")
+        self.transport.write(_CRLF.join((*head, "", "")).encode() + body)
+        self.transport.close()
+
+
+def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:
+    """Who is at the other end of a unix socket; None on TCP."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    with socket.socket(fileno=os.dup(sock.fileno())) as own:  # the transport's is not a whole socket
+        pid, uid, gid = peer(own)
+    return Peer(pid, uid, gid)

@@ -1,0 +1,39 @@
+"""Counts that only passing records can tell, kept from the daemon's beginning so that the first scrape is right. Light."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from supervisord_async.core.record import Record
+
+#: Durations of runs are counted up to these (seconds).
+BUCKETS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 86_400.0, math.inf)
+
+
+class Tally:
+    """What passed since the daemon began, from its records."""
+
+    def __init__(self) -> None:
+        self.restarts: Counter[tuple[str, str]] = Counter()
+        self.events: Counter[str] = Counter()
+        self.reloads = 0
+        self.refused_reloads = 0
+        self.runs: dict[str, list[int]] = {}  #: process → ended runs up to each bucket's bound, not cumulated
+        self.run_seconds: Counter[str] = Counter()
+
+    def heed(self, record: Record) -> None:
+        """Count ``record``."""
+        self.events[record.type] += 1
+        if record.type == "reload":
+            self.reloads += 1
+        elif record.type == "config_refused":
+            self.refused_reloads += 1
+        elif record.type == "state" and record.name is not None:
+            if record.to == "STARTING" and (record.run or 0) > 1:
+                self.restarts[record.name, record.cause or "unknown"] += 1
+            uptime = record.data.get("uptime_seconds")
+            if uptime is not None:
+                counts = self.runs.setdefault(record.name, [0] * len(BUCKETS))
+                counts[next(index for index, bound in enumerate(BUCKETS) if uptime <= bound)] += 1
+                self.run_seconds[record.name] += uptime
