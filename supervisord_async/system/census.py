@@ -68,21 +68,31 @@ class Census:
 
     def _find_strangers(self) -> Strangers:
         dead: set[int] = set()
+        lingering: set[int] = set()  # those that were about to exit in every look: they hang in it
         children = self.own_children()
-        for _ in range(_STRANGER_ROUNDS):
-            found = {pid: self._look(pid) for pid in orphans.strangers(children, dead)}
-            alive = tuple(process for process in found.values() if process is not None)
-            if len(alive) == len(found):
-                return Strangers(alive, settled=True)
-            dead.update(pid for pid, process in found.items() if process is None)
+        for look in range(_STRANGER_ROUNDS):
+            alive, dying = [], set()
+            gone = len(dead)
+            for pid in orphans.strangers(children, dead):
+                process = self._look(pid)
+                if process is None:
+                    dead.add(pid)
+                    continue
+                alive.append(process)
+                if process.dying and not tag_of(process):
+                    dying.add(pid)
+            lingering = dying if look == 0 else lingering & dying
+            patient = look == _STRANGER_ROUNDS - 1 and dying == lingering
+            if len(dead) == gone and (not dying or patient):
+                return Strangers(tuple(alive), settled=True)
             children = procfs.children(os.getpid()) if self._listed else Census().own_children()
         return Strangers((), settled=False)
 
     def _look(self, pid: int) -> procfs.Stat | None:
-        """A process that lives, and did when its tag was read; None for a dead one."""
+        """A process that lives, looked at after its tag was; None for a dead one."""
         process = procfs.stat(pid)
-        if process is not None and not process.dead and tag_of(process) is None:
-            process = procfs.stat(pid)  # unreadable, or it died this instant?
+        if process is not None and not process.dead and not tag_of(process):
+            process = procfs.stat(pid)  # none, or did it begin to exit this instant?
         if process is None or process.dead:
             return None
         self._stats[pid] = process

@@ -55,9 +55,9 @@ def bury_orphans(known: Container[int] = ()) -> int:
         if found is None:
             return reaped
         if strangers([found.si_pid], known):
-            reaped += _bury(found.si_pid)
+            reaped += bury(found.si_pid)
         else:  # one that is somebody's stands before the others: look behind it
-            return reaped + sum(map(_bury, strangers(_own_children(), known)))
+            return reaped + sum(map(bury, strangers(_own_children(), known)))
 
 
 @asynccontextmanager
@@ -94,7 +94,8 @@ def _own_children() -> set[int]:
     return {process.pid for process in procfs.snapshot().values() if process.parent == os.getpid()}
 
 
-def _bury(pid: int) -> int:
+def bury(pid: int) -> int:
+    """Bury one stranger, if it is dead; return how many were buried."""
     try:
         return int(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None)
     except ChildProcessError:  # no child of ours any more

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 _BLOCK = 1 << 16
 _ENVIRON_LIMIT_BYTES = 1 << 22
+_PF_EXITING = 0x4
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Stat:
     parent: int
     group: int
     session: int
+    flags: int  #: the kernel's PF_ bits
     threads: int  #: of a dead main thread too, while others live
     start_ticks: int  #: since boot, in clock ticks
     wait_status: int  #: meaningful once dead, and only to those who may trace the process; else 0
@@ -35,6 +37,11 @@ class Stat:
         A process whose main thread alone has ended shows as Z too, and lives.
         """
         return self.state in "ZXx" and self.threads <= 1
+
+    @property
+    def dying(self) -> bool:
+        """True from the moment a process begins to exit: its environment may be gone, its children are not yet."""
+        return bool(self.flags & _PF_EXITING) and self.threads <= 1
 
 
 def read_file(path: str, limit_bytes: int = _BLOCK) -> bytes | None:
@@ -72,6 +79,7 @@ def parse_stat(text: bytes) -> Stat:
         parent=int(fields[1]),
         group=int(fields[2]),
         session=int(fields[3]),
+        flags=int(fields[6]),
         threads=int(fields[17]),
         start_ticks=int(fields[19]),
         wait_status=int(fields[49]) if len(fields) > 49 else 0,

@@ -22,6 +22,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import anyio
@@ -42,7 +44,8 @@ _FREEZE_ROUNDS = 20
 _KILL_TIMEOUT_SECONDS = 10.0
 _KILL_ROUND_SECONDS = 0.25
 _QUIET_ROUNDS = 2
-_CATCH_SECONDS = 0.02
+_CATCH_SECONDS = 0.05
+_CATCH_IDLE_LOOKS = 50
 
 _log = logging.getLogger(__name__)
 
@@ -150,23 +153,27 @@ class Tree:
         return list(frozen)
 
     def _catch(self) -> None:
-        """Stop a process that replaces itself by forking, as it becomes our child; let go of it if it is not of this run.
+        """Stop what replaces itself by forking, as it becomes our child; let go of what is not of this run.
 
-        It lives for some microseconds, so there is no time to ask whose it is before it is stopped. A PID that
-        is our unreaped child's cannot be a stranger's.
+        Such a process lives for some microseconds, so there is no time to ask whose it is before it is stopped. A
+        PID that is our unreaped child's cannot be a stranger's.
         """
-        seen = set(orphans.strangers(procfs.children(os.getpid())))
-        stopped: list[int] = []
-        until = clock.monotonic() + _CATCH_SECONDS
-        while clock.monotonic() < until:
-            newborn = [pid for pid in orphans.strangers(procfs.children(os.getpid())) if pid not in seen]
-            for pid in newborn:
-                os.kill(pid, signal.SIGSTOP)
-            seen.update(newborn)
-            stopped += newborn
-            if any(process is not None and not process.dead for process in map(procfs.stat, newborn)):
-                break
         session_is_ours = self._session_is_ours(Census())
+        seen: set[int] = set()
+        for pid in orphans.strangers(procfs.children(os.getpid())):
+            process = procfs.stat(pid)
+            if process is None or process.dead or not self._is_of_run(process, session_is_ours):
+                seen.add(pid)
+        stopped: set[int] = set()
+        idle, until = 0, clock.monotonic() + _CATCH_SECONDS
+        with _urgency():
+            while idle < _CATCH_IDLE_LOOKS and clock.monotonic() < until:
+                newborn = orphans.strangers(procfs.children(os.getpid()), seen | stopped)
+                for pid in newborn:
+                    os.kill(pid, signal.SIGSTOP)
+                stopped.update(newborn)
+                stopped.difference_update([pid for pid in stopped if orphans.bury(pid)])  # a long list is slow to read
+                idle = 0 if newborn else idle + 1
         for process in map(procfs.stat, stopped):
             if process is not None and not process.dead and not self._is_of_run(process, session_is_ours):
                 os.kill(process.pid, signal.SIGCONT)
@@ -245,6 +252,21 @@ class Tree:
         except PermissionError:
             return True
         return True
+
+
+@contextmanager
+def _urgency() -> Iterator[None]:
+    """Run before everything else on this processor, if we may: a race against many forking processes is lost otherwise."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except OSError:  # not root: the race is run as it is
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 async def _wait_all(members: list[Identity]) -> None:
