@@ -94,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data."""
-        data: dict[str, Any] = msgspec.to_builtins(self)
+        data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return data
 
 
@@ -135,7 +135,7 @@ def _lines(change: ProgramChange) -> list[str]:
 def _change(old: Program, new: Program) -> ProgramChange:
     before, after = old.process_names(), new.process_names()
     kept = set(before) & set(after)
-    keys = tuple(key for key in _differing(old, new) if not (key in ("logs.stdout", "logs.stderr") and not kept))
+    keys = tuple(key for key in _differing(old, new) if not _follows(key, old, new, kept=bool(kept)))
     in_place = tuple(key for key in keys if key != "replicas" and not needs_restart(key, new))
     needing = [key for key in keys if key != "replicas" and key not in in_place]
     return ProgramChange(
@@ -146,6 +146,17 @@ def _change(old: Program, new: Program) -> ProgramChange:
         added_processes=tuple(name for name in after if name not in set(before)),
         removed_processes=tuple(name for name in before if name not in set(after)),
     )
+
+
+def _follows(key: str, old: Program, new: Program, *, kept: bool) -> bool:
+    """Whether a difference is but the consequence of another one: new names have new logs, another user has another HOME."""
+    if key in ("logs.stdout", "logs.stderr"):
+        return not kept
+    if key == "environment" and old.user != new.user:
+        left_out = {"HOME", "USER", "LOGNAME"}
+        before, after = ({name: value for name, value in of.environment.items() if name not in left_out} for of in (old, new))
+        return before == after
+    return False
 
 
 def needs_restart(key: str, program: Program) -> bool:

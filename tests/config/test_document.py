@@ -147,9 +147,11 @@ def test_long_chains_of_aliases_are_refused_without_falling_over():
 def test_the_pure_parser_reads_the_same(monkeypatch):
     text = "a: [1, 'two', {b: ~}]\nx-c: &c {d: 5}\ne: {<<: *c}\nf: !foo x\n"
     fast = read(text)
-    pure = type("_Pure", (PureParser,), {
-        name: vars(document_module._Loader)[name] for name in ("depth", "resolve", "descend_resolver", "ascend_resolver")
-    })
+    pure = type(
+        "_Pure",
+        (PureParser,),
+        {name: vars(document_module._Loader)[name] for name in ("depth", "resolve", "descend_resolver", "ascend_resolver")},
+    )
     monkeypatch.setattr(document_module, "_Loader", pure)
     slow = read(text)
     assert slow.data == fast.data

@@ -27,8 +27,10 @@ def test_every_problem_is_reported_at_once_in_order(project):
           k: 5
     """)
     assert [problem.removeprefix("programs.yaml:") for problem in problems] == [
-        "1:16: daemon.http: others can reach '0.0.0.0:80', and without TLS they can read the token; set http_tls, choose a loopback "
-        "address such as 127.0.0.1, or accept it by http_insecure: true",
+        (
+            "1:16: daemon.http: others can reach '0.0.0.0:80', and without TLS they can read the token; set http_tls, choose a loopback "
+            "address such as 127.0.0.1, or accept it by http_insecure: true"
+        ),
         "1:30: daemon.exit_whn: unknown key; did you mean 'exit_when'?",
         "2:22: defaults.restart.polcy: unknown key; did you mean 'policy'?",
         "6:15: programs.web.restart.backof: unknown key; did you mean 'backoff'?",
@@ -45,8 +47,10 @@ def test_every_problem_is_reported_at_once_in_order(project):
         "13:16: programs.db.heartbeat: expected a duration such as 5s, 500ms or 1m30s, or a mapping, found 'soon'",
         "14:19: programs.db.environment.A: expected text, found a list",
         "14:30: programs.db.environment.B: expected text, found nothing",
-        "15:3: programs.a b: expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', "
-        "at most 100 long, found 'a b'",
+        (
+            "15:3: programs.a b: expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', "
+            "at most 100 long, found 'a b'"
+        ),
         "15:18: programs.a b.command: a quote is opened and never closed, or '\\' ends it: 'x 'y'",
         "16:3: programs.all: 'all' cannot be a program's name: in commands it means every program",
         "16:9: programs.all.command: expected a list with at least one item, found an empty list",
@@ -61,16 +65,22 @@ def test_every_problem_is_reported_at_once_in_order(project):
         ("command: ' '\nshell: true", "command: expected a command, found nothing to run"),
         ("command: [ls]\nshell: true", "command: expected a string with shell: true, found a list"),
         ("command: 5\nreplicas: 20000", "replicas: expected a whole number from 1 to 10000, found 20000"),
-        ("command: x\nrestart: {max_restarts: -2}", "restart.max_restarts: expected a whole number from -1 (no limit) to 1000000, found -2"),
+        (
+            "command: x\nrestart: {max_restarts: -2}",
+            "restart.max_restarts: expected a whole number from -1 (no limit) to 1000000, found -2",
+        ),
         ("command: x\nrestart: {backoff: {factor: 0.5}}", "restart.backoff.factor: expected a number from 1 to 1000, found 0.5"),
         ("command: x\nrestart: {on_limit: {}}", "restart.on_limit: 'retry_after' is missing: FATAL for this long"),
         ("command: x\nrestart: {on_limit: explode}", "restart.on_limit: expected fatal, shutdown or {retry_after: 10m}, found 'explode'"),
         ("command: x\nrestart: {on_limit: {retry_after: 0}}", "restart.on_limit.retry_after: expected a duration above 0, found 0"),
         ("command: x\nheartbeat: 0s", "heartbeat.timeout: expected a duration above 0, found '0s'"),
         ("command: x\nheartbeat: {timeout: 5, fiel: y}", "heartbeat.fiel: unknown key; did you mean 'file'?"),
-        ("command: x\nrestart: {success_exit_codes: [0, 300]}", "restart.success_exit_codes[1]: expected an exit code from 0 to 255, found 300"),
+        (
+            "command: x\nrestart: {success_exit_codes: [0, 300]}",
+            "restart.success_exit_codes[1]: expected an exit code from 0 to 255, found 300",
+        ),
         ("command: x\numask: '0999'", "umask: expected octal digits such as \"022\", found '0999'"),
-        ("command: x\numask: '1777'", "umask: expected octal digits from \"000\" to \"777\", found '1777'"),
+        ("command: x\numask: '1777'", 'umask: expected octal digits from "000" to "777", found \'1777\''),
         ("command: x\nwatch: {ignore: [a]}", "watch: 'paths' is missing"),
         ("command: x\nwatch: [{pathes: [a]}]", "watch[0].pathes: unknown key; did you mean 'paths'?"),
         ("command: x\nautostart: 'yes'", "autostart: expected true or false, found 'yes'"),
@@ -105,7 +115,10 @@ def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
         ("sockets: {'a:b': 'tcp://:1'}", "sockets.a:b: a socket's name is printable ASCII without ':'"),
         ("schedule: sometimes", "schedule.at: expected a cron line"),
         ("schedule: {at: '@every 0s'}", "schedule.at: expected a duration above 0"),
-        ("schedule: {at: '0 * * * *', timezone: Mars/Base}", "schedule.timezone: expected a time zone such as Europe/Berlin, found 'Mars/Base'"),
+        (
+            "schedule: {at: '0 * * * *', timezone: Mars/Base}",
+            "schedule.timezone: expected a time zone such as Europe/Berlin, found 'Mars/Base'",
+        ),
         ("limits: {nice: 99}", "limits.nice: expected a whole number from -20 to 19, found 99"),
         ("limits: {ionice: fast}", "limits.ionice: expected idle, best-effort"),
         ("start_on_connect: true", "start_on_connect: this needs sockets"),
@@ -124,7 +137,10 @@ def test_a_wrong_setting_of_later_work_says_what_was_expected(project, lines, co
         ("- a", "programs.yaml:1:1: expected a mapping with 'programs'; found a list"),
         ("version: 1", "programs.yaml:1:1: programs: missing; expected a mapping of names to programs"),
         ("version: 2\nprograms: {}", "programs.yaml:1:10: version: expected 1, the only version of this format, found 2"),
-        ("programs: web", "programs.yaml:1:11: programs: expected a mapping of names to programs, or a list of items with 'name', found 'web'"),
+        (
+            "programs: web",
+            "programs.yaml:1:11: programs: expected a mapping of names to programs, or a list of items with 'name', found 'web'",
+        ),
         ("programs: {}\nprogrms: {}", "programs.yaml:2:1: progrms: unknown key; did you mean 'programs'?"),
         ("programs: {}", "programs.yaml:1:1: warning: programs: there are no programs"),
         ("programs:", "programs.yaml:1:1: warning: programs: there are no programs"),

@@ -240,7 +240,12 @@ def test_a_file_that_cannot_be_read_is_a_problem_like_others(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "latin").write_bytes(b"a: 1\nb: \xff")
     (tmp_path / "big").write_bytes(b"#" * (8 * 2**20 + 1))
-    for name, words in (("gone", "no such file"), (".", "is a directory"), ("fifo", "not a regular file"), ("latin", "2:1: this is not UTF-8")):
+    for name, words in (
+        ("gone", "no such file"),
+        (".", "is a directory"),
+        ("fifo", "not a regular file"),
+        ("latin", "2:1: this is not UTF-8"),
+    ):
         with pytest.raises(ConfigError, match=words):
             load(tmp_path / name, environ={})
     with pytest.raises(ConfigError, match="more than 8388608 bytes"):

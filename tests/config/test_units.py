@@ -30,7 +30,9 @@ def test_durations_are_read_in_seconds(written, seconds):
     assert units.parse_duration(written) == pytest.approx(seconds, abs=1e-12)
 
 
-@pytest.mark.parametrize("written", ["soon", "", "s", "5 apples", "1s1m", "-5s", "5ss", "1e3s", "٥s", "9" * 30, "99999999d", -1, float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "written", ["soon", "", "s", "5 apples", "1s1m", "-5s", "5ss", "1e3s", "٥s", "9" * 30, "99999999d", -1, float("inf"), float("nan")]
+)
 def test_what_is_no_duration_is_refused(written):
     with pytest.raises(ValueError, match="expected a duration such as 5s"):
         units.parse_duration(written)
@@ -48,7 +50,17 @@ def test_durations_are_written_the_way_people_write_them():
 
 @pytest.mark.parametrize(
     ("written", "size"),
-    [(1024, 1024), ("1024", 1024), ("50MiB", 50 * 2**20), ("10MB", 10**7), ("1.5KiB", 1536), ("7B", 7), ("2 GiB", 2**31), ("3kB", 3000), ("3KB", 3000)],
+    [
+        (1024, 1024),
+        ("1024", 1024),
+        ("50MiB", 50 * 2**20),
+        ("10MB", 10**7),
+        ("1.5KiB", 1536),
+        ("7B", 7),
+        ("2 GiB", 2**31),
+        ("3kB", 3000),
+        ("3KB", 3000),
+    ],
 )
 def test_sizes_are_read_in_bytes(written, size):
     assert units.parse_size(written) == size
@@ -93,7 +105,13 @@ def test_other_digits_are_no_octal(written):
 
 @pytest.mark.parametrize(
     ("written", "address"),
-    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:80", ("::1", 80)), (":80", ("127.0.0.1", 80)), (80, ("127.0.0.1", 80)), ("a.b:0", ("a.b", 0))],
+    [
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        (":80", ("127.0.0.1", 80)),
+        (80, ("127.0.0.1", 80)),
+        ("a.b:0", ("a.b", 0)),
+    ],
 )
 def test_addresses_are_host_and_port(written, address):
     assert units.parse_address(written) == address
@@ -106,4 +124,6 @@ def test_what_is_no_address_is_refused(written):
 
 
 def test_loopback_is_what_only_this_machine_reaches():
-    assert [units.is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "localhost", "::1", "0.0.0.0", "::", "10.0.0.1", "127.evil.org")] == [True] * 4 + [False] * 4
+    assert [units.is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "localhost", "::1", "0.0.0.0", "::", "10.0.0.1", "127.evil.org")] == [
+        True
+    ] * 4 + [False] * 4

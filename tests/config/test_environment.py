@@ -1,0 +1,59 @@
+"""What a program finds in its environment, and where it came from."""
+
+import pytest
+
+
+def test_own_keys_beat_files_which_beat_what_is_inherited(project):
+    project.write("one.env", "A=file1\nB=file1\nC=file1\n")
+    project.write("two.env", "B=file2\n")
+    program = project.program("command: x\nenvironment_files: [one.env, two.env]\nenvironment: {C: own}", A="up", D="up")
+    assert {name: program.environment[name] for name in "ABCD"} == {"A": "file1", "B": "file2", "C": "own", "D": "up"}
+
+
+@pytest.mark.parametrize(
+    ("inherit", "names"),
+    [("true", {"HOME", "PATH", "A"}), ("false", set()), ("[A, NOT_THERE]", {"A"}), ("[]", set())],
+)
+def test_what_is_inherited_is_as_told(project, inherit, names):
+    assert set(project.program(f"command: x\ninherit_environment: {inherit}", A="1").environment) == names
+
+
+def test_what_the_daemon_was_told_by_its_own_supervisor_stays_with_it(project):
+    told = {"NOTIFY_SOCKET": "x", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1", "ASUP_NAME": "outer", "ASUP_SOCKET": "/s", "ASUP_TAG": "t"}
+    assert set(project.program("command: x", **told).environment) == {"HOME", "PATH"}
+    assert set(project.program("command: x\ninherit_environment: [ASUP_NAME, A]", A="1", **told).environment) == {"A"}
+
+
+def test_with_a_user_its_own_home_is_not_the_daemons(project):
+    assert set(project.program("command: x\nuser: nobody", USER="root", LOGNAME="root").environment) == {"PATH"}
+    assert project.program("command: x\nuser: nobody\nenvironment: {HOME: /x}").environment["HOME"] == "/x"
+    assert project.program("command: x\nuser: nobody\ninherit_environment: [HOME]").environment["HOME"] == "/home/me"
+
+
+def test_environment_files_are_read_as_people_write_them(project):
+    project.write("a.env", "\n# comment\nexport A=1\nB='two words'\nC=\"x\\ny\"\nD=$A ${A}\nE=\nF=a#b # note\n")
+    environment = project.program("command: x\nenvironment_files: [a.env]").environment
+    assert {name: environment[name] for name in "ABCDEF"} == {"A": "1", "B": "two words", "C": "x\ny", "D": "$A ${A}", "E": "", "F": "a#b"}
+
+
+def test_a_missing_environment_file_is_an_error(project):
+    assert project.program_problems("command: x\nenvironment_files: [gone.env]") == [
+        f"environment_files[0]: cannot read the environment file {project.folder}/gone.env: no such file or directory"
+    ]
+
+
+def test_bad_lines_of_an_environment_file_are_named_there(project):
+    project.write("a.env", "A=1\nnonsense\nB='open\n")
+    problems = project.problems("programs: {w: {command: x, environment_files: [a.env]}}")
+    assert problems == [f"{project.folder}/a.env:{line}:1: expected NAME=value, a comment or an empty line" for line in (2, 3)]
+
+
+def test_environment_files_are_among_the_files_that_were_read(project):
+    project.write("a.env", "A=1")
+    assert project.configuration("programs: {w: {command: x, environment_files: [a.env]}}").files[-1] == f"{project.folder}/a.env"
+
+
+def test_values_expand_from_the_daemons_environment_alone(project):
+    project.write("a.env", "A=file")
+    program = project.program('command: x\nenvironment_files: [a.env]\nenvironment: {B: "${A}", C: $A, D: $$A}', A="up")
+    assert [program.environment[name] for name in "BCD"] == ["up", "$A", "$A"]

@@ -1,0 +1,192 @@
+"""Keys against each other, and the file against this machine."""
+
+import os
+
+import pytest
+
+from supervisord_async.config import rules
+from supervisord_async.config.check import check
+
+
+def restart_problems(project, settings):
+    return project.program_problems(f"command: x\nrestart: {{{settings}}}")
+
+
+def test_a_limit_that_can_never_trip_says_the_sum(project):
+    assert restart_problems(project, "max_restarts: 5, within: 1m, backoff: {initial: 10s, max: 30s}") == [
+        (
+            "warning: restart.within: the limit can never trip: the delays of 5 restarts are 10s + 20s + 30s + 30s + … = 2m, "
+            "longer than within (1m); lengthen within, or lower max_restarts or backoff"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "max_restarts: 3, within: 10m, backoff: {initial: 30s, factor: 1}",
+        "max_restarts: 5, within: 2m, backoff: {initial: 10s, max: 30s}",
+        "max_restarts: 1000000, within: 1s, backoff: {initial: 0s}",
+        "max_restarts: -1, within: 1s",
+        "max_restarts: 0, within: 1ms",
+        "max_restarts: 1000000",
+    ],
+)
+def test_a_limit_that_can_trip_is_no_matter(project, settings):
+    assert restart_problems(project, settings) == []
+
+
+def test_the_sum_of_a_million_delays_is_exact(project):
+    (problem,) = restart_problems(project, "max_restarts: 1000000, within: 1s, backoff: {initial: 1s, factor: 1}")
+    assert "= 11d13h46m40s, longer than" in problem
+
+
+def test_two_processes_do_not_share_a_log(project):
+    problems = project.problems("""\
+        daemon: {log: {file: d.log}}
+        programs:
+          a: {command: x, logs: {stdout: one.log, stderr: two.log}}
+          b: {command: x, logs: {stdout: ./one.log}}
+          c: {command: x, logs: {stderr: two.log}}
+          d: {command: x, logs: {stdout: d.log}}
+          e: {command: x, replicas: 2}
+          e-1: {command: x}
+          f: {command: x, logs: {stdout: none, stderr: inherit}}
+          g: {command: x, logs: {stdout: /dev/null, stderr: none}}
+          h: {command: x, logs: {stdout: /dev/null}}
+    """)
+    folder = project.folder
+    assert [problem.removeprefix("programs.yaml:").removesuffix("; each needs its own") for problem in problems] == [
+        f"4:34: programs.b.logs.stdout: the log {folder}/one.log is taken by stdout of a (programs.yaml:3:34)",
+        f"5:34: programs.c.logs.stderr: the log {folder}/two.log is taken by stderr of a (programs.yaml:3:51)",
+        f"6:34: programs.d.logs.stdout: the log {folder}/d.log is taken by the daemon's own log (programs.yaml:1:22)",
+        f"8:3: programs.e-1.logs.stdout: the log {folder}/.asupd/logs/e-1.log is taken by stdout of e:1 (programs.yaml:7:3)",
+    ]
+
+
+def test_two_programs_do_not_share_a_heartbeat_file(project):
+    (problem,) = project.problems("""\
+        programs:
+          a: {command: x, heartbeat: {file: beat}}
+          b: {command: x, heartbeat: {file: beat}}
+    """)
+    assert "programs.b.heartbeat.file: the heartbeat file" in problem
+    assert "is taken by program a (programs.yaml:2:37)" in problem
+
+
+def test_replicas_need_heartbeat_files_of_their_own(project):
+    (problem,) = project.program_problems("command: x\nreplicas: 2\nheartbeat: {file: beat}")
+    assert problem.startswith("heartbeat.file: 2 replicas would share this file; put '{replica}' into it")
+    program = project.program("command: x\nreplicas: 2\nheartbeat: {file: 'beat-{replica}'}")
+    assert program.heartbeat.file == f"{project.folder}/beat-{{replica}}"
+    assert project.program("command: x\nheartbeat: {file: '{program}-{replica}'}").heartbeat.file == f"{project.folder}/web-0"
+
+
+@pytest.mark.usefixtures("everything_supported")
+def test_a_circle_of_dependencies_is_shown_whole(project):
+    problems = project.problems("""\
+        programs:
+          web: {command: x, depends_on: [api, cache]}
+          api: {command: x, depends_on: {db: ready}}
+          db: {command: x, depends_on: [web]}
+          cache: {command: x}
+          self: {command: x, depends_on: [self]}
+    """)
+    assert problems == [
+        "programs.yaml:2:21: programs.web.depends_on: a program cannot wait for itself: web → api → db → web",
+        "programs.yaml:6:22: programs.self.depends_on: a program cannot wait for itself: self → self",
+    ]
+
+
+@pytest.mark.usefixtures("everything_supported")
+def test_a_dependency_has_to_exist(project):
+    problems = project.problems("""\
+        programs:
+          web: {command: x, depends_on: [dab, broken]}
+          db: {command: x}
+          broken: {command: []}
+    """)
+    assert problems[0] == "programs.yaml:2:21: programs.web.depends_on.dab: there is no program 'dab'; did you mean 'db'?"
+    assert not any("no program 'broken'" in problem for problem in problems)
+
+
+@pytest.mark.usefixtures("everything_supported")
+def test_long_chains_of_dependencies_are_followed(project):
+    lines = "\n".join(f"  p{n}: {{command: x, depends_on: [p{n + 1}]}}" for n in range(3000))
+    assert project.problems(f"programs:\n{lines}\n  p3000: {{command: x}}\n") == []
+
+
+@pytest.mark.usefixtures("everything_supported")
+def test_settings_that_mean_nothing_are_doubted(project):
+    assert project.program_problems("command: x\nrolling: true") == ["warning: rolling: this means nothing without replicas"]
+    assert project.program_problems("command: x\nrestart_with_dependency: true") == [
+        "warning: restart_with_dependency: this means nothing without depends_on"
+    ]
+
+
+def test_a_grace_period_beyond_the_shutdown_is_doubted(project):
+    assert project.program_problems("command: x\nstop: {grace_period: 2m}") == [
+        "warning: stop.grace_period: at shutdown daemon.stop_timeout (1m) cuts the 2m short"
+    ]
+
+
+def test_folders_and_watched_files_that_are_not_there_are_doubted(project):
+    folder = project.folder
+    assert project.program_problems("command: x\ndirectory: gone\nwatch: {paths: [., src]}") == [
+        f"warning: directory: there is no folder {folder}/gone (yet)",
+        f"warning: watch.paths[1]: {folder}/src is not there (yet)",
+    ]
+    assert project.program_problems("command: x\nwatch: [src]") == [f"warning: watch[0]: {folder}/src is not there (yet)"]
+
+
+def test_an_exit_code_cannot_mean_both(project):
+    assert restart_problems(project, "success_exit_codes: [0, 2], prevent_exit_codes: [2]") == [
+        "warning: restart.prevent_exit_codes: 2 is in success_exit_codes too"
+    ]
+
+
+def test_more_processes_than_any_machine_has_are_refused(project, monkeypatch):
+    monkeypatch.setattr(rules, "MAX_PROCESSES", 5)
+    (problem,) = project.problems("programs: {a: {command: x, replicas: 2}, b: {command: x, replicas: 4}}")
+    assert problem == "programs.yaml:1:68: programs.b.replicas: all programs together have more than 5 processes"
+
+
+def test_http_beyond_this_machine_needs_tls_or_a_word(project):
+    def problems(settings):
+        return project.problems(f"daemon: {{{settings}}}\nprograms: {{a: {{command: x}}}}")
+
+    assert problems("http: 9001") == []
+    assert problems("http: 'localhost:9001'") == []
+    assert "others can reach ':::9001'" not in str(problems("http: '[::1]:9001'"))
+    assert "others can reach" in problems("http: 'example.org:80'")[0]
+    assert problems("http: '0.0.0.0:9001', http_insecure: true") == []
+    assert "c.pem is not there" in problems("http: '0.0.0.0:1', http_tls: {certificate: c.pem, key: k.pem}")[0]
+    assert "means nothing without daemon.http" in problems("http_insecure: true")[0]
+    assert "expected HOST:PORT" in problems("http: nowhere")[0]
+
+
+def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
+    project.write("plain", "text")
+    loaded = project.load("""\
+        programs:
+          a: {command: /no/such/thing, user: nobody-of-that-name}
+          b: {command: no-such-command-anywhere, group_name: no-such-group-either}
+          c: {command: ./plain}
+          d: {command: [sh, -c, "true"], user: 0}
+          e: {command: echo x, shell: true, group_name: 5}
+          f: {command: ./gone, directory: nowhere}
+    """)
+    where = "programs.yaml:"
+    assert [str(problem).removeprefix(where) for problem in check(loaded)] == [
+        "2:16: warning: programs.a.command: there is no /no/such/thing here",
+        "2:38: warning: programs.a.user: there is no user 'nobody-of-that-name' here",
+        "3:16: warning: programs.b.command: there is no 'no-such-command-anywhere' in the program's PATH",
+        "3:54: warning: programs.b.group_name: there is no group 'no-such-group-either' here",
+        f"4:16: warning: programs.c.command: {project.folder}/./plain is not executable; chmod +x, or name its interpreter",
+        *(["5:41: warning: programs.d.user: only root can run a program as another user"] if os.geteuid() else []),
+    ]
+
+
+def test_check_finds_executables_in_the_programs_own_path(project):
+    project.write("bin/tool", "#!/bin/sh\n").chmod(0o755)
+    assert check(project.load("programs: {a: {command: tool, environment: {PATH: bin}}}")) == ()
