@@ -145,7 +145,7 @@ def test_async_components_run_without_a_loop_of_their_own() -> None:
         await asyncio.sleep(0)
         told.append("async")
 
-    manager.register_component("x", stop, lambda: stop())
+    manager.register_component("x", stop, stop)
     assert manager.initiate_shutdown()
     assert told == ["async", "async"]
 
