@@ -627,6 +627,27 @@ async def test_two_hundred_programs_share_one_thread_and_one_instance(source: Pa
 
 @real
 @pytest.mark.anyio
+async def test_busy_directories_on_the_way_are_not_listened_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tmp_path / "shared"
+    root = shared / "app" / "src"
+    root.mkdir(parents=True)
+    shared.chmod(0o1777)
+    opened: list[list[str]] = []
+    original = lookout.open_notifier
+    monkeypatch.setattr(lookout, "open_notifier", lambda paths: (opened.append(paths), original(paths))[1])
+    async with bench() as b:
+        await b.monitor(root)
+        assert {str(shared.parent), str(root.parent), str(root)} <= set(opened[-1])
+        assert str(shared) not in opened[-1]
+        shutil.rmtree(root.parent)
+        await wait_until(lambda: str(shared) in opened[-1])
+        root.mkdir(parents=True)
+        (root / "app.py").write_text("1")
+        assert await b.next_detail() == "src/app.py changed"
+
+
+@real
+@pytest.mark.anyio
 async def test_no_thread_while_nobody_subscribes(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "LINGER_SECONDS", 0.05)
     async with bench() as b:

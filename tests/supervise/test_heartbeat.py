@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any, cast
 
 import anyio
@@ -37,11 +38,10 @@ class Beats:
 
     def context(self, settings: Heartbeat | None, *, baseline: Signature = None, path: str | None = "/run/beat") -> RunContext:
         program = Program(name="web", command=("web",), group="web", directory="/", logs=Logs(stdout="none"), heartbeat=settings)
-        nothing: Any = None
-        return RunContext(
-            name="web", run=7, program=program, host=cast("Host", self), child=nothing, tree=nothing, post=self.post,
-            heartbeat_file=path, heartbeat_baseline=baseline, snapshot=nothing,
-        )  # fmt: skip
+        given = {"name": "web", "run": 7, "program": program, "host": cast("Host", self), "post": self.post}
+        given |= {"heartbeat_file": path, "heartbeat_baseline": baseline}
+        nothing: dict[str, Any] = {field.name: None for field in fields(RunContext)}  # this monitor asks for no more
+        return RunContext(**(nothing | given))
 
     def kinds(self) -> list[str]:
         return [input_.health if isinstance(input_, HealthReported) else type(input_).__name__ for _, input_ in self.posts]

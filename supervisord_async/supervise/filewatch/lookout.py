@@ -345,7 +345,7 @@ class Lookout:
 
         for view in views:
             for directory, entries in view.approach.items():
-                if (identity := _readable(directory)) is not None:
+                if (identity := _readable(directory)) is not None and (_near(view, directory) or not _shared_by_all(directory)):
                     station(directory, identity).approach.append((view, entries))
             for directory, identity in view.directories.items():
                 if _readable(directory) is not None:
@@ -417,3 +417,16 @@ def _readable(directory: str) -> Identity | None:
     except (OSError, UnicodeEncodeError):
         return None
     return (found.st_dev, found.st_ino) if readable else None
+
+
+def _near(view: View, directory: str) -> bool:
+    """True where the root itself appears, or the next step to it."""
+    return view.missing or os.path.dirname(view.territory.root) == directory
+
+
+def _shared_by_all(directory: str) -> bool:
+    """True for /tmp and its like: too busy to listen to, and nobody else can rename what lies there."""
+    try:
+        return bool(os.stat(directory).st_mode & stat.S_ISVTX)
+    except OSError:
+        return False
