@@ -13,7 +13,8 @@ import os
 import stat
 import termios
 
-_F_SETPIPE_SZ = 1031
+_F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
+_LARGEST_BYTES = 1 << 24
 
 
 class Pipe:
@@ -58,11 +59,11 @@ class Pipe:
         os.fchown(self.child_fd, uid, gid)
 
     def grow(self, size_bytes: int) -> int:
-        """Make it hold up to that, if the system lets us; return what it holds (bytes)."""
+        """Make it hold that many bytes (16 MiB at most), if the system lets us; return how many it holds."""
         try:
-            return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ, size_bytes)
+            return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ, min(size_bytes, _LARGEST_BYTES))
         except OSError:  # over the user's share of pipe memory: it works as it is
-            return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ + 1)
+            return fcntl.fcntl(self.read_fd, _F_GETPIPE_SZ)
 
     def available(self) -> int:
         """How many bytes are in it now."""

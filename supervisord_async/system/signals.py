@@ -35,7 +35,7 @@ def parse(text: str | int) -> int:
     if bare.isascii() and bare.isdigit():
         number = int(bare)
     elif bare.startswith(("RTMIN+", "RTMAX-")) and bare[6:].isascii() and bare[6:].isdigit():
-        number = signal.SIGRTMIN + int(bare[6:]) if bare[3:6] == "MIN" else signal.SIGRTMAX - int(bare[6:])
+        number = signal.SIGRTMIN + int(bare[6:]) if bare.startswith("RTMIN") else signal.SIGRTMAX - int(bare[6:])
     else:
         number = getattr(signal, "SIG" + bare, 0) if bare.isalnum() else 0
     if number not in signal.valid_signals():

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.errors import DaemonError, LockHeldError
+from supervisord_async.system.lock import InstanceLock
+
+pytestmark = pytest.mark.real
+
+HOLD = """
+import sys
+from supervisord_async.system.lock import InstanceLock
+InstanceLock(sys.argv[1]).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_second_daemon_is_refused_with_the_first_ones_pid_until_that_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with pytest.raises(LockHeldError) as caught:
+            InstanceLock(path).acquire()
+        assert caught.value.pid == first.pid == InstanceLock(path).holder()
+        first.kill()
+        first.wait()
+    assert InstanceLock(path).holder() is None
+    with InstanceLock(path) as lock:
+        assert lock.fd >= 0
+
+
+@pytest.mark.parametrize("content", ["1\n", "garbage", "", f"{os.getpid()} 1 boot\n", "\0" * 300])
+def test_stale_file_never_blocks(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lock").write_text(content)
+    with InstanceLock(tmp_path / "lock"):
+        assert (tmp_path / "lock").read_text().startswith(f"{os.getpid()} ")
+    assert (tmp_path / "lock").exists()
+
+
+def test_holder_that_was_not_told_truly_is_not_named(tmp_path: Path) -> None:
+    with InstanceLock(tmp_path / "lock"):
+        (tmp_path / "lock").write_text("1 12345 another-boot\n")
+        with pytest.raises(LockHeldError) as caught:
+            InstanceLock(tmp_path / "lock").acquire()
+        assert caught.value.pid is None
+
+
+def test_lock_survives_into_a_successor_that_is_given_the_descriptor(tmp_path: Path) -> None:
+    first = InstanceLock(tmp_path / "lock")
+    first.acquire()
+    first.set_inheritable(True)
+    assert os.get_inheritable(first.fd)
+    later = InstanceLock(tmp_path / "lock")
+    later.inherit(os.dup(first.fd))
+    first.release()
+    with pytest.raises(LockHeldError):
+        InstanceLock(tmp_path / "lock").acquire()
+    later.release()
+    assert InstanceLock(tmp_path / "lock").holder() is None
+
+
+def test_lock_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path in (tmp_path / "no" / "lock", tmp_path / "link"):
+        with pytest.raises(DaemonError, match="cannot open the lock"):
+            InstanceLock(path).acquire()

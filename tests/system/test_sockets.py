@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.errors import DaemonError
+from supervisord_async.system import sockets
+
+pytestmark = pytest.mark.real
+
+
+def test_socket_is_bound_with_its_mode_and_knows_its_peer(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with sockets.bind_unix(path, 0o640) as listener, socket.socket(socket.AF_UNIX) as client:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        client.connect(str(path))
+        connection, _ = listener.accept()
+        with connection:
+            assert sockets.peer(connection) == (os.getpid(), os.geteuid(), os.getegid())
+    assert os.listdir(tmp_path) == ["s"]
+
+
+def test_socket_has_its_mode_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    rename = os.rename
+
+    def watch(source: str, target: str) -> None:
+        seen.append((os.path.exists(target), stat.S_IMODE(os.stat(source).st_mode), stat.S_IMODE(os.stat(os.path.dirname(source)).st_mode)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watch)
+    sockets.bind_unix(tmp_path / "s", 0o600).close()
+    assert seen == [(False, 0o600, 0o700)]
+
+
+def test_stale_socket_is_replaced_and_an_answering_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    sockets.bind_unix(path).close()
+    assert path.is_socket()
+    with sockets.bind_unix(path):
+        before = path.stat().st_ino
+        with pytest.raises(DaemonError, match="another process answers there"):
+            sockets.bind_unix(path)
+        assert path.stat().st_ino == before
+
+
+def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("precious")
+    with pytest.raises(DaemonError, match="no socket is there"):
+        sockets.bind_unix(tmp_path / "s")
+    assert (tmp_path / "s").read_text() == "precious"
+
+
+def test_path_may_have_107_bytes_and_no_more(tmp_path: Path) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    room = sockets.PATH_LIMIT_BYTES - len(str(directory)) - 1
+    with sockets.bind_unix(directory / ("s" * room)), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(directory / ("s" * room)))
+    with pytest.raises(DaemonError, match="holds 107 bytes"):
+        sockets.bind_unix(directory / ("s" * (room + 1)))
+
+
+def test_unknown_group_and_missing_directory_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DaemonError, match="no group named"):
+        sockets.bind_unix(tmp_path / "s", 0o660, "no-such-group")
+    with pytest.raises(DaemonError, match="cannot bind"):
+        sockets.bind_unix(tmp_path / "no" / "s")
+    assert not os.listdir(tmp_path)
