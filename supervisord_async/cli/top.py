@@ -72,18 +72,21 @@ class Top(App[None]):
         self._drawn_log: tuple[str, tuple[str, ...]] = ("", ())
         self.needle = ""
         self.following = True
+        # held here, not looked for: messages may still come when the screen is no more
+        self._notice_line = Static(id="notice", markup=False)
+        self._search = Input(placeholder="part of a name", id="search")
+        self._table: DataTable[Text] = DataTable(id="table", cursor_type="row", zebra_stripes=True)
+        self._log_title = Static(id="title", markup=False)
+        self._log_pane = RichLog(id="log", max_lines=LOG_LINES, markup=False, highlight=False, wrap=False)
         self.stream: Literal["stdout", "stderr"] = "stdout"
 
     # what is on the screen
 
     def compose(self) -> ComposeResult:
         """The screen, from top to bottom."""
-        yield Static(id="notice", markup=False)
-        yield Input(placeholder="part of a name", id="search")
-        with Vertical():
-            yield DataTable(id="table", cursor_type="row", zebra_stripes=True)
-            yield Static(id="title", markup=False)
-            yield RichLog(id="log", max_lines=LOG_LINES, markup=False, highlight=False, wrap=False)
+        yield self._notice_line
+        yield self._search
+        yield Vertical(self._table, self._log_title, self._log_pane)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -96,10 +99,6 @@ class Top(App[None]):
         self.set_interval(self._refresh_seconds, self.ask)
 
     @property
-    def _table(self) -> DataTable[Text]:
-        return self.query_one("#table", DataTable)
-
-    @property
     def selected(self) -> str | None:
         """The name under the cursor; None in an empty table."""
         names = list(self._shown)
@@ -107,9 +106,8 @@ class Top(App[None]):
         return names[row] if 0 <= row < len(names) else None
 
     def _notice(self, text: str, *, away: bool = False) -> None:
-        notice = self.query_one("#notice", Static)
-        notice.set_class(away, "away")
-        notice.update(printable(text))
+        self._notice_line.set_class(away, "away")
+        self._notice_line.update(printable(text))
 
     # asking
 
@@ -168,14 +166,13 @@ class Top(App[None]):
         if known == self._drawn_log:
             return
         self._drawn_log = known
-        log = self.query_one("#log", RichLog)
-        log.clear()
+        self._log_pane.clear()
         for line in lines:
-            log.write(Text(printable_line(line)))
+            self._log_pane.write(Text(printable_line(line)))
 
     def _say_title(self) -> None:
         mode = "following" if self.following else "held: f follows"
-        self.query_one("#title", Static).update(f" {printable(self.selected or '')} {self.stream} ({mode})")
+        self._log_title.update(f" {printable(self.selected or '')} {self.stream} ({mode})")
 
     # keys
 
@@ -205,15 +202,13 @@ class Top(App[None]):
 
     def action_search(self) -> None:
         """The field for a part of a name is open."""
-        field = self.query_one("#search", Input)
-        field.add_class("open")
-        field.focus()
+        self._search.add_class("open")
+        self._search.focus()
 
     def action_close_search(self) -> None:
         """All processes are shown again."""
-        field = self.query_one("#search", Input)
-        field.value = ""
-        field.remove_class("open")
+        self._search.value = ""
+        self._search.remove_class("open")
         self._table.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -53,8 +53,8 @@ def test_socket_named_in_a_file_read_leniently(file: Path, text: str, expected: 
 
 
 def test_file_that_does_not_mention_them_needs_no_yaml(file: Path) -> None:
-    code = f"import sys; from supervisord_async.cli.locate import socket_named_in as s; s({str(file)!r}, {{}}); print('yaml' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = "import sys; from supervisord_async.cli import locate; locate.socket_named_in(sys.argv[1], {}); print('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_options_beat_the_environment_and_the_environment_the_directory(
@@ -69,7 +69,7 @@ def test_options_beat_the_environment_and_the_environment_the_directory(
     with pytest.raises(UsageError):
         locate(str(file), "/opt.sock", {})
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NoDaemonError, match="programs.yaml"):
+    with pytest.raises(NoDaemonError, match="use -c FILE or -s SOCKET"):
         locate(None, None, {})
 
 

@@ -1,0 +1,81 @@
+"""The shell's completion: verbs, options, live names; silence where no daemon is."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.cli.asupctl import run
+from tests.cli.fake_daemon import FakeDaemon, process
+
+Complete = Callable[..., list[str]]
+
+
+@pytest.fixture
+def complete(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Complete:
+    """``complete("start", "w")``: what bash would be offered for the last word."""
+    monkeypatch.setenv("ASUP_SOCKET", str(daemon.socket_path))
+
+    def call(*words: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", " ".join(["asupctl", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        monkeypatch.setenv("_ASUPCTL_COMPLETE", "bash_complete")
+        capsys.readouterr()
+        assert run([]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return [line.partition(",")[2] for line in captured.out.splitlines() if line]
+
+    return call
+
+
+def test_completion_offers_verbs(complete: Complete) -> None:
+    assert complete("re") == ["restart", "reload", "reexec"]
+
+
+def test_completion_offers_options(complete: Complete) -> None:
+    assert "--no-wait" in complete("start", "--no")
+
+
+def test_completion_offers_live_names_and_groups(daemon: FakeDaemon, complete: Complete) -> None:
+    daemon.add(process("api:0", group="back"), process("api:1", group="back"))
+    assert complete("start", "") == ["all", "web", "db", "api", "api:0", "back:*", "api:1"]
+    assert complete("stop", "we") == ["web"]
+    assert complete("stop", "web", "") == ["all", "db", "api", "api:0", "back:*", "api:1"]
+    assert complete("why", "d") == ["db"]
+
+
+def test_completion_asks_the_daemon_that_the_options_name(
+    daemon: FakeDaemon, complete: Complete, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASUP_SOCKET", "/nowhere")
+    assert complete("-s", str(daemon.socket_path), "start", "w") == ["web"]
+
+
+def test_completion_is_silent_without_a_daemon(daemon: FakeDaemon, complete: Complete) -> None:
+    daemon.stop()
+    assert complete("start", "") == []
+
+
+def test_completion_does_not_wait_for_a_daemon_that_hangs(tmp_path: Path, complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "mute.sock"))
+        mute.listen()
+        monkeypatch.setenv("ASUP_SOCKET", str(tmp_path / "mute.sock"))
+        began = time.monotonic()
+        assert complete("start", "") == []
+        assert time.monotonic() - began < 15  # a bound, not a measure: the patience is one second
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    assert f"_ASUPCTL_COMPLETE={shell}_complete" in capsys.readouterr().out
+
+
+def test_completion_of_an_unknown_shell_is_a_usage_error() -> None:
+    assert run(["completion", "cmd"]) == 2
