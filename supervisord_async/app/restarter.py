@@ -19,6 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import cache_from_source
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -76,6 +77,7 @@ class ProcessRestarter:
         self._broken: dict[str, str] = {}
         self._lock = threading.Lock()
         self._changed_at = 0.0
+        self._changed: set[str] = set()
         self._watching = False
         self._pending: threading.Thread | None = None
         self._cancelled = threading.Event()
@@ -171,6 +173,7 @@ class ProcessRestarter:
 
     def _on_change(self, changed: list[str], *, caught_up: bool = False) -> None:
         self._changed_at = time.monotonic()
+        self._changed.update(changed)
         self._check(changed)
         if self._broken:
             log.error("not restarting, waiting for the next change: %s", "; ".join(self._broken.values()))
@@ -267,6 +270,7 @@ class ProcessRestarter:
         if not saved:
             environ[ENV_FRESH_START] = str(os.getpid())
         environ[_ENV_REPLACED] = f"{os.getpid()}:{time.time_ns()}:{int(caught_up)}"
+        _forget_bytecode(self._changed)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -300,6 +304,14 @@ class ProcessRestarter:
 def _loaded_sources() -> set[str]:
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     return {os.path.abspath(file) for file in files if isinstance(file, str) and file.endswith(".py")}
+
+
+def _forget_bytecode(paths: Iterable[str]) -> None:
+    """The sources will be compiled anew. An import compares whole seconds and the size, so two quick saves look alike to it."""
+    for path in list(paths):
+        if path.endswith(".py"):
+            with contextlib.suppress(OSError, NotImplementedError):
+                os.unlink(cache_from_source(path))
 
 
 def _complaint(path: str) -> str | None:

@@ -22,7 +22,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str | Path, output: str = "output", **environment: str) -> subprocess.Popen[str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASUP_", "NOTIFY_", "WATCHDOG_"))}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ASUP_", "NOTIFY_", "WATCHDOG_", "PYTHON"))}
         with open(tmp_path / output, "ab") as file:
             process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
