@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -104,7 +103,6 @@ def sample(tmp_path: Path, free_port: int) -> Iterator[Sample]:
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("supervisord_async.control.server") is None, reason="the daemon is not whole yet")
 def test_sample_shows_the_point(sample: Sample, free_port: int) -> None:
     sample.until("web is RUNNING", lambda status: status["web"]["state"] == "RUNNING")
     with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/", timeout=10) as answer:
