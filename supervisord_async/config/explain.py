@@ -7,13 +7,14 @@ schema of the same shape; what is wrong is taken out of the data, so that checki
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 from supervisord_async.config.document import Path, found
+from supervisord_async.config.other_words import our_word
 from supervisord_async.config.place import Place, Report
 from supervisord_async.config.shape import Data, Shape
 from supervisord_async.config.units import suggestion
@@ -101,7 +102,8 @@ def _explain(error: Any) -> Iterator[Finding]:
         known = error.schema.get("properties", {})
         for key in error.instance:
             if key not in known:
-                yield Finding((*path, key), f"unknown key{suggestion(key, known)}", (*path, key), at_key=True)
+                near = _near(key, known, of_program=error.schema.get("title") == "Program")
+                yield Finding((*path, key), f"unknown key{near}", (*path, key), at_key=True)
     elif error.validator == "required":
         for key in error.schema["required"]:
             if key not in error.instance:
@@ -116,6 +118,12 @@ def _explain(error: Any) -> Iterator[Finding]:
             yield _mismatch(error, path)
     else:
         yield _mismatch(error, path)
+
+
+def _near(key: str, known: Iterable[str], *, of_program: bool) -> str:
+    """The key that was probably meant: another supervisor's word for it, else the nearest known one."""
+    ours = our_word(key) if of_program else None
+    return f"; here it is called '{ours}'" if ours else suggestion(key, known)
 
 
 def _fitting_branch(error: Any) -> list[Any]:

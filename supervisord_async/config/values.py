@@ -96,7 +96,7 @@ class Values:
         try:
             words = tuple(shlex.split(value))
         except ValueError:
-            self.origin.error(sub, f"a quote is opened and never closed, or '\\' ends it: {found(value)}")
+            self.origin.error(sub, "a quote is opened and never closed, or a backslash ends it")  # the value may hold a secret
             return ("?",)
         meant_for_shell = next((word for word in words if word in SHELL_WORDS), None)
         if meant_for_shell:

@@ -63,7 +63,8 @@ def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> st
         if part in problem:
             rows = text.splitlines()[max(0, line - 2) : line]
             flow = part.startswith(("did not find expected ','", "expected ','"))
-            return words + ("; between brackets, '${…}' needs quotes" if flow and any("${" in row for row in rows) else "")
+            began = f" (line {error.context_mark.line + 1})" if flow and error.context_mark else ""
+            return words + began + ("; between brackets, '${…}' needs quotes" if flow and any("${" in row for row in rows) else "")
     return f"this is not YAML: {problem or context}"
 
 

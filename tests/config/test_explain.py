@@ -2,6 +2,7 @@
 
 import pytest
 
+from supervisord_async.config import other_words, schema
 from supervisord_async.config.load import load
 from supervisord_async.errors import ConfigError
 
@@ -51,7 +52,7 @@ def test_every_problem_is_reported_at_once_in_order(project):
             "15:3: programs.a b: expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', "
             "at most 100 long, found 'a b'"
         ),
-        "15:18: programs.a b.command: a quote is opened and never closed, or '\\' ends it: 'x 'y'",
+        "15:18: programs.a b.command: a quote is opened and never closed, or a backslash ends it",
         "16:3: programs.all: 'all' cannot be a program's name: in commands it means every program",
         "16:9: programs.all.command: expected a list with at least one item, found an empty list",
         "17:6: programs.k: expected a mapping, found 5",
@@ -178,6 +179,25 @@ def test_problems_of_included_files_name_them_as_the_user_would(project):
         f"programs.yaml:1:26: include[1]: cannot read {project.folder}/gone.yaml: no such file",
         f"programs.yaml:1:37: warning: include[2]: there is no folder {project.folder}/nowhere",
     ]
+
+
+def test_words_of_other_supervisors_are_told_ours(project):
+    found = project.program_problems(
+        "command: x\nautorestart: true\nstopsignal: INT\nExecStartPre: y\nnumprocs: 2\nworking_dir: /\nretsart: always"
+    )
+    assert found == [
+        "autorestart: unknown key; here it is called 'restart'",
+        "stopsignal: unknown key; here it is called 'stop.signal'",
+        "ExecStartPre: unknown key; here it is called 'hooks.before_start'",
+        "numprocs: unknown key; here it is called 'replicas'",
+        "working_dir: unknown key; here it is called 'directory'",
+        "retsart: unknown key; did you mean 'restart'?",
+    ]
+
+
+def test_the_words_of_others_lead_to_keys_that_exist():
+    known = schema.reference_text()
+    assert all(f"| `{key}` |" in known for key in other_words._WORDS)
 
 
 def test_a_mistake_in_defaults_is_said_once_at_its_place(project):
