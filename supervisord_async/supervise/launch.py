@@ -41,7 +41,7 @@ def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None
     if program.heartbeat is None:
         return None
     if program.heartbeat.file is not None:
-        return program.heartbeat.file
+        return program.heartbeat.file.replace("{replica}", name.rpartition(":")[2])
     return os.path.join(daemon.run_dir, "heartbeats", name)
 
 
