@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -88,6 +88,8 @@ async def _body(request: Request) -> bytes:
                 if size > BODY_LIMIT_BYTES:
                     raise too_large(BODY_LIMIT_BYTES)
                 parts.append(part)
+    except ClientDisconnect:
+        raise RequestError(400, "usage", "the client left before its body was whole") from None
     except TimeoutError:
         raise RequestError(408, "timeout", f"the body was not there after {BODY_SECONDS:g} s", headers={"connection": "close"}) from None
     return b"".join(parts)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,18 +28,27 @@ if TYPE_CHECKING:
 LINES = 20
 #: A line is cut after so many characters.
 LINE_CHARACTERS = 500
-#: Where a younger run has written more than this, an older one's last words are not looked for.
+#: Births that are remembered of each process.
+BIRTHS = 4
+#: Where younger runs have written more than this, an older one's last words are not looked for.
 SKIP_BYTES = 8 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """How much each file of a process had got when a run began."""
+
+    run: int
+    written: dict[str, int]
+
+
 class LastWords:
-    """Notes of how much each process had written when its present run was born."""
+    """Notes of how much each process had written when each of its last runs was born."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        #: process → run, bytes of each file at its birth
-        self._births: dict[str, tuple[int, dict[str, int]]] = {}
+        self._births: dict[str, deque[Birth]] = {}
         supervisor.bus.listen(self._heed)
 
     def _heed(self, record: Record) -> None:
@@ -45,16 +56,17 @@ class LastWords:
             return
         process = self._supervisor.processes.get(record.name)
         if process is not None:
-            self._births[record.name] = (record.run or 0, _written(process))
+            births = self._births.setdefault(record.name, deque(maxlen=BIRTHS))
+            births.append(Birth(record.run or 0, _written(process)))
         if len(self._births) > 2 * len(self._supervisor.processes) + 100:  # those of processes that a reload removed
-            self._births = {name: birth for name, birth in self._births.items() if name in self._supervisor.processes}
+            self._births = {name: births for name, births in self._births.items() if name in self._supervisor.processes}
 
     async def of(self, process: Process, run: int, ended_at: float | None) -> list[Output]:
         """The last lines of ``run``, for each stream that is kept in a file and has some."""
         from supervisord_async.control.why import Output
 
-        born, at_birth = self._births.get(process.name, (run, {}))
-        written = _written(process)
+        births = {birth.run: birth.written for birth in self._births.get(process.name, ())}
+        written, began, followed = _written(process), births.get(run), births.get(run + 1)
         found, seen = [], set()
         for stream in ("stdout", "stderr"):
             try:
@@ -64,8 +76,11 @@ class LastWords:
             if source.path in seen:
                 continue
             seen.add(source.path)
-            skip = written.get(source.path, 0) - at_birth.get(source.path, 0) if born > run else 0
-            lines = await anyio.to_thread.run_sync(partial(last_lines, source, run, ended_at if born > run else None, skip))
+            total = written.get(source.path, 0)
+            end = followed.get(source.path, 0) if followed is not None else total
+            own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
+            until = ended_at if followed is not None else None
+            lines = await anyio.to_thread.run_sync(partial(last_lines, source, run, until, skip=total - end, own=own))
             if lines:
                 found.append(Output(stream=stream, run=run, lines=lines))
         return found
@@ -75,21 +90,24 @@ def _written(process: Process) -> dict[str, int]:
     return {capture.target.path: capture.bytes_written for capture in process.output.captures if capture.target.path is not None}
 
 
-def last_lines(source: logs.Source, run: int, ended_at: float | None, skip: int) -> list[str]:
-    """The last :data:`LINES` of ``run`` in ``source``; ``skip`` bytes of a raw file's end are of younger runs. Blocking."""
+def last_lines(source: logs.Source, run: int, ended_at: float | None, *, skip: int, own: int) -> list[str]:
+    """The last :data:`LINES` of ``run`` in ``source``. Blocking.
+
+    Of a raw file ``skip`` bytes at the end are of younger runs, and the ``own`` ones before are of this one.
+    """
     if source.format != "raw":
-        skip = 0
+        skip, own = 0, WINDOW_BYTES
     if not 0 <= skip <= SKIP_BYTES:
         return []
     try:
         with open(source.path, "rb") as file:
             end = os.fstat(file.fileno()).st_size - skip
-            begin = max(0, end - WINDOW_BYTES)
+            begin = max(0, end - min(own, WINDOW_BYTES))
             file.seek(begin)
             data = file.read(end - begin) if end > 0 else b""
     except OSError:
         return []
-    raw = data.splitlines()[1 if begin else 0 :]
+    raw = data.splitlines()[1 if begin and own >= WINDOW_BYTES else 0 :]  # a window begins anywhere in a line
     if source.format == "json":
         return [text for line in raw if (text := _json_line(line, run)) is not None][-LINES:]
     lines = [line.decode(errors="replace")[:LINE_CHARACTERS] for line in raw]

@@ -156,7 +156,9 @@ def _end_words(story: Story) -> str:
     words = f"run {story.run} {exit_story(exit_status)}"
     if uptime is not None:
         words += f" after {span(uptime)}"
-    if story.end_cause not in (None, "exited"):
+    if story.end_cause == "restart_limit":
+        words += "; the restart limit was reached"
+    elif story.end_cause not in (None, "exited", "spawn_failed"):
         reason = story.reason if story.reason not in ("", story.end_cause) else cause_words(story.end_cause)
         words += f"; it was told to go because {reason}"
     return words

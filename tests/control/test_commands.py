@@ -1,0 +1,252 @@
+"""The commands: idempotent, many at once, waiting for what they caused, saying per name what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Restart, Stop
+from supervisord_async.core.inputs import StartRequested, StopRequested
+from supervisord_async.core.policy import RestartPolicy
+from supervisord_async.core.state import State
+from supervisord_async.errors import BusyError, FailedError, NotFoundError, SpawnError, TimedOutError, UsageError
+from tests.control.conftest import playing, swift
+
+pytestmark = pytest.mark.anyio
+
+
+def one(outcome: Any) -> Any:
+    [result] = outcome.results
+    return result
+
+
+async def test_start_waits_until_running_and_says_so() -> None:
+    async with playing(swift("web", autostart=False)) as scene:
+        result = one(await scene.commands.start(["web"]))
+        assert (result.ok, result.state, result.cause) == (True, "RUNNING", "operator")
+        assert result.message == f"running, pid {scene.host.child.pid}, run 1"
+
+
+async def test_start_of_what_runs_is_fine_and_starts_nothing() -> None:
+    async with playing(swift("web")) as scene:
+        result = one(await scene.commands.start(["web"]))
+        assert result.ok
+        assert result.message.startswith("already running")
+        assert len(scene.host.children) == 1
+
+
+async def test_start_after_a_stop_that_nobody_waited_for_wins() -> None:
+    async with playing(swift("web")) as scene:
+        await scene.commands.stop(["web"], wait=False)
+        result = one(await scene.commands.start(["web"]))
+        assert (result.ok, result.state) == (True, "RUNNING")
+        assert scene.snapshot("web").run == 2
+
+
+async def test_start_that_ends_in_backoff_fails_with_the_reason() -> None:
+    async with playing(swift("web", autostart=False, start_seconds=5.0)) as scene:
+        scene.host.on_spawn = lambda child: child.end(code=3)
+        outcome = await scene.commands.start(["web"])
+        assert not one(outcome).ok
+        assert one(outcome).message == "run 1 exited with 3"
+        assert isinstance(outcome.error, FailedError)
+
+
+async def test_start_that_cannot_spawn_says_what_the_system_said() -> None:
+    async with playing(swift("web", autostart=False, restart=Restart(policy=RestartPolicy.NEVER))) as scene:
+        scene.host.refuse.append(SpawnError("exec", 2, "cannot run serve"))
+        result = one(await scene.commands.start(["web"]))
+        assert (result.ok, result.state, result.cause) == (False, "FATAL", "spawn_failed")
+        assert "No such file" in result.message
+
+
+async def test_start_of_a_job_that_ended_well_is_ok() -> None:
+    async with playing(swift("job", autostart=False, start_seconds=5.0)) as scene:
+        scene.host.on_spawn = lambda child: child.end(code=0)
+        result = one(await scene.commands.start(["job"]))
+        assert (result.ok, result.state, result.message) == (True, "EXITED", "run 1 exited with 0: it is done")
+
+
+async def test_start_that_somebody_stops_meanwhile_says_so() -> None:
+    async with playing(swift("web", autostart=False, start_seconds=600.0)) as scene, anyio.create_task_group() as tasks:
+        outcomes = []
+
+        async def start() -> None:
+            outcomes.append(await scene.commands.start(["web"]))
+
+        tasks.start_soon(start)
+        await scene.state("web", State.STARTING)
+        await scene.commands.stop(["web"])
+        with anyio.fail_after(20):
+            while not outcomes:
+                await anyio.sleep(0.01)
+        assert one(outcomes[0]).message == "stopped meanwhile (operator)"
+        assert not one(outcomes[0]).ok
+
+
+async def test_stop_waits_until_stopped_and_twice_is_fine() -> None:
+    async with playing(swift("web")) as scene:
+        result = one(await scene.commands.stop(["web"]))
+        assert (result.ok, result.state, result.message) == (True, "STOPPED", "stopped; killed by SIGTERM")
+        assert one(await scene.commands.stop(["web"])).message == "already stopped"
+
+
+async def test_stop_that_is_not_there_in_time_times_out_and_goes_on() -> None:
+    async with playing(swift("web", stop=Stop(grace_seconds=600.0))) as scene:
+        scene.child("web").obeys = False
+        outcome = await scene.commands.stop(["web"], timeout=0.05)
+        assert isinstance(outcome.error, TimedOutError)
+        assert outcome.timed_out == ("web",)
+        assert "still STOPPING" in one(outcome).message
+        assert scene.snapshot("web").state is State.STOPPING
+
+
+async def test_stop_wins_over_a_pending_attempt() -> None:
+    slow = Restart(policy=RestartPolicy.ALWAYS)
+    async with playing(swift("web", restart=slow)) as scene:
+        scene.child("web").end(code=1)
+        await scene.state("web", State.BACKOFF)
+        assert one(await scene.commands.stop(["web"])).state == "STOPPED"
+
+
+async def test_restart_waits_for_a_newer_run() -> None:
+    async with playing(swift("web")) as scene:
+        result = one(await scene.commands.restart(["web"]))
+        assert (result.ok, result.state) == (True, "RUNNING")
+        assert scene.snapshot("web").run == 2
+        assert scene.snapshot("web").restarts == 0
+
+
+async def test_restart_of_a_thousand_is_one_wait() -> None:
+    async with playing(swift("web", replicas=300)) as scene:
+        outcome = await scene.commands.restart(["all"])
+        assert outcome.error is None
+        assert [result.name for result in outcome.results][:2] == ["web:0", "web:1"]
+        assert all(scene.snapshot(f"web:{n}").run == 2 for n in range(300))
+
+
+async def test_several_names_each_get_their_word() -> None:
+    async with playing(swift("good", autostart=False), swift("bad", autostart=False, start_seconds=5.0)) as scene:
+        scene.host.on_spawn = lambda child: child.end(code=9) if len(scene.host.children) == 2 else None
+        outcome = await scene.commands.start(["good", "bad"])
+        assert {result.name: result.ok for result in outcome.results} == {"good": True, "bad": False}
+        assert isinstance(outcome.error, FailedError)
+
+
+async def test_without_waiting_the_answer_is_accepted() -> None:
+    async with playing(swift("web", autostart=False)) as scene:
+        outcome = await scene.commands.start(["web"], wait=False)
+        assert one(outcome).ok
+        await scene.state("web", State.RUNNING)
+
+
+async def test_signal_reaches_the_child_and_fails_without_one() -> None:
+    async with playing(swift("web"), swift("down", autostart=False)) as scene:
+        outcome = await scene.commands.signal(["web", "down"], 10)
+        assert [result.ok for result in outcome.results] == [True, False]
+        assert scene.child("web").signals == [10]
+        assert outcome.results[1].message == "not running: STOPPED"
+
+
+async def test_wait_for_ready_is_woken_by_somebody_elses_start() -> None:
+    async with playing(swift("web", autostart=False)) as scene, anyio.create_task_group() as tasks:
+        outcomes = []
+
+        async def wait() -> None:
+            outcomes.append(await scene.commands.wait(["web"], "ready", timeout=20))
+
+        tasks.start_soon(wait)
+        await anyio.sleep(0)
+        scene.supervisor.processes["web"].post(StartRequested())
+        with anyio.fail_after(20):
+            while not outcomes:
+                await anyio.sleep(0.01)
+        assert one(outcomes[0]).ok
+
+
+async def test_wait_for_exited_tells_how_and_for_ready_fails_on_fatal() -> None:
+    never = Restart(policy=RestartPolicy.NEVER)
+    async with playing(swift("job", restart=never), swift("bad", autostart=False, restart=never)) as scene:
+        scene.child("job").end(code=0)
+        assert one(await scene.commands.wait(["job"], "exited", timeout=20)).message == "run 1 exited with 0"
+        assert one(await scene.commands.wait(["job"], "stopped", timeout=20)).ok
+        scene.host.refuse.append(SpawnError("exec", 2, "cannot run"))
+        scene.supervisor.processes["bad"].post(StartRequested())
+        assert not one(await scene.commands.wait(["bad"], "ready", timeout=20)).ok
+        with pytest.raises(UsageError, match="expected ready, stopped, exited"):
+            await scene.commands.wait(["job"], "sunny")
+
+
+async def test_the_daemons_end_ends_all_waiting() -> None:
+    async with playing(swift("web", autostart=False)) as scene, anyio.create_task_group() as tasks:
+        outcomes = []
+
+        async def wait() -> None:
+            outcomes.append(await scene.commands.wait(["web"], "ready"))
+
+        tasks.start_soon(wait)
+        await anyio.sleep(0.01)
+        scene.bus.close()
+        with anyio.fail_after(20):
+            while not outcomes:
+                await anyio.sleep(0.01)
+        assert one(outcomes[0]).message == "the daemon ended meanwhile"
+
+
+async def test_unknown_names_are_told_with_the_nearest_and_nothing_is_done() -> None:
+    async with playing(swift("web")) as scene:
+        with pytest.raises(NotFoundError, match="did you mean 'web'"):
+            await scene.commands.stop(["web", "wbe"])
+        assert scene.snapshot("web").state is State.RUNNING
+        with pytest.raises(UsageError):
+            await scene.commands.stop([])
+        with pytest.raises(FailedError, match="not yet supported"):
+            scene.commands.scale("web", 3)
+
+
+async def test_nothing_is_started_while_the_daemon_shuts_down() -> None:
+    async with playing(swift("web", stop=Stop(grace_seconds=600.0))) as scene:
+        scene.child("web").obeys = False
+        scene.commands.shutdown()
+        with pytest.raises(BusyError, match="shutting down"):
+            await scene.commands.start(["web"])
+        scene.commands.shutdown()  # a second one is no order to kill
+        assert scene.child("web").signals == [15] or not scene.child("web").signals
+
+
+async def test_too_many_requests_are_refused_and_said() -> None:
+    async with playing(swift("web")) as scene:
+        process = scene.supervisor.processes["web"]
+        for _ in range(256):
+            process.post(StopRequested())
+        result = one(await scene.commands.start(["web"]))
+        assert not result.ok
+        assert "wait for this process already" in result.message
+
+
+async def test_status_has_exactly_the_keys_of_the_contract() -> None:
+    keys = "name program group state health pid run uptime_seconds restarts flapping exit_status cause next_at description "
+    keys += "cpu_percent memory_bytes"
+    import msgspec
+
+    async with playing(swift("web", replicas=2), swift("down", autostart=False, description="a shop")) as scene:
+        first, _, down = msgspec.to_builtins(await scene.commands.status())
+        assert list(first) == keys.split()
+        assert (first["name"], first["program"], first["state"], first["run"]) == ("web:0", "web", "RUNNING", 1)
+        assert first["uptime_seconds"] >= 0
+        assert (down["pid"], down["uptime_seconds"], down["exit_status"], down["run"]) == (None, None, None, 0)
+        assert down["description"] == "a shop"
+        with pytest.raises(NotFoundError, match="is 2 processes"):
+            await scene.commands.status_of("web")
+
+
+async def test_status_tells_when_the_next_attempt_is() -> None:
+    async with playing(swift("web", restart=Restart(policy=RestartPolicy.ALWAYS))) as scene:
+        scene.child("web").end(code=1)
+        await scene.state("web", State.BACKOFF)
+        view = await scene.commands.status_of("web")
+        assert view.next_at is not None
+        assert view.next_at.endswith("Z")
+        assert (view.exit_status, view.restarts, view.description) == ({"code": 1}, 1, "exited with 1")
