@@ -98,9 +98,16 @@ def reason(process: ProcessStatus, now: datetime | None = None) -> str:
         parts.append(f"next attempt in {left:.0f} s")
     elif left is not None and process.state == "STOPPING":
         parts.append(f"KILL in {left:.0f} s")
-    description = process.description
-    parts = [part for part in parts if part and part not in description]
-    return "; ".join([*parts, description] if description else parts)
+    return "; ".join(_with(process.description, [part for part in parts if part]))
+
+
+def _with(description: str, parts: list[str]) -> list[str]:
+    """The description stands for the parts that it says already, or behind all of them."""
+    said = [index for index, part in enumerate(parts) if part in description]
+    others = [part for part in parts if part not in description]
+    if description:
+        others.insert(said[0] if said else len(others), description)
+    return others
 
 
 def local_time(at: str | None) -> str:

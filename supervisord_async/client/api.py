@@ -272,7 +272,7 @@ class Client:
     def wait_document(self, *selectors: str, awaited: str, timeout_seconds: float | None = None) -> dict[str, Any]:
         """As :meth:`wait`, but the JSON object as it was sent."""
         query = {"for": awaited, "timeout": timeout_seconds}
-        return as_object(self.request("GET", _path(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
+        return as_object(self.request("POST", _path(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
 
     def scale(self, name: str, replicas: int) -> list[Result]:
         """The program has that many processes."""

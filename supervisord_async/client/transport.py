@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 
 from supervisord_async.errors import CommandError, NoDaemonError, NotAllowedError, TimedOutError, UsageError
 
@@ -56,7 +56,7 @@ def in_our_words(path: str) -> Iterator[None]:
         raise NoDaemonError(f"no daemon at {path}") from error
     except TimeoutError as error:
         raise TimedOutError(f"the daemon at {path} does not answer (is it stopped, or very busy?)") from error
-    except (ConnectionError, RemoteDisconnected) as error:
+    except (ConnectionError, RemoteDisconnected, IncompleteRead) as error:
         raise NoDaemonError(f"the daemon at {path} went away before it had answered") from error
     except HTTPException as error:
         raise CommandError(f"cannot understand the answer of {path}: {error!r} (is it a daemon's socket?)") from error

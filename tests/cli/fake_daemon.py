@@ -189,8 +189,6 @@ class _Conversation(BaseHTTPRequestHandler):
         match path.split("/")[2:]:
             case ["processes"]:
                 return 200, fake.selected(query.get("name", "all"))
-            case ["processes", selectors, "wait"]:
-                return fake.act("wait", unquote(selectors), query, None)
             case ["health"]:
                 return 200, fake.health
             case ["events"] if query.get("follow") == "false":

@@ -159,7 +159,7 @@ def test_signal_names_the_signal(daemon: FakeDaemon, ctl: Ctl) -> None:
 
 def test_wait_sends_what_is_awaited(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("wait", "web", "--for", "ready", "--timeout", "5").code == 0
-    assert daemon.asked("GET", "/v1/processes/web/wait") == [({"for": "ready", "timeout": "5.0"}, None)]
+    assert daemon.asked("POST", "/v1/processes/web/wait") == [({"for": "ready", "timeout": "5.0"}, None)]
     assert ctl("wait", "web").code == 2
     assert ctl("wait", "web", "--for", "fun").code == 2
 

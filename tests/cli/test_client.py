@@ -73,7 +73,7 @@ def test_signal_scale_and_wait_requests(daemon: FakeDaemon, client: Client) -> N
     client.wait("web", awaited="ready", timeout_seconds=1)
     assert daemon.asked("POST", "/v1/processes/web/signal") == [({}, {"signal": "HUP"})]
     assert daemon.asked("POST", "/v1/processes/web/scale") == [({}, {"replicas": 3})]
-    assert daemon.asked("GET", "/v1/processes/web/wait") == [({"for": "ready", "timeout": "1"}, None)]
+    assert daemon.asked("POST", "/v1/processes/web/wait") == [({"for": "ready", "timeout": "1"}, None)]
 
 
 def test_failed_results_are_returned_not_raised(daemon: FakeDaemon, client: Client) -> None:
@@ -191,7 +191,7 @@ def test_silent_daemon_times_out(tmp_path: Path) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot json!", CommandError),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[1]", CommandError),
         (b"HTTP/1.1 500 x\r\nContent-Length: 5\r\n\r\nplain", CommandError),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", CommandError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", NoDaemonError),
     ],
 )
 def test_strange_answers_are_errors_in_our_words(tmp_path: Path, answer: bytes, error: type[CommandError]) -> None:

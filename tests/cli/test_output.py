@@ -75,7 +75,7 @@ SOON = (NOW + timedelta(seconds=4)).isoformat().replace("+00:00", "Z")
         ({"state": "BACKOFF", "exit_status": {"code": 1}, "cause": "exited", "next_at": SOON}, "exited with 1; next attempt in 4 s"),
         (
             {"state": "BACKOFF", "exit_status": {"code": 1}, "description": "exited with 1", "next_at": SOON, "flapping": True},
-            "flapping; next attempt in 4 s; exited with 1",
+            "flapping; exited with 1; next attempt in 4 s",
         ),
         ({"state": "RUNNING", "cause": "heartbeat_missed", "description": "the shop"}, "heartbeat missed; the shop"),
         ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),

@@ -57,5 +57,6 @@ def _end(run: Run) -> str:
     if run.ended_at is None:
         return "still running" if run.exit_status is None else exit_words(run.exit_status)
     cause = (run.end_cause or "").replace("_", " ")
-    words = [exit_words(run.exit_status), cause if cause != "exited" else "", run.end_detail or ""]
-    return "; ".join(dict.fromkeys(word for word in words if word))
+    detail = run.end_detail or ""
+    words = [exit_words(run.exit_status), cause if cause != "exited" else ""]
+    return "; ".join([*(word for word in words if word and word not in detail), *([detail] if detail else [])])
