@@ -50,6 +50,8 @@ KEPT_BYTES = 1024 * 1024
 HELD_SECONDS = 2.0
 #: A reader of a FIFO that takes nothing for this long counts as none.
 STALL_SECONDS = 5.0
+#: A FIFO that is full is looked at again after this.
+SLOW_SECONDS = 0.02
 RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
 DRAIN_SECONDS = 5.0
 
@@ -312,13 +314,32 @@ class Capture:
             if self._again:
                 self._ask()
             return
+        if outcome.error is not None and outcome.error.errno == errno.EAGAIN and self._is_only_slow(outcome):
+            self._wakeup.call_after(SLOW_SECONDS, self._ask_again)
+            return
         self._tell_waiters(outcome)
         if outcome.error is not None:
-            self._failed(outcome.error)
+            self._failed(outcome.error, progress=outcome.moved > 0)
         else:
             self._succeeded(outcome)
         if any(not waiter.event.is_set() for waiter in self._waiters):
             self._ask(flush=True)
+
+    def _is_only_slow(self, outcome: Outcome) -> bool:
+        """A FIFO is full: whether its reader reads at all, or did a moment ago."""
+        now = self._wakeup.now()
+        if outcome.moved:
+            self._stalled_since = None
+            self._torn = False
+            if self._broken is not None:
+                self._recovered()
+            return True
+        if self._stalled_since is None:
+            self._stalled_since = now
+        return self._broken is None and now - self._stalled_since < STALL_SECONDS
+
+    def _ask_again(self) -> None:
+        self._ask(flush=bool(self._waiters))
 
     def _succeeded(self, outcome: Outcome) -> None:
         self._stalled_since = None
@@ -364,14 +385,8 @@ class Capture:
 
     # When it cannot be written
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: OSError, *, progress: bool) -> None:
         now = self._wakeup.now()
-        if self._broken is None and error.errno == errno.EAGAIN:
-            if self._stalled_since is None:
-                self._stalled_since = now
-            if now - self._stalled_since < STALL_SECONDS:
-                self._wakeup.call_after(FIRST_SECONDS * 5, self._ask)
-                return
         if self._broken is None:
             self._broken = error
             self._lost_bytes = self._lost_lines = 0
@@ -379,7 +394,7 @@ class Capture:
             self._capacity = max(self._pipe.grow(KEPT_BYTES), PIPE_BYTES)
             self._report("begin")
         else:
-            self._retry_after = min(self._retry_after * 2, RETRY_LAST_SECONDS)
+            self._retry_after = RETRY_FIRST_SECONDS if progress else min(self._retry_after * 2, RETRY_LAST_SECONDS)
         self._retry_at = now + self._retry_after
         self._check_again(0.005)
 

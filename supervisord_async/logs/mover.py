@@ -12,6 +12,8 @@ from supervisord_async.system import transfer
 
 #: So much goes in one system call: the pipe is locked meanwhile, and its writer waits.
 CHUNK_BYTES = 128 * 1024
+#: So much is rendered at once: JSON of empty lines is eighty times as long.
+BATCH_BYTES = 2 * LINE_BYTES
 #: After so much a turn ends, and others have theirs.
 TURN_BYTES = 16 * 1024 * 1024
 #: A stream that fills its pipe is worth staying with: so long is waited for it to fill again …
@@ -66,16 +68,18 @@ def move_lines(
     spool.describe(sink.path, format_)
     if torn:
         spool.end_line()
-    seen = 0  # of the line that has no end yet
+    seen = 0  # since it was last waited for
     while outcome.moved < TURN_BYTES and not stopped():
         moved = spool.take(pipe_fd, CHUNK_BYTES)
         outcome.moved += moved
-        data = spool.read()
         if echo and moved:
-            outcome.echoed.append(data[-moved:])
-        empty = moved < CHUNK_BYTES and len(data) < BOUND_BYTES
-        count = len(data) if flush and empty else len(data) if format_ == "raw" else whole_lines(data)
-        if count:
+            outcome.echoed.append(spool.newest(moved))
+        empty = moved < CHUNK_BYTES and (moved > 0 or spool.waiting_bytes < BOUND_BYTES)
+        while (data := spool.read(BATCH_BYTES)) and not stopped():
+            all_of_it = format_ == "raw" or (flush and empty and len(data) == spool.waiting_bytes)
+            count = len(data) if all_of_it else whole_lines(data)
+            if not count:
+                break
             spool.begin(count, format_, time.time_ns() // 1_000_000, run)
             outcome.rotated = spool.append(sink) or outcome.rotated
         if empty:

@@ -133,10 +133,13 @@ class Spool:
         if self.waiting_bytes and os.pread(self._fd, 1, self._end - 1) != b"\n":
             self._end += os.pwrite(self._fd, b"\n", self._end)
 
-    def read(self, begin: int = 0) -> bytes:
-        """What waits here, from its ``begin`` on, but for a batch that is on its way."""
-        first = (self._batch.end if self._batch else self._position) + begin
-        return os.pread(self._fd, self._end - first, first)
+    def read(self, limit: int) -> bytes:
+        """What waits here, at most the first ``limit`` bytes; not to be called within a batch."""
+        return os.pread(self._fd, min(limit, self.waiting_bytes), self._position)
+
+    def newest(self, count: int) -> bytes:
+        """The last ``count`` bytes that were taken."""
+        return os.pread(self._fd, count, self._end - count)
 
     def begin(self, count: int, format_: Format, at_ms: int, run: int) -> None:
         """The first ``count`` bytes that wait are the next batch; there must be none."""

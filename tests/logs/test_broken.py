@@ -1,0 +1,190 @@
+"""A log that cannot be written costs its own oldest output, counted, and nothing else; it is said once, and mends itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from supervisord_async.logs.capture import KEPT_BYTES
+from supervisord_async.logs.target import Format, Target
+from tests.logs.capturing import captured
+from tests.waiting import wait_until
+
+LINE = b"line %d " + b"x" * 250 + b"\n"
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: a full disk; cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+@pytest.mark.parametrize("format_", ["raw", "json"])
+async def test_a_full_disk_stops_neither_child_nor_others_and_writing_resumes(small_disk: Path, tmp_path: Path, format_: Format) -> None:
+    log, other = small_disk / "x.log", tmp_path / "other.log"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 700_000)
+    async with captured(Target(str(log), format=format_), Target(str(other))) as [full, sound]:
+        said = 0
+        for _ in range(6):  # far more than fits on the disk and in what is kept
+            await full.say_all(b"".join(LINE % number for number in range(said, said + 10_000)))
+            said += 10_000
+            sound.say(b"undisturbed\n")
+            assert await sound.capture.drain()
+        await wait_until(lambda: full.losses)
+        assert len(full.losses) == 1
+        begin = full.losses[0]
+        assert (begin.kind, begin.errno, begin.path) == ("begin", errno.ENOSPC, str(log))
+        assert "No space left on device (free some space" in begin.message
+        ballast.unlink()
+
+
+        def mended() -> bool:
+            if os.statvfs(small_disk).f_bavail == 0:  # what was kept is more than the disk holds
+                os.truncate(log, 0)
+            return len(full.losses) == 2
+
+        await wait_until(mended, every=0.05)
+        os.truncate(log, 0)
+        end = full.losses[1]
+        assert (end.kind, end.bytes_lost, end.lines_lost > 1000) == ("end", full.capture.bytes_lost, True)
+        full.say(b"last\n")
+        assert await full.capture.drain()
+        assert (b'"line":"last"' if format_ == "json" else b"last\n") in log.read_bytes()[-100:]
+        assert other.read_bytes() == b"undisturbed\n" * 6
+        total = sum(len(LINE % number) for number in range(said)) + len(b"last\n")
+        assert full.capture.bytes_written + full.capture.bytes_lost == total
+        assert len(full.losses) == 2
+
+
+async def test_what_fits_in_the_bound_is_kept_over_a_full_disk(small_disk: Path) -> None:
+    log, ballast = small_disk / "x.log", small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 65536) or file.write(b"")
+            if os.statvfs(small_disk).f_bavail == 0:
+                raise OSError(errno.ENOSPC, "No space")
+    async with captured(Target(str(log))) as [stream]:
+        data = b"".join(b"line %d\n" % number for number in range(40_000))
+        stream.say(data[:1000])
+        await wait_until(lambda: stream.losses)
+        await stream.say_all(data[1000:])
+        assert len(data) < KEPT_BYTES // 2
+        ballast.unlink()
+        await wait_until(lambda: len(stream.losses) == 2)
+        assert (stream.losses[1].bytes_lost, stream.losses[1].lines_lost) == (0, 0)
+        assert "nothing was lost" in stream.losses[1].message
+        assert await stream.capture.drain()
+        assert log.read_bytes() == data
+
+
+async def test_a_fifo_without_reader_is_reported_once_and_a_reader_gets_the_rest(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with captured(Target(str(fifo))) as [stream]:
+        stream.say(b"early\n")
+        await wait_until(lambda: stream.losses)
+        assert stream.losses[0].errno == errno.ENXIO
+        assert "start the FIFO's reader" in stream.losses[0].message
+        await stream.say_all(b"x" * 79 + b"\n" + b"y" * 3_000_000 + b"\n")
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            stream.say(b"late\n")
+            got = bytearray()
+
+            def read() -> bool:
+                try:
+                    got.extend(os.read(reader, 65536))
+                except BlockingIOError:
+                    pass
+                return got.endswith(b"late\n")
+
+            await wait_until(read)
+            await wait_until(lambda: len(stream.losses) == 2)
+            assert len(got) + stream.capture.bytes_lost == 6 + 80 + 3_000_001 + 5
+        finally:
+            os.close(reader)
+        for _ in range(3):
+            stream.say(b"nobody\n")
+            await anyio.lowlevel.checkpoint()
+        await wait_until(lambda: len(stream.losses) == 3)
+        assert stream.losses[2].errno in (errno.EPIPE, errno.ENXIO)
+
+
+@pytest.mark.parametrize("obstacle", ["a file where a directory must be", "a directory where the file must be"])
+async def test_a_path_that_cannot_be_is_reported_and_mended_later(tmp_path: Path, obstacle: str) -> None:
+    log = tmp_path / "sub" / "x.log"
+    if obstacle.startswith("a file"):
+        log.parent.write_text("in the way")
+    else:
+        log.mkdir(parents=True)
+    async with captured(Target(str(log))) as [stream]:
+        stream.say(b"kept\n")
+        await wait_until(lambda: stream.losses)
+        assert str(log) in stream.losses[0].message
+        if obstacle.startswith("a file"):
+            log.parent.unlink()
+        else:
+            log.rmdir()
+        await wait_until(lambda: len(stream.losses) == 2)
+        assert log.read_bytes() == b"kept\n"
+
+
+async def test_what_a_broken_log_holds_at_its_end_is_counted_as_lost(tmp_path: Path) -> None:
+    (tmp_path / "sub").write_text("in the way")
+    async with captured(Target(str(tmp_path / "sub" / "x.log"))) as [stream]:
+        stream.say(b"one\ntwo\n")
+        await wait_until(lambda: stream.losses)
+        assert not await stream.capture.drain()
+        await stream.capture.aclose()
+        assert [(report.kind, report.bytes_lost, report.lines_lost) for report in stream.losses] == [("begin", 0, 0), ("end", 8, 2)]
+
+
+async def test_a_disk_that_hangs_holds_one_lane_and_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from supervisord_async.logs.sink import Sink
+
+    released = threading.Event()
+    ready = Sink.ready
+
+    def hang(self: Sink) -> int:
+        if "hung" in self.path:
+            released.wait(60)
+        return ready(self)
+
+    monkeypatch.setattr(Sink, "ready", hang)
+    hung, sound = Target(str(tmp_path / "hung.log")), Target(str(tmp_path / "sound.log"))
+    async with captured(hung, sound) as [stuck, free]:
+        try:
+            stuck.say(b"x\n")
+            await wait_until(lambda: any(thread.name.startswith("log-") for thread in threading.enumerate()))
+            for _ in range(20):
+                stuck.say(b"x\n")
+                free.say(b"y\n")
+                assert await free.capture.drain()
+            assert not await stuck.capture.drain(0.01)
+            assert (tmp_path / "sound.log").read_bytes() == b"y\n" * 20
+            lag = time.monotonic()
+            await anyio.sleep(0)
+            assert time.monotonic() - lag < 5
+        finally:
+            released.set()
+        assert await stuck.capture.drain()
+        assert (tmp_path / "hung.log").read_bytes() == b"x\n" * 21
