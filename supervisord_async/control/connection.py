@@ -21,7 +21,6 @@ from supervisord_async.system.sockets import peer
 MAX_CONNECTIONS = 256
 #: A request's line and headers must be here within this time of the connection, or of their first byte.
 HEAD_SECONDS = 10.0
-HEAD_LIMIT_BYTES = 16 * 1024
 KEEP_ALIVE_SECONDS = 15
 
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}

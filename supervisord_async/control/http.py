@@ -20,6 +20,7 @@ from supervisord_async.control.operations import OPERATIONS, Api, Call, Operatio
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import MEDIA_TYPE, RequestError, document, of_status, too_large
 
+HEAD_LIMIT_BYTES = 16 * 1024
 BODY_LIMIT_BYTES = 64 * 1024
 #: A body that is not there after this is no longer waited for.
 BODY_SECONDS = 10.0
@@ -43,6 +44,7 @@ class _Gate:
         if scope["type"] != "http":  # no websockets, no lifespan
             return
         try:
+            _check_head(scope)
             answer = self._door.check(scope)
         except Exception as error:
             answer = problem_response(error)
@@ -50,6 +52,14 @@ class _Gate:
             await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _check_head(scope: Scope) -> None:
+    """The head is small: a large one that came at one stroke was parsed before anybody counted."""
+    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if size > HEAD_LIMIT_BYTES:
+        close = {"connection": "close"}
+        raise RequestError(431, "header_too_large", f"request line and headers are larger than {HEAD_LIMIT_BYTES} bytes", headers=close)
 
 
 def _endpoint(api: Api, operation: Operation) -> Callable[[Request], Awaitable[Response]]:

@@ -25,8 +25,8 @@ from starlette.types import ASGIApp
 
 from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
 from supervisord_async.control.commands import Commands
-from supervisord_async.control.connection import HEAD_LIMIT_BYTES, KEEP_ALIVE_SECONDS, Connection
-from supervisord_async.control.http import application
+from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
+from supervisord_async.control.http import HEAD_LIMIT_BYTES, application
 from supervisord_async.control.operations import Api
 from supervisord_async.errors import DaemonError
 from supervisord_async.supervise.figures import Sampler

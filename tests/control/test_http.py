@@ -117,6 +117,10 @@ async def test_giant_bodies_are_refused_and_end_the_connection(serving: Serving)
 async def test_giant_heads_and_nonsense_are_refused(serving: Serving) -> None:
     async with serving(swift("web")) as wire:
         (await wire.ask("GET", "/v1/health", headers={"x-long": "y" * 20_000})).problem(431, "header_too_large")
+        (await wire.ask("GET", "/v1/health?" + "z" * 20_000)).problem(431, "header_too_large")
+        async with await wire.connect() as stream:
+            await stream.send(b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x" * 200_000)
+            (await read_answer(stream)).problem(431, "header_too_large")
         async with await wire.connect() as stream:
             await stream.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
             (await read_answer(stream)).problem(400, "usage")
