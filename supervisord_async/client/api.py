@@ -314,9 +314,7 @@ class Client:
 
         Raises ConfigError with every problem of an unsound file; nothing changed then.
         """
-        document = as_object(
-            self.request("POST", "/v1/reload", {"plan": "true" if plan else None}, silence_seconds=LONGEST_ACTION_SECONDS)
-        )
+        document = as_object(self.request("POST", "/v1/reload", {"plan": "true" if plan else None}, silence_seconds=LONGEST_ACTION_SECONDS))
         return Reload(lines=document.get("lines", ()), document=document)
 
     def reexec(self) -> None:

@@ -111,6 +111,8 @@ class Connection:
         connection.request(method, target, body, headers)
         response = connection.getresponse()
         content = response.read(LARGEST_ANSWER_BYTES)
+        if response.length:  # a bounded read says nothing of what did not come
+            raise IncompleteRead(content, response.length)
         if response.will_close or not response.isclosed():
             self.close()
         return response.status, response.headers.get_content_type(), content
