@@ -55,7 +55,7 @@ def _children() -> dict[int, str]:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:
                 continue
-            found[pid] = command or "(zombie)"
+            found[pid] = command or "(zombie, or just born)"
     return found
 
 

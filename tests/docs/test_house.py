@@ -27,9 +27,10 @@ def test_leak_of_a_descriptor_is_found(tmp_path: Path) -> None:
 def test_leak_of_a_child_is_found_also_when_it_is_a_zombie() -> None:
     before = holdings()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert any(f"child {child.pid}: {sys.executable}" in found for found in left_behind(before, SETTLE_SECONDS))
+        command = f"child {child.pid}: {sys.executable}"
+        wait_until_sync(lambda: any(command in line for line in left_behind(before, SETTLE_SECONDS)))  # just born, it has no command line
         child.kill()
-        wait_until_sync(lambda: any(f"child {child.pid}: (zombie)" in found for found in left_behind(before, SETTLE_SECONDS)))
+        wait_until_sync(lambda: any(f"child {child.pid}: (zombie" in line for line in left_behind(before, SETTLE_SECONDS)))
     assert left_behind(before) == []
 
 
