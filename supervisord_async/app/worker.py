@@ -131,7 +131,7 @@ class WorkerLoop(Generic[TaskT]):
         try:
             started = self._start_background(key, func, args)
         except Exception as error:
-            log.warning("%s: cannot start background job %r: %s", self.name, key, error)
+            log.warning("%s: cannot start background job %r: %r", self.name, key, error)
             started = False
         if not started:
             self.job_over(key)
@@ -164,12 +164,12 @@ class WorkerLoop(Generic[TaskT]):
 
     def job_over(self, key: Any, error: BaseException | None = None) -> None:
         """The key is free; an error is logged and counted. For the forms of the loop."""
+        if error is not None:
+            log.error("%s: background job %r failed", self.name, key, exc_info=error)
         with self._lock:
             self._background.pop(key, None)
             if error is not None:
                 self._statistics = replace(self._statistics, background_errors=self._statistics.background_errors + 1)
-        if error is not None:
-            log.error("%s: background job %r failed", self.name, key, exc_info=error)
 
     # The thread form
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import math
@@ -9,11 +10,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
@@ -34,35 +33,40 @@ class LoopJobs:
         self._worker = worker
         self._thread: int | None = None
         self._group: TaskGroup | None = None
-        self._portal: anyio.from_thread.BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.woken = anyio.Event()
 
-    def opened(self, group: TaskGroup, portal: anyio.from_thread.BlockingPortal) -> None:
+    def opened(self, group: TaskGroup) -> None:
         """Jobs may start from now on, as tasks of ``group``."""
-        self._thread, self._group, self._portal = threading.get_ident(), group, portal
+        self._thread, self._group, self._loop = threading.get_ident(), group, asyncio.get_running_loop()
 
     def start(self, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         """The job was started as a task; False for ordinary functions, which get threads."""
-        group, portal = self._group, self._portal
-        if group is None or portal is None or not inspect.iscoroutinefunction(func):
+        group, loop = self._group, self._loop
+        if group is None or loop is None or not inspect.iscoroutinefunction(func):
             return False
         if threading.get_ident() == self._thread:
             group.start_soon(self._run, key, func, args)
         else:
-            portal.call(group.start_soon, self._run, key, func, args)
+            # Not a wait for the loop: the loop may be waiting for this very thread.
+            loop.call_soon_threadsafe(self._start_soon, group, key, func, args)
         return True
+
+    def _start_soon(self, group: TaskGroup, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            group.start_soon(self._run, key, func, args)
+        except RuntimeError as error:  # the group has ended meanwhile
+            self._worker.job_over(key, error)
 
     def wake(self) -> None:
         """The loop looks whether it is to end."""
-        if self._portal is None:
-            return
-        if threading.get_ident() == self._thread:
+        if self._loop is None or threading.get_ident() == self._thread:
             self.woken.set()
-        else:
-            try:
-                self._portal.start_task_soon(self.woken.set)
-            except RuntimeError:
-                log.debug("the loop has ended already")
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.woken.set)
+        except RuntimeError:
+            log.debug("the loop has ended already")
 
     async def _run(self, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         error: BaseException | None = None
@@ -79,12 +83,7 @@ class LoopJobs:
 async def run_async(worker: WorkerLoop[Any], jobs: LoopJobs, get_tasks: Callable[[], Any], process_task: Callable[[Any], Any]) -> None:
     """Returns when the loop was told to end; see WorkerLoop.run_async."""
     try:
-        async with AsyncExitStack() as stack:
-            portal = await stack.enter_async_context(anyio.from_thread.BlockingPortal())
-            try:
-                await _run_group(worker, jobs, portal, get_tasks, process_task)
-            finally:
-                await portal.stop(cancel_remaining=True)
+        await _run_group(worker, jobs, get_tasks, process_task)
     except BaseExceptionGroup as group:
         # SystemExit of a task is to pass as itself, not in a group that nobody expects.
         exits = group.subgroup(SystemExit)
@@ -96,13 +95,12 @@ async def run_async(worker: WorkerLoop[Any], jobs: LoopJobs, get_tasks: Callable
 async def _run_group(
     worker: WorkerLoop[Any],
     jobs: LoopJobs,
-    portal: anyio.from_thread.BlockingPortal,
     get_tasks: Callable[[], Any],
     process_task: Callable[[Any], Any],
 ) -> None:
     try:
         async with anyio.create_task_group() as group:
-            jobs.opened(group, portal)
+            jobs.opened(group)
             signals = anyio.CancelScope()
             if _may_handle_signals():
                 group.start_soon(_stop_on_signal, worker, signals)
@@ -196,12 +194,7 @@ def _is_cancelled() -> bool:
     """Whether it is this very task that somebody cancelled."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
-    try:
-        import asyncio
-
-        task = asyncio.current_task()
-    except RuntimeError:
-        return True  # another event loop library: believe it
+    task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
