@@ -41,10 +41,10 @@ SLOWEST_SECONDS = 0.25
 FASTEST_SECONDS = 0.001
 FIRST_SECONDS = 0.01
 #: Times are rounded up to this, so that streams wake the loop together.
-GRID_SECONDS = 0.016
+GRID_SECONDS = 0.05
 #: What a pipe holds if nobody said otherwise; what it is grown to where that is found full; and where its log is broken.
 PIPE_BYTES = 64 * 1024
-HOT_BYTES = 256 * 1024
+HOT_BYTES = 1024 * 1024
 KEPT_BYTES = 1024 * 1024
 #: The begin of a line waits so long for its end, in formats that know lines.
 HELD_SECONDS = 2.0
@@ -171,6 +171,11 @@ class Capture:
         self._discard = False
         self._torn = False
         self._lost_bytes = self._lost_lines = 0  # in this episode
+
+    @property
+    def calm(self) -> bool:
+        """Whether it says so little that its turns are short."""
+        return self._delay >= GRID_SECONDS
 
     @property
     def label(self) -> str:
@@ -351,7 +356,7 @@ class Capture:
             return
         self._adapt(outcome.moved)
         due = self._wakeup.now() + self._delay
-        if self._delay >= 2 * GRID_SECONDS:
+        if self.calm:
             due = math.ceil(due / GRID_SECONDS) * GRID_SECONDS
         self._wakeup.call_after(due - self._wakeup.now(), self._listen_for_end if outcome.held else self._listen)
 
@@ -364,8 +369,10 @@ class Capture:
             self._delay = FASTEST_SECONDS
             if self._capacity < HOT_BYTES:
                 self._capacity = max(self._pipe.grow(HOT_BYTES), PIPE_BYTES)
-        elif moved < self._capacity // 4:
+        elif moved < self._capacity // 3:
             self._delay = min(self._delay * 2, SLOWEST_SECONDS)
+            if self._capacity > PIPE_BYTES and self.calm and moved < PIPE_BYTES // 2:
+                self._capacity = max(self._pipe.grow(PIPE_BYTES), PIPE_BYTES)  # pipe memory is a share of the user's
 
     def _echo_all(self, chunks: list[bytes]) -> None:
         for chunk in chunks:

@@ -17,7 +17,7 @@ BATCH_BYTES = 2 * LINE_BYTES
 #: After so much a turn ends, and others have theirs.
 TURN_BYTES = 16 * 1024 * 1024
 #: A stream that fills its pipe is worth staying with: so long is waited for it to fill again …
-LINGER_SECONDS = 0.0005
+LINGER_SECONDS = 0.0002
 #: … as long as so much is in it each time.
 LINGER_BYTES = 32 * 1024
 

@@ -1,12 +1,13 @@
 """Who moves output: a few lanes, each a task with a thread, that serve streams in the order in which they have something.
 
 A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread by aiofiles, whatever it does there: splice, rotate,
-render. A disk, or whatever a log is on, that hangs holds one lane for each log that is on it, and nothing else. Lanes are
+render; calm streams whose logs are on one device share a hop. A disk, or whatever a log is on, that hangs holds one lane for each log that is on it, and nothing else. Lanes are
 made when there is work; without any there is no task, no timer, no wakeup.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import deque
 from typing import TYPE_CHECKING
@@ -25,17 +26,28 @@ if TYPE_CHECKING:
     from supervisord_async.logs.target import Target
 
 LANES = 8
+#: So many calm streams share a hop. They are on one device: if it hangs, each would.
+BATCH = 32
 #: A lane without work ends after this.
 LANE_IDLE_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 
 
+def _turns(batch: list[tuple[Capture, Sink]]) -> list[Outcome]:
+    """One turn of each."""
+    return [_turn(capture, sink) for capture, sink in batch]
+
+
 def _turn(capture: Capture, sink: Sink) -> Outcome:
-    return capture.move(sink)
+    try:
+        return capture.move(sink)
+    except Exception as error:  # a bug must not end the lane; the stream tries again, as after any failure
+        _log.exception("moving the output of %s failed", capture.label)
+        return Outcome(error=OSError(None, f"internal error: {error}"))
 
 
-_turn_in_thread = wrap(_turn)
+_turns_in_thread = wrap(_turns)
 _compress_in_thread = wrap(rotation.compress_backups)
 
 
@@ -121,7 +133,8 @@ class Writer:
         try:
             while True:
                 while self._queue:
-                    await self._serve(self._queue.popleft())
+                    if batch := self._next_batch():
+                        await self._serve(batch)
                 news = anyio.Event()
                 self._idle.append(news)
                 with anyio.move_on_after(LANE_IDLE_SECONDS):
@@ -133,28 +146,40 @@ class Writer:
         finally:
             self._lanes -= 1
 
-    async def _serve(self, capture: Capture) -> None:
-        """One turn of ``capture``, unless its log is busy with another's: then after that."""
-        sink = capture.sink
-        if sink.busy:
-            if sink.waiting is None:
-                sink.waiting = deque()
-            sink.waiting.append(capture)
-            return
-        sink.busy = True
+    def _next_batch(self) -> list[tuple[Capture, Sink]]:
+        """The next stream, and calm ones after it on the same device; not one whose log is busy with another's turn."""
+        batch: list[tuple[Capture, Sink]] = []
+        while self._queue and len(batch) < BATCH:
+            capture = self._queue[0]
+            sink = capture.sink
+            if sink.busy:
+                if sink.waiting is None:
+                    sink.waiting = deque()
+                sink.waiting.append(self._queue.popleft())
+                continue
+            shares = capture.calm and sink.regular and sink.fd >= 0
+            if batch and not (shares and batch[0][0].calm and batch[0][1].regular and batch[0][1].dev == sink.dev):
+                break
+            sink.busy = True
+            batch.append((self._queue.popleft(), sink))
+            if not shares:
+                break
+        return batch
+
+    async def _serve(self, batch: list[tuple[Capture, Sink]]) -> None:
+        """A turn of each, in one hop."""
         try:
-            outcome = await _turn_in_thread(capture, sink, executor=self._threads)
-        except Exception as error:  # a bug must not end the lane; the stream tries again, as after any failure
-            _log.exception("moving the output of %s failed", capture.label)
-            outcome = Outcome(error=OSError(None, f"internal error: {error}"))
-        sink.busy = False
-        if outcome.rotated and sink.target.compress:
-            self.compress(sink)
-        if sink.waiting:
-            waiting = sink.waiting.popleft()
-            self.submit(waiting)
-        capture.turn_ended(outcome)
-        self._close_unused(sink)
+            outcomes = await _turns_in_thread(batch, executor=self._threads)
+        except RuntimeError as error:  # not one thread can be had now
+            outcomes = [Outcome(error=OSError(errno.EAGAIN, str(error))) for _ in batch]
+        for (capture, sink), outcome in zip(batch, outcomes, strict=True):
+            sink.busy = False
+            if outcome.rotated and sink.target.compress:
+                self.compress(sink)
+            if sink.waiting:
+                self.submit(sink.waiting.popleft())
+            capture.turn_ended(outcome)
+            self._close_unused(sink)
 
     def compress(self, sink: Sink) -> None:
         """The backups of ``sink`` will be compressed, one log at a time, off the lanes."""
