@@ -13,6 +13,7 @@ import pytest
 from supervisord_async.config.model import Logs, Stop
 from supervisord_async.control import connection
 from supervisord_async.control import http as http_module
+from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
 from supervisord_async.supervise.history import History
@@ -30,7 +31,8 @@ async def test_processes_are_listed_and_narrowed_and_told_one_by_one(serving: Se
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert [one["name"] for one in answer.json] == ["web", "worker:0", "worker:1"]
-        assert [one["name"] for one in (await wire.ask("GET", "/v1/processes?name=worker,web&figures=false")).json] == ["web", "worker:0", "worker:1"]
+        narrowed = await wire.ask("GET", "/v1/processes?name=worker&figures=false")
+        assert [one["name"] for one in narrowed.json] == ["worker:0", "worker:1"]
         assert (await wire.ask("GET", "/v1/processes/worker:1")).json["state"] == "RUNNING"
         assert (await wire.ask("GET", "/v1/processes/wbe")).problem(404, "not_found")["detail"] == "no program 'wbe': did you mean 'web'?"
 
@@ -45,7 +47,8 @@ async def test_actions_answer_with_a_result_per_name(serving: Serving) -> None:
     async with serving(swift("web"), swift("worker")) as wire:
         stopped = await wire.ask("POST", "/v1/processes/web,worker/stop?timeout=20")
         assert stopped.status == 200
-        assert [(one["name"], one["ok"], one["state"]) for one in stopped.json["results"]] == [("web", True, "STOPPED"), ("worker", True, "STOPPED")]
+        told = [(one["name"], one["ok"], one["state"]) for one in stopped.json["results"]]
+        assert told == [("web", True, "STOPPED"), ("worker", True, "STOPPED")]
         started = await wire.ask("POST", "/v1/processes/all/start", b'{"wait": true, "timeout": "20s"}')
         assert [one["state"] for one in started.json["results"]] == ["RUNNING", "RUNNING"]
         accepted = await wire.ask("POST", "/v1/processes/w*/restart?wait=false")
@@ -92,7 +95,9 @@ async def test_every_error_is_a_problem_document(serving: Serving) -> None:
         assert wire.scene.snapshot("web").state is State.RUNNING
 
 
-async def test_a_bug_is_told_without_its_inside(serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_is_told_without_its_inside(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving(swift("web")) as wire:
         monkeypatch.setattr(wire.scene.commands, "status", None)
         problem = (await wire.ask("GET", "/v1/processes")).problem(500, "internal")
@@ -135,7 +140,6 @@ async def test_a_head_that_drips_is_not_waited_for(serving: Serving, monkeypatch
     async with serving(swift("web")) as wire, await wire.connect() as stream:
         await stream.send(b"GET /v1/health HTTP/1.1\r\n")
         (await read_answer(stream)).problem(408, "usage")
-        await wait_until(lambda: True)
         async with await wire.connect() as silent:
             with anyio.fail_after(20), pytest.raises(anyio.EndOfStream):
                 await silent.receive()
@@ -177,10 +181,10 @@ async def test_where_all_connections_are_busy_the_next_is_told(serving: Serving,
         busy = [await wire.connect() for _ in range(3)]
         for stream in busy:
             await stream.send(b"POST /v1/processes/web/wait?for=ready HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
-        await wait_until(lambda: len(wire.scene.bus._subscriptions) == 3)  # noqa: SLF001  they wait
+        await wait_until(lambda: len(wire.scene.bus._subscriptions) == 3)
         async with await wire.connect() as stream:
             (await read_answer(stream)).problem(503, "busy")
-        wire.scene.supervisor.processes["web"].post(__import__("supervisord_async.core.inputs", fromlist=["x"]).StartRequested())
+        wire.scene.supervisor.processes["web"].post(StartRequested())
         for stream in busy:
             assert (await read_answer(stream)).json["results"][0]["ok"]
             await stream.aclose()

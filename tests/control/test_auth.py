@@ -1,0 +1,193 @@
+"""Who may ask: peers of the unix socket, and over TCP the token, the Host and the Origin."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.control.auth import Door, Peer, TcpDoor, is_our_host, refuse_open_address, token_of
+from supervisord_async.errors import DaemonError, NotAllowedError
+from tests.control.conftest import ask, swift
+
+TCP = TcpDoor(host="127.0.0.1", port=9001, token="t" * 43)
+
+
+def test_root_and_our_own_user_may_and_others_may_not() -> None:
+    door = Door()
+    for uid in (0, os.geteuid()):
+        assert door.check({"state": {"peer": Peer(1, uid, 1)}}) is None
+    with pytest.raises(NotAllowedError, match="socket_group"):
+        door.check({"state": {"peer": Peer(1, 65534, 65534)}})
+    with pytest.raises(NotAllowedError):
+        door.check({"state": {}, "headers": []})  # neither a peer nor TCP: nobody
+
+
+def test_socket_group_opens_it_to_members() -> None:
+    nobody = pwd.getpwnam("nobody")
+    group = grp.getgrgid(nobody.pw_gid).gr_name
+    door = Door(group=group)
+    assert door.check({"state": {"peer": Peer(1, nobody.pw_uid, 12345)}}) is None  # by membership
+    assert door.check({"state": {"peer": Peer(1, 4_000_000, nobody.pw_gid)}}) is None  # by the primary group
+    with pytest.raises(NotAllowedError):
+        door.check({"state": {"peer": Peer(1, 4_000_000, 4_000_000)}})
+    with pytest.raises(NotAllowedError):
+        Door(group="no-such-group").check({"state": {"peer": Peer(1, nobody.pw_uid, nobody.pw_gid)}})
+
+
+@pytest.mark.parametrize("host", ["localhost:9001", "127.0.0.1:9001", "localhost", "LOCALHOST:9001"])
+def test_our_own_hosts_are_ours(host: str) -> None:
+    assert is_our_host(host, TCP)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9001", "127.0.0.1:80", "localhost:9001@evil", "", "10.1.2.3:9001", "[::1", "a/b"])
+def test_foreign_hosts_are_not(host: str) -> None:
+    assert not is_our_host(host, TCP)
+
+
+def test_an_open_address_answers_to_addresses_and_no_foreign_name() -> None:
+    everywhere = TcpDoor(host="0.0.0.0", port=9001, token="t" * 43, tls=True)
+    assert is_our_host("192.168.7.7:9001", everywhere)
+    assert not is_our_host("rebound.example:9001", everywhere)
+    assert everywhere.url == f"https://127.0.0.1:9001/?token={'t' * 43}"
+
+
+def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    path = tmp_path / "http.token"
+    token = token_of(path)
+    assert len(token) >= 43
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert token_of(path) == token
+    assert [one.name for one in tmp_path.iterdir()] == ["http.token"]
+    path.chmod(0o644)
+    with pytest.raises(DaemonError, match="others may read it"):
+        token_of(path)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(DaemonError, match="characters"):
+        token_of(path)
+    with pytest.raises(DaemonError, match="cannot read the token"):
+        token_of(tmp_path / "missing" / "http.token")
+
+
+def test_an_address_that_others_reach_needs_tls_or_a_word() -> None:
+    refuse_open_address("127.0.0.1", tls=False, insecure=False)
+    refuse_open_address("::1", tls=False, insecure=False)
+    refuse_open_address("0.0.0.0", tls=True, insecure=False)
+    refuse_open_address("10.0.0.1", tls=False, insecure=True)
+    for host in ("0.0.0.0", "10.0.0.1", "shop.example"):
+        with pytest.raises(DaemonError, match="http_tls"):
+            refuse_open_address(host, tls=False, insecure=False)
+
+
+async def over_tcp(wire: Any, method: str, target: str, **headers: str) -> Any:
+    async with await anyio.connect_tcp("127.0.0.1", wire.tcp_port) as stream:
+        given = {"host": f"127.0.0.1:{wire.tcp_port}", **{key.replace("_", "-"): value for key, value in headers.items()}}
+        return await ask(stream, method, target, headers=given)
+
+
+@pytest.mark.anyio
+async def test_tcp_wants_the_token_whatever_is_asked(serving: Callable[..., Any], tmp_path: Path) -> None:
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", 0)}) as wire:
+        token = (tmp_path / "http.token").read_text().strip()
+        for target in ("/v1/processes", "/v1/health", "/metrics", "/", "/v1/nothing", f"/v1/processes?token={token}"):
+            denied = await over_tcp(wire, "GET", target)
+            denied.problem(401, "unauthorized")
+            assert denied.headers["www-authenticate"].startswith("Bearer")
+        for wrong in ("Bearer ", "Bearer nope", f"Basic {token}", token, f"Bearer {token}x"):
+            (await over_tcp(wire, "GET", "/v1/health", authorization=wrong)).problem(401, "unauthorized")
+        assert (await over_tcp(wire, "GET", "/v1/health", authorization=f"Bearer {token}")).status == 200
+        assert (await over_tcp(wire, "POST", "/v1/processes/web/restart", authorization=f"bearer {token}")).status == 200
+        assert (await wire.ask("GET", "/v1/web")).json["url"] == f"http://127.0.0.1:{wire.tcp_port}/?token={token}"
+
+
+@pytest.mark.anyio
+async def test_tcp_refuses_foreign_hosts_and_origins_even_with_the_token(serving: Callable[..., Any], tmp_path: Path) -> None:
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", 0)}) as wire:
+        bearer = "Bearer " + (tmp_path / "http.token").read_text().strip()
+        own = f"http://127.0.0.1:{wire.tcp_port}"
+        for bad in (
+            {"host": "evil.example"},
+            {"host": f"evil.example:{wire.tcp_port}"},
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://127.0.0.1:1"},
+            {"origin": own.replace("http", "https")},
+            {"sec_fetch_site": "cross-site"},
+        ):
+            (await over_tcp(wire, "POST", "/v1/processes/web/stop", authorization=bearer, **bad)).problem(403, "not_allowed")
+        assert wire.scene.snapshot("web").run == 1
+        assert (await over_tcp(wire, "POST", "/v1/processes/web/restart", authorization=bearer, origin=own)).status == 200
+
+
+@pytest.mark.anyio
+async def test_the_pages_address_turns_the_token_into_a_strict_cookie_once(serving: Callable[..., Any], tmp_path: Path) -> None:
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", 0)}) as wire:
+        token = (tmp_path / "http.token").read_text().strip()
+        answer = await over_tcp(wire, "GET", f"/?token={token}")
+        assert (answer.status, answer.headers["location"]) == (303, "/")
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "samesite=strict" in cookie.lower()
+        assert (await over_tcp(wire, "GET", "/v1/health", cookie=cookie.split(";")[0])).status == 200
+        (await over_tcp(wire, "GET", "/v1/health", cookie="asup_token=wrong")).problem(401, "unauthorized")
+        (await over_tcp(wire, "GET", "/?token=wrong")).problem(401, "unauthorized")
+
+
+@pytest.mark.anyio
+async def test_a_port_in_use_costs_tcp_alone_and_is_said(
+    serving: Callable[..., Any], free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=free_port)
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", free_port)}) as wire:
+        assert (await wire.ask("GET", "/v1/health")).status == 200
+        (await wire.ask("GET", "/v1/web")).problem(409, "failed")
+    assert any("degraded: no HTTP over TCP" in record.message for record in caplog.records)
+    await listener.aclose()
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
+async def test_another_user_is_turned_away_by_the_kernels_word(serving: Callable[..., Any], tmp_path: Path) -> None:
+    async with serving(swift("web"), settings={"socket_mode": 0o666}) as wire:
+        tmp_path.chmod(0o711)
+        code = (
+            "import os, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+            "s = socket.socket(socket.AF_UNIX); s.connect('asupd.sock');"
+            "s.sendall(b'GET /v1/health HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n'); print(s.makefile('rb').read(600).decode())"
+        )
+        done = await anyio.run_process([sys.executable, "-I", "-c", code], cwd=tmp_path, stderr=subprocess.STDOUT, check=False)
+        assert b"HTTP/1.1 403" in done.stdout, done.stdout
+        assert b"neither root nor the user of this daemon" in done.stdout
+
+
+@pytest.mark.anyio
+async def test_tls_serves_tcp_and_leaves_the_unix_socket_plain(serving: Callable[..., Any], tmp_path: Path) -> None:
+    import ssl
+
+    from supervisord_async.config.model import HttpTls
+
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -days 1"
+    await anyio.run_process(["openssl", *how.split(), "-keyout", str(key), "-out", str(certificate)])
+    settings = {"http": ("127.0.0.1", 0), "http_tls": HttpTls(certificate=str(certificate), key=str(key))}
+    async with serving(swift("web"), settings=settings) as wire:
+        assert (await wire.ask("GET", "/v1/health")).status == 200
+        context = ssl.create_default_context(cafile=str(certificate))
+        token = (tmp_path / "http.token").read_text().strip()
+        stream = await anyio.connect_tcp("127.0.0.1", wire.tcp_port, tls=True, ssl_context=context, tls_standard_compatible=False)
+        async with stream:
+            headers = {"host": f"127.0.0.1:{wire.tcp_port}", "authorization": f"Bearer {token}"}
+            assert (await ask(stream, "GET", "/v1/health", headers=headers)).status == 200
