@@ -230,38 +230,20 @@ class ProcessRestarter:
         log.warning("restarting: %s", reason)
         saved_before = False
         if self.require_state:
-            saved_before = self._save()
+            saved_before = _Saving(self.save_state_callback).run(SAVE_TIMEOUT_SECONDS)
             if not saved_before:
                 log.error("not restarting (%s): the state cannot be saved, and require_state is set", reason)
                 return
+        # Its thread is made beforehand, as GracefulShutdownManager's are, and for the same reason.
+        saving = _Saving(self.save_state_callback)
         if not self.shutdown_manager.initiate_shutdown():
             log.error("restarting although not every component stopped cleanly")
-        saved = self._save()
+        saved = saving.run(SAVE_TIMEOUT_SECONDS)
         if not saved and saved_before:
             log.error("restarting with the state from just before the shutdown")
         elif not saved:
             log.error("restarting without saved state: the new process starts fresh")
         self._execute(executable, saved or saved_before, caught_up)
-
-    def _save(self) -> bool:
-        """Whether the callback saved the state in time; without one the program sees to its state itself."""
-        callback = self.save_state_callback
-        if callback is None:
-            return True
-        results: list[bool] = []
-
-        def save() -> None:
-            try:
-                results.append(callback() is not False)
-            except BaseException:
-                log.exception("saving the state failed")
-
-        thread = threading.Thread(target=save, name="save-state", daemon=True)
-        thread.start()
-        thread.join(SAVE_TIMEOUT_SECONDS)
-        if thread.is_alive():
-            log.error("saving the state takes more than %g s", SAVE_TIMEOUT_SECONDS)
-        return bool(results and results[0])
 
     def _execute(self, executable: str, saved: bool, caught_up: bool) -> None:
         """Become the new process; ends this one where that fails, since its components are gone."""
@@ -299,6 +281,36 @@ class ProcessRestarter:
                     late.append(path)
         if late:
             self._on_change(sorted(late), caught_up=True)
+
+
+class _Saving:
+    """A call of the callback that saves the state, in a thread of its own that waits for its turn."""
+
+    def __init__(self, callback: Callable[[], Any] | None) -> None:
+        self._callback = callback
+        self._turn, self._over = threading.Event(), threading.Event()
+        self._saved = False
+        if callback is not None:
+            threading.Thread(target=self._run, args=(callback,), name="save-state", daemon=True).start()
+
+    def run(self, seconds: float) -> bool:
+        """Whether the callback saved the state within ``seconds``; without one the program sees to its state itself."""
+        if self._callback is None:
+            return True
+        self._turn.set()
+        if not self._over.wait(seconds):
+            log.error("saving the state takes more than %g s", seconds)
+            return False
+        return self._saved
+
+    def _run(self, callback: Callable[[], Any]) -> None:
+        self._turn.wait()
+        try:
+            self._saved = callback() is not False
+        except BaseException:
+            log.exception("saving the state failed")
+        finally:
+            self._over.set()
 
 
 def _loaded_sources() -> set[str]:

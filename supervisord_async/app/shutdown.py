@@ -67,7 +67,8 @@ class GracefulShutdownManager:
             raise ValueError(f"shutdown_timeout must be above 0, not {shutdown_timeout}")
         self.shutdown_timeout = shutdown_timeout
         self._components: list[Component] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may have interrupted its holder
+        self._workers: list[_InThread] | None = None
         self._began = False
         self._requested = False
         self._finished = threading.Event()
@@ -118,14 +119,11 @@ class GracefulShutdownManager:
         if not self._begin():
             return self._wait_for_other()
         deadline = time.monotonic() + self.shutdown_timeout
-        token = _stopping.set(self)
         try:
-            for component in reversed(self._components):
+            for worker in self._prepare():
                 began = time.monotonic()
-                work = _InThread(component, self._awaiting_loop())
-                self._report(component, began, work.wait(_bound(component, deadline)))
+                self._report(worker.component, began, worker.stop(_bound(worker.component, deadline)))
         finally:
-            _stopping.reset(token)
             self._finish()
         return self.stopped_cleanly
 
@@ -163,6 +161,20 @@ class GracefulShutdownManager:
             first = not self._began
             self._began = self._requested = True
             return first
+
+    def _prepare(self) -> list[_InThread]:
+        """A thread for each component, waiting for its turn, last registered first.
+
+        Made beforehand: once the main thread has ended, which a component's end may well lead to, Python 3.12 and
+        later start no thread any more.
+        """
+        with self._lock:
+            if self._workers is None:
+                loop = self._awaiting_loop()
+                token = _stopping.set(self)  # the threads copy the context
+                self._workers = [_InThread(component, loop) for component in reversed(self._components)]
+                _stopping.reset(token)
+            return self._workers
 
     def _finish(self) -> None:
         with self._lock:
@@ -232,6 +244,7 @@ class GracefulShutdownManager:
             if self._requested:
                 _end_by(signum)
             self._requested = True
+            self._prepare()
             # A thread that is no daemon: the interpreter waits for it, and for what it stops. The handler itself may
             # have interrupted code that holds a lock which a component needs.
             threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
@@ -311,30 +324,35 @@ class _InThread:
     """A component being stopped by a thread of its own, which is left behind if it overruns."""
 
     def __init__(self, component: Component, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._component, self._loop = component, loop
+        self.component, self._loop = component, loop
         self._result: tuple[Outcome, str] | None = None
-        self._over = threading.Event()
+        self._turn, self._over = threading.Event(), threading.Event()
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(self._run,), name=f"shutdown-{component.name}", daemon=True)
         try:
             thread.start()
+            self._threaded = True
         except RuntimeError as error:  # no more threads: it is told all the same, unbounded
             log.warning("no thread to stop %s in: %s", component.name, error)
-            self._run()
+            self._threaded = False
 
-    def wait(self, seconds: float) -> tuple[Outcome, str]:
-        """What became of it within ``seconds``."""
+    def stop(self, seconds: float) -> tuple[Outcome, str]:
+        """It is told to stop; what became of it within ``seconds``."""
+        self._turn.set()
+        if not self._threaded:
+            self._run()
         self._over.wait(seconds)
         return self._result or (Outcome.TIMED_OUT, f"not over within {seconds:.2f} s, left behind")
 
     def _run(self) -> None:
+        self._turn.wait()
         joined: Any = None
         try:
-            self._call(self._component.shutdown_func)
-            if self._component.join_func is not None:
-                joined = self._call(self._component.join_func)
+            self._call(self.component.shutdown_func)
+            if self.component.join_func is not None:
+                joined = self._call(self.component.join_func)
         except BaseException as error:  # SystemExit and KeyboardInterrupt of a component are its own affair
-            log.exception("component %s failed to stop", self._component.name)
+            log.exception("component %s failed to stop", self.component.name)
             self._result = Outcome.FAILED, f"{type(error).__name__}: {error}"
         else:
             self._result = joined_outcome(joined)
