@@ -180,7 +180,8 @@ async def test_tls_serves_tcp_and_leaves_the_unix_socket_plain(serving: Callable
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
-    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -days 1"
+    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+    how += " -addext subjectAltName=IP:127.0.0.1"
     await anyio.run_process(["openssl", *how.split(), "-keyout", str(key), "-out", str(certificate)])
     settings = {"http": ("127.0.0.1", 0), "http_tls": HttpTls(certificate=str(certificate), key=str(key))}
     async with serving(swift("web"), settings=settings) as wire:
