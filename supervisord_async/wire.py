@@ -11,5 +11,7 @@ ENV_REPLICA = "ASUP_REPLICA"
 ENV_RUN = "ASUP_RUN"
 ENV_MAIN_PID = "ASUP_MAIN_PID"  #: for ``stop.command`` and hooks
 ENV_HEARTBEAT_FILE = "ASUP_HEARTBEAT_FILE"
+#: Names the descriptor with the state to the daemon's new self at a re-exec.
+ENV_STATE = "ASUPD_STATE_FD"
 #: ``INSTANCE/NAME/RUN``: says which run_dir's daemon started a process, and as what. Inherited by descendants.
 ENV_TAG = "ASUP_TAG"

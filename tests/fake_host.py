@@ -87,6 +87,7 @@ class FakeHost:
         self.files: dict[str, Signature] = {}
         self.refuse: list[SpawnError] = []
         self.answers: dict[Any, str | None] = {}  #: of probes, by their target
+        self.oom_killed: set[int] = set()
         self.on_spawn: Callable[[FakeChild], None] = lambda child: None
         self._pids = itertools.count(100)
 
@@ -107,6 +108,11 @@ class FakeHost:
     def tree(self, child: Any, tag: str) -> Any:
         return child
 
+    async def kill_strays(self, tag: str) -> None:
+        for child in self.children:
+            if child.spec.environment["ASUP_TAG"] == tag:
+                child.end(signal=9)
+
     async def credentials(self, user: str | None, group: str | None) -> None:
         return None
 
@@ -117,6 +123,9 @@ class FakeHost:
     async def signature(self, path: str) -> Signature:
         await anyio.sleep(0)
         return self.files.get(path)
+
+    async def was_oom_killed(self, pid: int) -> bool | None:
+        return pid in self.oom_killed
 
     async def run_command(self, spec: Any, timeout_seconds: float, on_started: Any = None) -> int | None:
         return 0

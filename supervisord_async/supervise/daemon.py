@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ LEVELS = {
     "supervision": logging.ERROR,
 }
 STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
+#: A signal to stop that comes twice within this is one: timeout(1) signals us, and then our group.
+ECHO_SECONDS = 0.1
 #: How long answers that are under way may take before a re-exec.
 QUIET_SECONDS = 2.0
 
@@ -101,6 +104,7 @@ async def serve(options: Options, configuration: Configuration, control: Control
     else:
         lock.acquire()
     _become_parent_of_orphans()
+    _set_aside_false_socket(configuration.daemon.socket, run_dir)
     try:
         async with orphans.reaping():
             return await Daemon(options, configuration, lock).run(control, former)
@@ -225,6 +229,7 @@ class Daemon:
     async def _heed_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # a former self may have blocked them over its re-exec
+            told_at: float | None = None
             async for signum in received:
                 match signum:
                     case signal.SIGHUP:
@@ -235,7 +240,10 @@ class Daemon:
                     case signal.SIGUSR2:
                         tasks.start_soon(self._ask_for_reexec)
                     case _:
-                        self._supervisor.request_shutdown(why=signals.name(signum))
+                        now = anyio.current_time()
+                        if told_at is None or now - told_at > ECHO_SECONDS:
+                            self._supervisor.request_shutdown(why=signals.name(signum))
+                        told_at = told_at or now
 
     async def _reload(self) -> None:
         try:
@@ -288,6 +296,18 @@ def make_run_dir(path: str) -> None:
         raise DaemonError(f"cannot make the run_dir {path}: {error.strerror} (set daemon.run_dir, or pass --run-dir)") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise DaemonError(f"cannot write in the run_dir {path}: permission denied (set daemon.run_dir, or pass --run-dir)")
+
+
+def _set_aside_false_socket(path: str, run_dir: str) -> None:
+    """In our own run_dir nothing but a socket may have the socket's name; what has it is kept under another."""
+    try:
+        if os.path.dirname(path) == run_dir and not stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.replace(path, f"{path}.stale")
+            _log.warning("%s was no socket; it is %s.stale now", path, path)
+    except FileNotFoundError:
+        pass  # the usual case
+    except OSError as error:
+        _log.warning("cannot set %s aside: %s", path, error.strerror)
 
 
 def _become_parent_of_orphans() -> None:

@@ -349,7 +349,7 @@ class Process:
                 self.post(RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there"))
         elif inherited.snapshot.state in LIVE:
             in_flight = inherited.snapshot.ended_run != run
-            self.post(SpawnFailed(run, "the daemon died while it was spawned") if in_flight else TreeGone(run))
+            self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
 
     # A bug of ours
 
@@ -364,6 +364,11 @@ class Process:
         except Exception:
             _log.exception("%s: cannot tell that supervision of it broke", self.name)
 
+    async def _abandon(self, run: int) -> None:
+        """A run that nobody holds, perhaps born and never told of, is over before another one can begin."""
+        await self._around.host.kill_strays(launch.tag_of(self._around.instance, self.name, run))
+        self.post(SpawnFailed(run, "internal error while it was spawned"))
+
     def _resume(self) -> None:
         """Take up what an earlier daemon, or an earlier group of tasks, was watching."""
         if self._inherited is not None:
@@ -374,7 +379,7 @@ class Process:
             return
         run, number = self._run, self.snapshot.run
         if run is None or run.context.run != number:
-            self.post(SpawnFailed(number, "internal error while it was spawned"))
+            self._start(self._abandon, number)
         elif run.ended is not None:
             self.post(Exited(number, run.ended.status, run.tree.has_leftovers()))
         else:

@@ -21,9 +21,8 @@ import anyio
 from supervisord_async.errors import FailedError
 from supervisord_async.supervise import persist
 from supervisord_async.supervise.persist import SavedState
+from supervisord_async.wire import ENV_STATE
 
-#: Names the descriptor with the state to the new code.
-ENV_STATE = "ASUPD_STATE_FD"
 TRIAL_SECONDS = 30.0
 MODULE = "supervisord_async.cli.asupd"
 

@@ -244,3 +244,23 @@ def test_a_bug_in_one_process_leaves_it_unknown_and_is_survived(broken: str, cap
     told = play(scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=600), restart=Restart(backoff=STEADY))
     assert "a bug" in caplog.text
     assert told.process.snapshot.state is State.RUNNING
+
+
+def test_a_bug_after_the_birth_of_a_child_doubles_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    host = FakeHost()
+    good = host.tree
+
+    def bug(*_args: Any) -> Any:
+        host.tree = good  # type: ignore[method-assign]
+        raise ZeroDivisionError("a bug")
+
+    host.tree = bug  # type: ignore[method-assign,assignment]
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.until(lambda: "UNKNOWN" in s.states())
+        await s.state(State.RUNNING)
+        assert [child.alive for child in s.host.children] == [False, True]
+
+    play(scene, host, restart=Restart(backoff=STEADY))
+    assert "a bug" in caplog.text

@@ -1,0 +1,151 @@
+"""A real daemon on a real file, in a directory of its own, for tests that use the commands as users do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from supervisord_async.client import Client
+from supervisord_async.errors import NoDaemonError
+from supervisord_async.supervise.launch import instance_of
+from supervisord_async.system import tags
+from tests.waiting import wait_until_sync
+
+COMMAND_SECONDS = 60
+
+
+class LiveDaemon:
+    """``asupd`` on ``programs.yaml`` in ``folder``; a context manager that leaves nothing behind."""
+
+    def __init__(self, folder: Path, programs: str = "", *, options: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.file = folder / "programs.yaml"
+        self.options = options
+        self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "xdg"), **(environment or {})}
+        self.environment.pop("ASUP_SOCKET", None)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "asupd.log"
+        if programs:
+            self.write(programs)
+
+    def write(self, programs: str) -> None:
+        self.file.write_text(programs)
+
+    # the daemon
+
+    def start(self, *, wait: bool = True) -> LiveDaemon:
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(self.file), *self.options]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder)
+        if wait:
+            self.wait_until(lambda: self.answers(), "the daemon answers")
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def answers(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.text()}")
+        try:
+            with Client(self.folder / ".asupd" / "asupd.sock") as client:
+                return client.health().pid == self.pid
+        except NoDaemonError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL, as the OOM killer would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def send(self, signum: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(signum)
+
+    def end(self, signum: int = signal.SIGTERM) -> int:
+        """Stopped by a signal; its exit code."""
+        self.send(signum)
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(COMMAND_SECONDS)
+
+    def __enter__(self) -> LiveDaemon:
+        return self.start() if self.process is None else self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for process in self.tagged():
+            os.kill(process.identity.pid, signal.SIGKILL)
+
+    # what it knows
+
+    def ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "supervisord_async.cli.asupctl", "-c", str(self.file), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=self.environment, cwd=self.folder, check=False)
+
+    def do(self, *words: str) -> str:
+        """A command that must succeed; what it printed."""
+        done = self.ctl(*words)
+        assert done.returncode == 0, f"asupctl {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}\n{self.text()[-3000:]}"
+        return done.stdout
+
+    def status(self, *selectors: str) -> dict[str, dict[str, Any]]:
+        done = self.ctl("status", "--json", *selectors)
+        assert done.returncode in (0, 3), done.stderr
+        return {entry["name"]: entry for entry in json.loads(done.stdout)}
+
+    def process_of(self, name: str) -> dict[str, Any]:
+        return self.status(name)[name]
+
+    def wait_for(self, name: str, state: str, **fields: Any) -> dict[str, Any]:
+        """The status of ``name`` once it has this state and these fields."""
+        found: dict[str, Any] = {}
+
+        def there() -> bool:
+            found.clear()
+            found.update(self.status().get(name, {}))
+            return found.get("state") == state and all(found.get(key) == value for key, value in fields.items())
+
+        self.wait_until(there, f"{name} to be {state} {fields}", every=0.1)
+        return dict(found)
+
+    def events(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.do("events", "--json")))
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def tagged(self) -> list[tags.Tagged]:
+        """All living processes that some daemon of this folder started."""
+        return tags.living(instance_of(str(self.folder / ".asupd")))
+
+    def wait_until(self, condition: Any, what: str, *, every: float = 0.05) -> None:
+        try:
+            wait_until_sync(condition, 30, every=every, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n--- the daemon's log:\n{self.text()[-6000:]}") from None
+
+
+def alive(pid: int) -> bool:
+    """Whether ``pid`` runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,192 @@
+"""The daemon is killed, replaced, lied to; no program is lost, doubled or silenced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import LiveDaemon, alive
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+COUNTER = "import itertools,sys,time\nfor n in itertools.count():\n  print(n, flush=True)\n  time.sleep(0.0005)"
+PROGRAMS = f"""
+programs:
+  counter: {{command: [{sys.executable}, -c, {json.dumps(COUNTER)}], start_seconds: 0}}
+  quiet: {{command: [sleep, "1000"], start_seconds: 0}}
+  many: {{command: [sleep, "1000"], replicas: 3, start_seconds: 0}}
+  stopped: {{command: [sleep, "1000"], start_seconds: 0}}
+  flaky: {{command: ["false"], restart: {{backoff: {{initial: 1h, max: 1h}}}}}}
+"""
+NAMES = ("counter", "quiet", "many:0", "many:1", "many:2")
+
+
+def settle(live: LiveDaemon) -> dict[str, int]:
+    """Everything is up, one is stopped by the operator, one waits in BACKOFF; the PIDs."""
+    pids = {name: live.wait_for(name, "RUNNING")["pid"] for name in NAMES}
+    live.do("stop", "stopped")
+    live.wait_for("flaky", "BACKOFF", restarts=1)
+    return pids
+
+
+def check_nothing_lost(live: LiveDaemon, pids: dict[str, int], cause: str | None = None) -> None:
+    """The same processes, once each; wishes and counters as they were; every line once."""
+    for name, pid in pids.items():
+        status = live.wait_for(name, "RUNNING")
+        assert (status["pid"], status["run"]) == (pid, 1), name
+        assert cause is None or status["cause"] == cause, name
+    assert live.process_of("stopped")["state"] == "STOPPED"
+    assert (live.process_of("flaky")["state"], live.process_of("flaky")["restarts"]) == ("BACKOFF", 1)
+    assert sorted(process.identity.pid for process in live.tagged()) == sorted(pids.values())
+
+
+def check_log(live: LiveDaemon) -> None:
+    """The counter's numbers are in its log, each once, in order, and go on."""
+    log = live.folder / ".asupd" / "logs" / "counter.log"
+    count = len(log.read_bytes().splitlines())
+    live.wait_until(lambda: len(log.read_bytes().splitlines()) > count + 50, "the counter goes on")
+    numbers = [int(line) for line in log.read_bytes().split(b"\n")[:-1]]
+    assert numbers == list(range(len(numbers)))
+
+
+def test_a_killed_daemons_programs_are_adopted(daemon: Make) -> None:
+    live = daemon(PROGRAMS)
+    pids = settle(live)
+    for _ in range(3):
+        live.kill()
+        assert all(map(alive, pids.values()))
+        live.start()
+        check_nothing_lost(live, pids, "adopted")
+        check_log(live)
+    assert live.end() == 0
+    assert live.tagged() == []
+
+
+@pytest.mark.parametrize("damage", ["removed", "garbage", "all of run_dir"])
+def test_adoption_needs_no_state_file(daemon: Make, damage: str) -> None:
+    live = daemon(PROGRAMS)
+    pids = settle(live)
+    live.kill()
+    run_dir = live.folder / ".asupd"
+    if damage == "all of run_dir":
+        shutil.rmtree(run_dir)
+    for name in ("state.json", "state.json.previous"):
+        if damage == "removed":
+            (run_dir / name).unlink(missing_ok=True)
+        elif damage == "garbage":
+            (run_dir / name).write_bytes(b"\0garbage" * 100)
+    live.start()
+    for name, pid in pids.items():
+        assert live.wait_for(name, "RUNNING")["pid"] == pid
+    commands = [Path(f"/proc/{process.identity.pid}/cmdline").read_bytes() for process in live.tagged()]
+    assert len(commands) == len(pids) + 1  # "stopped" is started: nobody is left who knows of the stop
+
+
+def test_a_program_that_ended_meanwhile_is_noticed_once(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0, restart: {backoff: {initial: 10ms}}}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.kill()
+    os.kill(pid, signal.SIGKILL)
+    live.wait_until(lambda: not alive(pid), "the program is gone")
+    live.start()
+    status = live.wait_for("a", "RUNNING", run=2)
+    assert status["restarts"] == 1
+    assert status["exit_status"] in ({"unknown": True}, {"signal": "SIGKILL", "core": False})
+
+
+def test_a_program_removed_from_the_file_meanwhile_is_stopped(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}, b: {command: [sleep, '1000'], start_seconds: 0}}")
+    pids = [live.wait_for(name, "RUNNING")["pid"] for name in ("a", "b")]
+    live.kill()
+    live.write("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.start()
+    assert live.wait_for("a", "RUNNING")["pid"] == pids[0]
+    live.wait_until(lambda: not alive(pids[1]), "b is stopped")
+    live.wait_until(lambda: list(live.status()) == ["a"], "b is forgotten")
+
+
+def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 3s}}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.do("stop", "a", "--no-wait")
+    live.wait_for("a", "STOPPING")
+    live.kill()
+    live.start()
+    live.wait_for("a", "STOPPED")
+    assert not alive(pid) and live.tagged() == []
+
+
+def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
+    live = daemon(PROGRAMS)
+    pids = settle(live)
+    before = live.pid
+    for _ in range(2):
+        live.do("reexec")
+        live.wait_until(live.answers, "it answers again")
+        check_nothing_lost(live, pids, "autostart")
+        check_log(live)
+    live.send(signal.SIGUSR2)
+    live.wait_until(lambda: live.text().count("re-executed") == 3, "the third re-exec")
+    live.wait_until(live.answers, "it answers again")
+    check_nothing_lost(live, pids)
+    assert before == live.pid and alive(before)
+    os.kill(pids["quiet"], signal.SIGTERM)  # still our child: how it ended is known
+    live.wait_until(lambda: live.process_of("quiet")["exit_status"] == {"signal": "SIGTERM", "core": False}, "its end is told")
+    assert live.end() == 0
+    assert live.tagged() == []
+
+
+def test_a_reexec_that_cannot_succeed_leaves_the_old_code_in_service(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    good = live.file.read_text()
+    live.write("programs: {a: {comand: [sleep]}}")
+    refused = live.ctl("reexec")
+    assert refused.returncode == 1 and "stays in service" in refused.stderr and "comand" in refused.stderr
+    assert live.process_of("a")["pid"] == pid
+    live.write(good)
+    live.do("reexec")
+    assert live.wait_for("a", "RUNNING")["pid"] == pid
+
+
+def test_a_stale_lock_and_socket_block_no_start(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}", start=False)
+    run_dir = live.folder / ".asupd"
+    run_dir.mkdir()
+    (run_dir / "asupd.lock").write_text(f"{os.getpid()} 1 some-boot\n")  # names a living process that is no daemon
+    (run_dir / "asupd.sock").write_text("")
+    live.start()
+    live.wait_for("a", "RUNNING")
+    assert alive(os.getpid())
+
+
+def test_a_decoy_with_the_pid_of_the_dead_is_never_signalled(daemon: Make) -> None:
+    """The saved PID belongs to a stranger now: as after a reboot of PIDs, made by editing what was saved."""
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    state = live.folder / ".asupd" / "state.json"
+    live.wait_until(lambda: f'"pid":{pid}' in state.read_text(), "the state is saved")
+    live.kill()
+    os.kill(pid, signal.SIGKILL)
+    with subprocess.Popen(["sleep", "1000"]) as decoy:
+        head, body = state.read_text().split("\n", 1)
+        document = json.loads(body.replace(f'"pid":{pid}', f'"pid":{decoy.pid}'))
+        body = json.dumps(document)
+        words = head.split()
+        state.write_text(f"{words[0]} {words[1]} {hashlib.sha256(body.encode()).hexdigest()}\n{body}")
+        live.start()
+        live.wait_for("a", "RUNNING", run=2)
+        live.do("stop", "a")
+        assert live.end() == 0
+        assert decoy.poll() is None
+        decoy.kill()

@@ -1,0 +1,104 @@
+"""SIGHUP and ``asupctl reload``: only what changed, only as much as it needs, nothing on a refused file."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.daemons import LiveDaemon, alive
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+BASE = """
+programs:
+  same: {command: [sleep, "1000"], start_seconds: 0}
+  edited: {command: [sleep, "1000"], start_seconds: 0}
+  tuned: {command: [sleep, "1000"], start_seconds: 0}
+  removed: {command: [sleep, "1000"], start_seconds: 0}
+"""
+NEXT = """
+programs:
+  same: {command: [sleep, "1000"], start_seconds: 0}
+  edited: {command: [sleep, "2000"], start_seconds: 0}
+  tuned: {command: [sleep, "1000"], start_seconds: 0, logs: {max_size: 1MB}, restart: {max_restarts: 7}}
+  added: {command: [sleep, "1000"], start_seconds: 0, replicas: 2}
+"""
+
+
+def pids(live: LiveDaemon, *names: str) -> dict[str, int]:
+    return {name: live.wait_for(name, "RUNNING")["pid"] for name in names}
+
+
+def test_only_what_changed_is_touched(daemon: Make) -> None:
+    live = daemon(BASE)
+    before = pids(live, "same", "edited", "tuned", "removed")
+    live.write(NEXT)
+    plan = live.do("reload", "--plan")
+    for word in ("added", "edited", "tuned", "removed"):
+        assert word in plan
+    assert pids(live, *before) == before  # a plan does nothing
+    live.send(signal.SIGHUP)
+    live.wait_until(lambda: list(live.status()) == ["same", "edited", "tuned", "added:0", "added:1"], "the file's order")
+    live.wait_for("edited", "RUNNING", run=2, cause="config_changed", restarts=0)
+    after = pids(live, "same", "edited", "tuned", "added:0", "added:1")
+    assert (after["same"], after["tuned"]) == (before["same"], before["tuned"])
+    assert after["edited"] != before["edited"] and not alive(before["removed"])
+    assert json.loads(live.do("config", "tuned", "--json"))["restart"]["max_restarts"] == 7
+
+
+def test_a_refused_file_leaves_everything_and_says_all(daemon: Make) -> None:
+    live = daemon(BASE)
+    before = pids(live, "same", "edited")
+    live.write(BASE.replace("start_seconds: 0}", "start_second: 0}", 1) + "  bad: {command: 5, replicas: -1}\n")
+    refused = live.ctl("reload")
+    assert refused.returncode == 2
+    assert "programs.yaml:3:" in refused.stderr and "did you mean 'start_seconds'" in refused.stderr and "programs.yaml:7:" in refused.stderr
+    assert pids(live, "same", "edited") == before
+    assert "refused" in live.ctl("status").stdout
+    live.write(BASE)
+    live.do("reload")
+    assert "refused" not in live.ctl("status").stdout
+    assert pids(live, "same", "edited") == before
+
+
+def test_a_storm_of_hups_is_survived(daemon: Make) -> None:
+    live = daemon(BASE)
+    before = pids(live, "same", "edited", "tuned", "removed")
+    for number in range(200):
+        live.write(NEXT if number % 2 else BASE)
+        live.send(signal.SIGHUP)
+    live.write(BASE)
+    live.do("reload")
+    live.wait_until(lambda: sorted(live.status()) == sorted(before), "the last file holds")
+    assert pids(live, "same")["same"] == before["same"]
+    assert live.text().count("reloaded") < 150
+    assert live.end() == 0 and live.tagged() == []
+
+
+def test_replicas_come_and_go(daemon: Make) -> None:
+    live = daemon("programs: {w: {command: [sleep, '1000'], start_seconds: 0, replicas: 2}}")
+    first = pids(live, "w:0", "w:1")
+    live.write("programs: {w: {command: [sleep, '1000'], start_seconds: 0, replicas: 4}}")
+    live.do("reload")
+    assert {key: pids(live, *[f"w:{n}" for n in range(4)])[key] for key in first} == first
+    live.write("programs: {w: {command: [sleep, '1000'], start_seconds: 0, replicas: 2}}")
+    live.do("reload")
+    live.wait_until(lambda: list(live.status()) == ["w:0", "w:1"], "two again")
+    assert pids(live, "w:0", "w:1") == first
+
+
+def test_a_program_taken_out_and_put_back_at_once(daemon: Make) -> None:
+    slow = "programs: {a: {command: [sleep, '1000'], start_seconds: 0}, slow: {command: [sh, -c, 'trap \"sleep 1; exit\" TERM; while :; do sleep 0.05; done'], start_seconds: 0}}"
+    live = daemon(slow)
+    old = pids(live, "a", "slow")["slow"]
+    live.write("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.do("reload")
+    live.write(slow)
+    live.do("reload")
+    live.wait_until(lambda: not alive(old), "the old one is gone")
+    assert live.wait_for("slow", "RUNNING")["pid"] != old
+    assert len(live.tagged()) >= 2
