@@ -1,0 +1,186 @@
+"""Why: the chain of causes, the rule, the end, the last words, in words that a tired person understands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisord_async.config.model import Backoff, Restart, Stop
+from supervisord_async.control.last_words import LastWords, last_lines
+from supervisord_async.control.logs import Source
+from supervisord_async.control.rule import ruling
+from supervisord_async.control.stories import span, stories
+from supervisord_async.core.inputs import Faulted
+from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.bus import Bus
+from tests.control.conftest import playing, swift
+
+SLOW = Restart(policy=RestartPolicy.ALWAYS, backoff=Backoff(initial_seconds=600.0, max_seconds=6000.0, jitter=0.0))
+
+
+@pytest.mark.anyio
+async def test_a_missed_heartbeat_is_told_as_the_cause_of_the_present_run() -> None:
+    quick = Restart(backoff=Backoff(initial_seconds=0.0, jitter=0.0), policy=RestartPolicy.ALWAYS)
+    async with playing(swift("web", restart=quick)) as scene:
+        scene.supervisor.processes["web"].post(Faulted(1, Cause.HEARTBEAT_MISSED, "the heartbeat was 21 s old"))
+        await scene.commands.wait(["web"], "ready", timeout=20)
+        while scene.snapshot("web").run < 2:
+            await scene.commands.wait(["web"], "ready", timeout=20)
+        await scene.state("web", State.RUNNING)
+        why = await scene.commands.why("web")
+        assert why.state == "RUNNING"
+        assert "run 2" in why.headline
+        assert why.headline.endswith("because the heartbeat was 21 s old")
+        assert [link.text.split(" because ")[-1] for link in why.chain][:2] == ["its heartbeat stopped", "the heartbeat was 21 s old"]
+        assert why.last_end is not None
+        assert (why.last_end.run, why.last_end.exit_status) == (1, {"signal": "SIGTERM", "core": False})
+        assert "programs.web.heartbeat.timeout" in why.keys
+        assert any("the counter returns to 0 once it is up for" in line for line in why.rule)
+
+
+@pytest.mark.anyio
+async def test_backoff_tells_count_formula_and_next_attempt() -> None:
+    async with playing(swift("web", restart=SLOW)) as scene:
+        scene.child("web").end(code=1)
+        await scene.state("web", State.BACKOFF)
+        why = await scene.commands.why("web")
+        assert why.next_at is not None
+        assert why.rule == ["1 automatic restart in a row (no limit)", "backoff of 10 min = min(6000, 600 × 2^0) s"]
+        assert why.keys[-2:] == ["programs.web.restart.backoff", "programs.web.restart.max_restarts"]
+        text = "\n".join(why.lines)
+        assert "web: BACKOFF for" in text
+        assert "because exited with 1" in text
+        assert "next attempt at" in text
+        assert "how run 1 ended: exited with 1, up" in text
+
+
+@pytest.mark.anyio
+async def test_the_limit_names_itself_and_the_spawn_error_its_stage() -> None:
+    limited = Restart(max_restarts=1, backoff=Backoff(initial_seconds=0.0, jitter=0.0))
+    never = Restart(policy=RestartPolicy.NEVER)
+    async with playing(swift("web", restart=limited, start_seconds=5.0), swift("lost", autostart=False, restart=never)) as scene:
+        scene.host.on_spawn = lambda child: child.end(code=7)
+        scene.child("web").end(code=7)
+        await scene.state("web", State.FATAL)
+        web = await scene.commands.why("web")
+        assert web.rule[0] == "the limit is 1 automatic restarts in a row"
+        assert web.chain[0].text.startswith("run 2 exited with 7 after")
+        assert web.chain[0].text.endswith("the restart limit was reached")
+        scene.host.refuse.append(SpawnError("user", None, "no user named 'www'"))
+        await scene.commands.start(["lost"])
+        lost = await scene.commands.why("lost")
+        assert "no user named 'www'" in lost.headline
+        assert lost.keys[0] == "programs.lost.user"
+        assert "could not be started" in lost.chain[0].text
+
+
+@pytest.mark.anyio
+async def test_a_stopped_program_says_who_and_how_to_start_it() -> None:
+    async with playing(swift("web"), swift("idle", autostart=False)) as scene:
+        await scene.commands.stop(["web"])
+        why = await scene.commands.why("web")
+        assert "because an operator asked for it" in why.headline
+        assert why.lines[-1] == "to start it: asupctl start web"
+        idle = await scene.commands.why("idle")
+        assert idle.rule == ["autostart is false and nobody has started it"]
+        assert idle.chain == []
+
+
+@pytest.mark.anyio
+async def test_a_slow_stop_says_when_it_is_killed() -> None:
+    async with playing(swift("web", stop=Stop(grace_seconds=600.0))) as scene:
+        scene.child("web").obeys = False
+        await scene.commands.stop(["web"], wait=False)
+        await scene.state("web", State.STOPPING)
+        why = await scene.commands.why("web")
+        assert any(line.strip().startswith("KILL at") for line in why.lines)
+        assert why.keys[0] == "programs.web.stop.grace_period"
+
+
+@pytest.mark.anyio
+async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
+    async with serving(swift("web")) as wire:
+        told = (await wire.ask("GET", "/v1/processes/web/why")).json
+        assert told["lines"][0].startswith("web: RUNNING for")
+        (await wire.ask("GET", "/v1/processes/wbe/why")).problem(404, "not_found")
+
+
+def process_in(state: State, policy: Policy | None = None, autostart: bool = True, **fields: Any) -> Any:
+    snapshot = Snapshot(state=state, **fields)
+    return SimpleNamespace(snapshot=snapshot, policy=policy or Policy(), program=SimpleNamespace(autostart=autostart))
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("cause", [None, *Cause])
+def test_every_state_and_cause_has_a_rule(state: State, cause: Cause | None) -> None:
+    for policy in (Policy(), Policy(max_restarts=3, within_seconds=60.0, on_limit=OnLimit.RETRY, start_timeout_seconds=9.0)):
+        found = ruling(process_in(state, policy, cause=cause, restarts=6, run=3, exit=ExitStatus(code=0)), 100.0)
+        assert all(isinstance(word, str) for word in (*found.words, *found.keys))
+
+
+def test_what_ended_a_job_is_named() -> None:
+    done = ruling(process_in(State.EXITED, Policy(), exit=ExitStatus(code=0)), 0.0)
+    assert done.words == ("restart.policy on-failure: exit code 0 counts as success",)
+    prevented = Policy(prevent_exit_codes=(42,))
+    assert "prevent_exit_codes" in ruling(process_in(State.EXITED, prevented, exit=ExitStatus(code=42)), 0.0).keys[0]
+    assert "never" in ruling(process_in(State.EXITED, Policy(restart=RestartPolicy.NEVER), exit=ExitStatus(code=1)), 0.0).words[0]
+
+
+def test_stories_survive_records_that_begin_in_the_middle() -> None:
+    def state(number: int, from_: str, to: str, run: int, cause: str, **data: Any) -> Record:
+        return Record(id=number, at=float(number), type="state", name="web", from_=from_, to=to, run=run, cause=cause, message=to, data=data)
+
+    told = stories([state(1, "RUNNING", "STOPPING", 4, "operator"), state(2, "STOPPING", "STARTING", 5, "operator", exit={"code": 0})])
+    assert [(story.run, story.started_at, story.ended_at) for story in told] == [(5, 2.0, None), (4, None, 2.0)]
+    assert told[1].figures == {"exit": {"code": 0}}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0.4 s"), (59.0, "59 s"), (60, "1 min"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (273_600, "3 d 4 h")]
+)
+def test_spans_read_well(seconds: float, words: str) -> None:
+    assert span(seconds) == words
+
+
+def test_last_words_are_those_of_the_run_that_died(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.log"
+    raw.write_bytes(b"old\n" + b"first\nTraceback\n" + b"second run\n")
+    source = Source(str(raw), "raw")
+    assert last_lines(source, 1, None, skip=len(b"second run\n"), own=len(b"first\nTraceback\n")) == ["first", "Traceback"]
+    assert last_lines(source, 1, None, skip=10**9, own=5) == []
+    assert last_lines(Source(str(tmp_path / "none.log"), "raw"), 1, None, skip=0, own=5) == []
+    lines = [{"at": "2026-11-20T12:00:00.000Z", "name": "web", "stream": "stdout", "run": run, "line": f"of {run}"} for run in (1, 1, 2)]
+    (tmp_path / "json.log").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert last_lines(Source(str(tmp_path / "json.log"), "json"), 1, None, skip=0, own=0) == ["of 1", "of 1"]
+    (tmp_path / "stamp.log").write_text("2026-11-20T12:00:00.000Z early\n2026-11-20T12:00:09.000Z late\n")
+    stamped = Source(str(tmp_path / "stamp.log"), "timestamp")
+    assert last_lines(stamped, 1, 1_795_176_003.0, skip=0, own=0) == ["2026-11-20T12:00:00.000Z early"]
+
+
+@pytest.mark.anyio
+async def test_births_are_noted_and_forgotten_with_their_process() -> None:
+    bus = Bus()
+    capture = SimpleNamespace(target=SimpleNamespace(path="/x.log"), bytes_written=0)
+    process = SimpleNamespace(
+        name="web",
+        replica=0,
+        output=SimpleNamespace(captures=(capture,)),
+        program=SimpleNamespace(logs=SimpleNamespace(stdout="/x.log", stderr="stdout", format="raw")),
+    )
+    supervisor: Any = SimpleNamespace(bus=bus, processes={"web": process})
+    words = LastWords(supervisor)
+    for run in range(1, 10):
+        capture.bytes_written = run * 100
+        bus.publish("state", name="web", to="STARTING", run=run)
+        bus.publish("state", name="gone", to="STARTING", run=run)
+    assert [birth.run for birth in words._births["web"]] == [6, 7, 8, 9]
+    assert "gone" not in words._births
+    assert await words.of(process, 8, None) == []  # type: ignore[arg-type]
