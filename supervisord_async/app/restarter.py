@@ -377,7 +377,7 @@ def _executable(command: Sequence[str], directory: str) -> str | None:
 
 def _heartbeat_names() -> list[str]:
     path = os.environ.get("ASUP_HEARTBEAT_FILE")
-    return [os.path.basename(path)] if path else []
+    return ["heartbeat.txt", *([os.path.basename(path)] if path else [])]
 
 
 def _take_replaced() -> tuple[int, bool] | None:
