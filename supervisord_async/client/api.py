@@ -24,7 +24,7 @@ from supervisord_async.client.answers import (
     problem,
     typed,
 )
-from supervisord_async.client.overlap import Overlap
+from supervisord_async.client.overlap import Overlap, behind
 from supervisord_async.client.transport import Connection, lines_of, server_sent
 from supervisord_async.errors import (
     BusyError,
@@ -51,8 +51,8 @@ ANSWER_MARGIN_SECONDS = 10.0
 LONGEST_ACTION_SECONDS = 86_460.0
 #: The daemon says something this often on an event stream; after twice the time it counts as gone.
 EVENT_SILENCE_SECONDS = 60.0
-#: After a reconnection this many of the lines already seen are asked for again, to find where the log goes on.
-OVERLAP_LINES = 500
+#: So many last lines are asked for before a log is followed, to know after a reconnection where it goes on.
+KNOWN_LINES = 2000
 
 _RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _BY_KIND: dict[str, type[CommandError]] = {
@@ -164,9 +164,12 @@ class Client:
 
         Bytes that are not UTF-8 come as surrogate escapes.
         """
+        return [line.decode(errors="surrogateescape") for line in self._log(name, lines, stream, since)]
+
+    def _log(self, name: str, lines: int, stream: Stream, since: str | None = None) -> list[bytes]:
         query = {"lines": lines, "stream": stream, "since": since}
         with self._stream(_path((name,), "logs"), query, self.timeout_seconds) as response:
-            return [line.decode(errors="surrogateescape") for line in lines_of(response, self.socket_path)]
+            return list(lines_of(response, self.socket_path))
 
     # -- streams
 
@@ -202,19 +205,29 @@ class Client:
 
         Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
         """
-        recent: list[bytes] = []
-        query: dict[str, Any] = {"follow": "true", "lines": lines, "stream": stream, "since": since}
+        known: list[bytes] | None = None  # the log's last lines as they were when somebody last looked
 
         def once() -> Iterator[str]:
-            if recent:
-                query.update(lines=len(recent), since=None)
-            overlap = Overlap(recent)
+            nonlocal known
+            past = self._log(name, lines, stream, since) if known is None and (since or lines > KNOWN_LINES) else None
+            tail = self._log(name, KNOWN_LINES, stream)
+            if known is not None:
+                fresh = behind(tail, known)
+            elif past is not None:
+                fresh = past + (behind(tail, past) if past else [])
+            else:
+                fresh = tail[len(tail) - min(lines, len(tail)) :]
+            known = tail
+            for line in fresh:
+                yield line.decode(errors="surrogateescape")
+            overlap = Overlap(tail)
+            query = {"follow": "true", "lines": KNOWN_LINES, "stream": stream}
             with self._stream(_path((name,), "logs"), query, None) as response:
                 for line in lines_of(response, self.socket_path):
-                    for fresh in overlap.fresh(line):
-                        recent.append(fresh)
-                        del recent[:-OVERLAP_LINES]
-                        yield fresh.decode(errors="surrogateescape")
+                    for new in overlap.fresh(line):
+                        known.append(new)
+                        del known[:-KNOWN_LINES]
+                        yield new.decode(errors="surrogateescape")
 
         return self._across_absences(once, give_up_seconds)
 

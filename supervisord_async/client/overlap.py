@@ -1,14 +1,28 @@
-"""Where a log goes on after a lost connection: the lines that come again are recognised and left out."""
+"""Where a log goes on after a lost connection: lines that come again are recognised and left out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-class Overlap:
-    """Filters a stream that begins with the log's last ``len(seen)`` lines, of which some were seen.
+def behind(tail: Sequence[bytes], known: Sequence[bytes]) -> list[bytes]:
+    """The lines of ``tail``, the log's last ones now, that came behind ``known``, which were its last ones before.
 
-    If n lines were written meanwhile, the stream begins with ``seen[n:]``. Every n that still fits what came so far
+    All of them where the two do not meet. Of several places the last is taken: lines that look alike are not repeated.
+    """
+    if not known:
+        return list(tail)
+    for end in range(len(tail), 0, -1):
+        shared = min(end, len(known))
+        if tail[end - 1] == known[-1] and tail[end - shared : end] == known[len(known) - shared :]:
+            return list(tail[end:])
+    return list(tail)
+
+
+class Overlap:
+    """Filters a stream that begins inside ``seen``: what was the log's tail a moment ago is its beginning, or more.
+
+    If n lines have left the tail meanwhile, the stream begins with ``seen[n:]``. Every n that still fits what came so far
     is kept; the smallest that fits wholly decides. Lines are held back only while more than one answer is possible,
     so never more than ``len(seen)`` of them.
     """

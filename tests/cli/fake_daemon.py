@@ -55,7 +55,8 @@ class FakeDaemon:
         self.failing: dict[str, str] = {}  # process name → message of the action that fails
         self.late: set[str] = set()
         self.news = threading.Condition()
-        self.generation = 0  # raised by stop: open streams end
+        self.generation = 0  # raised by end_streams: those that are open end
+        self.stopping = False
         self._server: _Server | None = None
 
     def add(self, *documents: Document) -> None:
@@ -63,6 +64,7 @@ class FakeDaemon:
 
     def start(self) -> FakeDaemon:
         self.socket_path.unlink(missing_ok=True)
+        self.stopping = False
         self._server = _Server(str(self.socket_path), _Conversation)
         self._server.fake = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -72,11 +74,11 @@ class FakeDaemon:
     def stop(self) -> None:
         if self._server is None:
             return
-        with self.news:
-            self.generation += 1
-            self.news.notify_all()
         self._server.shutdown()
         self._thread.join()
+        with self.news:
+            self.stopping = True  # also for a stream that is just about to begin
+            self.news.notify_all()
         self._server.server_close()  # joins the conversations
         self._server = None
         self.socket_path.unlink(missing_ok=True)
@@ -228,10 +230,9 @@ class _Conversation(BaseHTTPRequestHandler):
         try:
             while True:
                 with fake.news:
-                    while fake.generation == generation and not rest(position) and fake.news.wait(30):
+                    while not (over := fake.stopping or fake.generation != generation) and not rest(position) and fake.news.wait(30):
                         pass
                     fresh = rest(position)
-                    over = fake.generation != generation
                 for piece in fresh:
                     self._chunk(piece)
                 position += len(fresh)

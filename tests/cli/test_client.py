@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisord_async.client import Client
-from supervisord_async.client.overlap import Overlap
+from supervisord_async.client.overlap import Overlap, behind
 from supervisord_async.errors import (
     BusyError,
     CommandError,
@@ -29,6 +29,7 @@ from supervisord_async.errors import (
     UsageError,
 )
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
+from tests.waiting import wait_until_sync
 
 
 @pytest.fixture
@@ -311,23 +312,65 @@ def test_lines_longer_than_the_bound_come_in_pieces(daemon: FakeDaemon, client: 
     assert len(pieces) > 1
 
 
-@given(st.lists(st.integers(), unique=True, max_size=30), st.integers(0, 30))
-def test_overlap_leaves_out_exactly_the_seen_lines(numbers: list[int], count: int) -> None:
+def test_followed_logs_catch_up_with_more_lines_than_were_printed(daemon: FakeDaemon, client: Client) -> None:
+    daemon.log("web", "first")
+    lines = client.follow_logs("web", lines=1)
+    assert next(lines) == "first"
+    daemon.stop()
+    daemon.log("web", *(f"line {number}" for number in range(1000)))
+    daemon.start()
+    assert list(islice(lines, 1000)) == [f"line {number}" for number in range(1000)]
+    lines.close()
+
+
+def test_followed_logs_without_past_lines_catch_up_too(daemon: FakeDaemon, client: Client) -> None:
+    daemon.log("web", "old")
+    lines = client.follow_logs("web", lines=0)
+    first = threading.Thread(target=lambda: told.append(next(lines)))
+    told: list[str] = []
+    first.start()
+    wait_until_sync(lambda: any(query.get("follow") for query, _ in daemon.asked("GET", "/v1/processes/web/logs")))
+    daemon.end_streams()
+    daemon.log("web", "new")
+    first.join(20)
+    assert told == ["new"]
+    lines.close()
+
+
+def test_followed_logs_begin_with_all_that_were_asked_for(daemon: FakeDaemon, client: Client) -> None:
+    daemon.log("web", *(str(number) for number in range(5000)))
+    lines = client.follow_logs("web", lines=4000)
+    assert list(islice(lines, 4000)) == [str(number) for number in range(1000, 5000)]
+    daemon.log("web", "5000")
+    assert next(lines) == "5000"
+    lines.close()
+
+
+ALIKE = st.lists(st.sampled_from([b"a", b"b"]), max_size=12)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 20))
+def test_lines_behind_the_known_ones_are_exact_where_lines_differ(before: int, more: int, kept: int) -> None:
+    log = [b"%d" % number for number in range(before + more)]
+    known, tail = log[:before][-kept:], log[-kept:]
+    assert behind(tail, known) == log[before:][-kept:]
+
+
+@given(st.lists(st.integers(), unique=True, max_size=30), st.integers(0, 30), st.integers(1, 30))
+def test_overlap_leaves_out_exactly_the_seen_lines(numbers: list[int], count: int, kept: int) -> None:
     log = [b"%d" % number for number in numbers]
-    seen, new = log[:count], log[count:]
+    seen, new = log[:count][-kept:], log[count:]
     overlap = Overlap(seen)
-    stream = log[-len(seen) :] if seen else new  # the daemon sends as many of the last lines as were seen
-    told = [line for one in [*stream, b"later"] for line in overlap.fresh(one)]
-    reachable = new[-len(seen) :] if seen else new  # more were written than are asked for: the older ones are out of reach
-    assert told == [*reachable, b"later"]
+    told = [line for one in [*log[-kept:], b"later"] for line in overlap.fresh(one)]
+    assert told == [*new[-kept:], b"later"]
 
 
-@given(st.lists(st.sampled_from([b"a", b"b"]), max_size=12), st.lists(st.sampled_from([b"a", b"b"]), max_size=12))
-def test_overlap_never_repeats_lines_that_look_alike(seen: list[bytes], new: list[bytes]) -> None:
+@given(ALIKE, ALIKE)
+def test_lines_that_look_alike_are_never_repeated(seen: list[bytes], new: list[bytes]) -> None:
     overlap = Overlap(seen)
     stream = (seen + new)[-len(seen) :] if seen else new
     told = [line for one in [*stream, b"later"] for line in overlap.fresh(one)]
     assert told[-1] == b"later"
-    fresh = told[:-1]
-    assert len(fresh) <= len(new)
-    assert fresh == new[len(new) - len(fresh) :]
+    for fresh in (told[:-1], behind(seen + new, seen)):
+        assert len(fresh) <= len(new)
+        assert fresh == new[len(new) - len(fresh) :]
