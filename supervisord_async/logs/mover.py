@@ -11,13 +11,13 @@ from supervisord_async.logs.spool import BOUND_BYTES, Spool
 from supervisord_async.system import transfer
 
 #: So much goes in one system call: the pipe is locked meanwhile, and its writer waits.
-CHUNK_BYTES = 128 * 1024
+CHUNK_BYTES = 64 * 1024
 #: So much is rendered at once: JSON of empty lines is eighty times as long.
 BATCH_BYTES = 2 * LINE_BYTES
 #: After so much a turn ends, and others have theirs.
 TURN_BYTES = 16 * 1024 * 1024
-#: A stream that fills its pipe is worth staying with: so long is waited for it to fill again …
-LINGER_SECONDS = 0.0002
+#: A stream that fills its pipe is worth staying with: so long is waited (0: the processor is offered) for it to fill again …
+LINGER_SECONDS = 0.0
 #: … as long as so much is in it each time.
 LINGER_BYTES = 32 * 1024
 

@@ -88,7 +88,7 @@ class OwnLog(logging.Handler):
 
     def _is_new(self, record: logging.LogRecord) -> bool:
         """Whether it came no more than :data:`BURST` times in its window; counted otherwise."""
-        key = (record.levelno, getattr(record, "process", None), record.getMessage())
+        key = (record.levelno, _process(record), record.getMessage())
         now = time.monotonic()
         with self._repeats_lock:
             repeats = self._repeats.get(key)

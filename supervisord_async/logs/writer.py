@@ -1,8 +1,9 @@
 """Who moves output: a few lanes, each a task with a thread, that serve streams in the order in which they have something.
 
 A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread by aiofiles, whatever it does there: splice, rotate,
-render; calm streams whose logs are on one device share a hop. A disk, or whatever a log is on, that hangs holds one lane for each log that is on it, and nothing else. Lanes are
-made when there is work; without any there is no task, no timer, no wakeup.
+render; calm streams whose logs are on one device share a hop. A disk, or whatever a log is on, that hangs holds one lane
+for each log that is on it, and nothing else. Lanes are made when there is work; without any there is no task, no timer,
+no wakeup.
 """
 
 from __future__ import annotations

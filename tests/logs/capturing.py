@@ -55,7 +55,7 @@ class Captured:
 
     def with_echo(self) -> Captured:
         """The same, echoed; before it is started."""
-        self.capture._echo = self.echoed.append  # noqa: SLF001
+        self.capture._echo = self.echoed.append
         return self
 
     def say(self, data: bytes) -> None:
@@ -82,7 +82,7 @@ class Captured:
         def run() -> None:
             try:
                 write()
-            except BaseException as caught:  # noqa: BLE001  shown by the assert below
+            except BaseException as caught:
                 error.append(caught)
             anyio.from_thread.run_sync(done.set, token=token)
 

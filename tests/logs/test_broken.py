@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -53,7 +54,6 @@ async def test_a_full_disk_stops_neither_child_nor_others_and_writing_resumes(sm
         assert (begin.kind, begin.errno, begin.path) == ("begin", errno.ENOSPC, str(log))
         assert "No space left on device (free some space" in begin.message
         ballast.unlink()
-
 
         def mended() -> bool:
             if os.statvfs(small_disk).f_bavail == 0:  # what was kept is more than the disk holds
@@ -109,10 +109,8 @@ async def test_a_fifo_without_reader_is_reported_once_and_a_reader_gets_the_rest
             got = bytearray()
 
             def read() -> bool:
-                try:
+                with contextlib.suppress(BlockingIOError):
                     got.extend(os.read(reader, 65536))
-                except BlockingIOError:
-                    pass
                 return got.endswith(b"late\n")
 
             await wait_until(read)

@@ -233,7 +233,7 @@ async def test_quiet_streams_have_no_task_timer_or_thread(tmp_path: Path) -> Non
         assert len(asyncio.all_tasks()) == tasks_before + 1  # the writer, waiting for its end
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("log")]
         assert all(not os.path.exists(target.path or "") for target in targets)
-        assert all(stream.capture._wakeup._timer is None for stream in streams)  # noqa: SLF001
+        assert all(stream.capture._wakeup._timer is None for stream in streams)
 
 
 async def test_what_a_detached_capture_left_its_successor_writes(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""The daemon's own log and the echo never wait and never fail."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.logs import own
+from supervisord_async.logs.echo import Echo
+from supervisord_async.logs.own import OwnLog
+from tests.waiting import wait_until_sync
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("tests.own")
+    logger.propagate = False
+    yield logger
+    for handler in [one for one in logger.handlers if isinstance(one, OwnLog)]:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def test_text_and_json_tell_time_level_process_and_traceback(tmp_path: Path, logger: logging.Logger) -> None:
+    OwnLog(path=str(tmp_path / "a" / "text")).install("tests.own")
+    OwnLog(path=str(tmp_path / "json"), format="json").install("tests.own")
+    logger.debug("not this")
+    logger.info("RUNNING \x1b[2J", extra={"subject": "web"})
+    try:
+        raise ValueError("oops")
+    except ValueError:
+        logger.exception("it broke: %s", "badly")
+    for handler in [one for one in logger.handlers if isinstance(one, OwnLog)]:
+        handler.emit(logging.LogRecord("x", logging.INFO, __file__, 1, "%d", ("no number",), None))
+        handler.flush()
+    text = (tmp_path / "a" / "text").read_text().splitlines()
+    assert text[0][10] == "T"
+    assert text[0][23:] == "Z info    web  RUNNING \\x1b[2J"
+    assert text[1][24:] == " error   it broke: badly"
+    assert "    ValueError: oops" in text
+    assert "a message could not be written" in text[-1]
+    objects = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
+    assert (objects[0]["level"], objects[0]["name"], objects[0]["message"]) == ("info", "web", "RUNNING \x1b[2J")
+    assert "ValueError: oops" in objects[1]["traceback"]
+
+
+def test_a_message_a_thousand_times_is_counted(tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "WINDOW_SECONDS", 0.2)
+    log = tmp_path / "log"
+    OwnLog(path=str(log)).install("tests.own")
+    for _ in range(1000):
+        logger.warning("again")
+    logger.warning("other")
+    wait_until_sync(lambda: "repeated" in log.read_text())
+    text = log.read_text()
+    counted = sum(int(line.split("repeated ")[1].split()[0]) for line in text.splitlines() if "repeated" in line)
+    assert text.count(" again\n") - text.count("repeated") + counted == 1000
+    assert "other" in text
+
+
+def test_a_stuck_stderr_costs_messages_and_no_time(logger: logging.Logger) -> None:
+    reader, writer = os.pipe()
+    handler = OwnLog(fd=writer)
+    handler.install("tests.own")
+    begin = time.monotonic()
+    for number in range(20_000):
+        logger.info("%d %s", number, "x" * 100)
+    assert time.monotonic() - begin < 15
+    got = bytearray()
+
+    def read() -> bool:
+        got.extend(os.read(reader, 1 << 20))
+        return b"messages were lost" in got
+
+    wait_until_sync(read)
+    handler.close()
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_reopened_log_is_written_at_its_path(tmp_path: Path, logger: logging.Logger) -> None:
+    log = tmp_path / "log"
+    handler = OwnLog(path=str(log))
+    handler.install("tests.own")
+    logger.info("one")
+    handler.flush()
+    log.rename(tmp_path / "old")
+    handler.reopen()
+    wait_until_sync(log.exists)
+    logger.info("two")
+    handler.flush()
+    assert "two" in log.read_text()
+    assert "two" not in (tmp_path / "old").read_text()
+
+
+def test_echo_prefixes_lines_and_lets_no_control_reach_a_terminal() -> None:
+    reader, writer = os.pipe()
+    echo = Echo(writer, terminal=True, colour=True)
+    echo("web", "stdout", "one\x1b[2J\x9b\nпривет".encode())
+    echo("worker:0", "stderr", b"\x07two\n")
+    echo("web", "stdout", " мир\n".encode())
+    echo("web", "stdout", b"rest")
+    echo.close()
+    os.close(writer)
+    text = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert "\x9b" not in text
+    lines = [line.split("\x1b[0m")[1] for line in text.splitlines()]
+    assert lines == ["one^[[2J\\x9b", "^Gtwo", "привет мир", "rest"]
+    assert "web      | " in text
+
+
+def test_echo_elsewhere_is_plain() -> None:
+    reader, writer = os.pipe()
+    echo = Echo(writer)
+    echo("web", "stdout", b"\x1b[1mbold\n")
+    echo.close()
+    os.close(writer)
+    assert os.read(reader, 65536) == b"web | \x1b[1mbold\n"
+    os.close(reader)

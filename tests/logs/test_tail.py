@@ -1,0 +1,90 @@
+"""The last lines, and those that follow, across rotation."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+from supervisord_async.logs import rotation
+from supervisord_async.logs.formats import render
+from supervisord_async.logs.tail import follow, tail
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_tail_reads_over_backups_plain_and_compressed(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    (tmp_path / "x.log.2.gz").write_bytes(gzip.compress(b"".join(b"%d\n" % n for n in range(100))))
+    (tmp_path / "x.log.1").write_bytes(b"".join(b"%d\n" % n for n in range(100, 200)))
+    log.write_bytes(b"".join(b"%d\n" % n for n in range(200, 300)) + b"no end")
+    assert await tail(str(log), 3) == [b"298", b"299", b"no end"]
+    assert await tail(str(log), 251) == [b"%d" % n for n in range(50, 300)] + [b"no end"]
+    assert len(await tail(str(log), 10_000)) == 301
+    assert await tail(str(log), 0) == []
+    assert await tail(str(tmp_path / "none.log"), 5) == []
+
+
+async def test_tail_of_long_lines_crosses_blocks(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    lines = [bytes([65 + n]) * (70_000 * n) for n in range(5)] + [b""]
+    log.write_bytes(b"\n".join(lines) + b"\n")
+    assert await tail(str(log), 100) == lines
+    assert await tail(str(log), 2) == lines[-2:]
+
+
+@pytest.mark.parametrize("format_", ["timestamp", "json"])
+async def test_since_is_each_lines_own_time(tmp_path: Path, format_: str) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(
+        b"".join(render(b"%d\n" % n, format_, at_ms=n * 1000, name="w", stream="stdout", run=1) for n in range(10))  # type: ignore[arg-type]
+    )
+    assert len(await tail(str(log), 100, since=7.0, format=format_)) == 3  # type: ignore[arg-type]
+
+
+async def test_since_of_raw_is_the_files_time(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"new\n")
+    (tmp_path / "x.log.1").write_bytes(b"old\n")
+    os.utime(tmp_path / "x.log.1", (1000, 1000))
+    assert await tail(str(log), 10, since=2000.0) == [b"new"]
+
+
+async def test_follow_goes_on_over_rotations_truncation_and_making_anew(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    got = bytearray()
+
+    async def read() -> None:
+        async for chunk in follow(str(log), poll_seconds=0.01):
+            got.extend(chunk)
+
+    async def append(data: bytes) -> None:
+        with log.open("ab") as file:
+            file.write(data)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await append(b"1\n")
+        await wait_until(lambda: got.endswith(b"1\n") or log.stat().st_size == 2)
+        got_first = bytes(got)
+        await anyio.sleep(0.1)  # whether the first line was before it or not: from here on it follows
+        for number in range(2, 6):
+            await append(b"%d before\n" % number)
+            rotation.shift(str(log), 9)
+            await append(b"%d after\n" % number)
+            rotation.shift(str(log), 9)
+        await append(b"6\n")
+        await wait_until(lambda: got.endswith(b"6\n"))
+        os.truncate(log, 0)
+        await wait_until(lambda: True)
+        await append(b"7\n")
+        log.unlink()
+        await append(b"8\n")
+        await wait_until(lambda: got.endswith(b"8\n"))
+        tasks.cancel_scope.cancel()
+    expected = b"".join(b"%d before\n%d after\n" % (n, n) for n in range(2, 6)) + b"6\n"
+    assert bytes(got).replace(b"1\n", b"", 1).startswith(expected), (got_first, got)
