@@ -200,7 +200,8 @@ def _change(path: Path, text: str) -> None:
         data = text.encode("ascii")
         if os.write(fd, data) != len(data):
             raise OSError(f"short write to {path}")
-        os.ftruncate(fd, len(data))
+        if os.fstat(fd).st_size != len(data):
+            os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
 
