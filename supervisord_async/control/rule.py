@@ -62,7 +62,7 @@ def ruling(process: Process, now: float) -> Ruling:
         case State.STARTING:
             return _starting(s, p)
         case State.WAITING:
-            return Ruling(("it starts when its dependencies are there",), ("depends_on", "on_dependency_failure"))
+            return Ruling((f"it waits for {process.waits_for}",), ("depends_on", "on_dependency_failure"))
         case State.STOPPED:
             if s.run == 0 and not process.program.autostart:
                 return Ruling(("autostart is false and nobody has started it",), ("autostart",))

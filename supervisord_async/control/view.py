@@ -90,7 +90,7 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
         exit_status=exit_json(snapshot.exit),
         cause=cause.value if cause is not None else None,
         next_at=iso(wall_now + next_at - now) if next_at is not None else None,
-        description=program.description or state_words(snapshot),
+        description=_description(process),
         cpu_percent=figures.cpu_percent if figures is not None else None,
         memory_bytes=figures.memory_bytes if figures is not None else None,
     )
@@ -99,6 +99,13 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
 def process_views(processes: Iterable[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> list[ProcessView]:
     """All of ``processes``; ``figures`` by process name."""
     return [process_view(process, now, wall_now, figures.get(process.name)) for process in processes]
+
+
+def _description(process: Process) -> str:
+    """Whom it waits for, if it waits; else the program's own description, else the state in words."""
+    if process.snapshot.state is State.WAITING:
+        return f"waiting for {process.waits_for}"
+    return process.program.description or state_words(process.snapshot)
 
 
 def state_words(snapshot: Snapshot) -> str:

@@ -164,7 +164,8 @@ async def test_another_user_is_turned_away_by_the_kernels_word(serving: Callable
         code = (
             "import os, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
             "s = socket.socket(socket.AF_UNIX); s.connect('asupd.sock');"
-            "s.sendall(b'GET /v1/health HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n'); print(s.makefile('rb').read(600).decode())"
+            "s.sendall(b'GET /v1/health HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n');"
+            "print(s.makefile('rb').read(600).decode())"
         )
         done = await anyio.run_process([sys.executable, "-I", "-c", code], cwd=tmp_path, stderr=subprocess.STDOUT, check=False)
         assert b"HTTP/1.1 403" in done.stdout, done.stdout

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
-from supervisord_async.config.model import Logs, Stop
+from supervisord_async.config.model import Daemon, Logs, Stop
 from supervisord_async.control import connection
 from supervisord_async.control import http as http_module
+from supervisord_async.control.operations import Api
+from supervisord_async.control.server import listening, serve
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
 from supervisord_async.supervise.history import History
-from tests.control.conftest import Answer, ask, read_answer, swift
+from tests.control.conftest import Answer, ask, playing, read_answer, swift
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -310,3 +314,39 @@ async def test_shutdown_answers_before_it_happens(serving: Serving) -> None:
         (await wire.ask("POST", "/v1/processes/web/start")).problem(503, "busy")
         (await wire.ask("GET", "/v1/ready")).problem(503, "busy")
         assert (await wire.ask("GET", "/v1/health")).json["shutting_down"]
+
+
+async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
+    async with playing(swift("web"), daemon=daemon) as scene:
+        async with listening(daemon, Api(scene.commands)) as sockets:
+            inherited = [os.dup(sock.fileno()) for sock in sockets]
+            port = sockets[1].getsockname()[1]
+            waiting = await anyio.connect_unix(daemon.socket)  # nobody accepts it before the next self
+            os.link(daemon.socket, tmp_path / "kept.sock")
+        os.rename(tmp_path / "kept.sock", daemon.socket)  # a re-exec does not unlink it
+        again = replace(daemon, http=("127.0.0.1", port))
+        async with listening(again, Api(scene.commands), inherited) as sockets:
+            assert [sock.fileno() for sock in sockets] == inherited
+            async with await anyio.connect_unix(daemon.socket) as stream:
+                assert (await ask(stream, "GET", "/v1/health")).status == 200
+            assert (await ask_tcp(port)).status == 401
+        await waiting.aclose()
+
+
+async def ask_tcp(port: int) -> Answer:
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        return await ask(stream, "GET", "/v1/health", headers={"host": f"127.0.0.1:{port}"})
+
+
+async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
+    async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
+        serving: list[list[int]] = []
+        tasks.start_soon(partial(serve, scene.supervisor, None, on_serving=serving.append))
+        await wait_until(lambda: bool(serving))
+        async with await anyio.connect_unix(daemon.socket) as stream:
+            listed = (await ask(stream, "GET", "/v1/processes")).json
+            assert listed[0]["name"] == "web"
+        tasks.cancel_scope.cancel()
+    assert not os.path.exists(daemon.socket)

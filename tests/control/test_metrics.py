@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    return {(one.name, frozenset(one.labels.items())): one.value for family in text_string_to_metric_families(text) for one in family.samples}
+    found = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    return {(one.name, frozenset(one.labels.items())): one.value for one in found}
 
 
 def value(text: str, metric: str, /, **labels: str) -> float:

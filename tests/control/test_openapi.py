@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings, strategies
-from schemathesis import checks
+from schemathesis import GenerationMode, checks
 
 from supervisord_async.config.model import Daemon
 from supervisord_async.control.openapi import KINDS, describe
@@ -107,8 +107,10 @@ def test_the_description_is_true(operation: Operation, address: tuple[str, str])
     names = {parameter.name for parameter in operation.parameters}
     bounded = {name: value for name, value in (("follow", "false"), ("timeout", "10ms")) if name in names}
 
-    @given(case=described.as_strategy(), real=strategies.booleans())
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    valid, invalid = (described.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
+
+    @given(case=strategies.one_of(valid, invalid), real=strategies.booleans())
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     def check(case: Any, real: bool) -> None:
         case.query = {**(case.query or {}), **bounded}  # a stream has no end to check, and nobody waits
         for name in case.path_parameters or {}:

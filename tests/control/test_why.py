@@ -136,7 +136,8 @@ def test_what_ended_a_job_is_named() -> None:
 
 def test_stories_survive_records_that_begin_in_the_middle() -> None:
     def state(number: int, from_: str, to: str, run: int, cause: str, **data: Any) -> Record:
-        return Record(id=number, at=float(number), type="state", name="web", from_=from_, to=to, run=run, cause=cause, message=to, data=data)
+        fields: dict[str, Any] = {"from_": from_, "to": to, "run": run, "cause": cause, "message": to, "data": data}
+        return Record(id=number, at=float(number), type="state", name="web", **fields)
 
     told = stories([state(1, "RUNNING", "STOPPING", 4, "operator"), state(2, "STOPPING", "STARTING", 5, "operator", exit={"code": 0})])
     assert [(story.run, story.started_at, story.ended_at) for story in told] == [(5, 2.0, None), (4, None, 2.0)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +240,34 @@ async def test_a_thousand_records_a_second_leave_the_loop_free(tmp_path: Path) -
         assert history.dropped == 0
         assert history.written == 1000
         assert worst < 1.0, "the loop waited for the disk"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk to fill")
+async def test_a_full_disk_is_said_once_and_written_again_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "RETRY_SECONDS", (0.05,))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        async with kept(disk / "history.db") as (history, bus):
+            bus.publish("daemon")
+            await history.flush()
+            filler = disk / "filler"
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 4096)
+            for _ in range(2000):
+                bus.publish("daemon", message="y" * 100)
+            await wait_until(lambda: history.trouble is not None and "full" in history.trouble)
+            filler.unlink()
+            await history.flush()
+            assert history.trouble is None
+            assert len(await history.records(0, 5000)) == 2001
+        assert sum("cannot write" in record.message for record in caplog.records) == 1
+        assert sum("is written again" in record.message for record in caplog.records) == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
