@@ -31,7 +31,7 @@ class Remembered(NamedTuple):
 
 def default_socket(file: str | os.PathLike[str]) -> str:
     """The socket of a daemon whose file says nothing about it."""
-    return str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR / SOCKET_NAME)
+    return str(Path(os.path.abspath(file)).parent / DEFAULT_RUN_DIR / SOCKET_NAME)
 
 
 def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], socket: str | os.PathLike[str]) -> Path | None:

@@ -69,6 +69,7 @@ def _candidates(file: str, named: str | None) -> Iterator[str]:
     if remembered is not None:
         yield remembered.socket
     yield default_socket(file)
+    yield default_socket(os.path.realpath(file))  # of a daemon that was started without the symbolic link
 
 
 def _listens(path: str) -> bool:
@@ -105,12 +106,19 @@ def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
     settings = _daemon_settings(text, environ)
     if settings is None:
         return None
-    folder = Path(file).absolute().parent
+    folder = os.path.dirname(os.path.abspath(file))
     if "socket" in settings:
-        return str(folder / settings["socket"])
+        return _absolute(folder, settings["socket"], environ)
     if "run_dir" in settings:
-        return str(folder / settings["run_dir"] / SOCKET_NAME)
+        return str(Path(_absolute(folder, settings["run_dir"], environ)) / SOCKET_NAME)
     return default_socket(file)
+
+
+def _absolute(folder: str, path: str, environ: Mapping[str, str]) -> str:
+    """As the daemon reads a path of its file; ``~/`` is HOME."""
+    if path.startswith("~/") and environ.get("HOME"):
+        path = environ["HOME"] + path[1:]
+    return os.path.normpath(os.path.join(folder, path))
 
 
 def _daemon_settings(text: bytes, environ: Mapping[str, str]) -> dict[str, str] | None:

@@ -33,6 +33,8 @@ def file(tmp_path: Path) -> Path:
         ("daemon:\n  run_dir: run\n", "run/asupd.sock"),
         ("daemon:\n  run_dir: /abs/run\n", "/abs/run/asupd.sock"),
         ("daemon:\n  socket: s.sock\n  run_dir: run\n", "s.sock"),
+        ("daemon:\n  run_dir: ~/run\n", "/home/u/run/asupd.sock"),
+        ("daemon:\n  run_dir: ../run\n", "../run/asupd.sock"),
         ("daemon:\n  run_dir: null\n", ".asupd/asupd.sock"),
         ("daemon:\n  run_dir: 'null'\n", "null/asupd.sock"),
         ("programs:\n  run_dir: {command: x, environment: [{a: 1}]}\ndaemon:\n  log: {file: socket}\n  run_dir: run\n", "run/asupd.sock"),
@@ -48,8 +50,8 @@ def file(tmp_path: Path) -> Path:
 )
 def test_socket_named_in_a_file_read_leniently(file: Path, text: str, expected: str | None) -> None:
     file.write_text(text)
-    found = socket_named_in(str(file), {"WHERE": "/where"})
-    assert found == (None if expected is None else str(file.parent / expected))
+    found = socket_named_in(str(file), {"WHERE": "/where", "HOME": "/home/u"})
+    assert found == (None if expected is None else os.path.normpath(file.parent / expected))
 
 
 def test_file_that_does_not_mention_them_needs_no_yaml(file: Path) -> None:
@@ -154,6 +156,16 @@ def test_daemon_of_another_file_at_the_default_place_is_left_alone(file: Path) -
         file.write_text("daemon: {run_dir: elsewhere}\n")
         assert run(["-c", str(file), "stop", "all"]) == 4
         assert not fake.asked("POST", "/v1/processes/all/stop")
+    finally:
+        fake.stop()
+
+
+def test_symbolic_link_to_the_file_leads_to_its_daemon(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(file)
+    fake = _serve(Path(default_socket(file)), file)
+    try:
+        assert run(["-c", str(link), "status"]) == 0
     finally:
         fake.stop()
 
