@@ -150,6 +150,7 @@ def surroundings(host: FakeHost, bus: Bus | None = None, **parts: Any) -> Surrou
         "null_fd": 0,
         "journal": None,
         "committed": lambda process: None,
+        "waits_for": lambda process: "nobody",
         "shut_down": lambda detail: None,
     }
     return Surroundings(**(defaults | parts))

@@ -11,17 +11,11 @@ from typing import Any
 #: Keys of programs (and of ``defaults``).
 PROGRAM: frozenset[str] = frozenset(
     {
-        "depends_on",
-        "on_dependency_failure",
-        "restart_with_dependency",
         "notify",
-        "readiness",
-        "liveness",
         "sockets",
         "start_on_connect",
         "rolling",
         "schedule",
-        "limits",
         "hooks",
     }
 )

@@ -97,10 +97,15 @@ class Faulted(News, frozen=True):
 
 
 class Exited(News, frozen=True):
-    """The run's main process is gone; ``remains``: descendants of it live on."""
+    """The run's main process is gone.
+
+    ``remains``: something of the run is not over: descendants of it live on, or what is to follow its end has not yet.
+    ``detail``: more than the status tells, for people.
+    """
 
     status: ExitStatus
     remains: bool = False
+    detail: str = ""
 
 
 class TreeGone(News, frozen=True):

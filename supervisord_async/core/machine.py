@@ -317,7 +317,7 @@ def fault(s: Snapshot, i: Faulted, _p: Policy, now: float) -> Step:
 
 def exited(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
     """The main process ended by itself; what it left behind goes before anything follows."""
-    s = replace(s, pid=None, exit=i.status, ended_run=s.run, cause=Cause.EXITED, detail="")
+    s = replace(s, pid=None, exit=i.status, ended_run=s.run, cause=Cause.EXITED, detail=i.detail)
     if i.remains:
         return _enter(s, State.STOPPING, now, kills=0), (Terminate(s.run),)
     return _ended(s, p, now)

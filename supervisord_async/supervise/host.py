@@ -61,5 +61,7 @@ class Host(Protocol):
         """A probe's answer: None when all is well, else why not, in words."""
     async def signature(self, path: str) -> Signature:
         """The file's present signature."""
+    async def was_oom_killed(self, pid: int) -> bool | None:
+        """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
         """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``."""

@@ -10,6 +10,7 @@ from supervisord_async import wire
 from supervisord_async.config.model import Daemon, Program
 from supervisord_async.errors import SpawnError
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.limits import Limits
 from supervisord_async.system.spawn import SpawnSpec
 
 
@@ -27,7 +28,8 @@ def settings_digest(program: Program) -> str:
     Variables that are what the daemon's own environment says do not count: another daemon may have another environment.
     """
     environment = sorted(item for item in program.environment.items() if os.environ.get(item[0]) != item[1])
-    identity = (program.command, program.shell, program.directory, program.user, program.group_name, program.umask, environment)
+    who = (program.user, program.group_name, program.umask, limits_of(program))
+    identity = (program.command, program.shell, program.directory, *who, environment)
     return hashlib.blake2s(repr(identity).encode(), digest_size=8).hexdigest()
 
 
@@ -100,4 +102,20 @@ def spawn_spec(
         stderr=stderr,
         credentials=credentials,
         umask=program.umask,
+        limits=limits_of(program) if argv is None else None,
+    )
+
+
+def limits_of(program: Program) -> Limits:
+    """What a run begins with; ``limits.memory`` is watched instead."""
+    limits = program.limits
+    return Limits(
+        open_files=limits.open_files,
+        processes=limits.processes,
+        core_size_bytes=limits.core_size_bytes,
+        nice=limits.nice,
+        ionice=limits.ionice,
+        oom_score_adj=limits.oom_score_adj,
+        cpu_affinity=limits.cpu_affinity,
+        no_new_privileges=limits.no_new_privileges,
     )

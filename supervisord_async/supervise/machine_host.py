@@ -12,7 +12,7 @@ import anyio.to_thread
 from supervisord_async.config.model import Probe
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.system import credentials, spawn
+from supervisord_async.system import credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity
@@ -62,6 +62,10 @@ class MachineHost:
         if self._stat_limiter is None:
             self._stat_limiter = anyio.CapacityLimiter(STAT_THREADS)
         return await anyio.to_thread.run_sync(_signature, path, abandon_on_cancel=True, limiter=self._stat_limiter)
+
+    async def was_oom_killed(self, pid: int) -> bool | None:
+        """Read the kernel's log, off the loop."""
+        return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
 
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
         """Run a short command with its tree, to its end or to the timeout."""

@@ -24,6 +24,7 @@ from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, ConfigError, NotFoundError, Problem
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.dependencies import DOWN, Dependencies
+from supervisord_async.supervise.monitors.memory import MemoryWatch
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import Inherited
@@ -81,6 +82,7 @@ class Supervisor:
         estate = estate or {}
         async with anyio.create_task_group() as self._tasks:
             self._tasks.start_soon(self._around.files.run, name="file watching")
+            self._tasks.start_soon(MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
             for program in self.configuration.programs.values():
                 self._add(program, program.process_names(), estate)
             self.bus.listen(self.dependencies.heed)

@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisord_async.errors import SpawnError
 from supervisord_async.system import descriptors
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
+from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
 from supervisord_async.system.transport import PidfdTransport, PopenSubprocesses
 
 
@@ -35,22 +37,68 @@ class SpawnSpec:
     credentials: Credentials | None = None  #: None: ours
     umask: int | None = None  #: None: ours
     pass_fds: tuple[int, ...] = ()  #: keep their numbers
+    limits: Limits | None = None  #: None: ours
 
 
 async def spawn(spec: SpawnSpec) -> Child:
     """Start it; return when its program has been executed.
 
     Raises SpawnError, its stage one of: ``user``, we may not become them; ``directory``, it cannot be entered;
-    ``exec``, no such program, not executable, or one that needs an interpreter that is missing; ``fork``, the
-    system has no process, memory or descriptor to give. Raises TypeError on a loop that is not of :mod:`.loop`.
+    ``exec``, no such program, not executable, or one that needs an interpreter that is missing; ``limits``, the
+    kernel refuses one; ``fork``, the system has no process, memory or descriptor to give. Raises TypeError on a
+    loop that is not of :mod:`.loop`.
     """
     if not isinstance(asyncio.get_running_loop(), PopenSubprocesses):
         raise TypeError("spawn needs a loop of system.loop.new_event_loop")
     if not spec.argv:
         raise SpawnError("exec", errno.EINVAL, "an empty command")
+    if spec.limits is not None and spec.limits.settings():
+        return await _spawn_limited(spec, spec.limits)
+    return await _spawn(spec, spec.argv, _identity_arguments(spec.credentials))
+
+
+async def _spawn_limited(spec: SpawnSpec, limits: Limits) -> Child:
+    """As :func:`spawn`, with the launcher in between; it becomes the user after it has raised what only we may."""
+    identity = spec.credentials if _identity_arguments(spec.credentials) else None
+    try:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise SpawnError("fork", error.errno, spec.argv[0]) from error
+    try:
+        try:
+            argv = through_launcher(spec.argv, limits, identity, writing)
+            launched = replace(spec, pass_fds=(*spec.pass_fds, writing))
+            child = await _spawn(launched, argv, {}, own_files=limits.open_files is not None)
+        finally:
+            os.close(writing)
+        try:
+            refusal = await wait_executed(reading)
+        except BaseException:  # nobody will ever own this child
+            child.send_signal(signal.SIGKILL)
+            child.close()
+            raise
+    finally:
+        os.close(reading)
+    if refusal is None:
+        return child
+    await child.wait()
+    child.close()
+    raise _explain_refusal(spec, refusal)
+
+
+def _explain_refusal(spec: SpawnSpec, refusal: Refusal) -> SpawnError:
+    if refusal.stage == "exec":
+        return _explain(spec, OSError(refusal.errno, os.strerror(refusal.errno), spec.argv[0]))
+    if refusal.stage == "user" and spec.credentials is not None:
+        return SpawnError("user", refusal.errno, f"cannot become {spec.credentials.name}")
+    return SpawnError(refusal.stage, refusal.errno, f"the kernel refuses {refusal.words}")
+
+
+async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any], *, own_files: bool = False) -> Child:
+    """``argv`` is executed; ``own_files``: it sets its limit of open files itself."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *spec.argv,
+            *argv,
             stdin=subprocess.DEVNULL,
             stdout=spec.stdout,
             stderr=spec.stderr,
@@ -61,14 +109,15 @@ async def spawn(spec: SpawnSpec) -> Child:
             restore_signals=True,
             pass_fds=spec.pass_fds,
             umask=-1 if spec.umask is None else spec.umask,
-            **_identity_arguments(spec.credentials),
+            **identity,
         )
     except OSError as error:
         raise _explain(spec, error) from error
     except (ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument, an "=" in a variable's name
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
     transport: PidfdTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  there is no public way to it
-    descriptors.give_back_limit(process.pid)
+    if not own_files:
+        descriptors.give_back_limit(process.pid)
     return Child(transport.watch, transport)
 
 

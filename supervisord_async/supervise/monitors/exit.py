@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 from supervisord_async.core.inputs import Exited, TreeGone
+from supervisord_async.core.state import State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.system.child import Ended
 
@@ -18,7 +20,21 @@ async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None]
     ended = await context.child.wait()
     before_news(ended)
     remains = context.program.stop.scope == "tree" and context.tree.has_leftovers()
-    context.post(Exited(context.run, ended.status, remains))
+    context.post(Exited(context.run, ended.status, remains, await _detail(context, ended)))
     if remains:
         await context.tree.wait_gone()
         context.post(TreeGone(context.run))
+
+
+async def _detail(context: RunContext, ended: Ended) -> str:
+    """What else is known of an end by SIGKILL that nobody here sent."""
+    now = context.snapshot()
+    if ended.status.signal != signal.SIGKILL or now.state is State.STOPPING or now.sent == signal.SIGKILL:
+        return ""
+    match await context.host.was_oom_killed(context.child.pid):
+        case True:
+            return "killed by SIGKILL: the kernel was out of memory"
+        case None:
+            return "killed by SIGKILL (whether by the kernel for lack of memory, it does not tell us)"
+        case False:
+            return ""

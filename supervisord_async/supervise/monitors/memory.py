@@ -1,0 +1,74 @@
+"""The memory watcher: what whole trees hold resident, against ``limits.memory``. One pass over /proc for all programs.
+
+It sleeps while no process with such a limit runs. Resident sizes are added up, so what processes of a tree share
+counts more than once; a limit is a limit of the sum.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from supervisord_async.core.inputs import Faulted
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.figures import Sampler
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+_log = logging.getLogger(__name__)
+
+#: How often trees are measured while there is one to measure.
+INTERVAL_SECONDS = 2.0
+_MIB = 1024 * 1024
+
+
+class MemoryWatch:
+    """Posts a fault for every run whose tree is above its limit."""
+
+    def __init__(self, bus: Bus, processes: Callable[[], Iterable[Process]], sampler: Sampler | None = None) -> None:
+        self._processes = processes
+        self._sampler = sampler or Sampler()
+        self._news = anyio.Event()
+        bus.listen(self._heed)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            limited = self._limited()
+            if not limited:
+                await self._news.wait()
+                self._news = anyio.Event()
+                continue
+            try:
+                await self._measure(limited)
+            except OSError as error:  # no descriptor for /proc, say: the next look may have one
+                _log.warning("cannot measure memory: %s", error.strerror)
+            await anyio.sleep(INTERVAL_SECONDS)
+
+    def _heed(self, record: Record) -> None:
+        if record.type == "reload" or (record.type == "state" and record.to in (State.STARTING, State.RUNNING)):
+            self._news.set()
+
+    def _limited(self) -> list[Process]:
+        return [
+            process
+            for process in self._processes()
+            if process.program.limits.memory_bytes is not None and process.snapshot.state in (State.STARTING, State.RUNNING)
+        ]
+
+    async def _measure(self, limited: list[Process]) -> None:
+        runs = {process.name: process.snapshot.run for process in limited if process.snapshot.pid is not None}
+        figures = await self._sampler.look(limited)
+        for process in limited:
+            limit, found = process.program.limits.memory_bytes, figures.get(process.name)
+            if limit is None or found is None or process.name not in runs or found.memory_bytes <= limit:
+                continue
+            detail = f"{found.processes} processes hold" if found.processes > 1 else "it holds"
+            detail += f" {found.memory_bytes / _MIB:.1f} MiB, more than limits.memory ({limit / _MIB:.1f} MiB)"
+            process.post(Faulted(runs[process.name], Cause.MEMORY_LIMIT, detail))

@@ -1,0 +1,89 @@
+"""Limits that a run begins with: set before its program is executed, by a program in between, and only where asked for.
+
+Nothing between fork and exec is Python's here (unsafe with threads): :mod:`.launcher` is executed first, by
+``python -I -S``, some 15 ms, and then executes the program. What it cannot do comes back by a pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+
+from supervisord_async.system import launcher
+from supervisord_async.system.credentials import Credentials
+
+#: Bad news is one short line.
+_NEWS_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a run may use; None: as we may."""
+
+    open_files: int | None = None
+    processes: int | None = None  #: of its user
+    core_size_bytes: int | None = None
+    nice: int | None = None  #: absolute
+    ionice: str | None = None  #: ``idle``, ``best-effort[:0-7]``, ``realtime[:0-7]``
+    oom_score_adj: int | None = None
+    cpu_affinity: tuple[int, ...] | None = None
+    no_new_privileges: bool = False
+
+    def settings(self) -> list[str]:
+        """The launcher's arguments."""
+        values = {
+            "open_files": self.open_files,
+            "processes": self.processes,
+            "core_size": self.core_size_bytes,
+            "nice": self.nice,
+            "ionice": self.ionice,
+            "oom_score_adj": self.oom_score_adj,
+            "cpu_affinity": ",".join(map(str, self.cpu_affinity)) if self.cpu_affinity is not None else None,
+            "no_new_privileges": 1 if self.no_new_privileges else None,
+        }
+        return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the launcher could not do."""
+
+    stage: str  #: ``limits``, ``user`` or ``exec``
+    errno: int
+    words: str
+
+
+def through_launcher(argv: tuple[str, ...], limits: Limits, credentials: Credentials | None, pipe: int) -> list[str]:
+    """The command that takes ``limits``, becomes ``credentials`` (None: stays who we are) and executes ``argv``."""
+    settings = limits.settings()
+    if credentials is not None:
+        settings.append("user=" + ",".join(map(str, (credentials.uid, credentials.gid, *credentials.groups))))
+    return [sys.executable, "-I", "-S", launcher.__file__, str(pipe), *settings, "--", *argv]
+
+
+async def wait_executed(pipe: int) -> Refusal | None:
+    """Returns when the launcher has executed the program (None), or what it could not do. ``pipe`` is the reading end."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    os.set_blocking(pipe, False)
+    news = b""
+    loop.add_reader(pipe, readable.set)
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                chunk = os.read(pipe, _NEWS_BYTES)
+            except BlockingIOError:
+                continue
+            if not chunk:
+                break
+            news += chunk
+    finally:
+        loop.remove_reader(pipe)
+    if not news:
+        return None
+    stage, number, words = news.decode(errors="replace").split("\0", 2)
+    return Refusal(stage, int(number), words)
