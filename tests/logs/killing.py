@@ -11,6 +11,8 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 
@@ -57,8 +59,36 @@ def forked(function: object, *args: object, **kwargs: object) -> int:
     return pid
 
 
-def be_owner(pipe: Pipe, target: Target, journal_path: str, last: bool) -> None:
-    """The whole life of an owner."""
+#: Every step that changes something; between two of them nothing can be seen from outside.
+STEPS = ("splice", "pwrite", "write", "read", "ftruncate", "rename", "unlink", "open")
+
+
+def die_at_step(number: int, *, after: bool) -> None:
+    """This process kills itself right before, or right ``after``, that many steps from now."""
+    left = number
+
+    def deadly(step: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0 and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                return step(*args, **kwargs)
+            finally:
+                if left <= 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        return call
+
+    for name in STEPS:
+        setattr(os, name, deadly(getattr(os, name)))
+
+
+def be_owner(pipe: Pipe, target: Target, journal_path: str, last: bool, deadly_step: int = 0) -> None:
+    """The whole life of an owner; ``deadly_step`` (negative: after it) is where it kills itself, 0 nowhere."""
+    if deadly_step:
+        die_at_step(abs(deadly_step), after=deadly_step < 0)
     anyio.run(lambda: own(pipe, target, journal_path, last=last))
 
 
@@ -87,7 +117,8 @@ def main(folder: str, format_: Format, kills: int, seed: int, compress: bool) ->
     target = Target(os.path.join(folder, "x.log"), max_size_bytes=200_000, backups=100_000, compress=compress, format=format_)
     child = forked(be_child, pipe, stop_path, seed)
     for _ in range(kills):
-        owner = forked(be_owner, pipe, target, journal_path, False)
+        step = dice.choice((0, 1, -1)) * dice.randint(1, 60)
+        owner = forked(be_owner, pipe, target, journal_path, False, step)
         time.sleep(dice.uniform(0.004, 0.03))
         os.kill(owner, signal.SIGKILL)
         os.waitpid(owner, 0)

@@ -14,7 +14,7 @@ import pytest
 from supervisord_async.logs import rotation
 from tests.logs.killing import line
 
-KILLS = int(os.environ.get("ASUP_TEST_KILLS", "60"))
+KILLS = int(os.environ.get("ASUP_TEST_KILLS", "80"))
 
 
 def everything(path: str) -> bytes:

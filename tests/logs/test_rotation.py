@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_compression_follows_a_backup_that_moves_meanwhile(tmp_path: Path, monke
     rotation.shift(str(log), 5)
     copy = shutil.copyfileobj
 
-    def rotate_meanwhile(source: object, target: object, size: int) -> None:
+    def rotate_meanwhile(source: Any, target: Any, size: int) -> None:
         copy(source, target, size)
         if not log.exists():
             log.write_bytes(b"second")
