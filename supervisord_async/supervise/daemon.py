@@ -144,6 +144,7 @@ class Daemon:
             journal=self._journal,
             null_fd=self._null_fd,
             committed=committed,
+            waits_for=lambda process: supervisor.dependencies.waits_for(process),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,
         )

@@ -84,6 +84,11 @@ class Process:
             return deadline(self.snapshot, self.policy)
         return None
 
+    @property
+    def waits_for(self) -> str:
+        """Whom it waits for and why, in words; empty unless it is WAITING."""
+        return self._around.waits_for(self) if self.snapshot.state is State.WAITING else ""
+
     def reconfigure(self, program: Program) -> None:
         """The settings hold from now on, for a live run as far as they can change under it."""
         before, self.program = self.program, program

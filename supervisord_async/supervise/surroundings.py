@@ -30,5 +30,6 @@ class Surroundings:
     null_fd: int  #: /dev/null, open for writing
     journal: Journal
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
+    waits_for: Callable[[Process], str]  #: whom a WAITING process waits for, in words
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes
