@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,3 +80,21 @@ def test_completion_scripts_are_printed(shell: str, capsys: pytest.CaptureFixtur
 
 def test_completion_of_an_unknown_shell_is_a_usage_error() -> None:
     assert run(["completion", "cmd"]) == 2
+
+
+def test_completion_script_works_in_bash(daemon: FakeDaemon, tmp_path: Path) -> None:
+    daemon.add(process("web:0"), process("web:1"))
+    command = tmp_path / "bin" / "asupctl"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\nfrom supervisord_async.cli.asupctl import main\nmain()\n")
+    command.chmod(0o755)
+    script = """
+        eval "$(asupctl completion bash)"
+        [[ $COMP_WORDBREAKS != *:* ]] && echo whole
+        COMP_WORDS=(asupctl start web:); COMP_CWORD=2
+        _asupctl_completion asupctl web: start
+        echo "${COMPREPLY[@]}"
+    """
+    env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "ASUP_SOCKET": str(daemon.socket_path)}
+    done = subprocess.run(["bash", "--norc", "-ic", script], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "whole\nweb:0 web:1\n", done

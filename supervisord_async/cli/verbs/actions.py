@@ -115,4 +115,4 @@ def _print_results(action: str, results: list[Result]) -> None:
             complain(f"cannot {action} {result.name}: {words}")
     if len(results) > 1 and colours(sys.stdout):
         good = sum(result.ok for result in results)
-        click.echo(styled(f"{good} of {len(results)} well", "green" if good == len(results) else "red", on=True))
+        click.echo(styled(f"{good} of {len(results)} done", "green" if good == len(results) else "red", on=True))

@@ -6,6 +6,9 @@ import click
 
 from supervisord_async.cli.session import Session, verb
 
+#: bash takes a word apart at colons, which the names of replicas and groups have.
+_WHOLE_NAMES = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}"
+
 
 @verb("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -24,4 +27,6 @@ def completion(_: Session, shell: str) -> None:
     script = get_completion_class(shell)
     if script is None:  # click knows these three
         raise click.UsageError(f"no completion for {shell}")
+    if shell == "bash":
+        click.echo(_WHOLE_NAMES)
     click.echo(script(cli, {}, "asupctl", COMPLETION_VARIABLE).source())

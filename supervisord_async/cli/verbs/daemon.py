@@ -12,7 +12,7 @@ import click
 from supervisord_async import __version__
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import awaited_words
-from supervisord_async.cli.session import Session, timeout_option, verb
+from supervisord_async.cli.session import Duration, Session, timeout_option, verb
 from supervisord_async.client import Client, DaemonHealth
 from supervisord_async.errors import CommandError, NoDaemonError, SupervisordError, TimedOutError
 
@@ -35,7 +35,7 @@ def web(session: Session) -> None:
 
 @verb("reexec")
 @click.option("--wait/--no-wait", default=True, help="Wait until the new daemon answers (default).")
-@click.option("--timeout", "timeout", type=float, default=REEXEC_SECONDS, hidden=True)
+@click.option("--timeout", type=Duration(), metavar="DURATION", default=REEXEC_SECONDS, help="Wait at most this long; default: 30s.")
 def reexec(session: Session, wait: bool, timeout: float) -> None:
     """Replace the daemon by a new one in place; programs go on running."""
     with session.client() as client:
