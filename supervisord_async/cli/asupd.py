@@ -71,7 +71,7 @@ def main(
     try:
         if detach:
             sys.exit(asupd_run.detach(configuration, file, run_dir, overrides))
-        sys.exit(asupd_run.foreground(configuration, file, run_dir, echo=echo))
+        sys.exit(asupd_run.foreground(configuration, file, run_dir, overrides, echo=echo))
     except LockHeldError as error:
         click.echo(f"asupd: {error}", err=True)
         sys.exit(EXIT_LOCKED)

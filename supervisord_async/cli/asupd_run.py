@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Configuration
+from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import DaemonError, NoDaemonError
+
+if TYPE_CHECKING:
+    from supervisord_async.logs.own import OwnLog
 
 #: A daemon in the background that does not answer in this time is given up on, and said so.
 ANSWER_SECONDS = 30.0
@@ -34,11 +37,10 @@ def trial() -> None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")
 
 
-def foreground(configuration: Configuration, file: str, run_dir: str | None, *, echo: bool) -> int:
+def foreground(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, str | None], *, echo: bool) -> int:
     """The daemon ran in this process; its exit code."""
     from supervisord_async.control.server import serve as serve_control
     from supervisord_async.logs.echo import Echo
-    from supervisord_async.logs.own import OwnLog
     from supervisord_async.rundir import remember
     from supervisord_async.supervise import reexec
     from supervisord_async.supervise.daemon import Options, make_run_dir, serve
@@ -52,20 +54,39 @@ def foreground(configuration: Configuration, file: str, run_dir: str | None, *, 
     os.umask(0o022)
     daemon = configuration.daemon
     make_run_dir(daemon.run_dir)
-    own = OwnLog(path=daemon.log.file, level=daemon.log.level, format=daemon.log.format)
-    own.install()
+    own = [_own_log(daemon.log)]
+
+    def follow_log_settings(log: DaemonLog) -> None:
+        own.append(_own_log(log))
+        own.pop(0).close()
+
     try:
         remember(configuration.file, daemon.run_dir, daemon.socket)
     except OSError as error:
         logging.getLogger("asupd").warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
     shown = Echo() if echo else None
-    options = Options(file=file, run_dir=run_dir, echo=shown, reopen_own_log=own.reopen)
+    options = Options(
+        file=file,
+        run_dir=run_dir,
+        echo=shown,
+        reopen_own_log=lambda: own[0].reopen(),
+        follow_log_settings=follow_log_settings,
+        adjust=lambda loaded: with_log(loaded, overrides),
+    )
     try:
         return loop.run(serve, options, configuration, serve_control, former)
     finally:
         if shown is not None:
             shown.close()
-        own.close()
+        own[0].close()
+
+
+def _own_log(log: DaemonLog) -> OwnLog:
+    from supervisord_async.logs.own import OwnLog
+
+    own = OwnLog(path=log.file, level=log.level, format=log.format)
+    own.install()
+    return own
 
 
 def detach(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, Any]) -> int:

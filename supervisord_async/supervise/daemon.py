@@ -12,7 +12,7 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
-from supervisord_async.config.model import Configuration
+from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.core.record import Record
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
@@ -30,6 +30,7 @@ from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.launch import instance_of
 from supervisord_async.supervise.machine_host import MachineHost
+from supervisord_async.supervise.output import STREAMS
 from supervisord_async.supervise.persist import SavedState, Saver
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.surroundings import Surroundings
@@ -54,6 +55,8 @@ LEVELS = {
 STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
 #: A signal to stop that comes twice within this is one: timeout(1) signals us, and then our group.
 ECHO_SECONDS = 0.1
+#: By then every program that was taken over has its captures.
+SWEEP_AFTER_SECONDS = 5.0
 #: How long answers that are under way may take before a re-exec.
 QUIET_SECONDS = 2.0
 
@@ -76,13 +79,16 @@ class Options:
     run_dir: str | None = None
     echo: Callable[[str, str, bytes], None] | None = None
     reopen_own_log: Callable[[], None] = lambda: None
+    follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: ``daemon.log`` changed by a reload
+    adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: what the command line overrides
 
 
 def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
     """Loads the file anew each time, off the loop."""
 
     def read() -> Loaded:
-        return load(options.file, run_dir=options.run_dir)
+        loaded = load(options.file, run_dir=options.run_dir)
+        return replace(loaded, configuration=options.adjust(loaded.configuration))
 
     async def run() -> Loaded:
         return await anyio.to_thread.run_sync(read)
@@ -126,9 +132,10 @@ class Daemon:
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listening: list[int] = []
+        self._kept_history: History | None = None
         self._saver = Saver(self._run_dir, self.state)
         self._go = anyio.Event()  # a re-exec was tried, and shall be
-        self._supervisor = Supervisor(configuration, loader(options), self._surroundings, self._prepare_reexec)
+        self._supervisor = Supervisor(configuration, loader(options), self._surroundings, self._prepare_reexec, self._follow_settings)
 
     def _surroundings(self, supervisor: Supervisor) -> Surroundings:
         def committed(_process: Process) -> None:
@@ -145,6 +152,7 @@ class Daemon:
             null_fd=self._null_fd,
             committed=committed,
             waits_for=lambda process: supervisor.dependencies.waits_for(process),
+            log_paths=lambda: log_paths(supervisor.configuration),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,
         )
@@ -165,6 +173,7 @@ class Daemon:
             self._bus.listen(_log_record)
             tasks.start_soon(self._heed_signals, name="signals")
             tasks.start_soon(self._saver.run, name="state")
+            tasks.start_soon(self._sweep_journal, name="journal")
             tasks.start_soon(self._writer.run, name="logs")
             tasks.start_soon(self._serve_control, control, history, former, name="control")
             tasks.start_soon(self._reexec, history, name="re-exec")
@@ -206,6 +215,7 @@ class Daemon:
             _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
             yield None
             return
+        self._kept_history = history
         self._bus.listen(history.take)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(history.run, name="history")
@@ -224,6 +234,18 @@ class Daemon:
             await control(self._supervisor, history, inherited=inherited, on_serving=serving)
         except Exception:
             _log.exception("degraded: no control socket; signals still work")
+
+    def _follow_settings(self, configuration: Configuration) -> None:
+        """The daemon's own settings that a reload can change hold from now on."""
+        self._options.follow_log_settings(configuration.daemon.log)
+        if self._kept_history is not None:
+            limits = configuration.daemon.history
+            self._kept_history.limit(max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
+
+    async def _sweep_journal(self) -> None:
+        """What a former daemon had begun to write for programs that are gone is finished."""
+        await anyio.sleep(SWEEP_AFTER_SECONDS)
+        await self._journal.sweep([(name, stream) for name in self._supervisor.processes for stream in STREAMS])
 
     # Signals
 
@@ -287,6 +309,17 @@ class Daemon:
                     message=f"cannot re-exec: {error.strerror}; this code stays in service",
                     data={"what": "reexec_refused"},
                 )
+
+
+def log_paths(configuration: Configuration) -> tuple[str, ...]:
+    """Every file that some program's output goes to."""
+    return tuple(
+        path.replace("{replica}", str(replica))
+        for program in configuration.programs.values()
+        for path in {program.logs.stdout, program.logs.stderr}
+        if path.startswith("/")
+        for replica in range(program.replicas)
+    )
 
 
 def make_run_dir(path: str) -> None:

@@ -229,6 +229,10 @@ class History:
         self._close()
         self._store = self._open_store()
 
+    def limit(self, *, max_age_seconds: float | None, max_size_bytes: int | None) -> None:
+        """The next pruning keeps no more than this."""
+        self.max_age_seconds, self.max_size_bytes = max_age_seconds, max_size_bytes
+
     def _prune(self) -> None:
         if self._store is None:
             return

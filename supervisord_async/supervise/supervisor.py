@@ -44,7 +44,14 @@ Loader = Callable[[], Awaitable["Loaded"]]
 class Supervisor:
     """The processes of one daemon, in file order."""
 
-    def __init__(self, configuration: Configuration, load: Loader, surroundings: Callable[[Supervisor], Surroundings], reexec: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        load: Loader,
+        surroundings: Callable[[Supervisor], Surroundings],
+        reexec: Callable[[], Awaitable[None]],
+        follow_settings: Callable[[Configuration], None] = lambda configuration: None,
+    ) -> None:
         self.configuration = configuration
         self.refused: tuple[Problem, ...] = ()
         self.processes: dict[str, Process] = {}
@@ -52,6 +59,7 @@ class Supervisor:
         self.shutting_down = False
         self.exit_code = 0
         self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask)
+        self._follow_settings = follow_settings  #: the daemon's own settings changed by a reload
         self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
         self._load = load
         self._around = surroundings(self)
@@ -278,6 +286,8 @@ class Supervisor:
     def _apply(self, plan: Plan, configuration: Configuration) -> None:
         assert self._tasks is not None  # noqa: S101  only called while running
         self.configuration = configuration
+        if plan.daemon_in_place:
+            self._follow_settings(configuration)
         programs = configuration.programs
         kept = {name for program in programs.values() for name in program.process_names()}
         for process in list(self.processes.values()):

@@ -32,4 +32,5 @@ class Surroundings:
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
     waits_for: Callable[[Process], str]  #: whom a WAITING process waits for, in words
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
+    log_paths: Callable[[], tuple[str, ...]] = tuple  #: of all programs: what they write is no change of a source
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes
