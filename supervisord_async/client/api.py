@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 #: How long the daemon may be away (a re-exec, a quick restart) before a followed stream gives up.
 RECONNECT_SECONDS = 15.0
+#: A stream that lasted this long was connected, even if nothing came.
+STEADY_SECONDS = 2.0
 #: An action is awaited this much longer than the time the daemon was given for it.
 ANSWER_MARGIN_SECONDS = 10.0
 #: The bound of an action for which no time was given: the daemon's own, of a day at most, come earlier.
@@ -236,6 +238,7 @@ class Client:
         attempt, connected, away_since = 0, False, time.monotonic()
         while True:
             gone: CommandError | None = None
+            began = time.monotonic()
             try:
                 for item in once():
                     attempt, connected = 0, True
@@ -245,6 +248,8 @@ class Client:
                 if not connected:
                     raise  # it never was there: say so at once
                 gone = error
+            if time.monotonic() - began > STEADY_SECONDS and not isinstance(gone, TimedOutError):
+                attempt = 0  # it was there, if silent: this is another absence
             if attempt == 0:
                 away_since = time.monotonic()
             elif time.monotonic() - away_since > give_up_seconds:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -249,6 +250,25 @@ def test_followed_stream_gives_up_on_a_daemon_that_stays_away(daemon: FakeDaemon
     daemon.stop()
     with pytest.raises(NoDaemonError):
         next(events)
+
+
+def test_each_absence_has_its_own_patience(daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisord_async.client.api.STEADY_SECONDS", 0.05)
+    daemon.event(type="reload")
+    events = client.follow_events(after=0, give_up_seconds=0.3)
+    told = [next(events).id]
+    reader = threading.Thread(target=lambda: told.append(next(events).id))
+    reader.start()
+    for _ in range(3):  # silent for longer than the patience, then gone for a moment, again and again
+        streams = len(daemon.asked("GET", "/v1/events"))
+        silent_until = time.monotonic() + 0.4
+        wait_until_sync(lambda until=silent_until: time.monotonic() > until)
+        daemon.end_streams()
+        wait_until_sync(lambda before=streams: len(daemon.asked("GET", "/v1/events")) > before)
+    daemon.event(type="reload")
+    reader.join(20)
+    assert told == [1, 2]
+    events.close()
 
 
 def test_followed_stream_of_no_daemon_says_so_at_once(tmp_path: Path) -> None:
