@@ -10,6 +10,9 @@ ENV_GROUP = "ASUP_GROUP"
 ENV_REPLICA = "ASUP_REPLICA"
 ENV_RUN = "ASUP_RUN"
 ENV_MAIN_PID = "ASUP_MAIN_PID"  #: for ``stop.command`` and hooks
+ENV_EXIT_CODE = "ASUP_EXIT_CODE"  #: for ``hooks.after_exit``
+ENV_EXIT_SIGNAL = "ASUP_EXIT_SIGNAL"  #: for it too, instead: a name
+ENV_CAUSE = "ASUP_CAUSE"  #: for it too: why the run ended
 ENV_HEARTBEAT_FILE = "ASUP_HEARTBEAT_FILE"
 #: Names the descriptor with the state to the daemon's new self at a re-exec.
 ENV_STATE = "ASUPD_STATE_FD"

@@ -16,7 +16,6 @@ PROGRAM: frozenset[str] = frozenset(
         "start_on_connect",
         "rolling",
         "schedule",
-        "hooks",
     }
 )
 #: Keys of ``daemon``.

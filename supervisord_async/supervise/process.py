@@ -28,6 +28,7 @@ from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import launch
+from supervisord_async.supervise.hooks import Hooks
 from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.mailbox import Mailbox
@@ -61,6 +62,7 @@ class Process:
         self.snapshot = Snapshot()
         self.last_ended: Ended | None = None
         self.output = Output(name, replica, surroundings)
+        self._hooks = Hooks(name, surroundings.host, lambda: self.program)
         self._around = surroundings
         self._mailbox = Mailbox()
         self._run: Run | None = None
@@ -161,6 +163,8 @@ class Process:
 
     def _commit(self, after: Snapshot, now: float) -> None:
         before, self.snapshot = self.snapshot, after
+        if after.state is State.STOPPING:
+            self._hooks.give_up_start()
         self._around.committed(self)
         for type_, fields in records_of(self.name, before, after, self.policy, now):
             if type_ == "state" and "exit" in fields["data"] and self.last_ended is not None:
@@ -207,12 +211,22 @@ class Process:
             if program.heartbeat is not None and program.heartbeat.file is None:
                 launch.prepare_heartbeat_file(heartbeat_file, credentials)
             baseline = await host.signature(heartbeat_file)
+        self.output.run_started(run)
+        environment = self._environment(run, credentials)
+        if program.hooks.before_start is not None:
+            await self._before_start(environment, credentials)
         searches = self.output.search(program.log_patterns())
         stdout, stderr = self.output.open(program.logs, credentials)
         self.output.run_started(run)
-        environment = self._environment(run, credentials)
         child = await host.spawn(launch.spawn_spec(program, environment, credentials, stdout, stderr))
         return self._watched(run, child, environment, baseline, searches)
+
+    async def _before_start(self, environment: dict[str, str], credentials: Credentials | None) -> None:
+        """The hook has succeeded and its output is in the log; raises SpawnError."""
+        self.output.search(())  # what a probe looks for, the program itself must say
+        log, _ = self.output.open(self.program.logs, credentials)
+        await self._hooks.before_start(environment, credentials, log)
+        await self.output.drain()
 
     async def _credentials(self) -> Credentials | None:
         program = self.program
@@ -252,10 +266,20 @@ class Process:
             heartbeat_baseline=baseline,
             searches=searches,
         )
-        return Run(context, self._on_ended)
+        return Run(context, self._on_ended, self._after_exit)
 
     def _on_ended(self, ended: Ended) -> None:
         self.last_ended = ended
+
+    async def _after_exit(self, run: Run, ended: Ended, cause: Cause) -> None:
+        """The hook has ended. What it cannot have (its user, a pipe) is said, and does not hold the run up."""
+        try:
+            credentials = await self._credentials()
+            log, _ = self.output.open(self.program.logs, credentials)
+        except SpawnError as error:
+            _log.warning("%s: cannot run after_exit: %s", self.name, error)
+            return
+        await self._hooks.after_exit(run.context.environment, credentials, log, status=ended.status, cause=cause, pid=run.child.pid)
 
     async def _terminate(self) -> None:
         run, stop = self._run, self.program.stop
@@ -315,7 +339,7 @@ class Process:
                             self._around.files,
                             name=self.name,
                             watch=watch,
-                            ignored_paths=(self._around.daemon.run_dir, *self.output.paths()),
+                            ignored_paths=(self._around.daemon.run_dir, *self._around.log_paths()),
                             post=self.post,
                             bus=self._around.bus,
                         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from supervisord_async.config.model import Program
+from supervisord_async.core.state import Cause
 from supervisord_async.supervise.host import ChildProcess, ProcessTree
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit
@@ -24,10 +26,13 @@ MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (monit
 class Run:
     """A live run. ``ended`` says how its main process ended, None while it lives."""
 
-    def __init__(self, context: RunContext, on_ended: Callable[[Ended], None]) -> None:
+    def __init__(
+        self, context: RunContext, on_ended: Callable[[Ended], None], after_exit: Callable[[Run, Ended, Cause], Coroutine[Any, Any, None]]
+    ) -> None:
         self.context = context
         self.ended: Ended | None = None
         self._on_ended = on_ended
+        self._after_exit = after_exit
         self._scope: anyio.CancelScope | None = None
 
     @property
@@ -65,7 +70,11 @@ class Run:
             self._scope.cancel()
 
     async def _watch_exit(self) -> None:
-        await monitor_exit(self.context, self._end)
+        await monitor_exit(self.context, self._end, self._what_follows)
+
+    def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
+        """The settings of now say whether there is a hook."""
+        return partial(self._after_exit, self) if self.context.program.hooks.after_exit is not None else None
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended

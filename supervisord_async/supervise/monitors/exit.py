@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from supervisord_async.core.inputs import Exited, TreeGone
-from supervisord_async.core.state import State
+from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.system.child import Ended
 
+#: What is to be awaited when nothing of a run lives.
+Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
-async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None]) -> None:
-    """Returns when nothing of the run lives.
 
-    ``before_news`` is called with how the main process ended, before ``Exited`` is posted. With ``scope: main``
+async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None], what_follows: Callable[[], Follower | None]) -> None:
+    """Returns when nothing of the run lives, and what is to follow it has been done.
+
+    ``before_news`` is called with how the main process ended, before ``Exited`` is posted; ``what_follows`` is asked then
+    for what is to be awaited, with it and why, when nothing lives, before the run is called over. With ``scope: main``
     descendants are none of our business, and nothing remains by definition.
     """
     ended = await context.child.wait()
     before_news(ended)
+    afterwards = what_follows()
+    now = context.snapshot()
+    cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
     remains = context.program.stop.scope == "tree" and context.tree.has_leftovers()
-    context.post(Exited(context.run, ended.status, remains, await _detail(context, ended)))
+    context.post(Exited(context.run, ended.status, remains or afterwards is not None, await _detail(context, ended)))
     if remains:
         await context.tree.wait_gone()
+    if afterwards is not None:
+        await afterwards(ended, cause)
+    if remains or afterwards is not None:
         context.post(TreeGone(context.run))
 
 

@@ -1,0 +1,168 @@
+"""Commands around a run: ``before_start`` and ``after_exit``, bounded in time, as the program's user and in its environment.
+
+What they print goes to the program's log, and the end of it into the words of a failure.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from supervisord_async import wire
+from supervisord_async.config.model import Program
+from supervisord_async.core.state import Cause, ExitStatus
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise import launch
+from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.narrate import signal_name
+from supervisord_async.system.credentials import Credentials
+
+_log = logging.getLogger(__name__)
+
+#: A hook that takes longer is killed, and has failed.
+HOOK_SECONDS = 60.0
+#: So much of the end of its output is told.
+TAIL_BYTES = 2048
+#: A write of so much to a pipe that select calls writable does not block (``man 7 pipe``, PIPE_BUF).
+_CHUNK_BYTES = select.PIPE_BUF
+
+
+@dataclass(frozen=True, slots=True)
+class HookRun:
+    """How a hook ended."""
+
+    code: int | None  #: None: it was ended by a signal, or did not end in time
+    in_time: bool
+    tail: str  #: the end of what it printed
+
+    @property
+    def failure(self) -> str | None:
+        """Why it counts as failed, with the end of its output; None: it does not."""
+        if self.code == 0:
+            return None
+        words = f"exited with {self.code}" if self.code is not None else "was ended by a signal"
+        if self.code is None and not self.in_time:
+            words = f"did not end within {HOOK_SECONDS:g} s"
+        return f"{words}: {self.tail}" if self.tail else words
+
+
+class Hooks:
+    """The hooks of one process slot."""
+
+    def __init__(self, name: str, host: Host, program: Callable[[], Program]) -> None:
+        self._name = name
+        self._host = host
+        self._program = program
+        self._before_start: anyio.CancelScope | None = None
+
+    async def before_start(self, environment: dict[str, str], credentials: Credentials | None, log: int) -> None:
+        """The hook has succeeded, or there is none; what it printed went to the descriptor ``log``.
+
+        Raises SpawnError, stage ``hook``: it failed, could not be run, took too long, or was given up.
+        """
+        command = self._program().hooks.before_start
+        if command is None:
+            return
+        with anyio.CancelScope() as scope:
+            self._before_start = scope
+            try:
+                done = await self._run(command, launch.side_environment(environment, "hook"), credentials, log)
+            except SpawnError as error:
+                raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
+            finally:
+                self._before_start = None
+            if done.failure is not None:
+                raise SpawnError("hook", None, f"before_start {done.failure}")
+            return
+        raise SpawnError("hook", None, "before_start was given up: the start is not wanted any more")
+
+    def give_up_start(self) -> None:
+        """A ``before_start`` that is running is ended, and the start with it."""
+        if self._before_start is not None:
+            self._before_start.cancel()
+
+    async def after_exit(
+        self, environment: dict[str, str], credentials: Credentials | None, log: int, *, status: ExitStatus, cause: Cause, pid: int
+    ) -> None:
+        """The hook has ended, or there is none; a failure of it is said in the daemon's log."""
+        command = self._program().hooks.after_exit
+        if command is None:
+            return
+        environment = launch.side_environment(environment, "hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
+        if status.code is not None:
+            environment[wire.ENV_EXIT_CODE] = str(status.code)
+        elif status.signal is not None:
+            environment[wire.ENV_EXIT_SIGNAL] = signal_name(status.signal)
+        try:
+            failure = (await self._run(command, environment, credentials, log)).failure
+        except SpawnError as error:
+            failure = f"cannot be run: {error}"
+        if failure is not None:
+            _log.warning("%s: after_exit %s", self._name, failure)
+
+    async def _run(self, command: tuple[str, ...], environment: dict[str, str], credentials: Credentials | None, log: int) -> HookRun:
+        began = anyio.current_time()
+        async with _listening(log, credentials) as (writing, heard):
+            spec = launch.spawn_spec(self._program(), environment, credentials, writing, writing, argv=command)
+            code = await self._host.run_command(spec, HOOK_SECONDS)
+        return HookRun(code, anyio.current_time() - began < HOOK_SECONDS, bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip())
+
+
+@asynccontextmanager
+async def _listening(log: int, credentials: Credentials | None) -> AsyncIterator[tuple[int, bytearray]]:
+    """A descriptor for a command's output, and what came of it so far (the end of it); all of it goes on to ``log``.
+
+    On leaving what is in the pipe has been read, also while somebody else still holds it.
+    """
+    try:
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise SpawnError("fork", error.errno, "a pipe") from error
+    heard = bytearray()
+    try:
+        os.set_blocking(writing, True)
+        if credentials is not None:
+            os.fchown(writing, credentials.uid, credentials.gid)  # else it cannot open its own /dev/stdout
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_forward, reading, log, heard)
+            yield writing, heard
+            tasks.cancel_scope.cancel()
+        while await _forward_some(reading, log, heard):
+            pass
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+async def _forward(reading: int, log: int, heard: bytearray) -> None:
+    while True:
+        await anyio.wait_readable(reading)
+        with anyio.CancelScope(shield=True):  # what was read is written
+            await _forward_some(reading, log, heard)
+
+
+async def _forward_some(reading: int, log: int, heard: bytearray) -> bool:
+    """Whether there was something."""
+    try:
+        chunk = os.read(reading, _CHUNK_BYTES)
+    except BlockingIOError:
+        return False
+    heard += chunk
+    del heard[:-TAIL_BYTES]
+    try:
+        if chunk and stat.S_ISFIFO(os.fstat(log).st_mode):
+            with anyio.move_on_after(5.0) as patience:
+                await anyio.wait_writable(log)
+            if patience.cancelled_caught:  # nobody reads that log
+                return True
+        os.write(log, chunk)
+    except OSError as error:
+        _log.debug("cannot pass a hook's output on: %s", error.strerror)
+    return bool(chunk)
