@@ -6,6 +6,7 @@ from importlib import import_module
 
 import click
 
+from supervisord_async import __version__
 from supervisord_async.cli.session import Session, connection_options
 
 #: The shell's completion scripts set it; see click.shell_completion.
@@ -62,6 +63,7 @@ class Verbs(click.Group):
 
 @click.command("asupctl", cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @connection_options
+@click.version_option(__version__, "--version", prog_name="asupctl", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Talk to a running asupd.

@@ -216,6 +216,7 @@ def test_help_names_every_verb(ctl: Ctl) -> None:
     ended = ctl("--help")
     assert ended.code == 0
     assert all(f"  {name} " in ended.out for name in VERBS)
+    assert "..." not in ended.out.partition("Commands:")[2].replace("12 ...", "")
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
@@ -376,6 +377,7 @@ def test_version_with_and_without_a_daemon(tmp_path: Path, ctl: Ctl) -> None:
     assert ctl("version").out == f"asupctl {__version__}\nasupd 9.9 (pid {2**22 + 1})\n"
     assert ctl("version", socket=tmp_path / "none") == Ended(0, f"asupctl {__version__}\n", "")
     assert json.loads(ctl("version", "--json").out)["asupd"] == "9.9"
+    assert ctl("--version") == Ended(0, f"asupctl {__version__}\n", "")
 
 
 def test_web_prints_the_page_s_address(daemon: FakeDaemon, ctl: Ctl) -> None:

@@ -13,13 +13,13 @@ _WHOLE_NAMES = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}"
 @verb("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(_: Session, shell: str) -> None:
-    r"""Print a shell's completion script.
+    """Print a shell's completion script.
 
     \b
     bash: eval "$(asupctl completion bash)"            in ~/.bashrc
     zsh:  eval "$(asupctl completion zsh)"             in ~/.zshrc, after compinit
     fish: asupctl completion fish > ~/.config/fish/completions/asupctl.fish
-    """
+    """  # noqa: D301  click keeps lines as they are behind a backspace character
     from click.shell_completion import get_completion_class
 
     from supervisord_async.cli.group import COMPLETION_VARIABLE, cli

@@ -37,7 +37,7 @@ def web(session: Session) -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until the new daemon answers (default).")
 @click.option("--timeout", type=Duration(), metavar="DURATION", default=REEXEC_SECONDS, help="Wait at most this long; default: 30s.")
 def reexec(session: Session, wait: bool, timeout: float) -> None:
-    """Replace the daemon by a new one in place; programs go on running."""
+    """Replace the daemon in place; programs go on running."""
     with session.client() as client:
         before = client.health()
         client.reexec()
@@ -118,7 +118,7 @@ def _lives(pid: int) -> bool:
 
 @verb("version")
 def version(session: Session) -> None:
-    """Print the versions of asupctl and, if it is there, of the daemon."""
+    """Print the versions of asupctl and of the daemon."""
     daemon: DaemonHealth | None = None
     with suppress(CommandError), _quick(session) as client:
         daemon = client.health()

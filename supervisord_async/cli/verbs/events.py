@@ -16,7 +16,10 @@ from supervisord_async.client import Event
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
 @click.option("-n", "--lines", "limit", type=click.IntRange(min=0), help="How many of the past; default: 20, with -f none.")
 def events(session: Session, follow: bool, limit: int | None) -> None:
-    """List what changed: states, health, reloads, losses, the daemon's life."""
+    """List what changed, lately or from now on.
+
+    States, health, reloads, refused files, losses of logs, the daemon's life.
+    """
     wanted = (0 if follow else 20) if limit is None else limit
     with session.client() as client:
         past = client.events(limit=wanted) if wanted else []

@@ -49,7 +49,10 @@ class Since(click.ParamType[str]):
 @click.option("--stderr", is_flag=True, help="Standard error's log, where it is one of its own.")
 @click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 2026-11-21T14:00.")
 def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> None:
-    """Print what programs printed; several are told apart by a prefix."""
+    """Print what programs printed.
+
+    Lines of several programs have their names before them.
+    """
     with session.client() as client:
         names = [process.name for process in client.processes(*selectors, figures=False)]
         query: dict[str, Any] = {

@@ -14,7 +14,10 @@ from supervisord_async.client.answers import typed
 @verb("why")
 @name_argument
 def why(session: Session, name: str) -> None:
-    """Explain a process's state: causes, the rule that decided, the last output, the key to turn."""
+    """Explain a process's state.
+
+    The chain of causes, the rule that decided, the last output, the key to turn.
+    """
     with session.client() as client:
         document = client.why(name)
     if session.json:
@@ -28,7 +31,7 @@ def why(session: Session, name: str) -> None:
 @name_argument
 @click.option("-n", "--lines", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many runs.")
 def history(session: Session, name: str, limit: int) -> None:
-    """List a process's runs: cause, duration, exit, peak memory."""
+    """List a process's runs: cause, duration, end, peak memory."""
     with session.client() as client:
         document = client.history_document(name, limit=limit)
     if session.json:

@@ -12,7 +12,9 @@ from supervisord_async.errors import FailedError, UsageError
 
 @verb("top")
 def top(session: Session) -> None:
-    """Watch all programs live, with one's log below, and keys to act.
+    """Watch all programs live on a full screen.
+
+    One program's log is below the table; keys start, stop, restart, search and follow.
 
     With --json: one look, as `status --json` with CPU and memory.
     """
