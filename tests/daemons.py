@@ -22,10 +22,11 @@ COMMAND_SECONDS = 60
 class LiveDaemon:
     """``asupd`` on ``programs.yaml`` in ``folder``; a context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path, programs: str = "", *, options: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, programs: str = "", *, options: tuple[str, ...] = (), prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.file = folder / "programs.yaml"
         self.options = options
+        self.prefix = prefix  #: a command that becomes the daemon: it must exec what follows, so that the PID stays
         self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "xdg"), **(environment or {})}
         self.environment.pop("ASUP_SOCKET", None)
         self.process: subprocess.Popen[bytes] | None = None
@@ -38,10 +39,11 @@ class LiveDaemon:
 
     # the daemon
 
-    def start(self, *, wait: bool = True) -> LiveDaemon:
+    def start(self, *, wait: bool = True, output: int | None = None) -> LiveDaemon:
+        """The daemon runs, and answers unless ``wait`` is False; what it says goes to ``output``, by default to :attr:`log`."""
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(self.file), *self.options]
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder)
+            command = [*self.prefix, sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(self.file), *self.options]
+            self.process = subprocess.Popen(command, stdout=output or log, stderr=output or log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder)
         if wait:
             self.wait_until(lambda: self.answers(), "the daemon answers")
         return self
