@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async import __version__
+from supervisord_async.control.answers import Accepted, Ready, Reload, Results
+from supervisord_async.control.commands import Result
 from supervisord_async.control.problems import MEDIA_TYPE, ProblemDocument
-from supervisord_async.control.view import EventView
+from supervisord_async.control.view import EventView, ProcessView
 
 if TYPE_CHECKING:
     from supervisord_async.control.operations import Operation, Parameter
@@ -50,6 +52,44 @@ _PROBLEMS = {
 #: What every operation may answer.
 _ALWAYS = (400, 401, 403, 413)
 _REF = "#/components/schemas/{name}"
+
+
+_WEB = ProcessView(
+    name="web",
+    program="web",
+    group="shop",
+    state="RUNNING",
+    health="healthy",
+    pid=4711,
+    run=2,
+    uptime_seconds=12.5,
+    restarts=0,
+    flapping=False,
+    exit_status={"code": 0},
+    cause="operator",
+    next_at=None,
+    description="run 2",
+    cpu_percent=1.5,
+    memory_bytes=31_457_280,
+)
+_RESULTS = Results(results=[Result(name="web", ok=True, state="RUNNING", cause="operator", message="running, pid 4711, run 2")])
+#: Answers as they look, by the type of the answer.
+_EXAMPLES: tuple[tuple[Any, Any], ...] = (
+    (list[ProcessView], [_WEB]),
+    (ProcessView, _WEB),
+    (Results, _RESULTS),
+    (Accepted, Accepted(accepted=True)),
+    (Reload, Reload(applied=True, lines=["~ web restart: command"], plan={})),
+    (Ready, Ready(ready=True, not_ready=[])),
+)
+_PROBLEM = ProblemDocument(
+    type="urn:asup:problem:not_found",
+    title="Not Found",
+    status=404,
+    detail="no program 'wbe': did you mean 'web'?",
+    kind="not_found",
+    exit_code=1,
+)
 
 
 def describe(operations: Iterable[Operation]) -> dict[str, Any]:
@@ -119,6 +159,9 @@ def _query_parameter(operation: Operation, parameter: Parameter) -> dict[str, An
 
 def _responses(operation: Operation, answer: dict[str, Any] | None) -> dict[str, Any]:
     content: dict[str, Any] = {operation.media: {"schema": answer if answer is not None else {"type": "string"}}}
+    for type_, example in _EXAMPLES:
+        if operation.answer == type_:
+            content[operation.media]["example"] = msgspec.to_builtins(example)
     if operation.name == "stream_events":
         content["application/json"] = {"schema": {"type": "object", "properties": {"events": {"type": "array"}}}}
     found: dict[str, Any] = {"200": {"description": "As asked", "content": content}}
@@ -126,6 +169,7 @@ def _responses(operation: Operation, answer: dict[str, Any] | None) -> dict[str,
         if status < 400:
             found[str(status)] = {"description": _PROBLEMS[status], "content": content}
         else:
-            problem = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="ProblemDocument")}}}
+            schema = {"$ref": _REF.format(name="ProblemDocument")}
+            problem = {MEDIA_TYPE: {"schema": schema, "example": msgspec.to_builtins(_PROBLEM)}}
             found[str(status)] = {"description": _PROBLEMS[status], "content": problem}
     return found

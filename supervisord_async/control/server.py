@@ -1,47 +1,15 @@
-"""The control server: uvicorn inside our own loop, on the unix socket and, if configured, on TCP.
-
-Signals stay the daemon's; nothing ticks while nobody asks; the end never hangs. What cannot be had is done without and said:
-without TCP the unix socket answers, without that the daemon goes on by signals (its caller says so). uvicorn and starlette are
-only imported here, when a server begins.
-"""
+"""The control server, as the daemon starts it. Light: HTTP is loaded when it begins, and its absence is the caller's to say."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import os
-import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
-import uvicorn
-from starlette.types import ASGIApp
-
-from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
-from supervisord_async.control.commands import Commands
-from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
-from supervisord_async.control.http import HEAD_LIMIT_BYTES, application
-from supervisord_async.control.operations import Api
-from supervisord_async.errors import DaemonError
-from supervisord_async.supervise.figures import Sampler
-from supervisord_async.system.sockets import bind_unix
 
 if TYPE_CHECKING:
-    from supervisord_async.config.model import Daemon
     from supervisord_async.supervise.history import History
     from supervisord_async.supervise.supervisor import Supervisor
-
-#: How long answers that are under way may take at the end.
-GOODBYE_SECONDS = 2.0
-BACKLOG = 256
-
-_log = logging.getLogger(__name__)
 
 
 async def serve(
@@ -54,178 +22,14 @@ async def serve(
     """Answer until cancelled; all connections are closed then.
 
     ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
-    they answer. Raises DaemonError where not even the unix socket can be had.
+    they answer. Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
     """
+    from supervisord_async.control.commands import Commands
+    from supervisord_async.control.listener import listening
+    from supervisord_async.control.operations import Api
+    from supervisord_async.supervise.figures import Sampler
+
     api = Api(Commands(supervisor, history=history, figures=Sampler()))
     async with listening(supervisor.configuration.daemon, api, inherited) as sockets:
         on_serving([sock.fileno() for sock in sockets])
         await anyio.sleep_forever()
-
-
-@asynccontextmanager
-async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> AsyncIterator[list[socket.socket]]:
-    """``api`` answers on the sockets of ``daemon`` (those of ``inherited`` that fit, the others are made anew); they are yielded."""
-    adopted = [socket.socket(fileno=fd) for fd in inherited]
-    try:
-        local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
-        identity = _identity(daemon.socket)
-        with local:
-            tcp, door, tls = await _tcp(daemon, adopted)
-            api.page_url = door.url if door is not None else None
-            app = application(api, Door(group=daemon.socket_group, tcp=door))
-            sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
-            try:
-                async with _running(app, sockets, api):
-                    yield [sock for sock, _ in sockets]
-            finally:
-                if tcp is not None:
-                    tcp.close()
-                if _identity(daemon.socket) == identity:
-                    with suppress(OSError):
-                        os.unlink(daemon.socket)
-    finally:
-        for sock in adopted:
-            sock.close()
-
-
-def _adopt_unix(daemon: Daemon, adopted: list[socket.socket]) -> socket.socket | None:
-    for sock in adopted:
-        if sock.family == socket.AF_UNIX and _identity(daemon.socket) is not None:
-            adopted.remove(sock)
-            sock.setblocking(False)
-            return sock
-    return None
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-async def _tcp(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
-    """The TCP socket with what it asks for; without one where none is configured or it cannot be had, which is said."""
-    if daemon.http is None:
-        return None, None, None
-    host, port = daemon.http
-    try:
-        refuse_open_address(host, tls=daemon.http_tls is not None, insecure=daemon.http_insecure)
-        path = daemon.http_token_file or Path(daemon.run_dir) / "http.token"
-        token = await anyio.to_thread.run_sync(token_of, path)
-        tls = _tls(daemon)
-        sock = _adopt_tcp(port, adopted) or _bind_tcp(host, port)
-    except DaemonError as error:
-        _log.error("degraded: no HTTP over TCP: %s", error)
-        return None, None, None
-    return sock, TcpDoor(host=host, port=sock.getsockname()[1], token=token, tls=tls is not None), tls
-
-
-def _adopt_tcp(port: int, adopted: list[socket.socket]) -> socket.socket | None:
-    for sock in adopted:
-        if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] == port:
-            adopted.remove(sock)
-            sock.setblocking(False)
-            return sock
-    return None
-
-
-def _bind_tcp(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setblocking(False)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise DaemonError(f"cannot bind {host}:{port}: {error.strerror or error}") from error
-    return sock
-
-
-def _tls(daemon: Daemon) -> ssl.SSLContext | None:
-    if daemon.http_tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(daemon.http_tls.certificate, daemon.http_tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise DaemonError(f"cannot use the certificate {daemon.http_tls.certificate}: {error}") from error
-    return context
-
-
-@asynccontextmanager
-async def _running(app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], api: Api) -> AsyncIterator[None]:
-    server = _Server(app, sockets)
-    await server.startup()
-    try:
-        yield
-    finally:
-        api.streams.close()
-        with anyio.CancelScope(shield=True):
-            await server.leave()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, told when to begin and to end; it neither hears signals nor ticks."""
-
-    def __init__(self, app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' nonsense is no warning of ours
-        config = uvicorn.Config(
-            app,
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
-        )
-        config.load()
-        super().__init__(config)
-        self._sockets = sockets
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals stay the daemon's."""
-        yield
-
-    async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002  uvicorn's signature; we know ours
-        """Listen on all sockets, each with its own TLS or none."""
-        loop = asyncio.get_running_loop()
-        self.lifespan = self.config.lifespan_class(self.config)
-        self.server_state.default_headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
-        self.servers = []
-
-        def protocol() -> asyncio.Protocol:
-            return Connection(config=self.config, server_state=self.server_state, app_state={}, _loop=loop)
-
-        for sock, tls in self._sockets:
-            self.servers.append(await loop.create_server(protocol, sock=sock.dup(), ssl=tls, backlog=BACKLOG))
-        self.started = True
-
-    async def leave(self) -> None:
-        """No connection is accepted or left; answers that are under way had :data:`GOODBYE_SECONDS`."""
-        for server in self.servers:
-            server.close()
-        state = self.server_state
-        for connection in list(state.connections):
-            connection.shutdown()
-        tasks = list(state.tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=GOODBYE_SECONDS)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1.0)
-        for connection in list(state.connections):
-            connection.transport.abort()
-        with anyio.move_on_after(1.0):
-            while state.connections:  # noqa: ASYNC110  a set of uvicorn's tells nobody
-                await anyio.sleep(0.01)

@@ -74,7 +74,6 @@ def iso(at: float) -> str:
 def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:
     """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
     snapshot, program = process.snapshot, process.program
-    next_at = process.next_at
     cause = snapshot.cause
     return ProcessView(
         name=process.name,
@@ -89,11 +88,18 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
         flapping=snapshot.flapping,
         exit_status=exit_json(snapshot.exit),
         cause=cause.value if cause is not None else None,
-        next_at=iso(wall_now + next_at - now) if next_at is not None else None,
+        next_at=next_iso(process, now, wall_now),
         description=_description(process),
         cpu_percent=figures.cpu_percent if figures is not None else None,
         memory_bytes=figures.memory_bytes if figures is not None else None,
     )
+
+
+def next_iso(process: Process, now: float, wall_now: float) -> str | None:
+    """When something is due that a person waits for: the next attempt, KILL, or the next start by its schedule."""
+    if process.next_at is not None:
+        return iso(wall_now + process.next_at - now)
+    return iso(process.scheduled_at) if process.scheduled_at is not None else None
 
 
 def process_views(processes: Iterable[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> list[ProcessView]:
@@ -106,6 +112,11 @@ def _description(process: Process) -> str:
     if process.snapshot.state is State.WAITING:
         return f"waiting for {process.waits_for}"
     return process.program.description or state_words(process.snapshot)
+
+
+def waiting_words(process: Process) -> str:
+    """Whom it waits for."""
+    return f"waiting for {process.waits_for}" if process.waits_for else "waiting for its dependencies"
 
 
 def state_words(snapshot: Snapshot) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.control.rule import ruling
 from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
-from supervisord_async.control.view import iso, state_words
+from supervisord_async.control.view import iso, next_iso, state_words
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
 
@@ -88,6 +89,8 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
     s, rule = process.snapshot, ruling(process, now)
     ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
     output = await last_words.of(process, ended.run, ended.ended_at) if ended is not None else []
+    secrets = secret_values(process.program)
+    output = [msgspec.structs.replace(one, lines=[masked_text(line, secrets) for line in one.lines]) for one in output]
     why = Why(
         name=process.name,
         program=process.program.name,
@@ -99,7 +102,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         run=s.run,
         pid=s.pid,
         flapping=s.flapping,
-        next_at=iso(wall + process.next_at - now) if process.next_at is not None else None,
+        next_at=next_iso(process, now, wall),
         chain=_chain(told),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys(rule.keys)],
@@ -187,7 +190,7 @@ def lines_of(why: Why) -> list[str]:
     if why.flapping:
         lines.append("  it is flapping")
     if why.next_at is not None:
-        what = "KILL" if why.state == State.STOPPING else "next attempt"
+        what = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}.get(State(why.state), "next scheduled start")
         lines.append(f"  {what} at {_clock(why.next_at)} UTC")
     if why.rule:
         lines += ["", "decided by", *(f"  {words}" for words in why.rule)]

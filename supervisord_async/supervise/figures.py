@@ -9,21 +9,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
 import msgspec
 
+from supervisord_async.core.state import Snapshot
 from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, storage_bytes, usages
-
-if TYPE_CHECKING:
-    from supervisord_async.supervise.process import Process
 
 #: A sample this young is good enough for the next one who looks.
 FRESH_SECONDS = 1.0
 #: A sample older than this tells nothing of now: the mean since the start is told instead.
 STALE_SECONDS = 30.0
+
+
+class Looked(Protocol):
+    """What is looked at: a process by its name, with its main pid."""
+
+    name: str
+    snapshot: Snapshot
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +55,7 @@ class Sampler:
         #: main pid, its start → the tree's CPU ticks and when that was
         self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
 
-    async def look(self, processes: Iterable[Process], *, detailed: bool = False) -> dict[str, Figures]:
+    async def look(self, processes: Iterable[Looked], *, detailed: bool = False) -> dict[str, Figures]:
         """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
 
         Names without a process are absent. Those who look at the same time share a pass.

@@ -13,8 +13,8 @@ import pytest
 
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Program, Restart
 from supervisord_async.control.commands import Commands
+from supervisord_async.control.listener import listening
 from supervisord_async.control.operations import Api
-from supervisord_async.control.server import listening
 from supervisord_async.core.state import State
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.supervisor import Supervisor

@@ -50,7 +50,9 @@ def test_our_own_hosts_are_ours(host: str) -> None:
     assert is_our_host(host, TCP)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9001", "127.0.0.1:80", "localhost:9001@evil", "", "10.1.2.3:9001", "[::1", "a/b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9001", "127.0.0.1:80", "localhost:9001@evil", "", "10.1.2.3:9001", "[::1", "a/b"]
+)
 def test_foreign_hosts_are_not(host: str) -> None:
     assert not is_our_host(host, TCP)
 
@@ -159,7 +161,7 @@ async def test_a_port_in_use_costs_tcp_alone_and_is_said(
 @pytest.mark.anyio
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
 async def test_another_user_is_turned_away_by_the_kernels_word(serving: Callable[..., Any], tmp_path: Path) -> None:
-    async with serving(swift("web"), settings={"socket_mode": 0o666}) as wire:
+    async with serving(swift("web"), settings={"socket_mode": 0o666}):
         tmp_path.chmod(0o711)
         code = (
             "import os, socket; os.setgroups([]); os.setgid(65534); os.setuid(65534);"

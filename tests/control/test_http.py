@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,8 +18,9 @@ from msgspec.structs import replace
 from supervisord_async.config.model import Daemon, Logs, Stop
 from supervisord_async.control import connection
 from supervisord_async.control import http as http_module
+from supervisord_async.control.listener import listening
 from supervisord_async.control.operations import Api
-from supervisord_async.control.server import listening, serve
+from supervisord_async.control.server import serve
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
@@ -350,3 +354,9 @@ async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
             assert listed[0]["name"] == "web"
         tasks.cancel_scope.cancel()
     assert not os.path.exists(daemon.socket)
+
+
+def test_the_server_is_light_until_it_serves() -> None:
+    code = "import sys, supervisord_async.control.server; print({'uvicorn', 'starlette', 'prometheus_client'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == b"set()\n"

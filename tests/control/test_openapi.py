@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import jsonschema
 import msgspec
 import pytest
 import schemathesis
@@ -17,9 +18,9 @@ from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode, checks
 
 from supervisord_async.config.model import Daemon
+from supervisord_async.control.listener import listening
 from supervisord_async.control.openapi import KINDS, describe
 from supervisord_async.control.operations import OPERATIONS, Api, Operation
-from supervisord_async.control.server import listening
 from supervisord_async.supervise.history import History
 from tests.control.conftest import playing, swift
 
@@ -45,6 +46,19 @@ def test_all_references_lead_somewhere() -> None:
     text = msgspec.json.encode(description).decode()
     for name in set(re.findall(r'"#/components/schemas/([^"]+)"', text)):
         assert name in description["components"]["schemas"]
+
+
+def test_examples_are_what_their_schemas_say() -> None:
+    description = describe(OPERATIONS)
+    checked = 0
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            for response in operation["responses"].values():
+                for content in response["content"].values():
+                    if "example" in content:
+                        jsonschema.validate(content["example"], {**content["schema"], "components": description["components"]})
+                        checked += 1
+    assert checked > 50
 
 
 def test_the_page_of_the_api_names_every_route() -> None:
@@ -110,7 +124,7 @@ def test_the_description_is_true(operation: Operation, address: tuple[str, str])
     valid, invalid = (described.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE))
 
     @given(case=strategies.one_of(valid, invalid), real=strategies.booleans())
-    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     def check(case: Any, real: bool) -> None:
         case.query = {**(case.query or {}), **bounded}  # a stream has no end to check, and nobody waits
         for name in case.path_parameters or {}:

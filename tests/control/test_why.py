@@ -9,8 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from supervisord_async.config.model import Backoff, Restart, Stop
+from supervisord_async.config.model import Backoff, Logs, Restart, Stop
 from supervisord_async.control.last_words import LastWords, last_lines
 from supervisord_async.control.logs import Source
 from supervisord_async.control.rule import ruling
@@ -106,6 +107,20 @@ async def test_a_slow_stop_says_when_it_is_killed() -> None:
 
 
 @pytest.mark.anyio
+async def test_last_output_shows_no_secret(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    log.write_text("connecting with hunter2-and-more\n")
+    web = swift("web", environment={"DB_PASSWORD": "hunter2-and-more"})
+    async with playing(web, daemon=None) as scene:
+        await scene.commands.stop(["web"])
+        process = scene.supervisor.processes["web"]
+        process.program = replace(process.program, logs=Logs(stdout=str(log)))
+        why = await scene.commands.why("web")
+        assert why.output[0].lines[0].startswith("connecting with ")
+        assert "hunter2" not in "\n".join(why.lines)
+
+
+@pytest.mark.anyio
 async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
     async with serving(swift("web")) as wire:
         told = (await wire.ask("GET", "/v1/processes/web/why")).json
@@ -115,7 +130,7 @@ async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
 
 def process_in(state: State, policy: Policy | None = None, autostart: bool = True, **fields: Any) -> Any:
     snapshot = Snapshot(state=state, **fields)
-    return SimpleNamespace(snapshot=snapshot, policy=policy or Policy(), program=SimpleNamespace(autostart=autostart))
+    return SimpleNamespace(snapshot=snapshot, policy=policy or Policy(), program=SimpleNamespace(autostart=autostart), waits_for="db")
 
 
 @pytest.mark.parametrize("state", list(State))
