@@ -15,14 +15,12 @@ PROGRAM: frozenset[str] = frozenset(
         "sockets",
         "start_on_connect",
         "rolling",
-        "schedule",
     }
 )
 #: Keys of ``daemon``.
 DAEMON: frozenset[str] = frozenset(
     {
         "on_event",
-        "on_death",
     }
 )
 

@@ -28,6 +28,7 @@ from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise import persist, reexec
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
+from supervisord_async.supervise.guard import Guard
 from supervisord_async.supervise.launch import instance_of
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.output import STREAMS
@@ -133,6 +134,8 @@ class Daemon:
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listening: list[int] = []
         self._kept_history: History | None = None
+        self._guard = Guard(self._instance, lock.path, self._null_fd)
+        self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
         self._go = anyio.Event()  # a re-exec was tried, and shall be
         self._supervisor = Supervisor(configuration, loader(options), self._surroundings, self._prepare_reexec, self._follow_settings)
@@ -174,6 +177,7 @@ class Daemon:
             tasks.start_soon(self._heed_signals, name="signals")
             tasks.start_soon(self._saver.run, name="state")
             tasks.start_soon(self._sweep_journal, name="journal")
+            tasks.start_soon(self._guard.run, name="guardian")
             tasks.start_soon(self._writer.run, name="logs")
             tasks.start_soon(self._serve_control, control, history, former, name="control")
             tasks.start_soon(self._reexec, history, name="re-exec")
@@ -238,6 +242,7 @@ class Daemon:
     def _follow_settings(self, configuration: Configuration) -> None:
         """The daemon's own settings that a reload can change hold from now on."""
         self._options.follow_log_settings(configuration.daemon.log)
+        self._guard.follow(configuration.daemon.on_death)
         if self._kept_history is not None:
             limits = configuration.daemon.history
             self._kept_history.limit(max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
@@ -301,6 +306,7 @@ class Daemon:
             state = self.state()
             kept = {"lock": [self._lock.fd], "listening": self._listening}
             descriptors.sd_notify("RELOADING=1")
+            self._guard.dismiss()  # the new code has one of its own
             try:
                 reexec.become_new_code(persist.with_descriptors(state, kept), HEARD)
             except OSError as error:
@@ -328,7 +334,7 @@ def make_run_dir(path: str) -> None:
         os.makedirs(path, mode=0o755, exist_ok=True)
     except OSError as error:
         raise DaemonError(f"cannot make the run_dir {path}: {error.strerror} (set daemon.run_dir, or pass --run-dir)") from error
-    if not os.access(path, os.W_OK | os.X_OK):
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # capabilities count
         raise DaemonError(f"cannot write in the run_dir {path}: permission denied (set daemon.run_dir, or pass --run-dir)")
 
 

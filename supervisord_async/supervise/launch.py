@@ -28,7 +28,7 @@ def settings_digest(program: Program) -> str:
     Variables that are what the daemon's own environment says do not count: another daemon may have another environment.
     """
     environment = sorted(item for item in program.environment.items() if os.environ.get(item[0]) != item[1])
-    who = (program.user, program.group_name, program.umask, limits_of(program))
+    who = (program.user, program.group_name, program.umask, limits_of(program).settings())
     identity = (program.command, program.shell, program.directory, *who, environment)
     return hashlib.blake2s(repr(identity).encode(), digest_size=8).hexdigest()
 

@@ -190,3 +190,43 @@ def test_a_decoy_with_the_pid_of_the_dead_is_never_signalled(daemon: Make) -> No
         assert live.end() == 0
         assert decoy.poll() is None
         decoy.kill()
+
+
+def test_on_death_stop_ends_the_programs_of_a_daemon_that_does_not_return(daemon: Make, tmp_path: Path) -> None:
+    stubborn = "trap '' TERM; (trap '' TERM; exec setsid sleep 1000) & while :; do sleep 0.1; done"
+    live = daemon(f"daemon: {{on_death: stop}}\nprograms: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: {json.dumps(stubborn)}, shell: true, start_seconds: 0}}}}")
+    for name in ("a", "b"):
+        live.wait_for(name, "RUNNING")
+    live.wait_until(lambda: len(live.tagged()) >= 4, "the whole tree is there")
+    live.wait_until(lambda: guardians(live) == 1, "the guardian is there")
+    live.kill()
+    live.wait_until(lambda: live.tagged() == [], "everything is ended")
+    live.wait_until(lambda: guardians(live) == 0, "the guardian has done its duty")
+
+
+def test_on_death_stop_spares_the_programs_of_a_daemon_that_returns(daemon: Make) -> None:
+    live = daemon("daemon: {on_death: stop}\nprograms: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.wait_until(lambda: guardians(live) == 1, "the guardian is there")
+    live.kill()
+    live.start()
+    live.wait_until(lambda: guardians(live) == 1, "one guardian, the successor's")
+    live.do("reexec")
+    live.wait_until(live.answers, "it answers again")
+    live.wait_until(lambda: guardians(live) == 1, "one guardian still")
+    assert live.wait_for("a", "RUNNING")["pid"] == pid
+    assert live.end() == 0
+    live.wait_until(lambda: guardians(live) == 0, "no guardian is left")
+
+
+def guardians(live: LiveDaemon) -> int:
+    """How many guardians this folder's daemons have."""
+    lock = str(live.folder / ".asupd" / "asupd.lock").encode()
+    found = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                found += lock in (entry / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found

@@ -1,0 +1,64 @@
+"""Keeps the guardian of ``on_death: stop``: there while the setting says so, replaced when it ends, gone when we end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+import anyio
+
+from supervisord_async.errors import SpawnError
+from supervisord_async.system.child import Child
+from supervisord_async.system.spawn import SpawnSpec, spawn
+
+PAUSE_SECONDS = 5.0
+MODULE = "supervisord_async.supervise.guardian"
+
+_log = logging.getLogger("asupd")
+
+
+class Guard:
+    """One daemon's guardian."""
+
+    def __init__(self, instance: str, lock: str, null_fd: int) -> None:
+        command = (sys.executable, "-m", MODULE, instance, lock, str(os.getpid()))
+        self._spec = SpawnSpec(command, "/", dict(os.environ), null_fd, null_fd)
+        self._wanted = False
+        self._changed = anyio.Event()
+        self._child: Child | None = None
+
+    def follow(self, on_death: str) -> None:
+        """There is a guardian from now on, or none, as ``on_death`` says."""
+        self._wanted = on_death == "stop"
+        if not self._wanted:
+            self.dismiss()
+        self._changed.set()
+
+    def dismiss(self) -> None:
+        """The guardian is gone; a new one comes if it is still wanted."""
+        if self._child is not None:
+            self._child.send_signal(signal.SIGKILL)
+
+    async def run(self) -> None:
+        """Keep it until cancelled."""
+        try:
+            while True:
+                if self._wanted:
+                    await self._keep_one()
+                else:
+                    await self._changed.wait()
+                    self._changed = anyio.Event()
+        finally:
+            self.dismiss()
+
+    async def _keep_one(self) -> None:
+        try:
+            self._child = await spawn(self._spec)
+            await self._child.wait()
+        except SpawnError as error:
+            _log.error("degraded: no guardian (%s): if the daemon is killed, its programs live on; trying again", error)
+        self._child = None
+        if self._wanted:
+            await anyio.sleep(PAUSE_SECONDS)
