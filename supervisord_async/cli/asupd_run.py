@@ -30,7 +30,7 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
 
 def trial() -> None:
     """This code could take over from the daemon that asks: everything imports, and its state can be read."""
-    from supervisord_async.control.server import serve  # noqa: F401
+    from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
     from supervisord_async.supervise import daemon, history, reexec  # noqa: F401
 
     if reexec.inherited_state() is None:

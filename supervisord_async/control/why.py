@@ -29,6 +29,9 @@ RECORDS = 200
 #: Runs that the chain of causes goes back.
 CHAIN_RUNS = 4
 
+#: What ``next_at`` is the time of.
+NEXT = {"STOPPING": "KILL", "BACKOFF": "next attempt", "FATAL": "next attempt"}
+
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
     """One cause in the chain, the newest first."""
@@ -190,7 +193,8 @@ def lines_of(why: Why) -> list[str]:
     if why.flapping:
         lines.append("  it is flapping")
     if why.next_at is not None:
-        what = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}.get(State(why.state), "next scheduled start")
+        words = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}
+        what = words.get(State(why.state), "next scheduled start")
         lines.append(f"  {what} at {_clock(why.next_at)} UTC")
     if why.rule:
         lines += ["", "decided by", *(f"  {words}" for words in why.rule)]
