@@ -112,6 +112,18 @@ class TreeGone(News, frozen=True):
     """Nothing of the run lives any more."""
 
 
+class MainChanged(News, frozen=True):
+    """Another process of the run is its main process now; the run told so, and it was proven."""
+
+    pid: int
+
+
+class TimeoutExtended(News, frozen=True):
+    """The run asked for time: its start, or its stop, is not to be called overdue before ``until`` (monotonic seconds)."""
+
+    until: float
+
+
 class Adopted(News, frozen=True):
     """The run's process was found alive by a daemon, or a task, that did not spawn it."""
 

@@ -46,6 +46,7 @@ from supervisord_async.core.inputs import (
     Faulted,
     HealthReported,
     Input,
+    MainChanged,
     News,
     RestartRequested,
     SignalRequested,
@@ -54,6 +55,7 @@ from supervisord_async.core.inputs import (
     StartRequested,
     StopRequested,
     SupervisionBroke,
+    TimeoutExtended,
     TreeGone,
 )
 from supervisord_async.core.policy import (
@@ -102,13 +104,17 @@ def deadline(snapshot: Snapshot, policy: Policy) -> float | None:
     match snapshot.state:
         case State.STARTING if snapshot.pid is not None:
             timeout = policy.start_timeout_seconds
-            return snapshot.run_since + (policy.start_seconds if timeout is None else timeout)
+            if timeout is None:
+                return snapshot.run_since + policy.start_seconds
+            return max(snapshot.run_since + timeout, snapshot.extended_until)
         case State.RUNNING if snapshot.restarts:
             return snapshot.run_since + policy.reset_after_seconds
         case State.BACKOFF:
             return snapshot.since + backoff_delay(policy, snapshot.restarts - 1, snapshot.run)
         case State.STOPPING if not _spawn_in_flight(snapshot):
-            return snapshot.since + policy.grace_seconds + snapshot.kills * KILL_REPEAT_SECONDS
+            due_at = snapshot.since + policy.grace_seconds + snapshot.kills * KILL_REPEAT_SECONDS
+            may_extend = not snapshot.kills and policy.grace_seconds > 0  # no grace at all is nobody's to extend
+            return max(due_at, snapshot.extended_until) if may_extend else due_at
         case State.FATAL if snapshot.cause is Cause.RESTART_LIMIT and policy.on_limit is OnLimit.RETRY:
             return snapshot.since + policy.retry_after_seconds
         case _:
@@ -119,8 +125,8 @@ def deadline(snapshot: Snapshot, policy: Policy) -> float | None:
 
 
 def _enter(s: Snapshot, state: State, now: float, **changes: Any) -> Snapshot:
-    """Enter ``state`` at ``now``."""
-    return replace(s, state=state, since=now, **changes)
+    """Enter ``state`` at ``now``; time that was asked for is for the state in which it was."""
+    return replace(s, state=state, since=now, extended_until=0.0, **changes)
 
 
 def _spawn(s: Snapshot, p: Policy, now: float) -> Step:
@@ -310,6 +316,16 @@ def report(s: Snapshot, i: HealthReported, _p: Policy, _now: float) -> Step:
     return replace(s, checks=tuple(sorted({**checks, i.check: i.health}.items()))), ()
 
 
+def extend(s: Snapshot, i: TimeoutExtended, _p: Policy, _now: float) -> Step:
+    """The run asked for time and gets it; none that it has is taken away."""
+    return (replace(s, extended_until=i.until), ()) if s.pid is not None and i.until > s.extended_until else (s, ())
+
+
+def change_main(s: Snapshot, i: MainChanged, _p: Policy, _now: float) -> Step:
+    """The run's life is that of another process of it from now on."""
+    return (replace(s, pid=i.pid), ()) if s.pid is not None else (s, ())
+
+
 def fault(s: Snapshot, i: Faulted, _p: Policy, now: float) -> Step:
     """The run must be replaced."""
     return _terminate(s, now, i.cause, wanted=True, detail=i.detail) if s.pid is not None else (s, ())
@@ -394,7 +410,7 @@ def kill(s: Snapshot, _i: DeadlinePassed, _p: Policy, _now: float) -> Step:
 
 # The table. A row is a state; each of its cells names a rule and the states it may lead to.
 
-_NEWS_OF_A_RUN = (Spawned, SpawnFailed, BecameReady, HealthReported, Faulted, Exited, TreeGone, Adopted)
+_NEWS_OF_A_RUN = (Spawned, SpawnFailed, BecameReady, HealthReported, Faulted, TimeoutExtended, MainChanged, Exited, TreeGone, Adopted)
 #: Where an end of a run may lead.
 _AFTER_A_RUN = (State.STOPPED, State.STARTING, State.BACKOFF, State.EXITED, State.FATAL)
 
@@ -436,6 +452,8 @@ def _rows() -> dict[State, Row]:
             BecameReady: (ready, (S.RUNNING, S.STARTING)),
             HealthReported: (report, (S.STARTING,)),
             Faulted: (fault, (S.STOPPING, S.STARTING)),
+            TimeoutExtended: (extend, (S.STARTING,)),
+            MainChanged: (change_main, (S.STARTING,)),
             Adopted: (adopt, (S.STARTING,)),
             DeadlinePassed: (due(started), (S.RUNNING, S.STOPPING, S.STARTING)),
             **_ignoring(S.STARTING, StartRequested, DependenciesMet, DependencyFailed, TreeGone),
@@ -446,9 +464,11 @@ def _rows() -> dict[State, Row]:
             SignalRequested: (send, (S.RUNNING,)),
             HealthReported: (report, (S.RUNNING,)),
             Faulted: (fault, (S.STOPPING,)),
+            MainChanged: (change_main, (S.RUNNING,)),
             Adopted: (adopt, (S.RUNNING,)),
             DeadlinePassed: (due(calm), (S.RUNNING,)),
-            **_ignoring(S.RUNNING, StartRequested, DependenciesMet, DependencyFailed, Spawned, SpawnFailed, BecameReady, TreeGone),
+            **_ignoring(S.RUNNING, StartRequested, DependenciesMet, DependencyFailed),
+            **_ignoring(S.RUNNING, Spawned, SpawnFailed, BecameReady, TimeoutExtended, TreeGone),
             **broken,
         },
         S.BACKOFF: {
@@ -469,6 +489,8 @@ def _rows() -> dict[State, Row]:
             Exited: (exited_stopping, (*_AFTER_A_RUN, S.STOPPING)),
             TreeGone: (tree_gone, (*_AFTER_A_RUN, S.STOPPING)),
             DeadlinePassed: (due(kill), (S.STOPPING,)),
+            TimeoutExtended: (extend, (S.STOPPING,)),
+            MainChanged: (change_main, (S.STOPPING,)),
             Adopted: (adopt_stopping, (S.STOPPING,)),
             **_ignoring(S.STOPPING, DependenciesMet, DependencyFailed, BecameReady, HealthReported, Faulted),
             **broken,
@@ -496,7 +518,8 @@ def _rows() -> dict[State, Row]:
             Exited: (exited, (S.STOPPED, S.BACKOFF, S.EXITED, S.FATAL, S.STOPPING)),
             SignalRequested: (send, (S.UNKNOWN,)),
             **_ignoring(S.UNKNOWN, StartRequested, RestartRequested, DependenciesMet, DependencyFailed, DeadlinePassed),
-            **_ignoring(S.UNKNOWN, BecameReady, HealthReported, Faulted, TreeGone),
+            MainChanged: (change_main, (S.UNKNOWN,)),
+            **_ignoring(S.UNKNOWN, BecameReady, HealthReported, Faulted, TimeoutExtended, TreeGone),
             **broken,
         },
     }

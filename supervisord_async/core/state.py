@@ -89,6 +89,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[tuple[str, Health], ...] = ()  #: each check's last word on this run
     sent: int = 0  #: the last signal that an operator had us send to this run; 0: none
     kills: int = 0  #: how often KILL was sent to this run
+    extended_until: float = 0.0  #: until when the run has asked for time in this state; 0: it has not
 
     @property
     def health(self) -> Health:

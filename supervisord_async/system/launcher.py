@@ -2,7 +2,8 @@
 
 Run as a script by ``python -I -S``, so it imports nothing but the standard library's smallest parts. Its arguments are
 the number of a pipe for bad news, then ``key=value`` settings, ``--``, and the program with its arguments. PID, start
-time, stdio and environment stay those of the run. What fails is written to the pipe as ``stage NUL errno NUL words``,
+time, stdio and environment stay those of the run, but for variables that hold the PID itself, and descriptors that are
+given from 3 on. What fails is written to the pipe as ``stage NUL errno NUL words``,
 and nothing runs; the pipe closes without a word when the program was executed.
 
 Limits come before the user, because root may raise what they may not; the user comes before the program is looked up.
@@ -93,6 +94,20 @@ STEPS: dict[str, Callable[[str], None]] = {
 }
 
 
+def _give_descriptors(value: str, pipe: int) -> int:
+    """The listed descriptors are 3, 4, … of the program, in this order; returns where the pipe is now."""
+    import fcntl
+
+    given = [int(number) for number in value.split(",")]
+    clear = 3 + len(given)
+    pipe_now, *copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, clear) for fd in (pipe, *given)]
+    for fd in (pipe, *given):
+        os.set_inheritable(fd, False)
+    for number, copy in enumerate(copies, 3):
+        os.dup2(copy, number, inheritable=True)
+    return pipe_now
+
+
 def _fail(pipe: int, stage: str, error: OSError, words: str) -> NoReturn:
     os.write(pipe, f"{stage}\0{error.errno or 0}\0{words}".encode(errors="surrogateescape"))
     os._exit(127)
@@ -108,6 +123,13 @@ def main(arguments: list[str]) -> NoReturn:
     settings = dict(argument.split("=", 1) for argument in arguments[1:end])
     program = arguments[end + 1 :]
     environment = dict(item.split(b"=", 1) for item in _environ() if b"=" in item)
+    for variable in settings.get("pid_variables", "").split(",") if "pid_variables" in settings else ():
+        environment[variable.encode()] = b"%d" % os.getpid()
+    if "descriptors" in settings:
+        try:
+            pipe = _give_descriptors(settings["descriptors"], pipe)
+        except OSError as error:
+            _fail(pipe, "socket", error, "its descriptors")
     for key, apply in STEPS.items():
         if key in settings:
             try:

@@ -50,14 +50,28 @@ class Limits:
 class Refusal:
     """What the launcher could not do."""
 
-    stage: str  #: ``limits``, ``user`` or ``exec``
+    stage: str  #: ``limits``, ``user``, ``socket`` or ``exec``
     errno: int
     words: str
 
 
-def through_launcher(argv: tuple[str, ...], limits: Limits, credentials: Credentials | None, pipe: int) -> list[str]:
-    """The command that takes ``limits``, becomes ``credentials`` (None: stays who we are) and executes ``argv``."""
-    settings = limits.settings()
+def through_launcher(
+    argv: tuple[str, ...],
+    limits: Limits | None,
+    credentials: Credentials | None,
+    pipe: int,
+    descriptors: tuple[int, ...] = (),
+    pid_variables: tuple[str, ...] = (),
+) -> list[str]:
+    """The command that takes ``limits``, becomes ``credentials`` (None: stays who we are) and executes ``argv``.
+
+    ``descriptors`` are its descriptors from 3 on; ``pid_variables`` say its PID in its environment.
+    """
+    settings = limits.settings() if limits is not None else []
+    if descriptors:
+        settings.append("descriptors=" + ",".join(map(str, descriptors)))
+    if pid_variables:
+        settings.append("pid_variables=" + ",".join(pid_variables))
     if credentials is not None:
         settings.append("user=" + ",".join(map(str, (credentials.uid, credentials.gid, *credentials.groups))))
     return [sys.executable, "-I", "-S", launcher.__file__, str(pipe), *settings, "--", *argv]

@@ -18,8 +18,8 @@ PATH_LIMIT_BYTES = 107
 _UCRED = struct.Struct("3i")
 
 
-def bind_unix(path: str | os.PathLike[str], mode: int = 0o600, group: str | None = None, *, backlog: int = 128) -> socket.socket:
-    """A listening stream socket at ``path``, non-blocking, with ``mode`` and ``group`` before anybody can see it.
+def bind_unix(path: str | os.PathLike[str], mode: int = 0o600, group: str | None = None, *, backlog: int = 128, uid: int = -1) -> socket.socket:
+    """A listening stream socket at ``path``, non-blocking, with ``mode``, ``group`` and owner ``uid`` (-1: ours) before anybody can see it.
 
     A socket file on which nobody answers is replaced, at one stroke.
 
@@ -35,7 +35,7 @@ def bind_unix(path: str | os.PathLike[str], mode: int = 0o600, group: str | None
     gid = _gid(name, group)
     try:
         _refuse_occupied(name)
-        return _bind_unseen(name, mode, gid, backlog)
+        return _bind_unseen(name, mode, uid, gid, backlog)
     except OSError as error:
         raise DaemonError(f"cannot bind {name}: {error.strerror}") from error
 
@@ -87,7 +87,7 @@ def _refuse_occupied(path: str) -> None:
         raise DaemonError(f"cannot bind {path}: another process answers there")
 
 
-def _bind_unseen(path: str, mode: int, gid: int, backlog: int) -> socket.socket:
+def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
     """Bind in a directory that only we can enter, make it right, then move it to its name."""
     private = tempfile.mkdtemp(prefix=".bind-", dir=os.path.dirname(path) or ".")
     directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,8 +96,8 @@ def _bind_unseen(path: str, mode: int, gid: int, backlog: int) -> socket.socket:
         listener.setblocking(False)
         listener.bind(f"/proc/self/fd/{directory_fd}/s")  # short, however deep the directory is
         unseen = os.path.join(private, "s")
-        if gid != -1:
-            os.chown(unseen, -1, gid)
+        if (uid, gid) != (-1, -1):
+            os.chown(unseen, uid, gid)
         os.chmod(unseen, mode)
         listener.listen(backlog)
         os.rename(unseen, path)

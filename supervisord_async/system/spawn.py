@@ -38,6 +38,10 @@ class SpawnSpec:
     umask: int | None = None  #: None: ours
     pass_fds: tuple[int, ...] = ()  #: keep their numbers
     limits: Limits | None = None  #: None: ours
+    listen_fds: tuple[int, ...] = ()  #: become 3, 4, … of the program
+    pid_variables: tuple[str, ...] = ()  #: variables that hold the program's own PID
+    stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
+    session: bool = True  #: it leads a session of its own; False: it stays in ours, in our process group, with our terminal
 
 
 async def spawn(spec: SpawnSpec) -> Child:
@@ -52,12 +56,12 @@ async def spawn(spec: SpawnSpec) -> Child:
         raise TypeError("spawn needs a loop of system.loop.new_event_loop")
     if not spec.argv:
         raise SpawnError("exec", errno.EINVAL, "an empty command")
-    if spec.limits is not None and spec.limits.settings():
-        return await _spawn_limited(spec, spec.limits)
+    if (spec.limits is not None and spec.limits.settings()) or spec.listen_fds or spec.pid_variables:
+        return await _spawn_launched(spec)
     return await _spawn(spec, spec.argv, _identity_arguments(spec.credentials))
 
 
-async def _spawn_limited(spec: SpawnSpec, limits: Limits) -> Child:
+async def _spawn_launched(spec: SpawnSpec) -> Child:
     """As :func:`spawn`, with the launcher in between; it becomes the user after it has raised what only we may."""
     identity = spec.credentials if _identity_arguments(spec.credentials) else None
     try:
@@ -66,9 +70,9 @@ async def _spawn_limited(spec: SpawnSpec, limits: Limits) -> Child:
         raise SpawnError("fork", error.errno, spec.argv[0]) from error
     try:
         try:
-            argv = through_launcher(spec.argv, limits, identity, writing)
-            launched = replace(spec, pass_fds=(*spec.pass_fds, writing))
-            child = await _spawn(launched, argv, {}, own_files=limits.open_files is not None)
+            argv = through_launcher(spec.argv, spec.limits, identity, writing, spec.listen_fds, spec.pid_variables)
+            launched = replace(spec, pass_fds=(*spec.pass_fds, *spec.listen_fds, writing))
+            child = await _spawn(launched, argv, {}, own_files=spec.limits is not None and spec.limits.open_files is not None)
         finally:
             os.close(writing)
         try:
@@ -99,12 +103,12 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
-            stdin=subprocess.DEVNULL,
+            stdin=spec.stdin,
             stdout=spec.stdout,
             stderr=spec.stderr,
             cwd=spec.directory,
             env=dict(spec.environment),
-            start_new_session=True,
+            start_new_session=spec.session,
             close_fds=True,
             restore_signals=True,
             pass_fds=spec.pass_fds,

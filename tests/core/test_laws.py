@@ -19,6 +19,7 @@ from supervisord_async.core.inputs import (
     Faulted,
     HealthReported,
     Input,
+    MainChanged,
     News,
     RestartRequested,
     SignalRequested,
@@ -26,6 +27,7 @@ from supervisord_async.core.inputs import (
     SpawnFailed,
     StartRequested,
     StopRequested,
+    TimeoutExtended,
     TreeGone,
 )
 from supervisord_async.core.machine import deadline, step
@@ -69,6 +71,8 @@ NEWS: st.SearchStrategy[News] = st.one_of(
     st.builds(Exited, run=RUNS, status=STATUSES, remains=st.booleans()),
     st.builds(TreeGone, run=RUNS),
     st.builds(Adopted, run=RUNS, pid=st.just(1)),
+    st.builds(TimeoutExtended, run=RUNS, until=st.floats(0, 1e6)),
+    st.builds(MainChanged, run=RUNS, pid=st.just(1)),
 )
 
 

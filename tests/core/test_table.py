@@ -20,6 +20,7 @@ from supervisord_async.core.inputs import (
     Faulted,
     HealthReported,
     Input,
+    MainChanged,
     News,
     RestartRequested,
     SignalRequested,
@@ -28,6 +29,7 @@ from supervisord_async.core.inputs import (
     StartRequested,
     StopRequested,
     SupervisionBroke,
+    TimeoutExtended,
     TreeGone,
 )
 from supervisord_async.core.machine import INPUTS, TABLE, _total, ignored, step
@@ -68,6 +70,8 @@ INPUTS_OF: dict[type[Input], list[Input]] = {
     ],
     TreeGone: [TreeGone(RUN)],
     Adopted: [Adopted(RUN, 42)],
+    TimeoutExtended: [TimeoutExtended(RUN, 5000.0)],
+    MainChanged: [MainChanged(RUN, 43)],
 }
 
 

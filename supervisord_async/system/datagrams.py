@@ -1,0 +1,122 @@
+"""Datagram sockets on which the kernel says who sent each message, and which may carry descriptors.
+
+Whatever arrives is safe to look at: descriptors are closed on exec and owned by who reads them, a message that was cut
+off says so. What it means is not known here.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.sockets import PATH_LIMIT_BYTES
+
+#: A longer message is cut off, and says so.
+MESSAGE_BYTES = 4096
+#: The kernel lets nobody send more with one message (SCM_MAX_FD).
+MESSAGE_DESCRIPTORS = 253
+_UCRED = struct.Struct("3i")
+_ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * MESSAGE_DESCRIPTORS)
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One message. Its ``descriptors`` are the reader's to close."""
+
+    data: bytes
+    pid: int  #: of the sender, by the kernel's word; 0 where it has none for us
+    uid: int
+    descriptors: tuple[int, ...]
+    cut_off: bool
+
+
+def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *, mode: int = 0o600) -> tuple[socket.socket, str]:
+    """A socket that ``credentials`` (None: we) can send to, and its address as ``NOTIFY_SOCKET`` wants it.
+
+    It has the name ``path``, with ``mode`` and their owner, where the path fits and they can get there; else
+    ``abstract``, without permissions. What was at ``path`` and is a socket is replaced.
+
+    Raises OSError: another process has the abstract name; something that is no socket is at the path; no descriptor.
+    """
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        if len(os.fsencode(path)) > PATH_LIMIT_BYTES or not _may_enter(os.path.dirname(path), credentials):
+            receiver.bind("\0" + abstract)
+            return receiver, "@" + abstract
+        _bind_file(receiver, path, credentials, mode)
+    except BaseException:
+        receiver.close()
+        raise
+    return receiver, path
+
+
+def _bind_file(receiver: socket.socket, path: str, credentials: Credentials | None, mode: int) -> None:
+    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    receiver.bind(path)
+    if credentials is not None and credentials.uid != os.geteuid():
+        os.chown(path, credentials.uid, credentials.gid)
+    os.chmod(path, mode)
+
+
+def adopt_datagrams(fd: int) -> socket.socket | None:
+    """The socket that our former self left under this number; None if it is none."""
+    try:
+        receiver = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    if receiver.family != socket.AF_UNIX or receiver.type & 0xF != socket.SOCK_DGRAM:
+        receiver.detach()
+        return None
+    receiver.set_inheritable(False)
+    return receiver
+
+
+def read_datagrams(receiver: socket.socket, count: int) -> Iterator[Datagram]:
+    """The messages that are there, ``count`` at most. Never waits."""
+    for _ in range(count):
+        try:
+            data, ancillary, flags, _ = receiver.recvmsg(MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return
+        pid = uid = 0
+        descriptors = array.array("i")
+        for level, kind, content in ancillary:
+            if level != socket.SOL_SOCKET:
+                continue
+            if kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            elif kind == socket.SCM_CREDENTIALS and len(content) == _UCRED.size:
+                pid, uid, _gid = _UCRED.unpack(content)
+        yield Datagram(data, pid, uid, tuple(descriptors), bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
+
+
+def _may_enter(directory: str, credentials: Credentials | None) -> bool:
+    """Whether they can search every folder on the way; those that are not there yet will be open to all."""
+    if credentials is None or credentials.uid in (0, os.geteuid()):
+        return True
+    groups = {credentials.gid, *credentials.groups}
+    path = Path(os.path.realpath(directory))
+    for folder in (path, *path.parents):
+        try:
+            found = os.stat(folder)
+        except FileNotFoundError:
+            continue
+        shift = 6 if found.st_uid == credentials.uid else 3 if found.st_gid in groups else 0
+        if not found.st_mode >> shift & 1:
+            return False
+    return True

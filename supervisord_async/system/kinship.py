@@ -1,0 +1,33 @@
+"""Whether a process is of a run: proven by descent, session or tag, for one process, without a look at all others."""
+
+from __future__ import annotations
+
+import os
+
+from supervisord_async.system import census, procfs
+from supervisord_async.system.identity import Identity, of
+
+#: No sane chain of parents is longer.
+_GENERATIONS = 256
+
+
+def is_of_run(pid: int, main: Identity, session: int, tag: str) -> bool:
+    """True if ``pid`` descends from ``main``, or is what the run of that session and tag left to us. A zombie counts too.
+
+    A tag alone proves nothing, since anybody can put it into an environment: it counts for what became our child.
+    """
+    process = procfs.stat(pid)
+    if process is None or process.start_ticks < main.start_ticks and pid != main.pid:
+        return False
+    leader = procfs.stat(session)
+    session_is_ours = leader is None or leader.start_ticks <= main.start_ticks
+    ancestor: procfs.Stat | None = process
+    for _ in range(_GENERATIONS):
+        if ancestor is None or ancestor.pid <= 1:
+            break
+        if of(ancestor) == main or (session_is_ours and ancestor.session == session):
+            return True
+        if ancestor.parent == os.getpid():
+            return census.tag_of(ancestor) == tag
+        ancestor = procfs.stat(ancestor.parent)
+    return False

@@ -1,0 +1,89 @@
+"""Listening sockets that outlive those who serve on them: bound here, handed on, taken back from who inherited them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import socket
+from typing import Literal
+
+from supervisord_async.system import sockets
+
+#: The same number on every machine but alpha (``man 2 pidfd_getfd``, Linux 5.6).
+_PIDFD_GETFD = 438
+_SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
+
+
+def bind_unix(path: str, *, mode: int, backlog: int, uid: int) -> socket.socket:
+    """A listening socket at ``path``, with ``mode`` and owner ``uid`` (-1: ours) before anybody can see it; it blocks.
+
+    Raises DaemonError: somebody answers there, something else is there, or the system refuses.
+    """
+    listener = sockets.bind_unix(path, mode, backlog=backlog, uid=uid)
+    listener.setblocking(True)
+    return listener
+
+
+def bind_inet(protocol: Literal["tcp", "udp"], family: int, host: str, port: int, *, backlog: int) -> socket.socket:
+    """A socket at that numeric address, listening unless it is ``udp``; it blocks, as servers expect of a gift.
+
+    Raises OSError: somebody has the address, we may not have it, or it is none of ours.
+    """
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    listener = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    try:
+        if kind == socket.SOCK_STREAM:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def inode(listener: socket.socket) -> int:
+    """What tells this socket from all others while it lives, by whatever descriptor."""
+    return os.fstat(listener.fileno()).st_ino
+
+
+def adopt(fd: int, wanted_inode: int) -> socket.socket | None:
+    """Our former self's socket under this number; None if the number means something else."""
+    try:
+        if os.fstat(fd).st_ino != wanted_inode:
+            return None
+        listener = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    listener.set_inheritable(False)
+    return listener
+
+
+def take_back(pid: int, wanted_inode: int) -> socket.socket | None:
+    """A duplicate of the socket of that inode that ``pid`` inherited; None if it has none, or we may not have it."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        for name in names:
+            if _points_at(f"/proc/{pid}/fd/{name}", wanted_inode):
+                fd = int(ctypes.CDLL(None).syscall(_PIDFD_GETFD, pidfd, int(name), 0))
+                if fd >= 0:
+                    return adopt(fd, wanted_inode)
+    finally:
+        os.close(pidfd)
+    return None
+
+
+def _points_at(link: str, wanted_inode: int) -> bool:
+    try:
+        found = _SOCKET_LINK.fullmatch(os.readlink(link))
+    except OSError:
+        return False
+    return found is not None and int(found[1]) == wanted_inode
+
+
