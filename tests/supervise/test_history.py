@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ async def kept(path: Path, **bounds: Any) -> AsyncIterator[tuple[History, Bus]]:
         finally:
             tasks.cancel_scope.cancel()
     await history.aclose()
+
+
+def asked(path: Path, sql: str) -> Any:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchone()
 
 
 def state(bus: Bus, name: str, from_: str, to: str, run: int, cause: str = "autostart", **data: Any) -> None:
@@ -140,7 +145,7 @@ async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> No
     async with kept(path) as (history, bus):
         bus.publish("daemon")
         await history.flush()
-    assert sqlite3.connect(tmp_path / "history.db.corrupt-1").execute("PRAGMA user_version").fetchone() == (99,)
+    assert asked(tmp_path / "history.db.corrupt-1", "PRAGMA user_version") == (99,)
 
 
 async def test_a_locked_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -222,7 +227,7 @@ async def test_what_was_taken_last_is_written_at_the_end(tmp_path: Path) -> None
         for _ in range(5000):
             bus.publish("daemon")
     assert not path.with_name("history.db-wal").exists()
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM records").fetchone() == (5000,)
+    assert asked(path, "SELECT count(*) FROM records") == (5000,)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
