@@ -98,6 +98,8 @@ def reason(process: ProcessStatus, now: datetime | None = None) -> str:
         parts.append(f"next attempt in {left:.0f} s")
     elif left is not None and process.state == "STOPPING":
         parts.append(f"KILL in {left:.0f} s")
+    elif left is not None:
+        parts.append(f"next run at {local_time(process.next_at)}")
     return "; ".join(_with(process.description, [part for part in parts if part]))
 
 

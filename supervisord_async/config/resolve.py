@@ -55,7 +55,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         group_name=None if given.group_name is None else text(given.group_name),
         umask=values.umask(given.umask, ("umask",)),
         replicas=given.replicas,
-        autostart=given.autostart,
+        autostart=given.autostart and (given.schedule is None or data.get("autostart") is not None),
         depends_on=_depends_on(given.depends_on or {}),
         on_dependency_failure=given.on_dependency_failure,
         restart_with_dependency=given.restart_with_dependency,
@@ -256,7 +256,8 @@ def _check_cron(line: str, values: Values) -> None:
     from cronsim import CronSim, CronSimError
 
     try:
-        CronSim(line, datetime(2026, 1, 1, tzinfo=UTC))
+        if next(CronSim(line, datetime(2026, 1, 1, tzinfo=UTC)), None) is None:
+            values.origin.error(("schedule", "at"), f"this cron line never comes true: {found(line)}")
     except CronSimError as error:
         values.origin.error(
             ("schedule", "at"), f"expected a cron line such as '*/5 * * * *' or '@every 10m', found {found(line)} ({error})"

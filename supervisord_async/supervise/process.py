@@ -62,6 +62,7 @@ class Process:
         self.snapshot = Snapshot()
         self.last_ended: Ended | None = None
         self.output = Output(name, replica, surroundings)
+        self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
         self._hooks = Hooks(name, surroundings.host, lambda: self.program)
         self._around = surroundings
         self._mailbox = Mailbox()
@@ -112,6 +113,8 @@ class Process:
         """Supervise until cancelled; no exception of this process's tasks leaves here."""
         while True:
             try:
+                if self.snapshot.state is State.UNKNOWN and self._breaks:
+                    await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
                 async with anyio.create_task_group() as self._tasks:
                     self._resume()
                     self._watch_files()
@@ -120,7 +123,6 @@ class Process:
                 self._broke(error)
             finally:
                 self._tasks = None
-            await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
 
     def saved(self) -> SavedProcess:
         """What a successor needs to know of it."""

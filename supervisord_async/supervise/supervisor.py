@@ -25,6 +25,7 @@ from supervisord_async.errors import BusyError, ConfigError, NotFoundError, Prob
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.monitors.memory import MemoryWatch
+from supervisord_async.supervise.monitors.schedule import ScheduleWatch
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import Inherited
@@ -63,6 +64,9 @@ class Supervisor:
         self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
         self._load = load
         self._around = surroundings(self)
+        self._schedules = ScheduleWatch(
+            self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
+        )
         self._tasks: TaskGroup | None = None
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[str] = set()
@@ -91,6 +95,7 @@ class Supervisor:
         async with anyio.create_task_group() as self._tasks:
             self._tasks.start_soon(self._around.files.run, name="file watching")
             self._tasks.start_soon(MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
+            self._tasks.start_soon(self._schedules.run, name="schedules")
             for program in self.configuration.programs.values():
                 self._add(program, program.process_names(), estate)
             self.bus.listen(self.dependencies.heed)

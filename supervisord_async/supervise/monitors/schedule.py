@@ -1,0 +1,148 @@
+"""The clock watcher: starts programs when their schedule is due, if they do not run.
+
+One task for all. It sleeps by the monotonic clock, a minute at most, and derives everything from the wall clock anew
+each time: a clock that was set, or a machine that slept, is noticed within that minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from supervisord_async.config.model import Program
+from supervisord_async.core.inputs import StartRequested
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+from supervisord_async.errors import BusyError
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.schedule import Marks, next_after
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+_log = logging.getLogger(__name__)
+
+#: The longest sleep between two looks at the clock.
+LOOK_SECONDS = 60.0
+#: What is due is missed when it is found later than this: after a sleep of the machine, or a clock that was set forward.
+LATE_SECONDS = 90.0
+#: ... and at the daemon's begin, which may have been a re-exec.
+LATE_AT_START_SECONDS = 2.0
+#: A clock that is set back by less repeats nothing, as cron does; by more, it begins anew.
+SET_BACK_SECONDS = 3 * 3600.0
+_DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
+
+
+class ScheduleWatch:
+    """Posts a start for every process whose program's schedule is due. ``Process.scheduled_at`` says when the next one is."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        processes: Callable[[], Iterable[Process]],
+        run_dir: str,
+        *,
+        active: Callable[[], bool] = lambda: True,
+        wall_clock: Callable[[], float] = time.time,
+        off_the_loop: Callable[..., Awaitable[None]] = anyio.to_thread.run_sync,
+    ) -> None:
+        self._bus = bus
+        self._processes = processes
+        self._marks = Marks(run_dir)
+        self._active = active
+        self._wall_clock = wall_clock
+        self._off_the_loop = off_the_loop
+        self._news = anyio.Event()
+        self._late_seconds = LATE_AT_START_SECONDS
+        bus.listen(self._heed)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loaded = False
+        while True:
+            groups = self._groups()
+            if not groups:
+                await self._news.wait()
+            elif not loaded:
+                await self._off_the_loop(self._marks.load)
+                loaded = True
+                continue
+            else:
+                delay = await self._look(groups)
+                with anyio.move_on_after(delay):
+                    await self._news.wait()
+            self._news = anyio.Event()
+
+    def _heed(self, record: Record) -> None:
+        if record.type == "reload":
+            self._news.set()
+
+    def _groups(self) -> dict[str, tuple[Program, list[Process]]]:
+        groups: dict[str, tuple[Program, list[Process]]] = {}
+        for process in self._processes():
+            if process.program.schedule is None:
+                process.scheduled_at = None
+            else:
+                groups.setdefault(process.program.name, (process.program, []))[1].append(process)
+        return groups
+
+    async def _look(self, groups: dict[str, tuple[Program, list[Process]]]) -> float:
+        """What is due was started; returns the seconds to the next look."""
+        now = self._wall_clock()
+        before = self._marks.snapshot()
+        soonest = now + LOOK_SECONDS
+        for program, processes in groups.values():
+            due = self._consider(program, processes, now)
+            for process in processes:
+                process.scheduled_at = due
+            soonest = min(soonest, due) if due is not None else soonest
+        self._late_seconds = LATE_SECONDS
+        self._marks.keep_only(set(groups))
+        if (after := self._marks.snapshot()) != before:
+            await self._off_the_loop(self._marks.write, after)
+        return max(0.0, soonest - self._wall_clock())
+
+    def _consider(self, program: Program, processes: list[Process], now: float) -> float | None:
+        """Start what is due; returns when it is due next."""
+        schedule = program.schedule
+        assert schedule is not None  # noqa: S101  it is in a group
+        mark = self._marks.get(program.name, schedule)
+        if mark is None or mark > now + SET_BACK_SECONDS:
+            mark = now
+            self._marks.put(program.name, schedule, now)
+        due = next_after(schedule, mark)
+        if due is None or due > now or not self._active():
+            return due
+        self._marks.put(program.name, schedule, now)
+        latest = next_after(schedule, max(mark, now - self._late_seconds))
+        if latest is not None and latest <= now:
+            self._start(processes, "")
+        elif schedule.catch_up == "once":
+            self._start(processes, " (missed, caught up)")
+        else:
+            for process in processes:
+                self._tell(process, "missed a scheduled start: the daemon or the machine was down, or its clock was set", "missed")
+        return next_after(schedule, now)
+
+    def _start(self, processes: list[Process], words: str) -> None:
+        for process in processes:
+            now = process.snapshot
+            if now.state is State.STOPPED and now.cause is Cause.OPERATOR:
+                message = f"scheduled start{words} left out: an operator stopped it; a start by hand takes the schedule up again"
+                self._tell(process, message, "paused")
+            elif now.state not in _DOWN:
+                self._tell(process, f"scheduled start{words} left out: it is {now.state}", "overlap")
+            else:
+                self._tell(process, f"started by its schedule{words}", "started")
+                try:
+                    process.post(StartRequested(Cause.SCHEDULE))
+                except BusyError as error:
+                    _log.error("%s: %s", process.name, error)
+
+    def _tell(self, process: Process, message: str, what: str) -> None:
+        self._bus.publish("schedule", name=process.name, message=message, data={"what": what})

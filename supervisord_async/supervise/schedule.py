@@ -1,0 +1,113 @@
+"""When a schedule is due, by the wall clock, and up to when it has been looked at: what outlives the daemon of it.
+
+Wall time is legitimate here: a cron line is about what clocks on walls show. Where they are set back or forward, as in
+spring and autumn, cronsim does what cron does: a time that is skipped is due right after the gap, one that comes twice
+is due once, and lines for every hour or minute follow time itself. ``@every`` is due at the multiples of its length
+since 1970 (UTC): it needs no memory and drifts over no restart.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import os
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from supervisord_async.config.model import Schedule
+
+_log = logging.getLogger(__name__)
+
+FILE_NAME = "schedule.json"
+
+
+def next_after(schedule: Schedule, at: float) -> float | None:
+    """The first time after ``at`` that the schedule is due; None: never. Seconds since 1970."""
+    if schedule.every_seconds is not None:
+        every = schedule.every_seconds
+        due = (math.floor(at / every) + 1) * every
+        return due if due > at else due + every  # what rounding took
+    from cronsim import CronSim
+
+    for moment in CronSim(schedule.at, datetime.fromtimestamp(math.floor(at), zone_of(schedule))):
+        due = moment.timestamp()
+        if due > at:  # within an hour that comes twice it may begin too early
+            return due
+    return None
+
+
+def zone_of(schedule: Schedule) -> ZoneInfo:
+    """The schedule's time zone, or the machine's."""
+    return ZoneInfo(schedule.timezone) if schedule.timezone is not None else local_zone(os.environ.get("TZ", ""))
+
+
+@functools.cache
+def local_zone(name: str, localtime: str = "/etc/localtime") -> ZoneInfo:
+    """The zone that ``name`` (of ``TZ``) or ``localtime`` names; UTC where neither names one.
+
+    The zone itself and not today's offset, which is what the standard library knows as local time.
+    """
+    try:
+        if name:
+            return ZoneInfo(name.removeprefix(":"))
+        with open(localtime, "rb") as file:
+            return ZoneInfo.from_file(file, key=os.path.realpath(localtime).rpartition("zoneinfo/")[2])
+    except (OSError, ValueError, KeyError) as error:
+        if name:
+            _log.warning("TZ=%s names no time zone (%s); schedules without a timezone go by UTC", name, error)
+        return ZoneInfo("UTC")
+
+
+class Marks:
+    """Up to when each program's schedule has been looked at, kept in ``run_dir``. A changed schedule begins anew."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._path = Path(run_dir) / FILE_NAME
+        self._marks: dict[str, tuple[str, float]] = {}
+        self._trouble: str | None = None
+
+    def load(self) -> None:
+        """What was kept is known again. Blocking. A file that cannot be used is said, and counts as none."""
+        try:
+            data = json.loads(self._path.read_bytes())
+            self._marks = {str(name): (str(line), float(at)) for name, (line, at) in data.items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _log.warning("degraded: cannot use %s (%s); runs that were missed are not caught up", self._path, error)
+
+    def get(self, name: str, schedule: Schedule) -> float | None:
+        """Up to when this very schedule of ``name`` was looked at; None: never."""
+        line, at = self._marks.get(name, ("", 0.0))
+        return at if line == _line(schedule) else None
+
+    def put(self, name: str, schedule: Schedule, at: float) -> None:
+        """It was looked at up to ``at``."""
+        self._marks[name] = (_line(schedule), at)
+
+    def keep_only(self, names: set[str]) -> None:
+        """Others are forgotten."""
+        self._marks = {name: mark for name, mark in self._marks.items() if name in names}
+
+    def snapshot(self) -> bytes:
+        """What :meth:`write` writes."""
+        return json.dumps(self._marks).encode()
+
+    def write(self, content: bytes) -> None:
+        """``content`` is kept. Blocking. A disk that refuses is said once."""
+        draft = self._path.with_suffix(".new")
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, self._path)
+            self._trouble = None
+        except OSError as error:
+            if self._trouble is None:
+                self._trouble = str(error)
+                _log.warning("degraded: cannot write %s: %s; runs that are missed may not be caught up", self._path, error.strerror)
+
+
+def _line(schedule: Schedule) -> str:
+    return f"{schedule.at} {schedule.timezone or ''}".strip()
