@@ -10,11 +10,11 @@ holds the loop that long.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 from asyncio import base_subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from supervisord_async.system import procfs
@@ -27,11 +27,12 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
 
     watch: ExitWatch
     _proc: subprocess.Popen[bytes] | None
-    _loop: asyncio.AbstractEventLoop
+    _loop: Any  #: a loop that is a :class:`PopenSubprocesses`
     _returncode: int | None
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
-        process = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
+        with self._loop.around_fork():
+            process = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
         try:
             born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
             if born is None:
@@ -72,6 +73,9 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
 
 class PopenSubprocesses:
     """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop."""
+
+    #: What is in force when a child is born, which inherits it (a signal mask).
+    around_fork: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
 
     async def subprocess_exec(
         self,

@@ -1,0 +1,216 @@
+"""``asup-run [OPTIONS] COMMAND [ARGS…]``: one command under supervision, without any file.
+
+A thin face of :class:`~supervisord_async.supervise.single.Single`: options become a program's settings, records become
+lines on stderr, the outcome becomes the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from supervisord_async import __version__, wire
+from supervisord_async.cli.session import Duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supervisord_async.config.model import Heartbeat, Program
+    from supervisord_async.core.record import Record
+
+#: The delay's cap, and how long a run must be up for the count to begin anew.
+MAX_DELAY_SECONDS = 60.0
+#: Never a reason to restart: what editors, interpreters and version control write beside what one edits.
+IGNORED = (".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "*.swp", "*.swx", "*~", ".#*", "4913", "node_modules/", ".asupd/")
+HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
+
+
+class NonNegative(Duration):
+    """A duration of at least nothing; of more than nothing where ``more`` says so."""
+
+    def __init__(self, *, more: bool = False) -> None:
+        self._more = more
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds; a usage error for anything else."""
+        seconds = super().convert(value, param, ctx)
+        if seconds < 0 or (self._more and seconds == 0):
+            self.fail(f"{value!r}: expected {'more than' if self._more else 'at least'} 0", param, ctx)
+        return seconds
+
+
+@click.command(
+    "asup-run",
+    context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False, "max_content_width": 100},
+    options_metavar="[OPTIONS]",
+)
+@click.option("--timeout", type=NonNegative(more=True), default=20, show_default=True, metavar="SECONDS",
+              help="Restart when the heartbeat file has not changed for so long.")
+@click.option("--initial-check-delay", type=NonNegative(), default=0, show_default=True, metavar="SECONDS",
+              help="Look for the heartbeat only so long after each start.")
+@click.option("--heartbeat-file", default="heartbeat.txt", show_default=True, metavar="PATH", help="The file that the command changes.")
+@click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
+@click.option("--grace-period", type=NonNegative(), default=5, show_default=True, metavar="SECONDS",
+              help="After TERM: so long until KILL.")
+@click.option("--max-restarts", type=click.IntRange(min=-1), default=-1, show_default=True, metavar="COUNT",
+              help="Give up after so many consecutive restarts; -1: never.")
+@click.option("--backoff-factor", type=NonNegative(), default=1, show_default=True, metavar="SECONDS",
+              help="Wait factor × 2^restarts before a restart, restarts counted from 0.")
+@click.option("--max-delay", type=NonNegative(more=True), metavar="SECONDS",
+              help="Wait no longer; a run that is up for so long resets the count. [default: 60, or the factor if that is more]")
+@click.option("--restart-on", type=click.Choice(["always", "on-failure", "never"]), default="on-failure", show_default=True,
+              help="Which ends are followed by a restart.")
+@click.option("--watch", multiple=True, metavar="PATH", help="Restart when PATH, or what is in it, changes. Repeatable.")
+@click.option("--ignore", multiple=True, metavar="PATTERN", help="Changes below --watch that do not count (gitignore). Repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON, one object a line, on stderr.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True,
+              help="How much to say on stderr.")
+@click.version_option(__version__, prog_name="asup-run")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_context
+def main(context: click.Context, /, as_json: bool, log_level: str, **options: Any) -> None:  # fmt: skip
+    """Run COMMAND, watch it, and restart it when it fails or its heartbeat stops.
+
+    Signals (INT, TERM, HUP, USR1, USR2, QUIT) reach the command; stdin, stdout, stderr and the terminal are its own.
+    Ends with the command's exit code; with 128+n when told to go by signal n; with 1 when it gives up on a heartbeat.
+    """
+    chosen = {name for name in HEARTBEAT_OPTIONS if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
+    if chosen and options["no_heartbeat"]:
+        raise click.UsageError(f"--no-heartbeat contradicts --{min(chosen).replace('_', '-')}")
+    sys.exit(_supervise(options, as_json=as_json, log_level=log_level, demanded=bool(chosen)))
+
+
+def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demanded: bool) -> int:
+    import signal
+
+    from supervisord_async.supervise.single import Single, Streams
+    from supervisord_async.system import loop, signals
+
+    streams = Streams.ours()
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signals.reset_inherited()
+    if nohup:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    heartbeat = None if options["no_heartbeat"] else heartbeat_of(options)
+    program = program_of(options, heartbeat, demanded=demanded)
+
+    async def supervise() -> int:
+        single = Single(program, streams, presumed=None if demanded else heartbeat)
+        single.bus.listen(tell)
+        return await single.run()
+
+    tell, finish = _json_lines(log_level) if as_json else _text_lines(log_level)
+    try:
+        return loop.run(supervise, kind="asyncio")  # one child: uvloop would only cost its import
+    finally:
+        finish()
+
+
+def heartbeat_of(options: dict[str, Any]) -> Heartbeat:
+    """The heartbeat that the options describe, whether anybody asked for it or not."""
+    from supervisord_async.config.model import Heartbeat
+
+    return Heartbeat(
+        file=os.path.abspath(options["heartbeat_file"]),
+        timeout_seconds=options["timeout"],
+        initial_delay_seconds=options["initial_check_delay"],
+    )
+
+
+def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded: bool) -> Program:
+    """The settings that the options are short for; ``heartbeat`` is watched from the start only if ``demanded``."""
+    from supervisord_async.config.model import Backoff, Logs, Program, Restart, Stop, Watch
+    from supervisord_async.core.policy import RestartPolicy
+
+    command: tuple[str, ...] = options["command"]
+    factor: float = options["backoff_factor"]
+    cap = options["max_delay"] if options["max_delay"] is not None else max(MAX_DELAY_SECONDS, factor)
+    name = Path(command[0]).name or command[0]
+    watched = tuple(os.path.abspath(path) for path in options["watch"])
+    ignored = (*IGNORED, *options["ignore"], *(_beneath(watched, heartbeat.file) if heartbeat is not None and heartbeat.file else ()))
+    return Program(
+        name=name,
+        command=command,
+        group=name,
+        directory=os.getcwd(),
+        environment={**os.environ, **({wire.ENV_HEARTBEAT_FILE: heartbeat.file} if heartbeat is not None and heartbeat.file else {})},
+        start_seconds=0.0,
+        restart=Restart(
+            policy=RestartPolicy(options["restart_on"]),
+            max_restarts=options["max_restarts"],
+            backoff=Backoff(initial_seconds=factor, factor=2.0, max_seconds=cap, jitter=0.0),
+            reset_after_seconds=cap,
+        ),
+        stop=Stop(grace_seconds=options["grace_period"]),
+        heartbeat=heartbeat if demanded else None,
+        watch=(Watch(paths=watched, ignore=ignored),) if watched else (),
+        logs=Logs(stdout="inherit", stderr="inherit"),
+    )
+
+
+def _beneath(roots: tuple[str, ...], path: str) -> list[str]:
+    """Ignore patterns by which ``path``, and drafts of it beside it, are no change of ``roots``."""
+    relatives = [os.path.relpath(path, root) for root in roots]
+    escaped = ["".join(f"\\{char}" if char in "*?[]!#\\ " else char for char in each) for each in relatives if not each.startswith("..")]
+    return [f"/{each}*" for each in escaped]
+
+
+# What is said
+
+_SEVERITY = ("debug", "info", "warning", "error")
+
+
+def _severity(record: Record) -> str:
+    if record.type == "state":
+        return {"FATAL": "error", "UNKNOWN": "error", "BACKOFF": "warning"}.get(record.to or "", "info")
+    if record.type == "daemon":
+        return "warning" if record.data.get("what") in ("no_heartbeat", "note") else "error" if record.data.get("code") == 1 else "info"
+    return {"flapping": "warning", "watch": "warning", "supervision": "error"}.get(record.type, "info")
+
+
+def _text_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None]]:
+    """Records as lines of text on stderr, beside what else is logged; and how to finish."""
+    import logging
+
+    from supervisord_async.logs.own import LEVELS, OwnLog
+
+    own = OwnLog(level=level)
+    own.install()
+    log = logging.getLogger("asup-run")
+
+    def tell(record: Record) -> None:
+        transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
+        log.log(LEVELS[_severity(record)], "%s%s", transition, record.message, extra={"subject": record.name or "asup-run"})
+
+    return tell, own.close
+
+
+def _json_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None]]:
+    """Records as the API's events, one JSON object a line, on stderr; and how to finish."""
+    import msgspec
+
+    from supervisord_async.control.view import event_view
+    from supervisord_async.logs.outlet import Outlet
+    from supervisord_async.logs.own import OwnLog
+
+    own = OwnLog(level=level, format="json")
+    own.install()
+    outlet = Outlet(fd=2, lost=lambda count: b'{"type": "lost", "count": %d}\n' % count)
+
+    def tell(record: Record) -> None:
+        if _SEVERITY.index(_severity(record)) >= _SEVERITY.index(level):
+            outlet.put(msgspec.json.encode(event_view(record)) + b"\n")
+
+    def finish() -> None:
+        outlet.close()
+        own.close()
+
+    return tell, finish
+
+
+if __name__ == "__main__":
+    main()

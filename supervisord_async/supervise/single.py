@@ -1,0 +1,268 @@
+"""One command under supervision without a file and without a run_dir: what ``asup-run`` is.
+
+The same :class:`~supervisord_async.supervise.process.Process` with the same machine as in the daemon, in surroundings
+that keep nothing: no lock, socket, history or captured log. The command has our stdin, stdout, stderr, descriptors and
+terminal. Where there is a terminal it stays in our session and process group, so that job control is the kernel's work;
+elsewhere it leads a session of its own, as under the daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+from dataclasses import dataclass, replace
+
+import anyio
+import msgspec
+
+from supervisord_async import wire
+from supervisord_async.config.model import Daemon, Heartbeat, Program
+from supervisord_async.core.inputs import SignalRequested, StartRequested, StopRequested
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+from supervisord_async.errors import SpawnError
+from supervisord_async.logs.journal import Journal
+from supervisord_async.logs.writer import Writer
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.filewatch.watching import FileWatching
+from supervisord_async.supervise.host import ChildProcess
+from supervisord_async.supervise.machine_host import MachineHost
+from supervisord_async.supervise.monitors.heartbeat import LOOKS
+from supervisord_async.supervise.narrate import exit_words
+from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.system import clock, orphans, procfs, signals
+from supervisord_async.system.spawn import SpawnSpec
+from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
+
+#: Signals that mean: go.
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
+#: Signals that only the command knows the meaning of.
+PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
+OVER = (State.STOPPED, State.EXITED, State.FATAL)
+#: As a shell says it.
+CANNOT_EXECUTE, NOT_FOUND = 126, 127
+LIMIT_BY_HEARTBEAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What the command inherits of us beside stdout and stderr."""
+
+    stdin: int
+    others: tuple[int, ...]  #: keep their numbers
+
+    @classmethod
+    def ours(cls) -> Streams:
+        """As of now: to be called before we open anything. A standard stream that is closed is /dev/null from now on."""
+        opened = -1
+        while opened < 3:
+            opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.close(opened)
+        others = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
+        return cls(0, tuple(fd for fd in others if _is_inheritable(fd)))
+
+
+class Single:
+    """One command, supervised until it is over; every change is a record on ``bus``."""
+
+    def __init__(self, program: Program, streams: Streams, *, presumed: Heartbeat | None = None) -> None:
+        """``presumed``: a heartbeat that nobody asked for; it counts once its file is seen to change."""
+        self.bus = Bus()
+        self._program = program
+        self._presumed = presumed
+        self._host = _Host(streams, Terminal.open())
+        self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        daemon = Daemon(name=program.name, run_dir="", socket=os.environ.get(wire.ENV_SOCKET, ""))
+        self._around = Surroundings(
+            daemon=daemon,
+            instance=_own_instance(),
+            host=self._host,
+            bus=self.bus,
+            files=FileWatching(self.bus),
+            writer=Writer(),
+            journal=Journal(None),
+            null_fd=self._null_fd,
+            committed=lambda _process: None,
+            waits_for=lambda _process: "",
+            shut_down=lambda _why: None,
+        )
+        self._process = Process(program.name, 0, program, self._around)
+        self._told: int | None = None  #: the signal that told us to go
+        self._faulted_run = 0  #: the last run that missed its heartbeat
+        self._over = anyio.Event()
+
+    async def run(self) -> int:
+        """Supervise until the command is over and shall not come again, or we are told to go; returns the exit code."""
+        try:
+            orphans.become_subreaper()
+        except OSError as error:
+            self._say(f"degraded: no subreaper ({error.strerror}); what the command double-forks away is found by its environment only")
+        self.bus.listen(self._heed)
+        with SignalsWithOrigin(_heard(), self._signalled):  # before any thread begins: those inherit the mask
+            baseline = await self._host.signature(self._presumed.file) if self._presumed is not None and self._presumed.file else None
+            async with orphans.reaping(), anyio.create_task_group() as tasks:
+                if self._program.watch:
+                    tasks.start_soon(self._around.files.run, name="file watching")
+                tasks.start_soon(self._process.run, name=f"process {self._process.name}")
+                if self._presumed is not None:
+                    tasks.start_soon(self._expect_heartbeat, self._presumed, baseline, name="heartbeat to come")
+                self._process.post(StartRequested(Cause.AUTOSTART))
+                await self._over.wait()
+                tasks.cancel_scope.cancel()
+            code = self._exit_code()
+            self._say(self._last_words(code), what="ended", code=code)
+        self._host.close()
+        os.close(self._null_fd)
+        return code
+
+    def _heed(self, record: Record) -> None:
+        if record.type != "state":
+            return
+        if record.to == State.STOPPING and record.cause == Cause.HEARTBEAT_MISSED:
+            self._faulted_run = record.run or 0
+        ended = self._process.last_ended
+        if "exit" in record.data and self._host.terminal is not None and ended is not None:
+            self._host.terminal.reclaim(modes=ended.status.signal is not None)
+        if record.to in OVER:
+            self._over.set()
+
+    # Signals
+
+    def _signalled(self, number: int, from_terminal: bool) -> None:
+        """The command gets what we got, unless the terminal gave it to both; told to go, we stop it."""
+        shared = from_terminal and self._host.shares_terminal
+        name = signals.name(number)
+        origin, consequence = " from the terminal" if from_terminal else "", "the command has it too" if shared else "passed on"
+        self._say(f"{name}{origin}: {consequence}", what="signal", signal=name)
+        if number not in ENDING:
+            if not shared:
+                self._process.post(SignalRequested(number))
+            return
+        if self._told is not None:  # again: the command may know a second one as "at once"
+            if not shared:
+                self._process.post(SignalRequested(number))
+            return
+        self._told = number
+        stop = msgspec.structs.replace(self._program.stop, signal=signal.SIGCONT if shared else number, command=None)
+        self._process.reconfigure(msgspec.structs.replace(self._process.program, stop=stop))
+        if self._process.snapshot.state is State.STOPPING and not shared:
+            self._process.post(SignalRequested(number))
+        self._process.post(StopRequested())
+
+    # Heartbeat
+
+    async def _expect_heartbeat(self, heartbeat: Heartbeat, baseline: object) -> None:
+        """Nobody asked for a heartbeat: it counts from its first sign on; that there is none is said once."""
+        assert heartbeat.file is not None  # noqa: S101  the usual file has a name
+        patience = heartbeat.initial_delay_seconds + heartbeat.timeout_seconds
+        silent, said = 0.0, False
+        while True:
+            await anyio.sleep(heartbeat.timeout_seconds / LOOKS)
+            silent += heartbeat.timeout_seconds / LOOKS
+            signature = await self._host.signature(heartbeat.file)
+            if signature is not None and signature != baseline:
+                break
+            if silent >= patience and not said:
+                said = True
+                self._say(
+                    f"no heartbeat in {heartbeat.file}: not watched unless one appears "
+                    "(--heartbeat-file to demand it, --no-heartbeat to be silent)",
+                    what="no_heartbeat",
+                )
+        self._say(f"heartbeat seen in {heartbeat.file}: one is due every {heartbeat.timeout_seconds:g} s from now on", what="heartbeat")
+        self._process.reconfigure(msgspec.structs.replace(self._process.program, heartbeat=heartbeat))
+
+    # The end
+
+    def _exit_code(self) -> int:
+        """128+n when told to go by signal n, 1 where the last run missed its heartbeat, else as the last run ended."""
+        snapshot = self._process.snapshot
+        if self._told is not None:
+            return 128 + self._told
+        if snapshot.state is State.FATAL and self._faulted_run == snapshot.run:
+            return LIMIT_BY_HEARTBEAT
+        if self._host.refused is not None:
+            return NOT_FOUND if self._host.refused.errno == errno.ENOENT else CANNOT_EXECUTE
+        status = snapshot.exit
+        if status is None or status.unknown:
+            return 1
+        return status.code if status.code is not None else 128 + (status.signal or 0)
+
+    def _last_words(self, code: int) -> str:
+        snapshot = self._process.snapshot
+        restarts = f"{snapshot.run - 1} restart{'' if snapshot.run == 2 else 's'}"
+        if self._told is not None:
+            why = f"told to go by {signals.name(self._told)}"
+        elif snapshot.state is State.FATAL:
+            why = f"giving up: {snapshot.detail or snapshot.cause}"
+            if snapshot.cause is Cause.RESTART_LIMIT and self._faulted_run != snapshot.run and self._host.refused is None:
+                why += f" ({exit_words(snapshot.exit)})"
+        else:
+            why = exit_words(snapshot.exit)
+        return f"{why}; {restarts}; ending with {code}"
+
+    def _say(self, message: str, *, what: str = "note", **data: object) -> None:
+        self.bus.publish("daemon", message=message, data={"what": what, **data})
+
+
+class _Host(MachineHost):
+    """The machine, as the command of a terminal or a container sees it: with our streams."""
+
+    def __init__(self, streams: Streams, terminal: Terminal | None) -> None:
+        super().__init__()
+        self.terminal = terminal
+        self.refused: SpawnError | None = None  #: why the last spawn came to nothing
+        self._streams = streams
+
+    @property
+    def shares_terminal(self) -> bool:
+        """Whether the command is in our process group."""
+        return self.terminal is not None
+
+    async def spawn(self, spec: SpawnSpec) -> ChildProcess:
+        """Start ``spec`` with our streams and terminal."""
+        environment = dict(spec.environment)
+        if not environment.get(wire.ENV_SOCKET):
+            environment.pop(wire.ENV_SOCKET, None)
+        if self.terminal is not None:
+            self.terminal.remember()
+        spec = replace(
+            spec, stdin=self._streams.stdin, pass_fds=self._streams.others, environment=environment, session=not self.shares_terminal
+        )
+        try:
+            child = await super().spawn(spec)
+        except SpawnError as error:
+            self.refused = error
+            raise
+        self.refused = None
+        return child
+
+    def close(self) -> None:
+        """Nothing is held any more."""
+        if self.terminal is not None:
+            self.terminal.close()
+
+
+def _heard() -> frozenset[int]:
+    """All that is passed on; HUP is not where it was ignored when we were started, which is what ``nohup`` asks for."""
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    return frozenset((ENDING | PASSED_ON) - ignored)
+
+
+def _own_instance() -> str:
+    """What the tags of our command's processes begin with: no other asup-run's, and no daemon's."""
+    own = procfs.stat(os.getpid())
+    words = f"asup-run {os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}"
+    return hashlib.blake2s(words.encode(), digest_size=8).hexdigest()
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:  # the one that listed the directory
+        return False
+
+

@@ -1,0 +1,162 @@
+"""The terminal that a wrapper shares with the command it runs, and signals with the word of who sent them.
+
+The command stays in the wrapper's session and process group, as under ``env`` or ``nice``: Ctrl-Z, ``fg`` and ``bg``
+stop and continue both, and reading in the background stops both, by the kernel's own hand. What Ctrl-C sends reaches
+both too; so the wrapper must know a signal that the terminal sent from one that a process sent to it alone, and not
+send the former on. ``signalfd`` tells (``man 2 signalfd``, ``ssi_code``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import struct
+import termios
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+_SFD_CLOEXEC, _SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
+_SIGINFO_BYTES = 128
+_SIGSET_BYTES = 128
+#: ``si_code`` of what the kernel itself sends, as for keys of a terminal and its hang-up.
+_SI_KERNEL = 0x80
+
+Heard = Callable[[int, bool], None]
+
+
+@dataclass(slots=True)
+class Terminal:
+    """Our controlling terminal."""
+
+    fd: int
+    _attributes: list[Any] | None = field(default=None)
+
+    @classmethod
+    def open(cls) -> Terminal | None:
+        """Our controlling terminal; None without one."""
+        try:
+            return cls(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        except OSError:
+            return None
+
+    def remember(self) -> None:
+        """The terminal's modes are known, if they are ours to set now; to be called before a command begins."""
+        try:
+            if os.tcgetpgrp(self.fd) == os.getpgrp():
+                self._attributes = termios.tcgetattr(self.fd)
+        except (OSError, termios.error):
+            self._attributes = None
+
+    def reclaim(self, *, modes: bool) -> None:
+        """The terminal is ours again if it was given to a group that is gone; with ``modes`` they are those remembered.
+
+        A terminal that somebody else has (we are in the background) is left alone. Nothing fails: it may be gone.
+        """
+        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+        try:
+            foreground = os.tcgetpgrp(self.fd)
+            if foreground != os.getpgrp():
+                if _group_exists(foreground):
+                    return
+                os.tcsetpgrp(self.fd, os.getpgrp())
+            if modes and self._attributes is not None:
+                termios.tcsetattr(self.fd, termios.TCSANOW, self._attributes)
+        except (OSError, termios.error):
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+    def close(self) -> None:
+        """Nothing is held any more."""
+        os.close(self.fd)
+
+
+class SignalsWithOrigin:
+    """Hears ``numbers`` on the running loop; a context manager. Main thread only.
+
+    The signals are blocked meanwhile, in this thread and those that it starts, so enter it before there are others. What
+    the loop spawns does not inherit that.
+    """
+
+    def __init__(self, numbers: Collection[int], heard: Heard) -> None:
+        """``heard`` is called with the signal's number, and whether the kernel sent it for our terminal."""
+        self._numbers = frozenset(numbers)
+        self._heard = heard
+        self._fd = -1
+        self._loop: Any = None
+        self._earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        for number in self._numbers:
+            self._earlier[number] = signal.signal(number, self._caught)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+        self._fd = _signalfd(self._numbers)
+        self._loop.add_reader(self._fd, self._readable)
+        self._loop.around_fork = self._unblocked
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.around_fork = nullcontext
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def _unblocked(self) -> Iterator[None]:
+        """A child that is born in the block has the signals unblocked; one that arrives in it is heard all the same."""
+        self._readable()  # what waits is told with its origin
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+
+    def _readable(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                number, _, code = struct.unpack_from("=Iii", os.read(self._fd, _SIGINFO_BYTES))
+                self._heard(number, code == _SI_KERNEL)
+
+    def _caught(self, number: int, _frame: object) -> None:
+        """A signal came while a child was born, so nobody can tell from where: in the foreground, from the keyboard."""
+        self._loop.call_soon_threadsafe(self._heard, number, number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground())
+
+
+def _in_foreground() -> bool:
+    terminal = Terminal.open()
+    if terminal is None:
+        return False
+    try:
+        return os.tcgetpgrp(terminal.fd) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        terminal.close()
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _signalfd(numbers: Collection[int]) -> int:
+    """A descriptor that tells of these signals; raises OSError."""
+    mask = struct.pack("Q", sum(1 << (number - 1) for number in numbers)).ljust(_SIGSET_BYTES, b"\0")
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.signalfd(-1, mask, _SFD_CLOEXEC | _SFD_NONBLOCK)
+    if fd < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return int(fd)

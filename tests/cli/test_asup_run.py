@@ -1,0 +1,409 @@
+"""asup-run as users start it: real commands, signals, a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.waiting import wait_until_sync
+
+pytestmark = pytest.mark.real
+
+ROOT = Path(__file__).parents[2]
+ASUP_RUN = [sys.executable, "-m", "supervisord_async.cli.asup_run"]
+EXAMPLES = ROOT / "config" / "examples"
+SECONDS = 60
+QUICK = ("--backoff-factor", "0.01")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def _default_signals() -> None:
+    """The tests' own starter may ignore signals; users' shells do not."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """``run("--max-restarts", "1", "false")`` in a directory of its own, to the end."""
+
+    def call(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*ASUP_RUN, *words], cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=False, **more)
+
+    return call
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """As ``run``, left running; its output goes to ``out`` and ``err`` there."""
+    started: list[subprocess.Popen[str]] = []
+
+    def call(*words: str, preexec_fn: Callable[[], None] = _default_signals) -> subprocess.Popen[str]:
+        with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+            process = subprocess.Popen(
+                [*ASUP_RUN, *words], cwd=tmp_path, stdout=out, stderr=err, stdin=subprocess.DEVNULL, text=True, preexec_fn=preexec_fn  # noqa: PLW1509
+            )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+
+
+def wait_said(path: Path, words: str, count: int = 1) -> str:
+    wait_until_sync(lambda: path.read_text().count(words) >= count, SECONDS, every=0.02, what=f"{words!r} in {path.name}")
+    return path.read_text()
+
+
+# Ends
+
+
+def test_a_command_that_succeeds_ends_with_zero_and_keeps_its_streams(run: Run) -> None:
+    done = run("sh", "-c", "cat; echo to-stderr >&2", input="from stdin\n")
+    assert done.returncode == 0
+    assert done.stdout == "from stdin\n"
+    assert "to-stderr\n" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("asup-run  exited with 0; 0 restarts; ending with 0")
+
+
+def test_never_ends_with_the_commands_code(run: Run) -> None:
+    assert run("--restart-on", "never", "sh", "-c", "exit 42").returncode == 42
+
+
+def test_a_command_that_was_killed_counts_as_128_and_the_signal(run: Run) -> None:
+    assert run("--restart-on", "never", "sh", "-c", "kill -SEGV $$").returncode == 128 + signal.SIGSEGV
+
+
+def test_the_limit_ends_with_the_last_code_and_says_the_delays(run: Run) -> None:
+    done = run(*QUICK, "--max-restarts", "2", "sh", "-c", "exit 7")
+    assert done.returncode == 7
+    assert done.stderr.count("→ STARTING") == 3
+    assert "restart 1 in 0.0 s" in done.stderr
+    assert "restart 2 in 0.0 s" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "giving up: restart limit of 2 reached" in last
+    assert last.endswith("(exited with 7); 2 restarts; ending with 7")
+
+
+def test_delays_double_from_the_factor_on(run: Run) -> None:
+    done = run("--backoff-factor", "0.1", "--max-restarts", "3", "false")
+    delays = [line.rpartition(" in ")[2] for line in done.stderr.splitlines() if "→ BACKOFF" in line]
+    assert delays == ["0.1 s", "0.2 s", "0.4 s"]
+
+
+def test_always_restarts_a_success_too(run: Run, tmp_path: Path) -> None:
+    script = "echo x >> count; [ $(wc -l < count) -lt 3 ] && exit 0; exit 5"
+    done = run(*QUICK, "--restart-on", "always", "--max-restarts", "2", "sh", "-c", script)
+    assert done.returncode == 5
+    assert (tmp_path / "count").read_text() == "x\n" * 3
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command-anywhere", 127), ("./text", 126)])
+def test_a_command_that_cannot_run_is_retried_and_told_as_a_shell_would(run: Run, tmp_path: Path, command: str, code: int) -> None:
+    (tmp_path / "text").write_text("no program")
+    done = run(*QUICK, "--max-restarts", "1", command)
+    assert done.returncode == code
+    assert f"exec: {command}" in done.stderr
+    assert done.stderr.count("→ STARTING") == 2
+
+
+def test_what_a_run_leaves_behind_is_gone_before_the_next(run: Run, tmp_path: Path) -> None:
+    script = "[ -f left ] && { kill -0 $(cat left) 2>/dev/null && exit 9; exit 0; }; setsid sleep 300 & echo $! > left; exit 1"
+    assert run(*QUICK, "--max-restarts", "1", "sh", "-c", script).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--timeout", "0", "true"], ["--timeout", "x", "true"], ["--max-restarts", "-2", "true"], ["--nonsense", "true"],
+     ["--restart-on", "x", "true"], ["--no-heartbeat", "--timeout", "3", "true"]],
+)  # fmt: skip
+def test_wrong_words_are_usage_errors(run: Run, words: list[str]) -> None:
+    assert run(*words).returncode == 2
+
+
+def test_options_after_the_command_are_the_commands(run: Run) -> None:
+    done = run("echo", "--timeout", "-h", "--", "x")
+    assert done.stdout == "--timeout -h -- x\n"
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_go_it_passes_the_signal_on_and_ends_with_128_plus_it(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    process = start("sh", "-c", f"trap 'echo got {name}; exit 0' {name}; echo ready; while :; do sleep 0.05; done")
+    wait_said(tmp_path / "out", "ready")
+    process.send_signal(number)
+    assert process.wait(SECONDS) == 128 + number
+    assert (tmp_path / "out").read_text() == f"ready\ngot {name}\n"
+
+
+def test_a_command_that_ignores_term_is_killed_after_the_grace_period(start: Start, tmp_path: Path) -> None:
+    process = start("--grace-period", "0.2", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
+    wait_said(tmp_path / "out", "ready")
+    process.terminate()
+    assert process.wait(SECONDS) == 143
+    assert "killed by SIGKILL" in (tmp_path / "err").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_with_the_commands_own_meaning_reach_it(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    process = start("sh", "-c", f"trap 'echo got {name}' {name}; echo ready; while :; do sleep 0.05; done")
+    wait_said(tmp_path / "out", "ready")
+    process.send_signal(number)
+    wait_said(tmp_path / "out", f"got {name}")
+    assert process.poll() is None
+
+
+def test_a_command_that_dies_of_a_signal_passed_on_is_not_restarted(start: Start, tmp_path: Path) -> None:
+    process = start("sleep", "300")
+    wait_said(tmp_path / "err", "→ RUNNING")
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(SECONDS) == 128 + signal.SIGUSR1
+
+
+def test_told_to_go_while_it_waits_to_restart_it_goes_at_once(start: Start, tmp_path: Path) -> None:
+    process = start("--backoff-factor", "300", "false")
+    wait_said(tmp_path / "err", "restart 1 in 300.0 s")
+    process.terminate()
+    assert process.wait(SECONDS) == 143
+
+
+def test_nohup_keeps_its_meaning(start: Start, tmp_path: Path) -> None:
+    def ignore_hangups() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = start("sh", "-c", "echo ready; while :; do sleep 0.05; done", preexec_fn=ignore_hangups)
+    wait_said(tmp_path / "out", "ready")
+    process.send_signal(signal.SIGHUP)
+    process.terminate()  # heard after the hang-up would have been
+    assert process.wait(SECONDS) == 143
+    assert "SIGHUP" not in (tmp_path / "err").read_text()
+
+
+def test_the_command_inherits_no_blocked_or_ignored_signal(run: Run) -> None:
+    done = run("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status", preexec_fn=_default_signals)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["0" * 16] * 2
+
+
+def test_descriptors_of_the_caller_reach_the_command(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"by descriptor\n")
+    os.close(writing)
+    try:
+        done = subprocess.run(
+            [*ASUP_RUN, "cat", f"/dev/fd/{reading}"], pass_fds=[reading], cwd=tmp_path, capture_output=True, timeout=SECONDS, check=False
+        )
+    finally:
+        os.close(reading)
+    assert done.stdout == b"by descriptor\n"
+
+
+# Heartbeats
+
+
+def beating(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "ASUP_EXAMPLE_INTERVAL": "0.05"}
+
+
+def test_a_missed_heartbeat_restarts_and_the_limit_then_ends_with_one(run: Run, tmp_path: Path) -> None:
+    done = run(
+        *(*QUICK, "--timeout", "1", "--max-restarts", "1", "--heartbeat-file", "beat"),
+        *(sys.executable, str(EXAMPLES / "scenario_client.py"), "hang"),
+        env=beating(tmp_path),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("no heartbeat for") >= 2
+    assert "health: healthy" in done.stderr
+    assert (tmp_path / "beat").exists(), "the client takes the path from ASUP_HEARTBEAT_FILE"
+
+
+def test_a_client_that_beats_is_left_alone(run: Run, tmp_path: Path) -> None:
+    client = [sys.executable, str(EXAMPLES / "scenario_client.py"), "normal", "2"]
+    done = run("--timeout", "1.5", *client, env=beating(tmp_path))
+    assert done.returncode == 0
+    assert "0 restarts" in done.stderr.splitlines()[-1]
+
+
+def test_several_at_once_have_heartbeats_of_their_own(start: Start, tmp_path: Path) -> None:
+    client = [sys.executable, str(EXAMPLES / "scenario_client.py")]
+    env = ["env", "ASUP_EXAMPLE_INTERVAL=0.05"]
+    steady = start("--timeout", "2", "--heartbeat-file", "one", *env, *client, "sigterm_test")
+    hanging = start("--timeout", "0.7", "--max-restarts", "0", "--heartbeat-file", "two", *env, *client, "hang")
+    assert hanging.wait(SECONDS) == 1
+    assert steady.poll() is None
+    steady.terminate()
+    assert steady.wait(SECONDS) == 143
+
+
+def test_nobody_asked_for_a_heartbeat_so_none_is_no_fault(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from supervisord_async.cli import asup_run
+
+    source = (
+        "from supervisord_async.cli import asup_run as a; "
+        "[setattr(p, 'default', 0.4) for p in a.main.params if p.name == 'timeout']; a.main()"
+    )
+    assert asup_run.HEARTBEAT_OPTIONS[0] == "timeout"
+    monkeypatch.setattr(sys.modules[__name__], "ASUP_RUN", [sys.executable, "-c", source])
+    (tmp_path / "heartbeat.txt").write_text("of an earlier life")
+    process = start("sh", "-c", "while :; do if [ -f go ]; then echo >> heartbeat.txt; rm go; fi; sleep 0.05; done")
+    said = wait_said(tmp_path / "err", "not watched unless one appears")
+    assert "STOPPING" not in said
+    (tmp_path / "go").touch()
+    wait_said(tmp_path / "err", "heartbeat seen in")
+    wait_said(tmp_path / "err", "stopping (no heartbeat for")  # from now on it is demanded
+    assert (tmp_path / "err").read_text().count("not watched unless one appears") == 1
+    process.terminate()
+    assert process.wait(SECONDS) == 143
+
+
+# Watching, JSON
+
+
+def test_a_change_restarts_without_delay_or_count_but_a_heartbeat_is_no_change(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.conf").write_text("1")
+    script = "echo run; while :; do echo >> heartbeat.txt; sleep 0.05; done"
+    process = start("--backoff-factor", "300", "--watch", ".", "--ignore", "out", "--ignore", "err", "sh", "-c", script)
+    wait_said(tmp_path / "err", "→ RUNNING")
+    for number in range(2, 4):
+        def changed(content: str = str(number)) -> bool:
+            (tmp_path / "app.conf").write_text(content + str(time.monotonic()))
+            return (tmp_path / "out").read_text().count("run\n") >= int(content)
+
+        wait_until_sync(changed, SECONDS, every=0.7, what="a restart by a change")
+    process.terminate()
+    assert process.wait(SECONDS) == 143
+    text = (tmp_path / "err").read_text()
+    assert "app.conf changed" in text
+    assert "heartbeat.txt changed" not in text
+
+
+def test_events_as_json_are_one_object_a_line(run: Run) -> None:
+    done = run(*QUICK, "--json", "--max-restarts", "1", "sh", "-c", "exit 3")
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    states = [event["to"] for event in events if event["type"] == "state"]
+    assert states == ["STARTING", "RUNNING", "BACKOFF", "STARTING", "RUNNING", "FATAL"]
+    assert [event["id"] for event in events] == sorted(event["id"] for event in events)
+    assert events[-1]["data"]["code"] == 3
+
+
+# A terminal
+
+
+COUNT_INTS = """
+import os, signal, time
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append("x"))
+open("pid", "w").write(str(os.getppid()))
+print("READY", flush=True)
+while not got:
+    time.sleep(0.02)
+time.sleep(0.3)
+open("ints", "w").write("".join(got))
+raise SystemExit(7)
+"""
+
+
+class Terminal:
+    """An interactive bash on a terminal of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:  # pragma: no cover  another program from here on
+            _default_signals()
+            os.chdir(folder)
+            os.environ.update(PS1="$ ", HISTFILE="", TERM="dumb", PYTHONPATH=str(ROOT), ASUP=" ".join(ASUP_RUN))
+            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+        self.heard = b""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def expect(self, text: str) -> None:
+        """What was not yet expected contains ``text``; it is expected now."""
+        until = time.monotonic() + 30
+        while text.encode() not in self.heard:
+            assert time.monotonic() < until, f"no {text!r} on the terminal, but:\n{self.heard.decode(errors='replace')}"
+            if select.select([self.fd], [], [], 0.2)[0]:
+                self.heard += os.read(self.fd, 4096)
+        self.heard = self.heard.partition(text.encode())[2]
+
+    def close(self) -> None:
+        self.type("\x03\x03\nkill -9 %1 2>/dev/null; exit\n")
+        os.kill(self.pid, signal.SIGHUP)
+        until = time.monotonic() + 20
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+            select.select([self.fd], [], [], 0.05)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(tmp_path)
+    yield opened
+    opened.close()
+
+
+def test_ctrl_c_reaches_the_command_once_and_ends_with_130(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "count.py").write_text(COUNT_INTS)
+    terminal.type(f"$ASUP {sys.executable} count.py; echo CODE=$?\n")
+    terminal.expect("READY")
+    terminal.type("\x03")
+    terminal.expect("CODE=130")
+    assert (tmp_path / "ints").read_text() == "x"
+
+
+def test_ctrl_z_and_fg_stop_and_continue_the_command(terminal: Terminal) -> None:
+    terminal.type("$ASUP cat; echo CODE=$?\n")
+    terminal.expect("→ RUNNING")
+    terminal.type("hello\n")
+    terminal.expect("hello\r\nhello")
+    terminal.type("\x1a")
+    terminal.expect("Stopped")
+    terminal.type("fg; echo CODE=$?\n")
+    terminal.expect("fg; echo CODE=$?\r\n")
+    terminal.expect("ASUP cat")  # bash names what it continues
+    terminal.type("again\n")
+    terminal.expect("again\r\nagain")
+    terminal.type("\x04")
+    terminal.expect("CODE=0")
+
+
+def test_signals_of_others_reach_a_command_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "count.py").write_text(COUNT_INTS)
+    terminal.type(f"$ASUP {sys.executable} count.py; echo CODE=$?\n")
+    terminal.expect("READY")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGINT)
+    terminal.expect("CODE=130")
+    assert (tmp_path / "ints").read_text() == "x"
+
+
+def test_a_terminal_that_a_killed_command_left_without_echo_is_repaired(terminal: Terminal) -> None:
+    terminal.type("$ASUP --restart-on never sh -c 'stty -echo -icanon; kill -9 $$'; stty -a | grep -o ' -*icanon'; echo DO''NE\n")
+    terminal.expect("killed by SIGKILL")
+    terminal.expect(" icanon")
+    terminal.expect("DONE")
