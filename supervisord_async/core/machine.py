@@ -435,14 +435,14 @@ def _rows() -> dict[State, Row]:
             RestartRequested: (restart_down, (S.STARTING, S.WAITING, S.STOPPED)),
             **_ignoring(S.STOPPED, StopRequested, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed),
             **_ignoring(S.STOPPED, *_NEWS_OF_A_RUN),
-            **broken,
+            **_ignoring(S.STOPPED, SupervisionBroke),  # nothing lives that could be lost from sight
         },
         S.WAITING: {
             StopRequested: (stop, (S.STOPPED,)),
             DependenciesMet: (depend, (S.STARTING,)),
             DependencyFailed: (dependency_failed, (S.FATAL,)),
             **_ignoring(S.WAITING, StartRequested, RestartRequested, SignalRequested, DeadlinePassed, *_NEWS_OF_A_RUN),
-            **broken,
+            **_ignoring(S.WAITING, SupervisionBroke),  # nothing lives that could be lost from sight
         },
         S.STARTING: {
             **alive,
@@ -477,7 +477,7 @@ def _rows() -> dict[State, Row]:
             RestartRequested: (restart_ended, (S.STARTING,)),
             DeadlinePassed: (due(attempt), (S.STARTING, S.BACKOFF)),
             **_ignoring(S.BACKOFF, SignalRequested, DependenciesMet, DependencyFailed, *_NEWS_OF_A_RUN),
-            **broken,
+            **_ignoring(S.BACKOFF, SupervisionBroke),  # nothing lives that could be lost from sight
         },
         S.STOPPING: {
             StartRequested: (want, (S.STOPPING,)),
@@ -500,7 +500,7 @@ def _rows() -> dict[State, Row]:
             StopRequested: (stop, (S.STOPPED,)),
             RestartRequested: (restart_ended, (S.STARTING,)),
             **_ignoring(S.EXITED, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed, *_NEWS_OF_A_RUN),
-            **broken,
+            **_ignoring(S.EXITED, SupervisionBroke),  # nothing lives that could be lost from sight
         },
         S.FATAL: {
             StartRequested: (start, (S.STARTING, S.WAITING)),
@@ -508,7 +508,7 @@ def _rows() -> dict[State, Row]:
             RestartRequested: (restart_ended, (S.STARTING,)),
             DeadlinePassed: (due(retry), (S.STARTING, S.FATAL)),
             **_ignoring(S.FATAL, SignalRequested, DependenciesMet, DependencyFailed, *_NEWS_OF_A_RUN),
-            **broken,
+            **_ignoring(S.FATAL, SupervisionBroke),  # nothing lives that could be lost from sight
         },
         S.UNKNOWN: {
             StopRequested: (stop_run, (S.STOPPING,)),  # also without a pid: a spawn may be in flight, a tree may live

@@ -22,6 +22,7 @@ from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
 from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
@@ -53,6 +54,8 @@ LEVELS = {
     "watch": logging.WARNING,
     "supervision": logging.ERROR,
 }
+#: Causes for which we end a run that nobody asked us to end.
+FAULTS = frozenset({Cause.HEARTBEAT_MISSED, Cause.LIVENESS_FAILED, Cause.READINESS_FAILED, Cause.MEMORY_LIMIT})
 STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
 #: A signal to stop that comes twice within this is one: timeout(1) signals us, and then our group.
 ECHO_SECONDS = 0.1
@@ -359,7 +362,9 @@ def _become_parent_of_orphans() -> None:
 
 def _log_record(record: Record) -> None:
     """The daemon's log is a function of the records."""
-    level = STATE_LEVELS.get(record.to or "", logging.INFO) if record.type == "state" else LEVELS.get(record.type, logging.INFO)
+    level = LEVELS.get(record.type, logging.INFO)
+    if record.type == "state":
+        level = STATE_LEVELS.get(record.to or "", logging.WARNING if record.to == "STOPPING" and record.cause in FAULTS else logging.INFO)
     if _log.isEnabledFor(level):
         transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
         _log.log(level, "%s%s", transition, record.message, extra={"subject": record.name})

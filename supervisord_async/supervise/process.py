@@ -113,7 +113,7 @@ class Process:
         """Supervise until cancelled; no exception of this process's tasks leaves here."""
         while True:
             try:
-                if self.snapshot.state is State.UNKNOWN and self._breaks:
+                if self._breaks and anyio.current_time() - self._broke_at < CALM_SECONDS:
                     await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
                 async with anyio.create_task_group() as self._tasks:
                     self._resume()
@@ -391,6 +391,8 @@ class Process:
         _log.critical("%s: supervision of it broke; its child is left alone", self.name, exc_info=error)
         after, _ = step(self.snapshot, SupervisionBroke(f"internal error: {error!r}"), self.policy, now)
         try:
+            message = f"supervision of it broke: {error!r}; it is taken up again"
+            self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
         except Exception:
             _log.exception("%s: cannot tell that supervision of it broke", self.name)

@@ -179,8 +179,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(meanwhile=st.lists(st.sampled_from([StartRequested(), StopRequested(), RestartRequested(), BecameReady(1)]), max_size=2))
     def supervision_breaks(self, meanwhile: list[Input]) -> None:
-        self.world.breaks_and_resumes(*meanwhile)
-        if StopRequested() in meanwhile:
+        if self.world.breaks_and_resumes(*meanwhile) and StopRequested() in meanwhile:
             assert self.world.snapshot.state is State.STOPPING or self.world.tree is None, "a stop survives the break"
         assert self.world.snapshot.state is not State.UNKNOWN, "the news of a new driver leads out of UNKNOWN"
 

@@ -191,11 +191,17 @@ class World:
             raise AssertionError("the deadline never moves on: a busy loop")
         self.now = until
 
-    def breaks_and_resumes(self, *meanwhile: Input) -> None:
-        """A bug ends the tasks; requests queue up; a new driver decides on them, then hears what it found out itself."""
+    def breaks_and_resumes(self, *meanwhile: Input) -> bool:
+        """A bug ends the tasks; requests queue up; a new driver decides on them, then hears what it found out itself.
+
+        Returns whether something lived, or may have: without that nothing was lost from sight.
+        """
         self.tell(SupervisionBroke("a bug"))
+        lost_sight = self.snapshot.state is State.UNKNOWN
         for request in meanwhile:
             self.tell(request)
+        if not lost_sight:
+            return False
         run = self.snapshot.run
         if self.in_flight is not None:
             self.in_flight, self.pids = None, self.pids + 1
@@ -207,6 +213,7 @@ class World:
             self.tell(Adopted(run, self.tree.pid))
         else:
             self.tell(Exited(run, ExitStatus(), True))
+        return True
 
     def restore(self) -> None:
         """The snapshot went to disk and came back."""

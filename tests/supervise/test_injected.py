@@ -1,0 +1,174 @@
+"""An exception at every await of one program's tasks, one at a time: the others notice nothing, and nothing is doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Backoff, Heartbeat, Probe, Restart, Stop
+from supervisord_async.core.inputs import RestartRequested, StartRequested, StopRequested
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import State
+from supervisord_async.supervise import process as process_module
+from supervisord_async.supervise.process import Process
+from tests.fake_host import FakeHost, program, surroundings
+from tests.virtual_clock import run_virtually
+
+#: More awaits than this the scene does not have; the test says so if it has.
+MOST_AWAITS = 400
+
+
+class Saboteur:
+    """Raises at the ``target``-th await, counted over all tasks whose name ends with the victim's."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.count = target, 0
+
+    def wrap(self, function: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+        async def sabotaged(*args: Any) -> None:
+            await _Sabotaged(function(*args), self)
+
+        return sabotaged
+
+
+class _Sabotaged:
+    def __init__(self, coroutine: Coroutine[Any, Any, None], saboteur: Saboteur) -> None:
+        self.coroutine, self.saboteur = coroutine, saboteur
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        resume: Callable[[], Any] = lambda: self.coroutine.send(None)  # noqa: E731
+        while True:
+            try:
+                awaited = resume()
+            except StopIteration:
+                return
+            try:
+                answer = yield awaited
+            except BaseException as error:  # a cancellation, on its way to the coroutine
+                resume = _thrower(self.coroutine, error)
+                continue
+            self.saboteur.count += 1
+            if self.saboteur.count == self.saboteur.target:
+                resume = _thrower(self.coroutine, ZeroDivisionError("sabotage"))
+            else:
+                resume = _sender(self.coroutine, answer)
+
+
+def _thrower(coroutine: Coroutine[Any, Any, None], error: BaseException) -> Callable[[], Any]:
+    return lambda: coroutine.throw(error)
+
+
+def _sender(coroutine: Coroutine[Any, Any, None], answer: Any) -> Callable[[], Any]:
+    return lambda: coroutine.send(answer)
+
+
+class _Tasks:
+    """A task group that hands the victim's tasks to the saboteur."""
+
+    def __init__(self, group: Any, saboteur: Saboteur) -> None:
+        self._group, self._saboteur = group, saboteur
+
+    async def __aenter__(self) -> Any:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *args: Any) -> Any:
+        return await self._group.__aexit__(*args)
+
+    def start_soon(self, function: Any, *args: Any, name: str = "") -> None:
+        if name.endswith(" victim"):
+            function = self._saboteur.wrap(function)
+        self._group.start_soon(function, *args, name=name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._group, name)
+
+
+def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, list[str]], dict[str, Process], FakeHost]:
+    """Both programs start, are healthy, crash, are restarted by an operator, and stopped."""
+    told: dict[str, list[str]] = {"victim": [], "bystander": []}
+    processes: dict[str, Process] = {}
+    host = FakeHost()
+
+    def note(record: Record) -> None:
+        if record.type == "state" and record.name is not None:
+            told[record.name].append(record.to or "")
+
+    async def beat() -> None:
+        number = 0
+        while True:
+            await anyio.sleep(1)
+            number += 1
+            host.files["/beat"] = (number, 1, 1)
+
+    async def until(condition: Callable[[], bool]) -> None:
+        with anyio.fail_after(3600):
+            while not condition():
+                await anyio.sleep(0.05)
+
+    async def scene() -> None:
+        around = surroundings(host)
+        around.bus.listen(note)
+        settings: dict[str, Any] = {
+            "heartbeat": Heartbeat(file="/beat", timeout_seconds=20),
+            "readiness": Probe(kind="tcp", tcp=("x", 1), interval_seconds=1),
+            "liveness": Probe(kind="tcp", tcp=("x", 1), interval_seconds=1),
+            "restart": Restart(backoff=Backoff(initial_seconds=1, factor=1, jitter=0.0)),
+            "stop": Stop(command=("stop-it",)),
+        }
+        for name in told:
+            processes[name] = Process(name, 0, program(name, **settings), around)
+        children = {name: [] for name in told}  # type: dict[str, list[Any]]
+        host.on_spawn = lambda child: children[child.spec.environment["ASUP_NAME"]].append(child)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(beat)
+            for name, process in processes.items():
+                tasks.start_soon(saboteur.wrap(process.run) if name == "victim" else process.run)
+                process.post(StartRequested())
+            for name, process in processes.items():
+                await until(lambda process=process: process.snapshot.state is State.RUNNING)
+                assert sum(child.alive for child in children[name]) == 1
+            for name in told:
+                children[name][-1].end(code=1)
+            for process in processes.values():
+                await until(lambda process=process: process.snapshot.state is State.RUNNING and process.snapshot.run > 1)
+                process.post(RestartRequested())
+            await anyio.sleep(60)
+            for name, process in processes.items():
+                await until(lambda process=process: process.snapshot.state is State.RUNNING)
+                assert sum(child.alive for child in children[name]) == 1, "doubled"
+                process.post(StopRequested())
+            for name, process in processes.items():
+                await until(lambda process=process: process.snapshot.state is State.STOPPED)
+                assert not any(child.alive for child in children[name]), "left alive"
+            tasks.cancel_scope.cancel()
+
+    create = anyio.create_task_group
+    monkeypatch.setattr(process_module.anyio, "create_task_group", lambda: _Tasks(create(), saboteur))
+    run_virtually(scene)
+    monkeypatch.undo()
+    return told, processes, host
+
+
+def test_an_exception_at_any_await_is_that_programs_own(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    calm, _, _ = play(Saboteur(0), monkeypatch)
+    expected = calm["bystander"]
+    assert expected == ["STARTING", "RUNNING", "BACKOFF", "STARTING", "RUNNING", "STOPPING", "STARTING", "RUNNING", "STOPPING", "STOPPED"]
+    broken = 0
+    for target in range(1, MOST_AWAITS):
+        caplog.clear()
+        saboteur = Saboteur(target)
+        told, processes, _ = play(saboteur, monkeypatch)
+        assert told["bystander"] == expected, f"await {target}"
+        assert processes["victim"].snapshot.state is State.STOPPED, f"await {target}"
+        if saboteur.count < target:
+            break
+        if "UNKNOWN" in told["victim"]:
+            broken += 1
+            assert "sabotage" in caplog.text, f"await {target}"
+    else:
+        pytest.fail(f"the scene has more than {MOST_AWAITS} awaits")
+    assert broken > 20, "the sabotage reached no task"
