@@ -26,7 +26,7 @@ from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise import persist, reexec
+from supervisord_async.supervise import persist, reexec, watchdog
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.guard import Guard
@@ -184,6 +184,7 @@ class Daemon:
             tasks.start_soon(self._writer.run, name="logs")
             tasks.start_soon(self._serve_control, control, history, former, name="control")
             tasks.start_soon(self._reexec, history, name="re-exec")
+            tasks.start_soon(watchdog.beat, name="watchdog")
             what = "re-executed" if former is not None else "started"
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
             message = f"asupd {__version__} {what}, pid {os.getpid()}, {len(self._configuration.programs)} programs, run_dir {self._run_dir}{adopted}"
@@ -241,6 +242,7 @@ class Daemon:
             await control(self._supervisor, history, inherited=inherited, on_serving=serving)
         except Exception:
             _log.exception("degraded: no control socket; signals still work")
+            descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # programs run: that is the service
 
     def _follow_settings(self, configuration: Configuration) -> None:
         """The daemon's own settings that a reload can change hold from now on."""
