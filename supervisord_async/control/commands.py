@@ -20,21 +20,27 @@ from supervisord_async.control.last_words import LastWords
 from supervisord_async.control.pursuit import Pursuit
 from supervisord_async.control.view import ProcessView, process_view, process_views
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested, StopRequested
+from supervisord_async.core.state import Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
+from supervisord_async.supervise.dependencies import DOWN
 from supervisord_async.supervise.narrate import signal_name
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
     from supervisord_async.control.why import Why
+    from supervisord_async.supervise.bus import Subscription
     from supervisord_async.supervise.figures import Figures, Sampler
     from supervisord_async.supervise.history import History, RunEntry
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.rolling import Roll
     from supervisord_async.supervise.supervisor import Supervisor
 
 #: Beyond the program's own times, how long a command waits that was given no timeout.
 MARGIN_SECONDS = 60.0
 #: No command waits longer, whatever it was given.
 MAX_WAIT_SECONDS = 86_400.0
+#: As many as a file may ask for.
+MAX_REPLICAS = 10_000
 #: How long an answer waits for the figures of CPU and memory.
 FIGURES_PATIENCE_SECONDS = 1.0
 
@@ -176,12 +182,23 @@ class Commands:
         await _let_them_decide()
         return _outcome(processes, verdicts)
 
-    def scale(self, name: str, replicas: int) -> Outcome:
-        """Refused: replicas are the file's business until this is built."""
-        if replicas < 0:
-            raise UsageError(f"cannot scale {name} to {replicas}: a number from 0 is needed")
-        self._select([name])
-        raise FailedError(f"cannot scale {name}: not yet supported (change replicas in the file and reload)")
+    async def scale(self, name: str, replicas: int, *, wait: bool = True, timeout: float | None = None) -> Outcome:
+        """The program has so many processes until the next reload: those that came are up, those that went are gone."""
+        self._refuse_when_shutting_down()
+        if not 0 <= replicas <= MAX_REPLICAS:
+            raise UsageError(f"cannot scale {name} to {replicas}: expected a number from 0 to {MAX_REPLICAS}")
+        with self.supervisor.bus.subscribe(limit=max(1024, 16 * replicas)) as records:
+            added, removed, starts = self.supervisor.scale(name, replicas)
+            gone = {process.name for process in removed}
+
+            def goal(process: Process, before: Snapshot) -> Verdict | None:
+                if process.name in gone:
+                    return Verdict(True, "removed") if process.snapshot.state in DOWN else None
+                if process.snapshot.state is State.STOPPED and process.snapshot.cause is None:  # nothing has happened to it yet
+                    return None if starts else Verdict(True, "added; not started, as the others are not")
+                return goals.is_started(process, before)
+
+            return await self._pursue(Pursuit([*added, *removed], goal), [*added, *removed], records, wait, timeout)
 
     async def plan(self) -> Plan:
         """What a reload would do; raises ConfigError."""
@@ -219,23 +236,41 @@ class Commands:
 
     async def _act(self, selectors: Sequence[str], request: Input | None, goal: Goal, wait: bool, timeout: float | None) -> Outcome:
         processes = self._select(selectors)
-        seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * len(processes))) as records:
-            pursuit = Pursuit(processes, goal)
+            rolls = self.supervisor.rolling.take(processes, request)
+            pursuit = Pursuit(processes, _of_rolls(goal, rolls))
             for process in processes:
-                if request is not None and (refused := _posted(process, request)) is not None:
+                if request is not None and process.name not in rolls and (refused := _posted(process, request)) is not None:
                     pursuit.verdicts[process.name] = refused
-            await _let_them_decide()
-            if not wait:
-                return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
-            with anyio.move_on_after(seconds):
-                await pursuit.follow(records)
+            if timeout is None and rolls:
+                timeout = len(rolls) * _own_times(processes) + MARGIN_SECONDS
+            return await self._pursue(pursuit, processes, records, wait, timeout)
+
+    async def _pursue(
+        self, pursuit: Pursuit, processes: list[Process], records: Subscription, wait: bool, timeout: float | None
+    ) -> Outcome:
+        seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
+        await _let_them_decide()
+        if not wait:
+            return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
+        with anyio.move_on_after(seconds):
+            await pursuit.follow(records)
         late = pursuit.unsettled()
         for name in late:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
             now = f"{snapshot.state}, {goals.trouble(snapshot)}" if snapshot is not None else "no longer configured"
             pursuit.verdicts[name] = Verdict(False, f"not there within {seconds:g} s: still {now}")
         return _outcome(processes, pursuit.verdicts, late)
+
+
+def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:
+    """``goal``, and for those whose turn never comes why not."""
+
+    def judge(process: Process, before: Snapshot) -> Verdict | None:
+        refusal = rolls[process.name].refusal(process.name) if process.name in rolls else None
+        return Verdict(False, refusal) if refusal is not None else goal(process, before)
+
+    return judge if rolls else goal
 
 
 async def _let_them_decide() -> None:

@@ -280,8 +280,9 @@ async def scale_process(api: Api, call: Call) -> Response:
     """Change the number of replicas."""
     if (replicas := call.parameters.count("replicas", -1, least=-1, most=10_000)) < 0:
         raise UsageError("replicas: how many? a whole number from 0")
-    api.commands.scale(call.path["name"], replicas)
-    return reply(answers.Results(results=[]))
+    wait = call.parameters.flag("wait", True)
+    outcome = await api.commands.scale(call.path["name"], replicas, wait=wait, timeout=call.parameters.seconds("timeout"))
+    return outcome_reply(outcome, 200 if wait else 202)
 
 
 async def wait_process(api: Api, call: Call) -> Response:
@@ -356,8 +357,8 @@ OPERATIONS: tuple[Operation, ...] = (
         scale_process,
         "Change the number of replicas",
         answer=answers.Results,
-        parameters=(Parameter("replicas", "replicas", "how many"),),
-        statuses=(404, 409),
+        parameters=(Parameter("replicas", "replicas", "how many"), *_WAITING),
+        statuses=(202, 404, 409, 503, 504),
         needs_body=("replicas",),
     ),
     Operation(

@@ -52,6 +52,7 @@ LEVELS = {
     "config_refused": logging.ERROR,
     "flapping": logging.WARNING,
     "watch": logging.WARNING,
+    "rolling_failed": logging.WARNING,
     "supervision": logging.ERROR,
 }
 #: Causes for which we end a run that nobody asked us to end.
@@ -158,6 +159,9 @@ class Daemon:
             null_fd=self._null_fd,
             committed=committed,
             waits_for=lambda process: supervisor.dependencies.waits_for(process),
+            roll=lambda process, request: supervisor.rolling.follow(
+                process, request, supervisor.dependencies.members(process.program.name)
+            ),
             log_paths=lambda: log_paths(supervisor.configuration),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,

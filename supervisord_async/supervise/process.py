@@ -342,10 +342,14 @@ class Process:
                             name=self.name,
                             watch=watch,
                             ignored_paths=(self._around.daemon.run_dir, *self._around.log_paths()),
-                            post=self.post,
+                            post=self._files_changed,
                             bus=self._around.bus,
                         )
                     )
+
+    def _files_changed(self, input_: Input) -> None:
+        if not isinstance(input_, RestartRequested) or not self._around.roll(self, input_):
+            self.post(input_)
 
     # Taking over
 

@@ -10,12 +10,13 @@ import difflib
 import fnmatch
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, Logs, Program
 from supervisord_async.core.inputs import Input, RestartRequested, StartRequested, StopRequested
@@ -27,6 +28,8 @@ from supervisord_async.supervise.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.monitors.memory import MemoryWatch
 from supervisord_async.supervise.monitors.schedule import ScheduleWatch
 from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.rolling import Rolling
+from supervisord_async.supervise.scaling import rescaled
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import Inherited
 
@@ -64,6 +67,7 @@ class Supervisor:
         self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
         self._load = load
         self._around = surroundings(self)
+        self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down)
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
         )
@@ -204,6 +208,10 @@ class Supervisor:
         except BusyError as error:
             _log.error("%s: %s", process.name, error)
 
+    def _start_task(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        assert self._tasks is not None  # noqa: S101  only called while running
+        self._tasks.start_soon(function, name=name)
+
     def _begin_to_retire(self, process: Process) -> None:
         assert self._tasks is not None  # noqa: S101  only called while running
         self._retiring.add(process.name)
@@ -299,6 +307,7 @@ class Supervisor:
             if process.name not in kept and process.name not in self._retiring:
                 self._begin_to_retire(process)
         restarted = plan.restarted()
+        asked: dict[RestartRequested, list[Process]] = {}
         for program in programs.values():
             missing = [name for name in program.process_names() if name not in self.processes]
             for name in program.process_names():
@@ -307,10 +316,42 @@ class Supervisor:
                     known.reconfigure(program)
                     if program.name in restarted:
                         detail = "configuration changed: " + ", ".join(restarted[program.name])
-                        self._ask(known, RestartRequested(Cause.CONFIG_CHANGED, detail))
+                        asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(known)
             if missing:
                 self._autostart(self._add(program, missing))
+        for request, processes in asked.items():
+            rolled = self.rolling.take(processes, request)
+            for process in processes:
+                if process.name not in rolled:
+                    self._ask(process, request)
         self._sort()
+
+    def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
+        """The program ``name`` has so many processes until the next reload, or the daemon's next start.
+
+        Returns the processes that come, those that go, and whether those that come are started: with autostart, or if any
+        of the program is up, or there was none. Raises NotFoundError, and FailedError where they would share a file.
+        """
+        from supervisord_async.config.diff import diff
+
+        program = self.configuration.programs.get(name)
+        if program is None:
+            raise NotFoundError(self._no_such(name))
+        before = {process.name: process for process in self.dependencies.members(name)}
+        programs = self.configuration.programs | {name: rescaled(program, replicas)}
+        configuration = replace(self.configuration, programs=programs)
+        plan = diff(self.configuration, configuration)
+        self._apply(plan, configuration)
+        after = {process.name: process for process in self.dependencies.members(name)}
+        added = [process for process in after.values() if process is not before.get(process.name)]
+        starts = program.autostart or not before or any(process.snapshot.wanted for process in before.values())
+        if starts and not program.autostart:
+            for process in added:
+                self._ask(process, StartRequested())
+        if plan.changed:
+            message = f"{name}: scaled from {program.replicas} to {replicas} until the next reload"
+            self.bus.publish("scale", message=message, data={"program": name, "from": program.replicas, "to": replicas})
+        return added, [process for process in before.values() if process.name not in after], starts
 
     def _sort(self) -> None:
         """``processes`` is in file order; those on their way out come last."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from supervisord_async.config.model import Daemon
+from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise.bus import Bus
@@ -32,5 +33,6 @@ class Surroundings:
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
     waits_for: Callable[[Process], str]  #: whom a WAITING process waits for, in words
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
+    roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: whether a rolling restart takes care of that one
     log_paths: Callable[[], tuple[str, ...]] = tuple  #: of all programs: what they write is no change of a source
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes

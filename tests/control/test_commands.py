@@ -202,8 +202,8 @@ async def test_unknown_names_are_told_with_the_nearest_and_nothing_is_done() -> 
         assert scene.snapshot("web").state is State.RUNNING
         with pytest.raises(UsageError):
             await scene.commands.stop([])
-        with pytest.raises(FailedError, match="not yet supported"):
-            scene.commands.scale("web", 3)
+        with pytest.raises(NotFoundError, match="did you mean 'web'"):
+            await scene.commands.scale("wbe", 3)
 
 
 async def test_nothing_is_started_while_the_daemon_shuts_down() -> None:

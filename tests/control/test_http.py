@@ -76,7 +76,7 @@ async def test_what_failed_is_a_problem_with_all_results(serving: Serving) -> No
         late = (await wire.ask("POST", "/v1/processes/web/stop?timeout=20ms")).problem(504, "timed_out")
         assert late["timed_out"] == ["web"]
         assert late["exit_code"] == 6
-        (await wire.ask("POST", "/v1/processes/web/scale?replicas=3")).problem(409, "failed")
+        (await wire.ask("POST", "/v1/processes/wbe/scale?replicas=3")).problem(404, "not_found")
 
 
 async def test_every_error_is_a_problem_document(serving: Serving) -> None:

@@ -52,7 +52,7 @@ class MemoryWatch:
             await anyio.sleep(INTERVAL_SECONDS)
 
     def _heed(self, record: Record) -> None:
-        if record.type == "reload" or (record.type == "state" and record.to in (State.STARTING, State.RUNNING)):
+        if record.type in ("reload", "scale") or (record.type == "state" and record.to in (State.STARTING, State.RUNNING)):
             self._news.set()
 
     def _limited(self) -> list[Process]:

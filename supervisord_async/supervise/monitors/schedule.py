@@ -79,7 +79,7 @@ class ScheduleWatch:
             self._news = anyio.Event()
 
     def _heed(self, record: Record) -> None:
-        if record.type == "reload":
+        if record.type in ("reload", "scale"):
             self._news.set()
 
     def _groups(self) -> dict[str, tuple[Program, list[Process]]]:

@@ -1,0 +1,149 @@
+"""Rolling restarts: the replicas of a program are replaced one at a time, the next when the last is RUNNING, which means ready.
+
+It posts the same restarts as everybody and listens to records. At the first replica that does not come back it stops: the
+others go on with what they run, and a record of type ``rolling_failed`` says so for each. A newer restart of the same
+program takes the place of one that is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from supervisord_async.core.inputs import Input, RestartRequested
+from supervisord_async.core.machine import succeeded
+from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.errors import BusyError
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.narrate import exit_words
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+#: A record that a subscriber lost must not hold a restart up.
+LOOK_SECONDS = 1.0
+
+
+class Roll:
+    """One rolling restart."""
+
+    def __init__(self, processes: Sequence[Process], request: RestartRequested) -> None:
+        self.processes = tuple(processes)
+        self.request = request
+        self.failure: str | None = None  #: why it stopped before its end
+        self.pending = [process.name for process in processes]  #: those whose turn has not come
+        self.scope = anyio.CancelScope()
+
+    def refusal(self, name: str) -> str | None:
+        """Why ``name`` was, and will be, left out; None: it was not."""
+        return f"not restarted: {self.failure}" if self.failure is not None and name in self.pending else None
+
+
+class Rolling:
+    """The rolling restarts of one daemon."""
+
+    def __init__(self, bus: Bus, start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None], active: Callable[[], bool]) -> None:
+        """``start`` begins a task of a name; ``active`` says whether anything may be started at all."""
+        self._bus = bus
+        self._start = start
+        self._active = active
+        self._rolls: dict[str, Roll] = {}
+
+    def take(self, processes: Sequence[Process], request: Input | None) -> dict[str, Roll]:
+        """Rolling restarts have begun for all that asks for them: two or more replicas of one program that has ``rolling``.
+
+        Returns the roll of each process that is taken care of by one; the others are the caller's.
+        """
+        groups: dict[str, list[Process]] = {}
+        if isinstance(request, RestartRequested):
+            for process in processes:
+                if process.program.rolling:
+                    groups.setdefault(process.program.name, []).append(process)
+        rolls: dict[str, Roll] = {}
+        for group in groups.values():
+            if len(group) > 1:
+                assert isinstance(request, RestartRequested)  # noqa: S101  else there are no groups
+                roll = self._begin(group, request)
+                rolls |= dict.fromkeys((process.name for process in group), roll)
+        return rolls
+
+    def follow(self, process: Process, request: RestartRequested, members: Sequence[Process]) -> bool:
+        """Whether a restart that each of ``members`` asks for itself (its files changed) is taken care of: by the first one's."""
+        if not process.program.rolling or len(members) < 2:
+            return False
+        if process is members[0]:
+            self.take([member for member in members if member.snapshot.wanted], request)
+        return True
+
+    def _begin(self, processes: Sequence[Process], request: RestartRequested) -> Roll:
+        program = processes[0].program.name
+        former = self._rolls.get(program)
+        if former is not None:
+            self._stop(former, "another restart of the program has begun")
+            former.scope.cancel()
+        roll = self._rolls[program] = Roll(processes, request)
+
+        async def run() -> None:
+            with roll.scope:
+                await self._run(roll)
+            if self._rolls.get(program) is roll:
+                del self._rolls[program]
+
+        self._start(run, f"rolling restart {program}")
+        return roll
+
+    async def _run(self, roll: Roll) -> None:
+        for process in roll.processes:
+            if not self._active():
+                return
+            trouble = await self._replace(process, roll)
+            if trouble is not None:
+                self._stop(roll, f"{process.name} did not come back: {trouble}")
+                return
+        program = roll.processes[0].program.name
+        message = f"{program}: {len(roll.processes)} replicas were restarted one after the other"
+        self._bus.publish("rolling", cause=str(roll.request.cause), message=message, data={"program": program})
+
+    async def _replace(self, process: Process, roll: Roll) -> str | None:
+        """``process`` was replaced, or was down and shall stay so: None; else why it was not."""
+        with self._bus.subscribe() as records:
+            before = process.snapshot
+            try:
+                process.post(roll.request)
+            except BusyError as error:
+                return str(error)
+            roll.pending.remove(process.name)
+            for _ in range(4):  # its task decides without a pause once it was woken
+                await anyio.lowlevel.checkpoint()
+            while (verdict := _judge(process, before, roll.request)) is None:
+                with anyio.move_on_after(LOOK_SECONDS):
+                    await records.receive()
+            return verdict or None
+
+    def _stop(self, roll: Roll, why: str) -> None:
+        if roll.failure is not None:
+            return
+        roll.failure = why
+        for name in roll.pending:
+            self._bus.publish("rolling_failed", name=name, cause=str(roll.request.cause), message=f"not restarted: {why}")
+
+
+def _judge(process: Process, before: Snapshot, request: RestartRequested) -> str | None:
+    """The empty word: it is as it should be. Words: what is wrong. None: not yet."""
+    now = process.snapshot
+    newer = now.run > before.run
+    match now.state:
+        case State.RUNNING if newer:
+            return ""
+        case State.EXITED if newer:
+            return "" if succeeded(now, process.policy) else exit_words(now.exit)
+        case State.STOPPED:
+            was_down = before.state is State.STOPPED and request.cause is not Cause.OPERATOR
+            return "" if was_down else "it was stopped meanwhile"
+        case State.BACKOFF | State.FATAL | State.UNKNOWN:
+            return now.detail or (exit_words(now.exit) if now.cause is Cause.EXITED else str(now.cause))
+        case _:
+            return None

@@ -1,0 +1,162 @@
+"""Rolling restarts and scaling, by a real supervisor over a fake machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Configuration, Heartbeat, Logs, Restart
+from supervisord_async.core.inputs import RestartRequested
+from supervisord_async.core.policy import RestartPolicy
+from supervisord_async.core.state import Cause, State
+from supervisord_async.errors import FailedError
+from supervisord_async.supervise.scaling import rescaled
+from tests.control.conftest import Scene, playing, swift
+from tests.fake_host import FakeChild, program
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+def web(**settings: Any) -> Any:
+    return swift("web", **({"replicas": 3, "rolling": True} | settings))
+
+
+def up(scene: Scene) -> int:
+    return sum(process.snapshot.state is State.RUNNING for process in scene.supervisor.processes.values())
+
+
+def watch_least_up(scene: Scene) -> list[int]:
+    """How many were up after each change."""
+    counts: list[int] = []
+    scene.bus.listen(lambda record: counts.append(up(scene)) if record.type == "state" else None)
+    return counts
+
+
+def crash_from(number: int) -> Callable[[FakeChild], None]:
+    """Children from this one on end with 1 at once."""
+    seen: list[FakeChild] = []
+
+    def on_spawn(child: FakeChild) -> None:
+        seen.append(child)
+        if len(seen) >= number:
+            child.end(code=1)
+
+    return on_spawn
+
+
+async def test_replicas_are_restarted_one_at_a_time() -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        counts = watch_least_up(scene)
+        outcome = await scene.commands.restart(["web"])
+        assert [(result.name, result.ok) for result in outcome.results] == [("web:0", True), ("web:1", True), ("web:2", True)]
+        assert min(counts) == 2
+        assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2]
+
+
+async def test_without_rolling_they_are_restarted_together() -> None:
+    async with playing(web(rolling=False)) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        counts = watch_least_up(scene)
+        assert (await scene.commands.restart(["web"])).error is None
+        assert min(counts) == 0
+
+
+async def test_the_first_failure_stops_it_and_is_reported() -> None:
+    async with playing(web(restart=Restart(policy=RestartPolicy.NEVER))) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        scene.host.on_spawn = crash_from(2)
+        # up for a moment is not ready: a probe says when
+        records = []
+        scene.bus.listen(records.append)
+        for process in scene.supervisor.processes.values():
+            process.policy = process.program.policy(process.name).__class__(start_seconds=0.2, restart=RestartPolicy.NEVER)
+        outcome = await scene.commands.restart(["web"])
+        results = {result.name: result for result in outcome.results}
+        assert results["web:0"].ok and not results["web:1"].ok
+        assert not results["web:2"].ok and "not restarted: web:1 did not come back" in results["web:2"].message
+        assert (scene.snapshot("web:2").run, scene.snapshot("web:2").state) == (1, State.RUNNING)
+        assert [record.name for record in records if record.type == "rolling_failed"] == ["web:2"]
+
+
+async def test_one_replica_by_its_name_is_just_restarted() -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        assert (await scene.commands.restart(["web:1"])).error is None
+        assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [1, 2, 1]
+
+
+async def test_without_waiting_it_goes_on_by_itself() -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        assert (await scene.commands.restart(["web"], wait=False)).error is None
+        await wait_until(lambda: [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2])
+
+
+async def test_a_newer_restart_takes_the_place_of_an_older_one() -> None:
+    async with playing(web(start_seconds=0.2)) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        outcomes: list[Any] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(restart_into, scene, outcomes)
+            await wait_until(lambda: scene.snapshot("web:0").run == 2)
+            assert (await scene.commands.restart(["web"])).error is None
+        assert "another restart" in str(outcomes[0].error)
+
+
+async def restart_into(scene: Scene, outcomes: list[Any]) -> None:
+    outcomes.append(await scene.commands.restart(["web"]))
+
+
+async def test_changed_files_and_a_changed_configuration_roll_too() -> None:
+    before = web()
+
+    async def load() -> Any:
+        after = web(environment={"A": "1"})
+        configuration = Configuration(file="/nowhere/programs.yaml", daemon=scene.supervisor.configuration.daemon, programs={"web": after})
+        return type("Loaded", (), {"configuration": configuration})
+
+    async with playing(before, load=load) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        counts = watch_least_up(scene)
+        await scene.commands.reload()
+        await wait_until(lambda: [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2] and up(scene) == 3)
+        assert scene.snapshot("web:2").cause is Cause.CONFIG_CHANGED
+        members = scene.supervisor.dependencies.members("web")
+        assert [scene.supervisor.rolling.follow(member, RestartRequested(Cause.FILE_CHANGED), members) for member in members] == [True] * 3
+        await wait_until(lambda: [scene.snapshot(f"web:{number}").run for number in range(3)] == [3, 3, 3] and up(scene) == 3)
+        assert min(counts) == 2
+
+
+async def test_scaling_up_and_down_leaves_the_others_alone() -> None:
+    async with playing(web(replicas=2)) as scene:
+        await wait_until(lambda: up(scene) == 2)
+        outcome = await scene.commands.scale("web", 4)
+        assert [(result.name, result.ok, result.state) for result in outcome.results] == [("web:2", True, "RUNNING"), ("web:3", True, "RUNNING")]
+        outcome = await scene.commands.scale("web", 1 + 1)
+        assert [(result.name, result.message) for result in outcome.results] == [("web:2", "removed"), ("web:3", "removed")]
+        await wait_until(lambda: list(scene.supervisor.processes) == ["web:0", "web:1"])
+        assert (scene.snapshot("web:0").run, scene.snapshot("web:1").run) == (1, 1)
+        assert (await scene.commands.scale("web", 2)).results == []
+        await scene.commands.scale("web", 0)
+        await wait_until(lambda: not scene.supervisor.processes)
+        assert (await scene.commands.scale("web", 1)).results[0].state == "RUNNING"
+
+
+async def test_what_is_scaled_while_stopped_stays_stopped() -> None:
+    async with playing(web(replicas=2, autostart=False)) as scene:
+        outcome = await scene.commands.scale("web", 3)
+        assert [(result.name, result.ok, result.state) for result in outcome.results] == [("web:2", True, "STOPPED")]
+
+
+def test_scaled_processes_have_files_of_their_own() -> None:
+    one = program(logs=Logs(stdout="/logs/web.log", stderr="/dev/stderr"), heartbeat=Heartbeat())
+    three = rescaled(one, 3)
+    assert (three.replicas, three.logs.stdout, three.logs.stderr) == (3, "/logs/web-{replica}.log", "/dev/stderr")
+    assert rescaled(three, 1) == one
+    with pytest.raises(FailedError, match=r"heartbeat\.file"):
+        rescaled(program(heartbeat=Heartbeat(file="/run/web.beat")), 2)
