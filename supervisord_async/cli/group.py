@@ -30,7 +30,9 @@ VERBS = {
     "top": "screen",
     "web": "daemon",
     "reexec": "daemon",
-    "shutdown": "daemon",
+    "shutdown": "shutdown",
+    "doctor": "doctor",
+    "cleanup": "cleanup",
     "version": "daemon",
     "completion": "completion",
 }

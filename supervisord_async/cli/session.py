@@ -31,6 +31,10 @@ class Session:
             self._target = locate(self.file, self.socket)
         return self._target
 
+    def use(self, target: Target) -> None:
+        """Whatever the options say, ``target`` is meant."""
+        self._target = target
+
     @property
     def advice(self) -> str:
         """How to start the daemon that was looked for; nothing where it never came to that."""

@@ -41,6 +41,8 @@ from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 #: Signals that only the command knows the meaning of.
 PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
+#: A signal to go that comes again so soon is one: timeout(1) signals us, and then our group.
+ECHO_SECONDS = 0.1
 OVER = (State.STOPPED, State.EXITED, State.FATAL)
 #: As a shell says it.
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
@@ -91,6 +93,7 @@ class Single:
         )
         self._process = Process(program.name, 0, program, self._around)
         self._told: int | None = None  #: the signal that told us to go
+        self._told_at = 0.0
         self._faulted_run = 0  #: the last run that missed its heartbeat
         self._over = anyio.Event()
 
@@ -141,11 +144,12 @@ class Single:
             if not shared:
                 self._process.post(SignalRequested(number))
             return
+        now = anyio.current_time()
         if self._told is not None:  # again: the command may know a second one as "at once"
-            if not shared:
+            if not shared and (number != self._told or now - self._told_at > ECHO_SECONDS):
                 self._process.post(SignalRequested(number))
             return
-        self._told = number
+        self._told, self._told_at = number, now
         stop = msgspec.structs.replace(self._program.stop, signal=signal.SIGCONT if shared else number, command=None)
         self._process.reconfigure(msgspec.structs.replace(self._process.program, stop=stop))
         if self._process.snapshot.state is State.STOPPING and not shared:

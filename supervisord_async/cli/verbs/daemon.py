@@ -1,25 +1,21 @@
-"""``web``, ``reexec``, ``shutdown``, ``version``: about the daemon itself."""
+"""``web``, ``reexec``, ``version``: about the daemon itself."""
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
 from supervisord_async import __version__
 from supervisord_async.cli.output import print_json, say
-from supervisord_async.cli.progress import awaited_words
-from supervisord_async.cli.session import Duration, Session, timeout_option, verb
+from supervisord_async.cli.session import Duration, Session, verb
 from supervisord_async.client import Client, DaemonHealth
-from supervisord_async.errors import CommandError, NoDaemonError, SupervisordError, TimedOutError
+from supervisord_async.errors import CommandError, NoDaemonError, TimedOutError
 
 #: A re-exec takes a fraction of a second; one that has not happened by then will not.
 REEXEC_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-_SHOW_SECONDS = 0.5
 
 
 @verb("web")
@@ -57,63 +53,6 @@ def _new_daemon(session: Session, before: DaemonHealth, timeout_seconds: float) 
                 return now
         time.sleep(_POLL_SECONDS)
     raise TimedOutError(f"the daemon has not re-executed within {timeout_seconds:g} s (its log says why)")
-
-
-@verb("shutdown")
-@click.option("--wait/--no-wait", default=True, help="Wait until everything has stopped and the daemon is gone (default).")
-@timeout_option
-def shutdown(session: Session, wait: bool, timeout: float | None) -> None:
-    """Stop all programs in reverse order, then the daemon."""
-    with session.client() as client:
-        health = client.health()
-        client.shutdown()
-    if wait:
-        _wait_gone(session, health.pid, timeout)
-    if session.json:
-        print_json({"done": wait, "pid": health.pid})
-    else:
-        say("stopped" if wait else "told to stop")
-
-
-def _wait_gone(session: Session, pid: int | None, timeout_seconds: float | None) -> None:
-    """Nobody answers at the socket and the daemon's process is over; TimedOutError if that takes too long."""
-    began = shown = time.monotonic()
-    show = sys.stderr.isatty()
-    try:
-        while _answers(session) or (pid is not None and _lives(pid)):
-            now = time.monotonic()
-            if timeout_seconds is not None and now - began > timeout_seconds:
-                raise TimedOutError(f"the daemon is still stopping after {timeout_seconds:g} s (it goes on)")
-            if show and now - shown > _SHOW_SECONDS:
-                shown = now
-                with suppress(SupervisordError), session.client(timeout_seconds=1.0) as client:
-                    sys.stderr.write(f"\r\x1b[K{awaited_words(client.processes(figures=False), 'STOPPED')}")
-                    sys.stderr.flush()
-            time.sleep(_POLL_SECONDS)
-    finally:
-        if show:
-            sys.stderr.write("\r\x1b[K")
-
-
-def _answers(session: Session) -> bool:
-    import socket
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(session.target.socket)
-        except OSError:
-            return False
-        return True
-
-
-def _lives(pid: int) -> bool:
-    """Whether the process exists and is no zombie: this machine's PID 1 may reap late."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 @verb("version")

@@ -1,0 +1,353 @@
+"""What ``asupctl doctor`` looks at. Each check yields findings, in words, with what to do; none of them changes anything.
+
+An *error* is what keeps a daemon, or a program, from starting or working; a *warning* what will hurt some day.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.metadata
+import importlib.util
+import os
+import re
+import resource
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from supervisord_async.errors import ConfigError, SupervisordError
+from supervisord_async.rundir import SOCKET_NAME
+
+if TYPE_CHECKING:
+    from supervisord_async.config.load import Loaded
+    from supervisord_async.config.model import Configuration
+
+OLDEST_PYTHON = (3, 11)
+#: A unix socket's path holds no more (``man 7 unix``).
+SOCKET_PATH_BYTES = 107
+#: Descriptors of the daemon for itself, and for each process (two pipes, a pidfd, two logs), at most.
+OWN_FILES, FILES_PER_PROCESS = 64, 8
+FREE_BYTES = 64 * 1024 * 1024
+INOTIFY_WATCHES = 8192
+#: Distributions whose module has another name.
+MODULES = {"pyyaml": "yaml", "python-dotenv": "dotenv", "google-re2": "re2", "prometheus-client": "prometheus_client"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Literal["ok", "warning", "error"]
+    check: str  #: a stable word
+    message: str
+    advice: str = ""  #: what to do; empty where all is well
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is looked at: a run_dir, and the file that it is of, if one is known."""
+
+    run_dir: str
+    file: str | None
+    socket: str
+    daemon_pid: int | None = None  #: who holds the lock
+    loaded: Loaded | None = None
+
+    @property
+    def configuration(self) -> Configuration | None:
+        """The sound configuration, if there is one."""
+        return self.loaded.configuration if self.loaded is not None else None
+
+
+def examine(run_dir: str, file: str | None) -> list[Finding]:
+    """All findings. Blocks, for some 2 seconds at most where a daemon hangs."""
+    from supervisord_async.system.lock import InstanceLock
+
+    found: list[Finding] = []
+    loaded = None
+    if file is not None:
+        loaded, findings = _load(file)
+        found += findings
+    path = loaded.configuration.daemon.socket if loaded is not None else os.path.join(run_dir, SOCKET_NAME)
+    patient = Patient(run_dir, file, path, InstanceLock(os.path.join(run_dir, "asupd.lock")).holder(), loaded)
+    for check in CHECKS:
+        try:
+            found += check(patient)
+        except OSError as error:  # one question that cannot be asked here is no reason not to ask the others
+            found.append(Finding("warning", check.__name__, f"cannot be told: {error}"))
+    return found
+
+
+def _load(file: str) -> tuple[Loaded | None, list[Finding]]:
+    from supervisord_async.config.check import check
+    from supervisord_async.config.load import load
+
+    try:
+        loaded = load(file)
+    except ConfigError as error:
+        return None, [
+            Finding("warning" if each.warning else "error", "configuration", str(each), "correct the file; `asupd --check` looks again")
+            for each in error.problems
+        ]
+    problems = (*loaded.warnings, *check(loaded))
+    sound = Finding("ok", "configuration", f"{file}: sound, {len(loaded.configuration.programs)} programs")
+    return loaded, [sound, *(_of_problem(each.message, str(each)) for each in problems)]
+
+
+def _of_problem(message: str, text: str) -> Finding:
+    if re.search(r"there is no (user|group) '|only root can", message):
+        return Finding("error", "user", text, "make the user, or correct user and group_name; until then the program cannot start")
+    if re.search(r"command: (there is no |.* is not executable)", message):
+        return Finding("error", "executable", text, "install it, or correct command or PATH; until then the program cannot start")
+    return Finding("warning", "configuration", text, "see docs/reference.md for the key")
+
+
+# The machine
+
+
+def python(_patient: Patient) -> Iterator[Finding]:
+    """The interpreter is one that this package supports."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        yield Finding("error", "python", f"Python {version} at {sys.executable}", "use Python 3.11 or newer")
+    else:
+        yield Finding("ok", "python", f"Python {version} at {sys.executable}")
+
+
+def dependencies(_patient: Patient) -> Iterator[Finding]:
+    """What the package needs is installed."""
+    try:
+        requirements = importlib.metadata.requires("supervisord_async") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("warning", "dependencies", "this checkout is not installed", "run scripts/environment, or pip install -e .")
+        return
+    missing = []
+    for requirement in requirements:
+        name, _, marker = requirement.partition(";")
+        match = re.match(r"[A-Za-z0-9._-]+", name)
+        if match is None or "extra" in marker:
+            continue
+        module = MODULES.get(match[0].lower().replace("_", "-"), match[0].replace("-", "_"))
+        if importlib.util.find_spec(module) is None:
+            missing.append(match[0])
+    for name in missing:
+        optional = name.lower() == "uvloop"
+        advice = f"pip install {name}" + (" (without it the daemon runs on the slower stock loop)" if optional else "")
+        yield Finding("warning" if optional else "error", "dependencies", f"{name} is not installed", advice)
+    if not missing:
+        yield Finding("ok", "dependencies", "all installed")
+
+
+def kernel(_patient: Patient) -> Iterator[Finding]:
+    """The kernel has what supervision needs."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        advice = "use Linux 5.3 or newer; in a container, allow pidfd_open in the seccomp profile"
+        yield Finding("error", "kernel", f"no pidfds: {error.strerror}", advice)
+    else:
+        yield Finding("ok", "kernel", f"Linux {os.uname().release}: pidfds work")
+    if not os.path.exists("/proc/self/stat"):
+        yield Finding("error", "kernel", "/proc is not mounted", "mount -t proc proc /proc")
+
+
+def descriptors(patient: Patient) -> Iterator[Finding]:
+    """The hard limit of open files, which the daemon raises its own to, is enough."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    programs = patient.configuration.programs.values() if patient.configuration is not None else ()
+    need = OWN_FILES + FILES_PER_PROCESS * sum(len(program.process_names()) for program in programs)
+    if hard != resource.RLIM_INFINITY and hard < need:
+        advice = f"raise the hard limit to {need}: LimitNOFILE= in the unit, ulimit -Hn, or limits.conf"
+        yield Finding("error", "descriptors", f"at most {hard} open files, and up to {need} may be needed", advice)
+    else:
+        limit = "no limit of" if hard == resource.RLIM_INFINITY else f"at most {hard}"
+        yield Finding("ok", "descriptors", f"{limit} open files, {need} suffice")
+
+
+def inotify(patient: Patient) -> Iterator[Finding]:
+    """There is an inotify instance left for the daemon, and watches for its trees."""
+    instances, watches = (int(Path(f"/proc/sys/fs/inotify/max_user_{each}").read_text()) for each in ("instances", "watches"))
+    used = _inotify_instances()
+    watching = patient.configuration is None or any(program.watch for program in patient.configuration.programs.values())
+    if used >= instances and patient.daemon_pid is None:
+        level: Literal["warning", "ok"] = "warning" if watching else "ok"
+        advice = f"sysctl fs.inotify.max_user_instances={2 * instances}; until then changes are found by polling"
+        yield Finding(level, "inotify", f"all {instances} instances of this user are taken", advice if level == "warning" else "")
+    elif watches < INOTIFY_WATCHES and watching:
+        advice = f"sysctl fs.inotify.max_user_watches={64 * INOTIFY_WATCHES}; what has no watch is polled"
+        yield Finding("warning", "inotify", f"at most {watches} watched directories", advice)
+    else:
+        yield Finding("ok", "inotify", f"{used} of {instances} instances taken, {watches} watches")
+
+
+def _inotify_instances() -> int:
+    """How many this user has, as far as /proc shows them."""
+    count = 0
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{pid}").st_uid == os.geteuid():
+                count += sum(os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:inotify" for fd in os.listdir(f"/proc/{pid}/fd"))
+        except OSError:  # it ended while we looked
+            continue
+    return count
+
+
+# The run_dir
+
+
+def run_dir(patient: Patient) -> Iterator[Finding]:
+    """The run_dir can be made and written, and is nobody's who should not have it."""
+    place = patient.run_dir
+    existing = Path(place)
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "is no directory" if not existing.is_dir() else "is not writable for this user"
+        yield Finding("error", "run_dir", f"{existing} {what}", "set daemon.run_dir, change its owner, or run as its user")
+        return
+    if not Path(place).exists():
+        yield Finding("ok", "run_dir", f"{place} does not exist yet; the daemon makes it")
+    else:
+        found = os.stat(place)
+        if found.st_mode & 0o002 and not found.st_mode & 0o1000:
+            advice = f"chmod o-w {place}: anybody can replace the socket and the state"
+            yield Finding("error", "run_dir", f"{place} is writable for everybody", advice)
+        elif found.st_uid not in (0, os.geteuid()):
+            advice = "run the daemon as its owner, or change the owner"
+            yield Finding("warning", "run_dir", f"{place} belongs to user {found.st_uid}", advice)
+        else:
+            yield Finding("ok", "run_dir", f"{place} is writable")
+    free = shutil.disk_usage(existing).free
+    if free < FREE_BYTES:
+        yield Finding("warning", "disk", f"{free // 1024} KiB are free at {existing}", "make room: logs and state go there")
+
+
+def lock(patient: Patient) -> Iterator[Finding]:
+    """A daemon that holds the lock answers; a lock file without a holder is as it should be."""
+    if patient.daemon_pid is None:
+        yield Finding("ok", "lock", "no daemon holds the run_dir")
+        yield from _leftovers(patient)
+        return
+    from supervisord_async.client import Client
+
+    try:
+        with Client(patient.socket, timeout_seconds=2.0) as client:
+            health = client.health()
+    except SupervisordError as error:
+        advice = "asupctl shutdown --kill ends it by force; its log says what it did last"
+        yield Finding("error", "daemon", f"PID {patient.daemon_pid} holds the run_dir but does not answer: {error}", advice)
+    else:
+        yield Finding("ok", "daemon", f"PID {patient.daemon_pid} answers, version {health.version}")
+
+
+def _leftovers(patient: Patient) -> Iterator[Finding]:
+    from supervisord_async.supervise import leftovers
+
+    if found := leftovers.find(patient.run_dir):
+        pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")
+        advice = "start asupd to take them back, or end them with asupctl cleanup --apply"
+        yield Finding("warning", "leftovers", f"{len(found)} processes of a dead daemon live on: {pids}", advice)
+
+
+def control_socket(patient: Patient) -> Iterator[Finding]:
+    """The control socket can be bound, or is the living daemon's."""
+    path = patient.socket
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        advice = "set daemon.socket to a shorter path, e.g. below /run"
+        yield Finding("error", "socket", f"{path} has more than {SOCKET_PATH_BYTES} bytes", advice)
+        return
+    if patient.daemon_pid is not None or not os.path.lexists(path):
+        return
+    if not Path(path).is_socket():
+        yield Finding("error", "socket", f"{path} is there and is no socket", "move it away, or set daemon.socket")
+    elif _answers(path):
+        yield Finding("error", "socket", f"somebody else listens at {path}", "end it, or set daemon.socket to another path")
+    else:
+        yield Finding("ok", "socket", f"{path} is left over from a daemon that is gone; the next one replaces it")
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def ports(patient: Patient) -> Iterator[Finding]:
+    """Nobody else has the addresses that the daemon would bind. Not asked while it has them itself."""
+    configuration = patient.configuration
+    if configuration is None or patient.daemon_pid is not None:
+        return
+    wanted: list[tuple[str, socket.SocketKind, tuple[str, int]]] = []
+    if configuration.daemon.http is not None:
+        wanted.append(("daemon.http", socket.SOCK_STREAM, configuration.daemon.http))
+    for program in configuration.programs.values():
+        for each in program.sockets:
+            if each.kind != "unix":
+                kind = socket.SOCK_DGRAM if each.kind == "udp" else socket.SOCK_STREAM
+                wanted.append((f"programs.{program.name}.sockets.{each.name}", kind, (each.host, each.port)))
+    for key, kind, (host, port) in wanted:
+        if (problem := _cannot_bind(kind, host, port)) is not None:
+            yield Finding("error", "port", f"{key}: cannot bind {host}:{port}: {problem[0]}", problem[1])
+        else:
+            yield Finding("ok", "port", f"{key}: {host}:{port} is free")
+
+
+def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> tuple[str, str] | None:
+    """Why not, and what to do; None: it can be bound."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            if kind == socket.SOCK_STREAM:
+                probe.listen(1)
+    except OSError as error:
+        advice = {
+            errno.EADDRINUSE: f"find who has it (ss -lpn 'sport = :{port}') and end it, or choose another port",
+            errno.EACCES: "choose a port from 1024 on, or give CAP_NET_BIND_SERVICE",
+            errno.EADDRNOTAVAIL: "choose an address of this machine (ip addr)",
+        }.get(error.errno or 0, "correct the address")
+        return error.strerror or str(error), advice
+    return None
+
+
+def logs(patient: Patient) -> Iterator[Finding]:
+    """Logs can be written where the file says."""
+    configuration = patient.configuration
+    if configuration is None:
+        return
+    bad = 0
+    for program in configuration.programs.values():
+        for path in {program.logs.stdout, program.logs.stderr} - {"none", "inherit", "stdout"}:
+            folder = Path(path).parent
+            while not folder.exists():
+                folder = folder.parent
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                bad += 1
+                advice = f"make {folder} writable, or set programs.{program.name}.logs"
+                yield Finding("error", "log", f"{program.name}: cannot write {path}", advice)
+    if not bad:
+        yield Finding("ok", "log", "all log directories are writable")
+
+
+CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    python,
+    dependencies,
+    kernel,
+    descriptors,
+    inotify,
+    run_dir,
+    lock,
+    control_socket,
+    ports,
+    logs,
+)

@@ -1,0 +1,59 @@
+"""Which run_dir is meant, when its daemon may hang or be dead: from ``--run-dir``, ``-c FILE`` or ``-s SOCKET``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from supervisord_async.cli.locate import DEFAULT_FILE, socket_named_in
+from supervisord_async.errors import ConfigError, UsageError
+from supervisord_async.rundir import DEFAULT_RUN_DIR, recall
+from supervisord_async.wire import ENV_SOCKET
+
+if TYPE_CHECKING:
+    from supervisord_async.cli.session import Session
+
+LOCK_NAME = "asupd.lock"
+
+run_dir_option = click.option("--run-dir", metavar="DIR", help="The daemon's run_dir, where there is no file to name it.")
+
+
+def find_run_dir(session: Session, run_dir: str | None) -> str:
+    """The absolute path of the run_dir that is meant; it need not exist.
+
+    A broken FILE does not matter: what its daemon remembered is asked, then what can be read of it, then the default
+    beside it. Raises UsageError where nothing says which run_dir is meant.
+    """
+    if run_dir is not None:
+        return os.path.abspath(run_dir)
+    socket = session.socket or (os.environ.get(ENV_SOCKET) if session.file is None else None)
+    if socket:
+        folder = os.path.dirname(os.path.abspath(socket))
+        if os.path.exists(os.path.join(folder, LOCK_NAME)):
+            return folder
+        raise UsageError(f"cannot tell the run_dir: none is at {folder} (use --run-dir DIR or -c FILE)")
+    file = session.file or DEFAULT_FILE
+    if session.file is None and not Path(file).exists() and recall(file) is None and not Path(DEFAULT_RUN_DIR).exists():
+        raise UsageError(f"cannot tell the run_dir: there is no {DEFAULT_FILE} here (use -c FILE or --run-dir DIR)")
+    candidates = list(dict.fromkeys(_candidates(file)))
+    return next((each for each in candidates if os.path.exists(os.path.join(each, LOCK_NAME))), candidates[0])
+
+
+def _candidates(file: str) -> Iterator[str]:
+    """Likeliest first."""
+    from supervisord_async.config.load import load
+
+    try:
+        yield load(file).configuration.daemon.run_dir
+    except ConfigError:
+        remembered = recall(file)
+        if remembered is not None:
+            yield remembered.run_dir
+        socket = socket_named_in(file, os.environ)
+        if socket is not None:
+            yield os.path.dirname(socket)
+    yield str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR)

@@ -1,0 +1,109 @@
+"""``cleanup``: what a dead daemon left, shown, and ended on request."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from supervisord_async.cli.output import print_json, say, table
+from supervisord_async.cli.residence import LOCK_NAME, find_run_dir, run_dir_option
+from supervisord_async.cli.session import Duration, Session, verb
+from supervisord_async.errors import CommandError, FailedError, LockHeldError, SupervisordError
+from supervisord_async.rundir import SOCKET_NAME
+
+if TYPE_CHECKING:
+    from supervisord_async.system.tags import Tagged
+
+
+@verb("cleanup")
+@run_dir_option
+@click.option("--apply", "apply", is_flag=True, help="End what is shown, TERM first; default: only show it.")
+@click.option("--grace", type=Duration(), default=10, show_default=True, metavar="DURATION", help="Between TERM and KILL.")
+def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float) -> int:
+    """Show, or end, the processes that a dead daemon left running.
+
+    Only what carries the run_dir's tag; never while a daemon holds its lock. A daemon that starts again takes them back
+    instead, so clean up only what shall not go on.
+    """
+    from supervisord_async.system.lock import InstanceLock
+
+    place = find_run_dir(session, run_dir)
+    lock = InstanceLock(os.path.join(place, LOCK_NAME))
+    try:
+        if os.path.isdir(place):
+            lock.acquire()
+        return _cleanup(session, place, apply=apply, grace_seconds=grace)
+    except LockHeldError as error:
+        raise FailedError(f"cannot clean up {place}: its daemon lives (PID {error.pid or 'unknown'}); use stop or shutdown") from error
+    except CommandError:
+        raise
+    except SupervisordError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        lock.release()
+
+
+def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float) -> int:
+    from supervisord_async.supervise import leftovers
+
+    found = leftovers.find(place)
+    daemon = leftovers.daemon_of(found, place)
+    if daemon is not None:
+        raise FailedError(f"cannot clean up {place}: its daemon lives (PID {daemon}) although the directory was removed; send it TERM")
+    entries = [_entry(each, leftovers.command_of(each.identity.pid)) for each in found]
+    stale = _stale_socket(place)
+    remaining: list[Tagged] = []
+    if apply:
+        remaining = leftovers.end(place, grace_seconds)
+        if stale:
+            with suppress(FileNotFoundError):
+                Path(stale).unlink()
+    lives = {each.identity.pid for each in remaining}
+    if session.json:
+        processes = [{**entry, "gone": apply and entry["pid"] not in lives} for entry in entries]
+        print_json({"run_dir": place, "applied": apply, "processes": processes, "stale_socket": stale, "remaining": sorted(lives)})
+    else:
+        _tell(place, entries, stale, apply=apply)
+    if remaining:
+        pids = ", ".join(map(str, sorted(lives)))
+        raise FailedError(f"cannot end {pids}: not ours to signal, or hanging in the kernel (see their state in ps)")
+    return 0
+
+
+def _tell(place: str, entries: list[dict[str, Any]], stale: str | None, *, apply: bool) -> None:
+    if not entries and stale is None:
+        say(f"nothing is left of a daemon of {place}")
+        return
+    if entries:
+        table(("PID", "NAME", "RUN", "COMMAND"), [(str(each["pid"]), each["name"], str(each["run"]), each["command"]) for each in entries])
+    if stale:
+        say(f"stale socket: {stale}")
+    if apply:
+        say(f"ended {len(entries)} process{'' if len(entries) == 1 else 'es'}{'; removed the stale socket' if stale else ''}")
+    else:
+        say("nothing was done: --apply ends this; starting asupd takes the processes back instead")
+
+
+def _entry(each: Tagged, command: str) -> dict[str, Any]:
+    return {"pid": each.identity.pid, "name": each.name, "run": each.run, "command": command}
+
+
+def _stale_socket(place: str) -> str | None:
+    """A socket file that nobody listens at any more; to be asked while holding the lock."""
+    path = os.path.join(place, SOCKET_NAME)
+    if not Path(path).is_socket():
+        return None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return path
+        except OSError:
+            return None
+    return None

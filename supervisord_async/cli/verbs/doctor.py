@@ -1,0 +1,53 @@
+"""``doctor``: is everything in place for the daemon and its programs, and if not, what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from supervisord_async.cli.locate import DEFAULT_FILE
+from supervisord_async.cli.output import colours, print_json, say, styled
+from supervisord_async.cli.residence import find_run_dir, run_dir_option
+from supervisord_async.cli.session import Session, verb
+from supervisord_async.cli.words import printable
+
+STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+@verb("doctor")
+@run_dir_option
+@click.option("-q", "--quiet", is_flag=True, help="Only what is wrong.")
+def doctor(session: Session, run_dir: str | None, quiet: bool) -> int:
+    """Check the set-up; say of each fault what to do. Exit code 0, or 1 if there is an error.
+
+    Works with a daemon and without one, and changes nothing.
+    """
+    from supervisord_async.cli.diagnosis import examine
+
+    file = session.file or (DEFAULT_FILE if run_dir is None and session.socket is None and Path(DEFAULT_FILE).exists() else None)
+    named = run_dir is not None or file is not None or session.socket is not None
+    findings = examine(find_run_dir(session, run_dir) if named else os.path.abspath(".asupd"), file)
+    errors = sum(finding.level == "error" for finding in findings)
+    warnings = sum(finding.level == "warning" for finding in findings)
+    if session.json:
+        print_json(
+            {
+                "sound": not errors,
+                "findings": [
+                    {"level": each.level, "check": each.check, "message": each.message, "advice": each.advice or None} for each in findings
+                ],
+            }
+        )
+        return 1 if errors else 0
+    on = colours(sys.stdout)
+    for each in findings:
+        if not (quiet and each.level == "ok"):
+            click.echo(f"{styled(f'{each.level:<8}', STYLES[each.level], on=on)}{each.check:<14}{printable(each.message)}")
+            if each.advice:
+                click.echo(f"{'':22}→ {printable(each.advice)}")
+    if not quiet or errors or warnings:
+        say(f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")
+    return 1 if errors else 0

@@ -1,0 +1,157 @@
+"""``shutdown``: the daemon ends, politely; and, where it does not answer, by its PID and only on request by force."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from supervisord_async.cli.locate import Target
+from supervisord_async.cli.output import print_json, say
+from supervisord_async.cli.progress import awaited_words
+from supervisord_async.cli.residence import LOCK_NAME, find_run_dir, run_dir_option
+from supervisord_async.cli.session import Session, timeout_option, verb
+from supervisord_async.errors import FailedError, NoDaemonError, SupervisordError, TimedOutError, UsageError
+from supervisord_async.rundir import SOCKET_NAME
+
+if TYPE_CHECKING:
+    from supervisord_async.system.identity import Identity
+
+#: A daemon that does not answer in this time hangs, or its machine does.
+ANSWER_SECONDS = 5.0
+#: Without ``--timeout``: so long a daemon may take to stop, its own default bound and a bit; and one that hangs.
+STOP_SECONDS, HANGING_SECONDS = 65.0, 10.0
+_POLL_SECONDS = 0.05
+_SHOW_SECONDS = 0.5
+
+
+@verb("shutdown")
+@click.option("--wait/--no-wait", default=True, help="Wait until everything has stopped and the daemon is gone (default).")
+@timeout_option
+@run_dir_option
+@click.option("--kill", "kill", is_flag=True, help="If it does not answer, or has not ended in time: TERM by its PID, at last KILL.")
+def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str | None, kill: bool) -> None:
+    """Stop all programs in reverse order, then the daemon.
+
+    A daemon that does not answer is named by its PID; --kill ends it. After a KILL its programs run on: a new daemon
+    takes them back, `asupctl cleanup --apply` ends them.
+    """
+    if kill and not wait:
+        raise UsageError("cannot use both --kill and --no-wait: force is the end of waiting")
+    if run_dir is not None:
+        session.use(Target(os.path.join(os.path.abspath(run_dir), SOCKET_NAME), f"its run_dir would be {run_dir}"))
+    pid, done = None, "told to stop"
+    try:
+        pid = _ask(session, timeout)
+        if wait:
+            _wait_gone(session, pid, STOP_SECONDS if kill and timeout is None else timeout)
+            done = "stopped"
+    except (NoDaemonError, TimedOutError) as error:
+        holder = _holder(session, run_dir)
+        if holder is None:
+            raise
+        pid = holder.pid
+        done = _by_pid(holder, error, wait=wait, kill=kill, timeout_seconds=timeout)
+    if session.json:
+        print_json({"done": wait, "pid": pid, "killed": done.startswith("killed")})
+    else:
+        say(done)
+
+
+def _ask(session: Session, timeout_seconds: float | None) -> int | None:
+    """The daemon was asked by its API; its PID."""
+    patience = ANSWER_SECONDS if timeout_seconds is None else min(ANSWER_SECONDS, timeout_seconds)
+    with session.client(timeout_seconds=max(patience, 0.2)) as client:
+        health = client.health()
+        client.shutdown()
+    return health.pid
+
+
+def _holder(session: Session, run_dir: str | None) -> Identity | None:
+    """The living daemon that holds the run_dir's lock; None if nobody does, or no run_dir is known."""
+    from supervisord_async.system.identity import identify
+    from supervisord_async.system.lock import InstanceLock
+
+    try:
+        pid = InstanceLock(os.path.join(find_run_dir(session, run_dir), LOCK_NAME)).holder()
+    except UsageError:
+        return None
+    return identify(pid) if pid is not None else None
+
+
+def _by_pid(holder: Identity, error: SupervisordError, *, wait: bool, kill: bool, timeout_seconds: float | None) -> str:
+    """What became of a daemon that holds its lock and could not be asked, or does not end.
+
+    One whose socket is not there is sent TERM, which asks for the same. One that hangs is only named, unless ``kill``.
+    """
+    from supervisord_async.system.pidfd import send_signal
+
+    pid, hangs = holder.pid, isinstance(error, TimedOutError)
+    if hangs and not kill:
+        raise TimedOutError(f"{error}; it is PID {pid} (look at its log and at /proc/{pid}/stack; --kill ends it by force)") from error
+    try:
+        send_signal(holder, signal.SIGTERM)
+        if not wait:
+            return f"told PID {pid} to stop by TERM: nobody listens at its socket"
+        patience = timeout_seconds if timeout_seconds is not None else HANGING_SECONDS if hangs else STOP_SECONDS
+        if _gone_within(holder, patience):
+            return "stopped"
+        if not kill:
+            raise TimedOutError(f"PID {pid} was told to stop by TERM and is still there after {patience:g} s (--kill ends it by force)")
+        send_signal(holder, signal.SIGKILL)
+    except PermissionError as refusal:
+        raise FailedError(f"cannot signal PID {pid}: permission denied (run as its user)") from refusal
+    if not _gone_within(holder, ANSWER_SECONDS):
+        raise FailedError(f"cannot end PID {pid}: it survives KILL, so it hangs in the kernel (see its state in ps)")
+    return f"killed PID {pid}; its programs run on (`asupd` takes them back, `asupctl cleanup --apply` ends them)"
+
+
+def _gone_within(identity: Identity, seconds: float) -> bool:
+    from supervisord_async.system.identity import is_alive
+
+    until = time.monotonic() + seconds
+    while is_alive(identity):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _wait_gone(session: Session, pid: int | None, timeout_seconds: float | None) -> None:
+    """Nobody answers at the socket and the daemon's process is over; TimedOutError if that takes too long."""
+    from supervisord_async.system.identity import identify
+
+    began = shown = time.monotonic()
+    show = sys.stderr.isatty()
+    daemon = identify(pid) if pid is not None else None
+    try:
+        while _answers(session) or (daemon is not None and not _gone_within(daemon, 0.0)):
+            now = time.monotonic()
+            if timeout_seconds is not None and now - began > timeout_seconds:
+                raise TimedOutError(f"the daemon is still stopping after {timeout_seconds:g} s (it goes on)")
+            if show and now - shown > _SHOW_SECONDS:
+                shown = now
+                with suppress(SupervisordError), session.client(timeout_seconds=1.0) as client:
+                    sys.stderr.write(f"\r\x1b[K{awaited_words(client.processes(figures=False), 'STOPPED')}")
+                    sys.stderr.flush()
+            time.sleep(_POLL_SECONDS)
+    finally:
+        if show:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _answers(session: Session) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(session.target.socket)
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,78 @@
+"""What a dead daemon left running, and how it is ended without a daemon.
+
+Only processes that carry the tag of that run_dir in their environment, each held by its identity; and only by somebody
+who holds the run_dir's lock, so that no daemon is there, nor comes, meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from supervisord_async.supervise.launch import instance_of
+from supervisord_async.system import procfs, tags
+from supervisord_async.system.pidfd import send_signal
+from supervisord_async.system.tags import Tagged
+
+#: The pause between two looks at /proc.
+LOOK_SECONDS = 0.1
+#: After KILL: so long until what still lives is told.
+KILL_SECONDS = 5.0
+
+
+def find(run_dir: str) -> list[Tagged]:
+    """What lives of the runs of this run_dir's daemon, oldest first."""
+    return tags.living(instance_of(run_dir))
+
+
+def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
+    """A living daemon's PID among the parents of these: its run_dir was removed under it, so its lock tells nobody."""
+    wanted = {os.path.join(os.path.realpath(run_dir), "asupd.lock") + ending for ending in ("", " (deleted)")}
+    parents = {found.parent for each in leftovers if (found := procfs.stat(each.identity.pid)) is not None}
+    return next((pid for pid in sorted(parents) if wanted & _open_files(pid)), None)
+
+
+def end(run_dir: str, grace_seconds: float) -> list[Tagged]:
+    """All of it was told to go, and after the grace period killed; returns what lives all the same, normally nothing.
+
+    What is born meanwhile is found too. Blocks. To be called while holding the lock.
+    """
+    for signum, patience in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILL_SECONDS)):
+        until = time.monotonic() + patience
+        told: set[Tagged] = set()
+        while living := find(run_dir):
+            for each in living:
+                if each not in told or signum == signal.SIGKILL:
+                    _send(each, signum)
+                    told.add(each)
+            if time.monotonic() >= until:
+                break
+            time.sleep(LOOK_SECONDS)
+        if not living:
+            return []
+    return find(run_dir)
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, in one line; "" if it is gone."""
+    return (procfs.read_file(f"/proc/{pid}/cmdline") or b"").replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def _send(target: Tagged, signum: int) -> None:
+    try:
+        send_signal(target.identity, signum)
+        if signum != signal.SIGKILL:
+            send_signal(target.identity, signal.SIGCONT)
+    except PermissionError:
+        return  # told by who asks what is left
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    except OSError:  # gone, or somebody else's: what was read counts
+        return found
+    return found

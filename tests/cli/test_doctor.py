@@ -1,0 +1,173 @@
+"""``asupctl doctor``: each fault is found, with what to do; a sound set-up is said to be sound."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisord_async.cli import diagnosis
+from supervisord_async.cli.asupctl import run
+from supervisord_async.system.lock import InstanceLock
+from tests.daemons import LiveDaemon
+
+Findings = list[dict[str, Any]]
+Doctor = Callable[..., tuple[int, Findings]]
+
+SOUND = "programs:\n  sleeper: {command: [sleep, '1000'], stop: {grace_period: 1s}}\n"
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """``doctor(text)`` writes programs.yaml and examines it."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(text: str | None = None, *words: str) -> tuple[int, Findings]:
+        if text is not None:
+            (tmp_path / "programs.yaml").write_text(text)
+        capsys.readouterr()
+        code = run(["doctor", "--json", *words])
+        document = json.loads(capsys.readouterr().out)
+        assert document["sound"] is (code == 0)
+        return code, document["findings"]
+
+    return call
+
+
+def only(findings: Findings, check: str) -> dict[str, Any]:
+    """The one finding of that check that is not well, with advice."""
+    (found,) = [each for each in findings if each["check"] == check and each["level"] != "ok"]
+    assert found["advice"]
+    return found
+
+
+def test_a_sound_set_up_is_said_to_be_sound(doctor: Doctor) -> None:
+    code, findings = doctor(SOUND)
+    assert code == 0, findings
+    assert {each["check"] for each in findings} >= {"python", "dependencies", "kernel", "descriptors", "inotify", "run_dir", "lock", "log"}
+
+
+def test_faults_of_the_file_are_errors_with_their_place(doctor: Doctor) -> None:
+    code, findings = doctor("programs:\n  a: {comand: [true]}\n")
+    errors = [each for each in findings if each["level"] == "error"]
+    assert code == 1
+    assert all(each["message"].startswith("programs.yaml:2:") for each in errors)
+    assert any("command" in each["message"] for each in errors)
+
+
+def test_a_missing_executable_and_an_unknown_user_are_errors(doctor: Doctor) -> None:
+    code, findings = doctor("programs:\n  a: {command: [no-such-thing]}\n  b: {command: [sleep, '1'], user: nobody-of-that-name}\n")
+    assert code == 1
+    assert "no-such-thing" in only(findings, "executable")["message"]
+    assert "nobody-of-that-name" in only(findings, "user")["message"]
+
+
+def test_a_port_that_somebody_has_is_an_error(doctor: Doctor) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, findings = doctor(f"daemon: {{http: '127.0.0.1:{port}'}}\n{SOUND}")
+    assert code == 1
+    assert str(port) in only(findings, "port")["message"]
+
+
+def test_a_port_that_is_free_is_well(doctor: Doctor, free_port: int) -> None:
+    code, findings = doctor(f"daemon: {{http: '127.0.0.1:{free_port}'}}\n{SOUND}")
+    assert code == 0
+    assert [each["level"] for each in findings if each["check"] == "port"] == ["ok"]
+
+
+def test_a_run_dir_that_is_a_file_is_an_error(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    code, findings = doctor(f"daemon: {{run_dir: plain/below}}\n{SOUND}")
+    assert code == 1
+    assert "is no directory" in only(findings, "run_dir")["message"]
+
+
+def test_a_run_dir_that_anybody_may_write_is_an_error(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / ".asupd").mkdir()
+    (tmp_path / ".asupd").chmod(0o777)
+    code, findings = doctor(SOUND)
+    assert code == 1
+    assert "writable for everybody" in only(findings, "run_dir")["message"]
+
+
+def test_a_foreign_file_at_the_sockets_path_is_an_error_and_a_stale_socket_is_not(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / ".asupd").mkdir()
+    path = tmp_path / ".asupd" / "asupd.sock"
+    path.write_text("")
+    assert "is no socket" in only(doctor(SOUND)[1], "socket")["message"]
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    code, findings = doctor(SOUND)
+    assert code == 0, findings
+    assert any("left over" in each["message"] for each in findings if each["check"] == "socket")
+
+
+def test_a_socket_that_a_stranger_listens_at_is_an_error(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / ".asupd").mkdir()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(tmp_path / ".asupd" / "asupd.sock"))
+        stranger.listen()
+        assert "somebody else listens" in only(doctor(SOUND)[1], "socket")["message"]
+
+
+def test_a_holder_of_the_lock_that_does_not_answer_is_named(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / ".asupd").mkdir()
+    with InstanceLock(tmp_path / ".asupd" / "asupd.lock"):
+        code, findings = doctor(SOUND)
+    assert code == 1
+    assert f"PID {os.getpid()} holds the run_dir but does not answer" in only(findings, "daemon")["message"]
+
+
+def test_a_log_that_cannot_be_written_is_an_error(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    code, findings = doctor("programs:\n  a: {command: [sleep, '1'], logs: {stdout: plain/a.log}}\n")
+    assert code == 1
+    assert "cannot write" in only(findings, "log")["message"]
+
+
+def test_limits_that_are_too_low_are_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis.resource, "getrlimit", lambda _which: (64, 64))
+    monkeypatch.setattr(diagnosis, "_inotify_instances", lambda: 10**9)
+    code, findings = doctor("programs:\n  a: {command: [sleep, '1'], watch: {paths: [.]}}\n")
+    assert code == 1
+    assert "at most 64 open files" in only(findings, "descriptors")["message"]
+    assert only(findings, "inotify")["level"] == "warning"
+
+
+def test_a_missing_dependency_is_an_error_and_missing_uvloop_a_warning(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = diagnosis.importlib.util.find_spec
+    monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None if name in ("yaml", "uvloop") else find_spec(name))
+    findings = doctor(SOUND)[1]
+    levels = {each["message"].split()[0].lower(): each["level"] for each in findings if each["check"] == "dependencies"}
+    assert levels == {"pyyaml": "error", "uvloop": "warning"}
+
+
+def test_text_says_what_to_do_below_each_fault(doctor: Doctor, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "programs.yaml").write_text("programs:\n  a: {command: [no-such-thing]}\n")
+    assert run(["doctor", "--quiet"]) == 1
+    error, advice, total = capsys.readouterr().out.splitlines()
+    assert error.startswith("error   executable")
+    assert advice.strip().startswith("→ install it")
+    assert total == "1 error, 0 warnings"
+
+
+@pytest.mark.real
+def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path) -> None:
+    with LiveDaemon(tmp_path, SOUND) as daemon:
+        daemon.wait_for("sleeper", "RUNNING")
+        assert f"PID {daemon.pid} answers" in daemon.do("doctor")
+        daemon.send(signal.SIGKILL)
+        daemon.wait()
+        text = daemon.do("doctor")
+        assert "1 processes of a dead daemon live on" in text
+        assert "cleanup --apply" in text
