@@ -3,6 +3,7 @@
 normal          beats at random pauses for SECONDS (30), then ends with code 0
 crash_periodic  the same, but each beat may be followed by an exit with code 1 (one in five)
 hang            beats twice, then lives on without a beat
+hang_sometimes  beats for SECONDS (30) in its first run, one to three times as long in later ones, then hangs
 sigterm_test    beats until TERM, which it answers with a clean end (code 0)
 long_request    beats, works for SECONDS (30) without a beat, beats again and ends with code 0
 
@@ -20,6 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 HEARTBEAT_FILE = os.environ.get("ASUP_HEARTBEAT_FILE", "heartbeat.txt")
 INTERVAL_SECONDS = float(os.environ.get("ASUP_EXAMPLE_INTERVAL", "5"))
@@ -71,6 +73,20 @@ def hang(_seconds: float) -> int:
     for _ in range(2):
         beat()
         time.sleep(INTERVAL_SECONDS)
+    never_beat_again()
+
+
+def hang_sometimes(seconds: float) -> int:
+    """Beat for a while, then hang; a supervisor's first run is the shortest."""
+    until = time.monotonic() + seconds * (1 if os.environ.get("ASUP_RUN") == "1" else chance.uniform(1, 3))
+    while time.monotonic() < until:
+        beat()
+        time.sleep(INTERVAL_SECONDS)
+    never_beat_again()
+
+
+def never_beat_again() -> NoReturn:
+    """Live on without a beat."""
     log.warning("hang: no more heartbeats from here; the supervisor should notice")
     while True:
         time.sleep(1)
@@ -95,7 +111,7 @@ def long_request(seconds: float) -> int:
 
 
 SCENARIOS: dict[str, Callable[[float], int]] = {
-    scenario.__name__: scenario for scenario in (normal, crash_periodic, hang, sigterm_test, long_request)
+    scenario.__name__: scenario for scenario in (normal, crash_periodic, hang, hang_sometimes, sigterm_test, long_request)
 }
 
 
