@@ -13,7 +13,19 @@ ENV_MAIN_PID = "ASUP_MAIN_PID"  #: for ``stop.command`` and hooks
 ENV_EXIT_CODE = "ASUP_EXIT_CODE"  #: for ``hooks.after_exit``
 ENV_EXIT_SIGNAL = "ASUP_EXIT_SIGNAL"  #: for it too, instead: a name
 ENV_CAUSE = "ASUP_CAUSE"  #: for it too: why the run ended
+ENV_EVENT = "ASUP_EVENT"  #: for commands of ``on_event``: what happened
 ENV_HEARTBEAT_FILE = "ASUP_HEARTBEAT_FILE"
+#: Of sd_notify and socket activation (``man 3 sd_notify``, ``sd_listen_fds``, ``sd_watchdog_enabled``).
+ENV_NOTIFY_SOCKET = "NOTIFY_SOCKET"
+ENV_WATCHDOG_USEC = "WATCHDOG_USEC"
+ENV_WATCHDOG_PID = "WATCHDOG_PID"
+ENV_LISTEN_FDS = "LISTEN_FDS"
+ENV_LISTEN_PID = "LISTEN_PID"
+ENV_LISTEN_FDNAMES = "LISTEN_FDNAMES"
+#: What speaks of, or for, a run's main process alone: no command beside it has these.
+MAIN_PROCESS_ONLY = frozenset(
+    {ENV_NOTIFY_SOCKET, ENV_WATCHDOG_USEC, ENV_WATCHDOG_PID, ENV_LISTEN_FDS, ENV_LISTEN_PID, ENV_LISTEN_FDNAMES}
+)
 #: Names the descriptor with the state to the daemon's new self at a re-exec.
 ENV_STATE = "ASUPD_STATE_FD"
 #: ``INSTANCE/NAME/RUN``: says which run_dir's daemon started a process, and as what. Inherited by descendants.

@@ -11,16 +11,11 @@ from typing import Any
 #: Keys of programs (and of ``defaults``).
 PROGRAM: frozenset[str] = frozenset(
     {
-        "notify",
-        "sockets",
-        "start_on_connect",
-        "rolling",
     }
 )
 #: Keys of ``daemon``.
 DAEMON: frozenset[str] = frozenset(
     {
-        "on_event",
     }
 )
 

@@ -108,9 +108,11 @@ def process_views(processes: Iterable[Process], now: float, wall_now: float, fig
 
 
 def _description(process: Process) -> str:
-    """Whom it waits for, if it waits; else the program's own description, else the state in words."""
+    """Whom it waits for, if it waits; else what it says by sd_notify, else the program's own description, else the state in words."""
     if process.snapshot.state is State.WAITING:
         return f"waiting for {process.waits_for}"
+    if process.snapshot.pid is not None and process.voice.words:
+        return process.voice.words
     return process.program.description or state_words(process.snapshot)
 
 

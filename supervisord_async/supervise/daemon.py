@@ -33,10 +33,12 @@ from supervisord_async.supervise.guard import Guard
 from supervisord_async.supervise.launch import instance_of
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.output import STREAMS
+from supervisord_async.supervise.on_event import EventHooks
 from supervisord_async.supervise.persist import SavedState, Saver
+from supervisord_async.supervise.sockets import SocketRegistry
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.supervise.takeover import Inherited, settle
+from supervisord_async.supervise.takeover import Inherited, holders, settle
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.lock import InstanceLock
 
@@ -135,6 +137,7 @@ class Daemon:
         self._bus = Bus()
         self._writer = Writer()
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
+        self._sockets = SocketRegistry()
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listening: list[int] = []
         self._kept_history: History | None = None
@@ -142,6 +145,9 @@ class Daemon:
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
         self._go = anyio.Event()  # a re-exec was tried, and shall be
+        self._event_hooks = EventHooks(
+            lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
+        )
         self._supervisor = Supervisor(configuration, loader(options), self._surroundings, self._prepare_reexec, self._follow_settings)
 
     def _surroundings(self, supervisor: Supervisor) -> Surroundings:
@@ -158,6 +164,7 @@ class Daemon:
             journal=self._journal,
             null_fd=self._null_fd,
             committed=committed,
+            sockets=self._sockets,
             waits_for=lambda process: supervisor.dependencies.waits_for(process),
             roll=lambda process, request: supervisor.rolling.follow(
                 process, request, supervisor.dependencies.members(process.program.name)
@@ -167,6 +174,10 @@ class Daemon:
             echo=self._options.echo,
         )
 
+    def _program_of(self, name: str) -> Program | None:
+        process = self._supervisor.processes.get(name)
+        return process.program if process is not None else None
+
     def state(self) -> SavedState:
         """Everything that a successor needs, as of now."""
         return SavedState(
@@ -174,6 +185,7 @@ class Daemon:
             instance=self._instance,
             last_record_id=self._bus.last_id,
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
+            sockets=self._sockets.saved(),
         )
 
     async def run(self, control: ControlPlane, former: SavedState | None) -> int:
@@ -181,6 +193,7 @@ class Daemon:
         estate = await self._take_over(former)
         async with self._history() as history, anyio.create_task_group() as tasks:
             self._bus.listen(_log_record)
+            self._bus.listen(self._event_hooks.heed)
             tasks.start_soon(self._heed_signals, name="signals")
             tasks.start_soon(self._saver.run, name="state")
             tasks.start_soon(self._sweep_journal, name="journal")
@@ -188,12 +201,14 @@ class Daemon:
             tasks.start_soon(self._writer.run, name="logs")
             tasks.start_soon(self._serve_control, control, history, former, name="control")
             tasks.start_soon(self._reexec, history, name="re-exec")
+            tasks.start_soon(self._event_hooks.run, name="on_event")
             tasks.start_soon(watchdog.beat, name="watchdog")
             what = "re-executed" if former is not None else "started"
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
             message = f"asupd {__version__} {what}, pid {os.getpid()}, {len(self._configuration.programs)} programs, run_dir {self._run_dir}{adopted}"
             self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
             code = await self._supervisor.run(estate)
+            await self._event_hooks.drain(QUIET_SECONDS)
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
             self._bus.close()
             await self._writer.aclose()
@@ -213,7 +228,10 @@ class Daemon:
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         living = await anyio.to_thread.run_sync(tags.living, self._instance)
-        return settle(saved, living, clock.boot_id(), by_reexec=former is not None)
+        estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
+        if saved is not None:
+            self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
+        return estate
 
     @asynccontextmanager
     async def _history(self) -> AsyncIterator[History | None]:

@@ -40,6 +40,8 @@ class ProcessTree(Protocol):
         """Whatever lives of the scope was sent ``signum``, and is not stopped."""
     async def kill(self) -> object:
         """Nothing lives, unless the kernel cannot end it."""
+    def led_by(self, child: ChildProcess) -> ProcessTree:
+        """The same run, with another of its processes as the main one."""
     async def wait_gone(self) -> None:
         """Nothing of it lives any more."""
 

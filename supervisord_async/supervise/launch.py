@@ -29,7 +29,8 @@ def settings_digest(program: Program) -> str:
     """
     environment = sorted(item for item in program.environment.items() if os.environ.get(item[0]) != item[1])
     who = (program.user, program.group_name, program.umask, limits_of(program).settings())
-    identity = (program.command, program.shell, program.directory, *who, environment)
+    sockets = (program.sockets,) if program.sockets else ()
+    identity = (program.command, program.shell, program.directory, *who, environment, *sockets)
     return hashlib.blake2s(repr(identity).encode(), digest_size=8).hexdigest()
 
 
@@ -39,8 +40,8 @@ def tag_of(instance: str, name: str, run: int) -> str:
 
 
 def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None:
-    """The file that must change: the configured one, else one in run_dir; None without ``heartbeat``."""
-    if program.heartbeat is None:
+    """The file that must change: the configured one, else one in run_dir; None without ``heartbeat``, or with ``notify``."""
+    if program.heartbeat is None or program.notify is not None:  # with notify WATCHDOG=1 is the beat
         return None
     if program.heartbeat.file is not None:
         return program.heartbeat.file.replace("{replica}", name.rpartition(":")[2])
@@ -87,7 +88,8 @@ def side_environment(environment: dict[str, str], role: str) -> dict[str, str]:
     """``environment`` for a command beside the run (a probe, a hook), tagged so that it is never taken for the run itself."""
     instance, _, rest = environment[wire.ENV_TAG].partition("/")
     name, _, run = rest.rpartition("/")
-    return {**environment, wire.ENV_TAG: tag_of(instance, f"{name}#{role}", int(run))}
+    own = {name: value for name, value in environment.items() if name not in wire.MAIN_PROCESS_ONLY}
+    return {**own, wire.ENV_TAG: tag_of(instance, f"{name}#{role}", int(run))}
 
 
 def spawn_spec(

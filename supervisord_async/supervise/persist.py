@@ -22,6 +22,9 @@ import anyio.to_thread
 import msgspec
 
 from supervisord_async.core.state import Snapshot
+from supervisord_async.supervise.fdstore import StoredDescriptor
+from supervisord_async.supervise.patience import is_want
+from supervisord_async.supervise.sockets import SavedSocket
 
 _log = logging.getLogger("asupd")
 
@@ -40,6 +43,19 @@ class SavedStream(msgspec.Struct, frozen=True):
     child_fd: int = -1
 
 
+class SavedVoice(msgspec.Struct, frozen=True):
+    """What a re-exec carries over of a slot's sd_notify side: its socket, and what the program left with us."""
+
+    fd: int
+    address: str
+    status: str = ""
+    stored: tuple[StoredDescriptor, ...] = ()
+
+    def descriptors(self) -> set[int]:
+        """Every descriptor in it."""
+        return {self.fd, *(each.fd for each in self.stored)}
+
+
 class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
     """One process slot."""
 
@@ -51,6 +67,7 @@ class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
     settings: str = ""  #: digest of the settings that the run was started with, as far as a change of them needs a restart
     heartbeat_file: str | None = None
     streams: dict[str, SavedStream] = {}
+    voice: SavedVoice | None = None  #: of a program with ``notify``
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +77,14 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
     last_record_id: int = 0
     processes: tuple[SavedProcess, ...] = ()
+    sockets: tuple[SavedSocket, ...] = ()
     descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
 
     def all_descriptors(self) -> set[int]:
         """Every descriptor that a re-exec carries over."""
         streams = {fd for process in self.processes for stream in process.streams.values() for fd in (stream.read_fd, stream.child_fd)}
-        return streams | {fd for numbers in self.descriptors.values() for fd in numbers}
+        voices = {fd for process in self.processes if process.voice is not None for fd in process.voice.descriptors()}
+        return streams | voices | {each.fd for each in self.sockets} | {fd for numbers in self.descriptors.values() for fd in numbers}
 
 
 def with_descriptors(state: SavedState, descriptors: dict[str, list[int]]) -> SavedState:
@@ -180,12 +199,14 @@ class Saver:
         state = self._collect()
         try:
             await anyio.to_thread.run_sync(save, self._run_dir, state)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, OSError) and not is_want(error):
+                raise
             if not self._failing:
                 _log.error(
                     "degraded: cannot save the state in %s: %s; if the daemon dies now, children are found by their environment only",
                     self._run_dir,
-                    error.strerror,
+                    getattr(error, "strerror", None) or error,
                 )
             self._failing = True
             self._changed.set()

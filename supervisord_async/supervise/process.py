@@ -11,6 +11,7 @@ UNKNOWN with its child left alone, and supervision of it is taken up again after
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -22,28 +23,46 @@ from msgspec.structs import replace
 from supervisord_async import wire
 from supervisord_async.config.model import Program
 from supervisord_async.core import effects as do
-from supervisord_async.core.inputs import Adopted, DeadlinePassed, Exited, Input, RestartRequested, Spawned, SpawnFailed, SupervisionBroke, TreeGone
+from supervisord_async.core.inputs import (
+    Adopted,
+    BecameReady,
+    DeadlinePassed,
+    Exited,
+    Input,
+    RestartRequested,
+    Spawned,
+    SpawnFailed,
+    SupervisionBroke,
+    TreeGone,
+)
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import launch
+from supervisord_async.supervise.equipment import equip
 from supervisord_async.supervise.hooks import Hooks
-from supervisord_async.supervise.host import ChildProcess, Signature
+from supervisord_async.supervise.host import ChildProcess, Scope, Signature
 from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.narrate import records_of
+from supervisord_async.supervise.notify import Voice
 from supervisord_async.supervise.output import Output
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.persist import SavedProcess
 from supervisord_async.supervise.run import Run
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import LIVE, Inherited
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.identity import Identity
 
 _log = logging.getLogger(__name__)
+
+#: Nothing of a process lives, and none follows by itself.
+DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 
 #: A broken supervision is taken up again after these pauses, the last one repeated.
 RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)
@@ -65,6 +84,7 @@ class Process:
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
         self._hooks = Hooks(name, surroundings.host, lambda: self.program)
         self._around = surroundings
+        self.voice = Voice(name, surroundings)
         self._mailbox = Mailbox()
         self._run: Run | None = None
         self._settings = ""
@@ -136,6 +156,7 @@ class Process:
             start_ticks=run.child.identity.start_ticks if alive and run is not None else 0,
             settings=self._settings,
             streams=self.output.saved(),
+            voice=self.voice.saved(),
         )
 
     # The driver
@@ -167,6 +188,8 @@ class Process:
         before, self.snapshot = self.snapshot, after
         if after.state is State.STOPPING:
             self._hooks.give_up_start()
+        if after.state in DOWN:
+            self.voice.store.clear()  # what was left for a next run: none will follow by itself
         self._around.committed(self)
         for type_, fields in records_of(self.name, before, after, self.policy, now):
             if type_ == "state" and "exit" in fields["data"] and self.last_ended is not None:
@@ -220,7 +243,8 @@ class Process:
         searches = self.output.search(program.log_patterns())
         stdout, stderr = self.output.open(program.logs, credentials)
         self.output.run_started(run)
-        child = await host.spawn(launch.spawn_spec(program, environment, credentials, stdout, stderr))
+        spec = await equip(launch.spawn_spec(program, environment, credentials, stdout, stderr), program, self.voice, self._around)
+        child = await host.spawn(spec)
         return self._watched(run, child, environment, baseline, searches)
 
     async def _before_start(self, environment: dict[str, str], credentials: Credentials | None) -> None:
@@ -266,6 +290,7 @@ class Process:
             null_fd=self._around.null_fd,
             heartbeat_file=environment.get(wire.ENV_HEARTBEAT_FILE),
             heartbeat_baseline=baseline,
+            voice=self.voice if self.program.notify is not None else None,
             searches=searches,
         )
         return Run(context, self._on_ended, self._after_exit)
@@ -288,9 +313,12 @@ class Process:
         if run is None:
             return
         run.stop_checks()
+        if self.snapshot.cause is Cause.HEARTBEAT_MISSED and self.program.notify is not None:
+            await self._signal(run, signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
+            return
         if stop.command is not None and run.ended is None:
             await self._run_stop_command(run, stop.command)
-        run.tree.signal(stop.signal, stop.scope)
+        await self._signal(run, stop.signal, stop.scope)
 
     async def _run_stop_command(self, run: Run, command: tuple[str, ...]) -> None:
         """``stop.command`` ran, within the grace period, as the program's user and in its environment."""
@@ -313,13 +341,19 @@ class Process:
         if self._run is None:
             return
         if self.program.stop.scope == "tree":
-            await self._run.tree.kill()
+            await patiently(f"kill {self.name}", self._run.tree.kill)
         else:
-            self._run.tree.signal(9, "main")
+            await self._signal(self._run, 9, "main")
 
     def _send(self, signum: int) -> None:
         if self._run is not None:
-            self._run.tree.signal(signum, "main")
+            self._start(self._signal, self._run, signum, "main")
+
+    async def _signal(self, run: Run, signum: int, scope: Scope) -> None:
+        async def send() -> None:
+            run.tree.signal(signum, scope)
+
+        await patiently(f"signal {self.name}", send)
 
     # File changes
 
@@ -361,6 +395,8 @@ class Process:
         for search in searches.values():
             search.matched = inherited.snapshot.state is State.RUNNING  # it was ready before
         self.output.inherit(self.program.logs, inherited)
+        if inherited.saved is not None and inherited.by_reexec:
+            self.voice.inherit(inherited.saved.voice)
 
     async def _take_over(self, inherited: Inherited) -> None:
         """The former daemon's run goes on, or its end is news."""
@@ -369,14 +405,19 @@ class Process:
             await self._around.host.kill_strays(launch.tag_of(self._around.instance, self.name, stray))
         if inherited.main is not None:
             try:
-                child = self._around.host.adopt(inherited.main)
+                child = await self._adopt(inherited.main)
             except ProcessLookupError:
                 self.post(Exited(run, ExitStatus()))
+                self._inherited = None
                 return
             environment = self._environment(run, await self._credentials())
+            if self.program.notify is not None:
+                await self._listen_again()
             self._run = self._watched(run, child, environment, None, self.output.searches)
             if self.snapshot.pid != child.pid or not inherited.by_reexec:
                 self.post(Adopted(run, child.pid))
+            if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
+                self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
             assert self._tasks is not None  # noqa: S101  called inside the group
             self._run.watch(self._tasks)
             self._settings = inherited.saved.settings if inherited.saved is not None else ""
@@ -385,6 +426,20 @@ class Process:
         elif inherited.snapshot.state in LIVE:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
+        self._inherited = None  # not before: a bug on the way here must not cost a living run
+
+    async def _adopt(self, identity: Identity) -> ChildProcess:
+        async def adopt() -> ChildProcess:
+            return self._around.host.adopt(identity)
+
+        return await patiently(f"adopt {self.name}", adopt)
+
+    async def _listen_again(self) -> None:
+        """The living run is heard at the address that it was given; where that cannot be had, it is said and goes on."""
+        try:
+            self.voice.open(self.program, await self._credentials())
+        except SpawnError as error:
+            _log.warning("%s: cannot hear what its run says: %s", self.name, error)
 
     # A bug of ours
 
@@ -409,17 +464,15 @@ class Process:
     def _resume(self) -> None:
         """Take up what an earlier daemon, or an earlier group of tasks, was watching."""
         if self._inherited is not None:
-            inherited, self._inherited = self._inherited, None
-            self._start(self._take_over, inherited)
+            self._start(self._take_over, self._inherited)
             return
         if self.snapshot.state is not State.UNKNOWN:
             return
         run, number = self._run, self.snapshot.run
         if run is None or run.context.run != number:
             self._start(self._abandon, number)
-        elif run.ended is not None:
-            self.post(Exited(number, run.ended.status, run.tree.has_leftovers()))
-        else:
+            return
+        if run.ended is None:
             self.post(Adopted(number, run.child.pid))
-            assert self._tasks is not None  # noqa: S101  called inside the group
-            run.watch(self._tasks)
+        assert self._tasks is not None  # noqa: S101  called inside the group
+        run.watch(self._tasks)

@@ -8,19 +8,28 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from supervisord_async import wire
 from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause
 from supervisord_async.supervise.host import ChildProcess, ProcessTree
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
+from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
+from supervisord_async.supervise.notify import Voice
 from supervisord_async.system.child import Ended
 
 #: What watches a run beside its exit. Each ends by itself where the program does not ask for it.
-MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (monitor_heartbeat, monitor_readiness, monitor_liveness)
+MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (
+    monitor_heartbeat,
+    monitor_readiness,
+    monitor_liveness,
+    monitor_watchdog,
+)
 
 
 class Run:
@@ -30,10 +39,12 @@ class Run:
         self, context: RunContext, on_ended: Callable[[Ended], None], after_exit: Callable[[Run, Ended, Cause], Coroutine[Any, Any, None]]
     ) -> None:
         self.context = context
+        self.session = context.child.pid  #: that every process of the run was born in, whatever its main process is
         self.ended: Ended | None = None
         self._on_ended = on_ended
         self._after_exit = after_exit
         self._scope: anyio.CancelScope | None = None
+        self._hearing: anyio.CancelScope | None = None
 
     @property
     def child(self) -> ChildProcess:
@@ -45,10 +56,23 @@ class Run:
         """The main process and what descends from it."""
         return self.context.tree
 
+    @property
+    def tag(self) -> str:
+        """What its processes carry in their environment."""
+        return self.context.environment[wire.ENV_TAG]
+
+    def become(self, child: ChildProcess) -> None:
+        """``child``, a process of this run, is its main process from now on; the former one is one of many."""
+        former = self.child
+        self.context = replace(self.context, child=child, tree=self.tree.led_by(child))
+        former.close()  # who waits for it looks again
+
     def watch(self, tasks: TaskGroup) -> None:
-        """All monitors watch, in ``tasks``."""
+        """All monitors watch, in ``tasks``; of a run whose main process is over, what there is left to say is said."""
+        tasks.start_soon(self._watch_exit, name=f"exit {self.context.name}")
         if self.ended is None:
-            tasks.start_soon(self._watch_exit, name=f"exit {self.context.name}")
+            if self.context.voice is not None:
+                tasks.start_soon(self._hear, self.context.voice, name=f"notify {self.context.name}")
             self._start_checks(tasks)
 
     def reconfigure(self, program: Program, tasks: TaskGroup) -> None:
@@ -69,8 +93,24 @@ class Run:
         if self._scope is not None:
             self._scope.cancel()
 
+    async def _hear(self, voice: Voice) -> None:
+        """What the run says is heeded as long as its main process lives, also while it stops."""
+        with anyio.CancelScope() as self._hearing:
+            await voice.listen(self)
+
     async def _watch_exit(self) -> None:
+        if self.context.voice is not None:
+            await self._watch_main(self.context.voice)
         await monitor_exit(self.context, self._end, self._what_follows)
+
+    async def _watch_main(self, voice: Voice) -> None:
+        """The main process is over, and all that it said was heeded: its last word may name another one."""
+        child = None
+        while child is not self.child:
+            child = self.child
+            await child.wait()
+            while child is self.child and voice.drain(self):
+                await anyio.lowlevel.checkpoint()
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
         """The settings of now say whether there is a hook."""
@@ -79,6 +119,8 @@ class Run:
     def _end(self, ended: Ended) -> None:
         self.ended = ended
         self.stop_checks()
+        if self._hearing is not None:
+            self._hearing.cancel()
         self.child.close()
         self._on_ended(ended)
 
@@ -91,6 +133,6 @@ class Run:
 
 
 def _monitored(program: Program) -> tuple[object, ...]:
-    return program.heartbeat, program.readiness, program.liveness
+    return program.heartbeat, program.readiness, program.liveness, program.notify
 
 

@@ -23,6 +23,7 @@ from supervisord_async.core.inputs import Input, RestartRequested, StartRequeste
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, ConfigError, NotFoundError, Problem
+from supervisord_async.supervise.activation import Activation
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.monitors.memory import MemoryWatch
@@ -30,6 +31,7 @@ from supervisord_async.supervise.monitors.schedule import ScheduleWatch
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.rolling import Rolling
 from supervisord_async.supervise.scaling import rescaled
+from supervisord_async.supervise.stopping import OrderlyStop
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import Inherited
 
@@ -71,6 +73,9 @@ class Supervisor:
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
         )
+        self._activation = Activation(
+            self._around, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
+        )
         self._tasks: TaskGroup | None = None
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[str] = set()
@@ -100,6 +105,7 @@ class Supervisor:
             self._tasks.start_soon(self._around.files.run, name="file watching")
             self._tasks.start_soon(MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
             self._tasks.start_soon(self._schedules.run, name="schedules")
+            self._tasks.start_soon(self._activation.run, name="connections")
             for program in self.configuration.programs.values():
                 self._add(program, program.process_names(), estate)
             self.bus.listen(self.dependencies.heed)
@@ -111,6 +117,9 @@ class Supervisor:
             for process in self.processes.values():
                 await process.output.aclose()
             self._tasks.cancel_scope.cancel()
+        for process in self.processes.values():
+            process.voice.close()
+        self._around.sockets.close()
         return self.exit_code
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
@@ -226,6 +235,7 @@ class Supervisor:
                     await records.receive()
         await process.output.aclose()
         self._scopes.pop(process.name).cancel()
+        process.voice.close()
         del self.processes[process.name]
         self._retiring.discard(process.name)
         program = self.configuration.programs.get(process.program.name)
@@ -253,6 +263,14 @@ class Supervisor:
         known = {*self.processes, *self.configuration.programs}
         near = difflib.get_close_matches(selector, known, n=1)
         return f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else "")
+
+    def stop(self, processes: Sequence[Process]) -> OrderlyStop:
+        """All of ``processes`` are told to stop, those that depend on others of them first; what is left of that is under way."""
+        stop = OrderlyStop(processes, self.dependencies.dependents)
+        stop.tell_free(anyio.current_time())
+        if stop.pending:
+            self._start_task(lambda: stop.run(self.bus, self.processes.get), name="stop in order")
+        return stop
 
     # Reload
 
@@ -325,6 +343,8 @@ class Supervisor:
                 if process.name not in rolled:
                     self._ask(process, request)
         self._sort()
+        self._around.sockets.retain(programs)
+        self._activation.reconfigure()
 
     def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
         """The program ``name`` has so many processes until the next reload, or the daemon's next start.

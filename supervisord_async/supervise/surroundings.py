@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from supervisord_async.config.model import Daemon
@@ -13,6 +13,7 @@ from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.sockets import SocketRegistry
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -34,5 +35,6 @@ class Surroundings:
     waits_for: Callable[[Process], str]  #: whom a WAITING process waits for, in words
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
     roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: whether a rolling restart takes care of that one
+    sockets: SocketRegistry = field(default_factory=SocketRegistry)
     log_paths: Callable[[], tuple[str, ...]] = tuple  #: of all programs: what they write is no change of a source
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes

@@ -48,6 +48,15 @@ def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, 
     return slots
 
 
+def holders(slots: dict[str, Inherited]) -> dict[str, list[int]]:
+    """The PIDs of the living main processes, by program."""
+    found: dict[str, list[int]] = {}
+    for slot in slots.values():
+        if slot.main is not None:
+            found.setdefault(slot.name.partition(":")[0], []).append(slot.main.pid)
+    return found
+
+
 def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: str) -> Inherited:
     mains = sorted((process for process in found if process.is_leader), key=lambda process: process.run)
     newest = mains[-1] if mains else None

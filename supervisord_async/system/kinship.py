@@ -17,7 +17,7 @@ def is_of_run(pid: int, main: Identity, session: int, tag: str) -> bool:
     A tag alone proves nothing, since anybody can put it into an environment: it counts for what became our child.
     """
     process = procfs.stat(pid)
-    if process is None or process.start_ticks < main.start_ticks and pid != main.pid:
+    if process is None or (process.start_ticks < main.start_ticks and pid != main.pid):
         return False
     leader = procfs.stat(session)
     session_is_ours = leader is None or leader.start_ticks <= main.start_ticks

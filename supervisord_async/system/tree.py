@@ -73,6 +73,12 @@ class Tree:
         """The tree of a child that leads its own session, as every spawned one does."""
         return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours)
 
+    def led_by(self, child: Child) -> Tree:
+        """The same run, with ``child``, a process of it, as its main process."""
+        tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours)
+        tree._orphans_come_to_us = self._orphans_come_to_us
+        return tree
+
     def has_leftovers(self) -> bool:
         """True if anything of the run but its main process lives. Cheap when nothing does."""
         now = census.current()

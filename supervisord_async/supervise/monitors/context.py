@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import HealthReported, Input
 from supervisord_async.core.state import Health, Snapshot
 from supervisord_async.supervise.host import ChildProcess, Host, ProcessTree, Signature
 from supervisord_async.supervise.logsearch import LogSearch
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.notify import Voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class RunContext:
     null_fd: int  #: /dev/null
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
+    voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``
     searches: dict[str, LogSearch] = field(default_factory=dict)  #: by pattern, over what this run prints
 
     def report(self, check: str, health: Health, _words: str = "") -> None:

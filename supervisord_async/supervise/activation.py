@@ -1,0 +1,121 @@
+"""``start_on_connect``: a program that is down is started when somebody connects to one of its sockets.
+
+The connection waits in the socket's queue; nothing is accepted here. A program that an operator stopped, or that failed
+for good, stays down whoever knocks. One that ends without taking the connection is not started in a tight loop: the
+pauses grow as its ``restart.backoff`` says.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+
+import anyio
+
+from supervisord_async.config.model import Program
+from supervisord_async.core.inputs import StartRequested
+from supervisord_async.core.policy import backoff_delay
+from supervisord_async.core.state import Cause, State
+from supervisord_async.errors import BusyError, SpawnError
+from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.surroundings import Surroundings
+
+_log = logging.getLogger(__name__)
+
+#: A start this long after the last one is no repetition.
+CALM_SECONDS = 10.0
+#: A socket that cannot be bound is tried again this often.
+BIND_AGAIN_SECONDS = 5.0
+
+
+def is_armed(process: Process) -> bool:
+    """Whether a connection may start it: it ended by itself, or was never started."""
+    snapshot = process.snapshot
+    return snapshot.state is State.EXITED or (snapshot.state is State.STOPPED and snapshot.cause is None)
+
+
+class Activation:
+    """Watches the sockets of all programs with ``start_on_connect``; a task for each of them."""
+
+    def __init__(
+        self, around: Surroundings, programs: Callable[[], Mapping[str, Program]], processes: Callable[[], Mapping[str, Process]]
+    ) -> None:
+        self._around = around
+        self._programs = programs
+        self._processes = processes
+        self._changed = anyio.Event()
+        self._scopes: dict[str, anyio.CancelScope] = {}
+
+    def reconfigure(self) -> None:
+        """Programs came, went or changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                wanted = {name: program for name, program in self._programs().items() if program.start_on_connect}
+                for name in [name for name in self._scopes if name not in wanted]:
+                    self._scopes.pop(name).cancel()
+                for name in wanted:
+                    if name not in self._scopes:
+                        self._scopes[name] = anyio.CancelScope()
+                        tasks.start_soon(self._watch, name, self._scopes[name], name=f"connections {name}")
+                await self._changed.wait()
+                self._changed = anyio.Event()
+
+    async def _watch(self, name: str, scope: anyio.CancelScope) -> None:
+        attempt, last = 0, float("-inf")
+        with scope, self._around.bus.subscribe() as records:
+            while True:
+                while not (armed := self._armed(name)):
+                    await records.receive()
+                if not await self._bind(name):
+                    continue
+                with anyio.move_on_after(60.0):  # an armed program may have been started, or its sockets replaced
+                    if await _wait_readable(self._around.sockets.descriptors(name)):
+                        armed = self._armed(name)
+                        attempt = attempt + 1 if anyio.current_time() - last < CALM_SECONDS else 0
+                        if attempt and armed:
+                            await anyio.sleep(min(60.0, backoff_delay(armed[0].policy, attempt - 1, armed[0].snapshot.run)))
+                        for process in self._armed(name):
+                            self._start(process)
+                        last = anyio.current_time()
+                        with anyio.move_on_after(1.0):  # its STARTING, if it has not come yet
+                            while self._armed(name) == armed:
+                                await records.receive()
+
+    def _armed(self, name: str) -> list[Process]:
+        return [process for process in self._processes().values() if process.program.name == name and is_armed(process)]
+
+    def _start(self, process: Process) -> None:
+        try:
+            process.post(StartRequested(Cause.AUTOSTART))
+        except BusyError as error:
+            _log.warning("%s: a connection waits, but %s", process.name, error)
+
+    async def _bind(self, name: str) -> bool:
+        program = self._programs().get(name)
+        if program is None:
+            return False
+        try:
+            await self._around.sockets.open(program, self._around.host)
+        except SpawnError as error:
+            _log.warning("%s: nobody can connect: %s", name, error)
+            await anyio.sleep(BIND_AGAIN_SECONDS)
+            return False
+        return True
+
+
+async def _wait_readable(sockets: tuple[socket.socket, ...]) -> bool:
+    """Returns True when one of them has something to read."""
+    async with anyio.create_task_group() as tasks:
+
+        async def wait(each: socket.socket) -> None:
+            await anyio.wait_readable(each)
+            tasks.cancel_scope.cancel()
+
+        for each in sockets:
+            tasks.start_soon(wait, each)
+    return True

@@ -1,0 +1,37 @@
+"""What a run is given beside its command: listening sockets, stored descriptors, and the address to speak to us."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from supervisord_async import wire
+from supervisord_async.config.model import Program
+from supervisord_async.system.spawn import SpawnSpec
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.notify import Voice
+    from supervisord_async.supervise.surroundings import Surroundings
+
+
+async def equip(spec: SpawnSpec, program: Program, voice: Voice, around: Surroundings) -> SpawnSpec:
+    """``spec`` with what ``notify``, ``heartbeat`` and ``sockets`` of ``program`` promise its next run.
+
+    Descriptors are 3, 4, … there: sockets in the file's order, then what an earlier run stored. Raises SpawnError, stage
+    ``socket`` or ``notify``.
+    """
+    environment = dict(spec.environment)
+    pid_variables = []
+    descriptors = list(await around.sockets.open(program, around.host))
+    if program.notify is not None:
+        environment[wire.ENV_NOTIFY_SOCKET] = voice.open(program, spec.credentials)
+        voice.run_begins()
+        if program.heartbeat is not None:
+            environment[wire.ENV_WATCHDOG_USEC] = str(round(program.heartbeat.timeout_seconds * 1e6))
+            pid_variables.append(wire.ENV_WATCHDOG_PID)
+        descriptors += [(stored.name, stored.fd) for stored in voice.store.saved()]
+    if descriptors:
+        environment[wire.ENV_LISTEN_FDS] = str(len(descriptors))
+        environment[wire.ENV_LISTEN_FDNAMES] = ":".join(name for name, _ in descriptors)
+        pid_variables.append(wire.ENV_LISTEN_PID)
+    return replace(spec, environment=environment, listen_fds=tuple(fd for _, fd in descriptors), pid_variables=tuple(pid_variables))

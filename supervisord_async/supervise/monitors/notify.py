@@ -1,0 +1,46 @@
+"""The watchdog of sd_notify: WATCHDOG=1 must come in time, and WATCHDOG=trigger is a cry for help.
+
+The time is ``heartbeat.timeout``, or what the run has asked for by WATCHDOG_USEC. As with heartbeat files, silence is
+counted only while we were awake to hear.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from supervisord_async.core.inputs import Faulted, HealthReported
+from supervisord_async.core.state import Cause, Health
+from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.monitors.heartbeat import CHECK, LOOKS
+
+
+async def monitor_watchdog(context: RunContext) -> None:
+    """Posts the first beat and the miss; returns after a miss, or at once without ``notify``."""
+    voice = context.voice
+    if voice is None:
+        return
+    heartbeat = context.program.heartbeat
+    if heartbeat is not None:
+        await anyio.sleep(heartbeat.initial_delay_seconds)
+    beats, silent, healthy = 0, 0.0, False
+    looked = anyio.current_time()
+    timeout = None
+    while not voice.triggered:
+        timeout = voice.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
+        if timeout is not None and silent >= timeout:
+            break
+        interval = timeout / LOOKS if timeout is not None else 3600.0
+        with anyio.move_on_after(interval):
+            await voice.heard.wait()
+            voice.heard = anyio.Event()
+        now = anyio.current_time()
+        silent += min(now - looked, 2 * interval)
+        looked = now
+        if voice.beats != beats:
+            beats, silent = voice.beats, 0.0
+            if not healthy:
+                healthy = True
+                context.post(HealthReported(context.run, CHECK, Health.HEALTHY))
+    words = "it triggered its watchdog" if timeout is None or voice.triggered else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
+    context.post(HealthReported(context.run, CHECK, Health.UNHEALTHY))
+    context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, words))

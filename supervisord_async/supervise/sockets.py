@@ -1,0 +1,155 @@
+"""The sockets that programs serve on: bound once by the daemon, lent to every run, closed when no program asks for them.
+
+A client that connects while its program restarts, the file is reloaded or the daemon replaces itself waits in the
+socket's queue, and is refused by nobody. All replicas of a program share its sockets. When the daemon was killed, the
+programs still hold duplicates: its successor takes them back from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from supervisord_async.config.model import Program, Socket
+from supervisord_async.errors import DaemonError, SpawnError
+from supervisord_async.system import listening
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.host import Host
+
+_log = logging.getLogger(__name__)
+
+
+class SavedSocket(msgspec.Struct, frozen=True):
+    """What a successor needs to have a socket again: our descriptor after a re-exec, its inode after a death."""
+
+    program: str
+    settings: Socket
+    inode: int
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    settings: Socket
+    socket: socket.socket
+    file: tuple[int, int] | None  #: device and inode of a unix socket's file
+
+
+class SocketRegistry:
+    """All listening sockets of one daemon's programs."""
+
+    def __init__(self) -> None:
+        self._bound: dict[tuple[str, str], _Bound] = {}
+        self._lock: anyio.Lock | None = None
+
+    async def open(self, program: Program, host: Host) -> tuple[tuple[str, int], ...]:
+        """The name and descriptor of each socket of ``program``, in the file's order, bound by now.
+
+        Raises SpawnError, stage ``socket``, where one cannot be bound, and ``user`` for an unknown owner.
+        """
+        if not program.sockets:
+            return ()
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        async with self._lock:  # two replicas that start together
+            return tuple([(settings.name, await self._open(program.name, settings, host)) for settings in program.sockets])
+
+    async def _open(self, program: str, settings: Socket, host: Host) -> int:
+        key = (program, settings.name)
+        bound = self._bound.get(key)
+        if bound is not None and bound.settings != settings:
+            self._close(key)
+            bound = None
+        if bound is None:
+            bound = self._bound[key] = await _bind(settings, host)
+        return bound.socket.fileno()
+
+    def descriptors(self, program: str) -> tuple[socket.socket, ...]:
+        """Those of a program that are bound."""
+        return tuple(bound.socket for (owner, _), bound in self._bound.items() if owner == program)
+
+    def retain(self, programs: Mapping[str, Program]) -> None:
+        """What no program of the configuration asks for is closed; what has changed is bound anew with the next run."""
+        wanted = {(program.name, settings.name) for program in programs.values() for settings in program.sockets}
+        for key in [key for key in self._bound if key not in wanted]:
+            self._close(key)
+
+    def saved(self) -> tuple[SavedSocket, ...]:
+        """What a successor needs."""
+        return tuple(
+            SavedSocket(program, bound.settings, listening.inode(bound.socket), bound.socket.fileno())
+            for (program, _), bound in self._bound.items()
+        )
+
+    def inherit(self, saved: Iterable[SavedSocket], holders: Mapping[str, Iterable[int]], *, by_reexec: bool) -> None:
+        """The sockets of a former daemon are ours: by its descriptors, or from the living ``holders`` (PIDs by program)."""
+        for each in saved:
+            found = listening.adopt(each.fd, each.inode) if by_reexec else None
+            for pid in holders.get(each.program, ()) if found is None else ():
+                found = listening.take_back(pid, each.inode)
+                if found is not None:
+                    break
+            if found is not None:
+                self._bound[each.program, each.settings.name] = _Bound(each.settings, found, _file(each.settings))
+
+    def close(self) -> None:
+        """All are closed, and the files of unix sockets removed."""
+        for key in list(self._bound):
+            self._close(key)
+
+    def _close(self, key: tuple[str, str]) -> None:
+        bound = self._bound.pop(key)
+        bound.socket.close()
+        if bound.file is not None and _file(bound.settings) == bound.file:
+            try:
+                os.unlink(bound.settings.path)
+            except OSError as error:
+                _log.warning("cannot remove the socket %s: %s", bound.settings.path, error.strerror)
+
+
+def url(settings: Socket) -> str:
+    """The address as the file writes it."""
+    if settings.kind == "unix":
+        return f"unix:{settings.path}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{settings.kind}://{host}:{settings.port}"
+
+
+async def _bind(settings: Socket, host: Host) -> _Bound:
+    words = f"cannot bind {url(settings)}"
+    try:
+        if settings.kind == "unix":
+            owner = await host.credentials(settings.user, None) if settings.user is not None else None
+            uid = owner.uid if owner is not None else -1
+            bound = listening.bind_unix(settings.path, mode=settings.mode, backlog=settings.backlog, uid=uid)
+            return _Bound(settings, bound, _file(settings))
+        kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
+        found = await anyio.getaddrinfo(settings.host, settings.port, type=kind, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return _Bound(settings, listening.bind_inet(settings.kind, family, address[0], address[1], backlog=settings.backlog), None)
+    except DaemonError as error:
+        raise SpawnError("socket", None, str(error)) from error
+    except socket.gaierror as error:
+        raise SpawnError("socket", None, f"{words}: {error.strerror}") from error
+    except OSError as error:
+        raise SpawnError("socket", error.errno, words) from error
+
+
+def _file(settings: Socket) -> tuple[int, int] | None:
+    """Which file is at a unix socket's path now."""
+    if settings.kind != "unix":
+        return None
+    try:
+        found = os.lstat(settings.path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
