@@ -70,6 +70,10 @@ class Rolling:
                 rolls |= dict.fromkeys((process.name for process in group), roll)
         return rolls
 
+    def under_way(self, program: str) -> Roll | None:
+        """The rolling restart of ``program``, if there is one."""
+        return self._rolls.get(program)
+
     def follow(self, process: Process, request: RestartRequested, members: Sequence[Process]) -> bool:
         """Whether a restart that each of ``members`` asks for itself (its files changed) is taken care of: by the first one's."""
         if not process.program.rolling or len(members) < 2:

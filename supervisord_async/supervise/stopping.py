@@ -1,0 +1,74 @@
+"""Stopping several processes in reverse order: what depends on another one is down before that one is told to go.
+
+Only the order among those that are stopped together counts; what else depends on them is its owner's business. It posts the
+same stops as everybody, and listens to records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from supervisord_async.core.inputs import StopRequested
+from supervisord_async.errors import BusyError
+from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.dependencies import DOWN
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+#: A record that a subscriber lost must not hold a stop up.
+LOOK_SECONDS = 1.0
+#: One that outlives its KILL for so long holds the others up no longer.
+KILL_PATIENCE_SECONDS = 10.0
+
+
+class OrderlyStop:
+    """One stop of several processes; :attr:`pending` are those whose turn has not come."""
+
+    def __init__(self, processes: Sequence[Process], dependents: Callable[[str], Iterable[Process]]) -> None:
+        """``dependents`` gives the processes that depend on a program."""
+        self.pending: dict[str, Process] = {process.name: process for process in reversed(processes)}
+        self.refused: dict[str, str] = {}  #: those that could not be told, and why
+        self._told: dict[str, tuple[Process, float]] = {}
+        self._before: dict[str, set[str]] = {
+            process.name: {other.name for other in dependents(process.program.name)} & self.pending.keys() for process in processes
+        }
+
+    @property
+    def levels(self) -> int:
+        """How many turns there are at most, for whoever has to wait for all of them."""
+        return 1 + sum(1 for others in self._before.values() if others)
+
+    def tell_free(self, now: float) -> None:
+        """Those that nothing holds up any more have been told to stop."""
+        holding = self.pending.keys() | {name for name, (process, at) in self._told.items() if _holds(process, at, now)}
+        for name in [name for name in self.pending if not self._before[name] & holding]:
+            process = self.pending.pop(name)
+            self._told[name] = process, now
+            try:
+                process.post(StopRequested())
+            except BusyError as error:
+                self.refused[name] = str(error)
+                del self._told[name]
+
+    async def run(self, bus: Bus, present: Callable[[str], Process | None]) -> None:
+        """All of the others have been told, each in its turn; those that are not ``present`` any more need not be."""
+        with bus.subscribe() as records:
+            while self.pending:
+                with anyio.move_on_after(LOOK_SECONDS):
+                    await records.receive()
+                while records.receive_nowait() is not None:
+                    pass  # one look serves all that came
+                self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
+                self.tell_free(anyio.current_time())
+
+
+def _holds(process: Process, told_at: float, now: float) -> bool:
+    """Whether what was told to go is still there; one that somebody wants up again holds nobody up."""
+    s = process.snapshot
+    if s.state in DOWN or (s.wanted and now - told_at > LOOK_SECONDS):
+        return False
+    return now < max(told_at + process.policy.grace_seconds, s.extended_until) + KILL_PATIENCE_SECONDS
