@@ -9,15 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 #: Keys of programs (and of ``defaults``).
-PROGRAM: frozenset[str] = frozenset(
-    {
-    }
-)
+PROGRAM: frozenset[str] = frozenset()
 #: Keys of ``daemon``.
-DAEMON: frozenset[str] = frozenset(
-    {
-    }
-)
+DAEMON: frozenset[str] = frozenset()
 
 
 def refused(data: Mapping[str, Any], keys: frozenset[str]) -> list[str]:

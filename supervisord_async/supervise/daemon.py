@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
-from supervisord_async.config.model import Configuration, DaemonLog
+from supervisord_async.config.model import Configuration, DaemonLog, Program
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError

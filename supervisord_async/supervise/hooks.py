@@ -17,6 +17,7 @@ import anyio
 
 from supervisord_async import wire
 from supervisord_async.config.model import Program
+from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.state import Cause, ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import launch
@@ -40,7 +41,7 @@ class HookRun:
 
     code: int | None  #: None: it was ended by a signal, or did not end in time
     in_time: bool
-    tail: str  #: the end of what it printed
+    tail: str  #: the end of what it printed, secrets masked
 
     @property
     def failure(self) -> str | None:
@@ -109,14 +110,15 @@ class Hooks:
 
     async def _run(self, command: tuple[str, ...], environment: dict[str, str], credentials: Credentials | None, log: int) -> HookRun:
         began = anyio.current_time()
-        async with _listening(log, credentials) as (writing, heard):
+        async with listening(log, credentials) as (writing, heard):
             spec = launch.spawn_spec(self._program(), environment, credentials, writing, writing, argv=command)
             code = await self._host.run_command(spec, HOOK_SECONDS)
-        return HookRun(code, anyio.current_time() - began < HOOK_SECONDS, bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip())
+        tail = masked_text(bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip(), secret_values(self._program()))
+        return HookRun(code, anyio.current_time() - began < HOOK_SECONDS, tail)
 
 
 @asynccontextmanager
-async def _listening(log: int, credentials: Credentials | None) -> AsyncIterator[tuple[int, bytearray]]:
+async def listening(log: int, credentials: Credentials | None) -> AsyncIterator[tuple[int, bytearray]]:
     """A descriptor for a command's output, and what came of it so far (the end of it); all of it goes on to ``log``.
 
     On leaving what is in the pipe has been read, also while somebody else still holds it.
@@ -126,14 +128,20 @@ async def _listening(log: int, credentials: Credentials | None) -> AsyncIterator
     except OSError as error:
         raise SpawnError("fork", error.errno, "a pipe") from error
     heard = bytearray()
+    failure: SpawnError | None = None
     try:
         os.set_blocking(writing, True)
         if credentials is not None:
             os.fchown(writing, credentials.uid, credentials.gid)  # else it cannot open its own /dev/stdout
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_forward, reading, log, heard)
-            yield writing, heard
+            try:
+                yield writing, heard
+            except SpawnError as error:  # as it is, and not in a group
+                failure = error
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         while await _forward_some(reading, log, heard):
             pass
     finally:

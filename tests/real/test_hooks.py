@@ -53,6 +53,18 @@ def test_a_long_hook_is_given_up_by_a_stop_with_all_it_started(daemon: Make, tmp
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
+def test_a_hook_that_is_missing_is_a_failure_of_the_start_only(daemon: Make, tmp_path: Path) -> None:
+    live = daemon("""
+programs:
+  before: {command: [sleep, "1"], hooks: {before_start: ./no-such-hook}, restart: {max_restarts: 0}}
+  after: {command: ["false"], hooks: {after_exit: ./no-such-hook}, restart: {max_restarts: 1, backoff: {initial: 10ms}}}
+""")
+    assert live.wait_for("before", "FATAL")["cause"] == "restart_limit"
+    assert "hook: cannot run before_start: exec: ./no-such-hook" in live.do("why", "before")
+    assert live.wait_for("after", "FATAL")["run"] == 2
+    assert "after_exit cannot be run: exec: ./no-such-hook" in live.text()
+
+
 def test_a_hook_that_floods_stops_nothing(daemon: Make, tmp_path: Path) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0, hooks: {before_start: [sh, -c, 'head -c 3000000 /dev/zero | tr \"\\\\0\" x; echo; echo end']}}}")
     live.wait_for("a", "RUNNING")

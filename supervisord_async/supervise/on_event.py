@@ -1,0 +1,256 @@
+"""``daemon.on_event``: commands and webhooks that are told when a program is in trouble.
+
+Nothing waits for them. Each hook has a queue of its own, bounded, and a task while there is something in it; what a webhook
+cannot take is tried again with growing pauses, then given up. A hook's failure is said once, and once when it works again.
+Secrets of the program are masked in what is told, and a webhook's URL is never logged beyond its host.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from supervisord_async import __version__, wire
+from supervisord_async.config.model import Configuration, EventHook, Program
+from supervisord_async.config.secrets import masked_text, secret_values
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, Health, State
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.hooks import TAIL_BYTES, listening
+from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.launch import tag_of
+from supervisord_async.system.spawn import SpawnSpec
+
+_log = logging.getLogger(__name__)
+
+#: Events that may wait for one hook; the oldest go first.
+QUEUE_EVENTS = 256
+#: A command that takes longer is killed.
+COMMAND_SECONDS = 60.0
+#: A webhook that is silent for longer has not taken it.
+ANSWER_SECONDS = 10.0
+#: The pauses between attempts at a webhook; after the last one the event is given up.
+RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
+#: Webhooks that may be asked at once; each is a thread.
+WEBHOOK_THREADS = 4
+
+
+def events_of(record: Record) -> list[str]:
+    """What a record means in the words of ``on_event``, the most special first."""
+    if record.type == "state" and record.to == State.FATAL:
+        return ["restart_limit", "fatal"] if record.cause == Cause.RESTART_LIMIT else ["fatal"]
+    if record.type == "flapping" and record.to == "true":
+        return ["flapping"]
+    if record.type == "health" and record.to == Health.UNHEALTHY:
+        return ["unhealthy"]
+    return []
+
+
+class RefusedError(Exception):
+    """A webhook has not taken an event; ``final``: nor will it."""
+
+    def __init__(self, words: str, *, final: bool = False) -> None:
+        super().__init__(words)
+        self.final = final
+
+
+class EventHooks:
+    """The hooks of one daemon: :meth:`heed` listens to the bus, :meth:`run` delivers."""
+
+    def __init__(
+        self,
+        configuration: Callable[[], Configuration],
+        program_of: Callable[[str], Program | None],
+        host: Host,
+        *,
+        instance: str,
+        null_fd: int,
+        post: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        """``program_of`` knows a process's program by the process's name; ``post`` sends a body to a URL, blocking."""
+        self._configuration = configuration
+        self._program_of = program_of
+        self._host = host
+        self._instance = instance
+        self._null_fd = null_fd
+        self._post = post or post_json
+        self._queues: dict[EventHook, deque[tuple[str, bytes]]] = {}
+        self._troubled: set[EventHook] = set()
+        self._tasks: TaskGroup | None = None
+        self._idle = anyio.Event()
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    def heed(self, record: Record) -> None:
+        """A listener of the bus; never waits."""
+        events = events_of(record)
+        if not events or self._tasks is None:
+            return
+        for hook in self._configuration().daemon.on_event:
+            event = next((event for event in events if event in hook.events), None)
+            if event is not None:
+                self._enqueue(hook, event, self._body(event, record))
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        async with anyio.create_task_group() as self._tasks:
+            await anyio.sleep_forever()
+
+    async def drain(self, seconds: float) -> None:
+        """What was told so far is delivered, or the time is up."""
+        with anyio.move_on_after(seconds):
+            while self._queues:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+
+    def _enqueue(self, hook: EventHook, event: str, body: bytes) -> None:
+        queue = self._queues.get(hook)
+        if queue is None:
+            queue = self._queues[hook] = deque()
+            assert self._tasks is not None  # noqa: S101  asked by heed
+            self._tasks.start_soon(self._deliver_all, hook, queue, name="on_event")
+        if len(queue) >= QUEUE_EVENTS:
+            queue.popleft()
+            self._trouble(hook, f"too slow: more than {QUEUE_EVENTS} events wait; the oldest are dropped")
+        queue.append((event, body))
+
+    def _body(self, event: str, record: Record) -> bytes:
+        program = self._program_of(record.name or "")
+        configuration = self._configuration()
+        told: dict[str, Any] = {
+            "event": event,
+            "id": record.id,
+            "at": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "daemon": configuration.daemon.name,
+            "host": socket.gethostname(),
+            "name": record.name,
+            "program": program.name if program is not None else None,
+            "group": program.group if program is not None else None,
+            "type": record.type,
+            "from": record.from_,
+            "to": record.to,
+            "cause": record.cause,
+            "run": record.run,
+            "exit_status": record.data.get("exit"),
+            "restarts": record.data.get("restarts"),
+            "message": masked_text(record.message, secret_values(program) if program is not None else ()),
+        }
+        return json.dumps(told, ensure_ascii=False).encode(errors="replace")
+
+    async def _deliver_all(self, hook: EventHook, queue: deque[tuple[str, bytes]]) -> None:
+        try:
+            while queue:
+                event, body = queue[0]
+                try:
+                    await (self._run_command(hook.command, event, body) if hook.command is not None else self._call(hook.url or "", body))
+                except RefusedError as error:
+                    self._trouble(hook, str(error))
+                except Exception as error:
+                    self._trouble(hook, repr(error))
+                else:
+                    if hook in self._troubled:
+                        self._troubled.discard(hook)
+                        _log.info("on_event %s works again", _name(hook))
+                if queue and queue[0] == (event, body):
+                    queue.popleft()
+        finally:
+            del self._queues[hook]
+            self._idle.set()
+
+    def _trouble(self, hook: EventHook, words: str) -> None:
+        if hook not in self._troubled:
+            self._troubled.add(hook)
+            _log.warning("on_event %s: %s; further failures are not said until it works again", _name(hook), words)
+
+    async def _run_command(self, command: tuple[str, ...], event: str, body: bytes) -> None:
+        """The command has ended with 0, the event on its stdin; raises RefusedError."""
+        configuration = self._configuration()
+        record = json.loads(body)
+        environment = os.environ | {
+            wire.ENV_TAG: tag_of(self._instance, "#on_event", record["id"]),
+            wire.ENV_SOCKET: configuration.daemon.socket,
+            wire.ENV_NAME: record["name"] or "",
+            wire.ENV_EVENT: event,
+        }
+        given = os.memfd_create("asup-event", os.MFD_CLOEXEC)
+        try:
+            os.write(given, body)
+            os.lseek(given, 0, os.SEEK_SET)
+            async with listening(self._null_fd, None) as (writing, heard):
+                directory = os.path.dirname(configuration.file)
+                spec = SpawnSpec(argv=command, directory=directory, environment=environment, stdin=given, stdout=writing, stderr=writing)
+                code = await self._host.run_command(spec, COMMAND_SECONDS)
+        except SpawnError as error:
+            raise RefusedError(f"cannot be run: {error}") from error
+        finally:
+            os.close(given)
+        if code != 0:
+            tail = bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip()
+            words = f"exited with {code}" if code is not None else f"did not end by itself within {COMMAND_SECONDS:g} s"
+            raise RefusedError(f"{words}: {tail}" if tail else words)
+
+    async def _call(self, url: str, body: bytes) -> None:
+        """The webhook has taken it; raises RefusedError after the last attempt."""
+        if self._limiter is None:
+            self._limiter = anyio.CapacityLimiter(WEBHOOK_THREADS)
+        for pause in (*RETRY_SECONDS, None):
+            try:
+                await anyio.to_thread.run_sync(self._post, url, body, abandon_on_cancel=True, limiter=self._limiter)
+            except RefusedError as error:
+                if pause is None or error.final:
+                    raise RefusedError(f"{error}; given up") from error
+                await anyio.sleep(pause)
+            else:
+                return
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A POST that is sent elsewhere would arrive as a GET without its body."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def post_json(url: str, body: bytes) -> None:
+    """``url`` has taken ``body``; blocking. Raises RefusedError, final for what another attempt would not change."""
+    parts = urlsplit(url)
+    headers = {"Content-Type": "application/json", "User-Agent": f"asupd/{__version__}"}
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
+        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310  http or https: checked at load
+    opener = urllib.request.build_opener(_NoRedirects)
+    try:
+        with opener.open(request, timeout=ANSWER_SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        passing = error.code in (408, 425, 429) or error.code >= 500
+        raise RefusedError(f"answered {error.code}", final=not passing) from None
+    except (OSError, ValueError) as error:  # URLError among them; ValueError: what answers is not HTTP
+        reason = getattr(error, "reason", None) or error
+        raise RefusedError(str(reason) or type(error).__name__) from None
+    except Exception as error:  # http.client's own
+        raise RefusedError(f"what answers is not HTTP ({type(error).__name__})") from None
+
+
+def _name(hook: EventHook) -> str:
+    """Who it is, without what a URL may hold of secrets."""
+    if hook.command is not None:
+        return hook.command[0]
+    parts = urlsplit(hook.url or "")
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

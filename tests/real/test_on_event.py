@@ -1,0 +1,95 @@
+"""on_event of a real daemon: commands, and a webhook over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.daemons import LiveDaemon
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+BROKEN = "{command: [sh, -c, 'exit 3'], restart: {max_restarts: 1, backoff: {initial: 10ms}}}"
+
+
+class Webhook:
+    """An HTTP server that refuses its first ``refusals`` requests."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.refusals = 0
+        hook = self
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                refuse, hook.refusals = hook.refusals > 0, max(0, hook.refusals - 1)
+                if not refuse:
+                    hook.bodies.append(json.loads(body))
+                    hook.headers.append({key.lower(): value for key, value in self.headers.items()})
+                self.send_response(503 if refuse else 204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Answer)
+        self.url = f"http://user:word@127.0.0.1:{self.server.server_port}/hook"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    thread = Thread(target=hook.server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield hook
+    hook.server.shutdown()
+    thread.join()
+    hook.server.server_close()
+
+
+def test_a_webhook_is_told_and_asked_again_if_it_refuses(daemon: Make, webhook: Webhook) -> None:
+    webhook.refusals = 1
+    live = daemon(f"daemon: {{on_event: [{{events: [restart_limit], url: '{webhook.url}'}}]}}\nprograms: {{web: {BROKEN}}}")
+    live.wait_until(lambda: webhook.bodies, "the webhook was told")
+    told = webhook.bodies[0]
+    assert (told["event"], told["name"], told["to"], told["cause"], told["exit_status"]) == ("restart_limit", "web", "FATAL", "restart_limit", {"code": 3})
+    assert webhook.headers[0]["content-type"] == "application/json" and webhook.headers[0]["authorization"].startswith("Basic ")
+
+
+def test_a_command_gets_the_event_on_its_stdin(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(f"""
+daemon: {{on_event: [{{events: [fatal], command: [sh, -c, 'cat > draft.json; echo $ASUP_EVENT $ASUP_NAME > words; mv draft.json told.json']}}]}}
+programs: {{web: {BROKEN}, fine: {{command: [sleep, "1000"], start_seconds: 0}}}}
+""")
+    live.wait_until((tmp_path / "told.json").exists, "the command has run")
+    assert json.loads((tmp_path / "told.json").read_text())["event"] == "fatal"
+    assert (tmp_path / "words").read_text() == "fatal web\n"
+
+
+def test_the_last_word_is_told_before_the_daemon_ends(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(f"daemon: {{exit_when: any_fatal, on_event: [{{events: [fatal], command: [sh, -c, 'cat > told.json']}}]}}\nprograms: {{web: {BROKEN}}}", start=False)
+    live.start(wait=False)
+    assert live.wait() == 1
+    assert json.loads((tmp_path / "told.json").read_text())["name"] == "web"
+
+
+def test_a_hook_that_does_not_work_is_said_once_and_a_reload_repairs_it(daemon: Make, tmp_path: Path) -> None:
+    text = "daemon: {on_event: [{events: [fatal], command: [%s]}]}\nprograms: {a: " + BROKEN + ", b: " + BROKEN + "}"
+    live = daemon(text % "./no-such-hook")
+    for name in "ab":
+        live.wait_for(name, "FATAL")
+    live.wait_until(lambda: "on_event ./no-such-hook: cannot be run" in live.text(), "it is said")
+    live.write(text % "sh, -c, 'cat > told.json'")
+    live.do("reload")
+    live.ctl("start", "a")
+    live.wait_until(lambda: (tmp_path / "told.json").exists(), "the new hook is told")
+    assert live.text().count("on_event ./no-such-hook") == 1
