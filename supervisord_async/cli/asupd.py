@@ -65,6 +65,7 @@ def main(
 
     overrides = {"level": log_level, "format": log_format, "file": os.path.abspath(log_file) if log_file else None}
     configuration = asupd_run.with_log(loaded.configuration, overrides)
+    del loaded, warnings  # with the whole YAML tree behind them
     if trial:
         asupd_run.trial()
         return
@@ -73,16 +74,16 @@ def main(
             sys.exit(asupd_run.detach(configuration, file, run_dir, overrides))
         sys.exit(asupd_run.foreground(configuration, file, run_dir, overrides, echo=echo))
     except LockHeldError as error:
-        click.echo(f"asupd: {error}", err=True)
+        click.echo(f"asupd: critical: {error}", err=True)
         sys.exit(EXIT_LOCKED)
     except DaemonError as error:
-        click.echo(f"asupd: {error}", err=True)
+        click.echo(f"asupd: critical: {error}", err=True)
         sys.exit(EXIT_CRITICAL)
 
 
 def _count(error: ConfigError) -> str:
     errors = sum(not problem.warning for problem in error.problems)
-    return f"asupd: {errors} error{'s' if errors != 1 else ''}; nothing was started"
+    return f"asupd: critical: {errors} error{'s' if errors != 1 else ''}; nothing was started"
 
 
 if __name__ == "__main__":

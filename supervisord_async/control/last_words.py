@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -48,7 +47,7 @@ class LastWords:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._births: dict[str, deque[Birth]] = {}
+        self._births: dict[str, tuple[Birth, ...]] = {}  # tuples: a thousand empty deques are most of a megabyte
         supervisor.bus.listen(self._heed)
 
     def _heed(self, record: Record) -> None:
@@ -56,8 +55,8 @@ class LastWords:
             return
         process = self._supervisor.processes.get(record.name)
         if process is not None:
-            births = self._births.setdefault(record.name, deque(maxlen=BIRTHS))
-            births.append(Birth(record.run or 0, _written(process)))
+            births = self._births.get(record.name, ())
+            self._births[record.name] = (*births[1 - BIRTHS :], Birth(record.run or 0, _written(process)))
         if len(self._births) > 2 * len(self._supervisor.processes) + 100:  # those of processes that a reload removed
             self._births = {name: births for name, births in self._births.items() if name in self._supervisor.processes}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import Any
 
 from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, Rusage
@@ -17,9 +16,8 @@ __all__ = ["Child", "Ended", "Rusage"]
 class Child:
     """One process that is watched; not necessarily born of us."""
 
-    def __init__(self, watch: ExitWatch, transport: asyncio.SubprocessTransport | None = None) -> None:
+    def __init__(self, watch: ExitWatch) -> None:
         self._watch = watch
-        self._transport: Any = transport
 
     @classmethod
     def adopt(cls, identity: Identity) -> Child:
@@ -87,6 +85,3 @@ class Child:
     def close(self) -> None:
         """Let go of it: no more news, nothing kept open; if it runs it is left alone."""
         self._watch.close()
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None

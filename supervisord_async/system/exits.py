@@ -96,6 +96,11 @@ class ExitWatch:
         else:
             self._callbacks.append(callback)
 
+    def forget(self, callback: Callable[[Ended], None]) -> None:
+        """``callback`` is not called any more."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
     async def wait(self) -> Ended:
         """How the process ended, when it has. Any number of tasks may wait, and each may be cancelled."""
         if self.ended is not None:
@@ -110,8 +115,7 @@ class ExitWatch:
         try:
             return await future
         finally:
-            if wake in self._callbacks:
-                self._callbacks.remove(wake)
+            self.forget(wake)
 
     def close(self) -> None:
         """Stop watching; the process is left alone. Who waits is told that the end is unknown."""

@@ -122,7 +122,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
     transport: PidfdTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  there is no public way to it
     if not own_files:
         descriptors.give_back_limit(process.pid)
-    return Child(transport.watch, transport)
+    return Child(transport.release())
 
 
 def _identity_arguments(credentials: Credentials | None) -> dict[str, Any]:

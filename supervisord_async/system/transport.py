@@ -63,6 +63,18 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         else:
             super().close()
 
+    def release(self) -> ExitWatch:
+        """The transport is closed and done with; its child is watched by what is returned, and by nothing else.
+
+        A child without pipes needs no transport once it was born, and a thousand transports are megabytes.
+        """
+        self.watch.forget(self._ended)
+        if self._proc is not None:
+            self._proc.returncode = 0  # else its finalizer would wait for the PID
+            self._proc = None
+        super().close()
+        return self.watch
+
     def _ended(self, ended: Ended) -> None:
         code, signal = ended.status.code, ended.status.signal
         returncode = code if code is not None else -signal if signal is not None else 255
