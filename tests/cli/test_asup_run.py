@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -307,6 +308,38 @@ def test_events_as_json_are_one_object_a_line(run: Run) -> None:
     assert states == ["STARTING", "RUNNING", "BACKOFF", "STARTING", "RUNNING", "FATAL"]
     assert [event["id"] for event in events] == sorted(event["id"] for event in events)
     assert events[-1]["data"]["code"] == 3
+
+
+# PID 1
+
+
+def may_unshare() -> bool:
+    done = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not shutil.which("unshare") or not may_unshare(), reason="no PID namespace is to be had here")
+def test_as_pid_1_it_hears_signals_and_buries_orphans(tmp_path: Path) -> None:
+    script = """
+    trap 'echo got TERM; exit 0' TERM
+    (setsid sh -c 'sleep 0.1; echo orphan' &)
+    echo parent $PPID
+    while :; do sleep 0.05; done
+    """
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *ASUP_RUN, "sh", "-c", script]
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        outside = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=err, preexec_fn=_default_signals)  # noqa: PLW1509
+    try:
+        assert "parent 1\n" in wait_said(tmp_path / "out", "orphan\n")
+        (pid_1,) = map(int, Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split())
+        children = Path(f"/proc/{pid_1}/task/{pid_1}/children")
+        wait_until_sync(lambda: len(children.read_text().split()) == 1, SECONDS, what="the orphan is buried")
+        os.kill(pid_1, signal.SIGTERM)
+        assert outside.wait(SECONDS) == 143
+        assert "got TERM" in (tmp_path / "out").read_text()
+    finally:
+        outside.kill()
+        outside.wait()
 
 
 # A terminal

@@ -1,0 +1,56 @@
+"""The daemon's word to the service manager that started it: ready, and then a beat, as systemd hears it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.supervise.watchdog import BEATS, interval_seconds
+from tests.daemons import LiveDaemon
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "8"}, None),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "7"}, 3.0 / BEATS),
+        ({"WATCHDOG_USEC": "3000000"}, 3.0 / BEATS),
+    ],
+)
+def test_beats_are_owed_only_to_who_expects_them_of_us(environment: dict[str, str], expected: float | None) -> None:
+    assert interval_seconds(environment, 7) == expected
+
+
+@pytest.mark.real
+def test_manager_hears_ready_and_beats_that_cease_with_a_stopped_daemon(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        programs = "programs:\n  shower: {command: 'env > seen; exec sleep 1000', shell: true, stop: {grace_period: 1s}}\n"
+        with LiveDaemon(tmp_path, programs, environment=environment) as daemon:
+            heard: list[str] = []
+            while heard.count("WATCHDOG=1") < 3 or not any(message.startswith("READY=1") for message in heard):
+                heard.append(manager.recv(4096).decode())
+            assert f"READY=1\nMAINPID={daemon.pid}" in heard
+            daemon.wait_for("shower", "RUNNING")
+            seen = (tmp_path / "seen").read_text()
+            assert "WATCHDOG" not in seen, "the manager's wish is not for programs"
+            assert "NOTIFY_SOCKET" not in seen
+            daemon.send(signal.SIGSTOP)
+            manager.settimeout(2.0)
+            until = time.monotonic() + 30
+            with pytest.raises(TimeoutError):
+                while time.monotonic() < until:
+                    manager.recv(4096)
+            os.kill(daemon.pid, signal.SIGCONT)
+            manager.settimeout(20)
+            assert manager.recv(4096).startswith(b"WATCHDOG=1")
