@@ -186,6 +186,7 @@ class Daemon:
             last_record_id=self._bus.last_id,
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
             sockets=self._sockets.saved(),
+            scaled=dict(self._supervisor.scaled),
         )
 
     async def run(self, control: ControlPlane, former: SavedState | None) -> int:
@@ -230,6 +231,7 @@ class Daemon:
         living = await anyio.to_thread.run_sync(tags.living, self._instance)
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
         if saved is not None:
+            self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
         return estate
 

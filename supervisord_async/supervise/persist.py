@@ -78,6 +78,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     last_record_id: int = 0
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
+    scaled: dict[str, int] = {}  #: programs with another number of replicas than the file's
     descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
 
     def all_descriptors(self) -> set[int]:

@@ -22,7 +22,7 @@ from supervisord_async.config.model import Configuration, Logs, Program
 from supervisord_async.core.inputs import Input, RestartRequested, StartRequested, StopRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
-from supervisord_async.errors import BusyError, ConfigError, NotFoundError, Problem
+from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
 from supervisord_async.supervise.activation import Activation
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.dependencies import DOWN, Dependencies
@@ -61,6 +61,7 @@ class Supervisor:
         self.configuration = configuration
         self.refused: tuple[Problem, ...] = ()
         self.processes: dict[str, Process] = {}
+        self.scaled: Mapping[str, int] = {}  #: programs with another number of processes than the file's
         self.started_at = time.time()
         self.shutting_down = False
         self.exit_code = 0
@@ -310,6 +311,7 @@ class Supervisor:
         self.refused = ()
         plan = diff(self.configuration, loaded.configuration)
         if not self.shutting_down:
+            self.scaled = {}
             self._apply(plan, loaded.configuration)
         self.bus.publish("reload", message="reloaded: " + "; ".join(plan.describe()), data={"plan": plan.to_json()})
         return plan
@@ -347,7 +349,7 @@ class Supervisor:
         self._activation.reconfigure()
 
     def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
-        """The program ``name`` has so many processes until the next reload, or the daemon's next start.
+        """The program ``name`` has so many processes until the next reload, or until the daemon ends in peace.
 
         Returns the processes that come, those that go, and whether those that come are started: with autostart, or if any
         of the program is up, or there was none. Raises NotFoundError, and FailedError where they would share a file.
@@ -369,9 +371,24 @@ class Supervisor:
             for process in added:
                 self._ask(process, StartRequested())
         if plan.changed:
+            self.scaled = {**self.scaled, name: replicas}
             message = f"{name}: scaled from {program.replicas} to {replicas} until the next reload"
             self.bus.publish("scale", message=message, data={"program": name, "from": program.replicas, "to": replicas})
         return added, [process for process in before.values() if process.name not in after], starts
+
+    def keep_scaled(self, scaled: Mapping[str, int]) -> None:
+        """Programs have the numbers of processes that an earlier daemon was told; to be called before :meth:`run`."""
+        for name, replicas in scaled.items():
+            program = self.configuration.programs.get(name)
+            if program is None:
+                continue
+            try:
+                programs = self.configuration.programs | {name: rescaled(program, replicas)}
+            except FailedError as error:  # the file was edited meanwhile
+                _log.warning("%s", error)
+                continue
+            self.configuration = replace(self.configuration, programs=programs)
+            self.scaled = {**self.scaled, name: replicas}
 
     def _sort(self) -> None:
         """``processes`` is in file order; those on their way out come last."""

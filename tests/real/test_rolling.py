@@ -85,6 +85,12 @@ def test_scale_changes_the_number_until_the_next_reload(daemon: Make, tmp_path: 
     live.do("scale", "web", "4")
     assert {name: entry["state"] for name, entry in live.status().items()} == {f"web:{number}": "RUNNING" for number in range(4)}
     live.wait_until(lambda: (tmp_path / ".asupd/logs/web-3.log").exists(), "the new one has a log of its own")
+    pids = {name: entry["pid"] for name, entry in live.status().items()}
+    live.kill()
+    live.start()
+    live.wait_until(lambda: {name: entry["pid"] for name, entry in live.status().items()} == pids, "another daemon keeps the number")
+    live.do("reexec")
+    assert {name: entry["pid"] for name, entry in live.status().items()} == pids
     live.do("scale", "web", "3")
     live.wait_until(lambda: set(live.status()) == {"web:0", "web:1", "web:2"}, "one has gone")
     live.do("reload")
