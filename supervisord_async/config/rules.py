@@ -63,6 +63,9 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
         origin.error(("start_on_connect",), "this needs sockets")
     if program.restart_with_dependency and not program.depends_on:
         origin.warning(("restart_with_dependency",), "this means nothing without depends_on")
+    if program.schedule is not None and program.restart.policy == "always":
+        words = "a run of this program is always followed by another one, so there is nothing for the schedule to start"
+        origin.warning(("schedule",), words)
     grace, bound = program.stop.grace_seconds, configuration.daemon.stop_timeout_seconds
     if grace > bound:
         words = f"at shutdown daemon.stop_timeout ({format_duration(bound)}) cuts the {format_duration(grace)} short"

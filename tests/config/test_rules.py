@@ -12,6 +12,11 @@ def restart_problems(project, settings):
     return project.program_problems(f"command: x\nrestart: {{{settings}}}")
 
 
+def test_a_schedule_of_a_program_that_never_ends_is_doubtful(project):
+    loaded = project.load("programs: {web: {command: x, restart: always, schedule: '@every 5m'}}")
+    assert any("nothing for the schedule to start" in str(warning) for warning in loaded.warnings)
+
+
 def test_a_limit_that_can_never_trip_says_the_sum(project):
     assert restart_problems(project, "max_restarts: 5, within: 1m, backoff: {initial: 10s, max: 30s}") == [
         (

@@ -1,0 +1,114 @@
+"""The memory watcher alone: who is measured, who is blamed, under a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Backoff, Limits, Restart
+from supervisord_async.core.inputs import StartRequested, StopRequested
+from supervisord_async.core.state import Cause, State
+from supervisord_async.supervise.figures import Figures
+from supervisord_async.supervise.monitors.memory import INTERVAL_SECONDS, MemoryWatch
+from supervisord_async.supervise.process import Process
+from tests.fake_host import FakeHost, program, surroundings
+from tests.virtual_clock import run_virtually
+
+MIB = 1024 * 1024
+
+
+class FakeSampler:
+    """Says what the test says; ``looks`` has the names of each look."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+        self.looks: list[list[str]] = []
+        self.failing = False
+
+    async def look(self, processes: Any, *, detailed: bool = False) -> dict[str, Figures]:
+        names = [process.name for process in processes]
+        self.looks.append(names)
+        if self.failing:
+            raise OSError(24, "Too many open files")
+        return {
+            name: Figures(cpu_percent=0.0, cpu_seconds=0.0, memory_bytes=self.bytes[name], processes=2, threads=2)
+            for name in names
+            if name in self.bytes
+        }
+
+
+def play(scene: Callable[[dict[str, Process], FakeSampler], Awaitable[None]], **limits: int | None) -> None:
+    """Processes of these names, each with its limit in MiB or without one."""
+
+    async def main() -> None:
+        around = surroundings(FakeHost())
+        restart = Restart(backoff=Backoff(initial_seconds=1.0, jitter=0.0))
+        processes = {
+            name: Process(name, 0, program(name, start_seconds=0.0, restart=restart, limits=Limits(memory_bytes=limit and limit * MIB)), around)
+            for name, limit in limits.items()
+        }
+        sampler: Any = FakeSampler()
+        async with anyio.create_task_group() as tasks:
+            for process in processes.values():
+                tasks.start_soon(process.run)
+            tasks.start_soon(MemoryWatch(around.bus, processes.values, sampler).run)
+            await scene(processes, sampler)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+
+
+async def state(process: Process, wanted: State) -> None:
+    with anyio.fail_after(60):
+        while process.snapshot.state is not wanted:
+            await anyio.sleep(0.01)
+
+
+def test_who_is_above_the_limit_is_restarted_and_counted() -> None:
+    async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
+        sampler.bytes = {"hog": 100 * MIB + 1, "fine": 100 * MIB}
+        for process in processes.values():
+            process.post(StartRequested())
+        await state(processes["hog"], State.BACKOFF)
+        snapshot = processes["hog"].snapshot
+        assert (snapshot.cause, snapshot.restarts) == (Cause.MEMORY_LIMIT, 1)
+        assert snapshot.detail == "2 processes hold 100.0 MiB, more than limits.memory (100.0 MiB)"
+        assert processes["fine"].snapshot.state is State.RUNNING
+
+    play(scene, hog=100, fine=100)
+
+
+def test_only_running_processes_with_a_limit_are_measured() -> None:
+    async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
+        await anyio.sleep(1000)
+        assert sampler.looks == []
+        processes["free"].post(StartRequested())
+        await anyio.sleep(1000)
+        assert sampler.looks == []
+        processes["limited"].post(StartRequested())
+        await anyio.sleep(10 * INTERVAL_SECONDS)
+        assert 9 <= len(sampler.looks) <= 12 and all(look == ["limited"] for look in sampler.looks)
+        processes["limited"].post(StopRequested())
+        await state(processes["limited"], State.STOPPED)
+        await anyio.sleep(INTERVAL_SECONDS)
+        before = len(sampler.looks)
+        await anyio.sleep(1000)
+        assert len(sampler.looks) == before
+
+    play(scene, free=None, limited=100)
+
+
+def test_a_look_that_fails_is_said_and_the_next_one_counts(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
+        sampler.failing, sampler.bytes = True, {"hog": 200 * MIB}
+        processes["hog"].post(StartRequested())
+        await anyio.sleep(3 * INTERVAL_SECONDS)
+        assert processes["hog"].snapshot.state is State.RUNNING
+        sampler.failing = False
+        await state(processes["hog"], State.BACKOFF)
+
+    play(scene, hog=100)
+    assert "cannot measure memory" in caplog.text
