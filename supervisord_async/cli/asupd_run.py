@@ -47,6 +47,7 @@ def foreground(configuration: Configuration, file: str, run_dir: str | None, ove
     from supervisord_async.system import descriptors, loop, signals
 
     former = reexec.inherited_state()
+    descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
     if former is None:

@@ -27,10 +27,12 @@ from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise import persist, reexec, watchdog
+from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.guard import Guard
 from supervisord_async.supervise.launch import instance_of
+from supervisord_async.supervise import means
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.output import STREAMS
 from supervisord_async.supervise.on_event import EventHooks
@@ -144,6 +146,8 @@ class Daemon:
         self._guard = Guard(self._instance, lock.path, self._null_fd)
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
+        self._control_scope = anyio.CancelScope()
+        self._belongings = Belongings(lock, lambda: self._configuration.daemon.socket, lambda: self._control_scope.cancel())
         self._go = anyio.Event()  # a re-exec was tried, and shall be
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
@@ -200,7 +204,8 @@ class Daemon:
             tasks.start_soon(self._sweep_journal, name="journal")
             tasks.start_soon(self._guard.run, name="guardian")
             tasks.start_soon(self._writer.run, name="logs")
-            tasks.start_soon(self._serve_control, control, history, former, name="control")
+            tasks.start_soon(self._keep_control, control, history, former, name="control")
+            tasks.start_soon(self._belongings.run, name="belongings")
             tasks.start_soon(self._reexec, history, name="re-exec")
             tasks.start_soon(self._event_hooks.run, name="on_event")
             tasks.start_soon(watchdog.beat, name="watchdog")
@@ -208,6 +213,7 @@ class Daemon:
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
             message = f"asupd {__version__} {what}, pid {os.getpid()}, {len(self._configuration.programs)} programs, run_dir {self._run_dir}{adopted}"
             self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
+            means.report_missing()
             code = await self._supervisor.run(estate)
             await self._event_hooks.drain(QUIET_SECONDS)
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
@@ -237,8 +243,11 @@ class Daemon:
 
     @asynccontextmanager
     async def _history(self) -> AsyncIterator[History | None]:
-        from supervisord_async.supervise.history import History  # noqa: PLC0415  sqlite3 is not needed to say --help
-
+        try:
+            from supervisord_async.supervise.history import History  # noqa: PLC0415  sqlite3 is not needed to say --help
+        except ImportError:
+            yield None  # said at the start, see means
+            return
         limits = self._configuration.daemon.history
         history = History(os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
         try:
@@ -256,9 +265,19 @@ class Daemon:
         with anyio.CancelScope(shield=True):
             await history.aclose()
 
+    async def _keep_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
+        """The API is served, anew whenever its socket was removed."""
+        while True:
+            with anyio.CancelScope() as self._control_scope:
+                await self._serve_control(control, history, former)
+            if not self._control_scope.cancelled_caught:
+                return
+            former = None
+
     async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
         def serving(listening: list[int]) -> None:
             self._listening = listening
+            self._belongings.serving()
             descriptors.sd_notify(f"READY=1\nMAINPID={os.getpid()}")
 
         inherited = former.descriptors.get("listening", []) if former is not None else []
@@ -308,6 +327,8 @@ class Daemon:
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("%s", problem)
+        except OSError as error:
+            _log.error("cannot reload: %s; everything stays as it was", error)
         except Exception:
             _log.exception("cannot reload; everything stays as it was")
 

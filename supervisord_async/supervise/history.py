@@ -22,6 +22,7 @@ import anyio
 import anyio.to_thread
 
 from supervisord_async.core.record import Record
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.history_store import Reader, RunEntry, SchemaError, Store
 
 __all__ = ["History", "RunEntry"]
@@ -172,7 +173,7 @@ class History:
     # In the worker thread
 
     async def _blocking(self, function: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(function, limiter=self._one_writer)
+        return await patiently("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_writer))
 
     def _open_store(self) -> Store | None:
         for _ in range(2):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import anyio
 import anyio.to_thread
 
 from supervisord_async.config.model import Probe
+from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.system import credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
@@ -49,7 +53,12 @@ class MachineHost:
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Look the user up, off the loop."""
-        return await credentials.lookup(user, group)
+        try:
+            return await credentials.lookup(user, group)
+        except RuntimeError as error:
+            if not is_want(error):
+                raise
+            raise SpawnError("fork", errno.EAGAIN, "no thread to look the user up") from error
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
         """Ask it for real."""
@@ -61,11 +70,17 @@ class MachineHost:
         """Stat off the loop: the file may lie on a file system that hangs."""
         if self._stat_limiter is None:
             self._stat_limiter = anyio.CapacityLimiter(STAT_THREADS)
-        return await anyio.to_thread.run_sync(_signature, path, abandon_on_cancel=True, limiter=self._stat_limiter)
+        look = partial(anyio.to_thread.run_sync, _signature, path, abandon_on_cancel=True, limiter=self._stat_limiter)
+        return await patiently(f"look at {path}", look)
 
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Read the kernel's log, off the loop."""
-        return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
+        try:
+            return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
+        except (OSError, RuntimeError) as error:
+            if not is_want(error):
+                raise
+            return None
 
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
         """Run a short command with its tree, to its end or to the timeout."""

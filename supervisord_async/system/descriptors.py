@@ -11,6 +11,16 @@ from collections.abc import Collection
 _original_soft: list[int] = []
 
 
+def open_missing_stdio() -> None:
+    """Stdin, stdout and stderr are open, those that were not on /dev/null: else the next file would get such a number, and what is printed."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+        os.set_inheritable(fd, True)
+
+
 def close_inherited(keep: Collection[int] = ()) -> int:
     """Close every descriptor but stdio and ``keep``; return how many were closed.
 

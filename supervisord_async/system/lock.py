@@ -46,6 +46,25 @@ class InstanceLock:
         self.fd = fd
         self.sign()
 
+    def renew(self) -> bool:
+        """The file at the path is the one that is held; True if it was gone and was made and locked anew.
+
+        Raises what :meth:`acquire` does; then the removed file is still held.
+        """
+        held = os.fstat(self.fd)
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None
+        if found is not None and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+            return False
+        os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
+        fresh = InstanceLock(self.path)
+        fresh.acquire()
+        os.close(self.fd)
+        self.fd = fresh.fd
+        return True
+
     def inherit(self, fd: int) -> None:
         """Hold the lock by a descriptor that an earlier life of this process kept over ``execv``."""
         self.fd = fd

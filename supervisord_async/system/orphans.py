@@ -18,6 +18,9 @@ from contextlib import asynccontextmanager
 
 from supervisord_async.system import exits, procfs
 
+#: A burial for which there was no descriptor is tried again after this.
+RETRY_SECONDS = 0.5
+
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
@@ -72,7 +75,10 @@ async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
 
     def bury() -> None:
         pending.clear()
-        bury_orphans(known)
+        try:
+            bury_orphans(known)
+        except OSError:  # no descriptor for a look at /proc: the dead can wait
+            pending.append(loop.call_later(RETRY_SECONDS, bury))
 
     def child_changed(_signum: int, _frame: object) -> None:
         if not pending:

@@ -364,7 +364,7 @@ class Lookout:
         except FileNotFoundError:  # a directory went just now; the next look at it knows
             self._reopen = True
             return True
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ImportError) as error:
             self._degrade(str(error))
             return False
         if self._notifier is not None:

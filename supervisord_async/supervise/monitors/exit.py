@@ -9,6 +9,8 @@ from typing import TypeAlias
 from supervisord_async.core.inputs import Exited, TreeGone
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.narrate import exit_words
+from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.system.child import Ended
 
 #: What is to be awaited when nothing of a run lives.
@@ -27,19 +29,31 @@ async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None]
     afterwards = what_follows()
     now = context.snapshot()
     cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
-    remains = context.program.stop.scope == "tree" and context.tree.has_leftovers()
+    remains = context.program.stop.scope == "tree" and _has_leftovers(context)
     context.post(Exited(context.run, ended.status, remains or afterwards is not None, await _detail(context, ended)))
     if remains:
-        await context.tree.wait_gone()
+        await patiently(f"see what lives of {context.name}", context.tree.wait_gone)
     if afterwards is not None:
         await afterwards(ended, cause)
     if remains or afterwards is not None:
         context.post(TreeGone(context.run))
 
 
+def _has_leftovers(context: RunContext) -> bool:
+    """Whether something may live on; what cannot be seen just now may."""
+    try:
+        return context.tree.has_leftovers()
+    except OSError as error:
+        if not is_want(error):
+            raise
+        return True
+
+
 async def _detail(context: RunContext, ended: Ended) -> str:
-    """What else is known of an end by SIGKILL that nobody here sent."""
+    """What else is known of an end: what the run said of it, or of a SIGKILL that nobody here sent."""
     now = context.snapshot()
+    if context.voice is not None and (said := context.voice.last_words()):
+        return f"{exit_words(ended.status)}; {said}"
     if ended.status.signal != signal.SIGKILL or now.state is State.STOPPING or now.sent == signal.SIGKILL:
         return ""
     match await context.host.was_oom_killed(context.child.pid):

@@ -1,0 +1,75 @@
+"""What the daemon has in its run_dir and cannot do without: the lock and the control socket, made anew when somebody removed them.
+
+Logs, state and history see to themselves with their next write. Looking is a ``stat`` now and then: a notifier could be
+refused, and is not worth one of its instances.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import anyio
+
+from supervisord_async.errors import DaemonError
+from supervisord_async.system.lock import InstanceLock
+
+_log = logging.getLogger("asupd")
+
+#: How often is looked.
+LOOK_SECONDS = 1.0
+
+
+class Belongings:
+    """Looks after the lock and the socket of one daemon."""
+
+    def __init__(self, lock: InstanceLock, socket: Callable[[], str], serve_anew: Callable[[], None]) -> None:
+        """``serve_anew`` is called when the socket is gone from its path, or is another's."""
+        self._lock = lock
+        self._socket = socket
+        self._serve_anew = serve_anew
+        self._bound: tuple[str, int] | None = None
+        self._trouble = ""
+
+    def serving(self) -> None:
+        """The socket answers now."""
+        path = self._socket()
+        inode = _inode(path)
+        self._bound = (path, inode) if inode is not None else None
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await anyio.sleep(LOOK_SECONDS)
+            self._see_to_lock()
+            self._see_to_socket()
+
+    def _see_to_lock(self) -> None:
+        try:
+            if self._lock.renew():
+                _log.warning("%s was removed: made and locked anew", self._lock.path)
+        except (DaemonError, OSError) as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                _log.error("degraded: %s; a second daemon would not be kept out", error)
+        else:
+            self._trouble = ""
+
+    def _see_to_socket(self) -> None:
+        if self._bound is None:
+            return
+        path, inode = self._bound
+        if _inode(path) != inode and os.path.isdir(os.path.dirname(path)):
+            self._bound = None
+            _log.warning("%s was removed: it is served anew", path)
+            self._serve_anew()
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return -1  # not to be told now: not ours either, but nobody removed it for sure

@@ -1,0 +1,36 @@
+"""The optional means: what of them is missing here, and what is lost by it, said once at the start."""
+
+from __future__ import annotations
+
+import logging
+from importlib import util
+
+_log = logging.getLogger("asupd")
+
+#: Module, and what the daemon cannot do without it.
+OPTIONAL: tuple[tuple[str, str], ...] = (
+    ("uvloop", "the stock event loop is used, which is slower"),
+    ("watchfiles", "no notifications of changed files: watched paths are polled"),
+    ("psutil", "no figures of memory and CPU, and limits.memory is not watched"),
+    ("prometheus_client", "no metrics"),
+    ("uvicorn", "no control socket: signals still work"),
+    ("cronsim", "schedules in cron's words cannot be kept"),
+)
+
+
+def missing() -> list[tuple[str, str]]:
+    """Those of :data:`OPTIONAL` that cannot be had; nothing is imported."""
+    return [(module, loss) for module, loss in OPTIONAL if not _is_there(module)]
+
+
+def report_missing() -> None:
+    """The log names each that is missing, with what is lost."""
+    for module, loss in missing():
+        _log.warning("degraded: %s cannot be imported: %s", module, loss)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except (ImportError, ValueError):  # ValueError: somebody put a half module in sys.modules
+        return False

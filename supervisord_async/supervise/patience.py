@@ -1,0 +1,58 @@
+"""A machine without a descriptor, a thread or memory to give is asked again: such want passes, and is nobody's bug."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+_log = logging.getLogger("asupd")
+
+#: What the system says when it has nothing to give just now.
+_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+#: Those who wait for the machine, in all of this process.
+_waiting: set[object] = set()
+#: The pauses between attempts, the last one repeated.
+PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def is_want(error: BaseException) -> bool:
+    """Whether it failed for lack of something that may be there again in a moment."""
+    if isinstance(error, OSError):
+        return error.errno in _WANT
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
+
+
+async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
+    """The result of ``do``, which is tried again while the machine is in want; that is told when it begins and when it ends.
+
+    Raises whatever else ``do`` raises, at once.
+    """
+    attempt, token = 0, object()
+    while True:
+        try:
+            result = await do()
+        except (OSError, RuntimeError) as error:
+            if not is_want(error):
+                raise
+            if not _waiting:
+                reason = (error.strerror if isinstance(error, OSError) else None) or error
+                _log.warning("transient: cannot %s: %s; it is tried again, and so is all else that fails for it", what, reason)
+            _waiting.add(token)
+            try:
+                await anyio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])
+            except BaseException:
+                _waiting.discard(token)
+                raise
+            attempt += 1
+        else:
+            if token in _waiting:
+                _waiting.discard(token)
+                if not _waiting:
+                    _log.info("could %s now: nothing waits for the machine any more", what)
+            return result

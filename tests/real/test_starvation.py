@@ -1,0 +1,504 @@
+"""The machine gives less than it should, or lies: the daemon survives, says so once, recovers, and disturbs no other program."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import LiveDaemon, alive
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+COUNTER = "import itertools,time\nfor n in itertools.count():\n  print(n, flush=True)\n  time.sleep(0.002)"
+COUNTER_COMMAND = f"[{sys.executable}, -c, {json.dumps(COUNTER)}]"
+QUICK = "start_seconds: 0, restart: {backoff: {initial: 100ms, max: 1s}}"
+PROGRAMS = f"""
+programs:
+  counter: {{command: {COUNTER_COMMAND}, start_seconds: 0}}
+  victim: {{command: [sleep, "1000"], {QUICK}}}
+"""
+
+
+def up(live: LiveDaemon, *names: str) -> dict[str, int]:
+    """These programs run; their PIDs."""
+    return {name: live.wait_for(name, "RUNNING")["pid"] for name in names}
+
+
+def counter_log(live: LiveDaemon) -> Path:
+    return live.folder / ".asupd" / "logs" / "counter.log"
+
+
+def counted(live: LiveDaemon) -> list[int]:
+    """The numbers in the counter's log."""
+    return [int(line) for line in counter_log(live).read_bytes().split(b"\n")[:-1]]
+
+
+def goes_on(live: LiveDaemon, lines: int = 100) -> None:
+    """The counter's output still arrives."""
+    size = counter_log(live).stat().st_size
+    live.wait_until(lambda: counter_log(live).stat().st_size > size + 5 * lines, "the counter's output arrives")
+
+
+def said(live: LiveDaemon, words: str, *, at_least: int = 1, at_most: int) -> None:
+    """The daemon told of it, but not a thousand times; and nothing of ours broke."""
+    count = live.text().count(words)
+    assert at_least <= count <= at_most, f"{words!r} was said {count} times:\n{live.text()[-6000:]}"
+    unbroken(live)
+
+
+def unbroken(live: LiveDaemon) -> None:
+    assert "Traceback" not in live.text(), live.text()[-8000:]
+
+
+@contextmanager
+def limited(pid: int, what: int, soft: int) -> Iterator[None]:
+    """The soft limit of a living process is lower meanwhile."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, what, before)
+
+
+@contextmanager
+def limited_as(prefix: tuple[str, ...], pid: int) -> Iterator[None]:
+    """The daemon may have no further process or thread meanwhile; set by its own user, since another's may take a capability."""
+    for value in ("1:", "10000:"):
+        subprocess.run([*prefix, "prlimit", f"--pid={pid}", f"--nproc={value}"], check=True)
+        if value == "1:":
+            try:
+                yield
+            except BaseException:
+                subprocess.run([*prefix, "prlimit", f"--pid={pid}", "--nproc=10000:"], check=True)
+                raise
+
+
+@pytest.fixture
+def small_run_dir(tmp_path: Path) -> Iterator[Path]:
+    """The run_dir is a file system of 1 MiB."""
+    mount = tmp_path / ".asupd"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: a full disk; cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room that is left."""
+    path = folder / "filling"
+    with path.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(b"x" * 4096)
+        except OSError:
+            return path
+
+
+# Starved of processes, descriptors, room
+
+
+def test_refused_forks_are_backoff_and_recover(daemon: Make, tmp_path: Path) -> None:
+    """RLIMIT_NPROC binds no root: the daemon runs as a user of its own, who owns nothing else. Threads are refused too."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("NOT TESTED: a refused fork; needs root and setpriv")
+    os.chmod(tmp_path, 0o777)
+    may = "+dac_override,+dac_read_search"
+    as_user = ("setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", f"--inh-caps={may}", f"--ambient-caps={may}")
+    live = daemon(PROGRAMS, prefix=as_user)
+    pids = up(live, "counter", "victim")
+    with limited_as(as_user, live.pid):
+        os.kill(pids["victim"], signal.SIGKILL)
+        live.wait_until(lambda: "Resource temporarily unavailable" in live.text(), "the refused fork is told")
+        assert live.process_of("victim")["cause"] == "spawn_failed"
+        goes_on(live)
+    assert live.wait_for("victim", "RUNNING")["pid"] != pids["victim"]
+    assert live.process_of("counter")["pid"] == pids["counter"]
+    said(live, "Resource temporarily unavailable", at_most=20)
+    assert counted(live) == list(range(len(counted(live))))
+
+
+def test_exhausted_descriptors_are_survived(daemon: Make) -> None:
+    live = daemon(PROGRAMS)
+    pids = up(live, "counter", "victim")
+    with limited(live.pid, resource.RLIMIT_NOFILE, 3):
+        os.kill(pids["victim"], signal.SIGKILL)
+        live.wait_until(lambda: "Too many open files" in live.text(), "the refused descriptor is told")
+        live.send(signal.SIGHUP)
+        goes_on(live, 500)
+    live.wait_until(lambda: live.ctl("status").returncode == 0, "the daemon answers and everything runs")
+    assert live.process_of("victim")["pid"] != pids["victim"]
+    assert live.process_of("counter")["pid"] == pids["counter"]
+    assert counted(live) == list(range(len(counted(live))))
+    said(live, "Too many open files", at_most=20)
+
+
+def test_programs_that_end_while_descriptors_are_exhausted_are_noticed(daemon: Make) -> None:
+    live = daemon("programs: {v: {command: [sleep, '1000'], replicas: 10, " + QUICK + "}}")
+    pids = up(live, *[f"v:{n}" for n in range(10)])
+    with limited(live.pid, resource.RLIMIT_NOFILE, 3):
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        live.wait_until(lambda: live.text().count("→ STOPPING") >= 10, "all deaths are noticed")
+    live.wait_until(lambda: live.ctl("status").returncode == 0, "everything runs again")
+    assert len(live.tagged()) == 10
+    unbroken(live)
+
+
+def test_a_full_disk_stops_nothing_and_everything_is_written_again(daemon: Make, small_run_dir: Path, tmp_path: Path) -> None:
+    """Log, state and history lie on it. The loud program must not be held up by its full pipe either."""
+    loud = f"import itertools,time\nfor n in itertools.count():\n  print('x' * 4000, flush=True)\n  open({str(tmp_path / 'progress')!r}, 'w').write(str(n))\n"
+    live = daemon(
+        PROGRAMS
+        + f"  loud: {{command: [{sys.executable}, -c, {json.dumps(loud)}], start_seconds: 0, autostart: false, logs: {{max_size: 100KiB, backups: 1}}}}\n"
+    )
+    pids = up(live, "counter", "victim")
+    filling = fill(small_run_dir)
+    live.do("start", "loud")
+    os.kill(pids["victim"], signal.SIGKILL)
+    live.wait_until(lambda: "cannot save the state" in live.text(), "the state that is not saved is told")
+    live.wait_until(lambda: "history: cannot write" in live.text(), "the history that is not written is told")
+    victim = live.wait_for("victim", "RUNNING", run=2)["pid"]
+    at = int((tmp_path / "progress").read_text() or 0)
+    live.wait_until(lambda: int((tmp_path / "progress").read_text() or 0) > at + 1000, "the loud program is not held up")
+    filling.unlink()
+    live.do("stop", "loud")
+    live.wait_until(lambda: "the state is saved again" in live.text(), "the state is saved again")
+    live.wait_until(lambda: "is written again" in live.text(), "the history is written again")
+    said(live, "cannot save the state", at_most=2)
+    said(live, "history: cannot write", at_most=2)
+    goes_on(live)
+    live.kill()
+    live.start()
+    assert live.wait_for("victim", "RUNNING")["pid"] == victim
+    assert live.wait_for("counter", "RUNNING")["pid"] == pids["counter"]
+    assert "spawn_failed" not in live.text()
+
+
+def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> None:
+    live = daemon(PROGRAMS)
+    pids = up(live, "counter", "victim")
+    run_dir = live.folder / ".asupd"
+    shutil.rmtree(run_dir)
+    os.kill(pids["victim"], signal.SIGKILL)
+    live.wait_until((run_dir / "state.json").exists, "the state is there again")
+    live.wait_until(lambda: counter_log(live).exists(), "the log is there again")
+    live.wait_until(live.answers, "the control socket is there again")
+    live.wait_until((run_dir / "history.db").exists, "the history is there again")
+    assert live.wait_for("victim", "RUNNING", run=2)
+    assert live.process_of("counter")["pid"] == pids["counter"]
+    goes_on(live)
+    second = subprocess.run(
+        [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(live.file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=live.environment,
+        check=False,
+    )
+    assert second.returncode != 0 and str(live.pid) in second.stderr
+    unbroken(live)
+    assert live.end() == 0
+    assert live.tagged() == []
+
+
+def test_without_inotify_files_are_polled_and_it_is_said(daemon: Make, tmp_path: Path) -> None:
+    """The limit is that of a user namespace of the daemon's own: nobody else is starved."""
+    command = ("unshare", "--user", "--map-root-user", "sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh")
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("NOT TESTED: exhausted inotify; no user namespace is to be had")
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "app.py").write_text("1")
+    live = daemon(
+        f"programs: {{web: {{command: [sleep, '1000'], start_seconds: 0, watch: [{source}]}}, other: {{command: [sleep, '1000'], start_seconds: 0}}}}",
+        prefix=command,
+    )
+    pids = up(live, "web", "other")
+    live.wait_until(lambda: "poll" in live.text(), "the fallback is told")
+    (source / "app.py").write_text("22")
+    assert live.wait_for("web", "RUNNING", run=2, cause="file_changed")
+    assert live.process_of("other")["pid"] == pids["other"]
+    unbroken(live)
+
+
+# Lies about time
+
+
+CLOCK = """
+import os, time
+_true, _true_ns, _path = time.time, time.time_ns, os.environ.get("ASUP_TEST_CLOCK")
+def _offset():
+    try:
+        with open(_path) as stream:
+            return float(stream.read() or 0)
+    except OSError:
+        return 0.0
+time.time = lambda: _true() + _offset()
+time.time_ns = lambda: _true_ns() + int(_offset() * 1e9)
+"""
+
+
+@pytest.mark.parametrize("jump", [3600, -3600])
+def test_the_wall_clock_may_jump(daemon: Make, tmp_path: Path, jump: int) -> None:
+    """Only the daemon's own wall clock jumps: what it asks is replaced before it begins."""
+    (tmp_path / "lies").mkdir()
+    (tmp_path / "lies" / "sitecustomize.py").write_text(CLOCK)
+    beat = "import os,time\nn = 0\nwhile True:\n  n += 1\n  open(os.environ['ASUP_HEARTBEAT_FILE'], 'w').write('x' * (n % 50))\n  time.sleep(0.05)"
+    programs = f"""
+programs:
+  beating: {{command: [{sys.executable}, -c, {json.dumps(beat)}], heartbeat: 2s, start_seconds: 0, inherit_environment: false}}
+  waiting: {{command: ["false"], restart: {{backoff: {{initial: 30m, max: 30m}}}}}}
+  starting: {{command: [sleep, "1000"], start_seconds: 20m}}
+  stopping: {{command: [sh, -c, 'trap "" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {{grace_period: 20m}}}}
+  victim: {{command: [sleep, "1000"], {QUICK}}}
+"""
+    live = daemon(programs, environment={"PYTHONPATH": str(tmp_path / "lies"), "ASUP_TEST_CLOCK": str(tmp_path / "clock")})
+    pids = up(live, "beating", "victim", "stopping")
+    live.wait_for("waiting", "BACKOFF")
+    live.do("stop", "stopping", "--no-wait")
+    live.wait_for("stopping", "STOPPING")
+    (tmp_path / "clock").write_text(str(jump))
+    before = live.process_of("beating")
+    os.kill(pids["victim"], signal.SIGKILL)
+    live.wait_for("victim", "RUNNING", run=2)
+    live.wait_until(
+        lambda: live.process_of("beating")["uptime_seconds"] > before["uptime_seconds"] + 5, "the heartbeat's timeout passes twice"
+    )
+    states = {name: (status["state"], status["run"]) for name, status in live.status().items()}
+    assert states == {
+        "beating": ("RUNNING", 1),
+        "waiting": ("BACKOFF", 1),
+        "starting": ("STARTING", 1),
+        "stopping": ("STOPPING", 1),
+        "victim": ("RUNNING", 2),
+    }
+    assert 0 <= live.process_of("victim")["uptime_seconds"] < 600
+    live.send(signal.SIGTERM)
+    live.wait_until(lambda: "stopping everything" in live.text(), "it heard")
+    live.wait_until(lambda: live.process.poll() is not None or not live.send(signal.SIGTERM), "it was told twice", every=0.5)
+    live.wait()
+
+
+def test_a_stopped_daemon_finds_everything_that_happened_meanwhile(daemon: Make) -> None:
+    live = daemon(PROGRAMS)
+    pids = up(live, "counter", "victim")
+    live.send(signal.SIGSTOP)
+    os.kill(pids["victim"], signal.SIGKILL)
+    live.wait_until(lambda: not alive(pids["victim"]), "the victim is dead")
+    live.send(signal.SIGCONT)
+    status = live.wait_for("victim", "RUNNING", run=2)
+    assert status["exit_status"] == {"signal": "SIGKILL", "core": False}
+    assert live.process_of("counter")["pid"] == pids["counter"]
+    goes_on(live)
+    assert counted(live) == list(range(len(counted(live))))
+
+
+# Floods
+
+
+@pytest.mark.parametrize("format_", ["raw", "timestamp"])
+def test_a_hundred_megabytes_without_a_line_end_pass_in_bounded_memory(daemon: Make, format_: str) -> None:
+    size = 100 * 1024 * 1024
+    logs = f"logs: {{format: {format_}, max_size: 1GiB}}"
+    live = daemon(
+        f"programs: {{flood: {{command: 'head -c {size} /dev/zero | tr \"\\\\0\" x', shell: true, autostart: false, {logs}}}, counter: {{command: {COUNTER_COMMAND}, start_seconds: 0}}}}"
+    )
+    up(live, "counter")
+    before = resident(live.pid)
+    live.do("start", "flood", "--no-wait")
+    log = live.folder / ".asupd" / "logs" / "flood.log"
+    live.wait_for("flood", "EXITED")
+    live.wait_until(lambda: log.stat().st_size >= size, "everything is written")
+    assert peak(live.pid) - before < 40 * 1024 * 1024
+    with log.open("rb") as stream:
+        assert sum(block.count(b"x") for block in iter(lambda: stream.read(1 << 20), b"")) == size
+    assert counted(live) == list(range(len(counted(live))))
+    unbroken(live)
+
+
+def resident(pid: int) -> int:
+    return _memory(pid, "VmRSS")
+
+
+def peak(pid: int) -> int:
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, key: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def test_two_hundred_deaths_in_one_moment(daemon: Make) -> None:
+    live = daemon(
+        "programs: {v: {command: [sleep, '1000'], replicas: 200, " + QUICK + "}, other: {command: [sleep, '1000'], start_seconds: 0}}"
+    )
+    live.wait_until(lambda: live.ctl("status").returncode == 0, "all run")
+    before = {name: status["pid"] for name, status in live.status().items()}
+    live.send(signal.SIGSTOP)  # so that it is one moment
+    for name, pid in before.items():
+        if name != "other":
+            os.kill(pid, signal.SIGKILL)
+    live.send(signal.SIGCONT)
+    live.wait_until(
+        lambda: sum(status["run"] == 2 and status["state"] == "RUNNING" for status in live.status().values()) == 200,
+        "all run again",
+        every=0.3,
+    )
+    now = live.status()
+    assert all(status["restarts"] == 1 for name, status in now.items() if name != "other")
+    assert now["other"]["pid"] == before["other"]
+    assert len(live.tagged()) == 201
+    unbroken(live)
+
+
+def test_a_daemon_whose_log_is_read_by_nobody_goes_on(daemon: Make) -> None:
+    """Its stderr is a pipe that is full for good."""
+    reading, writing = os.pipe()
+    live = daemon(
+        "programs: {crash: {command: ['false'], restart: {backoff: {initial: 1ms, max: 1ms}}}, a: {command: [sleep, '1000'], start_seconds: 0}}",
+        start=False,
+    )
+    try:
+        live.start(output=writing)
+    finally:
+        os.close(writing)
+    try:
+        pid = live.wait_for("a", "RUNNING")["pid"]
+        live.wait_until(lambda: live.process_of("crash")["run"] > 400, "many times more than the pipe holds was said", every=0.3)
+        assert live.process_of("a")["pid"] == pid
+        assert live.end() == 0
+    finally:
+        os.close(reading)
+    assert live.tagged() == []
+
+
+# A hostile beginning
+
+HOSTILE = """
+import os, signal, sys
+os.umask(0)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD])
+for _ in range(50):
+    os.set_inheritable(os.open("/dev/null", os.O_RDONLY), True)
+os.environ.pop("HOME", None)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+SLATE = """
+import os, sys, time
+status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines() if ":" in line)
+fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
+open("slate", "w").write(repr((fds, status["SigIgn"].strip(), status["SigBlk"].strip(), "HOME" in os.environ)))
+time.sleep(1000)
+"""
+
+
+def test_a_hostile_launch_changes_nothing(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(
+        f"programs: {{slate: {{command: [{sys.executable}, -c, {json.dumps(SLATE)}], start_seconds: 0}}, victim: {{command: [sleep, '1000'], {QUICK}}}, once: {{command: [sh, -c, 'exit 7'], restart: never}}}}",
+        prefix=(sys.executable, "-c", HOSTILE),
+    )
+    pids = up(live, "slate", "victim")
+    live.wait_until((tmp_path / "slate").exists, "the child wrote what it sees")
+    live.wait_until(lambda: (tmp_path / "slate").read_text() != "", "all of it")
+    fds, ignored, blocked, home = eval((tmp_path / "slate").read_text())  # noqa: S307  our own words
+    assert fds == [0, 1, 2]
+    assert (
+        int(blocked, 16) == 0 and int(ignored, 16) & ~(1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
+    )  # Python ignores these two itself
+    assert not home
+    assert live.wait_for("once", "EXITED")["exit_status"] == {"code": 7}
+    os.kill(pids["victim"], signal.SIGKILL)
+    assert live.wait_for("victim", "RUNNING", run=2)["exit_status"] == {"signal": "SIGKILL", "core": False}
+    nulls = [fd for fd in Path(f"/proc/{live.pid}/fd").iterdir() if os.readlink(fd) == os.devnull]
+    assert len(nulls) < 10
+    for path in (live.folder / ".asupd").rglob("*"):
+        if not path.is_symlink():
+            assert not stat.S_IMODE(path.stat().st_mode) & 0o022, f"{path} can be written by others"
+    live.write(live.file.read_text().replace("exit 7", "exit 8"))
+    live.send(signal.SIGHUP)
+    live.wait_until(lambda: live.process_of("once")["exit_status"] == {"code": 8}, "HUP is heard")
+    assert live.end(signal.SIGTERM) == 0
+    assert live.tagged() == []
+
+
+def test_closed_standard_streams_are_nobodys_file(daemon: Make) -> None:
+    """Without 0, 1 and 2 the next files opened would have these numbers, and receive what is meant for a terminal."""
+    live = daemon(PROGRAMS, prefix=("sh", "-c", 'exec 0<&- 1>&- 2>&-; exec "$@"', "sh"))
+    pids = up(live, "counter", "victim")
+    for number in (0, 1, 2):
+        assert os.readlink(f"/proc/{live.pid}/fd/{number}") == os.devnull
+    os.kill(pids["victim"], signal.SIGKILL)
+    live.wait_for("victim", "RUNNING", run=2)
+    live.kill()
+    live.start()
+    assert live.wait_for("counter", "RUNNING")["pid"] == pids["counter"]
+    assert counted(live) == list(range(len(counted(live))))
+    assert live.end() == 0
+
+
+# What is optional
+
+MISSING = """
+import sys
+class _Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, _Missing())
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "lost"),
+    [(("watchfiles",), "poll"), (("prometheus_client",), "metrics"), (("uvloop",), "uvloop")],
+)
+def test_what_is_optional_and_missing_is_named_at_the_start_with_what_is_lost(
+    daemon: Make, tmp_path: Path, names: tuple[str, ...], lost: str
+) -> None:
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "missing" / "sitecustomize.py").write_text(MISSING.format(names=names))
+    (tmp_path / "src").mkdir()
+    programs = (
+        "programs: {a: {command: [sleep, '1000'], start_seconds: 0, watch: [src], inherit_environment: false}, victim: {command: [sleep, '1000'], "
+        + QUICK
+        + "}}"
+    )
+    live = daemon(programs, environment={"PYTHONPATH": str(tmp_path / "missing")})
+    pids = up(live, "a", "victim")
+    os.kill(pids["victim"], signal.SIGKILL)
+    live.wait_for("victim", "RUNNING", run=2)
+    live.wait_until(
+        lambda: any(lost in line and ("degraded" in line or "poll" in line) for line in live.text().splitlines()),
+        f"the loss of {lost} is told",
+    )
+    unbroken(live)
+    assert live.end() == 0
+
+
+def test_a_history_that_cannot_be_opened_is_told_and_done_without(daemon: Make, tmp_path: Path) -> None:
+    (tmp_path / ".asupd" / "history.db").mkdir(parents=True)
+    live = daemon("programs: {victim: {command: [sleep, '1000'], " + QUICK + "}}")
+    os.kill(up(live, "victim")["victim"], signal.SIGKILL)
+    live.wait_for("victim", "RUNNING", run=2)
+    said(live, "history: cannot open", at_most=1)
+    (tmp_path / ".asupd" / "history.db").rmdir()
+    live.wait_until(lambda: "is written again" in live.text(), "the history is written")
+    assert live.end() == 0
