@@ -23,7 +23,12 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 0.7
 INTERVAL_SECONDS = 0.5
 _SHOWN_NAMES = 4
-_SETTLED = ("STOPPED", "EXITED", "FATAL")
+#: The states in which nothing is awaited any more.
+_SETTLED_BY_GOAL: dict[str, tuple[str, ...]] = {
+    "RUNNING": ("RUNNING", "EXITED"),
+    "STOPPED": ("STOPPED", "EXITED", "FATAL"),
+    "settled": ("RUNNING", "STOPPED", "EXITED", "FATAL", "BACKOFF"),
+}
 
 
 def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tuple[str, ...], goal: str) -> T:
@@ -33,7 +38,7 @@ def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tupl
         request: makes the request with a client of its own.
         watcher: makes the client that asks for the status.
         names: the selectors that are waited for.
-        goal: ``RUNNING`` or ``STOPPED``, what they are to become; any other: no more than ``names`` is known.
+        goal: ``RUNNING`` or ``STOPPED``, what they are to become; ``settled``: neither on their way up nor down.
     """
     if not sys.stderr.isatty():
         return request()
@@ -81,7 +86,7 @@ def _show_until(
 
 def awaited_words(processes: list[ProcessStatus], goal: str) -> str:
     """``waiting for web: STOPPING, KILL in 7 s; db: STARTING; and 3 more``; nothing when all are there."""
-    settled = ("RUNNING", "EXITED") if goal == "RUNNING" else _SETTLED if goal == "STOPPED" else ()
+    settled = _SETTLED_BY_GOAL.get(goal, ())
     open_ones = [process for process in processes if process.state not in settled]
     if not open_ones:
         return ""

@@ -120,9 +120,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
-    """What a reload did, or with ``plan`` would do: ``lines`` for people, ``document`` for programs."""
+    """What a reload did, or with ``plan`` would do: ``lines`` for people, ``document`` for programs.
+
+    ``results`` say what became of each process that it touched.
+    """
 
     lines: Sequence[str] = ()
+    results: Sequence[Result] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -327,13 +327,20 @@ class Client:
         )
         return as_object(document)
 
-    def reload(self, *, plan: bool = False) -> Reload:
-        """The file on disk is in force; with ``plan``: nothing was done, the answer says what would be.
+    def reload(self, *, plan: bool = False, wait: bool = True, timeout_seconds: float | None = None) -> Reload:
+        """The file on disk is in force, and what that touched has settled; with ``plan`` nothing was done.
+
+        Args:
+            plan: only say what a reload would do.
+            wait: whether to wait for what it starts, restarts and stops; the results say what became of each.
+            timeout_seconds: how long; None: as long as the programs' own settings allow.
 
         Raises ConfigError with every problem of an unsound file; nothing changed then.
         """
-        document = as_object(self.request("POST", "/v1/reload", {"plan": "true" if plan else None}, silence_seconds=LONGEST_ACTION_SECONDS))
-        return Reload(lines=document.get("lines", ()), document=document)
+        query = {"plan": "true" if plan else None, "wait": None if wait else "false", "timeout": timeout_seconds}
+        document = as_object(self.request("POST", "/v1/reload", query, silence_seconds=LONGEST_ACTION_SECONDS))
+        results = results_of(document) if "results" in document else []
+        return Reload(lines=document.get("lines", ()), results=results, document=document)
 
     def reexec(self) -> None:
         """The daemon has been told to replace itself in place."""

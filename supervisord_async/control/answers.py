@@ -36,6 +36,7 @@ class Reload(Answer, frozen=True, kw_only=True):
     applied: bool
     lines: list[str]  #: for people
     plan: Any  #: for programs
+    results: list[Result]  #: what became of each process that it touched
 
 
 class HistoryAnswer(Answer, frozen=True, kw_only=True):

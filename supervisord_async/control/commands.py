@@ -18,8 +18,9 @@ from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Goal, Verdict
 from supervisord_async.control.last_words import LastWords
 from supervisord_async.control.pursuit import Pursuit
-from supervisord_async.control.view import ProcessView, process_view, process_views
-from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested, StopRequested
+from supervisord_async.control.touched import Touched
+from supervisord_async.control.view import ProcessView, process_view, process_views, waiting_words
+from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
 from supervisord_async.core.state import Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
 from supervisord_async.supervise.dependencies import DOWN
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.history import History, RunEntry
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.rolling import Roll
+    from supervisord_async.supervise.stopping import OrderlyStop
     from supervisord_async.supervise.supervisor import Supervisor
 
 #: Beyond the program's own times, how long a command waits that was given no timeout.
@@ -153,8 +155,21 @@ class Commands:
         return await self._act(selectors, StartRequested(), goals.is_started, wait, timeout)
 
     async def stop(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
-        """All are STOPPED."""
-        return await self._act(selectors, StopRequested(), goals.is_stopped, wait, timeout)
+        """All are STOPPED; those that depend on others of them went first."""
+        processes = self._select(selectors)
+        with self.supervisor.bus.subscribe(limit=max(1024, 16 * len(processes))) as records:
+            order: OrderlyStop | None = None
+
+            def goal(process: Process, before: Snapshot) -> Verdict | None:
+                if order is not None and process.name in order.refused:
+                    return Verdict(False, order.refused[process.name])
+                return None if order is None or process.name in order.pending else goals.is_stopped(process, before)
+
+            pursuit = Pursuit(processes, goal)
+            order = self.supervisor.stops.begin(processes)
+            if timeout is None:
+                timeout = order.levels * _own_times(processes) + MARGIN_SECONDS
+            return await self._pursue(pursuit, processes, records, wait, timeout)
 
     async def restart(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
         """All are RUNNING in a newer run."""
@@ -204,10 +219,18 @@ class Commands:
         """What a reload would do; raises ConfigError."""
         return await self.supervisor.plan()
 
-    async def reload(self) -> Plan:
-        """The file on disk holds; returns what was done, raises ConfigError where it is unsound and nothing changed."""
+    async def reload(self, *, wait: bool = True, timeout: float | None = None) -> tuple[Plan, Outcome]:
+        """The file on disk holds, and what that touched has settled; raises ConfigError where it is unsound and nothing changed."""
         self._refuse_when_shutting_down()
-        return await self.supervisor.reload()
+        supervisor = self.supervisor
+        with supervisor.bus.subscribe(limit=max(1024, 16 * len(supervisor.processes))) as records:
+            before = {name: (process, process.snapshot) for name, process in supervisor.processes.items()}
+            plan = await supervisor.reload()
+            touched = Touched(supervisor, plan, before)
+            pursuit = Pursuit(touched.processes, self._unless_in_vain(touched.judge))
+            if timeout is None:
+                timeout = touched.turns * _own_times(touched.processes) + MARGIN_SECONDS
+            return plan, await self._pursue(pursuit, touched.processes, records, wait, timeout)
 
     def shutdown(self) -> None:
         """Everything will be stopped and the daemon end."""
@@ -237,14 +260,26 @@ class Commands:
     async def _act(self, selectors: Sequence[str], request: Input | None, goal: Goal, wait: bool, timeout: float | None) -> Outcome:
         processes = self._select(selectors)
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * len(processes))) as records:
+            if request is not None:
+                self.supervisor.stops.overrule(processes)
             rolls = self.supervisor.rolling.take(processes, request)
-            pursuit = Pursuit(processes, _of_rolls(goal, rolls))
+            pursuit = Pursuit(processes, self._unless_in_vain(_of_rolls(goal, rolls)) if request is not None else goal)
             for process in processes:
                 if request is not None and process.name not in rolls and (refused := _posted(process, request)) is not None:
                     pursuit.verdicts[process.name] = refused
             if timeout is None and rolls:
                 timeout = len(rolls) * _own_times(processes) + MARGIN_SECONDS
             return await self._pursue(pursuit, processes, records, wait, timeout)
+
+    def _unless_in_vain(self, goal: Goal) -> Goal:
+        """``goal``; but one that waits for what will not come has failed."""
+
+        def judge(process: Process, before: Snapshot) -> Verdict | None:
+            if process.snapshot.state is State.WAITING and self.supervisor.dependencies.is_in_vain(process):
+                return Verdict(False, waiting_words(process))
+            return goal(process, before)
+
+        return judge
 
     async def _pursue(
         self, pursuit: Pursuit, processes: list[Process], records: Subscription, wait: bool, timeout: float | None
@@ -258,9 +293,12 @@ class Commands:
         late = pursuit.unsettled()
         for name in late:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
-            now = f"{snapshot.state}, {goals.trouble(snapshot)}" if snapshot is not None else "no longer configured"
+            now = f"{snapshot.state}, {self._trouble(name, snapshot)}" if snapshot is not None else "no longer configured"
             pursuit.verdicts[name] = Verdict(False, f"not there within {seconds:g} s: still {now}")
         return _outcome(processes, pursuit.verdicts, late)
+
+    def _trouble(self, name: str, snapshot: Snapshot) -> str:
+        return waiting_words(self.supervisor.processes[name]) if snapshot.state is State.WAITING else goals.trouble(snapshot)
 
 
 def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:

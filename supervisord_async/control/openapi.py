@@ -79,7 +79,7 @@ _EXAMPLES: tuple[tuple[Any, Any], ...] = (
     (ProcessView, _WEB),
     (Results, _RESULTS),
     (Accepted, Accepted(accepted=True)),
-    (Reload, Reload(applied=True, lines=["~ web restart: command"], plan={})),
+    (Reload, Reload(applied=True, lines=["~ web restart: command"], plan={}, results=_RESULTS.results)),
     (Ready, Ready(ready=True, not_ready=[])),
 )
 _PROBLEM = ProblemDocument(

@@ -293,9 +293,16 @@ async def wait_process(api: Api, call: Call) -> Response:
 
 async def reload_config(api: Api, call: Call) -> Response:
     """Apply the file, or plan that."""
-    planned = call.parameters.flag("plan", False)
-    plan = await (api.commands.plan() if planned else api.commands.reload())
-    return reply(answers.Reload(applied=not planned, lines=list(plan.describe()), plan=plan.to_json()))
+    if call.parameters.flag("plan", False):
+        plan = await api.commands.plan()
+        return reply(answers.Reload(applied=False, lines=list(plan.describe()), plan=plan.to_json(), results=[]))
+    wait = call.parameters.flag("wait", True)
+    plan, outcome = await api.commands.reload(wait=wait, timeout=call.parameters.seconds("timeout"))
+    done = answers.Reload(applied=True, lines=list(plan.describe()), plan=plan.to_json(), results=outcome.results)
+    if outcome.error is None:
+        return reply(done, 200 if wait else 202)
+    status, body, headers = document(outcome.error, **msgspec.to_builtins(done), timed_out=outcome.timed_out)
+    return Response(body, status, headers, media_type=MEDIA_TYPE)
 
 
 async def reexec_daemon(api: Api, _call: Call) -> Response:
@@ -422,10 +429,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         "/v1/reload",
         reload_config,
-        "Apply the configuration file, or say what that would do",
+        "Apply the configuration file and wait until what that touched has settled, or say what it would do",
         answer=answers.Reload,
-        parameters=(Parameter("plan", "boolean", "true: only say what it would do"),),
-        statuses=(422, 503),
+        parameters=(Parameter("plan", "boolean", "true: only say what it would do"), *_WAITING),
+        statuses=(202, 409, 422, 503, 504),
     ),
     Operation("POST", "/v1/reexec", reexec_daemon, "Replace the daemon in place", answer=answers.Accepted, statuses=(202, 409, 503)),
     Operation("POST", "/v1/shutdown", shutdown_daemon, "Stop everything and end the daemon", answer=answers.Accepted, statuses=(202,)),

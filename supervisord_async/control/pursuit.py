@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from supervisord_async.control.goal import Goal, Verdict
+from supervisord_async.core.state import State
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.bus import Subscription
@@ -16,7 +17,7 @@ class Pursuit:
     """The processes of one command, each with its verdict or none yet.
 
     A record is only the wake-up; what is judged is the snapshot, so a record that was lost costs nothing but a judgement
-    of all.
+    of all. One that waits is judged anew at every record: what it waits for may have changed.
     """
 
     def __init__(self, processes: Iterable[Process], goal: Goal) -> None:
@@ -45,7 +46,9 @@ class Pursuit:
             changed = {record.name}
             while (record := records.receive_nowait()) is not None:
                 changed.add(record.name)
-            self._judge(list(self._open) if records.take_missed() else [name for name in self._open if name in changed])
+            if records.take_missed():
+                changed.update(self._open)
+            self._judge([name for name, process in self._open.items() if name in changed or process.snapshot.state is State.WAITING])
 
     def _judge(self, names: Iterable[str]) -> None:
         for name in names:

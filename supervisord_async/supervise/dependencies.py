@@ -54,7 +54,15 @@ class Dependencies:
 
     def waits_for(self, process: Process) -> str:
         """Whom a WAITING process waits for and why, in words."""
-        return "; ".join(verdict.words for verdict in self.verdicts(process).values() if verdict.outlook is not Outlook.MET)
+        return "; ".join(
+            verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, which will not come by itself: {verdict.words}"
+            for program, verdict in self.verdicts(process).items()
+            if verdict.outlook is not Outlook.MET
+        )
+
+    def is_in_vain(self, process: Process) -> bool:
+        """Whether something that it waits for will not come without somebody's word."""
+        return any(verdict.outlook is Outlook.LOST for verdict in self.verdicts(process).values())
 
     def heed(self, record: Record) -> None:
         """A listener of the bus: what a change of one process means for those that depend on it."""

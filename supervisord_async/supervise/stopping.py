@@ -6,15 +6,15 @@ same stops as everybody, and listens to records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from supervisord_async.core.inputs import StopRequested
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.dependencies import DOWN
+from supervisord_async.supervise.dependencies import DOWN, Dependencies
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -54,6 +54,10 @@ class OrderlyStop:
                 self.refused[name] = str(error)
                 del self._told[name]
 
+    def overrule(self, programs: Collection[str]) -> None:
+        """The processes of ``programs`` whose turn has not come are left as they are: somebody wants them up."""
+        self.pending = {name: process for name, process in self.pending.items() if process.program.name not in programs}
+
     async def run(self, bus: Bus, present: Callable[[str], Process | None]) -> None:
         """All of the others have been told, each in its turn; those that are not ``present`` any more need not be."""
         with bus.subscribe() as records:
@@ -64,6 +68,42 @@ class OrderlyStop:
                     pass  # one look serves all that came
                 self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
                 self.tell_free(anyio.current_time())
+
+
+class OrderlyStops:
+    """The stops of one daemon that are under way."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
+        dependencies: Dependencies,
+        present: Callable[[str], Process | None],
+    ) -> None:
+        """``start`` begins a task of a name; ``present`` gives the process of a name."""
+        self._bus, self._start, self._dependencies, self._present = bus, start, dependencies, present
+        self._under_way: list[OrderlyStop] = []
+
+    def begin(self, processes: Sequence[Process]) -> OrderlyStop:
+        """All of ``processes`` are told to stop, those that depend on others of them first; what is left of that is under way."""
+        stop = OrderlyStop(processes, self._dependencies.dependents)
+        stop.tell_free(anyio.current_time())
+        if stop.pending:
+            self._under_way.append(stop)
+
+            async def run() -> None:
+                await stop.run(self._bus, self._present)
+                self._under_way.remove(stop)
+
+            self._start(run, "stop in order")
+        return stop
+
+    def overrule(self, processes: Iterable[Process]) -> None:
+        """``processes`` are to be started: no stop that was asked for before ends them, or what they depend on, any more."""
+        if self._under_way:
+            wanted = set(self._dependencies.start_order([process.program.name for process in processes]))
+            for stop in self._under_way:
+                stop.overrule(wanted)
 
 
 def _holds(process: Process, told_at: float, now: float) -> bool:

@@ -31,7 +31,7 @@ from supervisord_async.supervise.monitors.schedule import ScheduleWatch
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.rolling import Rolling
 from supervisord_async.supervise.scaling import rescaled
-from supervisord_async.supervise.stopping import OrderlyStop
+from supervisord_async.supervise.stopping import OrderlyStops
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import Inherited
 
@@ -71,6 +71,7 @@ class Supervisor:
         self._load = load
         self._around = surroundings(self)
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down)
+        self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
         )
@@ -264,14 +265,6 @@ class Supervisor:
         known = {*self.processes, *self.configuration.programs}
         near = difflib.get_close_matches(selector, known, n=1)
         return f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else "")
-
-    def stop(self, processes: Sequence[Process]) -> OrderlyStop:
-        """All of ``processes`` are told to stop, those that depend on others of them first; what is left of that is under way."""
-        stop = OrderlyStop(processes, self.dependencies.dependents)
-        stop.tell_free(anyio.current_time())
-        if stop.pending:
-            self._start_task(lambda: stop.run(self.bus, self.processes.get), name="stop in order")
-        return stop
 
     # Reload
 

@@ -62,7 +62,9 @@ async def playing(*programs: Program, daemon: Daemon | None = None, load: Any = 
     host = FakeHost()
     daemon = daemon or Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock")
     configuration = Configuration(file="/nowhere/programs.yaml", daemon=daemon, programs={one.name: one for one in programs})
-    supervisor = Supervisor(configuration, load or _no_file, lambda _: surroundings(host), refuse_reexec)
+    supervisor = Supervisor(
+        configuration, load or _no_file, lambda made: surroundings(host, waits_for=made.dependencies.waits_for), refuse_reexec
+    )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervisor.run)
         await wait_until(lambda: len(supervisor.processes) >= len(programs))

@@ -6,13 +6,11 @@ from typing import Any
 
 import click
 
-from supervisord_async.cli.output import colours, complain, print_json, say, styled
+from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import waiting
+from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session, name_argument, selectors_argument, timeout_option, verb
-from supervisord_async.client import Result
 from supervisord_async.client.api import results_of
-
-FAILED, TIMED_OUT = 1, 6
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has taken the command.")
 
@@ -89,30 +87,8 @@ def _report(session: Session, action: str, document: dict[str, Any]) -> int:
     results = results_of(document)
     if session.json:
         print_json(document)
+    elif results:
+        print_results(action, results)
     else:
-        _print_results(action, results)
-    return exit_code(results)
-
-
-def exit_code(results: list[Result]) -> int:
-    """0 if all went well; 6 if nothing worse happened than that the time ran out; else 1."""
-    bad = [result for result in results if not result.ok]
-    if not bad:
-        return 0
-    return TIMED_OUT if all(result.timed_out for result in bad) else FAILED
-
-
-def _print_results(action: str, results: list[Result]) -> None:
-    import sys
-
-    if not results:
         say("nothing to do")
-    for result in results:
-        words = result.message or result.state or ""
-        if result.ok:
-            say(f"{result.name}: {words}")
-        else:
-            complain(f"cannot {action} {result.name}: {words}")
-    if len(results) > 1 and colours(sys.stdout):
-        good = sum(result.ok for result in results)
-        click.echo(styled(f"{good} of {len(results)} done", "green" if good == len(results) else "red", on=True))
+    return exit_code(results)

@@ -7,31 +7,42 @@ from typing import Any
 import click
 
 from supervisord_async.cli.output import print_json, say
-from supervisord_async.cli.session import Session, complete_names, verb
+from supervisord_async.cli.progress import waiting
+from supervisord_async.cli.results import exit_code, print_results
+from supervisord_async.cli.session import Session, complete_names, timeout_option, verb
+from supervisord_async.client.answers import Reload
 from supervisord_async.errors import ConfigError, Problem
 
 
 @verb("reload")
 @click.option("--plan", is_flag=True, help="Say what a reload would do, and do nothing.")
-def reload(session: Session, plan: bool) -> int:
+@click.option("--no-wait", is_flag=True, help="Return once the file is in force, without waiting for what it touched.")
+@timeout_option
+def reload(session: Session, plan: bool, no_wait: bool, timeout: float | None) -> int:
     """Put the file on disk in force: only what changed is touched.
 
-    An unsound file changes nothing: every problem is printed, and the exit code is 2.
+    Waits until that is up, or has failed: then the exit code is 1. An unsound file changes nothing: every problem is
+    printed, and the exit code is 2.
     """
-    with session.client() as client:
-        try:
-            done = client.reload(plan=plan)
-        except ConfigError as error:
-            if not session.json:
-                raise
-            print_json({"problems": [_problem(one) for one in error.problems]})
-            return 2
+
+    def request() -> Reload:
+        with session.client() as client:
+            return client.reload(plan=plan, wait=not no_wait, timeout_seconds=timeout)
+
+    try:
+        done = request() if plan or no_wait else waiting(request, session.client, (), "settled")
+    except ConfigError as error:
+        if not session.json:
+            raise
+        print_json({"problems": [_problem(one) for one in error.problems]})
+        return 2
     if session.json:
         print_json(done.document)
-        return 0
-    for line in done.lines or ["nothing changes" if plan else "nothing changed"]:
-        say(str(line))
-    return 0
+    else:
+        for line in done.lines or ["nothing changes" if plan else "nothing changed"]:
+            say(str(line))
+        print_results("reload", done.results)
+    return exit_code(done.results)
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -1,0 +1,33 @@
+"""What became of a command for each name: printed, and as an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from supervisord_async.cli.output import colours, complain, say, styled
+from supervisord_async.client import Result
+
+FAILED, TIMED_OUT = 1, 6
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """0 if all went well; 6 if nothing worse happened than that the time ran out; else 1."""
+    bad = [result for result in results if not result.ok]
+    if not bad:
+        return 0
+    return TIMED_OUT if all(result.timed_out for result in bad) else FAILED
+
+
+def print_results(action: str, results: Sequence[Result]) -> None:
+    """A line for each name: of what went well on standard output, of the rest on standard error."""
+    for result in results:
+        words = result.message or result.state or ""
+        if result.ok:
+            say(f"{result.name}: {words}")
+        else:
+            complain(f"cannot {action} {result.name}: {words}")
+    if len(results) > 1 and colours(sys.stdout):
+        good = sum(result.ok for result in results)
+        say_styled = styled(f"{good} of {len(results)} done", "green" if good == len(results) else "red", on=True)
+        sys.stdout.write(f"{say_styled}\n")

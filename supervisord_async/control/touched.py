@@ -1,0 +1,60 @@
+"""What a reload touched, and when each of it has settled: added and restarted ones are up or have failed, removed ones are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from supervisord_async.control import goal as goals
+from supervisord_async.control.goal import Verdict
+from supervisord_async.core.state import Snapshot, State
+from supervisord_async.supervise.dependencies import DOWN
+
+if TYPE_CHECKING:
+    from supervisord_async.config.diff import Plan
+    from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.supervisor import Supervisor
+
+
+class Touched:
+    """The processes that one reload started, restarted or removed, in file order, the removed ones last."""
+
+    def __init__(self, supervisor: Supervisor, plan: Plan, before: Mapping[str, tuple[Process, Snapshot]]) -> None:
+        """``before`` is what there was, and how, when the reload was asked for."""
+        programs = supervisor.configuration.programs
+        members = {name: supervisor.dependencies.members(name) for name in programs}
+        self._before = {name: snapshot for name, (_, snapshot) in before.items()}
+        self._added = {one.name for group in members.values() for one in group if before.get(one.name, (None,))[0] is not one}
+        restarted = {one.name for name in plan.restarted() for one in members.get(name, ())} - self._added
+        kept = {one.name for group in members.values() for one in group}
+        self._removed = {name for name in before if name not in kept}
+        self._rolls = {name: supervisor.rolling.under_way(name) for name in plan.restarted()}
+        self.processes: list[Process] = [
+            one for group in members.values() for one in group if one.name in self._added or one.name in restarted
+        ] + [process for name, (process, _) in before.items() if name in self._removed]
+
+    @property
+    def turns(self) -> int:
+        """How many of them come after one another at most."""
+        return max([1, *(len(roll.processes) for roll in self._rolls.values() if roll is not None)])
+
+    def judge(self, process: Process, _: Snapshot) -> Verdict | None:
+        """Whether ``process`` has settled, and how; None: not yet."""
+        now = process.snapshot
+        if process.name in self._removed:
+            return Verdict(True, "removed") if now.state in DOWN and not now.wanted else None
+        if process.name in self._added:
+            return self._judge_added(process)
+        before = self._before[process.name]
+        roll = self._rolls.get(process.program.name)
+        if roll is not None and (refusal := roll.refusal(process.name)) is not None:
+            return Verdict(False, refusal)
+        if not before.wanted and not now.wanted:
+            return Verdict(True, "changed; it stays stopped")
+        return goals.is_restarted(process, before)
+
+    def _judge_added(self, process: Process) -> Verdict | None:
+        now = process.snapshot
+        if now.state is State.STOPPED and now.cause is None:  # nothing has happened to it yet
+            return None if process.program.autostart else Verdict(True, "added; not started: autostart is false")
+        return goals.is_started(process, Snapshot())
