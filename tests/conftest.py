@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 from collections.abc import Iterator
 from importlib import util
@@ -17,6 +18,11 @@ from tests.leaks import holdings, left_behind
 # Machines are shared and noisy: no test fails for being slow once. CI replays the same examples each time.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("house")
+
+# Who runs the tests in the background of a shell, or by nohup, has them ignore signals, and children inherit that.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _uvloop_factory() -> Any:

@@ -194,7 +194,7 @@ async def test_fifty_subscribers_ten_of_them_stalled_leave_the_loop_free(serving
             while True:
                 received[0] += len(await stream.receive())
 
-        late, begun = [], time.monotonic()
+        late: list[float] = []
         async with anyio.create_task_group() as tasks:
             for stream in streams[10:]:
                 tasks.start_soon(read, stream)
@@ -204,9 +204,13 @@ async def test_fifty_subscribers_ten_of_them_stalled_leave_the_loop_free(serving
                 before = time.monotonic()
                 await anyio.sleep(0.01)
                 late.append(time.monotonic() - before - 0.01)
+            seen = -1
+            while seen != received[0]:  # anyio's socket streams do not bear to be cancelled while something arrives
+                seen = received[0]
+                await anyio.sleep(0.1)
             tasks.cancel_scope.cancel()
-        took, milliseconds = time.monotonic() - begun, sorted(round(one * 1000, 1) for one in late)
-        print(f"1,000 events in {took:.2f} s, lag median {milliseconds[50]} ms, worst {milliseconds[-1]} ms")
+        milliseconds = sorted(round(one * 1000, 1) for one in late)
+        print(f"1,000 events, lag median {milliseconds[50]} ms, worst {milliseconds[-1]} ms")
         assert (await wire.ask("GET", "/v1/health")).status == 200
         assert received[0] > 0
         assert all(len(one._queue) <= bus_module.SUBSCRIBER_RECORDS for one in wire.scene.bus._subscriptions)
