@@ -6,15 +6,16 @@ lines on stderr, the outcome becomes the exit code.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from supervisord_async import __version__, wire
-from supervisord_async.cli.session import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,18 +30,39 @@ IGNORED = (".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "*.swp", "*.swx", 
 HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
 
 
-class NonNegative(Duration):
-    """A duration of at least nothing; of more than nothing where ``more`` says so."""
+class Duration(click.ParamType[float]):
+    """``5s``, ``1m30s`` or a number of seconds; at least 0, or more than it where ``more`` says so."""
+
+    name = "duration"
 
     def __init__(self, *, more: bool = False) -> None:
         self._more = more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds; a usage error for anything else."""
-        seconds = super().convert(value, param, ctx)
+        from supervisord_async.config.units import parse_duration
+
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
         if seconds < 0 or (self._more and seconds == 0):
             self.fail(f"{value!r}: expected {'more than' if self._more else 'at least'} 0", param, ctx)
         return seconds
+
+
+def main() -> NoReturn:
+    """Run the command, and end with its exit code; nothing is left to tear down then."""
+    gc.set_threshold(50_000)  # what is imported stays: looking for garbage in it would take a tenth of the start
+    code = 1
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    with suppress(BrokenPipeError):  # nobody reads --help to its end
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 @click.command(
@@ -48,19 +70,19 @@ class NonNegative(Duration):
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False, "max_content_width": 100},
     options_metavar="[OPTIONS]",
 )
-@click.option("--timeout", type=NonNegative(more=True), default=20, show_default=True, metavar="SECONDS",
+@click.option("--timeout", type=Duration(more=True), default=20, show_default=True, metavar="SECONDS",
               help="Restart when the heartbeat file has not changed for so long.")
-@click.option("--initial-check-delay", type=NonNegative(), default=0, show_default=True, metavar="SECONDS",
+@click.option("--initial-check-delay", type=Duration(), default=0, show_default=True, metavar="SECONDS",
               help="Look for the heartbeat only so long after each start.")
 @click.option("--heartbeat-file", default="heartbeat.txt", show_default=True, metavar="PATH", help="The file that the command changes.")
 @click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
-@click.option("--grace-period", type=NonNegative(), default=5, show_default=True, metavar="SECONDS",
+@click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS",
               help="After TERM: so long until KILL.")
 @click.option("--max-restarts", type=click.IntRange(min=-1), default=-1, show_default=True, metavar="COUNT",
               help="Give up after so many consecutive restarts; -1: never.")
-@click.option("--backoff-factor", type=NonNegative(), default=1, show_default=True, metavar="SECONDS",
+@click.option("--backoff-factor", type=Duration(), default=1, show_default=True, metavar="SECONDS",
               help="Wait factor × 2^restarts before a restart, restarts counted from 0.")
-@click.option("--max-delay", type=NonNegative(more=True), metavar="SECONDS",
+@click.option("--max-delay", type=Duration(more=True), metavar="SECONDS",
               help="Wait no longer; a run that is up for so long resets the count. [default: 60, or the factor if that is more]")
 @click.option("--restart-on", type=click.Choice(["always", "on-failure", "never"]), default="on-failure", show_default=True,
               help="Which ends are followed by a restart.")
@@ -72,7 +94,7 @@ class NonNegative(Duration):
 @click.version_option(__version__, prog_name="asup-run")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def main(context: click.Context, /, as_json: bool, log_level: str, **options: Any) -> None:  # fmt: skip
+def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any) -> None:  # fmt: skip
     """Run COMMAND, watch it, and restart it when it fails or its heartbeat stops.
 
     Signals (INT, TERM, HUP, USR1, USR2, QUIT) reach the command; stdin, stdout, stderr and the terminal are its own.
@@ -103,6 +125,8 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
         single.bus.listen(tell)
         return await single.run()
 
+    gc.freeze()
+    gc.set_threshold(700)  # a long life
     tell, finish = _json_lines(log_level) if as_json else _text_lines(log_level)
     try:
         return loop.run(supervise, kind="asyncio")  # one child: uvloop would only cost its import

@@ -264,7 +264,7 @@ def test_nobody_asked_for_a_heartbeat_so_none_is_no_fault(start: Start, tmp_path
 
     source = (
         "from supervisord_async.cli import asup_run as a; "
-        "[setattr(p, 'default', 0.4) for p in a.main.params if p.name == 'timeout']; a.main()"
+        "[setattr(p, 'default', 0.4) for p in a.cli.params if p.name == 'timeout']; a.main()"
     )
     assert asup_run.HEARTBEAT_OPTIONS[0] == "timeout"
     monkeypatch.setattr(sys.modules[__name__], "ASUP_RUN", [sys.executable, "-c", source])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.cli.asup_run import main as asup_run
+from supervisord_async.cli.asup_run import cli as asup_run
 from supervisord_async.config.load import load
 from supervisord_async.config.model import Daemon
 
