@@ -109,13 +109,18 @@ class Activation:
 
 
 async def _wait_readable(sockets: tuple[socket.socket, ...]) -> bool:
-    """Returns True when one of them has something to read."""
+    """True when one of them has something to read, False when one was closed."""
+    readable: list[bool] = []
     async with anyio.create_task_group() as tasks:
 
         async def wait(each: socket.socket) -> None:
-            await anyio.wait_readable(each)
+            try:
+                await anyio.wait_readable(each)
+                readable.append(True)
+            except anyio.ClosedResourceError:
+                readable.append(False)
             tasks.cancel_scope.cancel()
 
         for each in sockets:
             tasks.start_soon(wait, each)
-    return True
+    return all(readable)

@@ -108,6 +108,7 @@ class SocketRegistry:
 
     def _close(self, key: tuple[str, str]) -> None:
         bound = self._bound.pop(key)
+        anyio.notify_closing(bound.socket)  # who waits for a connection looks for the next socket
         bound.socket.close()
         if bound.file is not None and _file(bound.settings) == bound.file:
             try:

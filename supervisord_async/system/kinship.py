@@ -19,7 +19,7 @@ def is_of_run(pid: int, main: Identity, session: int, tag: str) -> bool:
     process = procfs.stat(pid)
     if process is None or (process.start_ticks < main.start_ticks and pid != main.pid):
         return False
-    leader = procfs.stat(session)
+    leader = procfs.stat(session)  # a number may have come to somebody else
     session_is_ours = leader is None or leader.start_ticks <= main.start_ticks
     ancestor: procfs.Stat | None = process
     for _ in range(_GENERATIONS):

@@ -13,11 +13,13 @@ from supervisord_async.core.inputs import (
     Exited,
     Faulted,
     HealthReported,
+    MainChanged,
     RestartRequested,
     SignalRequested,
     StartRequested,
     StopRequested,
     SupervisionBroke,
+    TimeoutExtended,
 )
 from supervisord_async.core.machine import deadline
 from supervisord_async.core.policy import KILL_REPEAT_SECONDS, OnLimit, Policy, RestartPolicy
@@ -549,3 +551,41 @@ def test_stop_after_a_bug_during_a_spawn_never_says_stopped_too_early() -> None:
     world.spawn_succeeds()
     assert world.tree is not None
     assert world.tree.told
+
+
+# Asking for time (sd_notify's EXTEND_TIMEOUT_USEC), and another main process (MAINPID)
+
+
+def test_a_start_that_asks_for_time_is_not_overdue_before() -> None:
+    world = World(Policy(start_timeout_seconds=5.0, backoff_jitter=EVEN))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    world.tell(TimeoutExtended(1, world.now + 60.0))
+    world.pass_time(59.0)
+    assert world.snapshot.state is State.STARTING
+    world.tell(TimeoutExtended(1, world.now))  # nothing that was given is taken away
+    world.pass_time(0.5)
+    assert world.snapshot.state is State.STARTING
+    world.pass_time(1.0)
+    assert (world.snapshot.state, world.snapshot.cause) == (State.STOPPING, Cause.READINESS_FAILED)
+
+
+def test_a_stop_may_ask_for_time_once_it_stops_and_not_where_there_is_no_grace() -> None:
+    for grace, killed in ((5.0, 0), (0.0, 1)):
+        world = running(Policy(backoff_jitter=EVEN, grace_seconds=grace))
+        world.tell(TimeoutExtended(1, world.now + 1e6))  # asked for while RUNNING: for no state that has a deadline
+        world.tell(StopRequested())
+        assert deadline(world.snapshot, world.policy) == world.now + grace
+        world.tell(TimeoutExtended(1, world.now + 30.0))
+        world.pass_time(6.0)
+        assert bool(world.snapshot.kills) == bool(killed)
+
+
+def test_the_end_of_a_new_main_process_is_the_end_of_the_run() -> None:
+    world = running()
+    before = world.snapshot
+    assert world.tree is not None
+    world.tree.pid = 77
+    world.tell(MainChanged(1, 77))
+    assert (world.snapshot.pid, world.snapshot.state, world.snapshot.cause, world.snapshot.run) == (77, State.RUNNING, before.cause, 1)
+    assert crash(world).state is State.BACKOFF

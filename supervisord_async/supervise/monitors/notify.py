@@ -24,9 +24,11 @@ async def monitor_watchdog(context: RunContext) -> None:
         await anyio.sleep(heartbeat.initial_delay_seconds)
     beats, silent, healthy = 0, 0.0, False
     looked = anyio.current_time()
-    timeout = None
+    timeout: float | None = None
     while not voice.triggered:
-        timeout = voice.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
+        before, timeout = timeout, voice.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
+        if timeout != before:
+            silent = 0.0  # another time begins anew
         if timeout is not None and silent >= timeout:
             break
         interval = timeout / LOOKS if timeout is not None else 3600.0
