@@ -48,8 +48,8 @@ class ConfigError(SupervisordError):
 class SpawnError(SupervisordError):
     """A run could not be started.
 
-    ``stage`` is one of ``user``, ``directory``, ``log``, ``limits``, ``hook``, ``socket``, ``fork``, ``exec``;
-    ``errno`` the system's number, or None where the system was not asked.
+    ``stage`` is one of ``user``, ``directory``, ``log``, ``limits``, ``hook``, ``socket``, ``notify``, ``heartbeat``,
+    ``fork``, ``exec``; ``errno`` the system's number, or None where the system was not asked.
     """
 
     def __init__(self, stage: str, errno: int | None, what: str) -> None:

@@ -11,7 +11,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Something changed.
 
     ``type`` is ``state``, ``health``, ``flapping``, ``signal``, ``reload``, ``config_refused``, ``config_warning``,
-    ``log_loss``, ``log_recovered``, ``watch``, ``schedule``, ``scale``, ``rolling``, ``rolling_failed``, ``supervision`` or ``daemon``; ``data`` holds what only that type knows.
+    ``log_loss``, ``log_recovered``, ``watch``, ``schedule``, ``scale``, ``rolling``, ``rolling_failed``, ``notify``,
+    ``supervision`` or ``daemon``; ``data`` holds what only that type knows.
     """
 
     id: int  #: rising, also over restarts of the daemon

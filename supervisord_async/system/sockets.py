@@ -18,7 +18,9 @@ PATH_LIMIT_BYTES = 107
 _UCRED = struct.Struct("3i")
 
 
-def bind_unix(path: str | os.PathLike[str], mode: int = 0o600, group: str | None = None, *, backlog: int = 128, uid: int = -1) -> socket.socket:
+def bind_unix(
+    path: str | os.PathLike[str], mode: int = 0o600, group: str | None = None, *, backlog: int = 128, uid: int = -1
+) -> socket.socket:
     """A listening stream socket at ``path``, non-blocking, with ``mode``, ``group`` and owner ``uid`` (-1: ours) before anybody can see it.
 
     A socket file on which nobody answers is replaced, at one stroke.

@@ -133,7 +133,8 @@ def tmp_of(live: LiveDaemon) -> Path:
 
 
 def test_a_flood_stops_nobody(daemon: Make) -> None:
-    flood = "say('READY=1')\nn.debug = False\nwhile True: n.socket.send(b'WATCHDOG=1\\nSTATUS=flood'); n.socket.send(b''); n.socket.send(b'\\xff=\\0')"
+    messages = "n.socket.send(b'WATCHDOG=1\\nSTATUS=flood'); n.socket.send(b''); n.socket.send(b'\\xff=\\0')"
+    flood = f"say('READY=1')\nwhile True: {messages}"
     live = daemon(f"programs: {{a: {{command: {python(flood)}, notify: true}}, b: {{command: [sleep, '1000'], start_seconds: 0}}}}")
     live.wait_for("a", "RUNNING", description="flood")
     for _ in range(3):
@@ -170,7 +171,8 @@ s.send(b'READY=1'); time.sleep(1000)
 
 
 def test_words_are_heard_after_the_daemon_was_killed(daemon: Make, tmp_path: Path) -> None:
-    code = "say('READY=1')\nwhile True:\n  sdnotify.SystemdNotifier().notify('STATUS=' + ('late' if os.path.exists('late') else 'early'))\n  time.sleep(0.05)"
+    word = "'STATUS=' + ('late' if os.path.exists('late') else 'early')"
+    code = f"say('READY=1')\nwhile True:\n  sdnotify.SystemdNotifier().notify({word})\n  time.sleep(0.05)"
     live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}}}")
     pid = live.wait_for("a", "RUNNING", description="early")["pid"]
     live.kill()

@@ -85,7 +85,10 @@ def test_reloading_and_stopping_show_before_the_status(slot: Slot) -> None:
     assert slot.voice.words == "stopping: 42 clients"
 
 
-@pytest.mark.parametrize("garbage", [b"", b"no assignment", b"A=\xff\xfe", b"READY=1\0", b"\xc3\x28=1", b"READY=1\n" + b"x" * 2 * MESSAGE_BYTES])
+GARBAGE = (b"", b"no assignment", b"A=\xff\xfe", b"READY=1\0", b"\xc3\x28=1", b"READY=1\n" + b"x" * 2 * MESSAGE_BYTES)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_is_counted_and_told_once(slot: Slot, garbage: bytes) -> None:
     slot.say(garbage, garbage, garbage)
     assert (slot.voice.ignored, slot.voice.accepted, slot.posts) == (3, 0, [])

@@ -1,0 +1,129 @@
+"""The registry of listening sockets, on real sockets, without a daemon."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Logs, Program, Socket
+from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.activation import is_armed
+from supervisord_async.supervise.sockets import SocketRegistry, url
+from tests.fake_host import FakeHost
+
+
+def program(*sockets: Socket, name: str = "web") -> Program:
+    return Program(name=name, command=("web",), group="web", directory="/", logs=Logs(stdout="none"), sockets=sockets)
+
+
+def opened(registry: SocketRegistry, which: Program) -> tuple[tuple[str, int], ...]:
+    return anyio.run(registry.open, which, FakeHost())
+
+
+@pytest.fixture
+def registry() -> Iterator[SocketRegistry]:
+    made = SocketRegistry()
+    yield made
+    anyio.run(closing, made)
+
+
+async def closing(registry: SocketRegistry) -> None:
+    registry.close()
+
+
+def test_a_socket_stays_the_same_while_its_settings_do(registry: SocketRegistry, free_port: int) -> None:
+    settings = Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port)
+    first = opened(registry, program(settings))
+    assert opened(registry, program(settings)) == first
+    with socket.create_connection(("127.0.0.1", free_port), 5):
+        assert os.get_inheritable(first[0][1]) is False
+        assert os.get_blocking(first[0][1]) is True
+
+
+def test_an_address_in_use_is_a_spawn_error_of_stage_socket(registry: SocketRegistry, free_port: int) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port))
+        taken.listen()
+        with pytest.raises(SpawnError, match=rf"socket: cannot bind tcp://127.0.0.1:{free_port}: Address already in use"):
+            opened(registry, program(Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port)))
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_ours_is_a_spawn_error(registry: SocketRegistry, free_port: int, host: str) -> None:
+    with pytest.raises(SpawnError) as caught:
+        opened(registry, program(Socket(name="http", kind="tcp", host=host, port=free_port)))
+    assert caught.value.stage == "socket"
+
+
+def test_what_no_program_asks_for_is_closed_and_its_file_removed(registry: SocketRegistry, tmp_path: Path) -> None:
+    kept, gone = (Socket(name=name, kind="unix", path=str(tmp_path / name), mode=0o600) for name in ("kept", "gone"))
+    opened(registry, program(kept, gone))
+    assert (tmp_path / "gone").stat().st_mode & 0o777 == 0o600
+
+    async def retain() -> None:
+        registry.retain({"web": program(kept)})
+
+    anyio.run(retain)
+    assert not (tmp_path / "gone").exists()
+    assert (tmp_path / "kept").is_socket()
+
+
+def test_a_file_that_somebody_else_put_there_is_left_alone(registry: SocketRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    opened(registry, program(Socket(name="web", kind="unix", path=str(path))))
+    path.unlink()
+    path.write_text("mine")
+    anyio.run(closing, registry)
+    assert path.read_text() == "mine"
+
+
+def test_a_former_selfs_sockets_come_back_by_descriptor_or_from_a_living_holder(registry: SocketRegistry, free_port: int) -> None:
+    settings = Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port)
+    former = SocketRegistry()
+    ((_, fd),) = opened(former, program(settings))
+    saved = former.saved()
+    with subprocess.Popen([sys.executable, "-c", "input()"], pass_fds=(fd,), stdin=subprocess.PIPE) as holder:
+        anyio.run(closing, former)  # as a daemon that died
+        registry.inherit(saved, {"other": [holder.pid]}, by_reexec=False)
+        assert registry.descriptors("web") == ()
+        registry.inherit(saved, {"web": [holder.pid]}, by_reexec=False)
+        assert holder.stdin is not None
+        holder.stdin.close()
+    if not registry.descriptors("web"):
+        pytest.skip("we may not take descriptors from another process here")
+    with socket.create_connection(("127.0.0.1", free_port), 5):
+        heir = SocketRegistry()
+        duplicate = os.dup(registry.descriptors("web")[0].fileno())
+        heir.inherit([type(each)(each.program, each.settings, each.inode, duplicate) for each in registry.saved()], {}, by_reexec=True)
+        assert [each.fileno() for each in heir.descriptors("web")] == [duplicate]
+        anyio.run(closing, heir)
+
+
+def test_addresses_are_told_as_the_file_writes_them() -> None:
+    assert url(Socket(name="a", kind="udp", host="::1", port=53)) == "udp://[::1]:53"
+    assert url(Socket(name="a", kind="unix", path="/run/a.sock")) == "unix:/run/a.sock"
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "armed"),
+    [
+        (Snapshot(), True),
+        (Snapshot(state=State.EXITED, cause=Cause.EXITED, run=1), True),
+        (Snapshot(state=State.STOPPED, cause=Cause.OPERATOR), False),
+        (Snapshot(state=State.FATAL, cause=Cause.RESTART_LIMIT), False),
+        (Snapshot(state=State.RUNNING, pid=5, run=1), False),
+    ],
+)
+def test_a_connection_starts_what_nobody_stopped(snapshot: Snapshot, armed: bool) -> None:
+    process: Any = SimpleNamespace(snapshot=snapshot)
+    assert is_armed(process) is armed
