@@ -129,7 +129,7 @@ class LiveDaemon:
         return dict(found)
 
     def events(self) -> list[dict[str, Any]]:
-        return list(json.loads(self.do("events", "--json")))
+        return list(json.loads(self.do("events", "--json", "-n", "1000")))
 
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -29,7 +29,7 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
 
 
 def trial() -> None:
-    """This code could take over from the daemon that asks: everything imports, and its state can be read."""
+    """The code of this process could take over from the daemon that asks: everything imports, and its state can be read."""
     from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
     from supervisord_async.supervise import daemon, history, reexec  # noqa: F401
 
@@ -91,13 +91,17 @@ def _own_log(log: DaemonLog) -> OwnLog:
 
 
 def detach(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, Any]) -> int:
-    """A daemon runs in the background and answers; 0. Raises DaemonError where it ended or does not answer."""
+    """A daemon runs in the background and answers: 0; or it ended, with its own words and this, its own code.
+
+    Raises DaemonError where it runs and does not answer.
+    """
     from supervisord_async.client import Client
     from supervisord_async.supervise.daemon import make_run_dir
 
     daemon = configuration.daemon
     make_run_dir(daemon.run_dir)
     log_file = daemon.log.file or os.path.join(daemon.run_dir, "asupd.log")
+    log_begins = os.path.getsize(log_file) if os.path.isfile(log_file) else 0
     command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", file, "--log-file", log_file]
     if run_dir:
         command += ["--run-dir", run_dir]
@@ -106,12 +110,14 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
             command += [f"--log-{key}", overrides[key]]
     complaints = Path(daemon.run_dir) / "asupd.stderr"
     with complaints.open("wb") as stderr:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)  # noqa: S603
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
     until = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < until:
+    why = ""
+    while time.monotonic() < until and not (why := _why_deaf(log_file, log_begins)):
         if child.poll() is not None:
-            text = complaints.read_text(errors="replace").strip()
-            raise DaemonError(f"the daemon ended with {child.returncode}: {text or f'see {log_file}'}")
+            words = complaints.read_text(errors="replace") or f"asupd: the daemon ended with {child.returncode}: see {log_file}\n"
+            sys.stderr.write(words)
+            return child.returncode or 1
         try:
             if Client(daemon.socket).health().pid == child.pid:
                 complaints.unlink(missing_ok=True)
@@ -119,4 +125,17 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
         except NoDaemonError:
             pass  # not yet: that is what we wait for
         time.sleep(0.02)
-    raise DaemonError(f"the daemon (pid {child.pid}) runs but does not answer at {daemon.socket} after {ANSWER_SECONDS:g} s: see {log_file}")
+    why = why or f"no answer at {daemon.socket} after {ANSWER_SECONDS:g} s"
+    what = f"the daemon (pid {child.pid}) supervises, but cannot be asked: {why}"
+    raise DaemonError(f"{what} (kill {child.pid} stops it; its log is {log_file})")
+
+
+def _why_deaf(log_file: str, begins: int) -> str:
+    """What a daemon whose log ``begins`` there says of why it has no control socket; empty as long as it says nothing."""
+    try:
+        with open(log_file, "rb") as log:
+            log.seek(begins)
+            text = log.read(65536).decode(errors="replace")
+    except OSError:  # not made yet
+        return ""
+    return next((line.partition("still work: ")[2] for line in text.splitlines() if "degraded: no control socket" in line), "")

@@ -283,8 +283,9 @@ class Daemon:
         inherited = former.descriptors.get("listening", []) if former is not None else []
         try:
             await control(self._supervisor, history, inherited=inherited, on_serving=serving)
-        except Exception:
-            _log.exception("degraded: no control socket; signals still work")
+        except Exception as error:
+            expected = isinstance(error, DaemonError)
+            _log.error("degraded: no control socket; signals still work: %s", error, exc_info=None if expected else error)
             descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # programs run: that is the service
 
     def _follow_settings(self, configuration: Configuration) -> None:

@@ -1,0 +1,151 @@
+"""How programs and the daemon itself begin: as whom, from where, and with what words when they cannot."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import LiveDaemon, alive
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+
+def someone_with_groups() -> str:
+    """A user other than root, of the most groups that one has here."""
+    return max((user.pw_name for user in pwd.getpwall() if user.pw_uid != 0), key=lambda name: len(os.getgrouplist(name, 0)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may start programs as somebody else")
+def test_a_program_is_somebody_else_wholly(daemon: Make, tmp_path: Path) -> None:
+    """User, groups and names are that user's; of root's nothing is left, and neither can it come back."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # its own parents are closed to others
+    who = pwd.getpwnam(someone_with_groups())
+    (tmp_path / "out").mkdir()
+    os.chown(tmp_path / "out", who.pw_uid, who.pw_gid)
+    look = (
+        'id -u; id -g; id -G; echo "$HOME $USER $LOGNAME"; grep CapEff /proc/self/status; '
+        "echo 1 > $ASUP_HEARTBEAT_FILE && sleep 0.5 && echo 2 > $ASUP_HEARTBEAT_FILE"
+    )
+    live = daemon(
+        f"""
+programs:
+  w: {{command: {json.dumps(look)}, shell: true, user: {who.pw_name}, directory: /, heartbeat: 20s, logs: {{stdout: w.log}}}}
+  g: {{command: id -g, user: {who.pw_name}, group_name: nogroup, directory: /, logs: {{stdout: g.log}}}}
+  own:
+    command: echo $HOME
+    shell: true
+    user: {who.pw_name}
+    environment: {{HOME: /elsewhere}}
+    directory: /
+    logs: {{stdout: own.log}}
+""",
+        environment={"HOME": "/root", "USER": "root", "LOGNAME": "root"},
+    )
+    for name in ("w", "g", "own"):
+        live.wait_for(name, "EXITED", exit_status={"code": 0})
+    assert live.end() == 0
+    uid, gid, groups, names, capabilities = (tmp_path / "w.log").read_text().splitlines()
+    assert (int(uid), int(gid)) == (who.pw_uid, who.pw_gid)
+    assert sorted(map(int, groups.split())) == sorted(set(os.getgrouplist(who.pw_name, who.pw_gid)))
+    assert names == f"{who.pw_dir} {who.pw_name} {who.pw_name}"
+    assert int(capabilities.split()[1], 16) == 0
+    assert int((tmp_path / "g.log").read_text()) == grp.getgrnam("nogroup").gr_gid
+    assert (tmp_path / "own.log").read_text() == "/elsewhere\n"
+
+
+LAUNCHES = {
+    "no stdin, stdout or stderr": "exec <&- >&- 2>&-",
+    "a umask that forbids everything": "umask 777",
+    "few descriptors": "ulimit -n 64",
+    "a working directory that is gone": "mkdir gone; cd gone; rmdir ../gone",
+    "signals ignored": "trap '' TERM HUP INT CHLD PIPE USR1 USR2",
+    "no environment": "unset HOME XDG_STATE_HOME LANG TERM USER",
+}
+
+
+@pytest.mark.parametrize("hostility", LAUNCHES.values(), ids=LAUNCHES.keys())
+def test_a_hostile_launch_harms_neither_daemon_nor_program(daemon: Make, tmp_path: Path, hostility: str) -> None:
+    live = daemon(
+        "programs: {a: {command: 'echo said; exec sleep 1000', shell: true, start_seconds: 0}}",
+        start=False,
+        prefix=("bash", "-c", f'{hostility}; exec "$@"', "launch"),
+        options=("--log-file", str(tmp_path / "own.log")),
+        environment={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    live.start()
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.wait_until(
+        lambda: (tmp_path / ".asupd/logs/a.log").exists() and (tmp_path / ".asupd/logs/a.log").read_text() == "said\n", "its output"
+    )
+    assert {number: os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0] for number in os.listdir(f"/proc/{pid}/fd")} == {
+        "0": "/dev/null",
+        "1": "pipe",
+        "2": "pipe",
+    }
+    live.do("reload")
+    assert live.end() == 0
+    assert not alive(pid)
+    assert "Traceback" not in (tmp_path / "own.log").read_text() + live.text()
+
+
+def detached(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-d", *options]
+    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "xdg"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder, env=environment, check=False)
+
+
+def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_path: Path) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}", start=False)
+    assert detached(tmp_path, "-c", "programs.yaml").returncode == 0
+    try:
+        status = live.process_of("a")
+        assert status["state"] == "RUNNING"
+        second = detached(tmp_path, "-c", "programs.yaml")
+        holder = (tmp_path / ".asupd" / "asupd.lock").read_text().split()[0]
+        assert second.returncode == 4 and f"PID {holder}" in second.stderr
+        assert live.process_of("a")["pid"] == status["pid"]
+    finally:
+        live.do("shutdown")
+    assert "everything is down" in (tmp_path / ".asupd" / "asupd.log").read_text()
+    assert live.tagged() == []
+
+
+@pytest.mark.parametrize(
+    ("programs", "options", "code", "words"),
+    [
+        ("programs: {a: {comand: x}}", (), 2, "programs.yaml:1:16: programs.a.comand: unknown key; did you mean 'command'?"),
+        ("programs: {}", ("--run-dir", "programs.yaml/x"), 1, "cannot make the run_dir"),
+        ("programs: {}", ("--run-dir", "x" * 120), 2, "a unix socket's path holds 107 bytes"),
+        ("programs: {}", ("-c", "missing.yaml"), 2, "cannot read this file: no such file or directory"),
+    ],
+    ids=["unsound file", "run_dir", "long path", "no file"],
+)
+def test_a_detached_daemon_that_cannot_begin_says_why(
+    tmp_path: Path, programs: str, options: tuple[str, ...], code: int, words: str
+) -> None:
+    (tmp_path / "programs.yaml").write_text(programs)
+    done = detached(tmp_path, *options)
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
+def test_a_detached_daemon_that_cannot_be_asked_says_why_and_how_to_end_it(daemon: Make, tmp_path: Path) -> None:
+    live = daemon("daemon: {socket: /proc/no/such.sock}\nprograms: {a: {command: [sleep, '1000']}}", start=False)
+    done = detached(tmp_path, "-c", "programs.yaml")
+    assert done.returncode == 1
+    assert "cannot be asked: cannot bind /proc/no/such.sock: No such file or directory (kill " in done.stderr
+    pid = int(done.stderr.partition("(kill ")[2].split()[0])
+    live.wait_until(lambda: len(live.tagged()) == 1, "it supervises")
+    os.kill(pid, signal.SIGTERM)
+    live.wait_until(lambda: not alive(pid), "it ends")
+    assert live.tagged() == []

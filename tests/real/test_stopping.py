@@ -1,0 +1,170 @@
+"""Stopping real processes: the asked way first, the hard way in time, and as PID 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.client import Client
+from supervisord_async.errors import NoDaemonError
+from tests.daemons import LiveDaemon, alive
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+
+def stubborn(said: str = "") -> str:
+    """``command:`` of a program that takes no TERM."""
+    return json.dumps(["sh", "-c", f"trap '' TERM; touch {said or '/dev/null'}; while :; do sleep 0.05; done"])
+
+
+def test_a_stop_command_ends_the_program_its_own_way(daemon: Make, tmp_path: Path) -> None:
+    """It runs as the program does, knows whom to stop, and no signal is needed."""
+    script = "trap 'echo term >> signals' TERM; while [ ! -e please ]; do sleep 0.05; done; echo bye > ended; exit 0"
+    live = daemon(f"""
+programs:
+  w:
+    command: {json.dumps(["sh", "-c", script])}
+    environment: {{WORD: please}}
+    stop:
+      command: [sh, -c, 'echo $ASUP_MAIN_PID $ASUP_NAME > who; touch $WORD; while [ ! -e ended ]; do sleep 0.05; done']
+      grace_period: 20s
+    start_seconds: 0
+""")
+    pid = live.wait_for("w", "RUNNING")["pid"]
+    live.do("stop", "w")
+    assert (tmp_path / "who").read_text().split() == [str(pid), "w"]
+    status = live.process_of("w")
+    assert (status["state"], status["exit_status"]) == ("STOPPED", {"code": 0}) and not (tmp_path / "signals").exists()
+
+
+def test_a_stop_command_that_hangs_or_is_missing_delays_no_stop_beyond_the_grace_period(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(f"""
+programs:
+  hanging: {{command: {stubborn()}, stop: {{command: [sleep, "1000"], grace_period: 500ms}}, start_seconds: 0}}
+  missing: {{command: [sleep, "1000"], stop: {{command: [/no/such/command], grace_period: 10m}}, start_seconds: 0}}
+""")
+    pids = [live.wait_for(name, "RUNNING")["pid"] for name in ("hanging", "missing")]
+    live.do("stop", "hanging", "missing")
+    assert not any(map(alive, pids)) and live.tagged() == []
+    assert live.process_of("missing")["exit_status"] == {"signal": "SIGTERM", "core": False}  # the signal came instead
+    assert "/no/such/command" in live.text()
+
+
+def test_scope_main_leaves_descendants_alone(daemon: Make, tmp_path: Path) -> None:
+    live = daemon("programs: {w: {command: [sh, -c, 'sleep 1000 & echo $! > child; wait'], stop: {scope: main}, start_seconds: 0}}")
+    live.wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), "the child is there")
+    child, main = int((tmp_path / "child").read_text()), live.wait_for("w", "RUNNING")["pid"]
+    live.do("stop", "w")
+    assert not alive(main) and alive(child)
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_suspended_program_hears_its_stop(daemon: Make, tmp_path: Path) -> None:
+    """TERM alone would wait in a stopped process for its SIGKILL."""
+    script = "trap 'touch heard; exit 0' TERM; touch up; while :; do sleep 0.05; done"
+    live = daemon(f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, stop: {{grace_period: 10m}}, start_seconds: 0}}}}")
+    live.wait_until((tmp_path / "up").exists, "it is up")
+    os.kill(live.wait_for("w", "RUNNING")["pid"], signal.SIGSTOP)
+    live.do("stop", "w")
+    assert (tmp_path / "heard").exists()
+
+
+def test_a_program_gets_the_signal_it_asks_for(daemon: Make, tmp_path: Path) -> None:
+    script = "trap 'touch int; exit 0' INT; trap '' TERM; touch up; while :; do sleep 0.05; done"
+    live = daemon(f"""
+programs:
+  w: {{command: {json.dumps(["sh", "-c", script])}, stop: {{signal: INT, grace_period: 10m}}, start_seconds: 0}}
+""")
+    live.wait_until((tmp_path / "up").exists, "it is up")
+    live.do("stop", "w")
+    assert (tmp_path / "int").exists()
+
+
+def test_the_whole_shutdown_has_a_bound(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(
+        f"daemon: {{stop_timeout: 500ms}}\nprograms: {{a: {{command: {stubborn('up.a')}, stop: {{grace_period: 10m}}, start_seconds: 0}}, "
+        f"b: {{command: {stubborn('up.b')}, depends_on: [a], stop: {{grace_period: 10m}}, start_seconds: 0}}}}"
+    )
+    live.wait_until(lambda: (tmp_path / "up.a").exists() and (tmp_path / "up.b").exists(), "both are up")
+    assert live.end() == 0
+    assert live.tagged() == []
+
+
+def daemon_below(pid: int) -> int | None:
+    """The child of ``unshare``."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def zombies_of(pid: int) -> list[str]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in children if not alive(int(child))]
+
+
+def test_as_pid_1_it_buries_every_orphan_and_leaves_nothing(daemon: Make, tmp_path: Path) -> None:
+    """In a PID namespace of its own, as in a container: who double-forks gives its children to us."""
+    namespace = ("unshare", "--pid", "--fork", "--mount-proc")
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine gives us no PID namespace")
+    forks = (
+        "import os, time\n"
+        "for n in range(50):\n"
+        "  if os.fork() == 0:\n"
+        "    if os.fork() == 0: time.sleep(0.05)\n"
+        "    os._exit(0)\n"
+        "  os.wait()\n"
+        "open('forked', 'w').close(); time.sleep(1000)"
+    )
+    programs = f"""
+programs:
+  f: {{command: [{sys.executable}, -c, {json.dumps(forks)}], stop: {{scope: main}}, start_seconds: 0}}
+  j: {{command: ["true"]}}
+"""
+    live = daemon(programs, start=False, prefix=namespace)
+    live.start(wait=False)
+
+    def first_process() -> int | None:
+        with Client(tmp_path / ".asupd" / "asupd.sock") as client:
+            try:
+                return client.health().pid
+            except NoDaemonError:
+                return None
+
+    live.wait_until(lambda: first_process() == 1, "it answers as PID 1")
+    inside = daemon_below(live.pid)
+    assert inside is not None
+    live.wait_until((tmp_path / "forked").exists, "fifty orphans were made")
+    live.wait_until(lambda: zombies_of(inside) == [] and live.process_of("j")["state"] == "EXITED", "all are buried")
+    assert live.process_of("j")["exit_status"] == {"code": 0}  # and no child's status was taken away
+    os.kill(inside, signal.SIGTERM)
+    assert live.wait() == 0
+
+
+def test_five_hundred_restarts_cost_no_descriptor_and_leave_no_zombie(daemon: Make) -> None:
+    """Quick deaths, with a heartbeat and a log each."""
+    live = daemon("""
+programs:
+  r: {command: [sh, -c, "echo hello; exit 1"], heartbeat: 10s, restart: {policy: always, backoff: {initial: 0, max: 0}}}
+""")
+
+    def held() -> tuple[int, int]:
+        proc = Path(f"/proc/{live.pid}")
+        return len(os.listdir(proc / "fd")), len((proc / f"task/{live.pid}/children").read_text().split())
+
+    live.wait_until(lambda: live.process_of("r")["run"] >= 20, "it restarts", every=0.2)
+    live.do("stop", "r")
+    before = held()
+    live.do("start", "r", "--no-wait")
+    live.wait_until(lambda: live.process_of("r")["run"] >= 520, "five hundred times", every=0.5)
+    live.do("stop", "r")
+    live.wait_until(
+        lambda: all(now <= then for now, then in zip(held(), before, strict=True)), f"to hold no more than {before}, not {held()}"
+    )

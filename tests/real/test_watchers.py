@@ -1,0 +1,158 @@
+"""The heartbeat and file watchers on real processes: in time, and never against a healthy program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemons import LiveDaemon
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+TIMEOUT_SECONDS = 4.0
+
+
+def python(script: str) -> str:
+    """``command:`` for a script, as YAML's flow style takes it."""
+    return f"[{sys.executable}, -u, -c, {json.dumps(script)}]"
+
+
+def seconds_of(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["at"]).timestamp()
+
+
+def test_a_hang_is_found_between_one_and_one_and_a_quarter_timeouts_after_the_last_beat(daemon: Make, tmp_path: Path) -> None:
+    """Whatever the phase between beats and looks: seven replicas stop beating at seven instants."""
+    script = (
+        "import os, time\nme = int(os.environ['ASUP_REPLICA'])\n"
+        "for n in range(10 + me): open(os.environ['ASUP_HEARTBEAT_FILE'], 'w').write(str(n)); time.sleep(0.07)\n"
+        "open(os.environ['ASUP_HEARTBEAT_FILE'], 'w').write('last'); open(f'last.{me}.new', 'w').write(str(time.time()))\n"
+        "os.rename(f'last.{me}.new', f'last.{me}'); time.sleep(1000)"
+    )
+    live = daemon(
+        f"programs: {{w: {{command: {python(script)}, replicas: 7, heartbeat: {TIMEOUT_SECONDS:g}s, restart: never, start_seconds: 0}}}}"
+    )
+
+    def misses() -> dict[str, float]:
+        found = [event for event in live.events() if event.get("to") == "STOPPING"]
+        assert all(event["cause"] == "heartbeat_missed" for event in found)
+        return {event["name"]: seconds_of(event) for event in found}
+
+    live.wait_until(lambda: len(misses()) == 7, "every hang is found", every=0.5)
+    for name, at in misses().items():
+        after = at - float((tmp_path / f"last.{name[2:]}").read_text())
+        assert TIMEOUT_SECONDS - 0.01 <= after <= 1.25 * TIMEOUT_SECONDS, name
+
+
+def test_a_jump_of_the_wall_clock_kills_no_healthy_program(daemon: Make, tmp_path: Path) -> None:
+    """The daemon's clock jumps a year ahead and back, and so do the times of the file; the beats go on."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, sys, time\nif 'supervisord_async.cli.asupd' in sys.orig_argv:\n  real = time.time\n"
+        f"  time.time = lambda: real() + (31e6 if os.path.exists({str(tmp_path / 'jumped')!r}) else 0)\n"
+    )
+    script = (
+        "import itertools, os, time\nf = os.environ['ASUP_HEARTBEAT_FILE']\nfor n in itertools.count():\n"
+        "  open(f, 'a').close(); os.utime(f, ((n % 2) * 4e9, (n % 2) * 4e9 + n / 64))\n"
+        "  open('beats', 'w').write(str(n)); time.sleep(0.1)"
+    )
+    path = f"{tmp_path / 'site'}:{Path(__file__).parents[2]}"
+    live = daemon(f"programs: {{w: {{command: {python(script)}, heartbeat: 1s, start_seconds: 0}}}}", environment={"PYTHONPATH": path})
+    first = live.wait_for("w", "RUNNING", health="healthy")
+
+    def beats() -> int:
+        return int((tmp_path / "beats").read_text() or 0)
+
+    for jump in ((tmp_path / "jumped").touch, (tmp_path / "jumped").unlink):
+        jump()
+        before = beats()
+        live.wait_until(lambda before=before: beats() > before + 30, "three timeouts' beats after the jump")
+    assert (live.process_of("w")["pid"], live.process_of("w")["health"]) == (first["pid"], "healthy")
+    assert [event for event in live.events() if event.get("to") == "STOPPING"] == []
+
+
+def test_own_logs_and_junk_below_a_watched_path_restart_nothing(daemon: Make, tmp_path: Path) -> None:
+    """A program that watches the whole directory in which run_dir, its log and byte code lie."""
+    script = (
+        "import itertools, os, time\nos.makedirs('__pycache__', exist_ok=True); os.makedirs('.git', exist_ok=True)\n"
+        "for n in itertools.count():\n  print('line', n)\n"
+        "  for junk in ('__pycache__/a.pyc', '.git/index', '.app.py.swp', 'app.py~', '4913'): open(junk, 'w').write(str(n))\n"
+        "  open('beats', 'w').write(str(n)) if n % 10 == 9 else None\n  time.sleep(0.02)"
+    )
+    (tmp_path / "app.py").write_text("1")
+    live = daemon(
+        f"programs: {{w: {{command: {python(script)}, watch: {{paths: [.], ignore: [beats, xdg/, asupd.log], debounce: 50ms}}, "
+        "logs: {stdout: logs/w.log, max_size: 1KiB, compress: true}, start_seconds: 0}}"
+    )
+    live.wait_for("w", "RUNNING")
+    live.wait_until(lambda: (tmp_path / "beats").exists() and int((tmp_path / "beats").read_text() or 0) > 150, "three seconds of noise")
+    assert list((tmp_path / "logs").glob("w.log.*"))  # it was rotated meanwhile
+    assert live.process_of("w")["run"] == 1
+    (tmp_path / "app.py").write_text("2")
+    status = live.wait_for("w", "RUNNING", run=2)
+    assert status["cause"] == "file_changed"
+    assert "app.py changed" in live.do("why", "w")
+
+
+def test_a_program_that_writes_what_it_watches_is_suspended_and_says_so(daemon: Make, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    script = "import os, time\nwhile True: open('data/out', 'w').write(str(time.time())); time.sleep(0.3)"
+    live = daemon(f"programs: {{w: {{command: {python(script)}, watch: {{paths: [data], debounce: 50ms}}, start_seconds: 0}}}}")
+    live.wait_until(lambda: "not followed for 30 s" in live.text(), "the watch is suspended")
+    said = next(event for event in live.events() if event["type"] == "watch" and event["data"]["what"] == "suspended")
+    assert "watch.ignore" in said["message"] and "out" in said["message"]
+    status = live.wait_for("w", "RUNNING")
+    assert (status["cause"], status["restarts"]) == ("file_changed", 0)
+    written = (tmp_path / "data" / "out").stat().st_mtime_ns
+    live.wait_until(lambda: (tmp_path / "data" / "out").stat().st_mtime_ns > written + 2_000_000_000, "two more seconds of writing")
+    assert live.process_of("w")["run"] == status["run"]
+
+
+def test_a_change_can_be_a_signal_instead(daemon: Make, tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("1")
+    script = (
+        "import signal, time\nsignal.signal(signal.SIGHUP, lambda *_: open('got', 'w').close())\n"
+        "open('ready', 'w').close()\nwhile True: time.sleep(1000)"
+    )
+    live = daemon(f"""
+programs:
+  w: {{command: {python(script)}, watch: {{paths: [settings], debounce: 50ms, action: HUP}}, start_seconds: 0}}
+""")
+    live.wait_until((tmp_path / "ready").exists, "it listens")
+
+    def changed() -> bool:
+        (tmp_path / "settings").write_text(str(len((tmp_path / "settings").read_text()) * "x") + "y")
+        return (tmp_path / "got").exists()
+
+    live.wait_until(changed, "the signal arrived", every=0.3)
+    assert live.process_of("w")["run"] == 1
+
+
+@pytest.mark.parametrize("form", ["written in place", "renamed over", "removed and made anew"])
+def test_an_editors_way_to_save_a_single_file_is_seen_every_time(daemon: Make, tmp_path: Path, form: str) -> None:
+    source = tmp_path / "app.conf"
+    source.write_text("0")
+    live = daemon("programs: {w: {command: [sleep, '1000'], watch: {paths: [app.conf], debounce: 50ms}, start_seconds: 0}}")
+    live.wait_for("w", "RUNNING")
+    for number in (2, 3):
+
+        def save(number: int = number) -> None:
+            if form == "written in place":
+                source.write_text(str(number))
+            elif form == "renamed over":
+                (tmp_path / "draft").write_text(str(number))
+                (tmp_path / "draft").replace(source)
+            else:
+                source.unlink()
+                source.write_text(str(number))
+
+        save()
+        live.wait_for("w", "RUNNING", run=number, cause="file_changed")
+    assert live.process_of("w")["restarts"] == 0
