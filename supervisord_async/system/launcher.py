@@ -134,16 +134,34 @@ def main(arguments: list[str]) -> NoReturn:
         if key in settings:
             try:
                 apply(settings[key])
-            except (OSError, ValueError, OverflowError) as error:
+            except Exception as error:  # also an import that fails: without this limit nothing may run
                 refused = error if isinstance(error, OSError) else OSError(22, str(error))
                 own_words = "" if refused.errno is None or refused.strerror == os.strerror(refused.errno) else f" ({refused.strerror})"
                 _fail(pipe, "user" if key == "user" else "limits", refused, f"{key} {settings[key]}{own_words}")
     for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by every Python, inherited by nobody
         _signal.signal(signum, _signal.SIG_DFL)
     try:
-        os.execvpe(program[0], program, environment)  # noqa: S606  the very point
+        _execute(program, environment)
     except OSError as error:
         _fail(pipe, "exec", error, program[0])
+
+
+def _execute(program: list[str], environment: dict[bytes, bytes]) -> NoReturn:
+    """Become ``program``, looked up in its own PATH; raises OSError.
+
+    ``os.execvpe`` would import more, and the user that we are by now may not be allowed to read Python's library.
+    """
+    name = os.fsencode(program[0])
+    folders = environment.get(b"PATH", os.fsencode(os.defpath)).split(b":") if b"/" not in name else [b""]
+    found: OSError | None = None
+    for folder in folders:
+        try:
+            os.execve(os.path.join(folder, name), program, environment)  # noqa: S606  the very point
+        except (FileNotFoundError, NotADirectoryError) as error:
+            found = found or error
+        except OSError as error:  # something is there: that says more
+            found = error if isinstance(found, (FileNotFoundError, NotADirectoryError, type(None))) else found
+    raise found or FileNotFoundError(2, os.strerror(2))
 
 
 def _environ() -> list[bytes]:

@@ -101,6 +101,18 @@ def test_limits_that_only_root_may_set_are_set_before_the_user_is_taken_on(tmp_p
     assert (found["uid"], found["gid"], found["groups"]) == ([65534] * 3, [65534] * 3, [12, 65534])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_a_user_who_may_not_read_our_python_runs_programs_of_their_path(tmp_path: Path) -> None:
+    async def main() -> int | None:
+        nobody = Credentials(65534, 65534, (65534,), "nobody", "/")
+        environment = {"PATH": f"/no/such/folder:{tmp_path}:/usr/bin:/bin"}
+        spec = SpawnSpec(("true",), "/", environment, 1, 2, credentials=nobody, limits=Limits(nice=3))
+        return (await (await spawn(spec)).wait()).status.code
+
+    tmp_path.chmod(0o700)  # what nobody may not look into is passed over
+    assert run(main) == 0
+
+
 def test_what_the_kernel_refuses_stops_the_spawn_and_is_named() -> None:
     error = refused(cpu_affinity=(0, 4000))
     assert error.stage == "limits" and "cpu_affinity" in str(error)
