@@ -22,7 +22,15 @@ COMMAND_SECONDS = 60
 class LiveDaemon:
     """``asupd`` on ``programs.yaml`` in ``folder``; a context manager that leaves nothing behind."""
 
-    def __init__(self, folder: Path, programs: str = "", *, options: tuple[str, ...] = (), prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        programs: str = "",
+        *,
+        options: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.file = folder / "programs.yaml"
         self.options = options
@@ -43,7 +51,9 @@ class LiveDaemon:
         """The daemon runs, and answers unless ``wait`` is False; what it says goes to ``output``, by default to :attr:`log`."""
         with self.log.open("ab") as log:
             command = [*self.prefix, sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(self.file), *self.options]
-            self.process = subprocess.Popen(command, stdout=output or log, stderr=output or log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder)
+            self.process = subprocess.Popen(
+                command, stdout=output or log, stderr=output or log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder
+            )
         if wait:
             self.wait_until(lambda: self.answers(), "the daemon answers")
         return self
@@ -100,12 +110,16 @@ class LiveDaemon:
 
     def ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "supervisord_async.cli.asupctl", "-c", str(self.file), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=self.environment, cwd=self.folder, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=self.environment, cwd=self.folder, check=False
+        )
 
     def do(self, *words: str) -> str:
         """A command that must succeed; what it printed."""
         done = self.ctl(*words)
-        assert done.returncode == 0, f"asupctl {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}\n{self.text()[-3000:]}"
+        assert done.returncode == 0, (
+            f"asupctl {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}\n{self.text()[-3000:]}"
+        )
         return done.stdout
 
     def status(self, *selectors: str) -> dict[str, dict[str, Any]]:

@@ -70,27 +70,64 @@ def main() -> NoReturn:
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False, "max_content_width": 100},
     options_metavar="[OPTIONS]",
 )
-@click.option("--timeout", type=Duration(more=True), default=20, show_default=True, metavar="SECONDS",
-              help="Restart when the heartbeat file has not changed for so long.")
-@click.option("--initial-check-delay", type=Duration(), default=0, show_default=True, metavar="SECONDS",
-              help="Look for the heartbeat only so long after each start.")
+@click.option(
+    "--timeout",
+    type=Duration(more=True),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="Restart when the heartbeat file has not changed for so long.",
+)
+@click.option(
+    "--initial-check-delay",
+    type=Duration(),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Look for the heartbeat only so long after each start.",
+)
 @click.option("--heartbeat-file", default="heartbeat.txt", show_default=True, metavar="PATH", help="The file that the command changes.")
 @click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
-@click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS",
-              help="After TERM: so long until KILL.")
-@click.option("--max-restarts", type=click.IntRange(min=-1), default=-1, show_default=True, metavar="COUNT",
-              help="Give up after so many consecutive restarts; -1: never.")
-@click.option("--backoff-factor", type=Duration(), default=1, show_default=True, metavar="SECONDS",
-              help="Wait factor × 2^restarts before a restart, restarts counted from 0.")
-@click.option("--max-delay", type=Duration(more=True), metavar="SECONDS",
-              help="Wait no longer; a run that is up for so long resets the count. [default: 60, or the factor if that is more]")
-@click.option("--restart-on", type=click.Choice(["always", "on-failure", "never"]), default="on-failure", show_default=True,
-              help="Which ends are followed by a restart.")
+@click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS", help="After TERM: so long until KILL.")
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=-1),
+    default=-1,
+    show_default=True,
+    metavar="COUNT",
+    help="Give up after so many consecutive restarts; -1: never.",
+)
+@click.option(
+    "--backoff-factor",
+    type=Duration(),
+    default=1,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait factor × 2^restarts before a restart, restarts counted from 0.",
+)
+@click.option(
+    "--max-delay",
+    type=Duration(more=True),
+    metavar="SECONDS",
+    help="Wait no longer; a run that is up for so long resets the count. [default: 60, or the factor if that is more]",
+)
+@click.option(
+    "--restart-on",
+    type=click.Choice(["always", "on-failure", "never"]),
+    default="on-failure",
+    show_default=True,
+    help="Which ends are followed by a restart.",
+)
 @click.option("--watch", multiple=True, metavar="PATH", help="Restart when PATH, or what is in it, changes. Repeatable.")
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Changes below --watch that do not count (gitignore). Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON, one object a line, on stderr.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True,
-              help="How much to say on stderr.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="How much to say on stderr.",
+)
 @click.version_option(__version__, prog_name="asup-run")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context

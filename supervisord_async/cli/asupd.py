@@ -42,7 +42,7 @@ def main(
     HUP reloads FILE; TERM, INT and QUIT stop everything, a second one at once; USR1 reopens logs; USR2 replaces the
     daemon in place.
     """
-    from supervisord_async.config.load import load  # noqa: PLC0415  --help and --version need none of it
+    from supervisord_async.config.load import load
 
     try:
         loaded = load(file, run_dir=run_dir)
@@ -53,7 +53,7 @@ def main(
         sys.exit(EXIT_UNSOUND)
     warnings = loaded.warnings
     if check:
-        from supervisord_async.config.check import check as check_surroundings  # noqa: PLC0415  only for --check
+        from supervisord_async.config.check import check as check_surroundings
 
         warnings = (*warnings, *check_surroundings(loaded))
     for warning in warnings:
@@ -61,7 +61,7 @@ def main(
     if check:
         click.echo(f"{file}: sound: {len(loaded.configuration.programs)} programs, {len(warnings)} warnings")
         return
-    from supervisord_async.cli import asupd_run  # noqa: PLC0415  --check needs no daemon
+    from supervisord_async.cli import asupd_run
 
     overrides = {"level": log_level, "format": log_format, "file": os.path.abspath(log_file) if log_file else None}
     configuration = asupd_run.with_log(loaded.configuration, overrides)

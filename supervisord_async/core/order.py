@@ -61,7 +61,7 @@ def _outlook(need: Need, s: Snapshot, p: Policy) -> Outlook:
     met = False
     match need:
         case Need.STARTED:
-            met = s.pid is not None and s.state in (State.STARTING, State.RUNNING) or _exited_well(s, p)
+            met = (s.pid is not None and s.state in (State.STARTING, State.RUNNING)) or _exited_well(s, p)
         case Need.READY:
             met = s.state is State.RUNNING and s.health is not Health.UNHEALTHY
         case Need.COMPLETED:

@@ -26,16 +26,15 @@ from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise import persist, reexec, watchdog
+from supervisord_async.supervise import means, persist, reexec, watchdog
 from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.guard import Guard
 from supervisord_async.supervise.launch import instance_of
-from supervisord_async.supervise import means
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.output import STREAMS
 from supervisord_async.supervise.on_event import EventHooks
+from supervisord_async.supervise.output import STREAMS
 from supervisord_async.supervise.persist import SavedState, Saver
 from supervisord_async.supervise.sockets import SocketRegistry
 from supervisord_async.supervise.supervisor import Supervisor
@@ -73,7 +72,9 @@ QUIET_SECONDS = 2.0
 class ControlPlane(Protocol):
     """What serves the API; made by the layer above."""
 
-    async def __call__(self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[list[int]], None]) -> None:
+    async def __call__(
+        self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[list[int]], None]
+    ) -> None:
         """Serve until cancelled, on ``inherited`` listening sockets where a former self left some.
 
         ``on_serving`` is called with the descriptors of the listening sockets once they answer.
@@ -244,15 +245,17 @@ class Daemon:
     @asynccontextmanager
     async def _history(self) -> AsyncIterator[History | None]:
         try:
-            from supervisord_async.supervise.history import History  # noqa: PLC0415  sqlite3 is not needed to say --help
+            from supervisord_async.supervise.history import History
         except ImportError:
             yield None  # said at the start, see means
             return
         limits = self._configuration.daemon.history
-        history = History(os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
+        history = History(
+            os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes
+        )
         try:
             self._bus.last_id = max(self._bus.last_id, await history.open())
-        except Exception as error:  # noqa: BLE001  whatever it is: the daemon goes on without
+        except Exception as error:
             _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
             yield None
             return
@@ -405,7 +408,9 @@ def _become_parent_of_orphans() -> None:
     try:
         orphans.become_subreaper()
     except OSError as error:
-        _log.warning("degraded: no subreaper (%s); what programs double-fork away is found by its session and environment only", error.strerror)
+        _log.warning(
+            "degraded: no subreaper (%s); what programs double-fork away is found by its session and environment only", error.strerror
+        )
 
 
 def _log_record(record: Record) -> None:

@@ -22,7 +22,12 @@ DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 class Dependencies:
     """The order among one daemon's processes."""
 
-    def __init__(self, configuration: Callable[[], Configuration], processes: Callable[[], Mapping[str, Process]], ask: Callable[[Process, Input], None]) -> None:
+    def __init__(
+        self,
+        configuration: Callable[[], Configuration],
+        processes: Callable[[], Mapping[str, Process]],
+        ask: Callable[[Process, Input], None],
+    ) -> None:
         self._configuration = configuration
         self._processes = processes
         self._ask = ask

@@ -27,6 +27,7 @@ class ChildProcess(Protocol):
     def identity(self) -> Identity: ...
     async def wait(self) -> Ended:
         """Returns how it ended, once it has."""
+
     def close(self) -> None:
         """Nothing of the system is held for it any more."""
 
@@ -36,12 +37,16 @@ class ProcessTree(Protocol):
 
     def has_leftovers(self) -> bool:
         """Whether anything but the main process lives."""
+
     def signal(self, signum: int, scope: Scope) -> object:
         """Whatever lives of the scope was sent ``signum``, and is not stopped."""
+
     async def kill(self) -> object:
         """Nothing lives, unless the kernel cannot end it."""
+
     def led_by(self, child: ChildProcess) -> ProcessTree:
         """The same run, with another of its processes as the main one."""
+
     async def wait_gone(self) -> None:
         """Nothing of it lives any more."""
 
@@ -51,19 +56,27 @@ class Host(Protocol):
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """A new process runs ``spec``; raises SpawnError."""
+
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree that ``child`` is the root of; descendants also carry ``tag`` in their environment."""
+
     def adopt(self, identity: Identity) -> ChildProcess:
         """A process that an earlier daemon spawned is watched; raises ProcessLookupError where it is gone."""
+
     async def kill_strays(self, tag: str) -> None:
         """Nothing that carries ``tag`` lives any more."""
+
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""
+
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
         """A probe's answer: None when all is well, else why not, in words."""
+
     async def signature(self, path: str) -> Signature:
         """The file's present signature."""
+
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""
+
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
         """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``."""

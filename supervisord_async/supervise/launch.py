@@ -63,7 +63,15 @@ def prepare_heartbeat_file(path: str, credentials: Credentials | None) -> None:
 
 
 def environment_of(
-    program: Program, *, name: str, replica: int, run: int, daemon: Daemon, tag: str, heartbeat_file: str | None, credentials: Credentials | None
+    program: Program,
+    *,
+    name: str,
+    replica: int,
+    run: int,
+    daemon: Daemon,
+    tag: str,
+    heartbeat_file: str | None,
+    credentials: Credentials | None,
 ) -> dict[str, str]:
     """The whole environment of a run."""
     environment = dict(program.environment)
@@ -93,7 +101,12 @@ def side_environment(environment: dict[str, str], role: str) -> dict[str, str]:
 
 
 def spawn_spec(
-    program: Program, environment: dict[str, str], credentials: Credentials | None, stdout: int, stderr: int, argv: tuple[str, ...] | None = None
+    program: Program,
+    environment: dict[str, str],
+    credentials: Credentials | None,
+    stdout: int,
+    stderr: int,
+    argv: tuple[str, ...] | None = None,
 ) -> SpawnSpec:
     """Everything that the system needs to know of a run, or of another command in its place."""
     return SpawnSpec(

@@ -13,7 +13,7 @@ LINE_BYTES = 4096
 
 def compile_pattern(pattern: str) -> Any:
     """``pattern`` as RE2 knows it; raises ValueError, in words, where it is none."""
-    import re2  # type: ignore[import-untyped]  # noqa: PLC0415  only programs with a log probe need it
+    import re2  # type: ignore[import-untyped]
 
     options = re2.Options()
     options.log_errors = False

@@ -62,7 +62,7 @@ class MachineHost:
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
         """Ask it for real."""
-        from supervisord_async.supervise.probing import ask  # noqa: PLC0415  only programs with probes need it
+        from supervisord_async.supervise.probing import ask
 
         return await ask(probe, context)
 

@@ -66,7 +66,7 @@ async def _ask_http(probe: Probe) -> str | None:
     stream = await _connect(host, url.port or (443 if url.scheme == "https" else 80))
     async with stream:
         if url.scheme == "https":
-            from anyio.streams.tls import TLSStream  # noqa: PLC0415  rare
+            from anyio.streams.tls import TLSStream
 
             context = ssl.create_default_context()  # like kubelet: it asks whether it serves, not who it is
             context.check_hostname = False

@@ -139,7 +139,7 @@ class Process:
                     self._resume()
                     self._watch_files()
                     await self._drive()
-            except Exception as error:  # noqa: BLE001  the daemon's ethic: one program's bug is its own
+            except Exception as error:
                 self._broke(error)
             finally:
                 self._tasks = None

@@ -134,5 +134,3 @@ class Run:
 
 def _monitored(program: Program) -> tuple[object, ...]:
     return program.heartbeat, program.readiness, program.liveness, program.notify
-
-

@@ -270,7 +270,7 @@ class Supervisor:
 
     async def plan(self) -> Plan:
         """What a reload of the file on disk would do; raises ConfigError where it is unsound."""
-        from supervisord_async.config.diff import diff  # noqa: PLC0415  only at a reload
+        from supervisord_async.config.diff import diff
 
         return diff(self.configuration, (await self._load()).configuration)
 
@@ -292,7 +292,7 @@ class Supervisor:
         return self._reload_outcome
 
     async def _reload_once(self) -> Plan | ConfigError:
-        from supervisord_async.config.diff import diff  # noqa: PLC0415  only at a reload
+        from supervisord_async.config.diff import diff
 
         try:
             loaded = await self._load()

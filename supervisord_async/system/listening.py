@@ -85,5 +85,3 @@ def _points_at(link: str, wanted_inode: int) -> bool:
     except OSError:
         return False
     return found is not None and int(found[1]) == wanted_inode
-
-

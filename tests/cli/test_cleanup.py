@@ -98,7 +98,6 @@ def test_nothing_names_a_run_dir_is_a_usage_error(tmp_path: Path) -> None:
     assert "--run-dir" in done.stderr
 
 
-
 # shutdown
 
 

@@ -25,10 +25,62 @@ MET, OPEN, GONE = Outlook.MET, Outlook.OPEN, Outlook.LOST
 @pytest.mark.parametrize(
     ("need", "outlooks"),
     [
-        (Need.STARTED, {"UP": MET, "RISING": MET, "ORDERED": OPEN, "SICK": MET, "DONE": MET, "FAILED": OPEN, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
-        (Need.READY, {"UP": MET, "RISING": OPEN, "ORDERED": OPEN, "SICK": OPEN, "DONE": OPEN, "FAILED": OPEN, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
-        (Need.COMPLETED, {"UP": OPEN, "RISING": OPEN, "ORDERED": OPEN, "SICK": OPEN, "DONE": MET, "FAILED": MET, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
-        (Need.SUCCEEDED, {"UP": OPEN, "RISING": OPEN, "ORDERED": OPEN, "SICK": OPEN, "DONE": MET, "FAILED": GONE, "DOWN": OPEN, "LOST": GONE, "AGAIN": OPEN}),
+        (
+            Need.STARTED,
+            {
+                "UP": MET,
+                "RISING": MET,
+                "ORDERED": OPEN,
+                "SICK": MET,
+                "DONE": MET,
+                "FAILED": OPEN,
+                "DOWN": OPEN,
+                "LOST": GONE,
+                "AGAIN": OPEN,
+            },
+        ),
+        (
+            Need.READY,
+            {
+                "UP": MET,
+                "RISING": OPEN,
+                "ORDERED": OPEN,
+                "SICK": OPEN,
+                "DONE": OPEN,
+                "FAILED": OPEN,
+                "DOWN": OPEN,
+                "LOST": GONE,
+                "AGAIN": OPEN,
+            },
+        ),
+        (
+            Need.COMPLETED,
+            {
+                "UP": OPEN,
+                "RISING": OPEN,
+                "ORDERED": OPEN,
+                "SICK": OPEN,
+                "DONE": MET,
+                "FAILED": MET,
+                "DOWN": OPEN,
+                "LOST": GONE,
+                "AGAIN": OPEN,
+            },
+        ),
+        (
+            Need.SUCCEEDED,
+            {
+                "UP": OPEN,
+                "RISING": OPEN,
+                "ORDERED": OPEN,
+                "SICK": OPEN,
+                "DONE": MET,
+                "FAILED": GONE,
+                "DOWN": OPEN,
+                "LOST": GONE,
+                "AGAIN": OPEN,
+            },
+        ),
     ],
 )
 def test_a_need_is_judged_by_state_and_health(need: Need, outlooks: dict[str, Outlook]) -> None:

@@ -116,7 +116,9 @@ def test_a_program_removed_from_the_file_meanwhile_is_stopped(daemon: Make) -> N
 
 
 def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 3s}}}")
+    live = daemon(
+        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 3s}}}"
+    )
     pid = live.wait_for("a", "RUNNING")["pid"]
     live.do("stop", "a", "--no-wait")
     live.wait_for("a", "STOPPING")
@@ -194,7 +196,9 @@ def test_a_decoy_with_the_pid_of_the_dead_is_never_signalled(daemon: Make) -> No
 
 def test_on_death_stop_ends_the_programs_of_a_daemon_that_does_not_return(daemon: Make, tmp_path: Path) -> None:
     stubborn = "trap '' TERM; (trap '' TERM; exec setsid sleep 1000) & while :; do sleep 0.1; done"
-    live = daemon(f"daemon: {{on_death: stop}}\nprograms: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: {json.dumps(stubborn)}, shell: true, start_seconds: 0}}}}")
+    live = daemon(
+        f"daemon: {{on_death: stop}}\nprograms: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: {json.dumps(stubborn)}, shell: true, start_seconds: 0}}}}"
+    )
     for name in ("a", "b"):
         live.wait_for(name, "RUNNING")
     live.wait_until(lambda: len(live.tagged()) >= 4, "the whole tree is there")

@@ -66,7 +66,9 @@ programs:
 
 
 def test_a_hook_that_floods_stops_nothing(daemon: Make, tmp_path: Path) -> None:
-    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0, hooks: {before_start: [sh, -c, 'head -c 3000000 /dev/zero | tr \"\\\\0\" x; echo; echo end']}}}")
+    live = daemon(
+        "programs: {a: {command: [sleep, '1000'], start_seconds: 0, hooks: {before_start: [sh, -c, 'head -c 3000000 /dev/zero | tr \"\\\\0\" x; echo; echo end']}}}"
+    )
     live.wait_for("a", "RUNNING")
     log = tmp_path / ".asupd/logs/a.log"
     live.wait_until(lambda: log.exists() and log.read_bytes() == b"x" * 3_000_000 + b"\nend\n", "all of it is in the log")

@@ -37,7 +37,9 @@ programs:
 
 
 def test_a_refused_limit_is_a_failure_to_spawn(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: [sleep, '1'], limits: {cpu_affinity: [0, 4095]}, restart: {max_restarts: 1, backoff: {initial: 10ms}}}}")
+    live = daemon(
+        "programs: {a: {command: [sleep, '1'], limits: {cpu_affinity: [0, 4095]}, restart: {max_restarts: 1, backoff: {initial: 10ms}}}}"
+    )
     assert live.wait_for("a", "FATAL")["run"] == 2
     assert "limits: the kernel refuses cpu_affinity" in live.do("why", "a")
 

@@ -61,7 +61,13 @@ def test_a_webhook_is_told_and_asked_again_if_it_refuses(daemon: Make, webhook: 
     live = daemon(f"daemon: {{on_event: [{{events: [restart_limit], url: '{webhook.url}'}}]}}\nprograms: {{web: {BROKEN}}}")
     live.wait_until(lambda: webhook.bodies, "the webhook was told")
     told = webhook.bodies[0]
-    assert (told["event"], told["name"], told["to"], told["cause"], told["exit_status"]) == ("restart_limit", "web", "FATAL", "restart_limit", {"code": 3})
+    assert (told["event"], told["name"], told["to"], told["cause"], told["exit_status"]) == (
+        "restart_limit",
+        "web",
+        "FATAL",
+        "restart_limit",
+        {"code": 3},
+    )
     assert webhook.headers[0]["content-type"] == "application/json" and webhook.headers[0]["authorization"].startswith("Basic ")
 
 
@@ -76,7 +82,10 @@ programs: {{web: {BROKEN}, fine: {{command: [sleep, "1000"], start_seconds: 0}}}
 
 
 def test_the_last_word_is_told_before_the_daemon_ends(daemon: Make, tmp_path: Path) -> None:
-    live = daemon(f"daemon: {{exit_when: any_fatal, on_event: [{{events: [fatal], command: [sh, -c, 'cat > told.json']}}]}}\nprograms: {{web: {BROKEN}}}", start=False)
+    live = daemon(
+        f"daemon: {{exit_when: any_fatal, on_event: [{{events: [fatal], command: [sh, -c, 'cat > told.json']}}]}}\nprograms: {{web: {BROKEN}}}",
+        start=False,
+    )
     live.start(wait=False)
     assert live.wait() == 1
     assert json.loads((tmp_path / "told.json").read_text())["name"] == "web"

@@ -50,7 +50,9 @@ programs:
 
 def test_a_readiness_that_fails_later_shows_and_restarts_nothing(daemon: Make, tmp_path: Path, free_port: int) -> None:
     (tmp_path / "up").touch()
-    live = daemon(f"programs: {{db: {{command: {server(free_port)}, readiness: {{http: 'http://localhost:{free_port}/healthz', interval: 50ms, failures: 2}}}}}}")
+    live = daemon(
+        f"programs: {{db: {{command: {server(free_port)}, readiness: {{http: 'http://localhost:{free_port}/healthz', interval: 50ms, failures: 2}}}}}}"
+    )
     pid = live.wait_for("db", "RUNNING", health="healthy")["pid"]
     (tmp_path / "status").write_text("503")
     assert live.wait_for("db", "RUNNING", health="unhealthy")["pid"] == pid
@@ -59,7 +61,9 @@ def test_a_readiness_that_fails_later_shows_and_restarts_nothing(daemon: Make, t
 
 
 def test_a_run_that_is_never_ready_is_replaced(daemon: Make) -> None:
-    live = daemon("programs: {slow: {command: [sleep, '1000'], readiness: {command: ['false'], interval: 50ms, start_timeout: 500ms}, restart: {max_restarts: 1, backoff: {initial: 10ms}}}}")
+    live = daemon(
+        "programs: {slow: {command: [sleep, '1000'], readiness: {command: ['false'], interval: 50ms, start_timeout: 500ms}, restart: {max_restarts: 1, backoff: {initial: 10ms}}}}"
+    )
     status = live.wait_for("slow", "FATAL")
     assert status["run"] == 2
     assert "not ready within 0.5 s" in live.do("why", "slow")
@@ -67,7 +71,9 @@ def test_a_run_that_is_never_ready_is_replaced(daemon: Make) -> None:
 
 
 def test_a_liveness_failure_restarts_once_with_its_cause(daemon: Make, tmp_path: Path) -> None:
-    live = daemon("programs: {w: {command: [sleep, '1000'], start_seconds: 0, liveness: {command: [test, '!', -e, sick], interval: 50ms, failures: 2}, restart: {backoff: {initial: 10ms}}}}")
+    live = daemon(
+        "programs: {w: {command: [sleep, '1000'], start_seconds: 0, liveness: {command: [test, '!', -e, sick], interval: 50ms, failures: 2}, restart: {backoff: {initial: 10ms}}}}"
+    )
     first = live.wait_for("w", "RUNNING", health="healthy")["pid"]
     (tmp_path / "sick").touch()
     live.wait_until(lambda: not alive(first), "the sick run is ended")
@@ -78,7 +84,9 @@ def test_a_liveness_failure_restarts_once_with_its_cause(daemon: Make, tmp_path:
 
 def test_a_line_of_output_means_ready(daemon: Make, tmp_path: Path) -> None:
     script = "echo warming up; while [ ! -e go ]; do sleep 0.05; done; echo Server listening on port 80; sleep 1000"
-    live = daemon(f"programs: {{s: {{command: {json.dumps(script)}, shell: true, readiness: {{log: 'listening on port [0-9]+', interval: 50ms}}}}}}")
+    live = daemon(
+        f"programs: {{s: {{command: {json.dumps(script)}, shell: true, readiness: {{log: 'listening on port [0-9]+', interval: 50ms}}}}}}"
+    )
     live.wait_until(lambda: (tmp_path / ".asupd/logs/s.log").exists(), "it has said something")
     assert live.process_of("s")["state"] == "STARTING"
     (tmp_path / "go").touch()
@@ -95,7 +103,9 @@ def test_a_tcp_probe(daemon: Make, tmp_path: Path, free_port: int) -> None:
 
 def test_a_probe_that_hangs_is_killed_with_its_tree(daemon: Make, tmp_path: Path) -> None:
     probe = "echo $$$$ > probe.pid; sleep 1000 & wait"
-    live = daemon(f"programs: {{s: {{command: [sleep, '1000'], start_seconds: 0, liveness: {{command: [sh, -c, {json.dumps(probe)}], timeout: 200ms, interval: 100ms, failures: 1000}}}}}}")
+    live = daemon(
+        f"programs: {{s: {{command: [sleep, '1000'], start_seconds: 0, liveness: {{command: [sh, -c, {json.dumps(probe)}], timeout: 200ms, interval: 100ms, failures: 1000}}}}}}"
+    )
     live.wait_until(lambda: (tmp_path / "probe.pid").exists() and (tmp_path / "probe.pid").read_text().strip(), "the probe ran")
     pid = int((tmp_path / "probe.pid").read_text())
     live.wait_until(lambda: not alive(pid), "the probe is killed")
@@ -159,5 +169,7 @@ programs:
     live.start()
     assert live.wait_for("web", "WAITING")["pid"] is None
     (tmp_path / "go").touch()
-    live.wait_for("job", "EXITED") if live.process_of("job")["exit_status"] == {"code": 0} else live.wait_until(lambda: live.process_of("web")["state"] == "RUNNING", "web runs after another run of job")
+    live.wait_for("job", "EXITED") if live.process_of("job")["exit_status"] == {"code": 0} else live.wait_until(
+        lambda: live.process_of("web")["state"] == "RUNNING", "web runs after another run of job"
+    )
     live.wait_for("web", "RUNNING")

@@ -38,7 +38,9 @@ programs:
 
 def test_rotation_keeps_the_youngest_whole(daemon: Make, tmp_path: Path) -> None:
     script = "import sys\nfor n in range(20000): print(f'{n:06d} ' + 'x' * 40)"
-    live = daemon(f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], logs: {{stdout: w.log, max_size: 200KiB, backups: 50}}}}}}")
+    live = daemon(
+        f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], logs: {{stdout: w.log, max_size: 200KiB, backups: 50}}}}}}"
+    )
     live.wait_for("w", "EXITED")
     assert live.end() == 0
     parts = sorted(tmp_path.glob("w.log.*"), key=lambda path: -int(path.suffix[1:]))
@@ -52,18 +54,23 @@ def test_lines_as_json(daemon: Make, tmp_path: Path) -> None:
     live.wait_for("w", "EXITED")
     assert live.end() == 0
     lines = [json.loads(line) for line in (tmp_path / "w.log").read_text().splitlines()]
-    assert [(line["name"], line["stream"], line["run"], line["line"]) for line in lines] == [("w", "stdout", 1, "one"), ("w", "stdout", 1, "two")]
+    assert [(line["name"], line["stream"], line["run"], line["line"]) for line in lines] == [
+        ("w", "stdout", 1, "one"),
+        ("w", "stdout", 1, "two"),
+    ]
 
 
 def test_a_program_can_reopen_its_stdout_by_name(daemon: Make) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may start programs as somebody else")
-    live = daemon("programs: {w: {command: \"echo again > /dev/stdout\", shell: true, user: nobody, directory: /}}")
+    live = daemon('programs: {w: {command: "echo again > /dev/stdout", shell: true, user: nobody, directory: /}}')
     live.wait_for("w", "EXITED", exit_status={"code": 0})
 
 
 def test_usr1_reopens_a_log_that_was_moved_away(daemon: Make, tmp_path: Path) -> None:
-    live = daemon("programs: {w: {command: \"while :; do echo tick; sleep 0.05; done\", shell: true, start_seconds: 0, logs: {stdout: w.log}}}")
+    live = daemon(
+        'programs: {w: {command: "while :; do echo tick; sleep 0.05; done", shell: true, start_seconds: 0, logs: {stdout: w.log}}}'
+    )
     live.wait_until(lambda: (tmp_path / "w.log").exists() and (tmp_path / "w.log").stat().st_size, "it says something")
     (tmp_path / "w.log").rename(tmp_path / "w.old")
     live.send(signal.SIGUSR1)
@@ -71,13 +78,15 @@ def test_usr1_reopens_a_log_that_was_moved_away(daemon: Make, tmp_path: Path) ->
 
 
 def test_echo_shows_prefixed_output(daemon: Make) -> None:
-    live = daemon("programs: {w: {command: \"echo hello there\", shell: true}}", options=("--echo",))
+    live = daemon('programs: {w: {command: "echo hello there", shell: true}}', options=("--echo",))
     live.wait_for("w", "EXITED")
     live.wait_until(lambda: any(line.startswith("w") and line.endswith("hello there") for line in live.text().splitlines()), "it is echoed")
 
 
 def test_a_removed_log_directory_comes_back(daemon: Make, tmp_path: Path) -> None:
-    live = daemon("programs: {w: {command: \"while :; do echo tick; sleep 0.05; done\", shell: true, start_seconds: 0, logs: {stdout: deep/er/w.log}}, other: {command: [sleep, '1000'], start_seconds: 0}}")
+    live = daemon(
+        "programs: {w: {command: \"while :; do echo tick; sleep 0.05; done\", shell: true, start_seconds: 0, logs: {stdout: deep/er/w.log}}, other: {command: [sleep, '1000'], start_seconds: 0}}"
+    )
     log = tmp_path / "deep" / "er" / "w.log"
     live.wait_until(lambda: log.exists() and log.stat().st_size, "it says something")
     pid = live.wait_for("other", "RUNNING")["pid"]
@@ -87,7 +96,7 @@ def test_a_removed_log_directory_comes_back(daemon: Make, tmp_path: Path) -> Non
 
 
 def test_logs_shows_and_follows(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: \"echo first; echo second\", shell: true}, b: {command: \"echo other\", shell: true}}")
+    live = daemon('programs: {a: {command: "echo first; echo second", shell: true}, b: {command: "echo other", shell: true}}')
     for name in ("a", "b"):
         live.wait_for(name, "EXITED")
     live.wait_until(lambda: "second" in live.do("logs", "a"), "the log is written")

@@ -56,7 +56,9 @@ def test_a_refused_file_leaves_everything_and_says_all(daemon: Make) -> None:
     live.write(BASE.replace("start_seconds: 0}", "start_second: 0}", 1) + "  bad: {command: 5, replicas: -1}\n")
     refused = live.ctl("reload")
     assert refused.returncode == 2
-    assert "programs.yaml:3:" in refused.stderr and "did you mean 'start_seconds'" in refused.stderr and "programs.yaml:7:" in refused.stderr
+    assert (
+        "programs.yaml:3:" in refused.stderr and "did you mean 'start_seconds'" in refused.stderr and "programs.yaml:7:" in refused.stderr
+    )
     assert pids(live, "same", "edited") == before
     assert "refused" in live.ctl("status").stdout
     live.write(BASE)

@@ -21,7 +21,9 @@ programs:
   nightly: {command: [touch, nightly], schedule: {at: "0 3 * * *", timezone: Europe/Berlin}}
   both: {command: [sleep, "1000"], start_seconds: 0, schedule: "@every 1s", autostart: true}
 """)
-    live.wait_until(lambda: (tmp_path / "often").exists() and len((tmp_path / "often").read_text().split()) >= 3, "it is run again and again")
+    live.wait_until(
+        lambda: (tmp_path / "often").exists() and len((tmp_path / "often").read_text().split()) >= 3, "it is run again and again"
+    )
     nightly = live.process_of("nightly")
     assert (nightly["state"], nightly["run"]) == ("STOPPED", 0)
     due = datetime.fromisoformat(nightly["next_at"].replace("Z", "+00:00"))
@@ -44,7 +46,10 @@ def test_a_schedule_that_comes_with_a_reload_is_followed(daemon: Make, tmp_path:
 
 
 def test_lines_that_are_wrong_are_refused_at_load(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: ['true'], schedule: '61 * * * *'}, b: {command: ['true'], schedule: {at: '0 0 * * *', timezone: Mars/Olympus}}}", start=False)
+    live = daemon(
+        "programs: {a: {command: ['true'], schedule: '61 * * * *'}, b: {command: ['true'], schedule: {at: '0 0 * * *', timezone: Mars/Olympus}}}",
+        start=False,
+    )
     live.start(wait=False)
     assert live.wait() == 2
     assert "programs.yaml:1:" in live.text() and "61 * * * *" in live.text() and "Mars/Olympus" in live.text()

@@ -171,7 +171,9 @@ def test_an_address_that_is_taken_is_a_failure_to_spawn_until_it_is_free(daemon:
         live = daemon(web(SERVER, free_port, "start_seconds: 0, restart: {backoff: {initial: 100ms, max: 200ms}}"))
         status = live.wait_for("web", "BACKOFF")
         assert status["cause"] == "spawn_failed"
-        assert any(f"socket: cannot bind tcp://127.0.0.1:{free_port}: Address already in use" in event["message"] for event in live.events())
+        assert any(
+            f"socket: cannot bind tcp://127.0.0.1:{free_port}: Address already in use" in event["message"] for event in live.events()
+        )
     live.wait_for("web", "RUNNING")
 
 
@@ -195,6 +197,7 @@ def test_a_program_starts_at_its_first_connection_and_again_after_it_ended(daemo
 
 def test_a_program_that_never_takes_its_connection_is_started_ever_less_often(daemon: Make, free_port: int) -> None:
     live = daemon(web("pass", free_port, "start_on_connect: true, start_seconds: 0, restart: {backoff: {initial: 200ms}}"))
+
     def connect() -> socket.socket | None:
         try:
             return socket.create_connection(("127.0.0.1", free_port), 20)

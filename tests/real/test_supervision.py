@@ -21,7 +21,9 @@ pytestmark = pytest.mark.real
 
 
 def test_programs_start_and_everything_stops_with_the_daemon(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}, b: {command: [sleep, '1000'], replicas: 2, start_seconds: 0}}")
+    live = daemon(
+        "programs: {a: {command: [sleep, '1000'], start_seconds: 0}, b: {command: [sleep, '1000'], replicas: 2, start_seconds: 0}}"
+    )
     pids = [live.wait_for(name, "RUNNING")["pid"] for name in ("a", "b:0", "b:1")]
     assert all(map(alive, pids))
     assert live.end() == 0
@@ -64,7 +66,9 @@ programs:
 
 def test_a_hung_program_is_found_by_its_heartbeat(daemon: Make) -> None:
     script = "import os,sys,time\nf=os.environ['ASUP_HEARTBEAT_FILE']\nfor i in range(3): open(f,'w').write(str(i)); time.sleep(0.1)\ntime.sleep(1000)"
-    live = daemon(f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], heartbeat: 1s, start_seconds: 0, restart: {{backoff: {{initial: 10ms}}}}}}}}")
+    live = daemon(
+        f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], heartbeat: 1s, start_seconds: 0, restart: {{backoff: {{initial: 10ms}}}}}}}}"
+    )
     status = live.wait_for("w", "RUNNING", run=2)
     assert status["cause"] == "heartbeat_missed"
     assert "heartbeat" in live.do("why", "w")
@@ -87,7 +91,9 @@ def test_a_stopped_daemon_blames_no_healthy_program(daemon: Make) -> None:
 def test_a_changed_file_restarts_its_program_only(daemon: Make, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "app.py").write_text("1")
-    live = daemon("programs: {dev: {command: [sleep, '1000'], watch: {paths: [src], debounce: 50ms}, start_seconds: 0}, other: {command: [sleep, '1000'], start_seconds: 0}}")
+    live = daemon(
+        "programs: {dev: {command: [sleep, '1000'], watch: {paths: [src], debounce: 50ms}, start_seconds: 0}, other: {command: [sleep, '1000'], start_seconds: 0}}"
+    )
     live.wait_for("dev", "RUNNING")
     other = live.wait_for("other", "RUNNING")
     draft = tmp_path / "src" / ".app.py.tmp"
@@ -136,7 +142,14 @@ def test_the_child_has_a_clean_slate(daemon: Make, tmp_path: Path) -> None:
         for descriptor in leaked:
             os.set_inheritable(descriptor, True)
         with live.log.open("ab") as log:
-            live.process = subprocess.Popen([sys.executable, "-c", starter], pass_fds=leaked, stdout=log, stderr=log, env={**live.environment, "NOTIFY_SOCKET": "/nowhere"}, cwd=tmp_path)
+            live.process = subprocess.Popen(
+                [sys.executable, "-c", starter],
+                pass_fds=leaked,
+                stdout=log,
+                stderr=log,
+                env={**live.environment, "NOTIFY_SOCKET": "/nowhere"},
+                cwd=tmp_path,
+            )
     finally:
         for descriptor in leaked:
             os.close(descriptor)
@@ -144,7 +157,9 @@ def test_the_child_has_a_clean_slate(daemon: Make, tmp_path: Path) -> None:
     slate = json.loads(out.read_text())
     assert int(slate["blocked"], 16) == 0
     assert int(slate["ignored"], 16) & (1 << (signal.SIGCHLD - 1) | 1 << (signal.SIGTERM - 1) | 1 << (signal.SIGHUP - 1)) == 0
-    assert slate["fds"].get("0") == "/dev/null" and len([number for number in slate["fds"] if int(number) > 2]) <= 1  # the directory it lists
+    assert (
+        slate["fds"].get("0") == "/dev/null" and len([number for number in slate["fds"] if int(number) > 2]) <= 1
+    )  # the directory it lists
     assert slate["sid"] == slate["pid"] and slate["umask"] == "0027" and slate["cwd"] == "/tmp"
     environment = slate["env"]
     assert environment["GREETING"] == "hello" and environment["GREETING2"] == "two" and "NOTIFY_SOCKET" not in environment
@@ -160,7 +175,9 @@ def test_nothing_of_a_tree_survives_its_stop(daemon: Make, tmp_path: Path) -> No
         "if fork(): open('pid.child','w').write(str(os.getpid())); time.sleep(1000)\n"
         "time.sleep(1000)"
     )
-    live = daemon(f"programs: {{t: {{command: [{sys.executable}, -c, {json.dumps(script)}], stop: {{grace_period: 300ms}}, start_seconds: 0}}}}")
+    live = daemon(
+        f"programs: {{t: {{command: [{sys.executable}, -c, {json.dumps(script)}], stop: {{grace_period: 300ms}}, start_seconds: 0}}}}"
+    )
     live.wait_until(lambda: (tmp_path / "pid.setsid").exists() and (tmp_path / "pid.child").exists(), "the tree is there")
     pids = [int((tmp_path / name).read_text() or 0) for name in ("pid.setsid", "pid.child")]
     main = live.wait_for("t", "RUNNING")["pid"]
@@ -171,7 +188,9 @@ def test_nothing_of_a_tree_survives_its_stop(daemon: Make, tmp_path: Path) -> No
 
 def test_leftovers_are_gone_before_the_next_run(daemon: Make, tmp_path: Path) -> None:
     script = "import os,time\nif os.fork() == 0:\n  os.setsid()\n  open('left','a').write(f'{os.getpid()}\\n'); time.sleep(1000)\nwhile not os.path.exists('left'): time.sleep(0.01)\nif os.environ['ASUP_RUN'] == '2': time.sleep(1000)\nos._exit(1)"
-    live = daemon(f"programs: {{t: {{command: [{sys.executable}, -c, {json.dumps(script)}], restart: {{backoff: {{initial: 10ms}}}}, start_seconds: 0}}}}")
+    live = daemon(
+        f"programs: {{t: {{command: [{sys.executable}, -c, {json.dumps(script)}], restart: {{backoff: {{initial: 10ms}}}}, start_seconds: 0}}}}"
+    )
     live.wait_for("t", "RUNNING", run=2)
     assert not alive(int((tmp_path / "left").read_text().split()[0]))
 
@@ -179,13 +198,22 @@ def test_leftovers_are_gone_before_the_next_run(daemon: Make, tmp_path: Path) ->
 def test_a_second_daemon_names_the_first_and_touches_nothing(daemon: Make) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
     first = live.wait_for("a", "RUNNING")
-    second = subprocess.run([sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(live.file)], capture_output=True, text=True, timeout=30, env=live.environment, check=False)
+    second = subprocess.run(
+        [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(live.file)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=live.environment,
+        check=False,
+    )
     assert second.returncode != 0 and str(live.pid) in second.stderr
     assert live.process_of("a")["pid"] == first["pid"]
 
 
 def test_a_second_signal_hastens_a_slow_stop(daemon: Make) -> None:
-    live = daemon("programs: {stubborn: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 10m}}}")
+    live = daemon(
+        "programs: {stubborn: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 10m}}}"
+    )
     live.wait_for("stubborn", "RUNNING")
     live.send(signal.SIGTERM)
     live.wait_for("stubborn", "STOPPING")
@@ -203,7 +231,10 @@ def test_a_second_signal_hastens_a_slow_stop(daemon: Make) -> None:
 
 
 def test_on_limit_shutdown_ends_the_daemon_with_another_code(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: [sleep, '1000']}, b: {command: ['false'], restart: {max_restarts: 1, on_limit: shutdown, backoff: {initial: 10ms}}}}", start=False)
+    live = daemon(
+        "programs: {a: {command: [sleep, '1000']}, b: {command: ['false'], restart: {max_restarts: 1, on_limit: shutdown, backoff: {initial: 10ms}}}}",
+        start=False,
+    )
     live.start(wait=False)
     assert live.wait() not in (0, None)
     assert live.tagged() == []

@@ -97,7 +97,9 @@ def test_a_failing_before_start_is_a_failure_to_spawn() -> None:
     play(scene, HookedHost(code=3), restart=Restart(max_restarts=1, backoff=Backoff(initial_seconds=1, jitter=0)))
 
 
-@pytest.mark.parametrize(("code", "seconds", "words"), [(None, 1.0, "was ended by a signal"), (0, HOOK_SECONDS + 1, "did not end within 60 s")])
+@pytest.mark.parametrize(
+    ("code", "seconds", "words"), [(None, 1.0, "was ended by a signal"), (0, HOOK_SECONDS + 1, "did not end within 60 s")]
+)
 def test_a_before_start_that_is_killed_or_hangs_has_failed(code: int | None, seconds: float, words: str) -> None:
     async def scene(process: Process, host: HookedHost) -> None:
         process.post(StartRequested())

@@ -75,7 +75,7 @@ class _Tasks:
         await self._group.__aenter__()
         return self
 
-    async def __aexit__(self, *args: Any) -> Any:
+    async def __aexit__(self, *args: object) -> Any:
         return await self._group.__aexit__(*args)
 
     def start_soon(self, function: Any, *args: Any, name: str = "") -> None:

@@ -47,7 +47,9 @@ def play(scene: Callable[[dict[str, Process], FakeSampler], Awaitable[None]], **
         around = surroundings(FakeHost())
         restart = Restart(backoff=Backoff(initial_seconds=1.0, jitter=0.0))
         processes = {
-            name: Process(name, 0, program(name, start_seconds=0.0, restart=restart, limits=Limits(memory_bytes=limit and limit * MIB)), around)
+            name: Process(
+                name, 0, program(name, start_seconds=0.0, restart=restart, limits=Limits(memory_bytes=limit and limit * MIB)), around
+            )
             for name, limit in limits.items()
         }
         sampler: Any = FakeSampler()

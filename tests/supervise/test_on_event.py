@@ -87,7 +87,14 @@ async def test_each_hook_is_told_what_it_asked_for(hook: Hook) -> None:
         bus.publish("flapping", name="web", to="true", run=5, message="flapping")
         await wait_until(lambda: len(hook.taken) == 2)
         told = next(one for one in hook.taken if one["event"] == "restart_limit")
-        assert (told["id"], told["daemon"], told["name"], told["to"], told["run"], told["exit_status"]) == (record.id, "shop", "web", "FATAL", 3, {"code": 1})
+        assert (told["id"], told["daemon"], told["name"], told["to"], told["run"], told["exit_status"]) == (
+            record.id,
+            "shop",
+            "web",
+            "FATAL",
+            3,
+            {"code": 1},
+        )
         await events.drain(10)
 
 
@@ -106,7 +113,9 @@ async def test_what_a_webhook_cannot_take_is_tried_again(hook: Hook) -> None:
         assert hook.posts == 3
 
 
-async def test_failures_are_said_once_without_the_urls_secrets_and_the_end_of_them_too(hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failures_are_said_once_without_the_urls_secrets_and_the_end_of_them_too(
+    hook: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     hook.refuse = [RefusedError("answered 404", final=True)] * 3
     async with telling(hook, EventHook(events=("fatal",), url=URL)) as (bus, events):

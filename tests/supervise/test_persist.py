@@ -13,7 +13,15 @@ from supervisord_async.supervise import persist
 from supervisord_async.supervise.persist import SavedProcess, SavedState, SavedStream, StateError
 
 SNAPSHOT = Snapshot(
-    state=State.BACKOFF, since=12.5, wanted=True, cause=Cause.EXITED, run=7, ended_run=7, exit=ExitStatus(signal=9, core=True), restarts=3, recent=(1.0, 2.5)
+    state=State.BACKOFF,
+    since=12.5,
+    wanted=True,
+    cause=Cause.EXITED,
+    run=7,
+    ended_run=7,
+    exit=ExitStatus(signal=9, core=True),
+    restarts=3,
+    recent=(1.0, 2.5),
 )
 STATE = SavedState(
     boot_id="b",

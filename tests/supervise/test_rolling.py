@@ -136,7 +136,10 @@ async def test_scaling_up_and_down_leaves_the_others_alone() -> None:
     async with playing(web(replicas=2)) as scene:
         await wait_until(lambda: up(scene) == 2)
         outcome = await scene.commands.scale("web", 4)
-        assert [(result.name, result.ok, result.state) for result in outcome.results] == [("web:2", True, "RUNNING"), ("web:3", True, "RUNNING")]
+        assert [(result.name, result.ok, result.state) for result in outcome.results] == [
+            ("web:2", True, "RUNNING"),
+            ("web:3", True, "RUNNING"),
+        ]
         outcome = await scene.commands.scale("web", 1 + 1)
         assert [(result.name, result.message) for result in outcome.results] == [("web:2", "removed"), ("web:3", "removed")]
         await wait_until(lambda: list(scene.supervisor.processes) == ["web:0", "web:1"])

@@ -101,7 +101,6 @@ class Scene:
     def set_clock(self, seconds: float) -> None:
         self._offset += seconds
 
-
     def told(self) -> list[str]:
         return [record.data["what"] for record in self.records if record.type == "schedule"]
 

@@ -35,7 +35,12 @@ json.dump({
 
 
 def looked(
-    tmp_path: Path, *, python: str = sys.executable, environment: dict[str, str] | None = None, credentials: Credentials | None = None, **limits: Any
+    tmp_path: Path,
+    *,
+    python: str = sys.executable,
+    environment: dict[str, str] | None = None,
+    credentials: Credentials | None = None,
+    **limits: Any,
 ) -> dict[str, Any]:
     """What a program with these limits found, and that it was the very process that was spawned."""
 
@@ -71,7 +76,15 @@ def refused(argv: tuple[str, ...] = ("true",), **limits: Any) -> SpawnError:
 
 def test_every_limit_is_there_when_the_program_begins(tmp_path: Path) -> None:
     found = looked(
-        tmp_path, open_files=123, processes=4567, core_size_bytes=0, nice=7, ionice="best-effort:6", oom_score_adj=321, cpu_affinity=(0,), no_new_privileges=True
+        tmp_path,
+        open_files=123,
+        processes=4567,
+        core_size_bytes=0,
+        nice=7,
+        ionice="best-effort:6",
+        oom_score_adj=321,
+        cpu_affinity=(0,),
+        no_new_privileges=True,
     )
     assert (found["files"], found["processes"], found["core"]) == ([123, 123], [4567, 4567], [0, 0])
     assert (found["nice"], found["oom"], found["cpus"], found["nnp"]) == (7, 321, [0], "1")

@@ -40,4 +40,6 @@ async def monitor_heartbeat(context: RunContext) -> None:
                 context.post(HealthReported(context.run, CHECK, Health.HEALTHY))
         last = signature
     context.post(HealthReported(context.run, CHECK, Health.UNHEALTHY))
-    context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s, {path})"))
+    context.post(
+        Faulted(context.run, Cause.HEARTBEAT_MISSED, f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s, {path})")
+    )

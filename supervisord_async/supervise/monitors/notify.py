@@ -43,6 +43,8 @@ async def monitor_watchdog(context: RunContext) -> None:
             if not healthy:
                 healthy = True
                 context.post(HealthReported(context.run, CHECK, Health.HEALTHY))
-    words = "it triggered its watchdog" if timeout is None or voice.triggered else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
+    words = (
+        "it triggered its watchdog" if timeout is None or voice.triggered else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
+    )
     context.post(HealthReported(context.run, CHECK, Health.UNHEALTHY))
     context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, words))
