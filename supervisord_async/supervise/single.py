@@ -29,7 +29,7 @@ from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.host import ChildProcess
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.monitors.heartbeat import LOOKS
+from supervisord_async.supervise.monitors.context import LOOKS
 from supervisord_async.supervise.narrate import exit_words
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.surroundings import Surroundings
@@ -136,11 +136,13 @@ class Single:
 
     def _signalled(self, number: int, from_terminal: bool) -> None:
         """The command gets what we got, unless the terminal gave it to both; told to go, we stop it."""
-        shared = from_terminal and self._host.shares_terminal
+        hung_up = from_terminal and number == signal.SIGHUP
+        # The first HUP may have found no command, and a second one does no harm.
+        shared = from_terminal and self._host.shares_terminal and not hung_up
         name = signals.name(number)
         origin, consequence = " from the terminal" if from_terminal else "", "the command has it too" if shared else "passed on"
         self._say(f"{name}{origin}: {consequence}", what="signal", signal=name)
-        if number not in ENDING:
+        if number not in ENDING and not hung_up:
             if not shared:
                 self._process.post(SignalRequested(number))
             return

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.daemons import alive
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
@@ -383,15 +384,21 @@ class Terminal:
                 self.heard += os.read(self.fd, 4096)
         self.heard = self.heard.partition(text.encode())[2]
 
+    def hang_up(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
     def close(self) -> None:
-        self.type("\x03\x03\nkill -9 %1 2>/dev/null; exit\n")
+        if self.fd >= 0:
+            self.type("\x03\x03\nkill -9 %1 2>/dev/null; exit\n")
         os.kill(self.pid, signal.SIGHUP)
         until = time.monotonic() + 20
         while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
             if time.monotonic() > until:
                 os.kill(self.pid, signal.SIGKILL)
-            select.select([self.fd], [], [], 0.05)
-        os.close(self.fd)
+            time.sleep(0.05)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 @pytest.fixture
@@ -440,3 +447,12 @@ def test_a_terminal_that_a_killed_command_left_without_echo_is_repaired(terminal
     terminal.expect("killed by SIGKILL")
     terminal.expect(" icanon")
     terminal.expect("DONE")
+
+
+def test_a_terminal_that_hangs_up_ends_both(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.type("$ASUP --restart-on always sh -c 'echo $$ $PPID > pids; exec sleep 300'\n")
+    terminal.expect("→ RUNNING")
+    wait_until_sync(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().endswith("\n"), SECONDS)
+    pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
+    terminal.hang_up()
+    wait_until_sync(lambda: not any(map(alive, pids)), SECONDS, what="both are gone")
