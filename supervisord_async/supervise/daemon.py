@@ -212,7 +212,8 @@ class Daemon:
             tasks.start_soon(watchdog.beat, name="watchdog")
             what = "re-executed" if former is not None else "started"
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
-            message = f"asupd {__version__} {what}, pid {os.getpid()}, {len(self._configuration.programs)} programs, run_dir {self._run_dir}{adopted}"
+            count = len(self._configuration.programs)
+            message = f"asupd {__version__} {what}, pid {os.getpid()}, {count} programs, run_dir {self._run_dir}{adopted}"
             self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
             means.report_missing()
             code = await self._supervisor.run(estate)

@@ -77,7 +77,7 @@ def end_all(instance: str, lock: str) -> None:
                     send_signal(process.identity, signal.SIGTERM)
                     send_signal(process.identity, signal.SIGCONT)
             except PermissionError as error:
-                print(f"asupd guardian: cannot end {process.name}, pid {process.identity.pid}: {error}", file=sys.stderr)
+                print(f"asupd guardian: cannot end {process.name}, pid {process.identity.pid}: {error}", file=sys.stderr)  # noqa: T201  it has no log
         time.sleep(LOOK_SECONDS)
 
 

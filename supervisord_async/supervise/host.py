@@ -22,9 +22,13 @@ class ChildProcess(Protocol):
     """The main process of a run."""
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """Its number, which another may have once it was reaped."""
+
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> Identity:
+        """What tells it from all others of this boot."""
+
     async def wait(self) -> Ended:
         """Returns how it ended, once it has."""
 

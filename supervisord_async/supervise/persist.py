@@ -10,6 +10,7 @@ Absent on purpose: settings (the configuration file has them), logs, and anythin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -155,10 +156,8 @@ def save(run_dir: str, state: SavedState) -> None:
     except OSError:
         Path(draft).unlink(missing_ok=True)
         raise
-    try:
+    with contextlib.suppress(FileNotFoundError):  # the first one has no predecessor
         os.replace(path, f"{path}.previous")
-    except FileNotFoundError:
-        pass  # the first one
     os.replace(draft, path)
     directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -12,7 +12,7 @@ _original_soft: list[int] = []
 
 
 def open_missing_stdio() -> None:
-    """Stdin, stdout and stderr are open, those that were not on /dev/null: else the next file would get such a number, and what is printed."""
+    """Stdin, stdout and stderr are open, those that were not on /dev/null: else the next file would get such a number, and all output."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:

@@ -30,7 +30,10 @@ class DaemonThreads(Executor):
         self._shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """``fn`` will be called in a thread; the future has its answer. Raises RuntimeError after :meth:`shutdown`, or if not one thread can be had."""
+        """``fn`` will be called in a thread; the future has its answer.
+
+        Raises RuntimeError after :meth:`shutdown`, or if not one thread can be had.
+        """
         future: Future[T] = Future()
         with self._lock:
             if self._shut:

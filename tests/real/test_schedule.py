@@ -26,7 +26,7 @@ programs:
     )
     nightly = live.process_of("nightly")
     assert (nightly["state"], nightly["run"]) == ("STOPPED", 0)
-    due = datetime.fromisoformat(nightly["next_at"].replace("Z", "+00:00"))
+    due = datetime.fromisoformat(nightly["next_at"])
     assert due > datetime.now(UTC) and due.minute == 0
     both = live.wait_for("both", "RUNNING", run=1)
     assert both["cause"] == "autostart" and both["next_at"] is not None

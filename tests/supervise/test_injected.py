@@ -87,6 +87,20 @@ class _Tasks:
         return getattr(self._group, name)
 
 
+async def beat(host: FakeHost) -> None:
+    number = 0
+    while True:
+        await anyio.sleep(1)
+        number += 1
+        host.files["/beat"] = (number, 1, 1)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(3600):
+        while not condition():
+            await anyio.sleep(0.05)
+
+
 def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, list[str]], dict[str, Process], FakeHost]:
     """Both programs start, are healthy, crash, are restarted by an operator, and stopped."""
     told: dict[str, list[str]] = {"victim": [], "bystander": []}
@@ -96,18 +110,6 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
     def note(record: Record) -> None:
         if record.type == "state" and record.name is not None:
             told[record.name].append(record.to or "")
-
-    async def beat() -> None:
-        number = 0
-        while True:
-            await anyio.sleep(1)
-            number += 1
-            host.files["/beat"] = (number, 1, 1)
-
-    async def until(condition: Callable[[], bool]) -> None:
-        with anyio.fail_after(3600):
-            while not condition():
-                await anyio.sleep(0.05)
 
     async def scene() -> None:
         around = surroundings(host)
@@ -124,7 +126,7 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
         children = {name: [] for name in told}  # type: dict[str, list[Any]]
         host.on_spawn = lambda child: children[child.spec.environment["ASUP_NAME"]].append(child)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(beat)
+            tasks.start_soon(beat, host)
             for name, process in processes.items():
                 tasks.start_soon(saboteur.wrap(process.run) if name == "victim" else process.run)
                 process.post(StartRequested())

@@ -15,6 +15,11 @@ from supervisord_async.supervise.logsearch import LogSearch
 if TYPE_CHECKING:
     from supervisord_async.supervise.notify import Voice
 
+#: Looks per heartbeat timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat, and a look's delay.
+LOOKS = 8
+#: What the heartbeat's health is reported as, whoever watches it.
+HEARTBEAT_CHECK = "heartbeat"
+
 
 @dataclass(frozen=True, slots=True)
 class RunContext:

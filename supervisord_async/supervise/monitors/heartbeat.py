@@ -11,11 +11,7 @@ import anyio
 
 from supervisord_async.core.inputs import Faulted, HealthReported
 from supervisord_async.core.state import Cause, Health
-from supervisord_async.supervise.monitors.context import RunContext
-
-#: Looks per timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat.
-LOOKS = 8
-CHECK = "heartbeat"
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
 
 
 async def monitor_heartbeat(context: RunContext) -> None:
@@ -37,9 +33,9 @@ async def monitor_heartbeat(context: RunContext) -> None:
             silent = 0.0
             if not healthy:
                 healthy = True
-                context.post(HealthReported(context.run, CHECK, Health.HEALTHY))
+                context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.HEALTHY))
         last = signature
-    context.post(HealthReported(context.run, CHECK, Health.UNHEALTHY))
+    context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.UNHEALTHY))
     context.post(
         Faulted(context.run, Cause.HEARTBEAT_MISSED, f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s, {path})")
     )

@@ -10,8 +10,7 @@ import anyio
 
 from supervisord_async.core.inputs import Faulted, HealthReported
 from supervisord_async.core.state import Cause, Health
-from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.heartbeat import CHECK, LOOKS
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
 
 
 async def monitor_watchdog(context: RunContext) -> None:
@@ -42,9 +41,9 @@ async def monitor_watchdog(context: RunContext) -> None:
             beats, silent = voice.beats, 0.0
             if not healthy:
                 healthy = True
-                context.post(HealthReported(context.run, CHECK, Health.HEALTHY))
+                context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.HEALTHY))
     words = (
         "it triggered its watchdog" if timeout is None or voice.triggered else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
     )
-    context.post(HealthReported(context.run, CHECK, Health.UNHEALTHY))
+    context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.UNHEALTHY))
     context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, words))
