@@ -7,6 +7,7 @@ came since is skipped from the end. The other formats tell by themselves: by the
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,8 @@ BIRTHS = 4
 #: Where younger runs have written more than this, an older one's last words are not looked for.
 SKIP_BYTES = 8 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024
+#: Lines are stamped in whole milliseconds.
+ROUNDING_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class LastWords:
         if len(self._births) > 2 * len(self._supervisor.processes) + 100:  # those of processes that a reload removed
             self._births = {name: births for name, births in self._births.items() if name in self._supervisor.processes}
 
-    async def of(self, process: Process, run: int, ended_at: float | None) -> list[Output]:
+    async def of(self, process: Process, run: int, began_at: float | None = None, last_moment: float | None = None) -> list[Output]:
         """The last lines of ``run``, for each stream that is kept in a file and has some."""
         from supervisord_async.control.why import Output
 
@@ -78,8 +81,9 @@ class LastWords:
             total = written.get(source.path, 0)
             end = followed.get(source.path, 0) if followed is not None else total
             own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
-            until = ended_at if followed is not None else None
-            lines = await anyio.to_thread.run_sync(partial(last_lines, source, run, until, skip=total - end, own=own))
+            until = last_moment if followed is not None else None
+            search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
+            lines = await anyio.to_thread.run_sync(search)
             if lines:
                 found.append(Output(stream=stream, run=run, lines=lines))
         return found
@@ -89,8 +93,10 @@ def _written(process: Process) -> dict[str, int]:
     return {capture.target.path: capture.bytes_written for capture in process.output.captures if capture.target.path is not None}
 
 
-def last_lines(source: logs.Source, run: int, ended_at: float | None, *, skip: int, own: int) -> list[str]:
+def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int, own: int, since: float | None = None) -> list[str]:
     """The last :data:`LINES` of ``run`` in ``source``. Blocking.
+
+    ``since`` and ``until`` are wall times: older and younger lines are of other runs, as far as lines have times.
 
     Of a raw file ``skip`` bytes at the end are of younger runs, and the ``own`` ones before are of this one.
     """
@@ -108,19 +114,24 @@ def last_lines(source: logs.Source, run: int, ended_at: float | None, *, skip: i
         return []
     raw = data.splitlines()[1 if begin and own >= WINDOW_BYTES else 0 :]  # a window begins anywhere in a line
     if source.format == "json":
-        return [text for line in raw if (text := _json_line(line, run)) is not None][-LINES:]
+        return [text for line in raw if (text := _json_line(line, run, since)) is not None][-LINES:]
     lines = [line.decode(errors="replace")[:LINE_CHARACTERS] for line in raw]
-    if source.format == "timestamp" and ended_at is not None:
-        lines = [line for line in lines if _stamp(line) <= ended_at + 0.5]
+    if source.format == "timestamp":
+        begin_at, end_at = since or 0.0, until if until is not None else math.inf
+        lines = [line for line in lines if begin_at - ROUNDING_SECONDS <= _stamp(line) <= end_at]
     return lines[-LINES:]
 
 
-def _json_line(line: bytes, run: int) -> str | None:
+def _json_line(line: bytes, run: int, since: float | None) -> str | None:
     try:
         value = json.loads(line)
     except ValueError:
         return None
-    return str(value.get("line", ""))[:LINE_CHARACTERS] if isinstance(value, dict) and value.get("run") == run else None
+    if not isinstance(value, dict) or value.get("run") != run:
+        return None
+    if since is not None and _stamp(str(value.get("at", ""))) < since - ROUNDING_SECONDS:
+        return None  # an earlier daemon's run of that number
+    return str(value.get("line", ""))[:LINE_CHARACTERS]
 
 
 def _stamp(line: str) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from supervisord_async.config.secrets import masked_text, masked_words
 from supervisord_async.control.stories import span
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
 from supervisord_async.core.state import Cause, Snapshot, State
 
 if TYPE_CHECKING:
+    from supervisord_async.config.model import Probe
     from supervisord_async.supervise.process import Process
 
 
@@ -29,7 +31,6 @@ KEYS: dict[Cause, tuple[str, ...]] = {
     Cause.MEMORY_LIMIT: ("limits.memory",),
     Cause.SCHEDULE: ("schedule",),
     Cause.DEPENDENCY: ("depends_on", "on_dependency_failure"),
-    Cause.AUTOSTART: ("autostart",),
 }
 #: Which key belongs to the stage at which a spawn failed.
 STAGES = {
@@ -60,10 +61,12 @@ def ruling(process: Process, now: float) -> Ruling:
             word = f"KILL follows {span(p.grace_seconds)} after the stop signal" + (f"; it was sent {s.kills} times" if s.kills else "")
             return Ruling((word,), ("stop.grace_period", "stop.signal", "stop.scope"))
         case State.STARTING:
-            return _starting(s, p)
+            return _starting(process, now)
         case State.WAITING:
-            return Ruling((f"it waits for {process.waits_for}",), ("depends_on", "on_dependency_failure"))
+            return Ruling(("it starts when all that it depends on is there", _in_vain(process)), ("depends_on", "on_dependency_failure"))
         case State.STOPPED:
+            if s.run == 0 and process.program.schedule is not None:
+                return Ruling(("it starts by its schedule",), ("schedule",))
             if s.run == 0 and not process.program.autostart:
                 return Ruling(("autostart is false and nobody has started it",), ("autostart",))
             return Ruling(("it stays stopped until somebody starts it",), ())
@@ -117,12 +120,37 @@ def _content(s: Snapshot, p: Policy) -> Ruling:
     return Ruling((f"restart.policy {p.restart}",), ("restart.policy",))
 
 
-def _starting(s: Snapshot, p: Policy) -> Ruling:
+def _in_vain(process: Process) -> str:
+    """``on_dependency_failure``, as it stands."""
+    if process.program.on_dependency_failure == "fail":
+        return "on_dependency_failure fail: it is FATAL as soon as one of them is"
+    return "on_dependency_failure wait: it goes on waiting although one of them may have failed"
+
+
+def _starting(process: Process, now: float) -> Ruling:
+    s, p, program = process.snapshot, process.policy, process.program
     if s.pid is None:
         return Ruling(("its process is being made",), ())
-    if p.start_timeout_seconds is not None:
-        return Ruling((f"it is RUNNING once it is ready, within {span(p.start_timeout_seconds)}",), ("readiness",))
-    return Ruling((f"it is RUNNING once it is up for {span(p.start_seconds)}",), ("start_seconds",))
+    if p.start_timeout_seconds is None:
+        left = max(0.0, s.run_since + p.start_seconds - now)
+        return Ruling((f"it is RUNNING once it is up for {span(p.start_seconds)}: in {span(left)}",), ("start_seconds",))
+    left = max(0.0, max(s.run_since + p.start_timeout_seconds, s.extended_until) - now)
+    bound = f"it has {span(left)} left of {span(p.start_timeout_seconds)}, then the start has failed"
+    probe = program.readiness
+    if probe is None:
+        return Ruling(("it is RUNNING once it says READY=1", bound), ("notify.start_timeout",))
+    times = f" {probe.successes} times in a row" if probe.successes > 1 else ""
+    asks = f"it is RUNNING once its readiness probe ({_target(probe)}, every {probe.interval_seconds:g} s) succeeds{times}"
+    return Ruling((asks, bound), ("readiness", "readiness.start_timeout"))
+
+
+def _target(probe: Probe) -> str:
+    """What a probe asks, without secrets."""
+    if probe.tcp is not None:
+        return f"tcp {probe.tcp[0]}:{probe.tcp[1]}"
+    if probe.command is not None:
+        return "command " + " ".join(masked_words(probe.command, ()))
+    return f"{probe.kind} {masked_text(probe.http or probe.log or '', ())}"
 
 
 def _cause_keys(s: Snapshot) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,10 @@ CAUSES = {
 }
 
 
+#: What a record's message says beyond the end that it tells of.
+_WHAT_FOLLOWED = re.compile(r"; restart \d+ in [0-9.]+ s$|; not restarted$")
+
+
 @dataclass(slots=True)
 class Story:
     """One run, as far as the records tell."""
@@ -41,8 +46,9 @@ class Story:
     pid: int | None = None
     ended_at: float | None = None
     end_cause: str | None = None
+    ready_at: float | None = None  #: when it was RUNNING
     reason: str = ""  #: why it was told to go, in the words of who found out
-    last_word: str = ""  #: the message of the record that ended it
+    last_word: str = ""  #: the message of the record that ended it, without what followed
     figures: dict[str, Any] = field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
 
 
@@ -61,7 +67,7 @@ def stories(records: Iterable[Record]) -> list[Story]:
             runs.append(Story(record.run))
         story = runs[-1]
         if record.to == "RUNNING":
-            story.pid = record.data.get("pid")
+            story.pid, story.ready_at = record.data.get("pid"), story.ready_at or record.at
         elif record.to == "STOPPING":
             story.end_cause = story.end_cause or record.cause
             story.reason = story.reason or record.message.removeprefix("stopping (").removesuffix(")")
@@ -72,7 +78,7 @@ def stories(records: Iterable[Record]) -> list[Story]:
 
 
 def _end(story: Story, record: Record) -> None:
-    story.ended_at, story.last_word = record.at, record.message
+    story.ended_at, story.last_word = record.at, _WHAT_FOLLOWED.sub("", record.message)
     story.end_cause = story.end_cause or record.cause
     _take_figures(story, record)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.narrate import exit_json, exit_words
 
 if TYPE_CHECKING:
@@ -110,15 +110,15 @@ def process_views(processes: Iterable[Process], now: float, wall_now: float, fig
 def _description(process: Process) -> str:
     """Whom it waits for, if it waits; else what it says by sd_notify, else the program's own description, else the state in words."""
     if process.snapshot.state is State.WAITING:
-        return f"waiting for {process.waits_for}"
+        return waiting_words(process)
     if process.snapshot.pid is not None and process.voice.words:
         return process.voice.words
     return process.program.description or state_words(process.snapshot)
 
 
 def waiting_words(process: Process) -> str:
-    """Whom it waits for."""
-    return f"waiting for {process.waits_for}" if process.waits_for else "waiting for its dependencies"
+    """``waiting for db to be ready (it is STARTING)``."""
+    return f"waiting for {process.waits_for or 'its dependencies'}"
 
 
 def state_words(snapshot: Snapshot) -> str:
@@ -136,6 +136,8 @@ def state_words(snapshot: Snapshot) -> str:
             return exit_words(snapshot.exit)
         case State.STOPPED:
             return "stopped"
+        case State.FATAL if snapshot.cause is Cause.RESTART_LIMIT and snapshot.exit is not None:
+            return snapshot.detail.replace("; last: exited", f"; the last run {exit_words(snapshot.exit)}")
         case State.BACKOFF if not snapshot.detail:
             return exit_words(snapshot.exit)
         case _:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,9 +15,10 @@ import msgspec
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.control.rule import ruling
 from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
-from supervisord_async.control.view import iso, next_iso, state_words
+from supervisord_async.control.view import iso, next_iso, state_words, waiting_words
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import State
+from supervisord_async.core.state import Cause, State
+from supervisord_async.supervise.narrate import exit_words
 
 if TYPE_CHECKING:
     from supervisord_async.control.last_words import LastWords
@@ -26,11 +28,10 @@ if TYPE_CHECKING:
 
 #: Records that are looked through.
 RECORDS = 200
+#: So long after a run's end its last lines may still be written.
+LATE_SECONDS = 0.5
 #: Runs that the chain of causes goes back.
 CHAIN_RUNS = 4
-
-#: What ``next_at`` is the time of.
-NEXT = {"STOPPING": "KILL", "BACKOFF": "next attempt", "FATAL": "next attempt"}
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +92,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
     now, wall = anyio.current_time(), time.time()
     s, rule = process.snapshot, ruling(process, now)
     ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
-    output = await last_words.of(process, ended.run, ended.ended_at) if ended is not None else []
+    output = await last_words.of(process, ended.run, ended.started_at, _last_moment(told, ended)) if ended is not None else []
     secrets = secret_values(process.program)
     output = [msgspec.structs.replace(one, lines=[masked_text(line, secrets) for line in one.lines]) for one in output]
     why = Why(
@@ -117,6 +118,14 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
     return msgspec.structs.replace(why, lines=lines_of(why))
 
 
+def _last_moment(told: list[Story], ended: Story) -> float | None:
+    """Until when a line is one of ``ended``: a moment longer than it lived, but not into the next run."""
+    following = next((story.started_at for story in told if story.run == ended.run + 1), None)
+    if ended.ended_at is None:
+        return following
+    return min(ended.ended_at + LATE_SECONDS, following or float("inf"))
+
+
 async def _records(name: str, bus: Bus, history: History | None) -> list[Record]:
     """The last records of ``name``: those in memory, and before them those of the history."""
     kept = [record for record in bus.since(0)[0] if record.name == name]
@@ -135,22 +144,51 @@ def _headline(process: Process, told: list[Story], now: float) -> str:
         words.append(f"pid {s.pid}")
     if s.checks:
         words.append(f"health {s.health}")
-    because = s.detail
-    if s.state in (State.RUNNING, State.STARTING) and not because and len(told) > 1 and told[0].run == s.run:
-        because = told[1].reason if told[1].end_cause == s.cause and told[1].reason != s.cause else ""
-    if s.state in (State.EXITED, State.BACKOFF) and not because:
-        because = state_words(s)
-    return ", ".join(words) + (f", because {because or cause_words(s.cause)}" if s.cause or because else "")
+    because = _because(process, told)
+    return ", ".join(words) + (f", because {because}" if because else "")
+
+
+def _because(process: Process, told: list[Story]) -> str:
+    s = process.snapshot
+    before = told[1] if len(told) > 1 and told[0].run == s.run else None
+    match s.state:
+        case State.WAITING:
+            return f"it is {waiting_words(process)}"
+        case State.FATAL if s.cause is Cause.RESTART_LIMIT:
+            return s.detail.replace("; last: exited", f"; the last run {exit_words(s.exit)}")
+        case State.EXITED | State.BACKOFF if not s.detail:
+            return state_words(s)
+        case State.RUNNING | State.STARTING if not s.detail and before is not None and before.end_cause == s.cause:
+            return f"{_end_reason(before)}, at {_clock(before.ended_at)}"
+        case State.RUNNING | State.STARTING if s.detail and before is not None and before.reason == s.detail:
+            return f"{s.detail}, at {_clock(before.ended_at)}"
+        case State.STOPPED if s.cause is None:
+            return "nobody has started it"
+        case _:
+            return s.detail or (cause_words(s.cause) if s.cause else "")
+
+
+def _end_reason(story: Story) -> str:
+    """Why there was another run after ``story``'s."""
+    if story.end_cause == "exited":
+        return f"run {story.run} {exit_story(story.figures.get('exit'))}"
+    if story.end_cause == "spawn_failed":
+        return f"run {story.run} could not be started: {story.last_word}"
+    return story.reason if story.reason not in ("", story.end_cause) else cause_words(story.end_cause)
 
 
 def _chain(told: list[Story]) -> list[Link]:
-    """What led here, newest first: the begin and the end of each of the last runs."""
+    """What led here, newest first: one line for each of the last runs. Why a run began is told where the run before does not tell it."""
     links = []
-    for story in told[:CHAIN_RUNS]:
+    for index, story in enumerate(told[:CHAIN_RUNS]):
+        before = told[index + 1] if index + 1 < len(told) else None
+        told_before = before is not None and before.end_cause == story.start_cause
+        began = "" if told_before or story.start_cause is None else f"because {cause_words(story.start_cause)}"
         if story.ended_at is not None or story.figures:
-            links.append(Link(at=_iso(story.ended_at), run=story.run, cause=story.end_cause, text=_end_words(story)))
-        if story.started_at is not None:
-            text = f"run {story.run} was started because {cause_words(story.start_cause)}"
+            text = _end_words(story) + (f" (it was started {began})" if began else "")
+            links.append(Link(at=_iso(story.ended_at), run=story.run, cause=story.end_cause, text=text))
+        elif story.started_at is not None:
+            text = f"run {story.run} was started" + (f" {began}" if began else "")
             links.append(Link(at=_iso(story.started_at), run=story.run, cause=story.start_cause, text=text))
     return links
 
@@ -165,8 +203,7 @@ def _end_words(story: Story) -> str:
     if story.end_cause == "restart_limit":
         words += "; the restart limit was reached"
     elif story.end_cause not in (None, "exited", "spawn_failed"):
-        reason = story.reason if story.reason not in ("", story.end_cause) else cause_words(story.end_cause)
-        words += f"; it was told to go because {reason}"
+        words += f"; it was told to go because {_end_reason(story)}"
     return words
 
 
@@ -188,32 +225,38 @@ def _iso(at: float | None) -> str | None:
 
 
 def lines_of(why: Why) -> list[str]:
-    """The explanation as lines for people, one screen of them; times are UTC. Control characters are the printer's to neutralise."""
+    """The explanation as lines for people, one screen of them; times are the daemon's local ones.
+
+    Control characters are the printer's to neutralise.
+    """
     lines = [f"{why.name}: {why.headline}"]
     if why.flapping:
-        lines.append("  it is flapping")
+        lines.append("  it is flapping: five or more automatic restarts without a calm time in between")
     if why.next_at is not None:
         words = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}
         what = words.get(State(why.state), "next scheduled start")
-        lines.append(f"  {what} at {_clock(why.next_at)} UTC")
+        lines.append(f"  {what} at {_local(why.next_at)}")
     if why.rule:
         lines += ["", "decided by", *(f"  {words}" for words in why.rule)]
     if why.chain:
-        lines += ["", "what led here, newest first", *(f"  {_clock(link.at)}  {link.text}" for link in why.chain)]
-    if why.last_end is not None:
-        lines += ["", *_end_lines(why.last_end)]
+        lines += ["", "what led here, newest first", *(f"  {_local(link.at)}  {link.text}" for link in why.chain)]
+    if why.last_end is not None and (figures := _figures_words(why.last_end)):
+        lines += ["", figures]
     for output in why.output:
         lines += ["", f"last output of run {output.run} ({output.stream})", *(f"  {line}" for line in output.lines)]
     if why.keys:
         lines += ["", "to change it: " + ", ".join(why.keys)]
-    elif why.state == State.STOPPED:
+    if why.state in (State.STOPPED, State.FATAL):
         lines += ["", f"to start it: asupctl start {why.name}"]
     if why.refused:
         lines += ["", "the file on disk was refused; what runs is the file before", *(f"  {problem}" for problem in why.refused[:5])]
     return lines
 
 
-def _end_lines(end: LastEnd) -> list[str]:
+def _figures_words(end: LastEnd) -> str:
+    """How the last run ended, in figures; nothing where it never had a process."""
+    if end.exit_status is None:
+        return ""
     parts = [f"how run {end.run} ended: {exit_story(end.exit_status)}"]
     if end.duration_seconds is not None:
         parts.append(f"up {span(end.duration_seconds)}")
@@ -221,8 +264,17 @@ def _end_lines(end: LastEnd) -> list[str]:
         parts.append(f"peak memory {size_words(end.peak_memory_bytes)}")
     if end.cpu_seconds is not None:
         parts.append(f"CPU {end.cpu_seconds:.2f} s")
-    return [", ".join(parts)]
+    return ", ".join(parts)
 
 
-def _clock(at: str | None) -> str:
-    return at[:19].replace("T", " ") if at else "?" * 19
+def _local(at: str | None) -> str:
+    """A moment as ``history`` and ``events`` show it."""
+    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "?" * 19
+
+
+def _clock(at: float | None) -> str:
+    """The time of day of wall time ``at``; with its day where that is another one."""
+    if at is None:
+        return "a time that nobody knows"
+    moment = datetime.fromtimestamp(at, UTC).astimezone()
+    return moment.strftime("%H:%M:%S" if moment.date() == datetime.now(UTC).astimezone().date() else "%Y-%m-%d %H:%M:%S")

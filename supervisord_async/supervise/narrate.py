@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from supervisord_async.core.policy import Policy, backoff_delay
-from supervisord_async.core.state import ExitStatus, Snapshot, State
+from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 
 
 def exit_json(status: ExitStatus | None) -> dict[str, Any] | None:
@@ -62,11 +62,17 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
             return f"stopped; {exit_words(after.exit)}" if before.pid is not None or before.state is State.STOPPING else "stopped"
 
 
+def _ended_unheard(before: Snapshot, after: Snapshot) -> bool:
+    """Whether the run's main process ended while the rest of it was on its way down: no change of state has told of that."""
+    told = before.cause is Cause.EXITED  # it ended by itself: that was the change
+    return before.state is State.STOPPING and after.state is not State.STOPPING and before.ended_run == before.run and not told
+
+
 def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """The type and fields of each record that the change deserves."""
     if after.state is not before.state or after.run != before.run:
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
-        if after.ended_run != before.ended_run and after.exit is not None:
+        if after.exit is not None and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
         yield (
             "state",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Backoff, Logs, Restart, Stop
+from supervisord_async.config.model import Backoff, Logs, Probe, Restart, Stop
 from supervisord_async.control.last_words import LastWords, last_lines
 from supervisord_async.control.logs import Source
 from supervisord_async.control.rule import ruling
@@ -23,6 +24,8 @@ from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.bus import Bus
 from tests.control.conftest import playing, swift
+from tests.fake_host import program
+from tests.waiting import wait_until
 
 SLOW = Restart(policy=RestartPolicy.ALWAYS, backoff=Backoff(initial_seconds=600.0, max_seconds=6000.0, jitter=0.0))
 
@@ -39,8 +42,9 @@ async def test_a_missed_heartbeat_is_told_as_the_cause_of_the_present_run() -> N
         why = await scene.commands.why("web")
         assert why.state == "RUNNING"
         assert "run 2" in why.headline
-        assert why.headline.endswith("because the heartbeat was 21 s old")
-        assert [link.text.split(" because ")[-1] for link in why.chain][:2] == ["its heartbeat stopped", "the heartbeat was 21 s old"]
+        assert re.search(r", because the heartbeat was 21 s old, at \d\d:\d\d:\d\d$", why.headline), why.headline
+        assert [(link.run, link.text.split(" after ")[0]) for link in why.chain] == [(2, "run 2 was started"), (1, "run 1 was killed by SIGTERM")]
+        assert why.chain[1].text.endswith("; it was told to go because the heartbeat was 21 s old (it was started because it starts with the daemon)")
         assert why.last_end is not None
         assert (why.last_end.run, why.last_end.exit_status) == (1, {"signal": "SIGTERM", "core": False})
         assert "programs.web.heartbeat.timeout" in why.keys
@@ -81,6 +85,51 @@ async def test_the_limit_names_itself_and_the_spawn_error_its_stage() -> None:
         assert "no user named 'www'" in lost.headline
         assert lost.keys[0] == "programs.lost.user"
         assert "could not be started" in lost.chain[0].text
+
+
+@pytest.mark.anyio
+async def test_each_run_has_one_line_that_tells_its_begin_only_where_the_run_before_does_not() -> None:
+    limited = Restart(max_restarts=2, backoff=Backoff(initial_seconds=0.0, jitter=0.0))
+    async with playing(swift("web", restart=limited, start_seconds=5.0)) as scene:
+        scene.host.on_spawn = lambda child: child.end(code=3)
+        scene.child("web").end(code=3)
+        await scene.state("web", State.FATAL)
+        why = await scene.commands.why("web")
+        assert [re.sub(r" after [0-9.]+ s", "", link.text) for link in why.chain] == [
+            "run 3 exited with 3; the restart limit was reached",
+            "run 2 exited with 3",
+            "run 1 exited with 3 (it was started because it starts with the daemon)",
+        ]
+        assert why.headline.endswith("because restart limit of 2 reached; the last run exited with 3")
+        assert why.lines[-1] == "to start it: asupctl start web"
+
+
+@pytest.mark.anyio
+async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
+    never = Restart(policy=RestartPolicy.NEVER)
+    needy = swift("needy", depends_on={"db": "ready"})
+    async with playing(swift("db", start_seconds=600.0, restart=never), needy) as scene:
+        await scene.state("needy", State.WAITING)
+        assert (await scene.commands.why("needy")).headline.endswith("because it is waiting for db to be ready (it is STARTING)")
+        scene.host.refuse.append(SpawnError("exec", None, "no such file"))
+        await scene.commands.restart(["db"])
+        why = await scene.commands.why("needy")
+        assert "waiting for db, which will not come by itself: db is FATAL" in why.headline
+        assert why.rule[1].startswith("on_dependency_failure wait")
+        status = (await scene.commands.status(["needy"], figures=False))[0]
+        assert status.description.startswith("waiting for db, which will not come")
+
+
+@pytest.mark.anyio
+async def test_one_that_is_not_ready_yet_says_what_is_asked_and_how_long_still() -> None:
+    probe = Probe(kind="http", http="http://u:hunter22@127.0.0.1:1/", start_timeout_seconds=600.0, interval_seconds=5.0)
+    async with playing(swift("web", readiness=probe, autostart=False)) as scene:
+        scene.host.answers[probe.http] = "no answer"
+        await scene.commands.start(["web"], wait=False)
+        await wait_until(lambda: scene.snapshot("web").pid is not None)
+        why = await scene.commands.why("web")
+        assert why.rule[0] == "it is RUNNING once its readiness probe (http http://u:********@127.0.0.1:1/, every 5 s) succeeds"
+        assert "left of 10 min, then the start has failed" in why.rule[1]
 
 
 @pytest.mark.anyio
@@ -130,7 +179,7 @@ async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
 
 def process_in(state: State, policy: Policy | None = None, autostart: bool = True, **fields: Any) -> Any:
     snapshot = Snapshot(state=state, **fields)
-    return SimpleNamespace(snapshot=snapshot, policy=policy or Policy(), program=SimpleNamespace(autostart=autostart), waits_for="db")
+    return SimpleNamespace(snapshot=snapshot, policy=policy or Policy(), program=program(autostart=autostart), waits_for="db")
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -179,6 +228,8 @@ def test_last_words_are_those_of_the_run_that_died(tmp_path: Path) -> None:
     (tmp_path / "stamp.log").write_text("2026-11-20T12:00:00.000Z early\n2026-11-20T12:00:09.000Z late\n")
     stamped = Source(str(tmp_path / "stamp.log"), "timestamp")
     assert last_lines(stamped, 1, 1_795_176_003.0, skip=0, own=0) == ["2026-11-20T12:00:00.000Z early"]
+    assert last_lines(stamped, 1, None, skip=0, own=0, since=1_795_176_003.0) == ["2026-11-20T12:00:09.000Z late"]
+    assert last_lines(Source(str(tmp_path / "json.log"), "json"), 1, None, skip=0, own=0, since=1_795_176_003.0) == []
 
 
 @pytest.mark.anyio
@@ -199,4 +250,4 @@ async def test_births_are_noted_and_forgotten_with_their_process() -> None:
         bus.publish("state", name="gone", to="STARTING", run=run)
     assert [birth.run for birth in words._births["web"]] == [6, 7, 8, 9]
     assert "gone" not in words._births
-    assert await words.of(process, 8, None) == []  # type: ignore[arg-type]
+    assert await words.of(process, 8) == []  # type: ignore[arg-type]

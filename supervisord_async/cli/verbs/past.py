@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from supervisord_async.cli.output import print_json, table
@@ -9,6 +11,9 @@ from supervisord_async.cli.session import Session, name_argument, verb
 from supervisord_async.cli.words import duration, exit_words, local_time, printable_line, size
 from supervisord_async.client import Run
 from supervisord_async.client.answers import typed
+
+#: How long it was up has a column of its own.
+_AFTER = re.compile(r" after [0-9.]+ s(?=;|$)")
 
 
 @verb("why")
@@ -57,9 +62,20 @@ def history(session: Session, name: str, limit: int) -> None:
 
 
 def _end(run: Run) -> str:
-    if run.ended_at is None:
-        return "still running" if run.exit_status is None else exit_words(run.exit_status)
+    """How it ended and why, each said once: ``exited with 3; restart 6 in 4.2 s``, ``killed by SIGTERM; its heartbeat stopped``."""
+    how = exit_words(run.exit_status)
+    if run.ended_at is None and run.exit_status is None:
+        return "still running" if run.end_cause is None else f"stopping; {_reason(run)}"
+    if run.end_cause == "spawn_failed":
+        how = "not started"
+    detail = _reason(run).removeprefix(how)
+    detail = _AFTER.sub("", detail, count=1).removeprefix("; ")
+    return "; ".join(part for part in (how, detail) if part)
+
+
+def _reason(run: Run) -> str:
     cause = (run.end_cause or "").replace("_", " ")
     detail = run.end_detail or ""
-    words = [exit_words(run.exit_status), cause if cause != "exited" else ""]
-    return "; ".join([*(word for word in words if word and word not in detail), *([detail] if detail else [])])
+    if detail.startswith("stopping (") and detail.endswith(")"):
+        detail = detail[len("stopping (") : -1]
+    return cause if detail in ("", run.end_cause, "stopped") else detail.removesuffix("; last: exited")

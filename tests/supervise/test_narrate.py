@@ -1,0 +1,43 @@
+"""What records tell of a change: each end of a run exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from supervisord_async.core.inputs import Exited, Input, StopRequested, TreeGone
+from supervisord_async.core.machine import step
+from supervisord_async.core.policy import Policy
+from supervisord_async.core.state import ExitStatus, Snapshot, State
+from supervisord_async.supervise.narrate import records_of
+
+RUNNING = Snapshot(state=State.RUNNING, wanted=True, run=1, pid=7, run_since=10.0)
+POLICY = Policy(backoff_jitter=0.0)
+
+
+def ends_told(snapshot: Snapshot, *inputs: Input) -> list[tuple[str, Any]]:
+    """The states whose records tell an exit status, and which."""
+    told = []
+    for number, input_ in enumerate(inputs):
+        now = 20.0 + number
+        after, _ = step(snapshot, input_, POLICY, now)
+        for type_, fields in records_of("web", snapshot, after, POLICY, now):
+            if type_ == "state" and "exit" in fields["data"]:
+                told.append((fields["to"], fields["data"]["exit"]))
+        snapshot = after
+    return told
+
+
+def test_an_end_by_itself_is_told_once_also_if_something_of_it_remains() -> None:
+    assert ends_told(RUNNING, Exited(1, ExitStatus(code=1))) == [("BACKOFF", {"code": 1})]
+    assert ends_told(RUNNING, Exited(1, ExitStatus(code=1), remains=True), TreeGone(1)) == [("STOPPING", {"code": 1})]
+
+
+def test_an_end_while_it_was_stopping_is_told_once_also_if_something_of_it_remains() -> None:
+    killed = ExitStatus(signal=15)
+    expected = [("STOPPED", {"signal": "SIGTERM", "core": False})]
+    assert ends_told(RUNNING, StopRequested(), Exited(1, killed)) == expected
+    assert ends_told(RUNNING, StopRequested(), Exited(1, killed, remains=True), TreeGone(1)) == expected
+    earlier = replace(RUNNING, run=2, ended_run=1, exit=ExitStatus(code=0))
+    assert ends_told(earlier, StopRequested(), Exited(2, killed, remains=True), TreeGone(2)) == expected
