@@ -422,7 +422,9 @@ class Process:
             self._run.watch(self._tasks)
             self._settings = inherited.saved.settings if inherited.saved is not None else ""
             if self._settings not in ("", launch.settings_digest(self.program)):
-                self.post(RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there"))
+                request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
+                if not self._around.roll(self, request):
+                    self.post(request)
         elif inherited.snapshot.state in LIVE:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen

@@ -31,7 +31,7 @@ class Roll:
     """One rolling restart."""
 
     def __init__(self, processes: Sequence[Process], request: RestartRequested) -> None:
-        self.processes = tuple(processes)
+        self.processes = list(processes)
         self.request = request
         self.failure: str | None = None  #: why it stopped before its end
         self.pending = [process.name for process in processes]  #: those whose turn has not come
@@ -75,9 +75,21 @@ class Rolling:
         return self._rolls.get(program)
 
     def follow(self, process: Process, request: RestartRequested, members: Sequence[Process]) -> bool:
-        """Whether a restart that each of ``members`` asks for itself (its files changed) is taken care of: by the first one's."""
+        """Whether a restart that ``process`` asks for itself is taken care of here.
+
+        Changed files are seen by each of ``members``, and the first one's word is for all. Settings that changed while no
+        daemon was there concern some of them, who take their turns.
+        """
         if not process.program.rolling or len(members) < 2:
             return False
+        if request.cause is Cause.CONFIG_CHANGED:
+            roll = self._rolls.get(process.program.name)
+            if roll is None or roll.failure is not None or roll.request != request:
+                self._begin([process], request)
+            elif process not in roll.processes:
+                roll.processes.append(process)
+                roll.pending.append(process.name)
+            return True
         if process is members[0]:
             self.take([member for member in members if member.snapshot.wanted], request)
         return True
@@ -100,7 +112,7 @@ class Rolling:
         return roll
 
     async def _run(self, roll: Roll) -> None:
-        for process in roll.processes:
+        for process in roll.processes:  # more may come to its end
             if not self._active():
                 return
             trouble = await self._replace(process, roll)

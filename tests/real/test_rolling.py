@@ -66,6 +66,21 @@ def test_a_rolling_restart_never_has_fewer_than_all_but_one_ready(daemon: Make) 
     assert not set(before) & {entry["pid"] for entry in live.status().values()}
 
 
+def test_a_new_version_that_came_while_the_daemon_was_dead_is_rolled_out(daemon: Make) -> None:
+    live = daemon(WEB % 1)
+    for number in range(3):
+        live.wait_for(f"web:{number}", "RUNNING")
+    live.kill()
+    live.write(WEB % 2)
+    live.start()
+
+    def settle() -> None:
+        live.wait_until(lambda: [entry["run"] for entry in live.status().values()] == [2, 2, 2], "all have the new version")
+        live.wait_for("web:2", "RUNNING")
+
+    assert ready_at_least(live, settle) == 2
+
+
 def test_a_version_that_does_not_start_takes_one_replica_down_and_no_more(daemon: Make, tmp_path: Path) -> None:
     live = daemon(WEB % 1)
     for number in range(3):

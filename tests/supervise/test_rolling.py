@@ -132,6 +132,17 @@ async def test_changed_files_and_a_changed_configuration_roll_too() -> None:
         assert min(counts) == 2
 
 
+async def test_settings_that_changed_without_a_daemon_roll_through_those_concerned() -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        counts = watch_least_up(scene)
+        members = scene.supervisor.dependencies.members("web")
+        request = RestartRequested(Cause.CONFIG_CHANGED, "it changed")
+        assert all(scene.supervisor.rolling.follow(member, request, members) for member in members[1:])
+        await wait_until(lambda: [scene.snapshot(f"web:{number}").run for number in range(3)] == [1, 2, 2] and up(scene) == 3)
+        assert min(counts) == 2
+
+
 async def test_scaling_up_and_down_leaves_the_others_alone() -> None:
     async with playing(web(replicas=2)) as scene:
         await wait_until(lambda: up(scene) == 2)
