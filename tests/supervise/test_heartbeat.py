@@ -13,8 +13,8 @@ from supervisord_async.config.model import Heartbeat, Logs, Program
 from supervisord_async.core.inputs import Faulted, HealthReported, Input
 from supervisord_async.core.state import Cause, Health
 from supervisord_async.supervise.host import Host, Signature
-from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.heartbeat import CHECK, LOOKS, monitor_heartbeat
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
+from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from tests.virtual_clock import run_virtually
 
 TIMEOUT = 20.0
@@ -120,7 +120,7 @@ def test_a_beat_is_a_change_be_its_time_older_than_the_last() -> None:
         for number in range(20):  # a wall clock that runs backwards
             beats.present = (8_000 - number, 1, 1)
             await anyio.sleep(TIMEOUT / 2)
-        beats.posts.append((anyio.current_time(), HealthReported(7, CHECK, Health.NONE)))  # the end of life
+        beats.posts.append((anyio.current_time(), HealthReported(7, HEARTBEAT_CHECK, Health.NONE)))  # the end of life
 
     watch(beats, life, baseline=(9_000, 1, 1))
     assert beats.kinds()[:2] == [Health.HEALTHY, Health.NONE]
@@ -140,7 +140,7 @@ def test_a_daemon_that_slept_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> N
         await anyio.sleep(TIMEOUT / 4)
         beats.present = (100, 1, 1)
         await anyio.sleep(TIMEOUT / 4)
-        beats.posts.append((0.0, HealthReported(7, CHECK, Health.NONE)))
+        beats.posts.append((0.0, HealthReported(7, HEARTBEAT_CHECK, Health.NONE)))
 
     watch(beats, life)
     assert beats.kinds()[:2] == [Health.HEALTHY, Health.NONE]
