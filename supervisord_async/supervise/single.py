@@ -136,7 +136,8 @@ class Single:
 
     def _signalled(self, number: int, from_terminal: bool) -> None:
         """The command gets what we got, unless the terminal gave it to both; told to go, we stop it."""
-        hung_up = from_terminal and number == signal.SIGHUP
+        terminal = self._host.terminal
+        hung_up = number == signal.SIGHUP and terminal is not None and (from_terminal or terminal.is_gone())  # a shell says it too
         # The first HUP may have found no command, and a second one does no harm.
         shared = from_terminal and self._host.shares_terminal and not hung_up
         name = signals.name(number)

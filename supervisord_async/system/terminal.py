@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import select
 import signal
 import struct
 import termios
@@ -42,6 +43,12 @@ class Terminal:
             return cls(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
         except OSError:
             return None
+
+    def is_gone(self) -> bool:
+        """Whether it has hung up."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def remember(self) -> None:
         """The terminal's modes are known, if they are ours to set now; to be called before a command begins."""
