@@ -4,7 +4,7 @@ Run as a script by ``python -I -S``, so it imports nothing but the standard libr
 the number of a pipe for bad news, then ``key=value`` settings, ``--``, and the program with its arguments. PID, start
 time, stdio and environment stay those of the run, but for variables that hold the PID itself, and descriptors that are
 given from 3 on. What fails is written to the pipe as ``stage NUL errno NUL words``,
-and nothing runs; the pipe closes without a word when the program was executed.
+and nothing runs; after a line's end the pipe closes without a further word when the program was executed.
 
 Limits come before the user, because root may raise what they may not; the user comes before the program is looked up.
 """
@@ -140,6 +140,7 @@ def main(arguments: list[str]) -> NoReturn:
                 _fail(pipe, "user" if key == "user" else "limits", refused, f"{key} {settings[key]}{own_words}")
     for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by every Python, inherited by nobody
         _signal.signal(signum, _signal.SIG_DFL)
+    os.write(pipe, b"\n")  # silence would also be what a launcher says that never began
     try:
         _execute(program, environment)
     except OSError as error:

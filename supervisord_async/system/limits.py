@@ -50,7 +50,7 @@ class Limits:
 class Refusal:
     """What the launcher could not do."""
 
-    stage: str  #: ``limits``, ``user``, ``socket`` or ``exec``
+    stage: str  #: ``limits``, ``user``, ``socket``, ``exec``, or ``launcher`` where it did nothing at all
     errno: int
     words: str
 
@@ -97,7 +97,10 @@ async def wait_executed(pipe: int) -> Refusal | None:
             news += chunk
     finally:
         loop.remove_reader(pipe)
-    if not news:
+    if news == b"\n":
         return None
+    if not news:  # it never began: its file, or Python's, is being replaced, or cannot be read
+        return Refusal("launcher", 0, "the launcher ended before it began")
+    news = news.removeprefix(b"\n")
     stage, number, words = news.decode(errors="replace").split("\0", 2)
     return Refusal(stage, int(number), words)

@@ -91,6 +91,8 @@ async def _spawn_launched(spec: SpawnSpec) -> Child:
 
 
 def _explain_refusal(spec: SpawnSpec, refusal: Refusal) -> SpawnError:
+    if refusal.stage == "launcher":
+        return SpawnError("exec", None, f"{spec.argv[0]}: {refusal.words}")
     if refusal.stage == "exec":
         return _explain(spec, OSError(refusal.errno, os.strerror(refusal.errno), spec.argv[0]))
     if refusal.stage == "user" and spec.credentials is not None:

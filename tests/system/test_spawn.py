@@ -294,3 +294,26 @@ async def test_loop_that_is_not_ours_is_refused_clearly(nursery: Nursery) -> Non
 
 def children() -> list[int]:
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+async def test_a_launcher_that_never_begins_is_a_failure_not_a_success(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "launcher.py").write_text("")  # as while an upgrade replaces it
+    monkeypatch.setattr("supervisord_async.system.launcher.__file__", str(tmp_path / "launcher.py"))
+    error = await refused(nursery, "true", pid_variables=("LISTEN_PID",))
+    assert "exec: true: the launcher ended before it began" in str(error)
+
+
+async def test_descriptors_are_given_densely_from_three_on_with_the_programs_own_pid(nursery: Nursery, tmp_path: Path) -> None:
+    files = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("a", "b", "c")]
+    try:
+        code = "echo pid $LISTEN_PID $$ >&3; echo second >&4; echo /proc/$$/fd/* >&5"
+        child = await nursery.spawn("/bin/sh", "-c", code, listen_fds=(files[2], files[0], files[1]), pid_variables=("LISTEN_PID",))
+        assert (await child.wait()).status == ExitStatus(code=0)
+    finally:
+        for fd in files:
+            os.close(fd)
+    assert len(set((tmp_path / "c").read_text().split()[1:])) == 1
+    assert (tmp_path / "a").read_text() == "second\n"
+    assert {os.path.basename(path) for path in (tmp_path / "b").read_text().split()} >= {"3", "4", "5"}
