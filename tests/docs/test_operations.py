@@ -59,7 +59,7 @@ def test_container_example_is_sound(tmp_path: Path) -> None:
 
 
 def test_every_degraded_line_of_the_log_is_in_the_table() -> None:
-    said = re.findall(r'"degraded: ([^"]*)', SOURCE)
+    said = re.findall(r'(?:_log\.\w+|_say)\(\s*f?"degraded: ([^"]*)', SOURCE)
     assert said
     told = re.findall(r"`degraded: ([^`]*)`", OPERATIONS)
     patterns = [".*".join(re.escape(part) for part in each.split("…")) for each in told]
