@@ -402,11 +402,13 @@ class Process:
         """The former daemon's run goes on, or its end is news."""
         run = inherited.snapshot.run
         for stray in inherited.stray_runs:
-            await self._around.host.kill_strays(launch.tag_of(self._around.instance, self.name, stray))
+            await self._kill_strays(stray)
         if inherited.main is not None:
             try:
                 child = await self._adopt(inherited.main)
             except ProcessLookupError:
+                if self.program.stop.scope == "tree":  # what it left behind is gone before anything follows
+                    await self._kill_strays(run)
                 self.post(Exited(run, ExitStatus()))
                 self._inherited = None
                 return
@@ -429,6 +431,11 @@ class Process:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._inherited = None  # not before: a bug on the way here must not cost a living run
+
+    async def _kill_strays(self, run: int) -> None:
+        """Nothing of ``run`` lives any more."""
+        tag = launch.tag_of(self._around.instance, self.name, run)
+        await patiently(f"kill what is left of {self.name}", partial(self._around.host.kill_strays, tag))
 
     async def _adopt(self, identity: Identity) -> ChildProcess:
         async def adopt() -> ChildProcess:
@@ -460,7 +467,7 @@ class Process:
 
     async def _abandon(self, run: int) -> None:
         """A run that nobody holds, perhaps born and never told of, is over before another one can begin."""
-        await self._around.host.kill_strays(launch.tag_of(self._around.instance, self.name, run))
+        await self._kill_strays(run)
         self.post(SpawnFailed(run, "internal error while it was spawned"))
 
     def _resume(self) -> None:
