@@ -27,6 +27,7 @@ from starlette.responses import RedirectResponse, Response
 from supervisord_async.control.problems import RequestError
 from supervisord_async.errors import DaemonError, NotAllowedError
 
+#: With the port behind it: a browser keeps the cookies of a host, whatever the port, and each daemon has a token of its own.
 COOKIE = "asup_token"
 #: What a token's file may hold.
 TOKEN_LEAST, TOKEN_MOST = 16, 1024
@@ -51,6 +52,11 @@ class TcpDoor:
     port: int
     token: str
     tls: bool = False
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie that has the token."""
+        return f"{COOKIE}_{self.port}"
 
     @property
     def url(self) -> str:
@@ -104,14 +110,15 @@ class Door:
             query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=10)
             if same(query.get("token", [""])[0], tcp.token):
                 answer = RedirectResponse("/", 303, {"cache-control": "no-store", "referrer-policy": "no-referrer"})
-                answer.set_cookie(COOKIE, tcp.token, httponly=True, samesite="strict", secure=tcp.tls, path="/")
+                answer.set_cookie(tcp.cookie, tcp.token, httponly=True, samesite="strict", secure=tcp.tls, path="/")
                 return answer
-        if same(_cookie(headers), tcp.token):
+        if same(_cookie(headers, tcp.cookie), tcp.token):
             return None
         raise RequestError(
             401,
             "unauthorized",
-            "not allowed without the token: Authorization: Bearer TOKEN (it is in run_dir/http.token, or use the unix socket)",
+            "not allowed without the token: Authorization: Bearer TOKEN (it is in run_dir/http.token, or use the unix socket); "
+            "a browser gets in by the address that `asupctl web` prints",
             exit_code=5,
             headers={"www-authenticate": 'Bearer realm="asupd"'},
         )
@@ -223,9 +230,9 @@ def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
         raise DaemonError(f"cannot answer on {host}: others would reach it unencrypted (set daemon.http_tls, or http_insecure: true)")
 
 
-def _cookie(headers: _Headers) -> str:
+def _cookie(headers: _Headers, name: str) -> str:
     try:
-        morsel = SimpleCookie(headers.one("cookie") or "").get(COOKIE)
+        morsel = SimpleCookie(headers.one("cookie") or "").get(name)
     except CookieError:
         return ""
     return morsel.value if morsel is not None else ""

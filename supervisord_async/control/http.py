@@ -13,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from supervisord_async.control.auth import Door
 from supervisord_async.control.operations import OPERATIONS, Api, Call, Operation
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import MEDIA_TYPE, RequestError, document, of_status, too_large
+from supervisord_async.control.web.assets import Pages
 
 HEAD_LIMIT_BYTES = 16 * 1024
 BODY_LIMIT_BYTES = 64 * 1024
@@ -27,9 +28,9 @@ BODY_SECONDS = 10.0
 
 
 def application(api: Api, door: Door) -> ASGIApp:
-    """The whole API."""
+    """The whole API, and the page."""
     routes = [Route(operation.path, _endpoint(api, operation), methods=[operation.method]) for operation in OPERATIONS]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _library_error, Exception: _bug})
+    app = Starlette(routes=[*routes, *Pages().routes()], exception_handlers={HTTPException: _library_error, Exception: _bug})
     app.router.redirect_slashes = False
     return _Gate(app, door)
 
@@ -49,9 +50,20 @@ class _Gate:
         except Exception as error:
             answer = problem_response(error)
         if answer is not None:
-            await answer(scope, receive, send)
+            await answer(scope, receive, _unkept(send))
         else:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _unkept(send))
+
+
+def _unkept(send: Send) -> Send:
+    """Nobody keeps an answer that does not say that it may be kept."""
+
+    async def send_unkept(message: Message) -> None:
+        if message["type"] == "http.response.start" and not any(name == b"cache-control" for name, _ in message["headers"]):
+            message = {**message, "headers": [*message["headers"], (b"cache-control", b"no-store")]}
+        await send(message)
+
+    return send_unkept
 
 
 def _check_head(scope: Scope) -> None:

@@ -178,7 +178,7 @@ class _Server(uvicorn.Server):
         """Listen on all sockets, each with its own TLS or none."""
         loop = asyncio.get_running_loop()
         self.lifespan = self.config.lifespan_class(self.config)
-        self.server_state.default_headers = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+        self.server_state.default_headers = [(b"x-content-type-options", b"nosniff")]
         self.servers = []
 
         def protocol() -> asyncio.Protocol:

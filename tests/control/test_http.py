@@ -81,7 +81,7 @@ async def test_what_failed_is_a_problem_with_all_results(serving: Serving) -> No
 
 async def test_every_error_is_a_problem_document(serving: Serving) -> None:
     async with serving(swift("web")) as wire:
-        (await wire.ask("GET", "/")).problem(404, "not_found")
+        (await wire.ask("GET", "/nothing")).problem(404, "not_found")
         (await wire.ask("GET", "/v1/../../etc/passwd")).problem(404, "not_found")
         (await wire.ask("GET", "/v1/processes/__class__")).problem(404, "not_found")
         (await wire.ask("POST", "/v1/processes/web/__init__")).problem(404, "not_found")

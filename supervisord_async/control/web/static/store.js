@@ -1,0 +1,197 @@
+// What the page knows of the daemon, kept true: a list at first, then each change as an event, and figures while somebody looks.
+// A hidden tab keeps no connection (a browser has six for all tabs of a site); shown again it resumes behind the last event it saw.
+import { act, eventReader, get, pause, Problem, stream } from "./api.js";
+
+const EVENTS_KEPT = 400;
+const REFRESH_SECONDS = 0.2;
+const FIGURES_SECONDS = 2.5;
+/** The daemon breaks its silence every 15 s. */
+const SILENCE_SECONDS = 45;
+const NOTICE_SECONDS = 8;
+
+export const state = {
+  link: "connecting", // connecting, live, lost, denied
+  trouble: "",
+  health: null,
+  processes: new Map(),
+  events: [], // newest first
+  busy: new Map(), // name to action
+  notices: [],
+};
+
+const listeners = new Set();
+let lastId = null;
+let news = new Set(); // names whose rows are older than their last event
+let everything = false;
+let refreshing = false;
+let visit = null;
+
+export function subscribe(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+function changed(part) {
+  Object.assign(state, part);
+  for (const listener of listeners) listener();
+}
+
+/** Begin, now and whenever the page is shown; end when it is hidden. */
+export function begin() {
+  const look = () => (document.visibilityState === "visible" ? open() : visit?.abort());
+  document.addEventListener("visibilitychange", look);
+  look();
+}
+
+function open() {
+  if (visit && !visit.signal.aborted) return;
+  visit = new AbortController();
+  follow(visit.signal);
+  pollFigures(visit.signal);
+}
+
+async function follow(signal) {
+  let failures = 0;
+  while (!signal.aborted) {
+    try {
+      await load();
+      await stream("/v1/events", {
+        headers: { "Last-Event-ID": String(lastId) },
+        signal,
+        silence: SILENCE_SECONDS,
+        opened: () => ((failures = 0), changed({ link: "live", trouble: "" })),
+        heed: eventReader(heed),
+      });
+      failures += 1;
+    } catch (error) {
+      failures += 1;
+      if (!signal.aborted) failed(error);
+    }
+    if (!signal.aborted && state.link === "live") changed({ link: "lost", trouble: "the daemon closed the connection" });
+    await pause(state.link === "denied" ? 30 : Math.min(5, 0.25 * 2 ** failures), signal);
+  }
+}
+
+function failed(error) {
+  if (error instanceof Problem && (error.status === 401 || error.status === 403)) changed({ link: "denied", trouble: error.message });
+  else changed({ link: "lost", trouble: error instanceof Problem ? error.message : "the daemon does not answer" });
+}
+
+/** Everything anew; the events behind those that are known come by the stream. */
+async function load() {
+  const [health, list, past] = await Promise.all([
+    get("/v1/health"),
+    get("/v1/processes"),
+    lastId === null ? get("/v1/events?follow=false&limit=100") : null,
+  ]);
+  if (past) state.events = past.events.reverse();
+  if (lastId === null || lastId > health.last_event_id) lastId = past?.events.length ? past.events[0].id : health.last_event_id;
+  changed({ health, processes: merged(list, true) });
+}
+
+function merged(list, whole) {
+  const at = Date.now();
+  const rows = whole ? new Map() : new Map(state.processes);
+  for (const row of list) {
+    const before = state.processes.get(row.name);
+    if (row.cpu_percent === null && before && before.pid === row.pid) {
+      row.cpu_percent = before.cpu_percent;
+      row.memory_bytes = before.memory_bytes;
+    }
+    row.since = row.uptime_seconds === null ? null : at - row.uptime_seconds * 1000;
+    rows.set(row.name, row);
+  }
+  return rows;
+}
+
+function heed(id, type, event) {
+  if (type === "missed") {
+    everything = true;
+    refresh();
+    return;
+  }
+  if (id !== null && id <= lastId) return;
+  lastId = id ?? lastId;
+  state.events = [event, ...state.events].slice(0, EVENTS_KEPT);
+  if (event.name !== undefined) {
+    news.add(event.name);
+    const row = state.processes.get(event.name);
+    if (row && event.type === "state") {
+      const processes = new Map(state.processes);
+      processes.set(event.name, { ...row, state: event.to, cause: event.cause ?? row.cause, run: event.run ?? row.run });
+      state.processes = processes;
+    }
+  } else {
+    everything = true;
+  }
+  changed({});
+  refresh();
+}
+
+/** Ask anew for the rows that events told of: one question for many events. */
+async function refresh() {
+  if (refreshing) return;
+  refreshing = true;
+  await pause(REFRESH_SECONDS);
+  while (everything || news.size) {
+    const names = everything || news.size > 20 || [...news].some((name) => !state.processes.has(name)) ? null : [...news];
+    const all = everything;
+    news = new Set();
+    everything = false;
+    try {
+      const query = names ? `&name=${names.map(encodeURIComponent).join(",")}` : "";
+      const list = await get(`/v1/processes?figures=false${query}`);
+      changed({ processes: merged(list, !names), ...(all ? { health: await get("/v1/health") } : {}) });
+    } catch {
+      // A name that is gone, or a daemon that is: the next look at everything tells which.
+    }
+    await pause(REFRESH_SECONDS);
+  }
+  refreshing = false;
+}
+
+async function pollFigures(signal) {
+  let took = 0;
+  while (!signal.aborted) {
+    await pause(Math.max(FIGURES_SECONDS, 10 * took), signal);
+    if (signal.aborted || state.link !== "live") continue;
+    const began = performance.now();
+    try {
+      changed({ processes: merged(await get("/v1/processes"), true) });
+    } catch {
+      // The event stream finds out what is wrong, and says it.
+    }
+    took = (performance.now() - began) / 1000;
+  }
+}
+
+/** start, stop or restart `name`, and say what came of it. */
+export async function command(name, action) {
+  if (state.busy.has(name)) return;
+  changed({ busy: new Map(state.busy).set(name, action) });
+  try {
+    const result = await act(name, action);
+    notice("good", `${name}: ${result.message || result.state}`);
+  } catch (error) {
+    const why = error instanceof Problem ? error.results.find((result) => result.name === name)?.message || error.message : "the daemon does not answer";
+    notice("bad", `cannot ${action} ${name}: ${why}`);
+  }
+  const busy = new Map(state.busy);
+  busy.delete(name);
+  changed({ busy });
+}
+
+function notice(kind, text) {
+  const one = { kind, text, id: crypto.getRandomValues(new Uint32Array(1))[0] };
+  changed({ notices: [...state.notices.slice(-3), one] });
+  if (kind === "good") setTimeout(() => dismiss(one), NOTICE_SECONDS * 1000);
+}
+
+export const dismiss = (one) => changed({ notices: state.notices.filter((other) => other !== one) });
+
+/** Whether a person should look at it. */
+export function isTrouble(row) {
+  const { state: now, exit_status: exit } = row;
+  if (["FATAL", "BACKOFF", "UNKNOWN"].includes(now) || row.health === "unhealthy" || row.flapping) return true;
+  return now === "EXITED" && exit !== null && exit.code !== 0;
+}
