@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 from supervisord_async import wire
@@ -22,12 +23,18 @@ def instance_of(run_dir: str) -> str:
     return hashlib.blake2s(os.path.realpath(run_dir).encode(), digest_size=8).hexdigest()
 
 
+@cache
+def _own_environment() -> dict[str, str]:
+    """What we were started with: decoded once, not for each variable of each spawn."""
+    return dict(os.environ)
+
+
 def settings_digest(program: Program) -> str:
     """Tells whether a run was started with the settings that ``program`` has now, as far as a change needs a restart.
 
     Variables that are what the daemon's own environment says do not count: another daemon may have another environment.
     """
-    environment = sorted(item for item in program.environment.items() if os.environ.get(item[0]) != item[1])
+    environment = sorted(program.environment.items() - _own_environment().items())
     who = (program.user, program.group_name, program.umask, limits_of(program).settings())
     sockets = (program.sockets,) if program.sockets else ()
     identity = (program.command, program.shell, program.directory, *who, environment, *sockets)

@@ -82,6 +82,7 @@ class Supervisor:
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[str] = set()
         self._hastened_at: float | None = None
+        self._standing: list[Process] = []  #: of a shutdown: some that may not be down yet
         self._reload_lock = anyio.Lock()
         self._reloads_asked = 0
         self._reloads_done = 0
@@ -141,12 +142,17 @@ class Supervisor:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_later)
                 while not self._all_down() or waiting:
-                    free = [process for process in waiting if self._hastened_at is not None or self.dependencies.may_stop(process)]
-                    waiting = [process for process in waiting if process not in free]
-                    for process in free:
-                        self._ask(process, StopRequested(Cause.DAEMON_STOP))
+                    held = []
+                    for process in waiting:
+                        if self._hastened_at is not None or self.dependencies.may_stop(process):
+                            self._ask(process, StopRequested(Cause.DAEMON_STOP))
+                        else:
+                            held.append(process)
+                    waiting = held
                     with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
                         await records.receive()
+                    while records.receive_nowait() is not None:
+                        pass  # one look for all that changed: a thousand ends are not to be a thousand looks at a thousand
                     if self._hastened_too_long():
                         break
                 tasks.cancel_scope.cancel()
@@ -165,7 +171,12 @@ class Supervisor:
         return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
 
     def _all_down(self) -> bool:
-        return all(process.snapshot.state in DOWN for process in self.processes.values())
+        """Looks at all again only when those that stood at the last look are down: linear over a whole shutdown."""
+        while self._standing and self._standing[-1].snapshot.state in DOWN:
+            self._standing.pop()
+        if not self._standing:
+            self._standing = [process for process in self.processes.values() if process.snapshot.state not in DOWN]
+        return not self._standing
 
     def _consider_exit(self, record: Record) -> None:
         """``daemon.exit_when``, after each change of a state."""

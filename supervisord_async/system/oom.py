@@ -15,10 +15,15 @@ from supervisord_async.system import procfs
 _RECORDS = 200_000
 
 
+def has_killed(*, vmstat: str = "/proc/vmstat") -> bool:
+    """False: the kernel has not ended any process for want of memory since it began. True: it has, or does not tell."""
+    counted = re.search(rb"^oom_kill (\d+)$", procfs.read_file(vmstat) or b"", re.MULTILINE)
+    return counted is None or int(counted[1]) != 0
+
+
 def was_oom_killed(pid: int, *, kmsg: str = "/dev/kmsg", vmstat: str = "/proc/vmstat") -> bool | None:
     """True: the kernel's log names ``pid``, which has just ended. False: it was not. None: nobody tells us. Blocking."""
-    counted = re.search(rb"^oom_kill (\d+)$", procfs.read_file(vmstat) or b"", re.MULTILINE)
-    if counted is not None and int(counted[1]) == 0:
+    if not has_killed(vmstat=vmstat):
         return False
     try:
         log = os.open(kmsg, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

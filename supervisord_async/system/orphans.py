@@ -15,6 +15,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Container, Iterable
 from contextlib import asynccontextmanager
+from functools import cache
 
 from supervisord_async.system import exits, procfs
 
@@ -24,13 +25,18 @@ RETRY_SECONDS = 0.5
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    """Opened once: it is asked at every spawn, and opening costs more than the question."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def become_subreaper() -> None:
     """Descendants that lose their parent come to us from now on (``man 2 prctl``); it outlasts ``execv``.
 
     Raises OSError: the system refuses (a seccomp filter).
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -38,7 +44,7 @@ def become_subreaper() -> None:
 def gets_orphans() -> bool:
     """True if what our descendants leave behind becomes our child."""
     flag = ctypes.c_int(0)
-    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
+    _libc().prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
     return flag.value == 1 or os.getpid() == 1
 
 
