@@ -242,8 +242,11 @@ class Supervisor:
     async def _retire(self, process: Process) -> None:
         """The process is down, and forgotten."""
         with self.bus.subscribe() as records:
-            self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
+            asked = None
             while process.snapshot.state not in DOWN or process.snapshot.wanted:
+                if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
+                    asked = process.snapshot
+                    self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
                 with anyio.move_on_after(1.0):
                     await records.receive()
         await process.output.aclose()
