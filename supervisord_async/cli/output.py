@@ -30,8 +30,10 @@ STATE_STYLES = {
     "unhealthy": "red",
     "starting": "cyan",
 }
-#: A last column narrower than this helps nobody: then lines may wrap.
+#: A first or last column narrower than this helps nobody: then lines may wrap.
 _NARROWEST = 12
+#: What a long first column leaves to the last one.
+_WANTED = 20
 _GAP = "  "
 
 
@@ -59,7 +61,9 @@ def table(
     limit = _columns(stream)
     room = None
     if limit is not None:
-        room = max(_NARROWEST, limit - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1))
+        gaps = len(_GAP) * (len(widths) - 1)
+        widths[0] = max(min(widths[0], _NARROWEST), min(widths[0], limit - sum(widths[1:-1]) - gaps - _WANTED))
+        room = max(_NARROWEST, limit - sum(widths[:-1]) - gaps)
     on = colours(stream)
     lines = [_line(head, widths, room, dict.fromkeys(head, "bold"), on)]
     lines += [_line(row, widths, room, styles, on) for row in cells]
@@ -68,7 +72,8 @@ def table(
 
 def _line(row: Sequence[str], widths: Sequence[int], room: int | None, styles: Mapping[str, str], on: bool) -> str:
     parts = []
-    for cell, width in zip(row[:-1], widths, strict=False):
+    for column, (whole, width) in enumerate(zip(row[:-1], widths, strict=False)):
+        cell = _shortened(whole, width) if column == 0 and room is not None else whole
         padding = " " * (width - _width(cell))
         parts.append(styled(cell, styles.get(cell), on=on) + padding)
     last = row[-1]

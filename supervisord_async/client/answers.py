@@ -81,6 +81,19 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The last lines of a log, in bytes as they are written there.
+
+    ``format`` is ``raw``, ``timestamp`` or ``json``; ``stream`` the one that the file is of: ``stdout`` also where
+    standard error goes there.
+    """
+
+    lines: Sequence[bytes] = ()
+    format: str = "raw"
+    stream: str = "stdout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One record of the daemon; ``document`` is the whole object as it was sent."""
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from supervisord_async.client.answers import (
     DaemonHealth,
     Event,
+    Log,
     ProcessStatus,
     Reload,
     Result,
@@ -168,10 +169,20 @@ class Client:
         """
         return [line.decode(errors="surrogateescape") for line in self._log(name, lines, stream, since)]
 
-    def _log(self, name: str, lines: int, stream: Stream, since: str | None = None) -> list[bytes]:
+    def log(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> Log:
+        """As :meth:`logs`, with what the log is."""
         query = {"lines": lines, "stream": stream, "since": since}
         with self._stream(_path((name,), "logs"), query, self.timeout_seconds) as response:
-            return list(lines_of(response, self.socket_path))
+            format_, of = response.getheader("asup-log-format") or "raw", response.getheader("asup-log-stream") or stream
+            return Log(lines=list(lines_of(response, self.socket_path)), format=format_, stream=of)
+
+    def _log(self, name: str, lines: int, stream: Stream, since: str | None = None) -> list[bytes]:
+        return list(self.log(name, lines=lines, stream=stream, since=since).lines)
+
+    def dependencies(self) -> dict[str, dict[str, str]]:
+        """What each program depends on, and how: started, ready, completed or succeeded."""
+        documents = as_list(self.request("GET", "/v1/dependencies"), "programs")
+        return {str(one["name"]): dict(one["depends_on"]) for one in map(as_object, documents)}
 
     # -- streams
 

@@ -11,7 +11,19 @@ from supervisord_async.control.view import EventView
 from supervisord_async.control.why import Why as WhyAnswer
 from supervisord_async.supervise.history import RunEntry
 
-__all__ = ["Accepted", "EventsAnswer", "Health", "HistoryAnswer", "Page", "Ready", "Reload", "Results", "WhyAnswer"]
+__all__ = [
+    "Accepted",
+    "Dependencies",
+    "EventsAnswer",
+    "Health",
+    "HistoryAnswer",
+    "Needs",
+    "Page",
+    "Ready",
+    "Reload",
+    "Results",
+    "WhyAnswer",
+]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +64,19 @@ class EventsAnswer(Answer, frozen=True, kw_only=True):
     """Past records, the oldest first."""
 
     events: list[EventView]
+
+
+class Needs(Answer, frozen=True, kw_only=True):
+    """What one program depends on."""
+
+    name: str
+    depends_on: dict[str, str]  #: program → started, ready, completed or succeeded
+
+
+class Dependencies(Answer, frozen=True, kw_only=True):
+    """All programs, in file order."""
+
+    programs: list[Needs]
 
 
 class Page(Answer, frozen=True, kw_only=True):

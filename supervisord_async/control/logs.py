@@ -22,10 +22,16 @@ Format = Literal["raw", "timestamp", "json"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One stream's file."""
+    """One stream's file; ``stream`` is the one that it is the file of: stdout also where stderr goes there."""
 
     path: str
     format: Format
+    stream: str = "stdout"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an answer says of itself."""
+        return {"asup-log-format": self.format, "asup-log-stream": self.stream}
 
 
 def source_of(process: Process, stream: str) -> Source:
@@ -33,10 +39,10 @@ def source_of(process: Process, stream: str) -> Source:
     settings = process.program.logs
     where = settings.stderr if stream == "stderr" else settings.stdout
     if where == "stdout":
-        where = settings.stdout
+        where, stream = settings.stdout, "stdout"
     if where in ("none", "inherit"):
         raise FailedError(f"cannot read {stream} of {process.name}: logs.{stream} is {where!r}, it is not kept in a file")
-    return Source(where.replace("{replica}", str(process.replica)), settings.format)
+    return Source(where.replace("{replica}", str(process.replica)), settings.format, stream)
 
 
 async def last(source: Source, count: int, since: float | None) -> bytes:

@@ -149,8 +149,16 @@ async def process_logs(api: Api, call: Call) -> Response:
     source = logs.source_of(api.commands.process(call.path["name"]), stream)
     lines, since, follow = parameters.count("lines", 100), parameters.at("since"), parameters.flag("follow", False)
     if not follow:
-        return Response(await logs.last(source, lines, since), media_type="text/plain; charset=utf-8")
-    return Stream(api.streams, lambda send: logs.follow(source, lines, since, send), "text/plain; charset=utf-8")
+        return Response(await logs.last(source, lines, since), headers=source.headers, media_type="text/plain; charset=utf-8")
+    stream_of = Stream(api.streams, lambda send: logs.follow(source, lines, since, send), "text/plain; charset=utf-8")
+    stream_of.headers.update(source.headers)
+    return stream_of
+
+
+async def list_dependencies(api: Api, _call: Call) -> Response:
+    """The graph."""
+    programs = api.commands.supervisor.configuration.programs.values()
+    return reply(answers.Dependencies(programs=[answers.Needs(name=one.name, depends_on=dict(one.depends_on)) for one in programs]))
 
 
 async def stream_events(api: Api, call: Call) -> Response:
@@ -345,6 +353,7 @@ OPERATIONS: tuple[Operation, ...] = (
         statuses=(404,),
     ),
     Operation("GET", _NAME, get_process, "One process", answer=ProcessView, statuses=(404,)),
+    Operation("GET", "/v1/dependencies", list_dependencies, "Which programs depend on which", answer=answers.Dependencies),
     Operation("POST", f"{_SELECTOR}/start", start_process, "Start, and wait until RUNNING", **_ACTION),
     Operation("POST", f"{_SELECTOR}/stop", stop_process, "Stop, and wait until STOPPED", **_ACTION),
     Operation("POST", f"{_SELECTOR}/restart", restart_process, "Restart, and wait until a newer run is RUNNING", **_ACTION),

@@ -49,6 +49,8 @@ class FakeDaemon:
         self.processes: dict[str, Document] = {}
         self.health: Document = {"status": "ok", "pid": 2**22 + 1, "version": "9.9", "uptime_seconds": 60.0, "file": None, "refused": []}
         self.logs: dict[tuple[str, str], list[bytes]] = {}
+        self.log_formats: dict[str, str] = {}  # raw where nothing is said
+        self.shared_stderr: set[str] = set()  # names whose standard error goes to standard output's log
         self.events: list[Document] = []
         self.answers: dict[str, Any] = {}  # "POST /v1/reload" → document, RefusalError, or a function of (query, body)
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
@@ -213,9 +215,11 @@ class _Conversation(BaseHTTPRequestHandler):
                 return 202, {"message": "will do"}
         raise RefusalError(404, f"nothing at {path}", kind="not_found")
 
-    def _begin(self, kind: str) -> None:
+    def _begin(self, kind: str, headers: dict[str, str] | None = None) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
+        for header, value in (headers or {}).items():
+            self.send_header(header, value)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.close_connection = True
@@ -244,9 +248,10 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def _stream_log(self, fake: FakeDaemon, name: str, query: dict[str, str]) -> None:
         fake.selected(name)
-        lines = fake.logs.setdefault((name, query.get("stream", "stdout")), [])
+        stream = "stdout" if name in fake.shared_stderr else query.get("stream", "stdout")
+        lines = fake.logs.setdefault((name, stream), [])
         start = max(0, len(lines) - int(query.get("lines", 100)))
-        self._begin("text/plain")
+        self._begin("text/plain", {"asup-log-format": fake.log_formats.get(name, "raw"), "asup-log-stream": stream})
         if query.get("follow") != "true":
             for line in lines[start:]:
                 self._chunk(line + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -276,7 +277,28 @@ def test_logs_of_one_are_its_bytes(daemon: FakeDaemon, spawn_ctl: Spawn) -> None
 def test_logs_of_several_have_prefixes(daemon: FakeDaemon, ctl: Ctl) -> None:
     daemon.log("web", "a")
     daemon.log("db", "b", "c")
-    assert ctl("logs", "all").out == "web | a\ndb  | b\ndb  | c\n"
+    assert ctl("logs", "all").out == "==> web <==\nweb | a\n==> db <==\ndb  | b\ndb  | c\n"
+
+
+def test_logs_that_have_times_are_merged_by_them(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "2026-11-21T12:00:00.000Z a", "no time of its own", "2026-11-21T12:00:02.000Z c")
+    daemon.log("db", '{"at":"2026-11-21T12:00:01.000Z","line":"b"}')
+    daemon.log_formats |= {"web": "timestamp", "db": "json"}
+    out = ctl("logs", "all").out.splitlines()
+    assert [line[-3:] for line in out] == ["Z a", "own", 'b"}', "Z c"]
+    assert [line[:3] for line in out] == ["web", "web", "db ", "web"]
+    assert [one["name"] for one in json.loads(ctl("logs", "all", "--json").out)] == ["web", "web", "db", "web"]
+
+
+def test_logs_of_stderr_say_where_it_goes_with_stdout(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "err", stream="stderr")
+    assert ctl("logs", "--stderr", "web").err == ""
+    daemon.shared_stderr.add("web")
+    daemon.log("web", "both")
+    ended = ctl("logs", "--stderr", "web")
+    assert ended.out == "both\n"
+    assert "standard error of web goes where standard output goes" in ended.err
+    assert ended.code == 0
 
 
 def test_logs_options_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
@@ -332,9 +354,50 @@ def test_events_of_the_past_in_words_and_json(daemon: FakeDaemon, ctl: Ctl) -> N
     daemon.event(type="state", name="web", **{"from": "STARTING", "to": "RUNNING"}, message="running, pid 7, run 1")
     daemon.event(type="reload", message="reloaded\x1b[2J")
     first, second = ctl("events").out.splitlines()
-    assert first.split("  ")[1:] == ["web", "STARTING \N{RIGHTWARDS ARROW} RUNNING", "running, pid 7, run 1"]
-    assert second.split("  ")[1:] == ["daemon", "reload", "reloaded\\x1b[2J"]
+    assert re.split("  +", first)[1:] == ["web", "STARTING \N{RIGHTWARDS ARROW} RUNNING", "running, pid 7, run 1"]
+    assert re.split("  +", second)[1:] == ["daemon", "reload", "reloaded\\x1b[2J"]
+    assert first.index("running,") == second.index("reloaded")
     assert json.loads(ctl("events", "--json", "-n", "1").out) == daemon.events[-1:]
+
+
+def test_events_say_nothing_twice(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.event(type="health", name="web", **{"from": "starting", "to": "healthy"}, message="health: healthy")
+    daemon.event(type="flapping", name="web", to="true", message="flapping: 5 automatic restarts")
+    health, flapping = ctl("events").out.splitlines()
+    assert re.split("  +", health)[1:] == ["web", "health healthy"]
+    assert re.split("  +", flapping)[1:] == ["web", "flapping", "5 automatic restarts"]
+
+
+def test_status_as_a_tree_has_below_each_what_it_needs(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.add(process("w:0"), process("w:1", "BACKOFF"))
+    daemon.answers["GET /v1/dependencies"] = {
+        "programs": [
+            {"name": "web", "depends_on": {"w": "ready", "db": "started"}},
+            {"name": "db", "depends_on": {}},
+            {"name": "w", "depends_on": {"db": "started"}},
+        ]
+    }
+    ended = ctl("status", "--tree")
+    assert [line.split("  ")[0].rstrip() for line in ended.out.splitlines()] == ["NAME", "web", "├─ w", "│", "└─ db"]
+    assert "1 RUNNING, 1 BACKOFF" in ended.out
+    assert ended.code == 3
+    (web,) = json.loads(ctl("status", "--tree", "--json", "web").out)
+    assert [(one["program"], one["need"]) for one in web["depends_on"]] == [("w", "ready"), ("db", "started")]
+    assert [one["name"] for one in web["depends_on"][0]["processes"]] == ["w:0", "w:1"]
+    assert ctl("status", "--tree", "db").out.splitlines()[1].split()[:2] == ["db", "STOPPED"]
+
+
+def test_reload_that_fails_for_a_name_is_exit_code_1_and_names_it(daemon: FakeDaemon, ctl: Ctl) -> None:
+    results = [{"name": "a", "ok": True, "message": "running, pid 7, run 1"}, {"name": "b", "ok": False, "message": "run 1 exited with 3"}]
+    done = {"applied": True, "lines": ["+ a added", "+ b added"], "plan": {}, "results": results}
+    daemon.answers["POST /v1/reload"] = RefusalError(409, "b: no", **done)
+    ended = ctl("reload")
+    assert ended == Ended(1, "+ a added\n+ b added\na: running, pid 7, run 1\n", "asupctl: cannot reload b: run 1 exited with 3\n")
+    daemon.answers["POST /v1/reload"] = RefusalError(504, "b: late", **done, timed_out=["b"])
+    assert ctl("reload", "--timeout", "1s").code == 6
+    assert json.loads(ctl("reload", "--json").out)["results"] == results
+    daemon.answers["POST /v1/reload"] = lambda query, _: {**done, "results": [], "asked": query}
+    assert json.loads(ctl("reload", "--no-wait", "--json").out)["asked"] == {"wait": "false"}
 
 
 def test_followed_events_are_json_lines_without_gap(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:

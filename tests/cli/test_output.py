@@ -154,6 +154,17 @@ def test_status_on_a_terminal_is_coloured_and_fits(daemon: FakeDaemon, spawn_ctl
     assert "\N{HORIZONTAL ELLIPSIS}" in plain
 
 
+def test_a_long_name_leaves_room_for_the_cause_in_80_columns(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.add(process("n" * 70, "BACKOFF", description="no such luck at all, for once"))
+    with terminal(80) as (ours, theirs):
+        text = read_while_alive(ours, spawn_ctl("status", stdout=theirs, env={**os.environ, "NO_COLOR": "1"}))
+    row = text.splitlines()[-1]
+    assert len(row) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" in row.split()[0]
+    assert row.split()[1] == "BACKOFF"
+    assert "no such luck" in row
+
+
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour_where_it_is_not_wanted(daemon: FakeDaemon, spawn_ctl: Spawn, setting: dict[str, str]) -> None:
     with terminal(100) as (ours, theirs):

@@ -36,7 +36,7 @@ AT = "2026-11-21T12:00:00.000Z"
          "exited with 0; not restarted"),
         ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit", "end_detail": "restart limit of 2 reached; last: exited"},
          "exited with 3; restart limit of 2 reached"),
-        ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, nobody saw how; exited"),
+        ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, nobody saw how"),
     ],
 )  # fmt: skip
 def test_an_end_is_said_once(fields: dict[str, object], words: str) -> None:

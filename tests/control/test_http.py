@@ -257,12 +257,21 @@ async def test_ready_names_who_is_not(serving: Serving) -> None:
         assert (await wire.ask("GET", "/v1/ready")).status == 200  # an operator's stop is no lack
 
 
+async def test_dependencies_are_told_as_the_file_has_them(serving: Serving) -> None:
+    async with serving(swift("db"), swift("web", depends_on={"db": "ready"})) as wire:
+        told = (await wire.ask("GET", "/v1/dependencies")).json
+        assert told == {"programs": [{"name": "db", "depends_on": {}}, {"name": "web", "depends_on": {"db": "ready"}}]}
+
+
 async def test_logs_end_with_the_last_lines_and_follow(serving: Serving, tmp_path: Any) -> None:
     log = tmp_path / "web.log"
     log.write_bytes(b"one\ntwo\nthree\nhal")
     async with serving(swift("web", autostart=False, logs=Logs(stdout=str(log)))) as wire:
         answer = await wire.ask("GET", "/v1/processes/web/logs?lines=2")
         assert answer.body == b"three\nhal"
+        assert (answer.headers["asup-log-format"], answer.headers["asup-log-stream"]) == ("raw", "stdout")
+        shared = await wire.ask("GET", "/v1/processes/web/logs?lines=2&stream=stderr")
+        assert (shared.body, shared.headers["asup-log-stream"]) == (answer.body, "stdout")
         async with await wire.connect() as stream:
             await stream.send(b"GET /v1/processes/web/logs?lines=2&follow HTTP/1.1\r\nhost: a\r\n\r\n")
             seen = b""

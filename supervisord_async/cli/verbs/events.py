@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -10,6 +11,9 @@ from supervisord_async.cli.output import STATE_STYLES, colours, print_json, prin
 from supervisord_async.cli.session import Session, verb
 from supervisord_async.cli.words import local_time, printable
 from supervisord_async.client import Event
+
+#: A name wider than this pushes what follows aside.
+_WIDEST = 24
 
 
 @verb("events")
@@ -26,24 +30,52 @@ def events(session: Session, follow: bool, limit: int | None) -> None:
         if session.json and not follow:
             print_json([event.document for event in past])
             return
+        show = Printer(as_json=session.json)
+        show.make_room(past)
         for event in past:
-            _print(event, as_json=session.json)
+            show(event)
         if follow:
             for event in client.follow_events(after=past[-1].id if past else None):
-                _print(event, as_json=session.json)
+                show(event)
 
 
-def _print(event: Event, *, as_json: bool) -> None:
-    if as_json:
-        print_json_line(event.document)
-        return
-    on = colours(sys.stdout)
+class Printer:
+    """Prints events in columns that grow with what was seen."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._widths = [6, 18]
+
+    def make_room(self, events: Sequence[Event]) -> None:
+        """The columns are wide enough for all of ``events``, within bounds."""
+        for event in events:
+            for column, text in enumerate(_cells(event)[:2]):
+                self._widths[column] = min(_WIDEST, max(self._widths[column], len(text)))
+
+    def __call__(self, event: Event) -> None:
+        """The event was printed."""
+        if self._as_json:
+            print_json_line(event.document)
+            return
+        on = colours(sys.stdout)
+        self.make_room([event])
+        who, what, words = _cells(event)
+        parts = [
+            local_time(event.at),
+            styled(who, "bold", on=on) + " " * (self._widths[0] - len(who)),
+            styled(what, STATE_STYLES.get(event.to or ""), on=on) + " " * (self._widths[1] - len(what)),
+            words,
+        ]
+        sys.stdout.write("  ".join(parts).rstrip() + "\n")
+        sys.stdout.flush()
+
+
+def _cells(event: Event) -> tuple[str, str, str]:
+    """Whom it is about, what changed, and the words that say more than that."""
     what = f"{event.from_} → {event.to}" if event.from_ and event.to else event.type
-    parts = [
-        local_time(event.at),
-        styled(printable(event.name or "daemon"), "bold", on=on),
-        styled(printable(what), STATE_STYLES.get(event.to or ""), on=on),
-        printable(event.message),
-    ]
-    sys.stdout.write("  ".join(part for part in parts if part) + "\n")
-    sys.stdout.flush()
+    words = event.message
+    if event.type == "health":
+        what, words = f"health {event.to}", words if words != f"health: {event.to}" else ""
+    elif event.type != "state":
+        words = words.removeprefix(f"{event.type}: ")
+    return printable(event.name or "daemon"), printable(what), printable(words)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-from supervisord_async.cli.output import colours, complain, print_json, print_json_line, styled
+from supervisord_async.cli.merge import merged
+from supervisord_async.cli.output import colours, complain, print_json, print_json_line, say, styled
 from supervisord_async.cli.session import Duration, Session, selectors_argument, verb
 from supervisord_async.cli.words import printable, printable_line
+from supervisord_async.client.answers import Log
 from supervisord_async.errors import CommandError, UsageError
 
 #: Each followed process costs a connection and a thread.
@@ -51,7 +53,8 @@ class Since(click.ParamType[str]):
 def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> None:
     """Print what programs printed.
 
-    Lines of several programs have their names before them.
+    Lines of several programs have their names before them. They are in the order of their times where the logs have
+    times (logs.format timestamp or json); else one log comes after the other.
     """
     with session.client() as client:
         names = [process.name for process in client.processes(*selectors, figures=False)]
@@ -61,19 +64,44 @@ def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int 
             "since": since,
         }
         if follow:
+            if stderr:
+                _say_shared({name: client.log(name, lines=0, stream="stderr") for name in names})
             for name, line in _followed(session, names, query):
                 _print(name, line, names, query["stream"], as_json=session.json)
                 sys.stdout.flush()
             return
-        documents = []
-        for name in names:
-            for line in client.logs(name, **query):
-                if session.json:
-                    documents.append(_document(name, line, query["stream"]))
-                else:
-                    _print(name, line, names, query["stream"], as_json=False)
-        if session.json:
-            print_json(documents)
+        logs = {name: client.log(name, **query) for name in names}
+    if stderr:
+        _say_shared(logs)
+    ordered = merged(logs)
+    if session.json:
+        print_json([_document(name, _text(line), query["stream"]) for name, line in ordered or _one_after_the_other(logs)])
+        return
+    if ordered is not None:
+        for name, raw in ordered:
+            _print(name, _text(raw), names, query["stream"], as_json=False)
+        return
+    for name, log in logs.items():
+        if len(logs) > 1:
+            say(f"==> {name} <==")
+        for raw in log.lines:
+            _print(name, _text(raw), names, query["stream"], as_json=False)
+
+
+def _one_after_the_other(logs: Mapping[str, Log]) -> Iterator[tuple[str, bytes]]:
+    return ((name, line) for name, log in logs.items() for line in log.lines)
+
+
+def _say_shared(logs: Mapping[str, Log]) -> None:
+    """Whose standard error has no log of its own."""
+    shared = [name for name, log in logs.items() if log.stream != "stderr"]
+    if shared:
+        names = ", ".join(shared[:5]) + (f" and {len(shared) - 5} more" if len(shared) > 5 else "")
+        complain(f"standard error of {names} goes where standard output goes: this is both (logs.stderr: a path of its own)")
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="surrogateescape")
 
 
 def _document(name: str, line: str, stream: str) -> dict[str, str]:

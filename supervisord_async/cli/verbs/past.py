@@ -74,7 +74,7 @@ def _end(run: Run) -> str:
 
 
 def _reason(run: Run) -> str:
-    cause = (run.end_cause or "").replace("_", " ")
+    cause = (run.end_cause or "").replace("_", " ").removeprefix("exited")
     detail = run.end_detail or ""
     if detail.startswith("stopping (") and detail.endswith(")"):
         detail = detail[len("stopping (") : -1]

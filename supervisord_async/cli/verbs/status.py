@@ -19,11 +19,14 @@ HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CAUSE")
 
 @verb("status")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_names)
-def status(session: Session, selectors: tuple[str, ...]) -> int:
+@click.option("--tree", is_flag=True, help="As a tree: below each program what it depends on.")
+def status(session: Session, selectors: tuple[str, ...], tree: bool) -> int:
     """Show what runs, and what does not and why.
 
     Exits with 3 if something does not run that should.
     """
+    if tree:
+        return _tree(session, selectors)
     with session.client() as client:
         if session.json:
             documents = client.process_documents(*selectors)
@@ -34,6 +37,28 @@ def status(session: Session, selectors: tuple[str, ...]) -> int:
         missing = any_missing(client, processes)
     _print_refused(health)
     print_processes(processes)
+    return MISSING if missing else 0
+
+
+def _tree(session: Session, selectors: tuple[str, ...]) -> int:
+    from supervisord_async.cli.tree import documents, grown, rows
+
+    with session.client() as client:
+        health = client.health()
+        chosen = list(dict.fromkeys(one.program for one in client.processes(*selectors, figures=False))) if selectors else []
+        objects = client.process_documents(figures=session.json)
+        processes = [typed(ProcessStatus, document) for document in objects]
+        trees = grown(client.dependencies(), chosen)
+        shown = [process for process in processes if not selectors or process.program in chosen]
+        missing = any_missing(client, shown)
+    if session.json:
+        print_json(documents(trees, objects))
+        return MISSING if missing else 0
+    _print_refused(health)
+    if trees:
+        table(("NAME", "NEEDED", "STATE", "HEALTH", "CAUSE"), rows(trees, processes))
+    else:
+        click.echo("no programs")
     return MISSING if missing else 0
 
 

@@ -1,0 +1,92 @@
+"""Programs and what they depend on, as a tree: those that nobody depends on at the left, what each needs below it. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervisord_async.cli.words import reason
+from supervisord_async.client import ProcessStatus
+
+Graph = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(slots=True)
+class Branch:
+    """A program and, below it, what it needs. ``elsewhere``: what it needs was drawn above."""
+
+    program: str
+    need: str | None  #: what the one above needs of it: started, ready, completed, succeeded
+    branches: list[Branch] = field(default_factory=list)
+    elsewhere: bool = False
+
+
+def grown(graph: Graph, chosen: Sequence[str] = ()) -> list[Branch]:
+    """The trees of ``chosen``; without any, of all that nobody depends on. What several need is drawn below the first of them."""
+    needed = {need for needs in graph.values() for need in needs}
+    drawn: set[str] = set()
+
+    def branch(program: str, need: str | None) -> Branch:
+        needs = graph.get(program, {})
+        if program in drawn:
+            return Branch(program, need, elsewhere=bool(needs))
+        drawn.add(program)
+        return Branch(program, need, [branch(name, how) for name, how in needs.items()])
+
+    return [branch(program, None) for program in (chosen or [name for name in graph if name not in needed])]
+
+
+def rows(trees: Sequence[Branch], processes: Sequence[ProcessStatus]) -> list[tuple[str, str, str, str, str]]:
+    """A row for each branch: its name behind lines, what is needed of it, state, health, reason."""
+    members: dict[str, list[ProcessStatus]] = {}
+    for process in processes:
+        members.setdefault(process.program, []).append(process)
+    return [
+        (prefix + branch.program, branch.need or "", *_standing(members.get(branch.program, []), branch))
+        for prefix, branch in _drawn(trees)
+    ]
+
+
+def documents(trees: Sequence[Branch], processes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same for programs: nested objects, with the status of each process."""
+    return [
+        {
+            "program": branch.program,
+            "need": branch.need,
+            "processes": [process for process in processes if process.get("program") == branch.program],
+            "depends_on": documents(branch.branches, processes),
+            "elsewhere": branch.elsewhere,
+        }
+        for branch in trees
+    ]
+
+
+def _drawn(trees: Sequence[Branch], indent: str | None = None) -> Iterator[tuple[str, Branch]]:
+    for index, branch in enumerate(trees):
+        last = index == len(trees) - 1
+        if indent is None:
+            yield "", branch
+            yield from _drawn(branch.branches, "")
+        else:
+            yield indent + ("\N{BOX DRAWINGS LIGHT UP AND RIGHT}" if last else "\N{BOX DRAWINGS LIGHT VERTICAL AND RIGHT}") + _DASH, branch
+            yield from _drawn(branch.branches, indent + ("   " if last else "\N{BOX DRAWINGS LIGHT VERTICAL}  "))
+
+
+_DASH = "\N{BOX DRAWINGS LIGHT HORIZONTAL} "
+
+
+def _standing(processes: Sequence[ProcessStatus], branch: Branch) -> tuple[str, str, str]:
+    if len(processes) == 1:
+        one = processes[0]
+        words = [reason(one)] if reason(one) else []
+        state, health = one.state, "-" if one.health == "none" else one.health
+    else:
+        states, healths = Counter(one.state for one in processes), {one.health for one in processes}
+        state = ", ".join(f"{count} {name}" for name, count in states.items()) or "-"
+        health = next((word for word in ("unhealthy", "starting", "healthy") if word in healths), "-")
+        words = []
+    if branch.elsewhere:
+        words.append("what it needs is above")
+    return state, health, "; ".join(words)
