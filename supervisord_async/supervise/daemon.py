@@ -26,12 +26,11 @@ from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise import means, persist, reexec, watchdog
+from supervisord_async.supervise import launch, means, persist, reexec, watchdog
 from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.guard import Guard
-from supervisord_async.supervise.launch import instance_of
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.on_event import EventHooks
 from supervisord_async.supervise.output import STREAMS
@@ -136,7 +135,7 @@ class Daemon:
         self._configuration = configuration
         self._lock = lock
         self._run_dir = configuration.daemon.run_dir
-        self._instance = instance_of(self._run_dir)
+        self._instance = launch.instance_of(self._run_dir)
         self._bus = Bus()
         self._writer = Writer()
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
@@ -236,12 +235,18 @@ class Daemon:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
-        living = await anyio.to_thread.run_sync(tags.living, self._instance)
+        living = await self._without_side_commands(await anyio.to_thread.run_sync(tags.living, self._instance))
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
         if saved is not None:
             self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
         return estate
+
+    async def _without_side_commands(self, living: list[tags.Tagged]) -> list[tags.Tagged]:
+        """``living`` without probes and hooks that a former daemon had begun: nobody waits for their answers, so they are ended."""
+        for name, run in {(process.name, process.run) for process in living if launch.is_side(process.name)}:
+            await MachineHost().kill_strays(launch.tag_of(self._instance, name, run))
+        return [process for process in living if not launch.is_side(process.name)]
 
     @asynccontextmanager
     async def _history(self) -> AsyncIterator[History | None]:

@@ -14,6 +14,9 @@ from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.limits import Limits
 from supervisord_async.system.spawn import SpawnSpec
 
+#: Between the name of a process and the role of a command beside its run, in tags.
+SIDE = "#"
+
 
 def instance_of(run_dir: str) -> str:
     """What the tags of this run_dir's children begin with.
@@ -104,7 +107,12 @@ def side_environment(environment: dict[str, str], role: str) -> dict[str, str]:
     instance, _, rest = environment[wire.ENV_TAG].partition("/")
     name, _, run = rest.rpartition("/")
     own = {name: value for name, value in environment.items() if name not in wire.MAIN_PROCESS_ONLY}
-    return {**own, wire.ENV_TAG: tag_of(instance, f"{name}#{role}", int(run))}
+    return {**own, wire.ENV_TAG: tag_of(instance, f"{name}{SIDE}{role}", int(run))}
+
+
+def is_side(name: str) -> bool:
+    """Whether a tag's name is that of a command beside a run; no process is called so."""
+    return SIDE in name
 
 
 def spawn_spec(
