@@ -18,8 +18,9 @@ from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Goal, Verdict
 from supervisord_async.control.last_words import LastWords
 from supervisord_async.control.pursuit import Pursuit
+from supervisord_async.control.steady import SteadyViews
 from supervisord_async.control.touched import Touched
-from supervisord_async.control.view import ProcessView, process_view, process_views, waiting_words
+from supervisord_async.control.view import ProcessView, process_view, waiting_words
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
 from supervisord_async.core.state import Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
@@ -83,6 +84,7 @@ class Commands:
         self.supervisor = supervisor
         self.history_store = history
         self.figures = figures
+        self._views = SteadyViews()
         self._last_words = LastWords(supervisor)
 
     # Queries
@@ -91,7 +93,7 @@ class Commands:
         """The processes that ``selectors`` name, all without one, with or without CPU and memory."""
         processes = self._select(selectors) if selectors else list(self.supervisor.processes.values())
         found = await self._figures() if figures else {}
-        return process_views(processes, anyio.current_time(), time.time(), found)
+        return self._views.of(processes, anyio.current_time(), time.time(), found)
 
     async def status_of(self, name: str) -> ProcessView:
         """One process; raises NotFoundError."""

@@ -6,7 +6,6 @@ prints them neutralises control characters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +99,6 @@ def next_iso(process: Process, now: float, wall_now: float) -> str | None:
     if process.next_at is not None:
         return iso(wall_now + process.next_at - now)
     return iso(process.scheduled_at) if process.scheduled_at is not None else None
-
-
-def process_views(processes: Iterable[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> list[ProcessView]:
-    """All of ``processes``; ``figures`` by process name."""
-    return [process_view(process, now, wall_now, figures.get(process.name)) for process in processes]
 
 
 def _description(process: Process) -> str:

@@ -1,0 +1,54 @@
+"""Kept views say what new ones would."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from msgspec.structs import replace
+
+from supervisord_async.config.model import Logs, Program
+from supervisord_async.control.steady import SteadyViews
+from supervisord_async.control.view import process_view
+from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.supervise.figures import Figures
+
+RUNNING = Snapshot(state=State.RUNNING, pid=7, run=1, run_since=100.0, cause=Cause.AUTOSTART)
+
+
+def a_process(**fields: Any) -> Any:
+    program = Program(name="web", command=("/bin/true",), group="web", directory="/", logs=Logs(stdout="none"))
+    silent = SimpleNamespace(words="")
+    about = {"name": "web", "program": program, "snapshot": RUNNING, "voice": silent}
+    about |= {"next_at": None, "scheduled_at": None, "waits_for": ""}
+    return SimpleNamespace(**{**about, **fields})
+
+
+def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
+    views, process = SteadyViews(), a_process()
+    changes: list[dict[str, Any]] = [
+        {},
+        {"snapshot": replace(RUNNING, run=2, restarts=1, exit=ExitStatus(code=1))},
+        {"snapshot": replace(RUNNING, state=State.BACKOFF, pid=None, exit=ExitStatus(code=1)), "next_at": 130.0},
+        {"snapshot": RUNNING, "next_at": None},
+        {
+            "program": Program(
+                name="web", command=("/bin/true",), group="shops", directory="/", logs=Logs(stdout="none"), description="the shop"
+            )
+        },
+        {"voice": SimpleNamespace(words="warming up")},
+        {"voice": SimpleNamespace(words="")},
+        {"scheduled_at": 1_700_000_000.0},
+    ]
+    for number, change in enumerate(changes):
+        vars(process).update(change)
+        for figures in ({}, {"web": Figures(cpu_percent=1.5, cpu_seconds=2.5, memory_bytes=4096 * number, processes=1, threads=1)}):
+            for now in (120.0 + number, 120.5 + number):
+                assert views.of([process], now, 1e9 + now, figures) == [process_view(process, now, 1e9 + now, figures.get("web"))]
+
+
+def test_views_of_processes_that_are_gone_are_not_kept() -> None:
+    views, process = SteadyViews(), a_process()
+    views.of([process], 120.0, 1e9, {})
+    assert views.of([], 121.0, 1e9, {}) == []
+    assert not views._kept
