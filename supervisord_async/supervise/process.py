@@ -89,6 +89,8 @@ class Process:
         self._run: Run | None = None
         self._settings = ""
         self._inherited: Inherited | None = None
+        self._taken_over = anyio.Event()  # nothing of an earlier daemon is to be seen to any more
+        self._taken_over.set()
         self._breaks = 0
         self._broke_at = 0.0
         self._watch_scope: anyio.CancelScope | None = None
@@ -217,6 +219,7 @@ class Process:
 
     async def _spawn(self, run: int) -> None:
         """Answered by Spawned or SpawnFailed."""
+        await self._taken_over.wait()
         try:
             self._run = await self._launch(run)
         except SpawnError as error:
@@ -309,6 +312,7 @@ class Process:
         await self._hooks.after_exit(run.context.environment, credentials, log, status=ended.status, cause=cause, pid=run.child.pid)
 
     async def _terminate(self) -> None:
+        await self._taken_over.wait()
         run, stop = self._run, self.program.stop
         if run is None:
             return
@@ -390,6 +394,7 @@ class Process:
     def inherit(self, inherited: Inherited) -> None:
         """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`run`."""
         self._inherited = inherited
+        self._taken_over = anyio.Event()
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
         for search in searches.values():
@@ -410,7 +415,7 @@ class Process:
                 if self.program.stop.scope == "tree":  # what it left behind is gone before anything follows
                     await self._kill_strays(run)
                 self.post(Exited(run, ExitStatus()))
-                self._inherited = None
+                self._end_taking_over()
                 return
             environment = self._environment(run, await self._credentials())
             if self.program.notify is not None:
@@ -430,7 +435,13 @@ class Process:
         elif inherited.snapshot.state in LIVE:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
-        self._inherited = None  # not before: a bug on the way here must not cost a living run
+        self._end_taking_over()
+        if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
+            await self._abandon(self.snapshot.run)  # what was begun meanwhile broke with an earlier attempt at this
+
+    def _end_taking_over(self) -> None:
+        self._inherited = None  # not before: a bug on the way must not cost a living run
+        self._taken_over.set()
 
     async def _kill_strays(self, run: int) -> None:
         """Nothing of ``run`` lives any more."""

@@ -113,7 +113,7 @@ class Supervisor:
                 self._add(program, program.process_names(), estate)
             self.bus.listen(self.dependencies.heed)
             self.bus.listen(self._consider_exit)
-            self._autostart(process for process in self.processes.values() if process.name not in estate)
+            self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].forgotten)
             self._retire_heirless(estate)
             await self._shutdown.wait()
             await self._stop_everything()

@@ -32,6 +32,11 @@ class Inherited:
     stray_runs: tuple[int, ...] = ()  #: runs that are over, but not everything of them
     by_reexec: bool = False  #: this very process left it: nothing changed hands
 
+    @property
+    def forgotten(self) -> bool:
+        """Nobody knows what was wanted of it, and nothing but leavings of it lives."""
+        return self.saved is None and self.main is None
+
 
 def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
     """Put the two witnesses together, by process name; pure. A state of another boot is no witness."""

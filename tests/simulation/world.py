@@ -16,9 +16,10 @@ import anyio
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Heartbeat, Program, Restart, Stop
 from supervisord_async.core.inputs import RestartRequested, SignalRequested, StartRequested, StopRequested
+from supervisord_async.core.machine import ASKED_FOR
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import State
+from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise import persist
 from supervisord_async.supervise.bus import Bus
@@ -155,10 +156,12 @@ class World:
         policy, snapshot = process.policy, process.snapshot
         if 0 <= policy.max_restarts < snapshot.restarts and policy.within_seconds is None and record.name not in self._asked:
             self.machine.violation(f"{record.name}: restart {snapshot.restarts} of at most {policy.max_restarts}")
+        if record.cause == Cause.DEPENDENCY and record.to == State.STARTING:
+            self.stopped.discard(record.name)  # what needs it was started by somebody
         if record.to == State.BACKOFF:
             self._backoff_since[record.name] = anyio.current_time()
             self._asked.discard(record.name)
-        elif record.from_ == State.BACKOFF and record.to == State.STARTING and record.name not in self._asked:
+        elif record.from_ == State.BACKOFF and record.to == State.STARTING and record.cause not in ASKED_FOR:
             waited = anyio.current_time() - self._backoff_since.get(record.name, 0.0)
             if waited < policy.backoff_initial_seconds * (1 - policy.backoff_jitter) - 0.001:
                 self.machine.violation(f"{record.name}: backed off for {waited:.3f} s only")
