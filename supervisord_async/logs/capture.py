@@ -20,15 +20,16 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 
 from supervisord_async.logs import mover
+from supervisord_async.logs.advice import advice_on
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.sink import Outcome, Sink
 from supervisord_async.logs.tail import tail
-from supervisord_async.logs.target import LossReport, Stream, Target
+from supervisord_async.logs.target import LossReport, PipeLike, Stream, Target
 from supervisord_async.system import transfer
 from supervisord_async.system.wakeup import Wakeup
 
@@ -55,33 +56,7 @@ SLOW_SECONDS = 0.02
 RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
 DRAIN_SECONDS = 5.0
 
-_ADVICE = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space, or raise the quota",
-    errno.EACCES: "let the daemon write there",
-    errno.EPERM: "let the daemon write there",
-    errno.EROFS: "mount it writable",
-    errno.ENXIO: "start the FIFO's reader",
-    errno.EPIPE: "start the FIFO's reader",
-    errno.EAGAIN: "the FIFO's reader does not read",
-    errno.EISDIR: "name a file",
-    errno.ENOTDIR: "name a directory that can be made",
-    errno.EMFILE: "raise the limit of open files",
-    errno.ENFILE: "raise the limit of open files",
-}
-
 _log = logging.getLogger(__name__)
-
-
-class PipeLike(Protocol):
-    """What a capture needs of :class:`supervisord_async.system.pipes.Pipe`, which stays its owner's."""
-
-    read_fd: int  #: never blocks
-    child_fd: int  #: what children write to
-
-    def grow(self, size_bytes: int) -> int:
-        """It holds up to that, where it may; returns what it holds (bytes)."""
-        ...
 
 
 class Capture:
@@ -439,7 +414,7 @@ class Capture:
         path = self.target.path or os.devnull
         reason = error.strerror or str(error)
         if kind == "begin":
-            advice = _ADVICE.get(error.errno or 0, "mend it")
+            advice = advice_on(error.errno)
             message = (
                 f"cannot write {path}, the log of {self.label}: {reason} ({advice}; up to {KEPT_BYTES // 1024} KiB of output is kept, "
                 "beyond that the oldest is dropped; writing is tried again every few seconds)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Format = Literal["raw", "timestamp", "json"]
 Stream = Literal["stdout", "stderr"]
@@ -47,3 +47,14 @@ class LossReport:
                 "lines_lost": self.lines_lost,
             },
         }
+
+
+class PipeLike(Protocol):
+    """What a capture needs of :class:`supervisord_async.system.pipes.Pipe`, which stays its owner's."""
+
+    read_fd: int  #: never blocks
+    child_fd: int  #: what children write to
+
+    def grow(self, size_bytes: int) -> int:
+        """It holds up to that, where it may; returns what it holds (bytes)."""
+        ...
