@@ -110,8 +110,13 @@ export class Log extends Component {
 
   #scrolled = () => {
     const box = this.#box;
+    if (!box) return; // the last of its scrolling is told after it is gone
     const following = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PIXELS;
     if (following !== this.state.following) this.setState({ following });
+  };
+
+  #keep = (box) => {
+    this.#box = box;
   };
 
   #toEnd = () => {
@@ -123,7 +128,7 @@ export class Log extends Component {
   render({ name, wrap }, { trouble, following }) {
     return html`<div class="log-frame">
       ${trouble && html`<p class="hint">${trouble}</p>`}
-      <div class=${`log ${wrap ? "wrap" : ""}`} tabindex="0" role="log" aria-live="off" aria-label=${`output of ${name}`} ref=${(box) => (this.#box = box)} onScroll=${this.#scrolled}></div>
+      <div class=${`log ${wrap ? "wrap" : ""}`} tabindex="0" role="log" aria-live="off" aria-label=${`output of ${name}`} ref=${this.#keep} onScroll=${this.#scrolled}></div>
       ${!following && html`<button class="to-end" onClick=${this.#toEnd}>↓ follow</button>`}
     </div>`;
   }
