@@ -85,6 +85,13 @@ class Dependencies:
             elif record.to == State.RUNNING:
                 self._follow(process, changed)
 
+    def reconsider(self) -> None:
+        """Whoever waits is looked at anew: the settings, or the daemon, are others than when the wait began."""
+        for process in list(self._processes().values()):
+            if process.snapshot.state is State.WAITING:
+                self._pull(process)
+                self._consider(process)
+
     def _pull(self, process: Process) -> None:
         """What starts brings up what it depends on."""
         for program in process.program.depends_on:

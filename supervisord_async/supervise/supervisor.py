@@ -115,6 +115,7 @@ class Supervisor:
             self.bus.listen(self._consider_exit)
             self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].forgotten)
             self._retire_heirless(estate)
+            self.dependencies.reconsider()
             await self._shutdown.wait()
             await self._stop_everything()
             for process in self.processes.values():
@@ -320,6 +321,7 @@ class Supervisor:
         if not self.shutting_down:
             self.scaled = {}
             self._apply(plan, loaded.configuration)
+            self.dependencies.reconsider()
         self.bus.publish("reload", message="reloaded: " + "; ".join(plan.describe()), data={"plan": plan.to_json()})
         return plan
 
