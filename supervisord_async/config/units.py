@@ -10,6 +10,7 @@ import difflib
 import re
 import signal
 from collections.abc import Iterable
+from functools import lru_cache
 
 _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,9})?"
 DURATION_PATTERN = rf"^(?=[0-9])(?:{_NUMBER}|(?:{_NUMBER}d ?)?(?:{_NUMBER}h ?)?(?:{_NUMBER}m ?)?(?:{_NUMBER}s ?)?(?:{_NUMBER}ms)?)$"
@@ -35,8 +36,11 @@ _SIZE_UNITS: dict[str, int] = {"": 1, "B": 1} | {
 #: Longer than any machine lives; keeps sums of durations finite.
 LONGEST_SECONDS = 1e9
 LARGEST_BYTES = 2**62
+#: A file of a thousand programs says the same few values again and again.
+REMEMBERED = 512
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_duration(value: float | str) -> float:
     """Seconds, from 0 to :data:`LONGEST_SECONDS`; ValueError for anything else."""
     if isinstance(value, str):
@@ -68,6 +72,7 @@ def format_duration(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_size(value: int | str) -> int:
     """Bytes, from 0 to :data:`LARGEST_BYTES`; ValueError for anything else. MB is 10**6, MiB 2**20."""
     if isinstance(value, str):
@@ -97,6 +102,7 @@ def signal_names() -> tuple[str, ...]:
     return tuple(sorted(item.name.removeprefix("SIG") for item in signal.Signals))
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse_signal(value: int | str) -> int:
     """The number of a signal given as ``TERM``, ``SIGTERM``, ``term``, ``RTMIN+1`` or ``15``; ValueError for no signal."""
     if isinstance(value, int) or (value.isascii() and value.isdigit()):
