@@ -40,27 +40,67 @@ BACKLOG = 256
 _log = logging.getLogger(__name__)
 
 
+class Listening:
+    """The sockets that answer, the unix socket first."""
+
+    def __init__(self, daemon: Daemon, sockets: list[socket.socket], server: _Server) -> None:
+        self.sockets = sockets
+        self._daemon, self._server = daemon, server
+        self._identity = _identity(daemon.socket)
+        self._said: str | None = None
+
+    async def renew(self) -> bool:
+        """The unix socket has its name; returns whether it had lost it, and has a new one in the place of the old.
+
+        Where it cannot be had again, that is said once. Who is connected stays connected.
+        """
+        daemon, present = self._daemon, _identity(self._daemon.socket)
+        if present is not None and present == self._identity:
+            self._said = None
+            return False
+        try:
+            made = bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
+        except DaemonError as error:
+            if str(error) != self._said:
+                _log.error("degraded: the control socket %s was removed: %s; signals still work", daemon.socket, error)
+            self._said = str(error)
+            return False
+        self._identity, self._said = _identity(daemon.socket), None
+        await self._server.exchange(made)
+        self.sockets[0].close()
+        self.sockets[0] = made
+        _log.warning("the control socket %s was removed; it was made anew", daemon.socket)
+        return True
+
+    def close(self) -> None:
+        """The sockets are closed, and the unix socket's name is gone if it is still ours."""
+        for sock in self.sockets:
+            sock.close()
+        if self._identity is not None and _identity(self._daemon.socket) == self._identity:
+            with suppress(OSError):
+                os.unlink(self._daemon.socket)
+
+
 @asynccontextmanager
-async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> AsyncIterator[list[socket.socket]]:
-    """``api`` answers on the sockets of ``daemon`` (those of ``inherited`` that fit, the others are made anew); they are yielded."""
+async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> AsyncIterator[Listening]:
+    """``api`` answers on the sockets of ``daemon``: those of ``inherited`` that fit, the others are made anew."""
     adopted = [socket.socket(fileno=fd) for fd in inherited]
     try:
         local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
-        identity = _identity(daemon.socket)
-        with local:
+        try:
             tcp, door, tls = await _tcp(daemon, adopted)
-            api.page_url = door.url if door is not None else None
-            app = application(api, Door(group=daemon.socket_group, tcp=door))
-            sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
-            try:
-                async with _running(app, sockets, api):
-                    yield [sock for sock, _ in sockets]
-            finally:
-                if tcp is not None:
-                    tcp.close()
-                if _identity(daemon.socket) == identity:
-                    with suppress(OSError):
-                        os.unlink(daemon.socket)
+        except BaseException:
+            local.close()
+            raise
+        api.page_url = door.url if door is not None else None
+        sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
+        server = _Server(application(api, Door(group=daemon.socket_group, tcp=door)), sockets)
+        listeners = Listening(daemon, [sock for sock, _ in sockets], server)
+        try:
+            async with _running(server, api):
+                yield listeners
+        finally:
+            listeners.close()
     finally:
         for sock in adopted:
             sock.close()
@@ -135,8 +175,7 @@ def _tls(daemon: Daemon) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def _running(app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], api: Api) -> AsyncIterator[None]:
-    server = _Server(app, sockets)
+async def _running(server: _Server, api: Api) -> AsyncIterator[None]:
     await server.startup()
     try:
         yield
@@ -176,17 +215,23 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002  uvicorn's signature; we know ours
         """Listen on all sockets, each with its own TLS or none."""
-        loop = asyncio.get_running_loop()
         self.lifespan = self.config.lifespan_class(self.config)
         self.server_state.default_headers = [(b"x-content-type-options", b"nosniff")]
-        self.servers = []
+        self.servers = [await self._listen(sock, tls) for sock, tls in self._sockets]
+        self.started = True
+
+    async def exchange(self, sock: socket.socket) -> None:
+        """``sock`` is listened on instead of the first socket; connections stay."""
+        former, self.servers[0] = self.servers[0], await self._listen(sock, None)
+        former.close()
+
+    async def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
             return Connection(config=self.config, server_state=self.server_state, app_state={}, _loop=loop)
 
-        for sock, tls in self._sockets:
-            self.servers.append(await loop.create_server(protocol, sock=sock.dup(), ssl=tls, backlog=BACKLOG))
-        self.started = True
+        return await loop.create_server(protocol, sock=sock.dup(), ssl=tls, backlog=BACKLOG)
 
     async def leave(self) -> None:
         """No connection is accepted or left; answers that are under way had :data:`GOODBYE_SECONDS`."""

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
+    from supervisord_async.core.record import Record
+    from supervisord_async.supervise.bus import Bus
     from supervisord_async.supervise.history import History
     from supervisord_async.supervise.supervisor import Supervisor
+
+#: How often it is looked whether the unix socket still has its name.
+LOOK_SECONDS = 10.0
 
 
 async def serve(
@@ -22,7 +27,8 @@ async def serve(
     """Answer until cancelled; all connections are closed then.
 
     ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
-    they answer. Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
+    they answer, and again when the unix socket had to be made anew because somebody had removed it.
+    Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
     """
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.listener import listening
@@ -30,6 +36,27 @@ async def serve(
     from supervisord_async.supervise.figures import Sampler
 
     api = Api(Commands(supervisor, history=history, figures=Sampler()))
-    async with listening(supervisor.configuration.daemon, api, inherited) as sockets:
-        on_serving([sock.fileno() for sock in sockets])
-        await anyio.sleep_forever()
+    asked = Asked(supervisor.bus)
+    async with listening(supervisor.configuration.daemon, api, inherited) as listeners:
+        while True:
+            on_serving([sock.fileno() for sock in listeners.sockets])
+            while not await listeners.renew():
+                await asked.wait(LOOK_SECONDS)
+
+
+class Asked:
+    """Whether somebody has asked for a reload, who may have found no socket to ask on."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._event = anyio.Event()
+        bus.listen(self._heed)
+
+    def _heed(self, record: Record) -> None:
+        if record.type in ("reload", "config_refused"):
+            self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """It was asked for since this was last awaited, or ``seconds`` have passed."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+        self._event = anyio.Event()

@@ -22,6 +22,7 @@ from supervisord_async.core.state import Cause, ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import launch
 from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.masking import words_without_secrets
 from supervisord_async.supervise.narrate import signal_name
 from supervisord_async.system.credentials import Credentials
 
@@ -106,7 +107,7 @@ class Hooks:
         except SpawnError as error:
             failure = f"cannot be run: {error}"
         if failure is not None:
-            _log.warning("%s: after_exit %s", self._name, failure)
+            _log.warning("%s: after_exit %s", self._name, words_without_secrets(failure, self._program()))
 
     async def _run(self, command: tuple[str, ...], environment: dict[str, str], credentials: Credentials | None, log: int) -> HookRun:
         began = anyio.current_time()

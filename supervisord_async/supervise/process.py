@@ -45,6 +45,7 @@ from supervisord_async.supervise.hooks import Hooks
 from supervisord_async.supervise.host import ChildProcess, Scope, Signature
 from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.mailbox import Mailbox
+from supervisord_async.supervise.masking import without_secrets, words_without_secrets
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.narrate import records_of
@@ -100,7 +101,7 @@ class Process:
 
     def post(self, input_: Input) -> None:
         """The process's task will decide on ``input_``; raises BusyError for one request too many."""
-        self._mailbox.post(input_)
+        self._mailbox.post(without_secrets(input_, self.program))
 
     @property
     def next_at(self) -> float | None:
@@ -335,7 +336,8 @@ class Process:
             spec = launch.spawn_spec(program, environment, credentials, stdout, stderr, argv=command)
             code = await self._around.host.run_command(spec, program.stop.grace_seconds)
         except SpawnError as error:
-            _log.warning("%s: cannot run stop.command: %s; sending the stop signal", self.name, error)
+            words = words_without_secrets(str(error), program)
+            _log.warning("%s: cannot run stop.command: %s; sending the stop signal", self.name, words)
         else:
             if code != 0:
                 words = "did not end within the grace period" if code is None else f"exited with {code}"

@@ -154,9 +154,10 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
         daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), **(settings or {}))
         async with playing(*programs, daemon=daemon, load=load, **parts) as scene:
             api = Api(scene.commands)
-            async with listening(daemon, api) as sockets:
+            async with listening(daemon, api) as listeners:
                 wire = Wire(scene, api, daemon.socket)
-                wire.tcp_port = next((s.getsockname()[1] for s in sockets if s.family == socket.AF_INET), None)  # type: ignore[attr-defined]
+                wire.tcp_port = next((s.getsockname()[1] for s in listeners.sockets if s.family == socket.AF_INET), None)  # type: ignore[attr-defined]
+                wire.listeners = listeners  # type: ignore[attr-defined]
                 yield wire
 
     return serve

@@ -332,19 +332,39 @@ async def test_shutdown_answers_before_it_happens(serving: Serving) -> None:
 async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
     async with playing(swift("web"), daemon=daemon) as scene:
-        async with listening(daemon, Api(scene.commands)) as sockets:
+        async with listening(daemon, Api(scene.commands)) as listeners:
+            sockets = listeners.sockets
             inherited = [os.dup(sock.fileno()) for sock in sockets]
             port = sockets[1].getsockname()[1]
             waiting = await anyio.connect_unix(daemon.socket)  # nobody accepts it before the next self
             os.link(daemon.socket, tmp_path / "kept.sock")
         os.rename(tmp_path / "kept.sock", daemon.socket)  # a re-exec does not unlink it
         again = replace(daemon, http=("127.0.0.1", port))
-        async with listening(again, Api(scene.commands), inherited) as sockets:
-            assert [sock.fileno() for sock in sockets] == inherited
+        async with listening(again, Api(scene.commands), inherited) as listeners:
+            assert [sock.fileno() for sock in listeners.sockets] == inherited
             async with await anyio.connect_unix(daemon.socket) as stream:
                 assert (await ask(stream, "GET", "/v1/health")).status == 200
             assert (await ask_tcp(port)).status == 401
         await waiting.aclose()
+
+
+async def test_a_socket_that_somebody_removed_is_made_anew_and_who_is_connected_stays(serving: Serving, caplog: Any) -> None:
+    async with serving(swift("web")) as wire:
+        async with await wire.connect() as stream:
+            assert (await ask(stream, "GET", "/v1/health")).status == 200
+            assert not await wire.listeners.renew()
+            os.unlink(wire.path)
+            assert await wire.listeners.renew()
+            assert stat.S_IMODE(os.stat(wire.path).st_mode) == 0o600
+            assert (await wire.ask("GET", "/v1/health")).status == 200
+            assert (await ask(stream, "GET", "/v1/health")).status == 200
+        assert not await wire.listeners.renew()
+        os.unlink(wire.path)
+        Path(wire.path).write_text("no socket")
+        for _ in range(2):
+            assert not await wire.listeners.renew()
+        assert sum("a file that is no socket is there" in record.message for record in caplog.records) == 1
+    assert Path(wire.path).read_text() == "no socket"
 
 
 async def ask_tcp(port: int) -> Answer:

@@ -83,9 +83,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
             scene.bus.listen(history.take)
             scene.commands.shutdown = lambda: None  # type: ignore[method-assign]
             scene.commands.reexec = _nothing  # type: ignore[method-assign]
-            async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands)) as sockets:
+            async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands)) as listeners:
                 tasks.start_soon(history.run)
-                found.append((f"http://127.0.0.1:{sockets[1].getsockname()[1]}", (folder / "http.token").read_text().strip()))
+                found.append((f"http://127.0.0.1:{listeners.sockets[1].getsockname()[1]}", (folder / "http.token").read_text().strip()))
                 ready.set()
                 await anyio.to_thread.run_sync(over.wait)
                 tasks.cancel_scope.cancel()
