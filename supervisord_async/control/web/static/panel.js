@@ -116,10 +116,10 @@ function Runs({ row }) {
 export function Events({ events, choose, named = false }) {
   if (!events.length) return html`<p class="hint">No events yet.</p>`;
   return html`<ol class="events">${events.slice(0, EVENTS_SHOWN).map(
-    (event) => html`<li key=${event.id} class=${(event.to ?? event.type).toLowerCase()}>
+    (event) => html`<li key=${event.id} class=${(event.from ? event.to : event.type).toLowerCase()}>
       <time datetime=${event.at} title=${event.at}>${clock(event.at)}</time>
       ${named && (event.name ? html`<button class="choose" onClick=${() => choose(event.name)}>${plain(event.name)}</button>` : html`<span class="daemon">daemon</span>`)}
-      <span class="what">${event.to ? `${event.from ?? ""} → ${event.to}` : event.type}</span>
+      <span class="what">${event.from ? `${event.from} → ${event.to}` : event.type.replaceAll("_", " ")}</span>
       <span class="message">${plain(event.message)}</span>
     </li>`,
   )}</ol>`;
