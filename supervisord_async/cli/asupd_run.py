@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
@@ -18,6 +19,8 @@ from supervisord_async.errors import DaemonError, NoDaemonError
 if TYPE_CHECKING:
     from supervisord_async.logs.own import OwnLog
 
+#: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
+GC_THRESHOLDS = (10_000, 20, 20)
 #: A daemon in the background that does not answer in this time is given up on, and said so.
 ANSWER_SECONDS = 30.0
 
@@ -50,6 +53,7 @@ def foreground(configuration: Configuration, file: str, run_dir: str | None, ove
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
+    gc.set_threshold(*GC_THRESHOLDS)
     if former is None:
         signals.reset_inherited()
     os.umask(0o022)
