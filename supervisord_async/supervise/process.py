@@ -115,6 +115,11 @@ class Process:
         """Whom it waits for and why, in words; empty unless it is WAITING."""
         return self._around.waits_for(self) if self.snapshot.state is State.WAITING else ""
 
+    @property
+    def settled(self) -> bool:
+        """Nothing that an earlier daemon left of it is still to be seen to."""
+        return self._taken_over.is_set()
+
     def reconfigure(self, program: Program) -> None:
         """The settings hold from now on, for a live run as far as they can change under it."""
         before, self.program = self.program, program

@@ -244,7 +244,7 @@ class Supervisor:
         """The process is down, and forgotten."""
         with self.bus.subscribe() as records:
             asked = None
-            while process.snapshot.state not in DOWN or process.snapshot.wanted:
+            while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
                 if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
                     asked = process.snapshot
                     self._ask(process, StopRequested(Cause.CONFIG_CHANGED))

@@ -161,7 +161,7 @@ class World:
         if record.to == State.BACKOFF:
             self._backoff_since[record.name] = anyio.current_time()
             self._asked.discard(record.name)
-        elif record.from_ == State.BACKOFF and record.to == State.STARTING and record.cause not in ASKED_FOR:
+        elif record.from_ == State.BACKOFF and record.to == State.STARTING and record.cause not in ASKED_FOR and record.name not in self._asked:
             waited = anyio.current_time() - self._backoff_since.get(record.name, 0.0)
             if waited < policy.backoff_initial_seconds * (1 - policy.backoff_jitter) - 0.001:
                 self.machine.violation(f"{record.name}: backed off for {waited:.3f} s only")
@@ -191,9 +191,14 @@ class World:
         except BusyError:
             return
         if what == "stop":
-            self.stopped.add(process.name)
+            if process.name in self._names():
+                self.stopped.add(process.name)
         elif what != "signal":
             self.stopped.discard(process.name)
+
+    def _names(self) -> set[str]:
+        """Of the processes that the file asks for."""
+        return {each for one in self.programs.values() for each in one.process_names()}
 
     def _edit(self) -> None:
         """The file is another one now; what an operator stopped stays so unless its program is new."""
@@ -203,10 +208,10 @@ class World:
             del self.programs[name]
         else:
             self.programs[name] = self._program(name)
-        names = {each for one in self.programs.values() for each in one.process_names()}
+        names = self._names()
         if "cache" not in self.programs:
             self.programs["web"] = self._program("web")
-        self.stopped &= names
+        self.stopped &= names & self._names()
         self.machine.note(f"the file is edited: {name}")
 
     async def _die(self, tasks: Any, scope: anyio.CancelScope, *, by_reexec: bool) -> anyio.CancelScope:
