@@ -33,6 +33,7 @@ class Contestant:
     settings: ClassVar[str] = ""
     #: What it cannot do is not asked of it.
     lacks: ClassVar[frozenset[str]] = frozenset()
+    #: More programs than this it cannot take, or not in a reasonable time.
     most: ClassVar[int] = 100_000
 
     def __init__(self, tools: Tools, folder: Path, tag: str, count: int, mode: str = "", *, logs: bool = False) -> None:
@@ -103,6 +104,14 @@ class Contestant:
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120)
+
+    def is_over(self) -> bool:
+        """It failed and will start nothing more; pm2's command ends, with 0, when its daemon has started all."""
+        return self.daemon is not None and self.daemon.poll() not in (None, 0)
+
+    def last_words(self) -> str:
+        """The end of what it said."""
+        return (self.folder / "daemon.log").read_text(errors="replace")[-300:].strip()
 
     def end(self) -> None:
         """Nothing of it is left."""
@@ -407,7 +416,8 @@ class Pm2(Contestant):
 class Honcho(Contestant):
     name = "honcho"
     settings = "no restarts, no control: it starts, passes output on, and ends when one ends"
-    lacks = frozenset({"respawn", "deaths", "reload", "log", "fanin"})
+    lacks = frozenset({"respawn", "crowd", "log", "fanin"})
+    most = 100  # a thread for each; with 1,000 a round takes half a minute
 
     def write(self) -> None:
         (self.folder / "Procfile").write_text("".join(f"{name}: exec {self.tools.child}\n" for name in self.names))
