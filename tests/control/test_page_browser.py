@@ -314,3 +314,34 @@ def test_stranger_without_the_token_is_told_how_to_get_in(browser: Any, address:
     assert answer.status == 401
     assert "asupctl web" in page.content()
     context.close()
+
+
+SAYINGS = [
+    # what is printed; the pieces that are shown: text, and what of its look is not the usual
+    ("plain", [["plain", {}]]),
+    ("\x1b[1mbold\x1b[22m not", [["bold", {"bold": True}], [" not", {}]]),
+    ("\x1b[91mbright\x1b[39m\x1b[44mback", [["bright", {"fg": 9}], ["back", {"bg": 4}]]),
+    ("\x1b[38;5;1ma\x1b[38;5;208mb\x1b[38;5;244mc", [["a", {"fg": 1}], ["b", {"fg": "rgb(255 135 0)"}], ["c", {"fg": "rgb(128 128 128)"}]]),
+    ("\x1b[48;2;1;2;999mx\x1b[0my", [["x", {"bg": "rgb(1 2 255)"}], ["y", {}]]),
+    ("\x1b[38;5mx", [["x", {}]]),  # cut short
+    ("\x1b[;mx\x1b[999mz", [["x", {}], ["z", {}]]),
+    ("a\x1b]8;;http://evil.example\x07link\x1b]8;;\x1b\\b", [["a", {}], ["link", {}], ["b", {}]]),
+    ("a\x1b]0;never ended", [["a", {}]]),
+    ("\x1b[2J\x1b[Hx\x1b(By\x1b7z", [["x", {}], ["y", {}], ["z", {}]]),
+    ("\x1b", [["^[", {}]]),
+    ("a\tb\x00\x9b\u202e\u200b", [["a\tb^@⟨U+009B⟩⟨U+202E⟩⟨U+200B⟩", {}]]),
+]
+
+
+def test_output_is_shown_as_a_terminal_would_without_its_powers(visit: Callable[..., Any]) -> None:
+    page = visit()
+    module = page.locator("script").first.get_attribute("src").replace("app.js", "text.js")
+    script = """async ([module, lines]) => {
+        const { newLook, pieces } = await import(module);
+        const usual = newLook();
+        const unusual = (look) => Object.fromEntries(Object.entries(look).filter(([key, value]) => value !== usual[key]));
+        return lines.map((line) => pieces(line, newLook()).map(({ text, look }) => [text, unusual(look)]));
+    }"""
+    found = page.evaluate(script, [module, [line for line, _ in SAYINGS]])
+    for (line, expected), pieces in zip(SAYINGS, found, strict=True):
+        assert pieces == expected, repr(line)
