@@ -69,7 +69,7 @@ LAUNCHES = {
     "a umask that forbids everything": "umask 777",
     "few descriptors": "ulimit -n 64",
     "a working directory that is gone": "mkdir gone; cd gone; rmdir ../gone",
-    "signals ignored": "trap '' TERM HUP INT CHLD PIPE USR1 USR2",
+    "signals ignored": "trap '' TERM HUP INT CHLD PIPE USR1 USR2 ALRM WINCH",
     "no environment": "unset HOME XDG_STATE_HOME LANG TERM USER",
 }
 
@@ -93,6 +93,10 @@ def test_a_hostile_launch_harms_neither_daemon_nor_program(daemon: Make, tmp_pat
         "1": "pipe",
         "2": "pipe",
     }
+    status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    assert (int(status["SigIgn"], 16), int(status["SigBlk"], 16), status["Umask"]) == (0, 0, "0022")
+    for kept in (".asupd/logs/a.log", ".asupd/asupd.lock", "own.log"):
+        assert (tmp_path / kept).stat().st_mode & 0o600 == 0o600, kept
     live.do("reload")
     assert live.end() == 0
     assert not alive(pid)
