@@ -173,10 +173,10 @@ class Supervisor:
 
     def _all_down(self) -> bool:
         """Looks at all again only when those that stood at the last look are down: linear over a whole shutdown."""
-        while self._standing and self._standing[-1].snapshot.state in DOWN:
+        while self._standing and self._standing[-1].snapshot.state in DOWN and self._standing[-1].settled:
             self._standing.pop()
         if not self._standing:
-            self._standing = [process for process in self.processes.values() if process.snapshot.state not in DOWN]
+            self._standing = [process for process in self.processes.values() if process.snapshot.state not in DOWN or not process.settled]
         return not self._standing
 
     def _consider_exit(self, record: Record) -> None:

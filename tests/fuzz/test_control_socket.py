@@ -16,11 +16,42 @@ from tests.daemons import LiveDaemon
 pytestmark = pytest.mark.real
 
 METHODS = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "CONNECT", "get", "\x00", "GET GET"]
-PATHS = ["/v1/processes", "/v1/processes/a", "/v1/processes/%00/start", "/v1/processes/../../etc/passwd", "/v1/processes/a/logs?n=-1&since=x", "/", "*", "//", "/v1/events?type=%ff", "/metrics", "/v1/processes?select=[", "/" + "a" * 5000, ""]
-HEADERS = ["Host: asupd", "Host: evil.example", "Content-Length: -1", "Content-Length: 99999999999999999999", "Transfer-Encoding: chunked", "Transfer-Encoding: \x0bchunked", "Last-Event-ID: x", "Last-Event-ID: 9" + "9" * 400, "Authorization: Bearer \xff", "Expect: 100-continue", "Upgrade: websocket\r\nConnection: Upgrade", "Connection: close", ": x", "x" * 9000 + ": 1"]
+PATHS = [
+    "/v1/processes",
+    "/v1/processes/a",
+    "/v1/processes/%00/start",
+    "/v1/processes/../../etc/passwd",
+    "/v1/processes/a/logs?n=-1&since=x",
+    "/",
+    "*",
+    "//",
+    "/v1/events?type=%ff",
+    "/metrics",
+    "/v1/processes?select=[",
+    "/" + "a" * 5000,
+    "",
+]
+HEADERS = [
+    "Host: asupd",
+    "Host: evil.example",
+    "Content-Length: -1",
+    "Content-Length: 99999999999999999999",
+    "Transfer-Encoding: chunked",
+    "Transfer-Encoding: \x0bchunked",
+    "Last-Event-ID: x",
+    "Last-Event-ID: 9" + "9" * 400,
+    "Authorization: Bearer \xff",
+    "Expect: 100-continue",
+    "Upgrade: websocket\r\nConnection: Upgrade",
+    "Connection: close",
+    ": x",
+    "x" * 9000 + ": 1",
+]
 BODIES = [b"", b"{}", b"[" * 2000, b"\xff\xfe", b"0\r\n\r\n", b"ffffffffffffffffff\r\n", b'{"signal": "KILL"', b"x" * 100_000]
 REQUESTS = st.builds(
-    lambda method, path, version, headers, body: f"{method} {path} {version}\r\n{''.join(header + chr(13) + chr(10) for header in headers)}\r\n".encode("latin-1") + body,
+    lambda method, path, version, headers, body: (
+        f"{method} {path} {version}\r\n{''.join(header + chr(13) + chr(10) for header in headers)}\r\n".encode("latin-1") + body
+    ),
     st.sampled_from(METHODS),
     st.sampled_from(PATHS),
     st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/9", "", "HTTP/1.1\x00"]),

@@ -29,15 +29,28 @@ SNAPSHOTS = st.builds(
     detail=st.text(max_size=20),
 )
 PROCESSES = st.builds(
-    SavedProcess, name=st.sampled_from(["a", "b", "c:0"]), program=st.just("p"), replica=st.just(0), snapshot=SNAPSHOTS, start_ticks=st.integers(0, 9)
+    SavedProcess,
+    name=st.sampled_from(["a", "b", "c:0"]),
+    program=st.just("p"),
+    replica=st.just(0),
+    snapshot=SNAPSHOTS,
+    start_ticks=st.integers(0, 9),
 )
 STATES = st.builds(
-    SavedState, boot_id=st.sampled_from(["this", "another"]), instance=st.just("i"), last_record_id=st.integers(0), processes=st.lists(PROCESSES, max_size=4).map(tuple)
+    SavedState,
+    boot_id=st.sampled_from(["this", "another"]),
+    instance=st.just("i"),
+    last_record_id=st.integers(0),
+    processes=st.lists(PROCESSES, max_size=4).map(tuple),
 )
 IDENTITIES = st.builds(Identity, pid=st.integers(2, 50), start_ticks=st.integers(0, 9), boot_id=st.just("this"))
-LIVING = st.lists(st.builds(Tagged, IDENTITIES, st.sampled_from(["a", "b", "c:0", "strange/name"]), st.integers(0, 9), st.booleans()), max_size=6)
+LIVING = st.lists(
+    st.builds(Tagged, IDENTITIES, st.sampled_from(["a", "b", "c:0", "strange/name"]), st.integers(0, 9), st.booleans()), max_size=6
+)
 JSON: Any = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=12
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
 )
 
 
@@ -58,7 +71,9 @@ def test_any_bytes_are_a_state_or_refused_as_none(content: bytes) -> None:
     assert decoded(content) is None
 
 
-@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()), st.integers(-5, 9) | st.text("0123456789-x", max_size=4))
+@given(
+    st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()), st.integers(-5, 9) | st.text("0123456789-x", max_size=4)
+)
 def test_any_sealed_body_is_a_state_or_refused(body: bytes, version: object) -> None:
     decoded(sealed(body, version))
 

@@ -56,7 +56,7 @@ def programs(seconds: int) -> str:
 
 def run(folder: Path, *, seed: int, seconds: float) -> Report:
     """Misfortune for so long, then the reckoning; nothing is left running."""
-    chance, report, edits = random.Random(seed), Report(), 0  # noqa: S311  no secret: it must replay
+    chance, report, edits = random.Random(seed), Report(), 0
     with LiveDaemon(folder, programs(1000)) as live:
 
         def kill_program() -> None:
@@ -93,7 +93,14 @@ def run(folder: Path, *, seed: int, seconds: float) -> Report:
             time.sleep(chance.uniform(0.05, 0.5))
             live.send(signal.SIGCONT)
 
-        deeds: list[tuple[Callable[[], None], int]] = [(kill_program, 8), (kill_daemon, 2), (reload, 2), (reexec, 1), (starve, 1), (freeze, 1)]
+        deeds: list[tuple[Callable[[], None], int]] = [
+            (kill_program, 8),
+            (kill_daemon, 2),
+            (reload, 2),
+            (reexec, 1),
+            (starve, 1),
+            (freeze, 1),
+        ]
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             deed = chance.choices([each for each, _ in deeds], [weight for _, weight in deeds])[0]
@@ -111,7 +118,9 @@ def _reckon(live: LiveDaemon, report: Report) -> None:
     leaders = Counter(each.name for each in live.tagged() if each.is_leader and each.run == live.process_of(each.name)["run"])
     others = [each for each in live.tagged() if each.run != live.process_of(each.name)["run"]]
     report.complaints += [f"{each.name}: pid {each.identity.pid} of run {each.run} still lives" for each in others]
-    report.complaints += [f"{name} runs {leaders[name]} times" for name in names if leaders[name] < 1 or (name != "family" and leaders[name] > 1)]
+    report.complaints += [
+        f"{name} runs {leaders[name]} times" for name in names if leaders[name] < 1 or (name != "family" and leaders[name] > 1)
+    ]
     for number in range(STEADY):
         status = live.process_of(f"steady:{number}")
         if status["run"] != 1:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -61,7 +62,7 @@ class Machine:
     """Processes and chance. ``calm``: no more faults, and who is born lives for ever."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311  no secret: it must replay
+        self.random = random.Random(seed)
         self.processes: list[Simulated] = []
         self.calm = False
         self.faults = 0
@@ -123,7 +124,7 @@ class Machine:
             for _ in range(self.random.randint(1, 3)):
                 descendant = self.birth(process.tag, leader=False)
                 if self.random.random() < 0.5:
-                    self.later(self.random.uniform(0, 100), lambda one=descendant: one.end(0))
+                    self.later(self.random.uniform(0, 100), partial(descendant.end, 0))
 
 
 class LifeOfADaemon:

@@ -90,7 +90,9 @@ class World:
         )
 
     def configuration(self) -> Configuration:
-        return Configuration(file="/simulated.yaml", daemon=Daemon(name="test", run_dir="/nowhere", socket="/nowhere/s"), programs=dict(self.programs))
+        return Configuration(
+            file="/simulated.yaml", daemon=Daemon(name="test", run_dir="/nowhere", socket="/nowhere/s"), programs=dict(self.programs)
+        )
 
     async def load(self) -> Loaded:
         await anyio.sleep(self.random.choice([0.0, 0.1]))
@@ -147,7 +149,9 @@ class World:
         """Each record is checked as it comes."""
         self.last_id = record.id
         self.story.events += 1
-        self.story.trace.append(f"{anyio.current_time():.3f} {record.type} {record.name} {record.from_} {record.to} {record.cause} {record.run}")
+        self.story.trace.append(
+            f"{anyio.current_time():.3f} {record.type} {record.name} {record.from_} {record.to} {record.cause} {record.run}"
+        )
         if record.type != "state" or record.name is None:
             return
         process = self.supervisor.processes.get(record.name)
@@ -161,7 +165,12 @@ class World:
         if record.to == State.BACKOFF:
             self._backoff_since[record.name] = anyio.current_time()
             self._asked.discard(record.name)
-        elif record.from_ == State.BACKOFF and record.to == State.STARTING and record.cause not in ASKED_FOR and record.name not in self._asked:
+        elif (
+            record.from_ == State.BACKOFF
+            and record.to == State.STARTING
+            and record.cause not in ASKED_FOR
+            and record.name not in self._asked
+        ):
             waited = anyio.current_time() - self._backoff_since.get(record.name, 0.0)
             if waited < policy.backoff_initial_seconds * (1 - policy.backoff_jitter) - 0.001:
                 self.machine.violation(f"{record.name}: backed off for {waited:.3f} s only")
@@ -303,7 +312,9 @@ def play(seed: int, steps: int = 60) -> Story:
 
     async def main() -> Story:
         broken: list[BaseException] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: broken.append(context.get("exception") or AssertionError(context["message"])))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, context: broken.append(context.get("exception") or AssertionError(context["message"]))
+        )
         world.append(World(seed))
         story = await world[0].play(steps)
         if broken:
