@@ -84,6 +84,8 @@ def _probe(probe: model.Probe | None, *, is_readiness: bool) -> dict[str, Any] |
     data = _plain(probe)
     del data["kind"]
     data["tcp"] = None if probe.tcp is None else format_address(*probe.tcp)
+    if not probe.expect_status:
+        del data["expect_status"]  # means something with http only
     if not is_readiness:
         del data["start_timeout"]
     return data

@@ -85,6 +85,7 @@ class Probe(Struct, frozen=True, kw_only=True):
 
     kind: Literal["http", "tcp", "command", "log"]
     http: str | None = None  #: a URL
+    expect_status: tuple[int, ...] = ()  #: statuses that are well; empty: 200 to 399
     tcp: tuple[str, int] | None = None  #: host and port
     command: tuple[str, ...] | None = None
     log: str | None = None  #: a regular expression that a line of output matches

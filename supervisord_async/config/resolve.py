@@ -186,6 +186,7 @@ def _probe(given: shape.Readiness | shape.Liveness | None, key: str, values: Val
         kind=kind,
         http=None if given.http is None else values.url(given.http, at["http"]),
         tcp=None if given.tcp is None else values.address(given.tcp, at["tcp"]),
+        expect_status=_expected_statuses(given, key, values),
         command=values.optional_command(given.command, at["command"]),
         log=None if given.log is None else values.pattern(given.log, at["log"]),
         interval_seconds=values.duration(given.interval, (key, "interval")),
@@ -195,6 +196,14 @@ def _probe(given: shape.Readiness | shape.Liveness | None, key: str, values: Val
         initial_delay_seconds=values.duration(given.initial_delay, (key, "initial_delay"), zero=True),
         start_timeout_seconds=values.duration(readiness.start_timeout, (key, "start_timeout")) if readiness else 60.0,
     )
+
+
+def _expected_statuses(given: shape.Readiness | shape.Liveness, key: str, values: Values) -> tuple[int, ...]:
+    if given.expect_status is None:
+        return ()
+    if given.http is None:
+        values.origin.error((key, "expect_status"), "this means nothing without http", at_key=True)
+    return tuple(given.expect_status) if isinstance(given.expect_status, list) else (given.expect_status,)
 
 
 def _watches(given: Any, reload_signal: int | None, values: Values) -> tuple[model.Watch, ...]:

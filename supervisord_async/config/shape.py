@@ -38,6 +38,7 @@ Address: TypeAlias = Annotated[str | int, _expected("an address such as 127.0.0.
 Command: TypeAlias = Annotated[str | Words, _expected("a command: a list of words, or a string")]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1), _expected("a number from 0 to 1")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1000), _expected("a whole number from 1 to 1000")]
+Status: TypeAlias = Annotated[int, Meta(ge=100, le=599), _expected("an HTTP status from 100 to 599")]
 ExitCode: TypeAlias = Annotated[int, Meta(ge=0, le=255), _expected("an exit code from 0 to 255")]
 Event: TypeAlias = Literal["fatal", "flapping", "unhealthy", "restart_limit"]
 Condition: TypeAlias = Literal["started", "ready", "completed", "succeeded"]
@@ -123,6 +124,9 @@ class Probe(Shape, frozen=True, kw_only=True):
     """A question asked at intervals. Exactly one of `http`, `tcp`, `command` and `log`."""
 
     http: Annotated[str | None, _doc("A URL that answers with 200 to 399.")] = None
+    expect_status: Annotated[
+        Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that is well, instead of 200 to 399.")
+    ] = None
     tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
     log: Annotated[str | None, _doc("A regular expression that a line of output matches.")] = None

@@ -76,7 +76,7 @@ async def _ask_http(probe: Probe) -> str | None:
         status = await _status(stream)
     if status is None:
         return f"{probe.http}: what answers is not HTTP"
-    return None if status in GOOD_STATUS else f"{probe.http}: status {status}"
+    return None if status in (probe.expect_status or GOOD_STATUS) else f"{probe.http}: status {status}"
 
 
 def _request(url: SplitResult) -> bytes:

@@ -60,6 +60,16 @@ def test_a_readiness_that_fails_later_shows_and_restarts_nothing(daemon: Make, t
     assert live.wait_for("db", "RUNNING", health="healthy")["pid"] == pid
 
 
+def test_a_probe_may_expect_another_status(daemon: Make, tmp_path: Path, free_port: int) -> None:
+    (tmp_path / "up").touch()
+    (tmp_path / "status").write_text("200")
+    settings = f"readiness: {{http: 'http://127.0.0.1:{free_port}/healthz', expect_status: [401, 503], interval: 50ms, failures: 1}}"
+    live = daemon(f"programs: {{db: {{command: {server(free_port)}, {settings}}}}}")
+    live.wait_for("db", "STARTING")
+    (tmp_path / "status").write_text("503")
+    live.wait_for("db", "RUNNING", health="healthy")
+
+
 def test_a_run_that_is_never_ready_is_replaced(daemon: Make) -> None:
     live = daemon(
         "programs: {slow: {command: [sleep, '1000'], readiness: {command: ['false'], interval: 50ms, start_timeout: 500ms}, restart: {max_restarts: 1, backoff: {initial: 10ms}}}}"
