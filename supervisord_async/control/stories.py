@@ -47,6 +47,7 @@ class Story:
     ended_at: float | None = None
     end_cause: str | None = None
     ready_at: float | None = None  #: when it was RUNNING
+    adopted_at: float | None = None  #: when another daemon took it over, the last time
     reason: str = ""  #: why it was told to go, in the words of who found out
     last_word: str = ""  #: the message of the record that ended it, without what followed
     figures: dict[str, Any] = field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
@@ -56,6 +57,8 @@ def stories(records: Iterable[Record]) -> list[Story]:
     """The runs that ``records`` of one process tell of, newest first."""
     runs: list[Story] = []
     for record in records:
+        if record.type == "adopted" and runs and runs[-1].run == record.run:
+            runs[-1].adopted_at = record.at
         if record.type != "state" or not record.run:
             continue
         if record.to == "STARTING":

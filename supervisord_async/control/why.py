@@ -189,6 +189,8 @@ def _chain(told: list[Story]) -> list[Link]:
             links.append(Link(at=_iso(story.ended_at), run=story.run, cause=story.end_cause, text=text))
         elif story.started_at is not None:
             text = f"run {story.run} was started" + (f" {began}" if began else "")
+            if story.adopted_at is not None:
+                text += f"; the daemon of now took it over from an earlier one at {_clock(story.adopted_at)}"
             links.append(Link(at=_iso(story.started_at), run=story.run, cause=story.start_cause, text=text))
     return links
 

@@ -12,7 +12,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     ``type`` is ``state``, ``health``, ``flapping``, ``signal``, ``reload``, ``config_refused``, ``config_warning``,
     ``log_loss``, ``log_recovered``, ``watch``, ``schedule``, ``scale``, ``rolling``, ``rolling_failed``, ``notify``,
-    ``supervision`` or ``daemon``; ``data`` holds what only that type knows.
+    ``supervision``, ``adopted`` or ``daemon``; ``data`` holds what only that type knows.
     """
 
     id: int  #: rising, also over restarts of the daemon

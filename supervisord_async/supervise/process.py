@@ -55,7 +55,7 @@ from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.persist import SavedProcess
 from supervisord_async.supervise.run import Run
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.supervise.takeover import LIVE, Inherited
+from supervisord_async.supervise.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity
@@ -430,6 +430,7 @@ class Process:
             self._run = self._watched(run, child, environment, None, self.output.searches)
             if self.snapshot.pid != child.pid or not inherited.by_reexec:
                 self.post(Adopted(run, child.pid))
+                tell_adopted(self._around.bus, self.name, run, child.pid)
             if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
                 self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
             assert self._tasks is not None  # noqa: S101  called inside the group

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.supervise.bus import Bus
 from supervisord_async.supervise.persist import SavedProcess, SavedState
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.tags import Tagged
@@ -79,3 +80,9 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
     in_flight = snapshot.state in LIVE and snapshot.ended_run != snapshot.run
     main = newest.identity if newest is not None and newest.run == snapshot.run and in_flight else None
     return Inherited(name, snapshot, main, record)
+
+
+def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:
+    """The world knows that ``run`` goes on under this daemon. Its state may be what it was: no other record tells."""
+    message = f"run {run} was found alive, pid {pid}, and taken over from an earlier daemon"
+    bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message)

@@ -91,3 +91,15 @@ programs:
         assert "using ********" in told
         assert "hunter2" not in told
         assert "hunter2" not in daemon.text()
+
+
+def test_a_program_that_was_taken_over_says_so_in_why_and_events(tmp_path: Path) -> None:
+    with LiveDaemon(tmp_path, LAYERS) as daemon:
+        daemon.do("wait", "all", "--for", "ready", "--timeout", "30s")
+        for _ in range(2):
+            daemon.kill()
+            daemon.start()
+            daemon.wait_for("db", "RUNNING", cause="adopted", run=1)
+        assert "run 1 was started because it starts with the daemon; the daemon of now took it over" in daemon.do("why", "db")
+        events = json.loads(daemon.do("events", "--json", "-n", "1000"))
+        assert sum(one["type"] == "adopted" and one["name"] == "db" for one in events) == 2
