@@ -27,11 +27,12 @@ while True:
     time.sleep(0.002)
 """
 STEADY = 2  #: talkers that nothing of this kills: their output is one sequence
+AGAIN = "start_seconds: 0, restart: {policy: always, backoff: {initial: 50ms, max: 200ms}}"
 PROGRAMS = f"""
 programs:
   steady: {{command: [{sys.executable}, -c, {json.dumps(TALKER)}], replicas: {STEADY}, start_seconds: 0, logs: {{max_size: 1GiB}}}}
-  mortal: {{command: [sleep, "SECONDS"], replicas: 4, start_seconds: 0, restart: {{policy: always, backoff: {{initial: 50ms, max: 200ms}}}}}}
-  family: {{command: [sh, -c, "setsid sleep 1000 & sleep 1000"], start_seconds: 0, restart: {{policy: always, backoff: {{initial: 50ms, max: 200ms}}}}}}
+  mortal: {{command: [sleep, "SECONDS"], replicas: 4, {AGAIN}}}
+  family: {{command: [sh, -c, "setsid sleep 1000 & sleep 1000"], {AGAIN}}}
 """
 
 
