@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit
 from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.narrate import exit_words
+from supervisord_async.supervise.narrate import detail_words, exit_words
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -102,7 +102,7 @@ def trouble(now: Snapshot) -> str:
     if now.state is State.UNKNOWN:
         return f"supervision of it broke, its child is left alone: {now.detail}"
     if now.detail:
-        return now.detail
+        return detail_words(now)
     if now.cause is Cause.EXITED:
         return f"run {now.run} {exit_words(now.exit)}"
     return str(now.cause or now.state)

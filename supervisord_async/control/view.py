@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.narrate import exit_json, exit_words
+from supervisord_async.core.state import Snapshot, State
+from supervisord_async.supervise.narrate import detail_words, exit_json, exit_words
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.figures import Figures
@@ -130,12 +130,10 @@ def state_words(snapshot: Snapshot) -> str:
             return exit_words(snapshot.exit)
         case State.STOPPED:
             return "stopped"
-        case State.FATAL if snapshot.cause is Cause.RESTART_LIMIT and snapshot.exit is not None:
-            return snapshot.detail.replace("; last: exited", f"; the last run {exit_words(snapshot.exit)}")
         case State.BACKOFF if not snapshot.detail:
             return exit_words(snapshot.exit)
         case _:
-            return snapshot.detail or (snapshot.cause.value if snapshot.cause else "")
+            return detail_words(snapshot) or (snapshot.cause.value if snapshot.cause else "")
 
 
 def event_view(record: Record) -> EventView:

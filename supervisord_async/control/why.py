@@ -18,7 +18,7 @@ from supervisord_async.control.stories import Story, cause_words, exit_story, si
 from supervisord_async.control.view import iso, next_iso, state_words, waiting_words
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
-from supervisord_async.supervise.narrate import exit_words
+from supervisord_async.supervise.narrate import detail_words
 
 if TYPE_CHECKING:
     from supervisord_async.control.last_words import LastWords
@@ -155,7 +155,7 @@ def _because(process: Process, told: list[Story]) -> str:
         case State.WAITING:
             return f"it is {waiting_words(process)}"
         case State.FATAL if s.cause is Cause.RESTART_LIMIT:
-            return s.detail.replace("; last: exited", f"; the last run {exit_words(s.exit)}")
+            return detail_words(s)
         case State.EXITED | State.BACKOFF if not s.detail:
             return state_words(s)
         case State.RUNNING | State.STARTING if not s.detail and before is not None and before.end_cause == s.cause:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 from supervisord_async.core.policy import Policy, backoff_delay
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+
+#: How a restart limit's detail ends after a run that nobody found fault with.
+_ONLY_EXITED = re.compile("; last: exited$")
 
 
 def exit_json(status: ExitStatus | None) -> dict[str, Any] | None:
@@ -28,6 +32,13 @@ def exit_words(status: ExitStatus | None) -> str:
     if status.code is not None:
         return f"exited with {status.code}"
     return f"killed by {signal_name(status.signal or 0)}{' (core dumped)' if status.core else ''}"
+
+
+def detail_words(snapshot: Snapshot) -> str:
+    """Why it is in its state, in the words of who found out; how it exited where those say no more than that it did."""
+    if snapshot.exit is None:
+        return snapshot.detail
+    return _ONLY_EXITED.sub(f"; last: {exit_words(snapshot.exit)}", snapshot.detail)
 
 
 def signal_name(number: int) -> str:
@@ -57,7 +68,7 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
         case State.EXITED:
             return f"{exit_words(after.exit)}; not restarted"
         case State.FATAL | State.UNKNOWN:
-            return after.detail or str(after.cause)
+            return detail_words(after) or str(after.cause)
         case State.STOPPED:
             return f"stopped; {exit_words(after.exit)}" if before.pid is not None or before.state is State.STOPPING else "stopped"
 

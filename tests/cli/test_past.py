@@ -34,7 +34,7 @@ AT = "2026-11-21T12:00:00.000Z"
         ),
         ({"ended_at": AT, "exit_status": {"code": 0}, "end_cause": "exited", "end_detail": "exited with 0; not restarted"},
          "exited with 0; not restarted"),
-        ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit", "end_detail": "restart limit of 2 reached; last: exited"},
+        ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit", "end_detail": "restart limit of 2 reached; last: exited with 3"},
          "exited with 3; restart limit of 2 reached"),
         ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, nobody saw how"),
     ],

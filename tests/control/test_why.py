@@ -100,7 +100,7 @@ async def test_each_run_has_one_line_that_tells_its_begin_only_where_the_run_bef
             "run 2 exited with 3",
             "run 1 exited with 3 (it was started because it starts with the daemon)",
         ]
-        assert why.headline.endswith("because restart limit of 2 reached; the last run exited with 3")
+        assert why.headline.endswith("because restart limit of 2 reached; last: exited with 3")
         assert why.lines[-1] == "to start it: asupctl start web"
 
 

@@ -13,6 +13,7 @@ from supervisord_async.client import Run
 from supervisord_async.client.answers import typed
 
 #: How long it was up has a column of its own.
+_LAST = re.compile(r"; last: (exited with|killed by|ended,) .*$")
 _AFTER = re.compile(r" after [0-9.]+ s(?=;|$)")
 
 
@@ -78,4 +79,4 @@ def _reason(run: Run) -> str:
     detail = run.end_detail or ""
     if detail.startswith("stopping (") and detail.endswith(")"):
         detail = detail[len("stopping (") : -1]
-    return cause if detail in ("", run.end_cause, "stopped") else detail.removesuffix("; last: exited")
+    return cause if detail in ("", run.end_cause, "stopped") else _LAST.sub("", detail)
