@@ -75,9 +75,9 @@ class MachineHost:
 
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Read the kernel's log, off the loop, if the kernel counts any such kill: 500 deaths are not to be 500 hops to a thread."""
-        if not oom.has_killed():
-            return False
         try:
+            if not oom.has_killed():
+                return False
             return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
         except (OSError, RuntimeError) as error:
             if not is_want(error):
