@@ -271,5 +271,3 @@ def _is_inheritable(fd: int) -> bool:
         return os.get_inheritable(fd)
     except OSError:  # the one that listed the directory
         return False
-
-

@@ -56,7 +56,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def call(*words: str, preexec_fn: Callable[[], None] = _default_signals) -> subprocess.Popen[str]:
         with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
             process = subprocess.Popen(
-                [*ASUP_RUN, *words], cwd=tmp_path, stdout=out, stderr=err, stdin=subprocess.DEVNULL, text=True, preexec_fn=preexec_fn  # noqa: PLW1509
+                [*ASUP_RUN, *words],
+                cwd=tmp_path,
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                preexec_fn=preexec_fn,  # noqa: PLW1509
             )
         started.append(process)
         return process
@@ -290,6 +296,7 @@ def test_a_change_restarts_without_delay_or_count_but_a_heartbeat_is_no_change(s
     process = start("--backoff-factor", "300", "--watch", ".", "--ignore", "out", "--ignore", "err", "sh", "-c", script)
     wait_said(tmp_path / "err", "→ RUNNING")
     for number in range(2, 4):
+
         def changed(content: str = str(number)) -> bool:
             (tmp_path / "app.conf").write_text(content + str(time.monotonic()))
             return (tmp_path / "out").read_text().count("run\n") >= int(content)

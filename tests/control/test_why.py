@@ -43,8 +43,13 @@ async def test_a_missed_heartbeat_is_told_as_the_cause_of_the_present_run() -> N
         assert why.state == "RUNNING"
         assert "run 2" in why.headline
         assert re.search(r", because the heartbeat was 21 s old, at \d\d:\d\d:\d\d$", why.headline), why.headline
-        assert [(link.run, link.text.split(" after ")[0]) for link in why.chain] == [(2, "run 2 was started"), (1, "run 1 was killed by SIGTERM")]
-        assert why.chain[1].text.endswith("; it was told to go because the heartbeat was 21 s old (it was started because it starts with the daemon)")
+        assert [(link.run, link.text.split(" after ")[0]) for link in why.chain] == [
+            (2, "run 2 was started"),
+            (1, "run 1 was killed by SIGTERM"),
+        ]
+        assert why.chain[1].text.endswith(
+            "; it was told to go because the heartbeat was 21 s old (it was started because it starts with the daemon)"
+        )
         assert why.last_end is not None
         assert (why.last_end.run, why.last_end.exit_status) == (1, {"signal": "SIGTERM", "core": False})
         assert "programs.web.heartbeat.timeout" in why.keys

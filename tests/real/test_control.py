@@ -44,7 +44,9 @@ def test_start_and_stop_of_all_keep_the_order_of_dependencies(tmp_path: Path) ->
 def test_reload_waits_for_what_it_touched_and_fails_with_it(tmp_path: Path) -> None:
     with LiveDaemon(tmp_path, LAYERS) as daemon:
         daemon.do("wait", "all", "--for", "ready", "--timeout", "30s")
-        more = "  bad: {command: 'sleep 0.2; exit 3', shell: true, start_seconds: 5s}\n  needy: {command: [sleep, '9'], depends_on: [web]}\n"
+        more = (
+            "  bad: {command: 'sleep 0.2; exit 3', shell: true, start_seconds: 5s}\n  needy: {command: [sleep, '9'], depends_on: [web]}\n"
+        )
         daemon.write(LAYERS.replace('[sleep, "600"], depends_on: [api]', '[sleep, "601"], depends_on: [api]') + more)
         done = daemon.ctl("reload")
         assert done.returncode == 1

@@ -418,7 +418,7 @@ def test_a_hostile_launch_changes_nothing(daemon: Make, tmp_path: Path) -> None:
     pids = up(live, "slate", "victim")
     live.wait_until((tmp_path / "slate").exists, "the child wrote what it sees")
     live.wait_until(lambda: (tmp_path / "slate").read_text() != "", "all of it")
-    fds, ignored, blocked, home = eval((tmp_path / "slate").read_text())  # noqa: S307  our own words
+    fds, ignored, blocked, home = eval((tmp_path / "slate").read_text())
     assert fds == [0, 1, 2]
     assert (
         int(blocked, 16) == 0 and int(ignored, 16) & ~(1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
