@@ -45,7 +45,7 @@ from supervisord_async.supervise.hooks import Hooks
 from supervisord_async.supervise.host import ChildProcess, Scope, Signature
 from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.mailbox import Mailbox
-from supervisord_async.supervise.masking import without_secrets, words_without_secrets
+from supervisord_async.supervise.masking import without_secrets
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.narrate import records_of
@@ -54,6 +54,7 @@ from supervisord_async.supervise.output import Output
 from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.persist import SavedProcess
 from supervisord_async.supervise.run import Run
+from supervisord_async.supervise.stop_command import run_stop_command
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.supervise.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.system.child import Ended
@@ -327,26 +328,8 @@ class Process:
             await self._signal(run, signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
             return
         if stop.command is not None and run.ended is None:
-            await self._run_stop_command(run, stop.command)
+            await run_stop_command(run, stop.command, host=self._around.host, output=self.output, credentials=self._credentials)
         await self._signal(run, stop.signal, stop.scope)
-
-    async def _run_stop_command(self, run: Run, command: tuple[str, ...]) -> None:
-        """``stop.command`` ran, within the grace period, as the program's user and in its environment."""
-        program = self.program
-        try:
-            credentials = await self._credentials()
-            environment = launch.side_environment(run.context.environment, "stop")
-            environment[wire.ENV_MAIN_PID] = str(run.child.pid)
-            stdout, stderr = self.output.open(program.logs, credentials)
-            spec = launch.spawn_spec(program, environment, credentials, stdout, stderr, argv=command)
-            code = await self._around.host.run_command(spec, program.stop.grace_seconds)
-        except SpawnError as error:
-            words = words_without_secrets(str(error), program)
-            _log.warning("%s: cannot run stop.command: %s; sending the stop signal", self.name, words)
-        else:
-            if code != 0:
-                words = "did not end within the grace period" if code is None else f"exited with {code}"
-                _log.warning("%s: stop.command %s; sending the stop signal", self.name, words)
 
     async def _kill(self) -> None:
         if self._run is None:

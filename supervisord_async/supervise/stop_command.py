@@ -1,0 +1,38 @@
+"""``stop.command``: the program's own way to end, tried before its signal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from supervisord_async import wire
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise import launch
+from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.masking import words_without_secrets
+from supervisord_async.supervise.output import Output
+from supervisord_async.supervise.run import Run
+from supervisord_async.system.credentials import Credentials
+
+_log = logging.getLogger(__name__)
+
+
+async def run_stop_command(
+    run: Run, command: tuple[str, ...], *, host: Host, output: Output, credentials: Callable[[], Awaitable[Credentials | None]]
+) -> None:
+    """It ran, within the grace period, as the program's user and in its environment. What went wrong is logged."""
+    name, program = run.context.name, run.context.program
+    try:
+        who = await credentials()
+        environment = launch.side_environment(run.context.environment, "stop")
+        environment[wire.ENV_MAIN_PID] = str(run.child.pid)
+        stdout, stderr = output.open(program.logs, who)
+        spec = launch.spawn_spec(program, environment, who, stdout, stderr, argv=command)
+        code = await host.run_command(spec, program.stop.grace_seconds)
+    except SpawnError as error:
+        words = words_without_secrets(str(error), program)
+        _log.warning("%s: cannot run stop.command: %s; sending the stop signal", name, words)
+    else:
+        if code != 0:
+            words = "did not end within the grace period" if code is None else f"exited with {code}"
+            _log.warning("%s: stop.command %s; sending the stop signal", name, words)
