@@ -8,6 +8,7 @@ from supervisord_async.cli.verbs.past import _end
 from supervisord_async.client import Run
 
 AT = "2026-11-21T12:00:00.000Z"
+TERM = {"signal": "SIGTERM", "core": False}
 
 
 @pytest.mark.parametrize(
@@ -16,16 +17,17 @@ AT = "2026-11-21T12:00:00.000Z"
         ({}, "still running"),
         ({"end_cause": "operator", "end_detail": "stopping (operator)"}, "stopping; operator"),
         (
-            {"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "exited", "end_detail": "exited with 3 after 0.2 s; restart 6 in 4.2 s"},
+            {"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "exited",
+             "end_detail": "exited with 3 after 0.2 s; restart 6 in 4.2 s"},
             "exited with 3; restart 6 in 4.2 s",
         ),
         (
-            {"ended_at": AT, "exit_status": {"signal": "SIGTERM", "core": False}, "end_cause": "heartbeat_missed",
+            {"ended_at": AT, "exit_status": TERM, "end_cause": "heartbeat_missed",
              "end_detail": "stopping (no heartbeat for 3.0 s (timeout 3 s))"},
             "killed by SIGTERM; no heartbeat for 3.0 s (timeout 3 s)",
         ),
         (
-            {"ended_at": AT, "exit_status": {"signal": "SIGTERM", "core": False}, "end_cause": "operator", "end_detail": "stopping (operator)"},
+            {"ended_at": AT, "exit_status": TERM, "end_cause": "operator", "end_detail": "stopping (operator)"},
             "killed by SIGTERM; operator",
         ),
         (
@@ -34,7 +36,8 @@ AT = "2026-11-21T12:00:00.000Z"
         ),
         ({"ended_at": AT, "exit_status": {"code": 0}, "end_cause": "exited", "end_detail": "exited with 0; not restarted"},
          "exited with 0; not restarted"),
-        ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit", "end_detail": "restart limit of 2 reached; last: exited with 3"},
+        ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit",
+          "end_detail": "restart limit of 2 reached; last: exited with 3"},
          "exited with 3; restart limit of 2 reached"),
         ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, nobody saw how"),
     ],
