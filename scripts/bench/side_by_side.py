@@ -111,7 +111,7 @@ def _one(kind: type[Contestant], tools: Tools, workload: str, work: Any, failure
 def _table(medians: dict[str, dict[str, float]], names: list[str]) -> str:
     """Markdown: a row for each figure, each peer's figure with its ratio to ours."""
     used = [name for name in names if any(name in by_name for by_name in medians.values())]
-    rows = [["", *used]]
+    rows = [["", *[name.replace("|", "\\|") for name in used]]]
     for figure, by_name in medians.items():
         ours = by_name.get("asupd")
         rows.append([figure, *[_cell(name, by_name.get(name), ours) for name in used]])
