@@ -18,7 +18,7 @@ from supervisord_async.system.lock import InstanceLock
 _log = logging.getLogger("asupd")
 
 #: How often is looked.
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 10.0
 
 
 class Belongings:

@@ -7,24 +7,21 @@ Secrets of the program are masked in what is told, and a webhook's URL is never 
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
 import socket
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from supervisord_async import __version__, wire
+from supervisord_async import wire
 from supervisord_async.config.model import Configuration, EventHook, Program
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.record import Record
@@ -33,6 +30,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.launch import tag_of
+from supervisord_async.supervise.refused import RefusedError
 from supervisord_async.system.spawn import SpawnSpec
 
 _log = logging.getLogger(__name__)
@@ -41,8 +39,6 @@ _log = logging.getLogger(__name__)
 QUEUE_EVENTS = 256
 #: A command that takes longer is killed.
 COMMAND_SECONDS = 60.0
-#: A webhook that is silent for longer has not taken it.
-ANSWER_SECONDS = 10.0
 #: The pauses between attempts at a webhook; after the last one the event is given up.
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
 #: Webhooks that may be asked at once; each is a thread.
@@ -58,14 +54,6 @@ def events_of(record: Record) -> list[str]:
     if record.type == "health" and record.to == Health.UNHEALTHY:
         return ["unhealthy"]
     return []
-
-
-class RefusedError(Exception):
-    """A webhook has not taken an event; ``final``: nor will it."""
-
-    def __init__(self, words: str, *, final: bool = False) -> None:
-        super().__init__(words)
-        self.final = final
 
 
 class EventHooks:
@@ -87,7 +75,7 @@ class EventHooks:
         self._host = host
         self._instance = instance
         self._null_fd = null_fd
-        self._post = post or post_json
+        self._post = post or _post
         self._queues: dict[EventHook, deque[tuple[str, bytes]]] = {}
         self._troubled: set[EventHook] = set()
         self._tasks: TaskGroup | None = None
@@ -217,35 +205,10 @@ class EventHooks:
                 return
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A POST that is sent elsewhere would arrive as a GET without its body."""
+def _post(url: str, body: bytes) -> None:
+    from supervisord_async.supervise.webhook import post_json
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-def post_json(url: str, body: bytes) -> None:
-    """``url`` has taken ``body``; blocking. Raises RefusedError, final for what another attempt would not change."""
-    parts = urlsplit(url)
-    headers = {"Content-Type": "application/json", "User-Agent": f"asupd/{__version__}"}
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
-        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310  http or https: checked at load
-    opener = urllib.request.build_opener(_NoRedirects)
-    try:
-        with opener.open(request, timeout=ANSWER_SECONDS):
-            return
-    except urllib.error.HTTPError as error:
-        error.close()
-        passing = error.code in (408, 425, 429) or error.code >= 500
-        raise RefusedError(f"answered {error.code}", final=not passing) from None
-    except (OSError, ValueError) as error:  # URLError among them; ValueError: what answers is not HTTP
-        reason = getattr(error, "reason", None) or error
-        raise RefusedError(str(reason) or type(error).__name__) from None
-    except Exception as error:  # http.client's own
-        raise RefusedError(f"what answers is not HTTP ({type(error).__name__})") from None
+    post_json(url, body)
 
 
 def _name(hook: EventHook) -> str:

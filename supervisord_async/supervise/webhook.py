@@ -1,0 +1,46 @@
+"""One POST of an event to a URL: blocking, for a thread, and imported only where a hook has a URL."""
+
+from __future__ import annotations
+
+import base64
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from supervisord_async import __version__
+from supervisord_async.supervise.refused import RefusedError
+
+#: A webhook that is silent for longer has not taken it.
+ANSWER_SECONDS = 10.0
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A POST that is sent elsewhere would arrive as a GET without its body."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def post_json(url: str, body: bytes) -> None:
+    """``url`` has taken ``body``; blocking. Raises RefusedError, final for what another attempt would not change."""
+    parts = urlsplit(url)
+    headers = {"Content-Type": "application/json", "User-Agent": f"asupd/{__version__}"}
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
+        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310  http or https: checked at load
+    opener = urllib.request.build_opener(_NoRedirects)
+    try:
+        with opener.open(request, timeout=ANSWER_SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        passing = error.code in (408, 425, 429) or error.code >= 500
+        raise RefusedError(f"answered {error.code}", final=not passing) from None
+    except (OSError, ValueError) as error:  # URLError among them; ValueError: what answers is not HTTP
+        reason = getattr(error, "reason", None) or error
+        raise RefusedError(str(reason) or type(error).__name__) from None
+    except Exception as error:  # http.client's own
+        raise RefusedError(f"what answers is not HTTP ({type(error).__name__})") from None
