@@ -231,7 +231,8 @@ class Commands:
             touched = Touched(supervisor, plan, before)
             pursuit = Pursuit(touched.processes, self._unless_in_vain(touched.judge))
             if timeout is None:
-                timeout = touched.turns * _own_times(touched.processes) + MARGIN_SECONDS
+                levels = supervisor.dependencies.levels(touched.processes)
+                timeout = touched.turns * levels * _own_times(touched.processes) + MARGIN_SECONDS
             return plan, await self._pursue(pursuit, touched.processes, records, wait, timeout)
 
     def shutdown(self) -> None:
@@ -266,11 +267,13 @@ class Commands:
                 self.supervisor.stops.overrule(processes)
             rolls = self.supervisor.rolling.take(processes, request)
             pursuit = Pursuit(processes, self._unless_in_vain(_of_rolls(goal, rolls)) if request is not None else goal)
-            for process in processes:
-                if request is not None and process.name not in rolls and (refused := _posted(process, request)) is not None:
-                    pursuit.verdicts[process.name] = refused
-            if timeout is None and rolls:
-                timeout = len(rolls) * _own_times(processes) + MARGIN_SECONDS
+            if request is not None:
+                dependencies = self.supervisor.dependencies
+                for process in dependencies.in_start_order(processes):
+                    if process.name not in rolls and (refused := _posted(process, request)) is not None:
+                        pursuit.verdicts[process.name] = refused
+                if timeout is None:  # one after the other, the longest way round
+                    timeout = max(len(rolls), 1) * dependencies.levels(processes) * _own_times(processes) + MARGIN_SECONDS
             return await self._pursue(pursuit, processes, records, wait, timeout)
 
     def _unless_in_vain(self, goal: Goal) -> Goal:

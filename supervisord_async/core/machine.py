@@ -12,12 +12,14 @@ with ``wanted`` true; a stop that overtakes it makes ``wanted`` false, and that 
 ``cause`` says why the process is in its state, and where a run has ended it decides what follows:
 
 * nobody wants it: STOPPED;
-* somebody asked for a new run (operator, file, configuration, dependency): a new run at once, uncounted;
+* somebody asked for a new run (operator, file, configuration, dependency): a new run, uncounted, as soon as its
+  dependencies are there;
 * it exited by itself: the restart policy decides between EXITED and an automatic restart;
 * we ended it for a fault (heartbeat, probe, memory) or could not spawn it: an automatic restart, or FATAL where the
   policy is ``never``.
 
-An automatic restart is counted, waits in BACKOFF, and may find the limit reached: FATAL.
+An automatic restart is counted, waits in BACKOFF, and may find the limit reached: FATAL. It does not wait for
+dependencies: they were there, and a crash is no reason to doubt them.
 
 A run is over when nothing of it lives. ``Exited`` speaks of its main process only; while descendants remain the
 process is STOPPING, and they are told to go. ``Kill`` follows when the grace period is over, and again while
@@ -80,7 +82,7 @@ class Cell(NamedTuple):
     targets: frozenset[State]
 
 
-#: Restarts that somebody asked for: at once, and uncounted.
+#: Restarts that somebody asked for: without a backoff, and uncounted.
 ASKED_FOR = frozenset({Cause.OPERATOR, Cause.AUTOSTART, Cause.FILE_CHANGED, Cause.CONFIG_CHANGED, Cause.DEPENDENCY, Cause.SCHEDULE})
 
 
@@ -146,6 +148,11 @@ def _spawn(s: Snapshot, p: Policy, now: float) -> Step:
     return after, (Spawn(after.run),)
 
 
+def _begin(s: Snapshot, p: Policy, now: float) -> Step:
+    """A run that was asked for: it waits where there is something to wait for."""
+    return (_enter(s, State.WAITING, now, wanted=True), ()) if p.has_dependencies else _spawn(s, p, now)
+
+
 def _terminate(s: Snapshot, now: float, cause: Cause, *, wanted: bool, detail: str = "") -> Step:
     """Tell the run to go; one without a process yet is told when it has one."""
     after = _enter(s, State.STOPPING, now, cause=cause, wanted=wanted, detail=detail, kills=0)
@@ -158,7 +165,7 @@ def _ended(s: Snapshot, p: Policy, now: float) -> Step:
     if not s.wanted:
         return _enter(s, State.STOPPED, now), ()
     if s.cause in ASKED_FOR:
-        return _spawn(s, p, now)
+        return _begin(s, p, now)
     if s.cause is Cause.EXITED:
         if _is_final(s, p):
             return _enter(s, State.EXITED, now), ()
@@ -207,7 +214,7 @@ def ignored(s: Snapshot, _i: Input, _p: Policy, _now: float) -> Step:
 def start(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
     """Begin anew: the counters of an earlier life are forgotten."""
     s = replace(s, restarts=0, recent=(), cause=i.cause, detail="")
-    return (_enter(s, State.WAITING, now, wanted=True), ()) if p.has_dependencies else _spawn(s, p, now)
+    return _begin(s, p, now)
 
 
 def start_now(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
@@ -241,10 +248,10 @@ def restart_down(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Ste
 
 
 def restart_ended(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Step:
-    """Nothing lives, but it is wanted: a new run at once."""
+    """Nothing lives, but it is wanted: a new run, without the rest of a backoff."""
     fresh = i.cause is Cause.OPERATOR or s.state is State.FATAL
     s = replace(s, cause=i.cause, detail=i.detail, **({"restarts": 0, "recent": ()} if fresh else {}))
-    return _spawn(s, p, now)
+    return _begin(s, p, now)
 
 
 def restart_run(s: Snapshot, i: RestartRequested, _p: Policy, now: float) -> Step:
@@ -412,7 +419,7 @@ def kill(s: Snapshot, _i: DeadlinePassed, _p: Policy, _now: float) -> Step:
 
 _NEWS_OF_A_RUN = (Spawned, SpawnFailed, BecameReady, HealthReported, Faulted, TimeoutExtended, MainChanged, Exited, TreeGone, Adopted)
 #: Where an end of a run may lead.
-_AFTER_A_RUN = (State.STOPPED, State.STARTING, State.BACKOFF, State.EXITED, State.FATAL)
+_AFTER_A_RUN = (State.STOPPED, State.WAITING, State.STARTING, State.BACKOFF, State.EXITED, State.FATAL)
 
 Row: TypeAlias = dict[type[Input], tuple[Rule, tuple[State, ...]]]
 
@@ -474,7 +481,7 @@ def _rows() -> dict[State, Row]:
         S.BACKOFF: {
             StartRequested: (start_now, (S.STARTING, S.WAITING, S.BACKOFF)),
             StopRequested: (stop, (S.STOPPED,)),
-            RestartRequested: (restart_ended, (S.STARTING,)),
+            RestartRequested: (restart_ended, (S.STARTING, S.WAITING)),
             DeadlinePassed: (due(attempt), (S.STARTING, S.BACKOFF)),
             **_ignoring(S.BACKOFF, SignalRequested, DependenciesMet, DependencyFailed, *_NEWS_OF_A_RUN),
             **_ignoring(S.BACKOFF, SupervisionBroke),  # nothing lives that could be lost from sight
@@ -498,14 +505,14 @@ def _rows() -> dict[State, Row]:
         S.EXITED: {
             StartRequested: (start, (S.STARTING, S.WAITING)),
             StopRequested: (stop, (S.STOPPED,)),
-            RestartRequested: (restart_ended, (S.STARTING,)),
+            RestartRequested: (restart_ended, (S.STARTING, S.WAITING)),
             **_ignoring(S.EXITED, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed, *_NEWS_OF_A_RUN),
             **_ignoring(S.EXITED, SupervisionBroke),  # nothing lives that could be lost from sight
         },
         S.FATAL: {
             StartRequested: (start, (S.STARTING, S.WAITING)),
             StopRequested: (stop, (S.STOPPED,)),
-            RestartRequested: (restart_ended, (S.STARTING,)),
+            RestartRequested: (restart_ended, (S.STARTING, S.WAITING)),
             DeadlinePassed: (due(retry), (S.STARTING, S.FATAL)),
             **_ignoring(S.FATAL, SignalRequested, DependenciesMet, DependencyFailed, *_NEWS_OF_A_RUN),
             **_ignoring(S.FATAL, SupervisionBroke),  # nothing lives that could be lost from sight

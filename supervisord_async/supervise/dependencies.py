@@ -6,7 +6,7 @@ whenever somebody asks; nothing is remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from supervisord_async.config.model import Configuration
 from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, RestartRequested, StartRequested
@@ -117,6 +117,18 @@ class Dependencies:
     def start_order(self, programs: list[str]) -> list[str]:
         """``programs`` and what they depend on, dependencies first."""
         return with_dependencies(programs, self.graph())
+
+    def in_start_order(self, processes: Sequence[Process]) -> list[Process]:
+        """``processes``, dependencies first: so asked to restart, none finds the former run of one that is about to go."""
+        rank = {name: number for number, name in enumerate(self.start_order([process.program.name for process in processes]))}
+        return sorted(processes, key=lambda process: rank[process.program.name])
+
+    def levels(self, processes: Sequence[Process]) -> int:
+        """How many programs come up one after the other, at most, until all of ``processes`` have: 1 where none depends on any."""
+        graph, depth = self.graph(), dict[str, int]()
+        for name in self.start_order([process.program.name for process in processes]):  # dependencies first
+            depth[name] = 1 + max((depth[need] for need in graph.get(name, ())), default=0)
+        return max(depth.values(), default=1)
 
     def may_stop(self, process: Process) -> bool:
         """Whether everything that depends on it is down already."""

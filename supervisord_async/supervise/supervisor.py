@@ -348,11 +348,14 @@ class Supervisor:
                         asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(known)
             if missing:
                 self._autostart(self._add(program, missing))
+        turns: dict[Process, RestartRequested] = {}
         for request, processes in asked.items():
             rolled = self.rolling.take(processes, request)
             for process in processes:
                 if process.name not in rolled:
-                    self._ask(process, request)
+                    turns[process] = request
+        for process in self.dependencies.in_start_order(list(turns)):
+            self._ask(process, turns[process])
         self._sort()
         self._around.sockets.retain(programs)
         self._activation.reconfigure()

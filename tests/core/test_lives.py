@@ -139,6 +139,31 @@ def test_dependencies_are_waited_for() -> None:
     assert world.tell(DependenciesMet()) == (Spawn(1),)
 
 
+@pytest.mark.parametrize("cause", [Cause.OPERATOR, Cause.FILE_CHANGED, Cause.CONFIG_CHANGED, Cause.DEPENDENCY])
+def test_restart_that_was_asked_for_waits_for_dependencies(cause: Cause) -> None:
+    world = World(Policy(has_dependencies=True, start_seconds=0))
+    world.tell(StartRequested())
+    world.tell(DependenciesMet())
+    world.spawn_succeeds()
+    world.tell(RestartRequested(cause, "why"))
+    world.main_exits(ExitStatus(signal=15))
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.detail) == (State.WAITING, cause, "why")
+    world.tell(DependenciesMet())
+    world.spawn_succeeds()
+    assert (world.snapshot.state, world.snapshot.run, world.snapshot.restarts) == (State.RUNNING, 2, 0)
+
+
+def test_crash_waits_for_no_dependency() -> None:
+    world = World(Policy(has_dependencies=True, start_seconds=0))
+    world.tell(StartRequested())
+    world.tell(DependenciesMet())
+    world.spawn_succeeds()
+    world.main_exits(ExitStatus(code=1))
+    assert world.snapshot.state is State.BACKOFF
+    world.pass_time(10.0)
+    assert (world.snapshot.state, world.snapshot.run) == (State.STARTING, 2)
+
+
 def test_dependency_that_will_not_come_is_fatal() -> None:
     world = World(Policy(has_dependencies=True))
     world.tell(StartRequested())

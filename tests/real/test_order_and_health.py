@@ -168,6 +168,66 @@ programs:
     assert live.process_of("other")["pid"] == other["pid"]
 
 
+def test_all_that_is_restarted_comes_up_in_order(daemon: Make, tmp_path: Path) -> None:
+    """Each says that it is ready only a while after it began; whoever needs it begins later than that."""
+    say = "sleep 0.3; echo ready; exec sleep 1000"
+    live = daemon(f"""
+defaults: {{shell: true, command: {json.dumps(say)}, readiness: {{log: ready, interval: 50ms}}, stop: {{grace_period: 5s}}}}
+programs:
+  web: {{depends_on: {{api: ready}}}}
+  api: {{depends_on: {{db: ready}}}}
+  db: {{}}
+""")
+    live.wait_for("web", "RUNNING")
+
+    def check(run: int) -> None:
+        live.wait_for("web", "RUNNING", run=run)
+        found = [event for event in live.events() if event.get("run") == run]
+        steps = [(event["name"], event["to"]) for event in found if event.get("to") in ("STARTING", "RUNNING")]
+        assert steps == [(name, state) for name in ("db", "api", "web") for state in ("STARTING", "RUNNING")]
+
+    check(1)
+    live.do("restart", "all")
+    check(2)
+    assert {status["cause"] for status in live.status().values()} == {"operator"}
+    live.write(live.file.read_text().replace("sleep 1000", "sleep 1001"))
+    live.do("reload")
+    check(3)
+    assert {status["cause"] for status in live.status().values()} == {"config_changed"}
+    assert live.end() == 0 and live.tagged() == []
+
+
+def test_a_stop_of_a_dependency_stops_nothing_else_and_a_restart_brings_it_back(daemon: Make) -> None:
+    live = daemon("""
+defaults: {start_seconds: 0, command: [sleep, "1000"]}
+programs:
+  web: {depends_on: {db: ready}}
+  db: {restart: {backoff: {initial: 10ms}}}
+""")
+    pid = live.wait_for("web", "RUNNING")["pid"]
+    os.kill(live.wait_for("db", "RUNNING")["pid"], signal.SIGKILL)
+    live.wait_for("db", "RUNNING", run=2)
+    live.do("stop", "db")
+    web = live.process_of("web")
+    assert (web["state"], web["pid"]) == ("RUNNING", pid)
+    live.do("restart", "web")
+    assert live.process_of("db")["run"] == 3 and live.process_of("web")["run"] == 2
+
+
+def test_a_crash_waits_for_no_dependency(daemon: Make) -> None:
+    live = daemon("""
+defaults: {start_seconds: 0, command: [sleep, "1000"]}
+programs:
+  web: {depends_on: {db: ready}, restart: {backoff: {initial: 10ms}}}
+  db: {}
+""")
+    pid = live.wait_for("web", "RUNNING")["pid"]
+    live.do("stop", "db")
+    os.kill(pid, signal.SIGKILL)
+    live.wait_for("web", "RUNNING", run=2)
+    assert live.process_of("db")["state"] == "STOPPED"
+
+
 def test_order_holds_over_a_death(daemon: Make, tmp_path: Path) -> None:
     live = daemon("""
 programs:
