@@ -348,17 +348,19 @@ class Supervisor:
                         asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(known)
             if missing:
                 self._autostart(self._add(program, missing))
-        turns: dict[Process, RestartRequested] = {}
-        for request, processes in asked.items():
-            rolled = self.rolling.take(processes, request)
-            for process in processes:
-                if process.name not in rolled:
-                    turns[process] = request
-        for process in self.dependencies.in_start_order(list(turns)):
-            self._ask(process, turns[process])
+        self._restart(asked)
         self._sort()
         self._around.sockets.retain(programs)
         self._activation.reconfigure()
+
+    def _restart(self, asked: Mapping[RestartRequested, list[Process]]) -> None:
+        """Everybody is asked for what is wanted of them, one after the other where they roll, else dependencies first."""
+        at_once: dict[Process, RestartRequested] = {}
+        for request, processes in asked.items():
+            rolled = self.rolling.take(processes, request)
+            at_once |= {process: request for process in processes if process.name not in rolled}
+        for process in self.dependencies.in_start_order(list(at_once)):
+            self._ask(process, at_once[process])
 
     def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
         """The program ``name`` has so many processes until the next reload, or until the daemon ends in peace.

@@ -50,16 +50,11 @@ def _has_leftovers(context: RunContext) -> bool:
 
 
 async def _detail(context: RunContext, ended: Ended) -> str:
-    """What else is known of an end: what the run said of it, or of a SIGKILL that nobody here sent."""
+    """What else is known of an end: what the run said of it, or that the kernel was out of memory where it tells so."""
     now = context.snapshot()
     if context.voice is not None and (said := context.voice.last_words()):
         return f"{exit_words(ended.status)}; {said}"
     if ended.status.signal != signal.SIGKILL or now.state is State.STOPPING or now.sent == signal.SIGKILL:
         return ""
-    match await context.host.was_oom_killed(context.child.pid):
-        case True:
-            return "killed by SIGKILL: the kernel was out of memory"
-        case None:
-            return "killed by SIGKILL (whether by the kernel for lack of memory, it does not tell us)"
-        case False:
-            return ""
+    known = await context.host.was_oom_killed(context.child.pid)
+    return "killed by SIGKILL: the kernel was out of memory" if known else ""

@@ -1,0 +1,47 @@
+"""Restarts of many, in the order of their dependencies, by a real supervisor over a fake machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisord_async.config.model import Restart
+from supervisord_async.core.policy import RestartPolicy
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import State
+from tests.control.conftest import Scene, playing, swift
+
+pytestmark = pytest.mark.anyio
+
+
+def steps_of(scene: Scene) -> list[tuple[str | None, str | None]]:
+    """Who reaches STARTING and RUNNING from here on, as it happens."""
+    steps: list[tuple[str | None, str | None]] = []
+
+    def heed(record: Record) -> None:
+        if record.type == "state" and record.to in (State.STARTING, State.RUNNING):
+            steps.append((record.name, record.to))
+
+    scene.bus.listen(heed)
+    return steps
+
+
+async def test_a_dependent_that_is_down_waits_for_the_new_run_of_its_dependency() -> None:
+    """Nothing of web has to be stopped first: it must not find the db that is about to go."""
+    once = Restart(policy=RestartPolicy.NEVER)
+    async with playing(swift("web", depends_on={"db": "ready"}, restart=once), swift("db")) as scene:
+        await scene.state("web", State.RUNNING)
+        scene.child("web").end(code=0)
+        await scene.state("web", State.EXITED)
+        steps = steps_of(scene)
+        outcome = await scene.commands.restart(["all"])
+        assert [(result.name, result.ok) for result in outcome.results] == [("web", True), ("db", True)]
+        assert steps == [("db", "STARTING"), ("db", "RUNNING"), ("web", "STARTING"), ("web", "RUNNING")]
+
+
+async def test_levels_count_what_comes_up_one_after_the_other() -> None:
+    a, b, c, free = swift("a", depends_on={"b": "ready", "c": "ready"}), swift("b", depends_on={"c": "ready"}), swift("c"), swift("free")
+    async with playing(a, b, c, free) as scene:
+        dependencies, processes = scene.supervisor.dependencies, scene.supervisor.processes
+        assert dependencies.levels([]) == dependencies.levels([processes["free"], processes["c"]]) == 1
+        assert dependencies.levels(list(processes.values())) == dependencies.levels([processes["a"]]) == 3
+        assert [each.name for each in dependencies.in_start_order(list(processes.values()))] == ["c", "b", "a", "free"]
