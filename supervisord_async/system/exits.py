@@ -12,6 +12,7 @@ zombie /proc tells the status to whoever may trace it; of one that its parent ha
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import resource
@@ -126,7 +127,12 @@ class ExitWatch:
         if self.pidfd < 0:
             return
         self._loop.remove_reader(self.pidfd)
-        ended = self._reap() if self.ours else Ended(status_of(self._foreign_wait_status()), None)
+        try:
+            ended = self._reap() if self.ours else Ended(status_of(self._foreign_wait_status()), None)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise
+            ended = None  # it has ended, and there is nothing now to look with
         if ended is None:
             self._loop.call_later(_TRACED_RETRY_SECONDS, self._collect)
         else:

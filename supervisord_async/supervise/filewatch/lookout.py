@@ -5,7 +5,8 @@ file is watched through its directory without all that lies beside it, and a pat
 nearest directory that does. It cannot be given more of them later, so a new one is opened before the old is closed.
 
 It does not say when its queue overflowed, and may miss what happens while it is opened. Therefore views are scanned
-again after it was opened, and after every burst of notifications.
+again after it was opened, after every burst of notifications, and some seconds after any: it tells of many changes of
+one file once, so that few notifications prove no small number of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from supervisord_async.supervise.filewatch.view import Identity, Sighting, Terri
 OPEN_ATTEMPTS = 5
 #: So many notifications in a burst leave doubts whether they were all.
 BURST_HINTS = 1024
+#: This long after notifications it is made sure that they were all.
+DOUBT_SECONDS = 10.0
 #: A second failure of a notifier within this time means that it cannot be relied on.
 FAILURE_SECONDS = 10.0
 #: Scans take no more than one part in this many of the thread's time.
@@ -151,6 +154,7 @@ class Lookout:
         self._warm_until = 0.0
         self._burst = 0
         self._scan_again_at = 0.0
+        self._doubt_until: float | None = None  #: None: nothing was told since the last look at everything
         self._retry_at: float | None = None  #: None: not degraded
         self._retry_seconds = pace.retry
         self._failed_at = -FAILURE_SECONDS
@@ -239,6 +243,9 @@ class Lookout:
             self._recover()
         self._listen(changes)
         self._poll(now, changes)
+        if self._doubt_until is not None and now >= max(self._doubt_until, self._scan_again_at):
+            self._doubt_until = None
+            self._stale.update(self._told())
         if newcomers or ((self._stale or self._reopen) and now >= self._scan_again_at):
             began = time.monotonic()
             stale, self._stale = self._stale, set()
@@ -269,6 +276,8 @@ class Lookout:
         now = time.monotonic()
         if relevant:
             self._warm_until = now + self._pace.warm_for
+        if hints and self._doubt_until is None:
+            self._doubt_until = now + DOUBT_SECONDS
         self._burst += len(hints)
         if self._burst >= BURST_HINTS and now >= self._warm_until:
             self._stale.update(self._told())
