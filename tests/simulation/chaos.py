@@ -1,16 +1,23 @@
-"""Misfortune on real processes, by a seed, and what must have survived it."""
+"""Misfortune on real processes, by a seed, and what must have survived it.
+
+Where a file system can be mounted (as root) the run_dir is a small one of its own, so that it can be full. Then one
+program says more than a full disk's pipe keeps: what is missing of it must be what the daemon says was lost.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +33,20 @@ while True:
     n += 1
     time.sleep(0.002)
 """
+LINE_BYTES = 100  #: each of the loud one's, its end included
+#: A few lines, or far too many while there is a file ``loud``.
+LOUD = f"""
+import os, time
+n = 0
+while True:
+    count = 600 if os.path.exists("loud") else 2
+    lines = memoryview(b"".join(b"%0{LINE_BYTES - 1}d\\n" % each for each in range(n, n + count)))
+    while lines:
+        lines = lines[os.write(1, lines):]
+    n += count
+    time.sleep(0.02)
+"""
+SLACK_BYTES = 4 * 1024 * 1024
 STEADY = 2  #: talkers that nothing of this kills: their output is one sequence
 AGAIN = "start_seconds: 0, restart: {policy: always, backoff: {initial: 50ms, max: 200ms}}"
 PROGRAMS = f"""
@@ -33,7 +54,49 @@ programs:
   steady: {{command: [{sys.executable}, -c, {json.dumps(TALKER)}], replicas: {STEADY}, start_seconds: 0, logs: {{max_size: 1GiB}}}}
   mortal: {{command: [sleep, "SECONDS"], replicas: 4, {AGAIN}}}
   family: {{command: [sh, -c, "setsid sleep 1000 & sleep 1000"], {AGAIN}}}
+  loud: {{command: [{sys.executable}, -c, {json.dumps(LOUD)}], start_seconds: 0, logs: {{max_size: 1GiB}}}}
 """
+#: What the daemon says of a log at the begin and at the end of its trouble.
+BROKEN = re.compile(r"cannot write \S+, the log of (\S+) \(\w+\):")
+MENDED = re.compile(r"the log of (\S+) \(\w+\), is written again; (?:nothing was lost|(\d+) bytes in (\d+) lines were lost)")
+
+
+class Disk:
+    """A file system of its own at ``path``, which is full or is not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._filling = path / "filling"
+
+    def fill(self) -> None:
+        """Not one more page is to be had. What is written meanwhile must fit: some room first, then nothing of it is left."""
+        used = os.statvfs(self._path)
+        self._resize(f"{(used.f_blocks - used.f_bfree) * used.f_frsize + SLACK_BYTES}")
+        with self._filling.open("wb", buffering=0) as stream, suppress(OSError):
+            while True:
+                stream.write(b"x" * 4096)
+
+    def free(self) -> None:
+        """There is room again."""
+        self._filling.unlink()
+        self._resize("1g")
+
+    def _resize(self, size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self._path)], check=True, capture_output=True)
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[Disk | None]:
+    """The directory ``path`` is a file system of its own meanwhile; None where that cannot be."""
+    path.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(path)], capture_output=True, check=False)
+    if done.returncode:
+        yield None
+        return
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @dataclass
@@ -42,11 +105,15 @@ class Report:
 
     faults: Counter[str] = field(default_factory=Counter)
     lines: int = 0
+    reported_bytes: int = 0  #: what the daemon said was lost, of the loud one's
+    missing_bytes: int = 0  #: and what was
     complaints: list[str] = field(default_factory=list)
 
     def describe(self) -> str:
         done = ", ".join(f"{count} × {what}" for what, count in sorted(self.faults.items()))
         verdict = "nothing was lost or doubled" if not self.complaints else "\n".join(self.complaints)
+        if self.reported_bytes or self.missing_bytes:
+            verdict = f"{self.missing_bytes} bytes are missing by full disks, {self.reported_bytes} were reported; else {verdict}"
         return f"{sum(self.faults.values())} faults ({done}), {self.lines} lines: {verdict}"
 
 
@@ -55,10 +122,10 @@ def programs(seconds: int) -> str:
     return PROGRAMS.replace("SECONDS", str(seconds))
 
 
-def run(folder: Path, *, seed: int, seconds: float) -> Report:
+def run(folder: Path, *, seed: int, seconds: float) -> Report:  # noqa: C901  the deeds are its own
     """Misfortune for so long, then the reckoning; nothing is left running."""
     chance, report, edits = random.Random(seed), Report(), 0
-    with LiveDaemon(folder, programs(1000)) as live:
+    with disk(folder / ".asupd") as room, LiveDaemon(folder, programs(1000)) as live:
 
         def kill_program() -> None:
             victims = [each for each in live.tagged() if each.name.partition(":")[0] in ("mortal", "family")]
@@ -94,6 +161,24 @@ def run(folder: Path, *, seed: int, seconds: float) -> Report:
             time.sleep(chance.uniform(0.05, 0.5))
             live.send(signal.SIGCONT)
 
+        def fill_disk() -> None:
+            assert room is not None
+            (folder / "loud").touch()
+            room.fill()
+            kill_program()
+            time.sleep(chance.uniform(0.1, 2.0))
+            room.free()
+            (folder / "loud").unlink()
+            live.wait_until(lambda: not _broken_logs(live), "every log is written again")
+
+        def kill_daemon_on_a_full_disk() -> None:
+            assert room is not None
+            room.fill()
+            kill_program()
+            time.sleep(chance.uniform(0.0, 0.3))
+            kill_daemon()
+            room.free()
+
         deeds: list[tuple[Callable[[], None], int]] = [
             (kill_program, 8),
             (kill_daemon, 2),
@@ -102,6 +187,8 @@ def run(folder: Path, *, seed: int, seconds: float) -> Report:
             (starve, 1),
             (freeze, 1),
         ]
+        if room is not None:
+            deeds += [(fill_disk, 2), (kill_daemon_on_a_full_disk, 1)]
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             deed = chance.choices([each for each, _ in deeds], [weight for _, weight in deeds])[0]
@@ -112,9 +199,36 @@ def run(folder: Path, *, seed: int, seconds: float) -> Report:
     return report
 
 
+def _broken_logs(live: LiveDaemon) -> set[str]:
+    """Whose logs the daemon called broken and not mended; a successor of the one who said so begins anew."""
+    text = live.text()
+    last = text.rfind(f"pid {live.pid}, ")
+    told = [(each.start(), each[1], each.re is MENDED) for what in (BROKEN, MENDED) for each in what.finditer(text)]
+    mended = {name: is_mended for at, name, is_mended in sorted(told) if at > last}
+    return {name for name, is_mended in mended.items() if not is_mended}
+
+
+def _reckon_losses(live: LiveDaemon, report: Report) -> None:
+    """What is missing of the loud one's lines is what the daemon said; a torn line at each end of a gap is neither."""
+    log = live.folder / ".asupd" / "logs" / "loud.log"
+    lines = log.read_bytes().split(b"\n")[:-1]
+    there = [int(line) for line in lines if len(line) == LINE_BYTES - 1 and line.isdigit()]
+    wrong = next((at for at in range(1, len(there)) if there[at] <= there[at - 1]), None)
+    if wrong is not None:
+        report.complaints.append(f"loud: {there[wrong]} comes after {there[wrong - 1]}")
+    ends = [each for each in MENDED.finditer(live.text()) if each[1].startswith("loud") and each[2]]
+    report.reported_bytes = sum(int(each[2]) for each in ends)
+    report.missing_bytes = (there[-1] + 1 - len(there)) * LINE_BYTES
+    report.lines += len(there)
+    if abs(report.missing_bytes - report.reported_bytes) > 2 * LINE_BYTES * len(ends):
+        report.complaints.append(
+            f"loud: {report.missing_bytes} bytes are missing, {report.reported_bytes} were reported, {len(ends)} times"
+        )
+
+
 def _reckon(live: LiveDaemon, report: Report) -> None:
     """Everything runs once, and every number is there once."""
-    names = [f"steady:{n}" for n in range(STEADY)] + [f"mortal:{n}" for n in range(4)] + ["family"]
+    names = [f"steady:{n}" for n in range(STEADY)] + [f"mortal:{n}" for n in range(4)] + ["family", "loud"]
     live.wait_until(lambda: {each["state"] for each in live.status().values()} == {"RUNNING"}, "everything runs again", every=0.3)
     leaders = Counter(each.name for each in live.tagged() if each.is_leader and each.run == live.process_of(each.name)["run"])
     others = [each for each in live.tagged() if each.run != live.process_of(each.name)["run"]]
@@ -132,5 +246,6 @@ def _reckon(live: LiveDaemon, report: Report) -> None:
         wrong = next((at for at, each in enumerate(numbers) if each != at), None)
         if wrong is not None:
             report.complaints.append(f"steady:{number}: line {wrong} says {numbers[wrong]}")
+    _reckon_losses(live, report)
     if live.end() != 0 or live.tagged():
         report.complaints.append(f"the end left {live.tagged()}")
