@@ -137,7 +137,7 @@ def _tools() -> Iterator[Tool]:
     yield Tool("ProcessRestarter", (python, file, "--dev"), "as in the example: restart_delay=0.1")
     daemon = (python, "-m", "supervisord_async.cli.asupd", "--log-level", "error", "-c")
     yield Tool("asupd watch", (*daemon, "default.yaml"), "default: debounce 300ms")
-    yield Tool("asupd watch, 50ms", (*daemon, "quick.yaml"), "debounce: 50ms")
+    yield Tool("asupd watch, debounce: 50ms", (*daemon, "quick.yaml"), "debounce: 50ms")
     alone = (python, "-m", "supervisord_async.cli.asup_run", "--no-heartbeat", "--watch", file)
     yield Tool("asup-run --watch", (*alone, python, file), "default")
     port = str(random.randint(20000, 40000))
@@ -202,14 +202,12 @@ def _saves(tool: Tool, rounds: int) -> list[float]:
 
 def saves(rounds: int) -> None:
     """Print the time from a save to running again."""
+    found = {tool: _saves(tool, rounds) for tool in _tools()}
+    reference = next(statistics.median(times) for tool, times in found.items() if tool.name == "asupd watch")
     print("\n| restarted by | median | best | worst | ratio | settings |\n| --- | --- | --- | --- | --- | --- |")
-    reference = 0.0
-    for tool in _tools():
-        times = _saves(tool, rounds)
+    for tool, times in sorted(found.items(), key=lambda each: statistics.median(each[1])):
         middle = statistics.median(times)
-        reference = middle if tool.name == "asupd watch" else reference
-        ratio = f"×{middle / reference:.2f}" if reference else f"{middle:.3f}"
-        row = f"{1000 * middle:,.0f} ms | {1000 * min(times):,.0f} ms | {1000 * max(times):,.0f} ms | {ratio}"
+        row = f"{1000 * middle:,.0f} ms | {1000 * min(times):,.0f} ms | {1000 * max(times):,.0f} ms | ×{middle / reference:.2f}"
         print(f"| {tool.name} | {row} | {tool.settings} |", flush=True)
 
 
