@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 import resource
 import struct
@@ -29,6 +30,10 @@ watched: set[int] = set()
 
 #: A dead child that is traced (strace, gdb) is given to its tracer first; ask again after this.
 _TRACED_RETRY_SECONDS = 0.05
+#: Processes that ended while there was no descriptor to see how.
+_wanting: set[int] = set()
+
+_log = logging.getLogger("asupd")
 
 # struct pidfd_info of linux/pidfd.h, its first published size: mask, cgroup, eleven IDs, exit code.
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
@@ -132,13 +137,21 @@ class ExitWatch:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
+            self._tell_want(error)
             ended = None  # it has ended, and there is nothing now to look with
         if ended is None:
             self._loop.call_later(_TRACED_RETRY_SECONDS, self._collect)
         else:
             self._finish(ended)
 
+    def _tell_want(self, error: OSError) -> None:
+        """Said when the first one waits, not for each."""
+        if not _wanting:
+            _log.warning("transient: cannot see how process %d ended: %s; it is tried again", self.identity.pid, error.strerror)
+        _wanting.add(self.identity.pid)
+
     def _finish(self, ended: Ended) -> None:
+        _wanting.discard(self.identity.pid)
         self._loop.remove_reader(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
