@@ -167,7 +167,7 @@ def one_save(live: LiveDaemon, rounds: int = 50) -> None:
     """Print what writing the state of this daemon takes."""
     state, complaints = persist.load(str(live.folder / ".asupd"))
     assert state is not None, complaints
-    encoding, writing = [], []
+    content, encoding, writing = b"", [], []
     with tempfile.TemporaryDirectory(prefix="asup-bench-") as folder:
         for _ in range(rounds):
             began = time.perf_counter()

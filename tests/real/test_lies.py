@@ -247,7 +247,7 @@ def test_thousands_of_files_changed_at_once_restart_the_program_and_it_is_watche
 
     def changed_again() -> bool:
         (tmp_path / "src" / "7" / "7.py").write_text("x" * (live.process_of("web")["run"] + 5) + "y")
-        return live.process_of("web")["run"] > calm
+        return bool(live.process_of("web")["run"] > calm)
 
     live.wait_until(changed_again, "the next change is seen too", every=1.0)
     assert live.wait_for("web", "RUNNING")["restarts"] == 0
