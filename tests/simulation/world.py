@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,8 +308,25 @@ class World:
 
 def play(seed: int, steps: int = 60) -> Story:
     """The story of ``seed``; raises BrokenInvariantError, with how to replay it and the last that happened."""
-    logging.getLogger("supervisord_async").setLevel(logging.CRITICAL + 1)
-    logging.getLogger("asupd").setLevel(logging.CRITICAL + 1)
+    with _silence():
+        return _play(seed, steps)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Broken supervision is what the story is about; the log of it is not."""
+    loggers = [logging.getLogger(name) for name in ("supervisord_async", "asupd")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _play(seed: int, steps: int) -> Story:
     world: list[World] = []
 
     async def main() -> Story:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from supervisord_async.system import orphans
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, is_alive
@@ -72,6 +73,7 @@ class Nursery:
             await child.wait()
             child.close()
         self.pipe.close()
+        orphans.bury_orphans()  # of one that died in this very moment the signal may still be on its way
 
 
 def credentials_of(uid: int, gid: int, *groups: int) -> Credentials:
