@@ -68,7 +68,7 @@ programs:
   worker:
     command: [{sys.executable}, {EXAMPLES / "protected_worker.py"}]
     environment: {{ASUP_EXAMPLE_INTERVAL: "0.05", ASUP_EXAMPLE_HANG_AFTER: "3"}}
-    heartbeat: 4s
+    heartbeat: 2s
     logs: {{stdout: worker.log}}
     start_seconds: 0
     restart: {{backoff: {{initial: 50ms}}}}
