@@ -12,7 +12,7 @@ from typing import Any
 
 from supervisord_async.client import Client
 from supervisord_async.errors import NoDaemonError
-from supervisord_async.supervise.launch import instance_of
+from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import tags
 from tests.waiting import wait_until_sync
 

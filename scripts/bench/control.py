@@ -28,8 +28,8 @@ from supervisord_async.control.commands import Commands
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operations import Api
 from supervisord_async.errors import NoDaemonError
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.history import History
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.history import History
 
 EVENTS_PER_SECOND = 1000
 SUBSCRIBERS, STALLED = 50, 10

@@ -34,7 +34,9 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
 def trial() -> None:
     """The code of this process could take over from the daemon that asks: everything imports, and its state can be read."""
     from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
-    from supervisord_async.supervise import daemon, history, reexec  # noqa: F401
+    from supervisord_async.supervise import daemon  # noqa: F401
+    from supervisord_async.supervise.outlive import reexec
+    from supervisord_async.supervise.records import history  # noqa: F401
 
     if reexec.inherited_state() is None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")
@@ -45,8 +47,8 @@ def foreground(configuration: Configuration, file: str, run_dir: str | None, ove
     from supervisord_async.control.server import serve as serve_control
     from supervisord_async.logs.echo import Echo
     from supervisord_async.rundir import remember
-    from supervisord_async.supervise import reexec
     from supervisord_async.supervise.daemon import Options, make_run_dir, serve
+    from supervisord_async.supervise.outlive import reexec
     from supervisord_async.system import descriptors, loop, signals
 
     former = reexec.inherited_state()

@@ -245,7 +245,7 @@ def lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _leftovers(patient: Patient) -> Iterator[Finding]:
-    from supervisord_async.supervise import leftovers
+    from supervisord_async.supervise.outlive import leftovers
 
     if found := leftovers.find(patient.run_dir):
         pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")

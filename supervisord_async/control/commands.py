@@ -24,18 +24,18 @@ from supervisord_async.control.view import ProcessView, process_view, waiting_wo
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
 from supervisord_async.core.state import Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
-from supervisord_async.supervise.dependencies import DOWN
-from supervisord_async.supervise.narrate import signal_name
+from supervisord_async.supervise.fleet.dependencies import DOWN
+from supervisord_async.supervise.records.narrate import signal_name
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
     from supervisord_async.control.why import Why
-    from supervisord_async.supervise.bus import Subscription
-    from supervisord_async.supervise.figures import Figures, Sampler
-    from supervisord_async.supervise.history import History, RunEntry
+    from supervisord_async.supervise.fleet.rolling import Roll
+    from supervisord_async.supervise.fleet.stopping import OrderlyStop
     from supervisord_async.supervise.process import Process
-    from supervisord_async.supervise.rolling import Roll
-    from supervisord_async.supervise.stopping import OrderlyStop
+    from supervisord_async.supervise.records.bus import Subscription
+    from supervisord_async.supervise.records.figures import Figures, Sampler
+    from supervisord_async.supervise.records.history import History, RunEntry
     from supervisord_async.supervise.supervisor import Supervisor
 
 #: Beyond the program's own times, how long a command waits that was given no timeout.

@@ -16,8 +16,8 @@ from supervisord_async.core.record import Record
 
 if TYPE_CHECKING:
     from supervisord_async.control.stream import SendChunk
-    from supervisord_async.supervise.bus import Bus, Subscription
-    from supervisord_async.supervise.history import History
+    from supervisord_async.supervise.records.bus import Bus, Subscription
+    from supervisord_async.supervise.records.history import History
 
 #: Silence is broken this often.
 HEARTBEAT_SECONDS = 15.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit
 from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.narrate import detail_words, exit_words
+from supervisord_async.supervise.records.narrate import detail_words, exit_words
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process

@@ -24,8 +24,8 @@ from supervisord_async.core.state import Health, State
 if TYPE_CHECKING:
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.stream import Streams
-    from supervisord_async.supervise.figures import Figures
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.figures import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The loop's lag is the worst of so many short sleeps.

@@ -9,8 +9,8 @@ from supervisord_async.control.goal import Goal, Verdict
 from supervisord_async.core.state import State
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.bus import Subscription
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.bus import Subscription
 
 
 class Pursuit:

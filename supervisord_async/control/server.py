@@ -9,8 +9,8 @@ import anyio
 
 if TYPE_CHECKING:
     from supervisord_async.core.record import Record
-    from supervisord_async.supervise.bus import Bus
-    from supervisord_async.supervise.history import History
+    from supervisord_async.supervise.records.bus import Bus
+    from supervisord_async.supervise.records.history import History
     from supervisord_async.supervise.supervisor import Supervisor
 
 #: How often it is looked whether the unix socket still has its name.
@@ -33,7 +33,7 @@ async def serve(
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.listener import listening
     from supervisord_async.control.operations import Api
-    from supervisord_async.supervise.figures import Sampler
+    from supervisord_async.supervise.records.figures import Sampler
 
     api = Api(Commands(supervisor, history=history, figures=Sampler()))
     asked = Asked(supervisor.bus)

@@ -16,8 +16,8 @@ from supervisord_async.core.state import Snapshot, State
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Program
-    from supervisord_async.supervise.figures import Figures
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.figures import Figures
 
 
 class SteadyViews:

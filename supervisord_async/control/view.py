@@ -13,11 +13,11 @@ import msgspec
 
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Snapshot, State
-from supervisord_async.supervise.narrate import detail_words, exit_json, exit_words
+from supervisord_async.supervise.records.narrate import detail_words, exit_json, exit_words
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.figures import Figures
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.figures import Figures
 
 
 class ExitView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -18,13 +18,13 @@ from supervisord_async.control.stories import Story, cause_words, exit_story, si
 from supervisord_async.control.view import iso, next_iso, state_words, waiting_words
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
-from supervisord_async.supervise.narrate import detail_words
+from supervisord_async.supervise.records.narrate import detail_words
 
 if TYPE_CHECKING:
     from supervisord_async.control.last_words import LastWords
-    from supervisord_async.supervise.bus import Bus
-    from supervisord_async.supervise.history import History
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.bus import Bus
+    from supervisord_async.supervise.records.history import History
 
 #: Records that are looked through.
 RECORDS = 200

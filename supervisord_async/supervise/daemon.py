@@ -26,25 +26,27 @@ from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise import launch, means, persist, reexec, watchdog
+from supervisord_async.supervise import means, watchdog
 from supervisord_async.supervise.belongings import Belongings
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.filewatch.watching import FileWatching
-from supervisord_async.supervise.guard import Guard
+from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.on_event import EventHooks
-from supervisord_async.supervise.output import STREAMS
-from supervisord_async.supervise.persist import SavedState, Saver
-from supervisord_async.supervise.sockets import SocketRegistry
+from supervisord_async.supervise.outlive import persist, reexec
+from supervisord_async.supervise.outlive.guard import Guard
+from supervisord_async.supervise.outlive.persist import SavedState, Saver
+from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.on_event import EventHooks
+from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs.output import STREAMS
+from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.supervise.takeover import Inherited, holders, settle
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.lock import InstanceLock
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.history import History
     from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.history import History
 
 _log = logging.getLogger("asupd")
 
@@ -251,7 +253,7 @@ class Daemon:
     @asynccontextmanager
     async def _history(self) -> AsyncIterator[History | None]:
         try:
-            from supervisord_async.supervise.history import History
+            from supervisord_async.supervise.records.history import History
         except ImportError:
             yield None  # said at the start, see means
             return

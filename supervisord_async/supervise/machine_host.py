@@ -62,7 +62,7 @@ class MachineHost:
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
         """Ask it for real."""
-        from supervisord_async.supervise.probing import ask
+        from supervisord_async.supervise.senses.probing import ask
 
         return await ask(probe, context)
 

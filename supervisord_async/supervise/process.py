@@ -39,24 +39,24 @@ from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise import launch
-from supervisord_async.supervise.equipment import equip
-from supervisord_async.supervise.hooks import Hooks
 from supervisord_async.supervise.host import ChildProcess, Scope, Signature
-from supervisord_async.supervise.logsearch import LogSearch
 from supervisord_async.supervise.mailbox import Mailbox
-from supervisord_async.supervise.masking import without_secrets
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_files
-from supervisord_async.supervise.narrate import records_of
-from supervisord_async.supervise.notify import Voice
-from supervisord_async.supervise.output import Output
+from supervisord_async.supervise.outlive.persist import SavedProcess
+from supervisord_async.supervise.outlive.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.supervise.patience import patiently
-from supervisord_async.supervise.persist import SavedProcess
-from supervisord_async.supervise.run import Run
-from supervisord_async.supervise.stop_command import run_stop_command
+from supervisord_async.supervise.records.masking import without_secrets
+from supervisord_async.supervise.records.narrate import records_of
+from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs.equipment import equip
+from supervisord_async.supervise.runs.hooks import Hooks
+from supervisord_async.supervise.runs.output import Output
+from supervisord_async.supervise.runs.run import Run
+from supervisord_async.supervise.runs.stop_command import run_stop_command
+from supervisord_async.supervise.senses.logsearch import LogSearch
+from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.supervise.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity

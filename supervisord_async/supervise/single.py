@@ -25,13 +25,13 @@ from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.filewatch.watching import FileWatching
 from supervisord_async.supervise.host import ChildProcess
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.monitors.context import LOOKS
-from supervisord_async.supervise.narrate import exit_words
 from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.narrate import exit_words
+from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, orphans, procfs, signals
 from supervisord_async.system.spawn import SpawnSpec

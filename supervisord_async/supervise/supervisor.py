@@ -23,17 +23,17 @@ from supervisord_async.core.inputs import Input, RestartRequested, StartRequeste
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
-from supervisord_async.supervise.activation import Activation
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.dependencies import DOWN, Dependencies
+from supervisord_async.supervise.fleet.activation import Activation
+from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
+from supervisord_async.supervise.fleet.rolling import Rolling
+from supervisord_async.supervise.fleet.scaling import rescaled
+from supervisord_async.supervise.fleet.stopping import OrderlyStops
 from supervisord_async.supervise.monitors.memory import MemoryWatch
 from supervisord_async.supervise.monitors.schedule import ScheduleWatch
+from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import Process
-from supervisord_async.supervise.rolling import Rolling
-from supervisord_async.supervise.scaling import rescaled
-from supervisord_async.supervise.stopping import OrderlyStops
+from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.supervise.takeover import Inherited
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan

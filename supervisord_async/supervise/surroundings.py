@@ -10,10 +10,10 @@ from supervisord_async.config.model import Daemon
 from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.filewatch.watching import FileWatching
+from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.sockets import SocketRegistry
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process

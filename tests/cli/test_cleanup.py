@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.launch import instance_of
+from supervisord_async.supervise.runs.launch import instance_of
 from tests.daemons import LiveDaemon, alive
 from tests.waiting import wait_until_sync
 

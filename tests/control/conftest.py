@@ -16,7 +16,7 @@ from supervisord_async.control.commands import Commands
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operations import Api
 from supervisord_async.core.state import State
-from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.supervisor import Supervisor
 from tests.fake_host import FakeChild, FakeHost, program, surroundings
 from tests.waiting import wait_until

@@ -14,9 +14,9 @@ import pytest
 from supervisord_async.control import events as events_module
 from supervisord_async.control import stream as stream_module
 from supervisord_async.control.events import Events
-from supervisord_async.supervise import bus as bus_module
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.history import History
+from supervisord_async.supervise.records import bus as bus_module
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.history import History
 from tests.control.conftest import swift
 from tests.waiting import wait_until
 

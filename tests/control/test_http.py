@@ -24,7 +24,7 @@ from supervisord_async.control.server import serve
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
-from supervisord_async.supervise.history import History
+from supervisord_async.supervise.records.history import History
 from tests.control.conftest import Answer, ask, playing, read_answer, swift
 from tests.waiting import wait_until
 

@@ -20,7 +20,7 @@ from supervisord_async.control.tally import Tally
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
-from supervisord_async.supervise.figures import Sampler
+from supervisord_async.supervise.records.figures import Sampler
 from tests.control.conftest import playing, swift
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from supervisord_async.config.model import Logs, Program
 from supervisord_async.control.steady import SteadyViews
 from supervisord_async.control.view import process_view
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
-from supervisord_async.supervise.figures import Figures
+from supervisord_async.supervise.records.figures import Figures
 
 RUNNING = Snapshot(state=State.RUNNING, pid=7, run=1, run_since=100.0, cause=Cause.AUTOSTART)
 

@@ -22,7 +22,7 @@ from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.bus import Bus
+from supervisord_async.supervise.records.bus import Bus
 from tests.control.conftest import playing, swift
 from tests.fake_host import program
 from tests.waiting import wait_until

@@ -23,11 +23,11 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise import persist
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.persist import SavedState
+from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.outlive.persist import SavedState
+from supervisord_async.supervise.outlive.takeover import settle
+from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.supervisor import Supervisor
-from supervisord_async.supervise.takeover import settle
 from tests.fake_host import program, surroundings
 from tests.simulation.machine import BOOT, BrokenInvariantError, LifeOfADaemon, Machine
 from tests.virtual_clock import run_virtually

@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.supervise import figures as figures_module
-from supervisord_async.supervise.figures import Sampler, trees_of
+from supervisord_async.supervise.records import figures as figures_module
+from supervisord_async.supervise.records.figures import Sampler, trees_of
 from supervisord_async.system.usage import Usage, usages
 from tests.waiting import wait_until
 

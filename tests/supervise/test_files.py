@@ -13,10 +13,10 @@ import pytest
 from supervisord_async.config.model import Watch
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested
 from supervisord_async.core.state import Cause
-from supervisord_async.supervise.filewatch import watching
-from supervisord_async.supervise.filewatch.ignore import IgnoreRules
 from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import LoopGuard, describe_changes
+from supervisord_async.supervise.senses.filewatch import watching
+from supervisord_async.supervise.senses.filewatch.ignore import IgnoreRules
 from tests.supervise.filebench import bench, only
 from tests.waiting import wait_until
 

@@ -12,12 +12,12 @@ import anyio
 import pytest
 
 from supervisord_async.config.model import Watch
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.filewatch import lookout, watching
-from supervisord_async.supervise.filewatch.lookout import Pace
-from supervisord_async.supervise.filewatch.view import Sighting, Territory, View
 from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import FileWatching, monitor_files
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.senses.filewatch import lookout, watching
+from supervisord_async.supervise.senses.filewatch.lookout import Pace
+from supervisord_async.supervise.senses.filewatch.view import Sighting, Territory, View
 from tests.supervise.filebench import bench, inotify_instances, watch_threads
 from tests.waiting import wait_until
 

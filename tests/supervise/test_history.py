@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.supervise import history as history_module
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.history import History
+from supervisord_async.supervise.records import history as history_module
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.history import History
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -149,7 +149,7 @@ async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> No
 
 
 async def test_a_locked_database_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("supervisord_async.supervise.history_store.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("supervisord_async.supervise.records.history_store.BUSY_SECONDS", 0.05)
     monkeypatch.setattr(history_module, "RETRY_SECONDS", (0.05,))
     path = tmp_path / "history.db"
     async with kept(path) as (history, bus):

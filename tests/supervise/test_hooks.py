@@ -11,8 +11,8 @@ import pytest
 from supervisord_async.config.model import Backoff, Hooks, Restart
 from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.state import Cause, State
-from supervisord_async.supervise.hooks import HOOK_SECONDS
 from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.runs.hooks import HOOK_SECONDS
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually
 

@@ -11,9 +11,9 @@ import pytest
 from supervisord_async.config.model import Backoff, Limits, Restart
 from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.state import Cause, State
-from supervisord_async.supervise.figures import Figures
 from supervisord_async.supervise.monitors.memory import INTERVAL_SECONDS, MemoryWatch
 from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.records.figures import Figures
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually
 

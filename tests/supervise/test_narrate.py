@@ -10,7 +10,7 @@ from supervisord_async.core.inputs import Exited, Input, StopRequested, TreeGone
 from supervisord_async.core.machine import step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import ExitStatus, Snapshot, State
-from supervisord_async.supervise.narrate import records_of
+from supervisord_async.supervise.records.narrate import records_of
 
 RUNNING = Snapshot(state=State.RUNNING, wanted=True, run=1, pid=7, run_since=10.0)
 POLICY = Policy(backoff_jitter=0.0)

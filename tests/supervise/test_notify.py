@@ -18,10 +18,10 @@ import pytest
 from supervisord_async.config.model import Daemon, Heartbeat, Logs, Notify, Program
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input, TimeoutExtended
 from supervisord_async.core.state import Cause, Health, Snapshot, State
-from supervisord_async.supervise.fdstore import STORE_LIMIT, DescriptorStore
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
-from supervisord_async.supervise.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, Voice, parse
+from supervisord_async.supervise.senses.fdstore import STORE_LIMIT, DescriptorStore
+from supervisord_async.supervise.senses.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, Voice, parse
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
 from tests.fake_host import FakeHost, surroundings

@@ -15,9 +15,9 @@ import pytest
 
 from supervisord_async.config.model import EventHook
 from supervisord_async.core.record import Record
-from supervisord_async.supervise import on_event
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.on_event import EventHooks, RefusedError, events_of
+from supervisord_async.supervise.records import on_event
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.on_event import EventHooks, RefusedError, events_of
 from tests.fake_host import FakeHost, program
 from tests.waiting import wait_until
 

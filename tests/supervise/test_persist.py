@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
-from supervisord_async.supervise import persist
-from supervisord_async.supervise.persist import SavedProcess, SavedState, SavedStream, StateError
+from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState, SavedStream, StateError
 
 SNAPSHOT = Snapshot(
     state=State.BACKOFF,

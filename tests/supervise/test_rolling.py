@@ -13,7 +13,7 @@ from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import FailedError
-from supervisord_async.supervise.scaling import rescaled
+from supervisord_async.supervise.fleet.scaling import rescaled
 from tests.control.conftest import Scene, playing, swift
 from tests.fake_host import FakeChild, program
 from tests.waiting import wait_until

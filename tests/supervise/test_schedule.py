@@ -15,10 +15,10 @@ from supervisord_async.config.model import Schedule
 from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
-from supervisord_async.supervise import schedule as schedules
+from supervisord_async.supervise.fleet import schedule as schedules
+from supervisord_async.supervise.fleet.schedule import local_zone, next_after
 from supervisord_async.supervise.monitors.schedule import LOOK_SECONDS, ScheduleWatch
 from supervisord_async.supervise.process import Process
-from supervisord_async.supervise.schedule import local_zone, next_after
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually
 

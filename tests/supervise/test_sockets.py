@@ -17,8 +17,8 @@ import pytest
 from supervisord_async.config.model import Logs, Program, Socket
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.activation import is_armed
-from supervisord_async.supervise.sockets import SocketRegistry, url
+from supervisord_async.supervise.fleet.activation import is_armed
+from supervisord_async.supervise.fleet.sockets import SocketRegistry, url
 from tests.fake_host import FakeHost
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.persist import SavedProcess, SavedState
-from supervisord_async.supervise.takeover import settle
+from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
+from supervisord_async.supervise.outlive.takeover import settle
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.tags import Tagged
 

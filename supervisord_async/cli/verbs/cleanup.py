@@ -49,7 +49,7 @@ def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float) ->
 
 
 def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float) -> int:
-    from supervisord_async.supervise import leftovers
+    from supervisord_async.supervise.outlive import leftovers
 
     found = leftovers.find(place)
     daemon = leftovers.daemon_of(found, place)

@@ -10,10 +10,10 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import HealthReported, Input
 from supervisord_async.core.state import Health, Snapshot
 from supervisord_async.supervise.host import ChildProcess, Host, ProcessTree, Signature
-from supervisord_async.supervise.logsearch import LogSearch
+from supervisord_async.supervise.senses.logsearch import LogSearch
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.notify import Voice
+    from supervisord_async.supervise.senses.notify import Voice
 
 #: Looks per heartbeat timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat, and a look's delay.
 LOOKS = 8

@@ -16,8 +16,8 @@ import anyio
 from supervisord_async.config.model import Watch
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested
 from supervisord_async.core.state import Cause
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.filewatch.watching import FileWatching
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 
 __all__ = ["FileWatching", "LoopGuard", "monitor_files"]
 

@@ -15,8 +15,8 @@ import anyio
 from supervisord_async.core.inputs import Faulted
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.figures import Sampler
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.figures import Sampler
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process

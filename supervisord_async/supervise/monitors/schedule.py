@@ -19,8 +19,8 @@ from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.schedule import Marks, next_after
+from supervisord_async.supervise.fleet.schedule import Marks, next_after
+from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process

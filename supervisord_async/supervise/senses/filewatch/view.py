@@ -3,7 +3,7 @@
 A notification only says where to look. Whether something changed is decided here, by comparing inode, size and
 modification time with what was seen last: a change of permissions is none, a ``touch`` is one, a file that came and
 went between two looks is none, and nothing is lost where notifications are. Everything here blocks: it belongs
-into the thread of :mod:`~supervisord_async.supervise.filewatch.lookout`.
+into the thread of :mod:`~supervisord_async.supervise.senses.filewatch.lookout`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from supervisord_async.supervise.filewatch.ignore import IgnoreRules
+from supervisord_async.supervise.senses.filewatch.ignore import IgnoreRules
 
 #: Device and inode of a directory.
 Identity = tuple[int, int]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.persist import SavedProcess, SavedState
+from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
+from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.tags import Tagged
 

@@ -13,8 +13,8 @@ import anyio
 
 from supervisord_async.core.inputs import StopRequested
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.dependencies import DOWN, Dependencies
+from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
+from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from supervisord_async.supervise.filewatch.view import Identity, Sighting, Territory, View
+from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
 
 #: Directories may change while they are counted; this often it is tried again at once.
 OPEN_ATTEMPTS = 5

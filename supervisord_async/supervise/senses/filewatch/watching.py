@@ -1,6 +1,6 @@
 """File changes for all programs of a daemon: who wants to hear of what, and when a burst of changes is over.
 
-The looking is done by :mod:`~supervisord_async.supervise.filewatch.lookout` in one thread, which exists only while
+The looking is done by :mod:`~supervisord_async.supervise.senses.filewatch.lookout` in one thread, which exists only while
 somebody subscribes; all else happens on the loop.
 """
 
@@ -18,9 +18,9 @@ from anyio.from_thread import BlockingPortal
 from supervisord_async.config.model import Watch
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.filewatch.lookout import Changes, Lookout, Pace
-from supervisord_async.supervise.filewatch.view import Territory
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.senses.filewatch.lookout import Changes, Lookout, Pace
+from supervisord_async.supervise.senses.filewatch.view import Territory
 
 #: Changes that never cease are reported at the latest after this many times the quiet time, or so many seconds.
 BOUND_FACTOR = 10.0

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from supervisord_async.supervise.launch import instance_of
+from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import procfs, tags
 from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged

@@ -14,7 +14,7 @@ from supervisord_async.system.child import Child
 from supervisord_async.system.spawn import SpawnSpec, spawn
 
 PAUSE_SECONDS = 5.0
-MODULE = "supervisord_async.supervise.guardian"
+MODULE = "supervisord_async.supervise.outlive.guardian"
 
 _log = logging.getLogger("asupd")
 

@@ -22,14 +22,14 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import BecameReady, MainChanged, TimeoutExtended
 from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.fdstore import DescriptorStore
-from supervisord_async.supervise.persist import SavedVoice
+from supervisord_async.supervise.outlive.persist import SavedVoice
+from supervisord_async.supervise.senses.fdstore import DescriptorStore
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.identity import identify
 from supervisord_async.system.kinship import is_of_run
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.run import Run
+    from supervisord_async.supervise.runs.run import Run
     from supervisord_async.supervise.surroundings import Surroundings
     from supervisord_async.system.credentials import Credentials
 

@@ -20,10 +20,10 @@ from supervisord_async.config.model import Program
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.state import Cause, ExitStatus
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise import launch
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.masking import words_without_secrets
-from supervisord_async.supervise.narrate import signal_name
+from supervisord_async.supervise.records.masking import words_without_secrets
+from supervisord_async.supervise.records.narrate import signal_name
+from supervisord_async.supervise.runs import launch
 from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)

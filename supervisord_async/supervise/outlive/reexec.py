@@ -19,8 +19,8 @@ from contextlib import contextmanager
 import anyio
 
 from supervisord_async.errors import FailedError
-from supervisord_async.supervise import persist
-from supervisord_async.supervise.persist import SavedState
+from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.wire import ENV_STATE
 
 TRIAL_SECONDS = 30.0

@@ -17,8 +17,8 @@ from supervisord_async.core.inputs import Input, RestartRequested
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.bus import Bus
-from supervisord_async.supervise.narrate import exit_words
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.narrate import exit_words
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process

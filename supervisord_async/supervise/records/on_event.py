@@ -27,10 +27,10 @@ from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.launch import tag_of
 from supervisord_async.supervise.refused import RefusedError
+from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
+from supervisord_async.supervise.runs.launch import tag_of
 from supervisord_async.system.spawn import SpawnSpec
 
 _log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ class EventHooks:
 
 
 def _post(url: str, body: bytes) -> None:
-    from supervisord_async.supervise.webhook import post_json
+    from supervisord_async.supervise.records.webhook import post_json
 
     post_json(url, body)
 

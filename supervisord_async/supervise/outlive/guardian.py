@@ -5,7 +5,7 @@ It waits on the daemon's pidfd and does nothing else. When the daemon is gone it
 a guardian of its own. Else everything that carries the instance's tag is told to go, and killed after
 :data:`GRACE_SECONDS`. A clean end of the daemon leaves nothing to do; the daemon ends the guardian itself.
 
-Run as ``python -m supervisord_async.supervise.guardian INSTANCE LOCK DAEMON_PID``; imports next to nothing.
+Run as ``python -m supervisord_async.supervise.outlive.guardian INSTANCE LOCK DAEMON_PID``; imports next to nothing.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from supervisord_async.config.model import Logs
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.target import LossReport, Stream, Target
-from supervisord_async.supervise.logsearch import LogSearch
-from supervisord_async.supervise.persist import SavedStream
-from supervisord_async.supervise.takeover import Inherited
+from supervisord_async.supervise.outlive.persist import SavedStream
+from supervisord_async.supervise.outlive.takeover import Inherited
+from supervisord_async.supervise.senses.logsearch import LogSearch
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.pipes import Pipe
 

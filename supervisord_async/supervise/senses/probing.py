@@ -14,7 +14,7 @@ import anyio.abc
 
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise import launch
+from supervisord_async.supervise.runs import launch
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.monitors.context import RunContext

@@ -10,7 +10,7 @@ from supervisord_async.config.model import Program
 from supervisord_async.system.spawn import SpawnSpec
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.notify import Voice
+    from supervisord_async.supervise.senses.notify import Voice
     from supervisord_async.supervise.surroundings import Surroundings
 
 

@@ -20,7 +20,7 @@ from supervisord_async.supervise.monitors.exit import monitor_exit
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
-from supervisord_async.supervise.notify import Voice
+from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.system.child import Ended
 
 #: What watches a run beside its exit. Each ends by itself where the program does not ask for it.

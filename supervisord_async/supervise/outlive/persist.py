@@ -23,9 +23,9 @@ import anyio.to_thread
 import msgspec
 
 from supervisord_async.core.state import Snapshot
-from supervisord_async.supervise.fdstore import StoredDescriptor
+from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.patience import is_want
-from supervisord_async.supervise.sockets import SavedSocket
+from supervisord_async.supervise.senses.fdstore import StoredDescriptor
 
 _log = logging.getLogger("asupd")
 

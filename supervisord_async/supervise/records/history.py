@@ -22,8 +22,8 @@ import anyio
 import anyio.to_thread
 
 from supervisord_async.core.record import Record
-from supervisord_async.supervise.history_store import Reader, RunEntry, SchemaError, Store
 from supervisord_async.supervise.patience import patiently
+from supervisord_async.supervise.records.history_store import Reader, RunEntry, SchemaError, Store
 
 __all__ = ["History", "RunEntry"]
 

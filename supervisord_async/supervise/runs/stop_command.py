@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 from supervisord_async import wire
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise import launch
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.masking import words_without_secrets
-from supervisord_async.supervise.output import Output
-from supervisord_async.supervise.run import Run
+from supervisord_async.supervise.records.masking import words_without_secrets
+from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs.output import Output
+from supervisord_async.supervise.runs.run import Run
 from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What concerns several processes at once: order, stops, rollouts, numbers, shared sockets and calendars."""

@@ -1,0 +1,1 @@
+"""One run of a process, from settings to its end: what it is given, how it is spawned, prepared, heard and asked to stop."""

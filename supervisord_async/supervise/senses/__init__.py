@@ -1,0 +1,1 @@
+"""What monitors perceive with: probes, searches of output, the file watcher and the notification socket."""
