@@ -387,8 +387,8 @@ class Process:
         self._taken_over = anyio.Event()
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
-        for search in searches.values():
-            search.matched = inherited.snapshot.state is State.RUNNING  # it was ready before
+        for search in searches.values():  # what it says once, it may have said after the last save, to a daemon that died
+            search.matched = inherited.snapshot.state is State.RUNNING or not inherited.by_reexec
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.by_reexec:
             self.voice.inherit(inherited.saved.voice)

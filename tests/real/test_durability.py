@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from supervisord_async.core.state import State
+from supervisord_async.supervise.outlive import persist
 from tests.daemons import LiveDaemon, alive
 
 Make = Callable[..., LiveDaemon]
@@ -90,6 +93,19 @@ def test_adoption_needs_no_state_file(daemon: Make, damage: str) -> None:
         assert live.wait_for(name, "RUNNING")["pid"] == pid
     commands = [Path(f"/proc/{process.identity.pid}/cmdline").read_bytes() for process in live.tagged()]
     assert len(commands) == len(pids) + 1  # "stopped" is started: nobody is left who knows of the stop
+
+
+def test_what_a_program_says_once_it_need_not_say_again_to_a_successor(daemon: Make) -> None:
+    live = daemon('programs: {web: {command: [sh, -c, "echo ready; exec sleep 1000"], readiness: {log: ready, interval: 50ms}}}')
+    pid = live.wait_for("web", "RUNNING")["pid"]
+    run_dir = str(live.folder / ".asupd")
+    live.kill()
+    state, complaints = persist.load(run_dir)  # as if it had died before it could save what was said
+    assert state is not None and not complaints
+    starting = replace(state.processes[0].snapshot, state=State.STARTING, pid=pid)
+    persist.save(run_dir, replace(state, processes=(replace(state.processes[0], snapshot=starting),)))
+    live.start()
+    live.wait_for("web", "RUNNING", pid=pid, run=1)
 
 
 def test_a_program_that_ended_meanwhile_is_noticed_once(daemon: Make) -> None:

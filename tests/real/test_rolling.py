@@ -70,6 +70,8 @@ def test_a_new_version_that_came_while_the_daemon_was_dead_is_rolled_out(daemon:
     live = daemon(WEB % 1)
     for number in range(3):
         live.wait_for(f"web:{number}", "RUNNING")
+    state = live.folder / ".asupd" / "state.json"
+    live.wait_until(lambda: state.read_text().count("RUNNING") == 3, "a successor will know that all were ready")
     live.kill()
     live.write(WEB % 2)
     live.start()
