@@ -102,7 +102,7 @@ def test_what_a_program_says_once_it_need_not_say_again_to_a_successor(daemon: M
     live.kill()
     state, complaints = persist.load(run_dir)  # as if it had died before it could save what was said
     assert state is not None and not complaints
-    starting = replace(state.processes[0].snapshot, state=State.STARTING, pid=pid)
+    starting = replace(state.processes[0].snapshot, state=State.STARTING, wanted=True, run=1, pid=None)
     persist.save(run_dir, replace(state, processes=(replace(state.processes[0], snapshot=starting),)))
     live.start()
     live.wait_for("web", "RUNNING", pid=pid, run=1)
