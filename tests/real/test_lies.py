@@ -39,7 +39,7 @@ def unbroken(live: LiveDaemon) -> None:
 def test_adopted_programs_that_end_while_descriptors_are_exhausted_are_noticed(daemon: Make) -> None:
     """They are nobody's children: how they ended is in a file of /proc, which cannot be opened just then."""
     live = daemon(
-        "programs: {v: {command: [sleep, '1000'], replicas: 10, start_seconds: 0, restart: {backoff: {initial: 100ms, max: 1s}}}}"
+        "programs: {v: {command: [sleep, '1000'], replicas: 10, start_seconds: 0, restart: {backoff: {initial: 100ms, max: 1s}, reset_after: 1m}}}"
     )
     live.wait_until(lambda: live.ctl("status").returncode == 0, "all run")
     live.kill()

@@ -41,7 +41,7 @@ def test_backoff_doubles_to_its_cap_and_jitter_spreads_it(daemon: Make) -> None:
     """The pauses, read from the records of each death and the start that followed it."""
     live = daemon("""
 programs:
-  growing: {command: ["false"], restart: {max_restarts: 5, backoff: {initial: 100ms, factor: 2, max: 400ms, jitter: 0}}}
+  growing: {command: ["false"], restart: {max_restarts: 5, backoff: {initial: 100ms, factor: 2, max: 400ms, jitter: 0}, reset_after: 1m}}
   spread: {command: ["false"], replicas: 12, restart: {backoff: {initial: 1h, max: 1h, jitter: 0.5}}}
 """)
     live.wait_for("growing", "FATAL")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real
 
 COUNTER = "import itertools,time\nfor n in itertools.count():\n  print(n, flush=True)\n  time.sleep(0.002)"
 COUNTER_COMMAND = f"[{sys.executable}, -c, {json.dumps(COUNTER)}]"
-QUICK = "start_seconds: 0, restart: {backoff: {initial: 100ms, max: 1s}}"
+QUICK = "start_seconds: 0, restart: {backoff: {initial: 100ms, max: 1s}, reset_after: 1m}"  # or a slow look finds the counter back at 0
 PROGRAMS = f"""
 programs:
   counter: {{command: {COUNTER_COMMAND}, start_seconds: 0}}
