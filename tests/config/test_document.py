@@ -128,6 +128,13 @@ def test_aliases_that_unfold_to_a_billion_are_refused(monkeypatch):
     assert complaints("\n".join(lines)) == ["f.yaml:1:1: aliases unfold to more than 5000 values; write less by reference"]
 
 
+def test_a_long_list_that_is_named_often_is_refused(monkeypatch):
+    """A hundred collections, and millions of values in them."""
+    monkeypatch.setattr(document_module, "MAX_VALUES", 5000)
+    text = f"a: &a [{', '.join('x' * 1000)}]\nb: [{', '.join(['*a'] * 100)}]"
+    assert complaints(text) == ["f.yaml:1:1: aliases unfold to more than 5000 values; write less by reference"]
+
+
 def test_merges_that_unfold_to_a_billion_end_too(monkeypatch):
     monkeypatch.setattr(document_module, "MAX_VALUES", 5000)
     lines = ["x-0: &a0 {k: v}"] + [f"x-{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12)]

@@ -345,6 +345,18 @@ def test_limit_may_be_retried_after_a_while() -> None:
     assert (world.snapshot.state, world.snapshot.run, world.snapshot.restarts) == (State.STARTING, 2, 0)
 
 
+@pytest.mark.parametrize("within", [None, 3600.0])
+def test_a_retry_after_the_limit_has_the_whole_limit_again(within: float | None) -> None:
+    policy = Policy(max_restarts=1, within_seconds=within, on_limit=OnLimit.RETRY, retry_after_seconds=600.0, backoff_jitter=EVEN)
+    world = running(policy)
+    crash(world)
+    assert crash_again(world).state is State.FATAL
+    world.pass_time(600.0)
+    world.spawn_succeeds()
+    assert (crash(world).state, world.snapshot.restarts) == (State.BACKOFF, 1)
+    assert crash_again(world).state is State.FATAL
+
+
 def test_flapping_shows_and_clears_after_calm() -> None:
     world = running(Policy(backoff_jitter=EVEN))
     crash(world)
@@ -604,6 +616,15 @@ def test_a_stop_may_ask_for_time_once_it_stops_and_not_where_there_is_no_grace()
         world.tell(TimeoutExtended(1, world.now + 30.0))
         world.pass_time(6.0)
         assert bool(world.snapshot.kills) == bool(killed)
+
+
+def test_time_that_a_start_was_given_is_not_left_to_its_stop() -> None:
+    world = World(Policy(start_timeout_seconds=5.0, grace_seconds=10.0, backoff_jitter=EVEN))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    world.tell(TimeoutExtended(1, world.now + 1e6))
+    world.tell(StopRequested())
+    assert deadline(world.snapshot, world.policy) == world.now + 10.0
 
 
 def test_the_end_of_a_new_main_process_is_the_end_of_the_run() -> None:

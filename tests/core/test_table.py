@@ -127,6 +127,13 @@ def test_cell_leads_to_each_of_its_targets_and_to_nothing_else(state: State, kin
     assert reached(state, kind) == TABLE[state, kind].targets
 
 
+def test_rule_that_leads_where_its_cell_does_not_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = TABLE[State.STOPPED, StartRequested]
+    monkeypatch.setitem(TABLE, (State.STOPPED, StartRequested), cell._replace(targets=frozenset({State.EXITED})))
+    with pytest.raises(AssertionError, match="STOPPED × StartRequested led to STARTING, not in its cell"):
+        step(Snapshot(), StartRequested(), Policy(), NOW)
+
+
 @pytest.mark.parametrize(("state", "kind"), CELLS)
 def test_cell_that_ignores_changes_nothing(state: State, kind: type[Input]) -> None:
     if TABLE[state, kind].rule is not ignored:
