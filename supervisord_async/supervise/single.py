@@ -87,13 +87,14 @@ class Single:
             writer=Writer(),
             journal=Journal(None),
             null_fd=self._null_fd,
-            committed=lambda _process: None,
+            committed=self._pass_on_held,
             waits_for=lambda _process: "",
             shut_down=lambda _why: None,
         )
         self._process = Process(program.name, 0, program, self._around)
         self._told: int | None = None  #: the signal that told us to go
         self._told_at = 0.0
+        self._held: list[int] = []  #: signals that came while a command was begun and not yet known to live
         self._faulted_run = 0  #: the last run that missed its heartbeat
         self._over = anyio.Event()
 
@@ -145,7 +146,7 @@ class Single:
         self._say(f"{name}{origin}: {consequence}", what="signal", signal=name)
         if number not in ENDING and not hung_up:
             if not shared:
-                self._process.post(SignalRequested(number))
+                self._pass_on(number)
             return
         now = anyio.current_time()
         if self._told is not None:  # again: the command may know a second one as "at once"
@@ -158,6 +159,21 @@ class Single:
         if self._process.snapshot.state is State.STOPPING and not shared:
             self._process.post(SignalRequested(number))
         self._process.post(StopRequested())
+
+    def _pass_on(self, number: int) -> None:
+        """The command gets it, also one that may have said something before we know that it lives: our streams are its own."""
+        snapshot = self._process.snapshot
+        if snapshot.state is State.STARTING and snapshot.pid is None:
+            if number not in self._held:  # pending signals are a set
+                self._held.append(number)
+        else:
+            self._process.post(SignalRequested(number))
+
+    def _pass_on_held(self, process: Process) -> None:
+        if self._held and (process.snapshot.pid is not None or process.snapshot.state is not State.STARTING):
+            held, self._held = self._held, []
+            for number in held:
+                process.post(SignalRequested(number))
 
     # Heartbeat
 

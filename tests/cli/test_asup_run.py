@@ -185,6 +185,35 @@ def test_signals_with_the_commands_own_meaning_reach_it(start: Start, tmp_path: 
     assert process.poll() is None
 
 
+def test_a_signal_that_comes_before_we_know_that_the_command_lives_reaches_it(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has our streams, and can be heard before the spawn is answered."""
+    source = """
+import anyio, os
+from supervisord_async.cli import asup_run
+from supervisord_async.supervise.single import _Host
+spawn = _Host.spawn
+async def slowly(self, spec):
+    child = await spawn(self, spec)
+    while not os.path.exists("go"):
+        await anyio.sleep(0.01)
+    return child
+_Host.spawn = slowly
+asup_run.main()
+"""
+    monkeypatch.setattr(sys.modules[__name__], "ASUP_RUN", [sys.executable, "-c", source])
+    process = start("sh", "-c", "trap 'echo got HUP' HUP; trap 'echo got USR1' USR1; echo ready; while :; do sleep 0.05; done")
+    wait_said(tmp_path / "out", "ready")
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        process.send_signal(number)
+    wait_said(tmp_path / "err", "passed on", 2)
+    (tmp_path / "go").touch()
+    wait_said(tmp_path / "out", "got HUP")
+    wait_said(tmp_path / "out", "got USR1")
+    assert process.poll() is None
+
+
 def test_a_command_that_dies_of_a_signal_passed_on_is_not_restarted(start: Start, tmp_path: Path) -> None:
     process = start("sleep", "300")
     wait_said(tmp_path / "err", "→ RUNNING")
