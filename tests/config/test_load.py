@@ -175,6 +175,13 @@ def test_included_files_bring_programs_with_their_own_paths_and_defaults(project
     ]
 
 
+def test_files_without_end_are_not_read(project, monkeypatch):
+    monkeypatch.setattr("supervisord_async.config.load.MAX_FILES", 3)
+    for number in range(5):
+        project.write(f"conf.d/{number}.yaml", f"programs: {{p{number}: {{command: x}}}}")
+    assert project.problems("include: conf.d/*.yaml\nprograms: {}") == ["programs.yaml:1:10: include: more than 3 files"]
+
+
 def test_without_a_directory_a_program_runs_beside_its_file(project):
     project.write("sub/a.yaml", "programs: {a: {command: x}}")
     assert project.configuration("include: sub/a.yaml\nprograms: {}").programs["a"].directory == f"{project.folder}/sub"

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +17,7 @@ import pytest
 
 from supervisord_async.logs.capture import KEPT_BYTES
 from supervisord_async.logs.target import Format, Target
-from tests.logs.capturing import captured
+from tests.logs.capturing import captured, everything
 from tests.waiting import wait_until
 
 LINE = b"line %d " + b"x" * 250 + b"\n"
@@ -123,6 +124,137 @@ async def test_a_fifo_without_reader_is_reported_once_and_a_reader_gets_the_rest
             await anyio.lowlevel.checkpoint()
         await wait_until(lambda: len(stream.losses) == 3)
         assert stream.losses[2].errno in (errno.EPIPE, errno.ENXIO)
+
+
+async def test_a_reader_of_a_fifo_that_does_not_read_holds_no_child_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisord_async.logs.capture.STALL_SECONDS", 0.1)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        async with captured(Target(str(fifo))) as [stream]:
+            await stream.say_all(b"y" * 79 + b"\n" + b"x" * 4_000_000 + b"\n")
+            await wait_until(lambda: stream.losses)
+            assert (stream.losses[0].errno, "reader does not read" in stream.losses[0].message) == (errno.EAGAIN, True)
+            got = 0
+
+            def read() -> bool:
+                nonlocal got
+                with contextlib.suppress(BlockingIOError):
+                    while block := os.read(reader, 65536):
+                        got += len(block)
+                return len(stream.losses) == 2
+
+            await wait_until(read)
+            assert stream.losses[1].bytes_lost == stream.capture.bytes_lost > 0
+            await wait_until(lambda: read() and got + stream.capture.bytes_lost >= 4_000_081)  # a line's end may be put in where it was torn
+    finally:
+        os.close(reader)
+
+
+async def test_a_rotation_that_fails_is_said_and_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("supervisord_async.logs.sink.ROTATION_RETRY_SECONDS", 0.05)
+    log, obstacle = tmp_path / "x.log", tmp_path / "x.log.1"
+    (obstacle / "inside").mkdir(parents=True)
+    async with captured(Target(str(log), max_size_bytes=1000, backups=1)) as [stream]:
+        data = b"0123456789\n" * 1000
+        await stream.say_all(data)
+        assert await stream.capture.drain()
+        assert log.read_bytes() == data
+        assert stream.losses == []
+        assert f"cannot rotate {log}" in caplog.text
+        (obstacle / "inside").rmdir()
+        obstacle.rmdir()
+
+        async def rotated() -> bool:
+            stream.say(b"next\n")
+            await stream.capture.drain()
+            return obstacle.is_file()
+
+        await wait_until(rotated, every=0.05)
+        assert obstacle.read_bytes().startswith(data)
+
+
+class _Bug(Exception):
+    """Ours."""
+
+
+async def test_a_bug_of_whoever_listens_stops_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: object) -> None:
+        raise _Bug
+
+    log = tmp_path / "sub" / "x.log"
+    log.parent.write_text("in the way")
+    async with captured(Target(str(log)), start=False) as [stream]:
+        stream.capture._on_loss = stream.capture._echo = fail
+        stream.capture.start()
+        stream.say(b"kept\n")
+        await wait_until(lambda: "reporting that" in caplog.text)
+        log.parent.unlink()
+        await wait_until(lambda: log.exists() and log.read_bytes() == b"kept\n")
+        await wait_until(lambda: "no more of it is echoed" in caplog.text)
+        stream.say(b"more\n")
+        assert await stream.capture.drain()
+        assert log.read_bytes() == b"kept\nmore\n"
+        assert caplog.text.count("no more of it is echoed") == 1
+
+
+async def test_a_bug_in_a_turn_costs_that_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from supervisord_async.logs import mover
+
+    move_raw, failed = mover.move_raw, []
+
+    def fail_once(*arguments: Any, **settings: Any) -> None:
+        if not failed:
+            failed.append(True)
+            raise _Bug
+        move_raw(*arguments, **settings)
+
+    monkeypatch.setattr(mover, "move_raw", fail_once)
+    async with captured(Target(str(tmp_path / "x.log"))) as [stream]:
+        stream.say(b"kept\n")
+        await wait_until(lambda: len(stream.losses) == 2)
+        assert (tmp_path / "x.log").read_bytes() == b"kept\n"
+        assert "moving the output of web:0 (stdout) failed" in caplog.text
+
+
+async def test_without_a_thread_output_waits_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from supervisord_async.logs import writer as writer_module
+
+    turns, refused = writer_module._turns_in_thread, []
+
+    async def refuse_some(*arguments: Any, **settings: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(True)
+            raise RuntimeError("can't start new thread")
+        return await turns(*arguments, **settings)
+
+    monkeypatch.setattr(writer_module, "_turns_in_thread", refuse_some)
+    async with captured(Target(str(tmp_path / "x.log"))) as [stream]:
+        stream.say(b"kept\n")
+        await wait_until(lambda: (tmp_path / "x.log").exists() and (tmp_path / "x.log").read_bytes() == b"kept\n")
+        assert len(refused) == 3
+
+
+async def test_backups_that_cannot_be_compressed_stay_and_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from supervisord_async.logs import rotation
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(rotation, "_compress", full)
+    log = tmp_path / "x.log"
+    async with captured(Target(str(log), max_size_bytes=1000, backups=100, compress=True)) as [stream]:
+        await stream.say_all(b"0123456789\n" * 1000)
+        assert await stream.capture.drain()
+        await wait_until(lambda: f"cannot compress the backups of {log}" in caplog.text)
+        stream.say(b"more\n")
+        assert await stream.capture.drain()
+    assert everything(log) == b"0123456789\n" * 1000 + b"more\n"
 
 
 @pytest.mark.parametrize("obstacle", ["a file where a directory must be", "a directory where the file must be"])

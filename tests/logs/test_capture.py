@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -121,6 +122,19 @@ async def test_no_more_backups_than_configured_and_none_empties_the_file(tmp_pat
         streams[0].capture.reconfigure(Target(str(few), 1000, backups=1))
         assert await streams[0].capture.drain()
         assert sorted(path.name for path in tmp_path.glob("few*")) == ["few.log", "few.log.1"]
+
+
+async def test_backups_that_nobody_came_to_compress_are_compressed(tmp_path: Path) -> None:
+    """A daemon was killed before it did; or was told only now."""
+    old, new = tmp_path / "old.log", tmp_path / "new.log"
+    for log in (old, new):
+        log.with_suffix(".log.1").write_bytes(b"earlier\n")
+    async with captured(Target(str(old), compress=True), Target(str(new))) as [_, stream]:
+        await wait_until(lambda: gzip.decompress((tmp_path / "old.log.1.gz").read_bytes()) == b"earlier\n" if (tmp_path / "old.log.1.gz").exists() else False)
+        await wait_until(lambda: not (tmp_path / "old.log.1").exists())
+        assert (tmp_path / "new.log.1").exists()
+        stream.capture.reconfigure(Target(str(new), compress=True))
+        await wait_until(lambda: (tmp_path / "new.log.1.gz").exists() and not (tmp_path / "new.log.1").exists())
 
 
 async def test_a_reconfigured_path_and_format_take_what_comes_next(tmp_path: Path) -> None:

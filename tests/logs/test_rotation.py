@@ -27,6 +27,14 @@ def test_the_youngest_backup_is_number_one_and_the_oldest_goes(tmp_path: Path) -
     assert contents(tmp_path) == {"x.log.1": b"4", "x.log.2": b"3", "x.log.3": b"2"}
 
 
+def test_a_rotation_takes_away_what_is_more_than_is_wanted_by_now(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        (tmp_path / f"x.log.{number}").write_bytes(b"%d" % number)
+    (tmp_path / "x.log").write_bytes(b"0")
+    rotation.shift(str(tmp_path / "x.log"), 2)
+    assert contents(tmp_path) == {"x.log.1": b"0", "x.log.2": b"1"}
+
+
 @pytest.mark.parametrize("stop_at", range(8))
 def test_a_rotation_killed_between_any_two_steps_loses_and_doubles_nothing(
     tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
