@@ -147,7 +147,9 @@ async def test_a_reader_of_a_fifo_that_does_not_read_holds_no_child_up(tmp_path:
 
             await wait_until(read)
             assert stream.losses[1].bytes_lost == stream.capture.bytes_lost > 0
-            await wait_until(lambda: read() and got + stream.capture.bytes_lost >= 4_000_081)  # a line's end may be put in where it was torn
+            await wait_until(
+                lambda: read() and got + stream.capture.bytes_lost >= 4_000_081
+            )  # a line's end may be put in where it was torn
     finally:
         os.close(reader)
 
@@ -274,6 +276,27 @@ async def test_a_path_that_cannot_be_is_reported_and_mended_later(tmp_path: Path
             log.rmdir()
         await wait_until(lambda: len(stream.losses) == 2)
         assert log.read_bytes() == b"kept\n"
+
+
+async def test_a_line_that_was_torn_by_a_loss_is_ended_before_the_next(tmp_path: Path) -> None:
+    log, aside = tmp_path / "x.log", tmp_path / "aside"
+    async with captured(Target(str(log), max_size_bytes=0)) as [stream]:
+        stream.say(b"begun ")
+        assert await stream.capture.drain()
+        log.rename(aside)
+        log.mkdir()
+        stream.capture.reopen()
+        stream.say(b"and torn\n")
+        await wait_until(lambda: stream.losses)
+        await stream.say_all(b"".join(LINE % number for number in range(20_000)))
+        log.rmdir()
+        aside.rename(log)
+        await wait_until(lambda: len(stream.losses) == 2)
+        assert stream.losses[1].bytes_lost > 0
+        assert await stream.capture.drain()
+        first, *lines = log.read_bytes().splitlines(keepends=True)
+        assert first == b"begun \n"
+        assert set(lines) <= {LINE % number for number in range(20_000)} and lines[-1] == LINE % 19_999
 
 
 async def test_what_a_broken_log_holds_at_its_end_is_counted_as_lost(tmp_path: Path) -> None:

@@ -130,7 +130,11 @@ async def test_backups_that_nobody_came_to_compress_are_compressed(tmp_path: Pat
     for log in (old, new):
         log.with_suffix(".log.1").write_bytes(b"earlier\n")
     async with captured(Target(str(old), compress=True), Target(str(new))) as [_, stream]:
-        await wait_until(lambda: gzip.decompress((tmp_path / "old.log.1.gz").read_bytes()) == b"earlier\n" if (tmp_path / "old.log.1.gz").exists() else False)
+        await wait_until(
+            lambda: (
+                gzip.decompress((tmp_path / "old.log.1.gz").read_bytes()) == b"earlier\n" if (tmp_path / "old.log.1.gz").exists() else False
+            )
+        )
         await wait_until(lambda: not (tmp_path / "old.log.1").exists())
         assert (tmp_path / "new.log.1").exists()
         stream.capture.reconfigure(Target(str(new), compress=True))

@@ -73,6 +73,7 @@ class History:
         self._readers = anyio.CapacityLimiter(4)
         self._said_dropped = 0
         self._seen_id = 0  #: of the last record taken
+        self._prune_at = 0.0  #: monotonic; at first: now
         self._written_id = 0  #: of the last record written
 
     async def open(self) -> int:
@@ -95,7 +96,7 @@ class History:
 
     async def run(self) -> None:
         """Write what is taken, until cancelled."""
-        prune_at, unpruned, attempt = anyio.current_time(), 0, 0
+        unpruned, attempt = 0, 0
         while True:
             if not self._queue:
                 self._idle.set()
@@ -109,9 +110,9 @@ class History:
                 await anyio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS)) - 1])
                 continue
             unpruned += count
-            if unpruned >= PRUNE_RECORDS or anyio.current_time() >= prune_at:
+            if unpruned >= PRUNE_RECORDS or anyio.current_time() >= self._prune_at:
+                self._prune_at, unpruned = anyio.current_time() + PRUNE_SECONDS, 0
                 await self._blocking(self._prune)
-                prune_at, unpruned = anyio.current_time() + PRUNE_SECONDS, 0
 
     async def _write_some(self) -> int | None:
         """The oldest records are written: how many; None where it was not possible."""
@@ -231,8 +232,10 @@ class History:
         self._store = self._open_store()
 
     def limit(self, *, max_age_seconds: float | None, max_size_bytes: int | None) -> None:
-        """The next pruning keeps no more than this."""
+        """No more than this is kept from now on; what is more goes soon."""
         self.max_age_seconds, self.max_size_bytes = max_age_seconds, max_size_bytes
+        self._prune_at = 0.0
+        self._news.set()
 
     def _prune(self) -> None:
         if self._store is None:

@@ -1,0 +1,92 @@
+"""No setting is lost on its way from the model to those who act on it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import msgspec
+
+from supervisord_async.config import model
+from supervisord_async.config.model import Backoff, Heartbeat, Logs, Notify, Probe, Program, Restart, Stop
+from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
+from supervisord_async.supervise.runs import launch
+from supervisord_async.system import limits
+
+PROBE = Probe(kind="tcp", tcp=("127.0.0.1", 1), start_timeout_seconds=17.0)
+#: Nothing here is a default.
+PROGRAM = Program(
+    name="web",
+    command=("web",),
+    group="shop",
+    directory="/srv",
+    umask=0o77,
+    start_seconds=2.5,
+    depends_on={"db": "ready"},
+    heartbeat=Heartbeat(),
+    readiness=PROBE,
+    liveness=PROBE,
+    restart=Restart(
+        policy=RestartPolicy.ALWAYS,
+        success_exit_codes=(0, 3),
+        prevent_exit_codes=(4,),
+        max_restarts=5,
+        within_seconds=90.0,
+        on_limit=OnLimit.RETRY,
+        retry_after_seconds=7.0,
+        backoff=Backoff(initial_seconds=0.25, factor=3.0, max_seconds=11.0, jitter=0.5),
+        reset_after_seconds=13.0,
+    ),
+    stop=Stop(grace_seconds=4.0),
+    logs=Logs(stdout="none"),
+    limits=model.Limits(
+        open_files=100,
+        processes=50,
+        core_size_bytes=0,
+        memory_bytes=1,
+        nice=5,
+        ionice="idle",
+        oom_score_adj=100,
+        cpu_affinity=(0,),
+        no_new_privileges=True,
+    ),
+)
+
+
+def test_every_setting_that_decides_reaches_the_machine() -> None:
+    assert PROGRAM.policy("web:1") == Policy(
+        restart=RestartPolicy.ALWAYS,
+        success_exit_codes=(0, 3),
+        prevent_exit_codes=(4,),
+        max_restarts=5,
+        within_seconds=90.0,
+        on_limit=OnLimit.RETRY,
+        retry_after_seconds=7.0,
+        backoff_initial_seconds=0.25,
+        backoff_factor=3.0,
+        backoff_max_seconds=11.0,
+        backoff_jitter=0.5,
+        reset_after_seconds=13.0,
+        start_seconds=2.5,
+        start_timeout_seconds=17.0,
+        grace_seconds=4.0,
+        has_dependencies=True,
+        checks=("heartbeat", "readiness", "liveness"),
+        seed="web:1",
+    )
+    policy, default = PROGRAM.policy("web:1"), Policy()
+    assert [field for field in Policy.__struct_fields__ if getattr(policy, field) == getattr(default, field)] == []
+
+
+def test_how_long_a_start_may_take_is_for_who_says_when_it_is_over_to_say() -> None:
+    notify = Notify(start_timeout_seconds=19.0)
+    assert msgspec.structs.replace(PROGRAM, notify=notify).start_timeout_seconds == 17.0
+    assert msgspec.structs.replace(PROGRAM, notify=notify, readiness=None).start_timeout_seconds == 19.0
+    assert msgspec.structs.replace(PROGRAM, readiness=None).start_timeout_seconds is None
+
+
+def test_every_limit_but_the_watched_one_reaches_the_launcher() -> None:
+    made, untouched = launch.limits_of(PROGRAM), limits.Limits()
+    assert [field.name for field in dataclasses.fields(made) if getattr(made, field.name) == getattr(untouched, field.name)] == []
+    assert {field.name for field in dataclasses.fields(made)} == set(model.Limits.__struct_fields__) - {"memory_bytes"}
+    assert len(made.settings()) == len(dataclasses.fields(made))
+    assert all(getattr(made, name) == getattr(PROGRAM.limits, name) for name in (field.name for field in dataclasses.fields(made)))
