@@ -16,6 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from supervisord_async.logs.capture import KEPT_BYTES
+from supervisord_async.logs.spool import BOUND_BYTES
 from supervisord_async.logs.target import Format, Target
 from tests.logs.capturing import captured, everything
 from tests.waiting import wait_until
@@ -179,13 +180,13 @@ async def test_a_rotation_that_fails_is_said_and_made_up_for(
         assert obstacle.read_bytes().startswith(data)
 
 
-class _Bug(Exception):
-    """Ours."""
+class BugError(Exception):
+    """A bug of ours."""
 
 
 async def test_a_bug_of_whoever_listens_stops_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: object) -> None:
-        raise _Bug
+        raise BugError
 
     log = tmp_path / "sub" / "x.log"
     log.parent.write_text("in the way")
@@ -211,7 +212,7 @@ async def test_a_bug_in_a_turn_costs_that_turn(tmp_path: Path, monkeypatch: pyte
     def fail_once(*arguments: Any, **settings: Any) -> None:
         if not failed:
             failed.append(True)
-            raise _Bug
+            raise BugError
         move_raw(*arguments, **settings)
 
     monkeypatch.setattr(mover, "move_raw", fail_once)
@@ -276,6 +277,20 @@ async def test_a_path_that_cannot_be_is_reported_and_mended_later(tmp_path: Path
             log.rmdir()
         await wait_until(lambda: len(stream.losses) == 2)
         assert log.read_bytes() == b"kept\n"
+
+
+async def test_what_waits_for_a_broken_log_is_bounded_in_every_format(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.mkdir()
+    async with captured(Target(str(log), format="json")) as [stream]:
+        data = b"".join(LINE % number for number in range(40_000))
+        await stream.say_all(data)
+        await wait_until(lambda: stream.losses)
+        spool = stream.capture._spool
+        assert spool is not None and spool.waiting_bytes <= BOUND_BYTES
+        assert stream.capture.bytes_lost >= len(data) - BOUND_BYTES - 2 * KEPT_BYTES
+        log.rmdir()
+        await wait_until(lambda: len(stream.losses) == 2)
 
 
 async def test_a_line_that_was_torn_by_a_loss_is_ended_before_the_next(tmp_path: Path) -> None:
