@@ -150,6 +150,7 @@ class DaemonHealth:
     status: str = "ok"
     pid: int | None = None
     version: str = ""
+    started_at: str | None = None  #: ISO 8601, UTC; another one after a re-exec
     uptime_seconds: float | None = None
     file: str | None = None
     run_dir: str | None = None

@@ -47,7 +47,15 @@ class FakeDaemon:
     def __init__(self, socket_path: Path) -> None:
         self.socket_path = socket_path
         self.processes: dict[str, Document] = {}
-        self.health: Document = {"status": "ok", "pid": 2**22 + 1, "version": "9.9", "uptime_seconds": 60.0, "file": None, "refused": []}
+        self.health: Document = {
+            "status": "ok",
+            "pid": 2**22 + 1,
+            "version": "9.9",
+            "started_at": "2026-11-20T12:00:00.000Z",
+            "uptime_seconds": 60.0,
+            "file": None,
+            "refused": [],
+        }
         self.logs: dict[tuple[str, str], list[bytes]] = {}
         self.log_formats: dict[str, str] = {}  # raw where nothing is said
         self.shared_stderr: set[str] = set()  # names whose standard error goes to standard output's log

@@ -466,7 +466,8 @@ def test_shutdown_that_takes_too_long_exits_with_6(ctl: Ctl) -> None:
 
 def test_reexec_waits_for_the_new_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
     def reexec(*_: object) -> dict[str, bool]:
-        daemon.health["uptime_seconds"] = 0.1
+        daemon.health["started_at"] = "2026-11-20T12:00:00.001Z"
+        daemon.health["uptime_seconds"] = 70.0  # it took its time to answer, and the former one was young
         return {"accepted": True}
 
     daemon.answers["POST /v1/reexec"] = reexec

@@ -7,8 +7,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from msgspec.structs import replace
 
 from supervisord_async.core.state import State
 from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.runs.launch import instance_of
 from tests.daemons import LiveDaemon, alive
 
 Make = Callable[..., LiveDaemon]
@@ -164,6 +167,110 @@ def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
     assert live.tagged() == []
 
 
+SLEEPER = "programs: {a: {command: [sleep, '1000'], start_seconds: 0}}"
+
+
+def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
+    live = daemon(SLEEPER)
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    refused: list[OSError] = []
+    knocks = 0
+    over = threading.Event()
+
+    def knock() -> None:
+        nonlocal knocks
+        while not over.is_set():
+            with socket.socket(socket.AF_UNIX) as client:
+                try:
+                    client.connect(str(live.folder / ".asupd" / "asupd.sock"))
+                    knocks += 1
+                except OSError as error:
+                    refused.append(error)
+            over.wait(0.005)
+
+    knocking = threading.Thread(target=knock)
+    knocking.start()
+    try:
+        live.send(signal.SIGUSR2)
+
+        def done() -> bool:
+            live.send(signal.SIGHUP)  # one that comes while nobody has a handler would end it
+            return "re-executed" in live.text()
+
+        live.wait_until(done, "it is re-executed", every=0.002)
+        live.wait_until(live.answers, "it answers")
+    finally:
+        over.set()
+        knocking.join()
+    assert refused == [] and knocks > 10
+    live.write(SLEEPER.replace("a:", "b:"))
+    live.send(signal.SIGHUP)
+    live.wait_for("b", "RUNNING")
+    assert not alive(pid)
+    live.send(signal.SIGUSR2)
+    live.wait_until(lambda: live.text().count("re-executed") == 2, "once more")
+    assert live.end() == 0
+
+
+def test_a_second_daemon_is_refused_also_after_a_reexec(daemon: Make) -> None:
+    live = daemon(SLEEPER)
+    live.do("reexec")
+    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(live.file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=live.environment, check=False)
+    assert done.returncode == 4 and f"PID {live.pid}" in done.stderr
+    assert len(live.tagged()) == 1
+
+
+def test_after_a_clean_end_everything_begins_anew(daemon: Make) -> None:
+    live = daemon(SLEEPER)
+    live.do("restart", "a")
+    last = max(event["id"] for event in live.events())
+    assert live.end() == 0
+    assert not list((live.folder / ".asupd").glob("state.json*"))
+    live.start()
+    live.wait_for("a", "RUNNING", run=1, cause="autostart")
+    assert min(event["id"] for event in live.events() if event["data"].get("pid") == live.pid) > last
+
+
+def test_numbers_of_events_rise_over_a_death_without_a_history(daemon: Make) -> None:
+    live = daemon(SLEEPER)
+    for _ in range(5):
+        live.do("restart", "a")
+    last = max(event["id"] for event in live.events())
+    state = live.folder / ".asupd" / "state.json"
+    live.wait_until(lambda: f'"last_record_id":{last}' in state.read_text(), "the state is saved")
+    live.kill()
+    for file in (live.folder / ".asupd").glob("history.db*"):
+        file.unlink()
+    (live.folder / ".asupd" / "history.db").mkdir()  # and there will be none
+    live.start()
+    assert min(event["id"] for event in live.events()) > last
+
+
+def test_what_is_left_of_former_runs_is_ended_by_a_successor(daemon: Make) -> None:
+    """Of a run before the living one, and of one that ended unseen; a decoy without our tag is nobody's business."""
+    live = daemon(
+        "programs: {a: {command: [sleep, '1000'], start_seconds: 0}, b: {command: 'setsid sleep 1000 & exec sleep 1000', shell: true, start_seconds: 0, restart: {backoff: {initial: 10ms}}}}"
+    )
+    live.wait_for("a", "RUNNING")
+    live.do("restart", "a")
+    pids = {name: live.wait_for(name, "RUNNING")["pid"] for name in ("a", "b")}
+    live.wait_until(lambda: len(live.tagged()) == 3, "b has its child")
+    (child,) = [process.identity.pid for process in live.tagged() if process.identity.pid not in pids.values()]
+    live.kill()
+    os.kill(pids["b"], signal.SIGKILL)
+    live.wait_until(lambda: not alive(pids["b"]), "b ends unseen")
+    environment = {**os.environ, "ASUP_TAG": f"{instance_of(str(live.folder / '.asupd'))}/a/1"}
+    with subprocess.Popen(["sleep", "1000"], env=environment) as stray, subprocess.Popen(["sleep", "1000"]) as decoy:
+        live.start()
+        assert stray.wait(20) == -signal.SIGKILL
+        assert live.wait_for("a", "RUNNING", run=2)["pid"] == pids["a"]
+        live.wait_for("b", "RUNNING", run=2)
+        assert not alive(child)
+        assert decoy.poll() is None
+        decoy.kill()
+
+
 def test_a_reexec_that_cannot_succeed_leaves_the_old_code_in_service(daemon: Make) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
     pid = live.wait_for("a", "RUNNING")["pid"]
@@ -239,14 +346,32 @@ def test_on_death_stop_spares_the_programs_of_a_daemon_that_returns(daemon: Make
     live.wait_until(lambda: guardians(live) == 0, "no guardian is left")
 
 
+def test_on_death_follows_a_reload_and_a_killed_guardian_is_replaced(daemon: Make) -> None:
+    live = daemon(SLEEPER)
+    live.write("daemon: {on_death: stop}\n" + SLEEPER)
+    live.do("reload")
+    live.wait_until(lambda: guardians(live) == 1, "the guardian is there")
+    (guardian,) = guardian_pids(live)
+    os.kill(guardian, signal.SIGKILL)
+    live.wait_until(lambda: guardian_pids(live) not in ([], [guardian]), "there is another one")
+    live.write(SLEEPER)
+    live.do("reload")
+    live.wait_until(lambda: guardians(live) == 0, "there is none")
+
+
 def guardians(live: LiveDaemon) -> int:
     """How many guardians this folder's daemons have."""
+    return len(guardian_pids(live))
+
+
+def guardian_pids(live: LiveDaemon) -> list[int]:
     lock = str(live.folder / ".asupd" / "asupd.lock").encode()
-    found = 0
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
-                found += lock in (entry / "cmdline").read_bytes().split(b"\0")
+                if lock in (entry / "cmdline").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return found

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
+from msgspec.structs import replace
 
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.supervise.outlive import persist
-from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState, SavedStream, StateError
+from supervisord_async.supervise.outlive.persist import SAVE_INTERVAL_SECONDS, SavedProcess, SavedState, SavedStream, Saver, StateError
+from tests.virtual_clock import run_virtually
 
 SNAPSHOT = Snapshot(
     state=State.BACKOFF,
@@ -77,6 +81,73 @@ def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest
         persist.save(str(tmp_path), SavedState(boot_id="x", instance="y"))
     assert persist.load(str(tmp_path))[0] == STATE
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_whatever_instant_the_power_goes_in_one_good_copy_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The draft is on the disk before it has the name, and the names are when the save is over."""
+    persist.save(str(tmp_path), STATE)
+    steps: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        sync(descriptor)
+
+    def renamed(source: str, target: str) -> None:
+        steps.append(f"{Path(source).name} is {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    persist.save(str(tmp_path), STATE)
+    assert steps == [
+        "sync state.json.new",
+        "state.json is state.json.previous",
+        "state.json.new is state.json",
+        f"sync {tmp_path.name}",
+    ]
+
+
+def test_a_state_of_an_older_version_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = persist.encode(STATE)
+
+    def first(data: Any) -> Any:
+        return {**data, "instance": data["instance"] + "+1"}
+
+    def second(data: Any) -> Any:
+        return {**data, "instance": data["instance"] + "+2"}
+
+    monkeypatch.setattr(persist, "VERSION", 3)
+    monkeypatch.setattr(persist, "UPGRADES", (*persist.UPGRADES, first, second))
+    assert persist.decode(old).instance == "i+1+2"
+    assert persist.decode(persist.encode(STATE)).instance == "i"
+
+
+def test_saves_are_as_many_as_the_disk_bears_and_the_last_one_has_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    changes = 0
+
+    async def save_in_a_thread(_save: object, _run_dir: str, state: SavedState) -> None:
+        await anyio.sleep(0.001)
+        saved.append(state.last_record_id)
+
+    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+
+    async def main() -> None:
+        nonlocal changes
+        saver = Saver(str(tmp_path), lambda: replace(STATE, last_record_id=changes))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(saver.run)
+            for _ in range(1000):  # a second of them
+                changes += 1
+                saver.changed()
+                await anyio.sleep(0.001)
+            await anyio.sleep(10 * SAVE_INTERVAL_SECONDS)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert saved[-1] == 1000
+    assert 2 <= len(saved) <= 1.0 / SAVE_INTERVAL_SECONDS + 2
 
 
 def test_a_clean_end_leaves_nothing(tmp_path: Path) -> None:

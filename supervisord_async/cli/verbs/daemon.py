@@ -49,7 +49,7 @@ def _new_daemon(session: Session, before: DaemonHealth, timeout_seconds: float) 
     while time.monotonic() < deadline:
         with suppress(NoDaemonError, CommandError), session.client(timeout_seconds=1.0) as client:
             now = client.health()
-            if now.uptime_seconds is None or before.uptime_seconds is None or now.uptime_seconds < before.uptime_seconds:
+            if now.started_at != before.started_at:  # an uptime would not tell: a young daemon's may be the shorter one
                 return now
         time.sleep(_POLL_SECONDS)
     raise TimedOutError(f"the daemon has not re-executed within {timeout_seconds:g} s (its log says why)")

@@ -1,0 +1,64 @@
+"""The guardian of ``on_death: stop`` ends what nobody came for, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.supervise.outlive import guardian
+from supervisord_async.system.lock import InstanceLock
+from supervisord_async.wire import ENV_TAG
+from tests.waiting import wait_until_sync
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that carries a tag of the instance ``tmp_path``."""
+    environment = {**os.environ, ENV_TAG: f"{tmp_path.name}/web/1"}
+    with subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True) as child:
+        yield child
+        child.kill()
+
+
+def test_it_ends_what_nobody_came_for(tmp_path: Path, orphan: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guardian.tags, "living", _reaping(guardian.tags.living, orphan))
+    guardian.end_all(tmp_path.name, str(tmp_path / "lock"))
+    assert orphan.wait(20) == -15
+
+
+def test_it_leaves_to_a_late_successor_what_that_came_for(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
+    with InstanceLock(tmp_path / "lock"):
+        assert guardian.has_holder(str(tmp_path / "lock"))
+        guardian.end_all(tmp_path.name, str(tmp_path / "lock"))
+        assert orphan.poll() is None
+    assert not guardian.has_holder(str(tmp_path / "lock"))
+
+
+def test_a_daemon_that_returns_in_time_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guardian, "RETURN_SECONDS", 0.3)
+    assert not guardian.returned(str(tmp_path / "lock"))
+    with InstanceLock(tmp_path / "lock"):
+        assert guardian.returned(str(tmp_path / "lock"))
+
+
+def test_it_waits_for_the_end_of_a_process(orphan: subprocess.Popen[bytes]) -> None:
+    orphan.kill()
+    guardian.wait_dead(orphan.pid)
+    wait_until_sync(lambda: orphan.poll() is not None)
+    guardian.wait_dead(orphan.pid)
+
+
+def _reaping(living: object, child: subprocess.Popen[bytes]) -> object:
+    """``living``, burying our child as its parent, whom the guardian does not wait for, would."""
+
+    def look(instance: str) -> object:
+        child.poll()
+        return living(instance)  # type: ignore[operator]
+
+    return look

@@ -1,0 +1,103 @@
+"""What becomes of a re-exec that cannot be: the code that runs goes on as if nobody had asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisord_async.errors import FailedError
+from supervisord_async.supervise.outlive import persist, reexec
+from supervisord_async.supervise.outlive.persist import SavedState
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.real
+
+STATE = SavedState(boot_id="b", instance="i", last_record_id=7)
+HEARD = (signal.SIGHUP, signal.SIGTERM)
+
+
+def test_an_exec_that_fails_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    tried: list[SavedState] = []
+
+    def refuse(path: str, _arguments: list[str], environment: dict[str, str]) -> None:
+        assert path == sys.executable
+        assert os.get_inheritable(reading) and os.get_inheritable(writing)
+        assert set(HEARD) <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        memory = int(environment[reexec.ENV_STATE])
+        assert os.get_inheritable(memory)
+        tried.append(persist.decode(os.pread(memory, 65536, 0)))
+        raise OSError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "execve", refuse)
+    state = persist.with_descriptors(STATE, {"lock": [reading], "listening": [writing]})
+    try:
+        with pytest.raises(OSError, match="No such file"):
+            reexec.become_new_code(state, HEARD)
+        assert tried == [state]
+        assert not os.get_inheritable(reading) and not os.get_inheritable(writing)
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.anyio
+async def test_new_code_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(reexec, "TRIAL_SECONDS", 0.5)
+    monkeypatch.setattr(reexec, "new_code", lambda *_: ["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"])
+    with pytest.raises(FailedError, match=r"did not answer in 0\.5 s; this one stays in service"):
+        await reexec.try_new_code(STATE)
+    pid = int((tmp_path / "pid").read_text())
+    await wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["sh", "-c", "echo no such module >&2; exit 3"], "cannot take over; this one stays in service: no such module"),
+        (["sh", "-c", "exit 3"], "cannot take over; this one stays in service: it ended with 3"),
+        (["/no/such/python"], "the new code cannot be tried: No such file or directory; this one stays in service"),
+    ],
+)
+async def test_new_code_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, command: list[str], words: str) -> None:
+    monkeypatch.setattr(reexec, "new_code", lambda *_: command)
+    with pytest.raises(FailedError, match=words):
+        await reexec.try_new_code(STATE)
+
+
+def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
+    """Without one, or with one that this code cannot read, it fails."""
+    (tmp_path / "programs.yaml").write_text("programs: {a: {command: x}}")
+
+    def trial(content: bytes | None) -> subprocess.CompletedProcess[str]:
+        environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        passed = []
+        if content is not None:
+            reading, writing = os.pipe()
+            os.write(writing, content)
+            os.close(writing)
+            passed = [reading]
+            environment[reexec.ENV_STATE] = str(reading)
+        command = [sys.executable, "-m", reexec.MODULE, "-c", "programs.yaml", "--trial"]
+        try:
+            return subprocess.run(
+                command, pass_fds=passed, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            )
+        finally:
+            for fd in passed:
+                os.close(fd)
+
+    assert trial(persist.encode(STATE)).returncode == 0
+    assert trial(None).returncode != 0
+    refused = trial(persist.encode(STATE).replace(b"asupd-state 1 ", b"asupd-state 99 ", 1))
+    assert refused.returncode != 0 and "written by a newer asupd" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["programs.yaml"]
