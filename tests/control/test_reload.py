@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from supervisord_async.config.load import Loaded
-from supervisord_async.config.model import Configuration, Daemon, Program, Stop
-from supervisord_async.core.state import State
-from supervisord_async.errors import FailedError, TimedOutError
+from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Stop
+from supervisord_async.core.state import Health, State
+from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
 
@@ -160,3 +161,112 @@ async def test_a_start_overrules_a_stop_whose_turn_has_not_come() -> None:
         assert scene.snapshot("db").run == 1
         assert scene.snapshot("db").state is State.RUNNING
         assert scene.snapshot("other").state is State.STOPPED
+
+
+async def test_reloads_that_are_asked_for_while_one_is_under_way_share_the_next() -> None:
+    file, loads, gate = File(swift("web")), [], anyio.Event()
+
+    async def load() -> Any:
+        loads.append(True)
+        await gate.wait()
+        return await file()
+
+    async with playing(swift("web"), load=load) as scene, anyio.create_task_group() as tasks:
+        plans = []
+
+        async def reload() -> None:
+            plans.append(await scene.supervisor.reload())
+
+        for _ in range(100):
+            tasks.start_soon(reload)
+        await wait_until(lambda: loads)
+        gate.set()
+        await wait_until(lambda: len(plans) == 100)
+        assert len(loads) <= 2
+        file.programs = (swift("web"), swift("new"))
+        assert (await scene.supervisor.reload()).added == ("new",)  # what comes later reads the file anew
+        assert len(loads) <= 3
+
+
+async def test_a_refusal_is_everybodys_who_shared_it_and_a_sound_file_ends_it() -> None:
+    file, gate, unsound = File(swift("web")), anyio.Event(), True
+
+    async def load() -> Any:
+        await gate.wait()
+        if unsound:
+            raise ConfigError([Problem("programs.yaml", 1, 1, "unsound")])
+        return await file()
+
+    async with playing(swift("web"), load=load) as scene, anyio.create_task_group() as tasks:
+        refused = []
+
+        async def reload() -> None:
+            try:
+                await scene.supervisor.reload()
+            except ConfigError as error:
+                refused.append(error)
+
+        for _ in range(3):
+            tasks.start_soon(reload)
+        await anyio.lowlevel.checkpoint()
+        gate.set()
+        await wait_until(lambda: len(refused) == 3)
+        assert [problem.message for problem in scene.supervisor.refused] == ["unsound"]
+        unsound = False
+        await scene.supervisor.reload()
+        assert scene.supervisor.refused == ()
+
+
+async def test_nothing_is_reloaded_or_replaced_while_the_daemon_shuts_down() -> None:
+    slow = swift("slow", stop=Stop(grace_seconds=600.0))
+    async with playing(slow, load=File(slow, swift("new"))) as scene:
+        scene.child("slow").obeys = False
+        scene.commands.shutdown()
+        await scene.state("slow", State.STOPPING)
+        with pytest.raises(BusyError, match="shutting down"):
+            await scene.commands.reload()
+        with pytest.raises(BusyError, match="shutting down"):
+            await scene.commands.reexec()
+        await scene.supervisor.reload()  # a signal is heard, and changes nothing
+        assert list(scene.supervisor.processes) == ["slow"]
+        scene.commands.shutdown()  # asked again it is not hastened: that is a signal's meaning
+        await _a_moment()
+        assert 9 not in scene.child("slow").signals
+        scene.child("slow").end(signal=15)
+        await scene.state("slow", State.STOPPED)
+
+
+async def test_who_waits_for_what_the_file_does_not_ask_for_any_more_starts() -> None:
+    disk = swift("disk", start_seconds=600.0)
+    async with playing(disk, swift("web", depends_on={"disk": "ready"}), load=File(disk, swift("web"))) as scene:
+        await scene.state("web", State.WAITING)
+        await scene.commands.reload(wait=False)
+        await scene.state("web", State.RUNNING)
+        assert scene.snapshot("web").run == 1
+
+
+async def test_a_shorter_backoff_holds_for_the_one_that_waits() -> None:
+    long, short = (Restart(backoff=Backoff(initial_seconds=delay, max_seconds=delay, jitter=0.0)) for delay in (600.0, 0.05))
+    async with playing(swift("web", restart=long), load=File(swift("web", restart=short))) as scene:
+        scene.child("web").end(code=1)
+        await scene.state("web", State.BACKOFF)
+        await scene.commands.reload(wait=False)
+        await scene.state("web", State.RUNNING)
+        assert (scene.snapshot("web").run, scene.snapshot("web").restarts) == (2, 1)
+
+
+async def test_a_probe_that_comes_by_a_reload_watches_the_run_that_lives() -> None:
+    probe = Probe(kind="tcp", tcp=("x", 1), interval_seconds=0.01, failures=1)
+    async with playing(swift("web"), load=File(swift("web", liveness=probe))) as scene:
+        pid = scene.snapshot("web").pid
+        await scene.commands.reload()
+        await wait_until(lambda: scene.snapshot("web").health is Health.HEALTHY)
+        assert scene.snapshot("web").pid == pid
+        scene.host.answers["x", 1] = "sick"
+        await wait_until(lambda: scene.snapshot("web").run == 2)
+
+
+async def _a_moment() -> None:
+    """Everybody has decided on what was posted."""
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually
 
@@ -244,6 +245,42 @@ def test_a_bug_in_one_process_leaves_it_unknown_and_is_survived(broken: str, cap
     told = play(scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=600), restart=Restart(backoff=STEADY))
     assert "a bug" in caplog.text
     assert told.process.snapshot.state is State.RUNNING
+    (record,) = [record for record in told.records if record.type == "supervision"]
+    assert record.name == "web" and "supervision of it broke" in record.message and "a bug" in record.message
+    assert [record.cause for record in told.records if record.to == "UNKNOWN"] == ["internal_error"]
+
+
+def test_supervision_that_breaks_again_and_again_is_taken_up_ever_later() -> None:
+    """A pause is the first again after a calm time."""
+    host = FakeHost()
+    tries: list[float] = []
+    mend = False
+
+    def bug(*_: Any) -> Any:
+        tries.append(anyio.current_time())
+        if not mend:
+            raise ZeroDivisionError("a bug")
+        return good(*_)
+
+    good = host.tree
+    host.tree = bug  # type: ignore[method-assign,assignment]
+
+    async def scene(s: Scene) -> None:
+        nonlocal mend
+        s.process.post(StartRequested())
+        await s.until(lambda: len(tries) == 6)
+        mend = True
+        await s.state(State.RUNNING)
+        await anyio.sleep(CALM_SECONDS)
+        mend = False
+        s.process.post(RestartRequested())
+        await s.until(lambda: len(tries) == 9)
+
+    play(scene, host, start_seconds=0.0, restart=Restart(backoff=Backoff(initial_seconds=0.0, jitter=0.0)))
+    gaps = [round(after - before, 1) for before, after in itertools.pairwise(tries)]
+    first, *others = RESUME_PAUSES_SECONDS
+    assert gaps[:6] == [first, *others, others[-1], others[-1]]
+    assert gaps[7] == first
 
 
 def test_a_bug_after_the_birth_of_a_child_doubles_nothing(caplog: pytest.LogCaptureFixture) -> None:
