@@ -49,6 +49,18 @@ def test_rotation_keeps_the_youngest_whole(daemon: Make, tmp_path: Path) -> None
     assert [int(line.split()[0]) for line in lines] == list(range(20000))
 
 
+def test_backups_are_as_many_and_as_small_as_the_file_says(daemon: Make, tmp_path: Path) -> None:
+    script = "for n in range(20000): print(f'{n:06d} ' + 'x' * 40)"
+    logs = "max_size: 100KiB, backups: 2, compress: true"
+    live = daemon(f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], logs: {{stdout: w.log, {logs}}}}}}}")
+    live.wait_for("w", "EXITED")
+    wanted = ["w.log", "w.log.1.gz", "w.log.2.gz"]
+    live.wait_until(lambda: sorted(path.name for path in tmp_path.glob("w.log*")) == wanted, "two backups, compressed")
+    live.write(live.file.read_text().replace("backups: 2", "backups: 1"))
+    live.do("reload")
+    live.wait_until(lambda: sorted(path.name for path in tmp_path.glob("w.log*")) == wanted[:2], "one is enough now")
+
+
 def test_lines_as_json(daemon: Make, tmp_path: Path) -> None:
     live = daemon("programs: {w: {command: \"printf 'one\\\\ntwo'\", shell: true, logs: {stdout: w.log, format: json}}}")
     live.wait_for("w", "EXITED")
