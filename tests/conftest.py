@@ -6,8 +6,10 @@ import asyncio
 import gc
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +59,18 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that every user can reach, and write to.
+
+    Not below ``tmp_path``, whatever is done to its parents: every other run of pytest by this user closes their root again.
+    """
+    with tempfile.TemporaryDirectory(prefix="asup-open-") as name:
+        path = Path(name)
+        path.chmod(0o777)
+        yield path
 
 
 @pytest.fixture(autouse=True)

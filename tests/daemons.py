@@ -14,7 +14,7 @@ from supervisord_async.client import Client
 from supervisord_async.errors import NoDaemonError
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import tags
-from tests.waiting import wait_until_sync
+from tests.waiting import PATIENCE_SECONDS, wait_until_sync
 
 COMMAND_SECONDS = 60
 
@@ -99,7 +99,7 @@ class LiveDaemon:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(20)
+                self.process.wait(COMMAND_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -154,7 +154,7 @@ class LiveDaemon:
 
     def wait_until(self, condition: Any, what: str, *, every: float = 0.05) -> None:
         try:
-            wait_until_sync(condition, 30, every=every, what=what)
+            wait_until_sync(condition, PATIENCE_SECONDS, every=every, what=what)
         except AssertionError as error:
             raise AssertionError(f"{error}\n--- the daemon's log:\n{self.text()[-6000:]}") from None
 

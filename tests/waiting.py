@@ -12,7 +12,7 @@ import anyio
 T = TypeVar("T")
 
 #: Long enough for a loaded machine; no passing test ever waits so long.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 #: The pause between two looks.
 LOOK_EVERY_SECONDS = 0.01
 

@@ -40,7 +40,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture

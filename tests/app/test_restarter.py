@@ -189,7 +189,7 @@ if "--restart" not in sys.argv:
 @pytest.mark.real
 def test_the_new_process_is_clean_and_outlives_the_end_of_the_old_main(tmp_path: Path, launch: Launch, output: Output) -> None:
     (tmp_path / "program.py").write_text(BLOCKING)
-    assert launch("program.py").wait(20) == 0
+    assert launch("program.py").wait(60) == 0
     said = output().replace("main ends\n", "").replace("restarting: asked\n", "")
     assert said == f"mask [] threads 1 {tmp_path}\n" * 2
 
@@ -292,7 +292,7 @@ def test_stopping_cancels_a_restart_that_waits(tmp_path: Path, serializer: State
     pending = wait_until_sync(lambda: mine._pending)
     assert mine.request_restart() is False  # one is under way
     mine.stop()
-    pending.join(20)
+    pending.join(60)
     assert not pending.is_alive()
 
 

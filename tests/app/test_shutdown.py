@@ -93,7 +93,7 @@ def test_a_second_shutdown_waits_for_the_first_and_does_nothing() -> None:
     manager = GracefulShutdownManager()
     calls: list[int] = []
     gate = threading.Event()
-    manager.register_component("once", lambda: (gate.wait(20), calls.append(1)))
+    manager.register_component("once", lambda: (gate.wait(60), calls.append(1)))
     results: list[bool] = []
     threads = [threading.Thread(target=lambda: results.append(manager.initiate_shutdown())) for _ in range(3)]
     for thread in threads:
@@ -248,7 +248,7 @@ def test_a_signal_shuts_down_and_ends_the_process(tmp_path: Path, launch: Launch
     process = launch("program.py")
     wait_until_sync(lambda: "ready" in output())
     process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert "worker stopped" in output()
     assert "main unwound" in output()
 
@@ -261,7 +261,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, launch: Launch
     process.send_signal(signal.SIGTERM)
     wait_until_sync(lambda: "main unwound" in output())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == -signal.SIGTERM
+    assert process.wait(60) == -signal.SIGTERM
 
 
 ON_LOOP = """
@@ -287,5 +287,5 @@ def test_a_signal_shuts_a_loop_down(tmp_path: Path, launch: Launch, output: Call
     process = launch("program.py")
     wait_until_sync(lambda: "ready" in output())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert output() == "ready\nstopped on the loop\nclean True\n"

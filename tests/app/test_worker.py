@@ -246,7 +246,7 @@ def test_the_thread_form_starts_stops_and_waits() -> None:
     wait_until_sync(lambda: done == [1])
     assert loop.join(0.01) is False
     loop.stop()
-    assert loop.join(20) is True
+    assert loop.join(60) is True
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -258,7 +258,7 @@ def test_each_round_each_task_and_each_pause_beats(tmp_path: Path) -> None:
     loop.start()
     wait_until_sync(lambda: heartbeat.beats > 8)  # while pausing for a minute
     loop.stop()
-    loop.join(20)
+    loop.join(60)
     assert beats == [2, 3]
 
 
@@ -299,7 +299,7 @@ def test_term_and_interrupt_end_a_worker_process_cleanly(
     process = launch("program.py")
     wait_until_sync(lambda: output().count("task") == 3)
     process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert output().endswith("browser closed\nafter\n")
 
 
@@ -339,7 +339,7 @@ async def test_the_loop_form_survives_the_same(tmp_path: Path, caplog: pytest.Lo
 @pytest.mark.real
 @pytest.mark.anyio
 async def test_ordinary_functions_do_not_block_the_loop_form(stuck: threading.Event) -> None:
-    loop: WorkerLoop[int] = WorkerLoop(lambda: [1], lambda _: stuck.wait(20), 0, heartbeat=SILENT)
+    loop: WorkerLoop[int] = WorkerLoop(lambda: [1], lambda _: stuck.wait(60), 0, heartbeat=SILENT)
     running = asyncio.ensure_future(loop.run_async())
     await asyncio.sleep(0.01)
     loop.stop()

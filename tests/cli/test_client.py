@@ -178,7 +178,7 @@ def _serve_raw(path: Path, talk: Callable[[socket.socket], object], connections:
 
 def test_silent_daemon_times_out(tmp_path: Path) -> None:
     done = threading.Event()
-    thread = _serve_raw(tmp_path / "s", lambda _: done.wait(20))
+    thread = _serve_raw(tmp_path / "s", lambda _: done.wait(60))
     with Client(tmp_path / "s", timeout_seconds=0.05) as client, pytest.raises(TimedOutError, match="does not answer"):
         client.health()
     done.set()
@@ -266,7 +266,7 @@ def test_each_absence_has_its_own_patience(daemon: FakeDaemon, client: Client, m
         daemon.end_streams()
         wait_until_sync(lambda before=streams: len(daemon.asked("GET", "/v1/events")) > before)
     daemon.event(type="reload")
-    reader.join(20)
+    reader.join(60)
     assert told == [1, 2]
     events.close()
 
@@ -352,7 +352,7 @@ def test_followed_logs_without_past_lines_catch_up_too(daemon: FakeDaemon, clien
     wait_until_sync(lambda: any(query.get("follow") for query, _ in daemon.asked("GET", "/v1/processes/web/logs")))
     daemon.end_streams()
     daemon.log("web", "new")
-    first.join(20)
+    first.join(60)
     assert told == ["new"]
     lines.close()
 

@@ -65,13 +65,13 @@ def asupd(file: Path, asupctl: Call) -> Iterator[subprocess.Popen[bytes]]:
     with (file.parent / "asupd.out").open("wb") as out:
         child = subprocess.Popen(command, stdout=out, stderr=out, env=dict(os.environ))
     try:
-        wait_until_sync(lambda: asupctl("wait", "web", "stubborn", "--for", "ready", "--timeout", "15s").returncode == 0, 30)
+        wait_until_sync(lambda: asupctl("wait", "web", "stubborn", "--for", "ready", "--timeout", "15s").returncode == 0)
         yield child
     finally:
         if child.poll() is None:
             child.terminate()
         try:
-            child.wait(30)
+            child.wait(60)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
@@ -126,7 +126,7 @@ def test_a_day_with_the_real_daemon(file: Path, asupd: subprocess.Popen[bytes], 
     assert not asupctl("status").stdout.startswith("refused")
 
     assert asupctl("shutdown").returncode == 0
-    assert asupd.wait(20) == 0
+    assert asupd.wait(60) == 0
     gone = asupctl("status")
     assert gone.returncode == 4
     assert "start one with `asupd -c programs.yaml`" in gone.stderr
@@ -158,12 +158,12 @@ def test_daemon_elsewhere_is_found_by_its_broken_file(file: Path, tmp_path: Path
     with (tmp_path / "asupd.out").open("wb") as out:
         child = subprocess.Popen(command, stdout=out, stderr=out, cwd=tmp_path)
     try:
-        wait_until_sync(lambda: asupctl("status", "web").returncode == 0, 30)
+        wait_until_sync(lambda: asupctl("status", "web").returncode == 0)
         file.write_text("daemon: {run_dir: [\n")
         assert asupctl("status", "web").returncode == 0
         assert (tmp_path / "elsewhere" / "asupd.sock").exists()
         assert asupctl("shutdown").returncode == 0
-        assert child.wait(20) == 0
+        assert child.wait(60) == 0
     finally:
         child.kill()
         child.wait()

@@ -128,7 +128,7 @@ async def ask(stream: Any, method: str, target: str, body: bytes = b"", headers:
 
 async def read_answer(stream: Any) -> Answer:
     """The next answer on ``stream``; for those with a length, or that end with the connection."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         data = b""
         while b"\r\n\r\n" not in data:
             data += await stream.receive()

@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from supervisord_async.control.auth import Door, Peer, TcpDoor, is_our_host, refuse_open_address, token_of
 from supervisord_async.errors import DaemonError, NotAllowedError
@@ -148,10 +149,11 @@ async def test_the_pages_address_turns_the_token_into_a_strict_cookie_once(servi
 
 @pytest.mark.anyio
 async def test_a_port_in_use_costs_tcp_alone_and_is_said(
-    serving: Callable[..., Any], free_port: int, caplog: pytest.LogCaptureFixture
+    serving: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=free_port)
-    async with serving(swift("web"), settings={"http": ("127.0.0.1", free_port)}) as wire:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)  # held from here on: nobody else can have it
+    taken = listener.extra(SocketAttribute.local_port)
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", taken)}) as wire:
         assert (await wire.ask("GET", "/v1/health")).status == 200
         (await wire.ask("GET", "/v1/web")).problem(409, "failed")
     assert any("degraded: no HTTP over TCP" in record.message for record in caplog.records)

@@ -79,7 +79,7 @@ async def test_start_that_somebody_stops_meanwhile_says_so() -> None:
         tasks.start_soon(start)
         await scene.state("web", State.STARTING)
         await scene.commands.stop(["web"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not outcomes:
                 await anyio.sleep(0.01)
         assert one(outcomes[0]).message == "stopped meanwhile (operator)"
@@ -160,7 +160,7 @@ async def test_wait_for_ready_is_woken_by_somebody_elses_start() -> None:
         tasks.start_soon(wait)
         await anyio.sleep(0)
         scene.supervisor.processes["web"].post(StartRequested())
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not outcomes:
                 await anyio.sleep(0.01)
         assert one(outcomes[0]).ok
@@ -189,7 +189,7 @@ async def test_the_daemons_end_ends_all_waiting() -> None:
         tasks.start_soon(wait)
         await anyio.sleep(0.01)
         scene.bus.close()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not outcomes:
                 await anyio.sleep(0.01)
         assert one(outcomes[0]).message == "the daemon ended meanwhile"

@@ -60,7 +60,7 @@ async def test_each_change_is_an_event_with_its_number(serving: Callable[..., An
         await wait_until(lambda: wire.api.streams.open == 1)
         reader = Reader()
         await wire.scene.commands.start(["web"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while b'"RUNNING"' not in reader.data:
                 reader.data += await stream.receive()
         assert b"content-type: text/event-stream" in reader.data

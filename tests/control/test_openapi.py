@@ -93,10 +93,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
     thread = threading.Thread(target=anyio.run, args=(main,))
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     yield found[0]
     over.set()
-    thread.join(20)
+    thread.join(60)
 
 
 async def _nothing() -> None:

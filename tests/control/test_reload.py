@@ -85,7 +85,7 @@ async def test_a_start_that_waits_in_vain_fails_at_once() -> None:
         scene.host.on_spawn = lambda child: child.end(code=0)
         process = scene.supervisor.processes["broken"]
         process.snapshot = process.snapshot.__class__(state=State.FATAL, run=1, ended_run=1)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             outcome = await scene.commands.start(["needy"])
         assert told(outcome)["needy"][0] is False
         assert "broken, which will not come by itself" in outcome.results[0].message

@@ -95,7 +95,7 @@ def sample(tmp_path: Path, free_port: int) -> Iterator[Sample]:
         if running.daemon.poll() is None:
             running.daemon.send_signal(signal.SIGTERM)
         try:
-            running.daemon.wait(30)
+            running.daemon.wait(60)
         finally:
             running.daemon.kill()
             running.daemon.wait()
@@ -122,5 +122,5 @@ def test_sample_shows_the_point(sample: Sample, free_port: int) -> None:
 
     pids = [process["pid"] for process in sample.status().values() if process["pid"]]
     sample.daemon.send_signal(signal.SIGTERM)
-    assert sample.daemon.wait(30) == 0
+    assert sample.daemon.wait(60) == 0
     assert not [pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists() and b"examples" in Path(f"/proc/{pid}/cmdline").read_bytes()]

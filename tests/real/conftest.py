@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.daemons import LiveDaemon
+from tests.liar import Liar
 
 
 @pytest.fixture
@@ -25,3 +26,12 @@ def daemon(tmp_path: Path) -> Iterator[Callable[..., LiveDaemon]]:
             return live
 
         yield make
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> Iterator[Liar]:
+    """Tells lies to what is started with its environment."""
+    (tmp_path / "liar").mkdir()
+    made = Liar(tmp_path / "liar")
+    yield made
+    made.close()

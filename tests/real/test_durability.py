@@ -136,8 +136,9 @@ def test_a_program_removed_from_the_file_meanwhile_is_stopped(daemon: Make) -> N
 
 def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
     live = daemon(
-        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 3s}}}"
+        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 5s}}}"
     )
+    live.wait_until((live.folder / "up").exists, "it ignores TERM")
     pid = live.wait_for("a", "RUNNING")["pid"]
     live.do("stop", "a", "--no-wait")
     live.wait_for("a", "STOPPING")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 ROOT = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def test_an_edited_application_goes_on_from_its_saved_state_within_a_second(daemon: Make, tmp_path: Path) -> None:
+def test_an_edited_application_goes_on_from_its_saved_state(daemon: Make, tmp_path: Path) -> None:
     source = tmp_path / "dev_application.py"
     shutil.copy(EXAMPLES / source.name, source)
     live = daemon(
@@ -45,16 +43,11 @@ programs:
         return [(int(event), int(step)) for event, step in re.findall(r"^event (\d+): .* step (\d+)$", text, re.MULTILINE)]
 
     live.wait_until(lambda: len(consumed()) > 5, "it works")
-    took = []
     for run, step in ((2, 100), (3, 200), (4, 300)):
         edited = re.sub(r"^STEP = \d+", f"STEP = {step}", source.read_text(), flags=re.MULTILINE)
-        saved_at = time.time()
         source.write_text(edited)
         live.wait_until(lambda step=step: any(taken[1] == step for taken in consumed()), f"it works by step {step}")  # type: ignore[misc]
         assert live.wait_for("dev", "RUNNING", run=run, cause="file_changed", restarts=0)
-        begun = next(event for event in live.events() if event.get("name") == "dev" and event.get("run") == run)
-        took.append(datetime.fromisoformat(begun["at"]).timestamp() - saved_at)
-    print(f"from save to a new process, seconds: {took}")  # the machine is shared: a figure, no assertion
     assert re.search(r"^start 4, PID \d+, [3-9] events waiting", log.read_text(), re.MULTILINE)
     events = [event for event, _ in consumed()]
     assert events == list(range(1, len(events) + 1))  # none lost, none doubled, over all restarts

@@ -7,15 +7,14 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import liar
 from tests.daemons import LiveDaemon
-from tests.liar import Liar
+from tests.liar import CREATING, EVERYTHING, RENAMING, SYNCING, WRITING, Liar
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -30,19 +29,11 @@ programs:
   other: {{command: [sleep, "1000"]}}
 """
 KINDS = {
-    "everything": liar.EVERYTHING,
-    "writing": liar.WRITING,
-    "syncing": liar.SYNCING,
-    "renaming": liar.RENAMING | liar.CREATING,
+    "everything": EVERYTHING,
+    "writing": WRITING,
+    "syncing": SYNCING,
+    "renaming": RENAMING | CREATING,
 }
-
-
-@pytest.fixture
-def lying(tmp_path: Path) -> Iterator[Liar]:
-    (tmp_path / "liar").mkdir()
-    made = Liar(tmp_path / "liar")
-    yield made
-    made.close()
 
 
 def state_of(live: LiveDaemon) -> Path:
@@ -87,16 +78,16 @@ def unbroken(live: LiveDaemon) -> None:
 
 
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=list(KINDS))
-def test_a_state_that_cannot_be_kept_is_told_once_and_kept_again(daemon: Make, lying: Liar, kinds: int) -> None:
-    live = daemon(PROGRAMS, environment=lying.environment)
+def test_a_state_that_cannot_be_kept_is_told_once_and_kept_again(daemon: Make, liar: Liar, kinds: int) -> None:
+    live = daemon(PROGRAMS, environment=liar.environment)
     before = {name: live.wait_for(name, "RUNNING")["pid"] for name in ("counter", "victim", "other")}
-    with lying.failing(state_of(live), kinds=kinds):
+    with liar.failing(state_of(live), kinds=kinds):
         die(live, 2)
         live.wait_until(lambda: "cannot save the state" in live.text(), "it is told")
         assert "Input/output error" in live.text()
-        told = lying.told
+        told = liar.told
         die(live, 3)
-        live.wait_until(lambda: lying.told > told + 1, "it is tried again")
+        live.wait_until(lambda: liar.told > told + 1, "it is tried again")
         live.do("stop", "other")
         goes_on(live)
         assert said(live, "cannot save the state") == 1
@@ -115,19 +106,19 @@ def test_a_state_that_cannot_be_kept_is_told_once_and_kept_again(daemon: Make, l
 
 
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=list(KINDS))
-def test_a_history_that_cannot_be_kept_is_told_once_and_has_everything_afterwards(daemon: Make, lying: Liar, kinds: int) -> None:
-    live = daemon(PROGRAMS, environment=lying.environment)
+def test_a_history_that_cannot_be_kept_is_told_once_and_has_everything_afterwards(daemon: Make, liar: Liar, kinds: int) -> None:
+    live = daemon(PROGRAMS, environment=liar.environment)
     before = {name: live.wait_for(name, "RUNNING")["pid"] for name in ("counter", "victim", "other")}
-    with lying.failing(history_of(live), kinds=kinds):
+    with liar.failing(history_of(live), kinds=kinds):
         die(live, 2)
-        if kinds & liar.WRITING:
+        if kinds & WRITING:
             live.wait_until(lambda: "history: cannot write" in live.text(), "it is told")
         for _ in range(5):
             assert live.ctl("history", "victim").returncode == 0
         die(live, 3)
         goes_on(live)
         assert said(live, "history: cannot write") <= 1 and said(live, "history: cannot read") <= 1
-    if kinds & liar.WRITING:
+    if kinds & WRITING:
         live.wait_until(lambda: "is written again; 0 records were dropped" in live.text(), "it is told that it works")
     live.wait_until(lambda: runs_kept(live) == [1, 2, 3], "the runs of meanwhile are there")
     die(live, 4)
@@ -142,12 +133,12 @@ def test_a_history_that_cannot_be_kept_is_told_once_and_has_everything_afterward
 
 @pytest.mark.parametrize("meanwhile", ["it still fails", "it works again"])
 def test_a_daemon_that_is_killed_while_its_device_fails_has_a_successor_that_adopts_by_tags(
-    daemon: Make, lying: Liar, meanwhile: str
+    daemon: Make, liar: Liar, meanwhile: str
 ) -> None:
     """What was started after the last good save is in no file."""
-    live = daemon(PROGRAMS, environment=lying.environment)
+    live = daemon(PROGRAMS, environment=liar.environment)
     before = {name: live.wait_for(name, "RUNNING")["pid"] for name in ("counter", "victim", "other")}
-    with lying.failing(state_of(live), history_of(live)):
+    with liar.failing(state_of(live), history_of(live)):
         for run in (2, 3):
             victim = die(live, run)["pid"]
         live.wait_until(lambda: "cannot save the state" in live.text(), "the state that is not saved is told")

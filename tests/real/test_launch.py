@@ -26,19 +26,17 @@ def someone_with_groups() -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may start programs as somebody else")
-def test_a_program_is_somebody_else_wholly(daemon: Make, tmp_path: Path) -> None:
+def test_a_program_is_somebody_else_wholly(open_path: Path) -> None:
     """User, groups and names are that user's; of root's nothing is left, and neither can it come back."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # its own parents are closed to others
     who = pwd.getpwnam(someone_with_groups())
-    (tmp_path / "out").mkdir()
-    os.chown(tmp_path / "out", who.pw_uid, who.pw_gid)
+    (open_path / "out").mkdir()
+    os.chown(open_path / "out", who.pw_uid, who.pw_gid)
     look = (
         'id -u; id -g; id -G; echo "$HOME $USER $LOGNAME"; grep CapEff /proc/self/status; '
         "echo 1 > $ASUP_HEARTBEAT_FILE && sleep 0.5 && echo 2 > $ASUP_HEARTBEAT_FILE"
     )
-    live = daemon(
-        f"""
+    open_path.chmod(0o755)
+    programs = f"""
 programs:
   w: {{command: {json.dumps(look)}, shell: true, user: {who.pw_name}, directory: /, heartbeat: 20s, logs: {{stdout: w.log}}}}
   g: {{command: id -g, user: {who.pw_name}, group_name: nogroup, directory: /, logs: {{stdout: g.log}}}}
@@ -49,19 +47,18 @@ programs:
     environment: {{HOME: /elsewhere}}
     directory: /
     logs: {{stdout: own.log}}
-""",
-        environment={"HOME": "/root", "USER": "root", "LOGNAME": "root"},
-    )
-    for name in ("w", "g", "own"):
-        live.wait_for(name, "EXITED", exit_status={"code": 0})
-    assert live.end() == 0
-    uid, gid, groups, names, capabilities = (tmp_path / "w.log").read_text().splitlines()
+"""
+    with LiveDaemon(open_path, programs, environment={"HOME": "/root", "USER": "root", "LOGNAME": "root"}) as live:
+        for name in ("w", "g", "own"):
+            live.wait_for(name, "EXITED", exit_status={"code": 0})
+        assert live.end() == 0
+    uid, gid, groups, names, capabilities = (open_path / "w.log").read_text().splitlines()
     assert (int(uid), int(gid)) == (who.pw_uid, who.pw_gid)
     assert sorted(map(int, groups.split())) == sorted(set(os.getgrouplist(who.pw_name, who.pw_gid)))
     assert names == f"{who.pw_dir} {who.pw_name} {who.pw_name}"
     assert int(capabilities.split()[1], 16) == 0
-    assert int((tmp_path / "g.log").read_text()) == grp.getgrnam("nogroup").gr_gid
-    assert (tmp_path / "own.log").read_text() == "/elsewhere\n"
+    assert int((open_path / "g.log").read_text()) == grp.getgrnam("nogroup").gr_gid
+    assert (open_path / "own.log").read_text() == "/elsewhere\n"
 
 
 LAUNCHES = {

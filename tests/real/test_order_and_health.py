@@ -116,8 +116,16 @@ def test_a_probe_that_hangs_is_killed_with_its_tree(daemon: Make, tmp_path: Path
     live = daemon(
         f"programs: {{s: {{command: [sleep, '1000'], start_seconds: 0, liveness: {{command: [sh, -c, {json.dumps(probe)}], timeout: 200ms, interval: 100ms, failures: 1000}}}}}}"
     )
-    live.wait_until(lambda: (tmp_path / "probe.pid").exists() and (tmp_path / "probe.pid").read_text().strip(), "the probe ran")
-    pid = int((tmp_path / "probe.pid").read_text())
+    pids: list[int] = []
+
+    def ran() -> bool:
+        """Each probe writes the file anew: for a moment it is empty."""
+        text = (tmp_path / "probe.pid").read_text() if (tmp_path / "probe.pid").exists() else ""
+        pids.extend(map(int, text.split()))
+        return bool(pids)
+
+    live.wait_until(ran, "the probe ran")
+    pid = pids[0]
     live.wait_until(lambda: not alive(pid), "the probe is killed")
     assert live.process_of("s")["state"] == "RUNNING"
     assert live.end() == 0 and live.tagged() == []

@@ -236,62 +236,7 @@ def test_without_inotify_files_are_polled_and_it_is_said(daemon: Make, tmp_path:
     unbroken(live)
 
 
-# Lies about time
-
-
-CLOCK = """
-import os, time
-_true, _true_ns, _path = time.time, time.time_ns, os.environ.get("ASUP_TEST_CLOCK")
-def _offset():
-    try:
-        with open(_path) as stream:
-            return float(stream.read() or 0)
-    except OSError:
-        return 0.0
-time.time = lambda: _true() + _offset()
-time.time_ns = lambda: _true_ns() + int(_offset() * 1e9)
-"""
-
-
-@pytest.mark.parametrize("jump", [3600, -3600])
-def test_the_wall_clock_may_jump(daemon: Make, tmp_path: Path, jump: int) -> None:
-    """Only the daemon's own wall clock jumps: what it asks is replaced before it begins."""
-    (tmp_path / "lies").mkdir()
-    (tmp_path / "lies" / "sitecustomize.py").write_text(CLOCK)
-    beat = "import os,time\nn = 0\nwhile True:\n  n += 1\n  open(os.environ['ASUP_HEARTBEAT_FILE'], 'w').write('x' * (n % 50))\n  time.sleep(0.05)"
-    programs = f"""
-programs:
-  beating: {{command: [{sys.executable}, -c, {json.dumps(beat)}], heartbeat: 2s, start_seconds: 0, inherit_environment: false}}
-  waiting: {{command: ["false"], restart: {{backoff: {{initial: 30m, max: 30m}}}}}}
-  starting: {{command: [sleep, "1000"], start_seconds: 20m}}
-  stopping: {{command: [sh, -c, 'trap "" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {{grace_period: 20m}}}}
-  victim: {{command: [sleep, "1000"], {QUICK}}}
-"""
-    live = daemon(programs, environment={"PYTHONPATH": str(tmp_path / "lies"), "ASUP_TEST_CLOCK": str(tmp_path / "clock")})
-    pids = up(live, "beating", "victim", "stopping")
-    live.wait_for("waiting", "BACKOFF")
-    live.do("stop", "stopping", "--no-wait")
-    live.wait_for("stopping", "STOPPING")
-    (tmp_path / "clock").write_text(str(jump))
-    before = live.process_of("beating")
-    os.kill(pids["victim"], signal.SIGKILL)
-    live.wait_for("victim", "RUNNING", run=2)
-    live.wait_until(
-        lambda: live.process_of("beating")["uptime_seconds"] > before["uptime_seconds"] + 5, "the heartbeat's timeout passes twice"
-    )
-    states = {name: (status["state"], status["run"]) for name, status in live.status().items()}
-    assert states == {
-        "beating": ("RUNNING", 1),
-        "waiting": ("BACKOFF", 1),
-        "starting": ("STARTING", 1),
-        "stopping": ("STOPPING", 1),
-        "victim": ("RUNNING", 2),
-    }
-    assert 0 <= live.process_of("victim")["uptime_seconds"] < 600
-    live.send(signal.SIGTERM)
-    live.wait_until(lambda: "stopping everything" in live.text(), "it heard")
-    live.wait_until(lambda: live.process.poll() is not None or live.send(signal.SIGTERM), "it is told until it is down", every=0.5)
-    live.wait()
+# Stopped
 
 
 def test_a_stopped_daemon_finds_everything_that_happened_meanwhile(daemon: Make) -> None:

@@ -288,7 +288,7 @@ async def test_no_thread_while_nobody_subscribes(source: Path, monkeypatch: pyte
                 await changes.wait_armed()
                 assert len(watch_threads()) == 1
                 (source / "app.py").write_text(text)
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     assert await anext(changes) == {str(source / "app.py")}
             await wait_until(lambda: not watch_threads() and not inotify_instances())
 
@@ -303,7 +303,7 @@ async def test_reload_that_renews_a_subscription_keeps_what_is_known(source: Pat
             thread = watch_threads()
         with b.watching.subscribe(watch, ignored_paths=()) as changes:
             (source / "app.py").write_text("22")  # before it is armed anew
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 assert await anext(changes) == {str(source / "app.py")}
             assert watch_threads() == thread
 
@@ -311,9 +311,9 @@ async def test_reload_that_renews_a_subscription_keeps_what_is_known(source: Pat
 @real
 @pytest.mark.anyio
 async def test_cancellation_ends_thread_and_instance_at_once(source: Path) -> None:
-    slow = Pace(idle=60.0)
+    slow = Pace(idle=3600.0)
     watch = Watch(paths=(str(source),))
-    with anyio.fail_after(20):  # far less than a look's pause
+    with anyio.fail_after(60):  # far less than a look's pause
         async with anyio.create_task_group() as tasks:
             file_watching = FileWatching(Bus(), pace=slow)
             tasks.start_soon(file_watching.run)
@@ -348,7 +348,7 @@ async def test_bug_in_the_thread_is_reported_and_it_is_started_again(source: Pat
 @pytest.mark.anyio
 async def test_cancellation_while_changes_are_reported_never_hangs(source: Path) -> None:
     for number in range(40):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 file_watching = FileWatching(Bus(), pace=Pace(idle=0.001, warm=0.001, gather=0.0))
                 tasks.start_soon(file_watching.run)

@@ -38,7 +38,7 @@ class Hook:
 
     def post(self, url: str, body: bytes) -> None:
         self.posts += 1
-        assert self.hold.wait(20)
+        assert self.hold.wait(60)
         if self.refuse:
             raise self.refuse.pop(0)
         self.taken.append(json.loads(body))

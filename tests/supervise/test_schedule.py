@@ -204,6 +204,35 @@ def test_a_clock_set_back_a_little_repeats_nothing(tmp_path: Path) -> None:
     play(scene, tmp_path, "2026-11-21 10:30", Schedule(at="0 * * * *", timezone=BERLIN))
 
 
+@pytest.mark.parametrize("line", ["*/5 * * * *", "@every 5m"])
+def test_what_is_often_due_does_not_rest_while_a_clock_set_back_comes_up_again(tmp_path: Path, line: str) -> None:
+    every = 300.0 if line.startswith("@") else None
+
+    async def scene(s: Scene) -> None:
+        s.host.on_spawn = lambda child: child.end(code=0)
+        await s.runs(1)
+        s.set_clock(-3600.0)
+        await s.runs(2, 400)
+        s.set_clock(-200.0)  # less than it rests for: nothing is repeated
+        await anyio.sleep(400)
+        assert s.process.snapshot.run == 2
+        await s.runs(3, 200)
+
+    play(scene, tmp_path, "2026-11-21 10:30", Schedule(at=line, timezone=BERLIN, every_seconds=every))
+
+
+def test_times_close_together_once_a_day_are_not_repeated(tmp_path: Path) -> None:
+    async def scene(s: Scene) -> None:
+        s.host.on_spawn = lambda child: child.end(code=0)
+        await s.runs(1, 700)  # at 11:00, and not yet at 11:05
+        s.set_clock(-1200.0)
+        await anyio.sleep(1250)
+        assert s.process.snapshot.run == 1
+        await s.runs(2, 400)
+
+    play(scene, tmp_path, "2026-11-21 10:50", Schedule(at="0,5 11 * * *", timezone=BERLIN))
+
+
 def test_a_clock_set_back_by_days_begins_anew(tmp_path: Path) -> None:
     async def scene(s: Scene) -> None:
         s.host.on_spawn = lambda child: child.end(code=0)

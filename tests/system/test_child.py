@@ -48,7 +48,7 @@ async def test_many_may_wait_and_also_afterwards(nursery: Nursery) -> None:
 
 async def test_grandchild_that_holds_stdout_does_not_hide_the_exit(nursery: Nursery) -> None:
     child = await nursery.shell("sleep 1000 & exit 5")
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         assert (await child.wait()).status == ExitStatus(code=5)
     assert nursery.tree(child).has_leftovers()
 

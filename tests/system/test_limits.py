@@ -101,15 +101,12 @@ def test_the_launcher_leaves_no_trace_in_the_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_limits_that_only_root_may_set_are_set_before_the_user_is_taken_on(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)
+def test_limits_that_only_root_may_set_are_set_before_the_user_is_taken_on(open_path: Path) -> None:
     nobody = Credentials(65534, 65534, (65534, 12), "nobody", "/")
     python = "/usr/bin/python3"  # one that everybody may execute
     if not os.path.exists(python):
         pytest.skip(f"no {python} here")
-    found = looked(tmp_path, python=python, credentials=nobody, nice=-5, oom_score_adj=100, open_files=200, no_new_privileges=True)
+    found = looked(open_path, python=python, credentials=nobody, nice=-5, oom_score_adj=100, open_files=200, no_new_privileges=True)
     assert (found["nice"], found["oom"], found["files"], found["nnp"]) == (-5, 100, [200, 200], "1")
     assert (found["uid"], found["gid"], found["groups"]) == ([65534] * 3, [65534] * 3, [12, 65534])
 

@@ -232,7 +232,7 @@ async def test_gone_is_told_when_the_last_one_went(nursery: Nursery) -> None:
 async def test_gone_is_told_at_once_when_nothing_is_left(nursery: Nursery) -> None:
     child = await nursery.spawn("true")
     await child.wait()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await nursery.tree(child).wait_gone()
 
 
@@ -297,7 +297,7 @@ async def test_what_will_not_die_is_returned_in_time(nursery: Nursery, monkeypat
     child = await nursery.spawn("sleep", "1000")
     monkeypatch.setattr(tree.os, "killpg", lambda group, signum: None)
     monkeypatch.setattr(tree, "send_signal", lambda identity, signum: True)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         assert await nursery.tree(child).kill(0.05) == [child.identity]
     monkeypatch.undo()
 

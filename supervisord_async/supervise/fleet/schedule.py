@@ -39,6 +39,18 @@ def next_after(schedule: Schedule, at: float) -> float | None:
     return None
 
 
+def rests_for(schedule: Schedule, seconds: float, *, now: float, mark: float) -> bool:
+    """Whether it rests for at least ``seconds`` between two of its times, from the first behind ``now`` to behind ``mark``."""
+    if schedule.every_seconds is not None:
+        return schedule.every_seconds >= seconds
+    at, following = None, next_after(schedule, now)
+    while following is not None:
+        if at is not None and (following - at >= seconds or at > mark):
+            return following - at >= seconds
+        at, following = following, next_after(schedule, following)
+    return True
+
+
 def zone_of(schedule: Schedule) -> ZoneInfo:
     """The schedule's time zone, or the machine's."""
     return ZoneInfo(schedule.timezone) if schedule.timezone is not None else local_zone(os.environ.get("TZ", ""))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from supervisord_async.config.model import Program
+from supervisord_async.config.model import Program, Schedule
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.fleet.schedule import Marks, next_after
+from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
 from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ LOOK_SECONDS = 60.0
 LATE_SECONDS = 90.0
 #: ... and at the daemon's begin, which may have been a re-exec.
 LATE_AT_START_SECONDS = 2.0
-#: A clock that is set back by less repeats nothing, as cron does; by more, it begins anew.
+#: A clock that is set back by less repeats nothing, as cron does; by more, it begins anew. What is due more often than the
+#: clock was set back by begins anew in any case: it would rest for all that time.
 SET_BACK_SECONDS = 3 * 3600.0
 _DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 
@@ -112,7 +113,7 @@ class ScheduleWatch:
         schedule = program.schedule
         assert schedule is not None  # noqa: S101  it is in a group
         mark = self._marks.get(program.name, schedule)
-        if mark is None or mark > now + SET_BACK_SECONDS:
+        if mark is None or (mark > now and _begins_anew(schedule, mark, now)):
             mark = now
             self._marks.put(program.name, schedule, now)
         due = next_after(schedule, mark)
@@ -146,3 +147,8 @@ class ScheduleWatch:
 
     def _tell(self, process: Process, message: str, what: str) -> None:
         self._bus.publish("schedule", name=process.name, message=message, data={"what": what})
+
+
+def _begins_anew(schedule: Schedule, mark: float, now: float) -> bool:
+    back = mark - now
+    return back > SET_BACK_SECONDS or not rests_for(schedule, back, now=now, mark=mark)
