@@ -43,9 +43,10 @@ FASTEST_SECONDS = 0.001
 FIRST_SECONDS = 0.01
 #: Times are rounded up to this, so that streams wake the loop together.
 GRID_SECONDS = 0.05
-#: What a pipe holds if nobody said otherwise; what it is grown to where that is found full; and where its log is broken.
+#: What a pipe holds if nobody said otherwise; what it is grown to where that is found full (more would fall out of the processor's
+#: cache before it is moved); and where its log is broken.
 PIPE_BYTES = 64 * 1024
-HOT_BYTES = 1024 * 1024
+HOT_BYTES = 256 * 1024
 KEPT_BYTES = 1024 * 1024
 #: The begin of a line waits so long for its end, in formats that know lines.
 HELD_SECONDS = 2.0
@@ -326,10 +327,10 @@ class Capture:
         self._torn = False
         if self._broken is not None:
             self._recovered()
+        self._adapt(outcome.moved)
         if outcome.more or self._again:
             self._ask()
             return
-        self._adapt(outcome.moved)
         due = self._wakeup.now() + self._delay
         if self.calm:
             due = math.ceil(due / GRID_SECONDS) * GRID_SECONDS
@@ -459,7 +460,8 @@ class Capture:
                 )
                 self._retire(sink)
             else:
-                mover.move_raw(sink, pipe_fd, outcome, torn=self._torn, echo=echo, stopped=self._is_closed)
+                seconds = mover.TURN_SECONDS if self._capacity >= HOT_BYTES and not echo else 0.0  # an echo is held in memory
+                mover.move_raw(sink, pipe_fd, outcome, torn=self._torn, echo=echo, seconds=seconds, stopped=self._is_closed)
         except OSError as error:
             outcome.error = error
         return outcome

@@ -10,25 +10,34 @@ from supervisord_async.logs.sink import Outcome, Sink
 from supervisord_async.logs.spool import BOUND_BYTES, Spool
 from supervisord_async.system import transfer
 
-#: So much goes in one system call: the pipe is locked meanwhile, and its writer waits.
-CHUNK_BYTES = 64 * 1024
+#: So much goes in one system call, a hot pipe's all: the pipe is locked meanwhile, and its writer waits. Less of it costs more calls
+#: and more contention for the lock, more of it falls out of the processor's cache.
+CHUNK_BYTES = 256 * 1024
+#: The same for lines, which are rendered and so are slower than any call.
+SPOOL_CHUNK_BYTES = 64 * 1024
 #: So much is rendered at once: JSON of empty lines is eighty times as long.
 BATCH_BYTES = 2 * LINE_BYTES
-#: After so much a turn ends, and others have theirs.
+#: After so much a turn ends, and others have theirs; a stream that is hot enough for a large pipe has so much time at least.
 TURN_BYTES = 16 * 1024 * 1024
-#: A stream that fills its pipe is worth staying with: so long is waited (0: the processor is offered) for it to fill again …
-LINGER_SECONDS = 0.0
+TURN_SECONDS = 0.1
+#: A stream that fills its pipe is worth staying with: so long (seconds) is waited for it to say more. The thread sleeps in the kernel:
+#: who asks again at once contends with the writer for the pipe's lock, and both spin; who is woken by the writer runs beside it …
+LINGER_SECONDS = 0.001
 #: … as long as so much is in it each time.
 LINGER_BYTES = 32 * 1024
 
 
-def move_raw(sink: Sink, pipe_fd: int, outcome: Outcome, *, torn: bool, echo: bool, stopped: Callable[[], bool]) -> None:
+def move_raw(
+    sink: Sink, pipe_fd: int, outcome: Outcome, *, torn: bool, echo: bool, seconds: float = 0.0, stopped: Callable[[], bool]
+) -> None:
     """What the pipe holds is in the log, byte for byte; at most a turn's worth. Raises OSError: the rest is in the pipe.
 
-    ``torn``: output was lost since; the log gets a line end first, if it needs one.
+    ``torn``: output was lost since; the log gets a line end first, if it needs one. The turn lasts ``seconds``, if there is
+    so much, or longer where it has not moved its bytes by then.
     """
     since_linger = 0
-    while outcome.moved < TURN_BYTES and not stopped():
+    until = time.monotonic() + seconds
+    while (outcome.moved < TURN_BYTES or time.monotonic() < until) and not stopped():
         size = sink.ready()
         if torn:
             size += 0 if sink.ends_line(size) else sink.write(b"\n", size)
@@ -52,7 +61,7 @@ def move_raw(sink: Sink, pipe_fd: int, outcome: Outcome, *, torn: bool, echo: bo
             if since_linger < LINGER_BYTES:
                 return
             since_linger = 0
-            time.sleep(LINGER_SECONDS)
+            transfer.wait_readable(pipe_fd, LINGER_SECONDS)
     outcome.more = True
 
 
@@ -70,11 +79,11 @@ def move_lines(
         spool.end_line()
     seen = 0  # since it was last waited for
     while outcome.moved < TURN_BYTES and not stopped():
-        moved = spool.take(pipe_fd, CHUNK_BYTES)
+        moved = spool.take(pipe_fd, SPOOL_CHUNK_BYTES)
         outcome.moved += moved
         if echo and moved:
             outcome.echoed.append(spool.newest(moved))
-        empty = moved < CHUNK_BYTES and (moved > 0 or spool.waiting_bytes < BOUND_BYTES)
+        empty = moved < SPOOL_CHUNK_BYTES and (moved > 0 or spool.waiting_bytes < BOUND_BYTES)
         while (data := spool.read(BATCH_BYTES)) and not stopped():
             all_of_it = format_ == "raw" or (flush and empty and len(data) == spool.waiting_bytes)
             count = len(data) if all_of_it else whole_lines(data)
@@ -87,7 +96,7 @@ def move_lines(
             if not moved or seen < LINGER_BYTES or flush:
                 break
             seen = 0
-            time.sleep(LINGER_SECONDS)
+            transfer.wait_readable(pipe_fd, LINGER_SECONDS)
     else:
         outcome.more = True
     outcome.held = spool.waiting_bytes > 0

@@ -103,6 +103,13 @@ def pending_bytes(pipe_fd: int) -> int:
     return buffer[0]
 
 
+def wait_readable(pipe_fd: int, timeout_seconds: float) -> None:
+    """The pipe holds something, or the time is over. Waits: not for the loop."""
+    poll = select.poll()
+    poll.register(pipe_fd, select.POLLIN)
+    poll.poll(timeout_seconds * 1000)
+
+
 def is_full(write_fd: int) -> bool:
     """Whether a writer of this pipe would have to wait now; asks without the pipe's lock."""
     poll = select.poll()
