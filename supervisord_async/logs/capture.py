@@ -28,7 +28,6 @@ from supervisord_async.logs import mover
 from supervisord_async.logs.advice import advice_on
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.sink import Outcome, Sink
-from supervisord_async.logs.tail import tail
 from supervisord_async.logs.target import LossReport, PipeLike, Stream, Target
 from supervisord_async.system import transfer
 from supervisord_async.system.wakeup import Wakeup
@@ -154,6 +153,12 @@ class Capture:
         return self._delay >= GRID_SECONDS
 
     @property
+    def unsettled(self) -> bool:
+        """Whether something was said that is not in the log and can be: it is in the pipe, under way, or a line without an end."""
+        held = not self._turn and self._spool is not None and self._spool.waiting_bytes > 0
+        return self._broken is None and not self._closed and (self._turn or held or transfer.is_readable(self._pipe.read_fd))
+
+    @property
     def label(self) -> str:
         """For messages: whose output it is."""
         return f"{self._process_name} ({self._stream})"
@@ -202,10 +207,12 @@ class Capture:
         waiter = _Waiter(self._turns + 1)
         self._waiters.append(waiter)
         self._ask(flush=True)
-        with anyio.move_on_after(timeout_seconds):
-            await waiter.event.wait()
-        self._waiters.remove(waiter)
-        return waiter.drained
+        try:
+            with anyio.move_on_after(timeout_seconds):
+                await waiter.event.wait()
+            return waiter.drained
+        finally:
+            self._waiters.remove(waiter)
 
     async def aclose(self) -> None:
         """As :meth:`drain`; then nothing is read any more, and the pipe may be closed. What could not be written is lost."""
@@ -241,10 +248,6 @@ class Capture:
             with anyio.move_on_after(DRAIN_SECONDS, shield=True):
                 await waiter.event.wait()
         return not self._turn
-
-    async def recent(self, n: int) -> list[bytes]:
-        """The last ``n`` lines of the log, without their ends; [] where there is no file."""
-        return await tail(self.target.path, n) if self.target.path is not None else []
 
     # The loop's part
 

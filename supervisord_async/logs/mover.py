@@ -61,7 +61,7 @@ def move_raw(
             if since_linger < LINGER_BYTES:
                 return
             since_linger = 0
-            transfer.wait_readable(pipe_fd, LINGER_SECONDS)
+            transfer.is_readable(pipe_fd, LINGER_SECONDS)
     outcome.more = True
 
 
@@ -96,7 +96,7 @@ def move_lines(
             if not moved or seen < LINGER_BYTES or flush:
                 break
             seen = 0
-            transfer.wait_readable(pipe_fd, LINGER_SECONDS)
+            transfer.is_readable(pipe_fd, LINGER_SECONDS)
     else:
         outcome.more = True
     outcome.held = spool.waiting_bytes > 0

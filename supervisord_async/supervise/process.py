@@ -298,6 +298,7 @@ class Process:
             snapshot=lambda: self.snapshot,
             environment=environment,
             null_fd=self._around.null_fd,
+            settle_output=self.output.settle,
             heartbeat_file=environment.get(wire.ENV_HEARTBEAT_FILE),
             heartbeat_baseline=baseline,
             voice=self.voice if self.program.notify is not None else None,

@@ -103,11 +103,11 @@ def pending_bytes(pipe_fd: int) -> int:
     return buffer[0]
 
 
-def wait_readable(pipe_fd: int, timeout_seconds: float) -> None:
-    """The pipe holds something, or the time is over. Waits: not for the loop."""
+def is_readable(pipe_fd: int, timeout_seconds: float = 0.0) -> bool:
+    """Whether the pipe holds something, at last after ``timeout_seconds``, for which this waits; asks without the pipe's lock."""
     poll = select.poll()
     poll.register(pipe_fd, select.POLLIN)
-    poll.poll(timeout_seconds * 1000)
+    return bool(poll.poll(timeout_seconds * 1000))
 
 
 def is_full(write_fd: int) -> bool:

@@ -115,3 +115,48 @@ def test_logs_shows_and_follows(daemon: Make) -> None:
     assert live.do("logs", "-n", "1", "a").strip().endswith("second")
     both = live.do("logs", "a", "b")
     assert "first" in both and "other" in both and "a" in both.splitlines()[0]
+
+
+SPEAKER = """
+import signal, sys, time
+def bye(*_):
+    print("bye", end="", flush=True)
+    sys.exit()
+signal.signal(signal.SIGTERM, bye)
+for n in range(20):
+    print("line", n, flush=True)
+    time.sleep(0.01)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("format_", ["raw", "json"])
+def test_last_words_are_in_the_log_when_the_process_is_down(daemon: Make, tmp_path: Path, format_: str) -> None:
+    """Of one that was stopped and of its descendant, of one that ends by itself, and of its hook."""
+    (tmp_path / "speaker.py").write_text(SPEAKER)
+    (tmp_path / "both.py").write_text("import subprocess, sys\nsubprocess.Popen([sys.executable, 'speaker.py'])\n" + SPEAKER)
+    live = daemon(f"""
+defaults: {{autostart: false, logs: {{format: {format_}}}, restart: never}}
+programs:
+  one: {{command: [{sys.executable}, speaker.py]}}
+  both: {{command: [{sys.executable}, both.py]}}
+  ends: {{command: "for n in 1 2 3 4 5; do echo $n; sleep 0.05; done; echo bye", shell: true, start_seconds: 0}}
+  hook: {{command: "echo one; sleep 0.2; echo two", shell: true, start_seconds: 0, hooks: {{after_exit: [echo, bye]}}}}
+""")
+    logs = tmp_path / ".asupd" / "logs"
+
+    def count(name: str, word: bytes) -> int:
+        log = logs / f"{name}.log"
+        return log.read_bytes().count(word) if log.exists() else 0
+
+    for number in range(1, 4):
+        for name, said in (("one", 1), ("both", 2)):
+            live.do("start", name)
+            live.wait_until(lambda name=name, times=number * said: count(name, b"ready") == times, "it speaks")  # type: ignore[misc]
+            live.do("stop", name)
+            assert count(name, b"bye") == number * said
+        for name in ("ends", "hook"):
+            live.do("start", name)
+            live.do("wait", name, "--for", "exited")
+            assert count(name, b"bye") == number

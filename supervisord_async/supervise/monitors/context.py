@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class RunContext:
     snapshot: Callable[[], Snapshot]  #: the process's present one
     environment: dict[str, str]  #: what the run was started with
     null_fd: int  #: /dev/null
+    settle_output: Callable[[], Awaitable[None]]  #: what was said is in the logs afterwards, or cannot be in a short time
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
     voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``

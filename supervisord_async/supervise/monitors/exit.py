@@ -18,7 +18,7 @@ Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 
 async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None], what_follows: Callable[[], Follower | None]) -> None:
-    """Returns when nothing of the run lives, and what is to follow it has been done.
+    """Returns when nothing of the run lives, what is to follow it has been done, and what it said is in its logs.
 
     ``before_news`` is called with how the main process ended, before ``Exited`` is posted; ``what_follows`` is asked then
     for what is to be awaited, with it and why, when nothing lives, before the run is called over. With ``scope: main``
@@ -30,12 +30,17 @@ async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None]
     now = context.snapshot()
     cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
     remains = context.program.stop.scope == "tree" and _has_leftovers(context)
-    context.post(Exited(context.run, ended.status, remains or afterwards is not None, await _detail(context, ended)))
+    more_to_come = remains or afterwards is not None
+    detail = await _detail(context, ended)
+    if not more_to_come:
+        await context.settle_output()
+    context.post(Exited(context.run, ended.status, more_to_come, detail))
     if remains:
         await patiently(f"see what lives of {context.name}", context.tree.wait_gone)
     if afterwards is not None:
         await afterwards(ended, cause)
-    if remains or afterwards is not None:
+    if more_to_come:
+        await context.settle_output()
         context.post(TreeGone(context.run))
 
 

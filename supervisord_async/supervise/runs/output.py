@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
+
 from supervisord_async.config.model import Logs
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.capture import Capture
@@ -19,6 +21,9 @@ from supervisord_async.system.pipes import Pipe
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.surroundings import Surroundings
+
+#: The end of a run waits no longer than this for a log.
+SETTLE_SECONDS = 1.0
 
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
@@ -139,6 +144,17 @@ class Output:
         """The files that have the paths now are written."""
         for capture in self.captures:
             capture.reopen()
+
+    async def settle(self) -> None:
+        """What a run that is over has said is in the files; what a device holds up for longer than a moment comes later.
+
+        It costs nothing where nothing is on its way, so that the next run of who died in silence is not kept waiting.
+        """
+        unsettled = [capture for capture in self.captures if capture.unsettled]
+        if unsettled:
+            async with anyio.create_task_group() as tasks:  # one that hangs must not keep the other from its log
+                for capture in unsettled:
+                    tasks.start_soon(capture.drain, SETTLE_SECONDS)
 
     async def drain(self) -> None:
         """What was in the pipes is in the files."""

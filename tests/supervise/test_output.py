@@ -1,0 +1,50 @@
+"""What the end of a run waits for before it is told."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import anyio
+
+from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Output
+from tests.virtual_clock import run_virtually
+
+
+class Stream:
+    """A capture whose log hangs for so many seconds."""
+
+    def __init__(self, hangs_seconds: float, *, unsettled: bool = True) -> None:
+        self.hangs_seconds = hangs_seconds
+        self.unsettled = unsettled
+        self.drained: bool | None = None
+
+    async def drain(self, timeout_seconds: float) -> bool:
+        with anyio.move_on_after(timeout_seconds) as scope:
+            await anyio.sleep(self.hangs_seconds)
+        self.drained = not scope.cancelled_caught
+        return self.drained
+
+
+def settled(*streams: Stream) -> float:
+    """The seconds that settling took."""
+
+    async def settle() -> float:
+        output = Output("web", 0, cast("Any", None))
+        output._captures = cast("Any", dict(zip(("stdout", "stderr"), streams, strict=False)))
+        begin = anyio.current_time()
+        await output.settle()
+        return anyio.current_time() - begin
+
+    return run_virtually(settle)
+
+
+def test_a_log_that_hangs_holds_up_the_end_for_a_moment_and_the_other_stream_not_at_all() -> None:
+    hanging, quick = Stream(3600.0), Stream(0.01)
+    assert settled(hanging, quick) == SETTLE_SECONDS
+    assert (hanging.drained, quick.drained) == (False, True)
+
+
+def test_silence_is_not_waited_for() -> None:
+    silent = Stream(3600.0, unsettled=False)
+    assert settled(silent) == 0
+    assert silent.drained is None
