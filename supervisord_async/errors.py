@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class SupervisordError(Exception):
     """Anything that this package raises on purpose."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, or doubtful, in a configuration; prints as ``FILE:LINE:COLUMN: message``."""
 
     file: str

@@ -15,8 +15,10 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULT_RUN_DIR = ".asupd"
 SOCKET_NAME = "asupd.sock"
@@ -31,7 +33,7 @@ class Remembered(NamedTuple):
 
 def default_socket(file: str | os.PathLike[str]) -> str:
     """The socket of a daemon whose file says nothing about it."""
-    return str(Path(os.path.abspath(file)).parent / DEFAULT_RUN_DIR / SOCKET_NAME)
+    return os.path.join(os.path.dirname(os.path.abspath(file)), DEFAULT_RUN_DIR, SOCKET_NAME)
 
 
 def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], socket: str | os.PathLike[str]) -> Path | None:
@@ -40,7 +42,9 @@ def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], sock
     Returns the record's path; None where the default place needs none, and an older record is gone.
     Raises OSError where it cannot be written: the daemon is then found by its file alone.
     """
-    record = _record(file)
+    from pathlib import Path
+
+    record = Path(_record(file))
     if os.path.realpath(socket) == os.path.realpath(default_socket(file)):
         record.unlink(missing_ok=True)
         return None
@@ -62,8 +66,7 @@ def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], sock
 def recall(file: str | os.PathLike[str]) -> Remembered | None:
     """Where the file's last daemon was; None without a record that can be read, or that is somebody else's."""
     try:
-        record = _record(file)
-        with record.open() as stream:
+        with open(_record(file), encoding="utf-8") as stream:
             if os.fstat(stream.fileno()).st_uid not in (0, os.geteuid()):
                 return None
             content = json.load(stream)
@@ -74,20 +77,20 @@ def recall(file: str | os.PathLike[str]) -> Remembered | None:
         return None  # a hint that is not there is no error: the default place is tried
 
 
-def _record(file: str | os.PathLike[str]) -> Path:
+def _record(file: str | os.PathLike[str]) -> str:
     from hashlib import sha256  # 2 ms that a socket's user need not pay
 
     real = os.fsencode(os.path.realpath(file))
-    return _records() / f"{sha256(real).hexdigest()[:32]}.json"
+    return os.path.join(_records(), f"{sha256(real).hexdigest()[:32]}.json")
 
 
-def _records() -> Path:
+def _records() -> str:
     state = os.environ.get("XDG_STATE_HOME", "")
-    if Path(state).is_absolute():
-        return Path(state) / "asup"
+    if os.path.isabs(state):
+        return os.path.join(state, "asup")
     if os.geteuid() == 0:  # by uid, not by HOME: sudo may keep another user's
-        return Path("/var/lib/asup")
-    try:
-        return Path.home() / ".local" / "state" / "asup"
-    except RuntimeError as error:
-        raise FileNotFoundError("no home directory to keep records in") from error
+        return "/var/lib/asup"
+    home = os.path.expanduser("~")
+    if home == "~":
+        raise FileNotFoundError("no home directory to keep records in")
+    return os.path.join(home, ".local", "state", "asup")

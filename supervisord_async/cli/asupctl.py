@@ -9,9 +9,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
+if TYPE_CHECKING:
+    from supervisord_async.cli.session import Session
+
+#: The shell's completion scripts set it; see click.shell_completion.
+COMPLETION_VARIABLE = "_ASUPCTL_COMPLETE"
 INTERRUPTED, BROKEN_PIPE = 130, 141
 #: A short life makes hardly any garbage: looking for it at the usual pace would take a tenth of ``status``.
 GARBAGE_THRESHOLD = 50_000
@@ -47,17 +52,27 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
+    from supervisord_async.cli.plain import plain_status
+    from supervisord_async.cli.session import Session
+
+    plain = plain_status(arguments) if COMPLETION_VARIABLE not in os.environ else None
+    if plain is None:
+        session = Session()
+        return _in_our_words(session, lambda: _by_click(arguments, session))
+    from supervisord_async.cli.processes import show
+
+    return _in_our_words(plain[0], lambda: show(*plain))
+
+
+def _by_click(arguments: list[str], session: Session) -> int:
     import click
 
-    from supervisord_async.cli.group import COMPLETION_VARIABLE, cli
-    from supervisord_async.cli.session import Session
-    from supervisord_async.errors import CommandError, ConfigError, NoDaemonError
+    from supervisord_async.cli.group import cli
 
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         from click.shell_completion import shell_complete
 
         return shell_complete(cli, {}, "asupctl", COMPLETION_VARIABLE, instruction)
-    session = Session()
     try:
         with cli.make_context("asupctl", arguments, obj=session) as ctx:
             code = cli.invoke(ctx)
@@ -69,6 +84,14 @@ def _invoke(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+
+
+def _in_our_words(session: Session, call: Callable[[], int]) -> int:
+    """The exit code of ``call``, an error of our own having been told."""
+    from supervisord_async.errors import CommandError, ConfigError, NoDaemonError
+
+    try:
+        return call()
     except ConfigError as error:
         return _complain(str(error), 2)
     except NoDaemonError as error:

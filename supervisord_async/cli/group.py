@@ -7,10 +7,8 @@ from importlib import import_module
 import click
 
 from supervisord_async import __version__
-from supervisord_async.cli.session import Session, connection_options
-
-#: The shell's completion scripts set it; see click.shell_completion.
-COMPLETION_VARIABLE = "_ASUPCTL_COMPLETE"
+from supervisord_async.cli.options import connection_options
+from supervisord_async.cli.session import Session
 
 #: Each verb's module under ``cli.verbs``, in the order of the help.
 VERBS = {

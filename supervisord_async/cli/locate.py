@@ -8,11 +8,9 @@ loaded only for a file that mentions either. Where the file leads to nobody, the
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisord_async.errors import NoDaemonError, SupervisordError, UsageError
@@ -22,8 +20,6 @@ from supervisord_async.wire import ENV_SOCKET
 DEFAULT_FILE = "programs.yaml"
 #: A daemon that serves another file answers at once; one that hangs is not asked for long.
 PROBE_SECONDS = 2.0
-
-_MENTIONS = re.compile(rb"\b(run_dir|socket)\b")
 
 
 class Target(NamedTuple):
@@ -47,19 +43,23 @@ def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str]
         return Target(socket_path, "start one with `asupd -c FILE`")
     if file is None:
         file = DEFAULT_FILE
-        if not Path(file).exists() and recall(file) is None and not Path(default_socket(file)).exists():
+        if not os.path.exists(file) and recall(file) is None and not os.path.exists(default_socket(file)):
             raise NoDaemonError(f"cannot tell which daemon is meant: there is no {DEFAULT_FILE} here (use -c FILE or -s SOCKET)")
     return _by_file(file, environ)
 
 
 def _by_file(file: str, environ: Mapping[str, str]) -> Target:
     named = socket_named_in(file, environ)
-    advice = f"start one with `asupd -c {file}`" if Path(file).exists() else f"and there is no {file}"
-    candidates = list(dict.fromkeys(_candidates(file, named)))
-    for candidate in candidates:
+    advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"and there is no {file}"
+    first, tried = None, set[str]()
+    for candidate in _candidates(file, named):
+        first = first or candidate
+        if candidate in tried:
+            continue
+        tried.add(candidate)
         if _listens(candidate) and (candidate == named or _serves(candidate, file)):
             return Target(candidate, advice)
-    return Target(candidates[0], advice)
+    return Target(first or default_socket(file), advice)
 
 
 def _candidates(file: str, named: str | None) -> Iterator[str]:
@@ -98,10 +98,11 @@ def _serves(path: str, file: str) -> bool:
 def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
     """The socket that the file names, or leaves at its default; None where the file cannot be read as far as that."""
     try:
-        text = Path(file).read_bytes()
+        with open(file, "rb") as stream:
+            text = stream.read()
     except OSError:
         return None
-    if not _MENTIONS.search(text):
+    if b"run_dir" not in text and b"socket" not in text:
         return default_socket(file)
     settings = _daemon_settings(text, environ)
     if settings is None:
@@ -110,7 +111,7 @@ def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
     if "socket" in settings:
         return _absolute(folder, settings["socket"], environ)
     if "run_dir" in settings:
-        return str(Path(_absolute(folder, settings["run_dir"], environ)) / SOCKET_NAME)
+        return os.path.join(_absolute(folder, settings["run_dir"], environ), SOCKET_NAME)
     return default_socket(file)
 
 

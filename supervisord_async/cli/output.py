@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
-from unicodedata import combining, east_asian_width
 
 from supervisord_async.cli.words import printable
 
@@ -65,6 +64,10 @@ def table(
         widths[0] = max(min(widths[0], _NARROWEST), min(widths[0], limit - sum(widths[1:-1]) - gaps - _WANTED))
         room = max(_NARROWEST, limit - sum(widths[:-1]) - gaps)
     on = colours(stream)
+    if room is None and not on and all(cell.isascii() for row in cells for cell in row):
+        pattern = _GAP.join(f"{{:<{width}}}" for width in widths)
+        stream.write("".join([pattern.format(*row).rstrip() + "\n" for row in (head, *cells)]))
+        return
     lines = [_line(head, widths, room, dict.fromkeys(head, "bold"), on)]
     lines += [_line(row, widths, room, styles, on) for row in cells]
     stream.write("".join(lines))
@@ -84,6 +87,8 @@ def _line(row: Sequence[str], widths: Sequence[int], room: int | None, styles: M
 def _width(text: str) -> int:
     if text.isascii():
         return len(text)
+    from unicodedata import combining, east_asian_width
+
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 

@@ -1,28 +1,24 @@
-"""What every verb shares: which daemon, which output, and the options that say so, before or after the verb."""
+"""What every verb shares: which daemon, which output. How options say so is ``options``'."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any
-
-import click
+from typing import TYPE_CHECKING
 
 from supervisord_async.cli.locate import Target, locate
 
 if TYPE_CHECKING:
     from supervisord_async.client import Client
+    from supervisord_async.client.asking import Asking
 
 
-@dataclass(slots=True)
 class Session:
     """One call of asupctl: its options, and the client that they lead to."""
 
-    file: str | None = None
-    socket: str | None = None
-    json: bool = False
-    _target: Target | None = None
+    __slots__ = ("_target", "file", "json", "socket")
+
+    def __init__(self, file: str | None = None, socket: str | None = None, *, json: bool = False) -> None:
+        self.file, self.socket, self.json = file, socket, json
+        self._target: Target | None = None
 
     @property
     def target(self) -> Target:
@@ -40,70 +36,14 @@ class Session:
         """How to start the daemon that was looked for; nothing where it never came to that."""
         return self._target.advice if self._target else ""
 
+    def asking(self) -> Asking:
+        """As :meth:`client`, of one that only asks: it is loaded sooner."""
+        from supervisord_async.client.asking import Asking
+
+        return Asking(self.target.socket)
+
     def client(self, *, timeout_seconds: float = 30.0) -> Client:
         """A new client of that daemon."""
         from supervisord_async.client import Client
 
         return Client(self.target.socket, timeout_seconds=timeout_seconds)
-
-
-class Duration(click.ParamType[float]):
-    """``5s``, ``1m30s``, ``500ms`` or a number of seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; a usage error for anything else."""
-        from supervisord_async.config.units import parse_duration
-
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-
-
-def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
-        if value is not None and value is not False:
-            setattr(ctx.ensure_object(Session), name, value)
-
-    return callback
-
-
-def connection_options(function: Any) -> Any:
-    """``-c``, ``-s`` and ``--json``, which land in the session."""
-    for option in (
-        click.option("--json", is_flag=True, expose_value=False, is_eager=True, callback=_remember("json"), help="Print JSON."),
-        click.option("-s", "--socket", metavar="SOCKET", expose_value=False, is_eager=True, callback=_remember("socket"),
-                     help="The daemon's control socket."),
-        click.option("-c", "--config", metavar="FILE", expose_value=False, is_eager=True, callback=_remember("file"),
-                     help="The daemon's configuration file; default: $ASUP_SOCKET's daemon, then programs.yaml here."),
-    ):  # fmt: skip
-        function = option(function)
-    return function
-
-
-def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """The function becomes the verb ``name``; it gets the session first and returns the exit code, None being 0."""
-
-    def decorate(function: Callable[..., int | None]) -> click.Command:
-        def call(**arguments: Any) -> int | None:
-            return function(click.get_current_context().ensure_object(Session), **arguments)
-
-        update_wrapper(call, function)
-        command: click.Command = click.command(name)(connection_options(call))
-        return command
-
-    return decorate
-
-
-def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[Any]:
-    """Live names for the shell; see :mod:`supervisord_async.cli.completion`."""
-    from supervisord_async.cli.completion import names
-
-    return names(ctx, incomplete)
-
-
-selectors_argument = click.argument("selectors", metavar="SELECTOR...", nargs=-1, required=True, shell_complete=complete_names)
-name_argument = click.argument("name", metavar="NAME", shell_complete=complete_names)
-timeout_option = click.option("--timeout", type=Duration(), metavar="DURATION", help="Wait at most this long, then exit with 6.")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from supervisord_async.cli.processes import Row
 from supervisord_async.cli.words import reason
-from supervisord_async.client import ProcessStatus
 
 Graph = Mapping[str, Mapping[str, str]]
 
@@ -38,9 +38,9 @@ def grown(graph: Graph, chosen: Sequence[str] = ()) -> list[Branch]:
     return [branch(program, None) for program in (chosen or [name for name in graph if name not in needed])]
 
 
-def rows(trees: Sequence[Branch], processes: Sequence[ProcessStatus]) -> list[tuple[str, str, str, str, str]]:
+def rows(trees: Sequence[Branch], processes: Sequence[Row]) -> list[tuple[str, str, str, str, str]]:
     """A row for each branch: its name behind lines, what is needed of it, state, health, reason."""
-    members: dict[str, list[ProcessStatus]] = {}
+    members: dict[str, list[Row]] = {}
     for process in processes:
         members.setdefault(process.program, []).append(process)
     return [
@@ -77,7 +77,7 @@ def _drawn(trees: Sequence[Branch], indent: str | None = None) -> Iterator[tuple
 _DASH = "\N{BOX DRAWINGS LIGHT HORIZONTAL} "
 
 
-def _standing(processes: Sequence[ProcessStatus], branch: Branch) -> tuple[str, str, str]:
+def _standing(processes: Sequence[Row], branch: Branch) -> tuple[str, str, str]:
     if len(processes) == 1:
         one = processes[0]
         words = [reason(one)] if reason(one) else []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from supervisord_async.client import ProcessStatus
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from supervisord_async.cli.processes import Row
+    from supervisord_async.client import ProcessStatus
 
 #: States in which somebody may want to know how the last run ended.
 _AFTER_A_RUN = ("BACKOFF", "FATAL", "EXITED")
@@ -75,6 +78,8 @@ def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
     """Seconds from now to an ISO 8601 time, never below 0; None where there is none."""
     if not at:
         return None
+    from datetime import UTC, datetime
+
     try:
         moment = datetime.fromisoformat(at)
     except ValueError:
@@ -84,7 +89,7 @@ def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
 
 
-def reason(process: ProcessStatus, now: datetime | None = None) -> str:
+def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
     """Why the process is as it is: flapping, the exit, the cause, the next attempt, its description; each said once."""
     parts: list[str] = []
     if process.flapping:
@@ -116,6 +121,8 @@ def local_time(at: str | None) -> str:
     """An ISO 8601 time as ``2026-11-21 14:02:11`` in the local zone; as it is where it cannot be read."""
     if not at:
         return ""
+    from datetime import datetime
+
     try:
         return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except ValueError:

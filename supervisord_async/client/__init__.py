@@ -9,7 +9,19 @@ library. How a daemon's socket is found from its configuration file is not known
 command line.
 """
 
-from supervisord_async.client.answers import DaemonHealth, Event, ProcessStatus, Reload, Result, Run
-from supervisord_async.client.api import Client
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from supervisord_async.client.answers import DaemonHealth, Event, ProcessStatus, Reload, Result, Run
+    from supervisord_async.client.api import Client
 
 __all__ = ["Client", "DaemonHealth", "Event", "ProcessStatus", "Reload", "Result", "Run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded when it is asked for: whoever wants a part of this package only does not wait for all of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from supervisord_async.client import answers, api
+
+    return getattr(api if name == "Client" else answers, name)

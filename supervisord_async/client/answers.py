@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from supervisord_async.errors import CommandError, Problem
+from supervisord_async.client.asking import as_object, problem
+from supervisord_async.errors import Problem
 
 
 class _Dataclass(Protocol):
@@ -16,34 +17,10 @@ class _Dataclass(Protocol):
 T = TypeVar("T", bound=_Dataclass)
 
 
-def as_object(document: Any) -> dict[str, Any]:
-    """The document, which is a JSON object; CommandError where it is something else."""
-    if isinstance(document, dict):
-        return document
-    raise CommandError(f"cannot understand the daemon's answer: expected an object, found {type(document).__name__}")
-
-
-def as_list(document: Any, key: str) -> list[Any]:
-    """The document, a JSON list, or an object that has one under ``key``; CommandError where it is something else."""
-    if isinstance(document, dict):
-        document = document.get(key)
-    if isinstance(document, list):
-        return document
-    raise CommandError(f"cannot understand the daemon's answer: expected a list of {key}")
-
-
 def typed(kind: type[T], document: Any) -> T:
     """``document``'s known keys as a ``kind``."""
     known = kind.__dataclass_fields__
     return kind(**{key: value for key, value in as_object(document).items() if key in known})
-
-
-def problem(document: Any) -> Problem:
-    """A configuration's problem as the daemon sends it: an object, or the text it prints as."""
-    if not isinstance(document, dict):
-        return Problem("", 0, 0, str(document))
-    empty = {"file": "", "line": 0, "column": 0, "message": ""}
-    return Problem(**{**empty, **{key: document[key] for key in (*empty, "warning") if key in document}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from http.client import HTTPResponse
-from os import PathLike, fspath
-from typing import Any, Literal, Self, TypeVar
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from supervisord_async.client.answers import (
-    DaemonHealth,
-    Event,
-    Log,
-    ProcessStatus,
-    Reload,
-    Result,
-    Run,
-    as_list,
-    as_object,
-    problem,
-    typed,
-)
+from supervisord_async.client.answers import DaemonHealth, Event, Log, ProcessStatus, Reload, Result, Run, typed
+from supervisord_async.client.asking import Asking, as_list, as_object, decoded, path_of, refusal, target_of
 from supervisord_async.client.overlap import Overlap, behind
-from supervisord_async.client.transport import Connection, lines_of, server_sent
-from supervisord_async.errors import (
-    BusyError,
-    CommandError,
-    ConfigError,
-    FailedError,
-    NoDaemonError,
-    NotAllowedError,
-    NotFoundError,
-    SupervisordError,
-    TimedOutError,
-    UsageError,
-)
+from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 Awaited = Literal["ready", "stopped", "exited"]
 Stream = Literal["stdout", "stderr"]
@@ -58,27 +34,6 @@ EVENT_SILENCE_SECONDS = 60.0
 KNOWN_LINES = 2000
 
 _RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
-_BY_KIND: dict[str, type[CommandError]] = {
-    kind.kind: kind for kind in (UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, TimedOutError)
-}
-_BY_STATUS: dict[int, type[CommandError]] = {
-    **dict.fromkeys((400, 405, 413, 414, 415, 422, 431), UsageError),
-    **dict.fromkeys((401, 403), NotAllowedError),
-    404: NotFoundError,
-    409: FailedError,
-    503: BusyError,
-    504: TimedOutError,
-}
-
-
-def refusal(status: int, document: Any) -> SupervisordError:
-    """The error that a problem document (RFC 9457) stands for."""
-    known = document if isinstance(document, dict) else {}
-    problems = known.get("problems")
-    if isinstance(problems, list) and problems:
-        return ConfigError([problem(one) for one in problems])
-    kind = _BY_KIND.get(str(known.get("kind", "")), _BY_STATUS.get(status, CommandError))
-    return kind(str(known.get("detail") or known.get("title") or f"the daemon answered {status}"))
 
 
 def results_of(document: Any) -> list[Result]:
@@ -92,28 +47,8 @@ def results_of(document: Any) -> list[Result]:
     return [replace(result, timed_out=True) if result.name in late else result for result in results]
 
 
-class Client:
-    """Speaks to one daemon; connects at the first request. A client belongs to one thread.
-
-    Args:
-        socket_path: the daemon's unix socket.
-        timeout_seconds: bound of the daemon's silence on a question. Actions, waits and followed streams have their own.
-    """
-
-    def __init__(self, socket_path: str | PathLike[str], *, timeout_seconds: float = 30.0) -> None:
-        self.socket_path = fspath(socket_path)
-        self.timeout_seconds = timeout_seconds
-        self._connection = Connection(self.socket_path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """The connection is closed; a further request would open another."""
-        self._connection.close()
+class Client(Asking):
+    """Speaks to one daemon; connects at the first request. A client belongs to one thread."""
 
     # -- questions
 
@@ -128,22 +63,17 @@ class Client:
         """
         return [typed(ProcessStatus, document) for document in self.process_documents(*selectors, figures=figures)]
 
-    def process_documents(self, *selectors: str, figures: bool = True) -> list[dict[str, Any]]:
-        """As :meth:`processes`, but the JSON objects as they were sent."""
-        query = {"name": ",".join(selectors) or None, "figures": None if figures else "false"}
-        return as_list(self.request("GET", "/v1/processes", query), "processes")
-
     def process(self, name: str) -> ProcessStatus:
         """One process, by its whole name."""
-        return typed(ProcessStatus, self.request("GET", _path((name,))))
+        return typed(ProcessStatus, self.request("GET", path_of((name,))))
 
     def health(self) -> DaemonHealth:
         """The daemon's word on itself."""
-        return typed(DaemonHealth, self.request("GET", "/v1/health"))
+        return typed(DaemonHealth, self.health_document())
 
     def why(self, name: str) -> dict[str, Any]:
         """Why a process is in its state: ``lines`` for people, the rest for programs."""
-        return as_object(self.request("GET", _path((name,), "why")))
+        return as_object(self.request("GET", path_of((name,), "why")))
 
     def history(self, name: str, *, limit: int | None = None) -> list[Run]:
         """The last ``limit`` runs of a process."""
@@ -151,11 +81,7 @@ class Client:
 
     def history_document(self, name: str, *, limit: int | None = None) -> dict[str, Any]:
         """As :meth:`history`, but the JSON object as it was sent: ``runs``, and totals."""
-        return as_object(self.request("GET", _path((name,), "history"), {"limit": limit}))
-
-    def config(self, name: str | None = None) -> dict[str, Any]:
-        """The effective configuration, whole or of one program, secrets masked."""
-        return as_object(self.request("GET", "/v1/config", {"name": name}))
+        return as_object(self.request("GET", path_of((name,), "history"), {"limit": limit}))
 
     def events(self, *, limit: int = 100) -> list[Event]:
         """The last ``limit`` events, the oldest first."""
@@ -172,7 +98,9 @@ class Client:
     def log(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> Log:
         """As :meth:`logs`, with what the log is."""
         query = {"lines": lines, "stream": stream, "since": since}
-        with self._stream(_path((name,), "logs"), query, self.timeout_seconds) as response:
+        from supervisord_async.client.streams import lines_of
+
+        with self._stream(path_of((name,), "logs"), query, self.timeout_seconds) as response:
             format_, of = response.getheader("asup-log-format") or "raw", response.getheader("asup-log-stream") or stream
             return Log(lines=list(lines_of(response, self.socket_path)), format=format_, stream=of)
 
@@ -192,6 +120,8 @@ class Client:
         An event of type ``missed`` stands for those that were lost because this reader was too slow.
         Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
         """
+        from supervisord_async.client.streams import server_sent
+
         last = after
 
         def once() -> Iterator[Event]:
@@ -199,7 +129,7 @@ class Client:
             headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
             with self._stream("/v1/events", {}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
                 for kind, data in server_sent(response, self.socket_path):
-                    event = Event.from_document({"type": kind, **as_object(_decoded(data))})
+                    event = Event.from_document({"type": kind, **as_object(decoded(data))})
                     last = event.id or last
                     yield event
 
@@ -218,6 +148,8 @@ class Client:
 
         Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
         """
+        from supervisord_async.client.streams import lines_of
+
         known: list[bytes] | None = None  # the log's last lines as they were when somebody last looked
 
         def once() -> Iterator[str]:
@@ -235,7 +167,7 @@ class Client:
                 yield line.decode(errors="surrogateescape")
             overlap = Overlap(tail)
             query = {"follow": "true", "lines": KNOWN_LINES, "stream": stream}
-            with self._stream(_path((name,), "logs"), query, None) as response:
+            with self._stream(path_of((name,), "logs"), query, None) as response:
                 for line in lines_of(response, self.socket_path):
                     for new in overlap.fresh(line):
                         known.append(new)
@@ -301,7 +233,7 @@ class Client:
     def wait_document(self, *selectors: str, awaited: str, timeout_seconds: float | None = None) -> dict[str, Any]:
         """As :meth:`wait`, but the JSON object as it was sent."""
         query = {"for": awaited, "timeout": timeout_seconds}
-        return as_object(self.request("POST", _path(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
+        return as_object(self.request("POST", path_of(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
 
     def scale(self, name: str, replicas: int) -> list[Result]:
         """The program has that many processes."""
@@ -331,7 +263,7 @@ class Client:
         """As :meth:`act`, but the JSON object as it was sent."""
         document = self.request(
             "POST",
-            _path(selectors, verb),
+            path_of(selectors, verb),
             {"wait": None if wait else "false", "timeout": timeout_seconds},
             body,
             silence_seconds=_patience(timeout_seconds),
@@ -361,66 +293,19 @@ class Client:
         """The daemon has been told to stop everything and end."""
         self.request("POST", "/v1/shutdown")
 
-    # -- what all of it goes through
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, Any] | None = None,
-        body: dict[str, Any] | None = None,
-        *,
-        silence_seconds: float | None = None,
-    ) -> Any:
-        """The JSON document that the daemon answers with; a problem document is raised as its error.
-
-        An answer with ``results`` is never raised: the results say what happened to whom.
-        """
-        content = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if content is not None else {})
-        if method == "POST" and content is None:
-            headers["Content-Length"] = "0"
-        status, _, answer = self._connection.request(
-            method, _target(path, query or {}), content, headers, silence_seconds or self.timeout_seconds
-        )
-        try:
-            document = json.loads(answer) if answer else None
-        except ValueError:
-            document = None
-            if status < 400:
-                raise CommandError(f"cannot understand the answer of {self.socket_path} (is it a daemon's socket?)") from None
-        if status >= 400 and not (isinstance(document, dict) and "results" in document):
-            raise refusal(status, document)
-        return document
+    # -- streams of one connection each
 
     @contextmanager
     def _stream(
         self, path: str, query: dict[str, Any], timeout_seconds: float | None, headers: dict[str, str] | None = None
     ) -> Iterator[HTTPResponse]:
-        with self._connection.stream(_target(path, query), headers or {}, timeout_seconds) as response:
+        from supervisord_async.client.streams import stream
+
+        with stream(self.socket_path, target_of(path, query), headers or {}, timeout_seconds) as response:
             if response.status >= 400:
-                raise refusal(response.status, _decoded(response.read(1024 * 1024)))
+                raise refusal(response.status, decoded(response.read(1024 * 1024)))
             yield response
-
-
-def _decoded(text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _patience(timeout_seconds: float | None) -> float:
     return LONGEST_ACTION_SECONDS if timeout_seconds is None else timeout_seconds + ANSWER_MARGIN_SECONDS
-
-
-def _path(selectors: Sequence[str], verb: str = "") -> str:
-    if not selectors:
-        raise UsageError("cannot act: no name was given")
-    chosen = quote(",".join(selectors), safe=",:*")
-    return f"/v1/processes/{chosen}/{verb}".rstrip("/")
-
-
-def _target(path: str, query: dict[str, Any]) -> str:
-    given = {key: value for key, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path

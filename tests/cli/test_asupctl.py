@@ -14,6 +14,7 @@ import pytest
 
 from supervisord_async import __version__
 from supervisord_async.cli.group import VERBS
+from supervisord_async.cli.plain import plain_status
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
 from tests.waiting import wait_until_sync
@@ -494,12 +495,49 @@ def test_top_without_textual_says_how_to_install_it(ctl: Ctl, monkeypatch: pytes
 # as a process
 
 
-def test_status_loads_no_yaml_and_no_loop(spawn_ctl: Spawn) -> None:
+def test_status_loads_no_more_than_it_needs(spawn_ctl: Spawn) -> None:
     env = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     _, err = spawn_ctl("status", env=env).communicate(timeout=20)
     loaded = {line.rpartition(b"|")[2].strip() for line in err.splitlines()}
-    assert b"supervisord_async.client.api" in loaded
-    assert not {b"yaml", b"anyio", b"asyncio", b"uvloop", b"msgspec", b"rich", b"textual", b"hashlib"} & loaded
+    assert b"supervisord_async.client.asking" in loaded
+    ours = {b"supervisord_async.client.api", b"supervisord_async.client.streams", b"click", b"http.client", b"dataclasses"}
+    others = {
+        b"yaml",
+        b"anyio",
+        b"asyncio",
+        b"uvloop",
+        b"msgspec",
+        b"rich",
+        b"textual",
+        b"hashlib",
+        b"click",
+        b"http.client",
+        b"dataclasses",
+    }
+    assert not (ours | others) & loaded
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("status", (None, None, False, [])),
+        ("-c a.yaml status web db:*", ("a.yaml", None, False, ["web", "db:*"])),
+        ("status --json --socket /s web", (None, "/s", True, ["web"])),
+    ],
+)
+def test_plain_status_is_read_without_click(words: str, meant: tuple[str | None, str | None, bool, list[str]]) -> None:
+    plain = plain_status(words.split())
+    assert plain is not None
+    session, selectors = plain
+    assert (session.file, session.socket, session.json, selectors) == meant
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "start web", "status --tree", "status -h", "status -- -x", "status -c", "-c --json status", "--config=a status", "stop status"],
+)
+def test_what_is_not_plain_is_left_to_click(words: str) -> None:
+    assert plain_status(words.split()) is None
 
 
 def test_reader_that_goes_away_is_quiet(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:

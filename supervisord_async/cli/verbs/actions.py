@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from supervisord_async.cli.options import name_argument, selectors_argument, timeout_option, verb
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.results import exit_code, print_results
-from supervisord_async.cli.session import Session, name_argument, selectors_argument, timeout_option, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.client.api import results_of
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has taken the command.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from supervisord_async.cli.session import Session, verb
+from supervisord_async.cli.options import verb
+from supervisord_async.cli.session import Session
 
 #: bash takes a word apart at colons, which the names of replicas and groups have.
 _WHOLE_NAMES = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}"
@@ -22,7 +23,8 @@ def completion(_: Session, shell: str) -> None:
     """  # noqa: D301  click keeps lines as they are behind a backspace character
     from click.shell_completion import get_completion_class
 
-    from supervisord_async.cli.group import COMPLETION_VARIABLE, cli
+    from supervisord_async.cli.asupctl import COMPLETION_VARIABLE
+    from supervisord_async.cli.group import cli
 
     script = get_completion_class(shell)
     if script is None:  # click knows these three

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from supervisord_async.cli.options import complete_names, timeout_option, verb
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.results import exit_code, print_results
-from supervisord_async.cli.session import Session, complete_names, timeout_option, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.client.answers import Reload
 from supervisord_async.errors import ConfigError, Problem
 

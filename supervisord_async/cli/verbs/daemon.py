@@ -8,8 +8,9 @@ from contextlib import suppress
 import click
 
 from supervisord_async import __version__
+from supervisord_async.cli.options import Duration, verb
 from supervisord_async.cli.output import print_json, say
-from supervisord_async.cli.session import Duration, Session, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.client import Client, DaemonHealth
 from supervisord_async.errors import CommandError, NoDaemonError, TimedOutError
 

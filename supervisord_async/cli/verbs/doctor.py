@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from supervisord_async.cli.locate import DEFAULT_FILE
+from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import colours, print_json, say, styled
 from supervisord_async.cli.residence import find_run_dir, run_dir_option
-from supervisord_async.cli.session import Session, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}

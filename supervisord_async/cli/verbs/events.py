@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import click
 
+from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import STATE_STYLES, colours, print_json, print_json_line, styled
-from supervisord_async.cli.session import Session, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import local_time, printable
 from supervisord_async.client import Event
 

@@ -6,8 +6,9 @@ import re
 
 import click
 
+from supervisord_async.cli.options import name_argument, verb
 from supervisord_async.cli.output import print_json, table
-from supervisord_async.cli.session import Session, name_argument, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import duration, exit_words, local_time, printable_line, size
 from supervisord_async.client import Run
 from supervisord_async.client.answers import typed

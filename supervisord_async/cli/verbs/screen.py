@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import print_json
-from supervisord_async.cli.session import Session, verb
+from supervisord_async.cli.session import Session
 from supervisord_async.errors import FailedError, UsageError
 
 

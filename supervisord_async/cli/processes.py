@@ -1,0 +1,122 @@
+"""What ``status`` shows: the table of processes, the line above it, and whether something is missing.
+
+Loaded for every call of ``asupctl status``, so it works on the objects as they were sent, and neither click nor the typed
+answers come with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from supervisord_async.cli.output import colours, print_json, styled, table
+from supervisord_async.cli.words import duration, printable, reason
+from supervisord_async.client.asking import problem
+from supervisord_async.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from supervisord_async.cli.session import Session
+    from supervisord_async.client.asking import Asking
+
+MISSING = 3
+HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CAUSE")
+
+
+class Row:
+    """One process as it was sent; what another version of the daemon leaves out has the value here."""
+
+    name: str
+    program: str = ""
+    state: str = "UNKNOWN"
+    health: str = "none"
+    pid: int | None = None
+    uptime_seconds: float | None = None
+    restarts: int = 0
+    flapping: bool = False
+    exit_status: Mapping[str, Any] | None = None
+    cause: str | None = None
+    next_at: str | None = None
+    description: str = ""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.__dict__.update(document)
+
+
+def show(session: Session, selectors: Sequence[str]) -> int:
+    """The processes that ``selectors`` name (none: all) are on standard output; the exit code: 3 for what is missing, else 0."""
+    with session.asking() as asking:
+        refused = () if session.json else asking.health_document().get("refused", ())
+        documents = asking.process_documents(*selectors, figures=session.json)
+        rows = [Row(document) for document in documents]
+        missing = any_missing(asking, rows)
+    if session.json:
+        print_json(documents)
+    else:
+        print_refused(refused)
+        print_processes(rows)
+    return MISSING if missing else 0
+
+
+def any_missing(asking: Asking, rows: Iterable[Row]) -> bool:
+    """Whether something that should run does not.
+
+    STOPPED is what somebody wanted, or was never started; so is a stop in progress that an operator asked for. EXITED is
+    missing if it ended badly: the job is not done. Which codes are good is asked for only if nothing else decides.
+    """
+    doubtful = []
+    for row in rows:
+        match row.state:
+            case "RUNNING" | "STOPPED":
+                pass
+            case "STOPPING" if row.cause in ("operator", "daemon_stop", "config_changed"):
+                pass
+            case "EXITED":
+                doubtful.append(row)
+            case _:
+                return True
+    return any(not _ended_well(asking, row) for row in doubtful)
+
+
+def _ended_well(asking: Asking, row: Row) -> bool:
+    """By code 0 or another of its ``success_exit_codes``; or nobody knows how."""
+    status = row.exit_status or {"code": 0}
+    if "code" not in status:
+        return bool(status.get("unknown"))
+    if status["code"] == 0:
+        return True
+    try:
+        restart = asking.config(row.program).get("restart") or {}
+    except NotFoundError:
+        restart = {}  # it was removed from the file meanwhile
+    return isinstance(restart, dict) and status["code"] in restart.get("success_exit_codes", ())
+
+
+def print_processes(rows: Sequence[Row]) -> None:
+    """The table of processes on standard output."""
+    if not rows:
+        sys.stdout.write("no programs\n")
+        return
+    cells = [
+        (
+            row.name,
+            row.state,
+            "-" if row.health == "none" else row.health,
+            str(row.pid) if row.pid else "-",
+            duration(row.uptime_seconds) or "-",
+            str(row.restarts),
+            reason(row),
+        )
+        for row in rows
+    ]
+    table(HEAD, cells)
+
+
+def print_refused(refused: Sequence[Any]) -> None:
+    """A line about the first of the problems for which the file on disk was refused, and how many more there are."""
+    problems = [found for found in map(problem, refused) if not found.warning]
+    if not problems:
+        return
+    more = f" (and {len(problems) - 1} more: see `asupctl reload --plan`)" if len(problems) > 1 else ""
+    line = f"refused, still running what it said before: {printable(str(problems[0]))}{more}"
+    sys.stdout.write(styled(line, "red", on=colours(sys.stdout)) + "\n")

@@ -1,0 +1,165 @@
+"""A connection to one daemon, and the questions whose answers stay the JSON objects that they came as.
+
+What ``asupctl status`` needs, and no more: it is loaded for each call of it. Typed answers, streams and commands are ``api``'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any, Self
+
+from supervisord_async.client.transport import Connection
+from supervisord_async.errors import (
+    BusyError,
+    CommandError,
+    ConfigError,
+    FailedError,
+    NotAllowedError,
+    NotFoundError,
+    Problem,
+    SupervisordError,
+    TimedOutError,
+    UsageError,
+)
+
+_BY_KIND: dict[str, type[CommandError]] = {
+    kind.kind: kind for kind in (UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, TimedOutError)
+}
+_BY_STATUS: dict[int, type[CommandError]] = {
+    **dict.fromkeys((400, 405, 413, 414, 415, 422, 431), UsageError),
+    **dict.fromkeys((401, 403), NotAllowedError),
+    404: NotFoundError,
+    409: FailedError,
+    503: BusyError,
+    504: TimedOutError,
+}
+
+
+def as_object(document: Any) -> dict[str, Any]:
+    """The document, which is a JSON object; CommandError where it is something else."""
+    if isinstance(document, dict):
+        return document
+    raise CommandError(f"cannot understand the daemon's answer: expected an object, found {type(document).__name__}")
+
+
+def as_list(document: Any, key: str) -> list[Any]:
+    """The document, a JSON list, or an object that has one under ``key``; CommandError where it is something else."""
+    if isinstance(document, dict):
+        document = document.get(key)
+    if isinstance(document, list):
+        return document
+    raise CommandError(f"cannot understand the daemon's answer: expected a list of {key}")
+
+
+def problem(document: Any) -> Problem:
+    """A configuration's problem as the daemon sends it: an object, or the text it prints as."""
+    if not isinstance(document, dict):
+        return Problem("", 0, 0, str(document))
+    empty = {"file": "", "line": 0, "column": 0, "message": ""}
+    return Problem(**{**empty, **{key: document[key] for key in (*empty, "warning") if key in document}})
+
+
+def refusal(status: int, document: Any) -> SupervisordError:
+    """The error that a problem document (RFC 9457) stands for."""
+    known = document if isinstance(document, dict) else {}
+    problems = known.get("problems")
+    if isinstance(problems, list) and problems:
+        return ConfigError([problem(one) for one in problems])
+    kind = _BY_KIND.get(str(known.get("kind", "")), _BY_STATUS.get(status, CommandError))
+    return kind(str(known.get("detail") or known.get("title") or f"the daemon answered {status}"))
+
+
+class Asking:
+    """Asks one daemon; connects at the first request, and belongs to one thread.
+
+    Args:
+        socket_path: the daemon's unix socket.
+        timeout_seconds: bound of the daemon's silence on a question. Actions, waits and followed streams have their own.
+    """
+
+    def __init__(self, socket_path: str | PathLike[str], *, timeout_seconds: float = 30.0) -> None:
+        self.socket_path = fspath(socket_path)
+        self.timeout_seconds = timeout_seconds
+        self._connection = Connection(self.socket_path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The connection is closed; a further request would open another."""
+        self._connection.close()
+
+    def process_documents(self, *selectors: str, figures: bool = True) -> list[dict[str, Any]]:
+        """The processes that the selectors name (none: all), in the file's order, as the JSON objects that were sent."""
+        query = {"name": ",".join(selectors) or None, "figures": None if figures else "false"}
+        return as_list(self.request("GET", "/v1/processes", query), "processes")
+
+    def health_document(self) -> dict[str, Any]:
+        """The daemon's word on itself."""
+        return as_object(self.request("GET", "/v1/health"))
+
+    def config(self, name: str | None = None) -> dict[str, Any]:
+        """The effective configuration, whole or of one program, secrets masked."""
+        return as_object(self.request("GET", "/v1/config", {"name": name}))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+        *,
+        silence_seconds: float | None = None,
+    ) -> Any:
+        """The JSON document that the daemon answers with; a problem document is raised as its error.
+
+        An answer with ``results`` is never raised: the results say what happened to whom.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if content is not None else {})
+        status, answer = self._connection.request(
+            method, target_of(path, query or {}), content, headers, silence_seconds or self.timeout_seconds
+        )
+        try:
+            document = json.loads(answer) if answer else None
+        except ValueError:
+            document = None
+            if status < 400:
+                raise CommandError(f"cannot understand the answer of {self.socket_path} (is it a daemon's socket?)") from None
+        if status >= 400 and not (isinstance(document, dict) and "results" in document):
+            raise refusal(status, document)
+        return document
+
+
+def decoded(text: str | bytes) -> Any:
+    """The JSON document; None for what is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def path_of(selectors: Sequence[str], verb: str = "") -> str:
+    """The path of the processes that ``selectors`` name, and of what is to be done with them; UsageError without any."""
+    if not selectors:
+        raise UsageError("cannot act: no name was given")
+    return f"/v1/processes/{_quoted(','.join(selectors), safe=',:*')}/{verb}".rstrip("/")
+
+
+def target_of(path: str, query: dict[str, Any]) -> str:
+    """The path with those of ``query`` that are not None."""
+    given = [f"{key}={_quoted(str(value))}" for key, value in query.items() if value is not None]
+    return f"{path}?{'&'.join(given)}" if given else path
+
+
+def _quoted(text: str, safe: str = "") -> str:
+    if text.isascii() and text.isalnum():
+        return text
+    from urllib.parse import quote  # 3 ms that most names need not pay
+
+    return quote(text, safe=safe)
