@@ -89,11 +89,11 @@ class Commands:
 
     # Queries
 
-    async def status(self, selectors: Sequence[str] = (), *, figures: bool = True) -> list[ProcessView]:
-        """The processes that ``selectors`` name, all without one, with or without CPU and memory."""
+    async def status_json(self, selectors: Sequence[str] = (), *, figures: bool = True) -> bytes:
+        """The views of the processes that ``selectors`` name, all without one, with or without CPU and memory: a JSON list."""
         processes = self._select(selectors) if selectors else list(self.supervisor.processes.values())
         found = await self._figures() if figures else {}
-        return self._views.of(processes, anyio.current_time(), time.time(), found)
+        return self._views.json(processes, anyio.current_time(), time.time(), found)
 
     async def status_of(self, name: str) -> ProcessView:
         """One process; raises NotFoundError."""

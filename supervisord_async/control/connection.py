@@ -22,6 +22,8 @@ MAX_CONNECTIONS = 256
 #: A request's line and headers must be here within this time of the connection, or of their first byte.
 HEAD_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 15
+#: The status of a thousand processes leaves at one stroke; the kernel grants what its own limit allows, and takes none before.
+SEND_BUFFER_BYTES = 512 * 1024
 
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 _CRLF = chr(13) + chr(10)
@@ -43,6 +45,8 @@ class Connection(H11Protocol):
             self._refuse(503, f"{len(self.connections)} connections are open and busy")
             return
         super().connection_made(transport)
+        if (sock := transport.get_extra_info("socket")) is not None and sock.family == socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.app_state = {"peer": _peer_of(transport)}
         self._await_head()
 

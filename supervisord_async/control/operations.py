@@ -118,7 +118,8 @@ def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
 
 async def list_processes(api: Api, call: Call) -> Response:
     """The list of ``asupctl status --json``."""
-    return reply(await api.commands.status(call.parameters.words("name"), figures=call.parameters.flag("figures", True)))
+    found = await api.commands.status_json(call.parameters.words("name"), figures=call.parameters.flag("figures", True))
+    return Response(found, media_type="application/json")
 
 
 async def get_process(api: Api, call: Call) -> Response:

@@ -232,7 +232,7 @@ async def test_status_has_exactly_the_keys_of_the_contract() -> None:
     import msgspec
 
     async with playing(swift("web", replicas=2), swift("down", autostart=False, description="a shop")) as scene:
-        first, _, down = msgspec.to_builtins(await scene.commands.status())
+        first, _, down = msgspec.json.decode(await scene.commands.status_json())
         assert list(first) == keys.split()
         assert (first["name"], first["program"], first["state"], first["run"]) == ("web:0", "web", "RUNNING", 1)
         assert first["uptime_seconds"] >= 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Logs, Program
 from supervisord_async.control.steady import SteadyViews
-from supervisord_async.control.view import process_view
+from supervisord_async.control.view import ProcessView, process_view
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.supervise.records.figures import Figures
 
@@ -36,7 +37,8 @@ def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
                 name="web", command=("/bin/true",), group="shops", directory="/", logs=Logs(stdout="none"), description="the shop"
             )
         },
-        {"voice": SimpleNamespace(words="warming up")},
+        {"name": 'a"uptime_seconds":null, 5 % of "it"\n'},
+        {"name": "web", "voice": SimpleNamespace(words="warming up")},
         {"voice": SimpleNamespace(words="")},
         {"scheduled_at": 1_700_000_000.0},
     ]
@@ -44,11 +46,12 @@ def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
         vars(process).update(change)
         for figures in ({}, {"web": Figures(cpu_percent=1.5, cpu_seconds=2.5, memory_bytes=4096 * number, processes=1, threads=1)}):
             for now in (120.0 + number, 120.5 + number):
-                assert views.of([process], now, 1e9 + now, figures) == [process_view(process, now, 1e9 + now, figures.get("web"))]
+                found = msgspec.json.decode(views.json([process], now, 1e9 + now, figures), type=list[ProcessView])
+                assert found == [process_view(process, now, 1e9 + now, figures.get(process.name))]
 
 
 def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     views, process = SteadyViews(), a_process()
-    views.of([process], 120.0, 1e9, {})
-    assert views.of([], 121.0, 1e9, {}) == []
+    views.json([process], 120.0, 1e9, {})
+    assert views.json([], 121.0, 1e9, {}) == b"[]"
     assert not views._kept
