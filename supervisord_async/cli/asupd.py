@@ -43,9 +43,11 @@ def main(
     daemon in place.
     """
     from supervisord_async.config.load import load
+    from supervisord_async.config.recollection import Recollection
 
+    recollection = Recollection()
     try:
-        loaded = load(file, run_dir=run_dir)
+        loaded = load(file, run_dir=run_dir, recollection=recollection)
     except ConfigError as error:
         for problem in error.problems:
             click.echo(str(problem), err=True)
@@ -72,7 +74,7 @@ def main(
     try:
         if detach:
             sys.exit(asupd_run.detach(configuration, file, run_dir, overrides))
-        sys.exit(asupd_run.foreground(configuration, file, run_dir, overrides, echo=echo))
+        sys.exit(asupd_run.foreground(configuration, file, run_dir, overrides, recollection, echo=echo))
     except LockHeldError as error:
         click.echo(f"asupd: critical: {error}", err=True)
         sys.exit(EXIT_LOCKED)

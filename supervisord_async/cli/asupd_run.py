@@ -17,6 +17,7 @@ from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import DaemonError, NoDaemonError
 
 if TYPE_CHECKING:
+    from supervisord_async.config.recollection import Recollection
     from supervisord_async.logs.own import OwnLog
 
 #: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
@@ -42,7 +43,15 @@ def trial() -> None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")
 
 
-def foreground(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, str | None], *, echo: bool) -> int:
+def foreground(
+    configuration: Configuration,
+    file: str,
+    run_dir: str | None,
+    overrides: dict[str, str | None],
+    recollection: Recollection,
+    *,
+    echo: bool,
+) -> int:
     """The daemon ran in this process; its exit code."""
     from supervisord_async.control.server import serve as serve_control
     from supervisord_async.logs.echo import Echo
@@ -79,6 +88,7 @@ def foreground(configuration: Configuration, file: str, run_dir: str | None, ove
         reopen_own_log=lambda: own[0].reopen(),
         follow_log_settings=follow_log_settings,
         adjust=lambda loaded: with_log(loaded, overrides),
+        recollection=recollection,
     )
     try:
         return loop.run(serve, options, configuration, serve_control, former)

@@ -104,7 +104,7 @@ def diff(old: Configuration, new: Configuration) -> Plan:
     unchanged = 0
     for name, program in new.programs.items():
         before = old.programs.get(name)
-        if before == program:
+        if before is program or before == program:
             unchanged += 1
         elif before is not None:
             changed.append(_change(before, program))

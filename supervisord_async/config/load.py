@@ -22,6 +22,7 @@ from supervisord_async.config.explain import fitting
 from supervisord_async.config.files import read_regular_file
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
+from supervisord_async.config.recollection import Reading, Recollection, reading_of
 from supervisord_async.config.resolve import Surroundings, resolve_program
 from supervisord_async.config.resolve_daemon import resolve_daemon
 from supervisord_async.config.rules import check_rules
@@ -50,18 +51,26 @@ class _Entry:
     directory: str
     defaults: shape.Data
     origin: Origin
+    reading: Reading | None  #: None where it cannot be remembered
+    known: Program | None = None  #: what an earlier load made of the same; then ``data`` is not looked at
 
 
 def load(
-    path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None, name: str | None = None, run_dir: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    name: str | None = None,
+    run_dir: str | None = None,
+    recollection: Recollection | None = None,
 ) -> Loaded:
     """The configuration in ``path`` with everything that it includes.
 
     ``environ`` (default: the process's own) is what ``${VAR}`` and ``inherit_environment`` mean; ``name`` is how problems
-    name the file (default: ``path`` as given); ``run_dir`` overrides the file's. Raises ConfigError with every problem.
+    name the file (default: ``path`` as given); ``run_dir`` overrides the file's; programs that read as in ``recollection``
+    are those of there, and it holds this load's afterwards. Raises ConfigError with every problem.
     """
     given = os.fspath(path)
-    loading = _Loading(dict(os.environ if environ is None else environ))
+    loading = _Loading(dict(os.environ if environ is None else environ), recollection or Recollection())
     try:
         return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None)
     except RecursionError:  # no input is known that does it; it is the file's fault all the same
@@ -71,8 +80,11 @@ def load(
 class _Loading:
     """One load: the files read so far and what was found in them."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str], recollection: Recollection) -> None:
         self._variables = variables
+        self._recollection = recollection
+        self._known: Mapping[str, tuple[Reading, Program]] = {}
+        self._remembered: dict[str, tuple[Reading, Program]] = {}
         self._report = Report()
         self._files = EnvironmentFiles(self._report)
         self._read: dict[str, str] = {}  # real path → path
@@ -90,6 +102,7 @@ class _Loading:
         self._refuse_not_yet(place, section, not_yet.DAEMON)
         origin = Origin((place,), self._report)
         daemon = resolve_daemon(section, origin, path, self._variables, run_dir=run_dir)
+        self._known = self._recollection.programs(daemon.run_dir, self._variables)
         self._collect(document, data, {}, (), main=True)
         surroundings = Surroundings(daemon.run_dir, self._variables, self._files)
         programs = {entry.name: program for entry in self._entries.values() if (program := self._program(entry, surroundings))}
@@ -99,6 +112,7 @@ class _Loading:
         check_rules(configuration, origins, origin, known=frozenset(self._names))
         if self._report.errors:
             raise ConfigError(self._report.sorted())
+        self._recollection.replace(daemon.run_dir, self._variables, self._remembered)
         return Loaded(configuration, self._report.sorted(), MappingProxyType(origins))
 
     def _document(self, path: str, name: str) -> Document | None:
@@ -157,8 +171,9 @@ class _Loading:
             defaults, under = merged(defaults, spelt_out(own, document.directory, self._variables)), (place, *under)
         if not main and data.get("daemon") is not None:
             self._report.add(Place(document, (), ()).problem(("daemon",), "only the main file has a daemon section", at_key=True))
+        ground = reading_of((document.directory, defaults))
         for name, item, program_place in self._items(document, data):
-            self._take(name, item, program_place, defaults, under)
+            self._take(name, item, program_place, defaults, under, ground)
         for index, pattern in self._patterns(data):
             self._include(document, index, pattern, defaults, under)
         if main and "programs" not in data and "include" not in data:
@@ -201,7 +216,7 @@ class _Loading:
             return f", found {found(item)}"
         return f", found {found(item['name'])} as name" if "name" in item else ", found one without"
 
-    def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...]) -> None:
+    def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...], ground: bytes | None) -> None:
         """Take note of one program."""
         origin = Origin((place, *under), self._report)
         if name in self._entries:
@@ -214,15 +229,22 @@ class _Loading:
         elif name == "all":
             self._report.add(place.problem((), "'all' cannot be a program's name: in commands it means every program", at_key=True))
         self._names.add(name)
+        directory = place.document.directory
+        own, known = reading_of(item), self._known.get(name)
+        reading = None if ground is None or own is None else (ground, own)
+        if known is not None and known[0] == reading:
+            self._entries[name] = _Entry(name, {}, directory, defaults, origin, reading, known[1])
+            return
+        problems = len(self._report.problems)
         data = self._section(place, item, shape.Program)
         self._refuse_not_yet(place, data, not_yet.PROGRAM)
         data.pop("name", None)
         broken = item is not None and (not isinstance(item, dict) or ("command" in item and "command" not in data))
         if broken:  # reported already; a missing command beside it would be news of the same
             data["command"] = "?"
-        directory = place.document.directory
         spelt = spelt_out(data, directory, self._variables)
-        self._entries[name] = _Entry(name, spelt, directory, defaults, origin)
+        sound = len(self._report.problems) == problems
+        self._entries[name] = _Entry(name, spelt, directory, defaults, origin, reading if sound else None)
 
     def _include(self, document: Document, sub: Path, pattern: str, defaults: shape.Data, under: tuple[Place, ...]) -> None:
         """Take note of the programs of the files that ``pattern`` means; those read before are not read again."""
@@ -247,5 +269,12 @@ class _Loading:
                 self._collect(included, data, defaults, under, main=False)
 
     def _program(self, entry: _Entry, surroundings: Surroundings) -> Program | None:
-        data = merged(entry.defaults, entry.data)
-        return resolve_program(entry.name, data, entry.origin, entry.directory, surroundings)
+        problems, program = len(self._report.problems), entry.known
+        if program is None:
+            data = merged(entry.defaults, entry.data)
+            program = resolve_program(entry.name, data, entry.origin, entry.directory, surroundings)
+            if data.get("environment_files") or len(self._report.problems) != problems:
+                return program
+        if program is not None and entry.reading is not None:
+            self._remembered[entry.name] = (entry.reading, program)
+        return program

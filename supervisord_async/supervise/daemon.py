@@ -12,7 +12,7 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -21,6 +21,7 @@ import anyio.to_thread
 from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
 from supervisord_async.config.model import Configuration, DaemonLog, Program
+from supervisord_async.config.recollection import Recollection
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
@@ -92,13 +93,14 @@ class Options:
     reopen_own_log: Callable[[], None] = lambda: None
     follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: ``daemon.log`` changed by a reload
     adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: what the command line overrides
+    recollection: Recollection = field(default_factory=Recollection)  #: of the file as it was loaded last
 
 
 def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
     """Loads the file anew each time, off the loop."""
 
     def read() -> Loaded:
-        loaded = load(options.file, run_dir=options.run_dir)
+        loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection)
         return replace(loaded, configuration=options.adjust(loaded.configuration))
 
     async def run() -> Loaded:

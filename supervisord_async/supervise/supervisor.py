@@ -341,7 +341,7 @@ class Supervisor:
             missing = [name for name in program.process_names() if name not in self.processes]
             for name in program.process_names():
                 known = self.processes.get(name)
-                if known is not None and known.program != program and name not in self._retiring:
+                if known is not None and known.program is not program and known.program != program and name not in self._retiring:
                     known.reconfigure(program)
                     if program.name in restarted:
                         detail = "configuration changed: " + ", ".join(restarted[program.name])

@@ -107,7 +107,7 @@ async def test_a_bug_is_told_without_its_inside(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(swift("web")) as wire:
-        monkeypatch.setattr(wire.scene.commands, "status", None)
+        monkeypatch.setattr(wire.scene.commands, "status_json", None)
         problem = (await wire.ask("GET", "/v1/processes")).problem(500, "internal")
         assert "NoneType" not in problem["detail"]
         assert any(record.exc_info for record in caplog.records)

@@ -121,7 +121,7 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
         why = await scene.commands.why("needy")
         assert "waiting for db, which will not come by itself: db is FATAL" in why.headline
         assert why.rule[1].startswith("on_dependency_failure wait")
-        status = (await scene.commands.status(["needy"], figures=False))[0]
+        status = await scene.commands.status_of("needy")
         assert status.description.startswith("waiting for db, which will not come")
 
 
