@@ -6,7 +6,6 @@ says what was expected; ``format_*`` writes a value the way people write it. Not
 
 from __future__ import annotations
 
-import difflib
 import re
 import signal
 from collections.abc import Iterable
@@ -162,5 +161,7 @@ def is_loopback(host: str) -> bool:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'backoff'?`` where one of ``known`` is near to ``word``, else nothing."""
     by_lower = {name.lower(): name for name in known}
+    import difflib
+
     near = difflib.get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""

@@ -9,9 +9,7 @@ compressed are both there, the compressed one is whole and the plain one goes.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 
@@ -84,6 +82,9 @@ def compress_backups(path: str, lock: threading.Lock) -> None:
 
 def _compress(path: str, plain: str, lock: threading.Lock) -> None:
     """``plain``, wherever a rotation has moved it meanwhile, is replaced by its compressed form."""
+    import gzip
+    import shutil
+
     try:
         source = open(plain, "rb")  # noqa: SIM115  closed by the with below
     except FileNotFoundError:  # a rotation moved it between the listing and now; the next listing has it

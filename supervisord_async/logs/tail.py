@@ -6,14 +6,14 @@ counts as a whole, by its modification time, so lines that are older may come wi
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO
+from io import BufferedReader
+from typing import IO, TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -21,6 +21,9 @@ from anyio.lowlevel import RunVar
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.target import Format
+
+if TYPE_CHECKING:
+    from gzip import GzipFile
 
 #: The most that :func:`tail` returns, whatever it was asked for.
 BOUND_BYTES = 8 * 1024 * 1024
@@ -59,13 +62,13 @@ def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
     """All lines of the log and its backups, the youngest first; stops at a file last written before ``since``."""
     for file in (path, *(found for _, found in rotation.backups_of(path))):
         try:
-            source = gzip.open(file, "rb") if file.endswith(".gz") and file != path else open(file, "rb")  # noqa: SIM115
+            source = _unpacked(file) if file.endswith(".gz") and file != path else open(file, "rb")  # noqa: SIM115
         except FileNotFoundError:  # rotated away meanwhile, or never written
             continue
         with source:
             if since is not None and os.fstat(source.fileno()).st_mtime < since:
                 return
-            if isinstance(source, gzip.GzipFile):
+            if not isinstance(source, BufferedReader):
                 yield from _packed_backwards(source, n)
             else:
                 yield from _plain_backwards(source)
@@ -94,7 +97,13 @@ def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
         yield b"".join(reversed(rest))
 
 
-def _packed_backwards(source: gzip.GzipFile, n: int) -> Iterator[bytes]:
+def _unpacked(file: str) -> GzipFile:
+    import gzip
+
+    return gzip.GzipFile(file, "rb")
+
+
+def _packed_backwards(source: GzipFile, n: int) -> Iterator[bytes]:
     """Lines from the end of what can only be read from its begin; keeps ``n`` of them, and no more than the bound."""
     kept: deque[bytes] = deque(maxlen=n)
     size = 0

@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.sink import Outcome, Sink
@@ -48,8 +49,13 @@ def _turn(capture: Capture, sink: Sink) -> Outcome:
         return Outcome(error=OSError(None, f"internal error: {error}"))
 
 
-_turns_in_thread = wrap(_turns)
-_compress_in_thread = wrap(rotation.compress_backups)
+@cache
+def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, to be awaited; aiofiles is loaded when the first output comes, not before the first program runs."""
+    from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
+
+    wrapped: Callable[..., Any] = wrap(function)
+    return wrapped
 
 
 class Writer:
@@ -170,7 +176,7 @@ class Writer:
     async def _serve(self, batch: list[tuple[Capture, Sink]]) -> None:
         """A turn of each, in one hop."""
         try:
-            outcomes = await _turns_in_thread(batch, executor=self._threads)
+            outcomes = await _in_thread(_turns)(batch, executor=self._threads)
         except RuntimeError as error:  # not one thread can be had now
             outcomes = [Outcome(error=OSError(errno.EAGAIN, str(error))) for _ in batch]
         for (capture, sink), outcome in zip(batch, outcomes, strict=True):
@@ -197,7 +203,7 @@ class Writer:
             while self._to_compress:
                 path, sink = self._to_compress.popitem()
                 try:
-                    await _compress_in_thread(path, sink.lock, executor=self._packer)
+                    await _in_thread(rotation.compress_backups)(path, sink.lock, executor=self._packer)
                 except OSError as error:
                     _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, error.strerror)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import socket
@@ -63,6 +62,8 @@ def adopt(fd: int, wanted_inode: int) -> socket.socket | None:
 
 def take_back(pid: int, wanted_inode: int) -> socket.socket | None:
     """A duplicate of the socket of that inode that ``pid`` inherited; None if it has none, or we may not have it."""
+    import ctypes
+
     try:
         names = os.listdir(f"/proc/{pid}/fd")
         pidfd = os.pidfd_open(pid)

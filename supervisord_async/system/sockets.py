@@ -9,7 +9,6 @@ import shutil
 import socket
 import stat
 import struct
-import tempfile
 
 from supervisord_async.errors import DaemonError
 
@@ -91,6 +90,8 @@ def _refuse_occupied(path: str) -> None:
 
 def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
     """Bind in a directory that only we can enter, make it right, then move it to its name."""
+    import tempfile
+
     private = tempfile.mkdtemp(prefix=".bind-", dir=os.path.dirname(path) or ".")
     directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

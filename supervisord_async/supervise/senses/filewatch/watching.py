@@ -11,9 +11,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import anyio
-from anyio.from_thread import BlockingPortal
 
 from supervisord_async.config.model import Watch
 from supervisord_async.core.record import Record
@@ -21,6 +21,9 @@ from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.senses.filewatch.lookout import Changes, Lookout, Pace
 from supervisord_async.supervise.senses.filewatch.view import Territory
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
 
 #: Changes that never cease are reported at the latest after this many times the quiet time, or so many seconds.
 BOUND_FACTOR = 10.0
@@ -185,6 +188,8 @@ class FileWatching:
 
     async def _serve(self) -> None:
         """Has the thread look until nobody wants it any more; raises what the thread raised."""
+        from anyio.from_thread import BlockingPortal
+
         failures: list[Exception] = []
         async with BlockingPortal() as portal:
             reports = _OnLoop(self, portal)
