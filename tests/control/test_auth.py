@@ -177,6 +177,44 @@ async def test_another_user_is_turned_away_by_the_kernels_word(serving: Callable
 
 
 @pytest.mark.anyio
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away, and ask as somebody else")
+async def test_the_socket_is_its_groups_also_when_it_was_made_anew(serving: Callable[..., Any], tmp_path: Path) -> None:
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid)
+    code = (
+        f"import os, socket; os.setgroups([]); os.setgid({group.gr_gid}); os.setuid(65534);"
+        "s = socket.socket(socket.AF_UNIX); s.connect('asupd.sock');"
+        "s.sendall(b'GET /v1/health HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\n\\r\\n');"
+        "print(s.makefile('rb').read(600).decode())"
+    )
+    tmp_path.chmod(0o711)
+    async with serving(swift("web"), settings={"socket_mode": 0o660, "socket_group": group.gr_name}) as wire:
+        for _ in range(2):
+            found = (tmp_path / "asupd.sock").stat()
+            assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, group.gr_gid)
+            done = await anyio.run_process([sys.executable, "-I", "-c", code], cwd=tmp_path, stderr=subprocess.STDOUT, check=False)
+            assert b"HTTP/1.1 200" in done.stdout, done.stdout
+            (tmp_path / "asupd.sock").unlink()
+            assert await wire.listeners.renew()
+
+
+@pytest.mark.anyio
+async def test_the_token_is_that_of_the_file_and_an_open_address_needs_its_word(
+    serving: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mine").write_text("my own token, it is".replace(" ", "-"))
+    (tmp_path / "mine").chmod(0o600)
+    settings = {"http": ("0.0.0.0", 0), "http_token_file": str(tmp_path / "mine")}
+    async with serving(swift("web"), settings=settings) as wire:
+        assert wire.tcp_port is None
+        assert "set daemon.http_tls, or http_insecure: true" in caplog.text
+    async with serving(swift("web"), settings={**settings, "http_insecure": True}) as wire:
+        headers = {"host": f"127.0.0.1:{wire.tcp_port}", "authorization": "Bearer my-own-token,-it-is"}
+        async with await anyio.connect_tcp("127.0.0.1", wire.tcp_port) as stream:
+            assert (await ask(stream, "GET", "/v1/health", headers=headers)).status == 200
+        assert not (tmp_path / "http.token").exists()
+
+
+@pytest.mark.anyio
 async def test_tls_serves_tcp_and_leaves_the_unix_socket_plain(serving: Callable[..., Any], tmp_path: Path) -> None:
     import ssl
 

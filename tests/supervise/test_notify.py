@@ -211,6 +211,24 @@ def test_a_watchdog_without_beats_is_missed_in_time() -> None:
     assert posts[-1].cause is Cause.HEARTBEAT_MISSED
 
 
+def test_the_initial_delay_of_a_watchdog_comes_before_its_timeout() -> None:
+    async def silent(_voice: Any) -> None:
+        await anyio.sleep(1000)
+
+    assert 120 <= watch(silent, Heartbeat(timeout_seconds=20, initial_delay_seconds=100))[0] <= 125
+
+
+def test_only_where_all_may_speak_others_reach_the_socket(tmp_path: Path) -> None:
+    for access, mode in (("main", 0o600), ("all", 0o666)):
+        (tmp_path / access).mkdir()
+        slot = Slot(tmp_path / access, access=access)
+        try:
+            (path,) = (tmp_path / access).rglob("*.sock")
+            assert path.stat().st_mode & 0o777 == mode
+        finally:
+            slot.voice.close()
+
+
 def test_a_run_may_choose_its_watchdog_and_trigger_it() -> None:
     async def choose(voice: Any) -> None:
         await anyio.sleep(100)

@@ -150,6 +150,38 @@ def test_saves_are_as_many_as_the_disk_bears_and_the_last_one_has_all(tmp_path: 
     assert 2 <= len(saved) <= 1.0 / SAVE_INTERVAL_SECONDS + 2
 
 
+def test_a_disk_that_refuses_is_told_once_and_so_is_that_it_does_not_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "asupd")
+    full, tries = True, 0
+
+    async def save_in_a_thread(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        await anyio.sleep(0.001)
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+
+    async def main() -> None:
+        nonlocal full
+        saver = Saver(str(tmp_path), lambda: STATE)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(saver.run)
+            saver.changed()
+            await anyio.sleep(60.0)
+            full = False
+            await anyio.sleep(60.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert 5 < tries < 100  # again and again until it works, then no more
+    assert caplog.text.count("cannot save the state") == 1
+    assert caplog.text.count("the state is saved again") == 1
+
+
 def test_a_clean_end_leaves_nothing(tmp_path: Path) -> None:
     persist.save(str(tmp_path), STATE)
     persist.save(str(tmp_path), STATE)

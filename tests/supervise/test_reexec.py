@@ -7,13 +7,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
+from supervisord_async.core.record import Record
 from supervisord_async.errors import FailedError
+from supervisord_async.supervise.daemon import Daemon
 from supervisord_async.supervise.outlive import persist, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
+from supervisord_async.supervise.records.bus import Bus
+from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.real
@@ -47,6 +53,36 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(monkeypatch: pytest.Monk
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus, told, dismissed = Bus(), list[Record](), []
+    bus.listen(told.append)
+
+    def refuse(_state: SavedState, _heard: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(reexec, "become_new_code", refuse)
+    daemon: Any = SimpleNamespace(
+        _go=anyio.Event(),
+        _lock=SimpleNamespace(fd=3),
+        _listening=[],
+        _guard=SimpleNamespace(dismiss=lambda: dismissed.append(True)),
+        _bus=bus,
+        state=lambda: STATE,
+    )
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Daemon._reexec, daemon, None)
+            for _ in range(2):
+                daemon._go.set()
+                await anyio.sleep(1.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert [record.message for record in told] == ["cannot re-exec: Cannot allocate memory; this code stays in service"] * 2
+    assert len(dismissed) == 2  # the guardian of the code that stays is made anew by itself
 
 
 @pytest.mark.anyio

@@ -50,6 +50,33 @@ def test_a_socket_stays_the_same_while_its_settings_do(registry: SocketRegistry,
         assert os.get_blocking(first[0][1]) is True
 
 
+def test_a_socket_has_the_queue_and_the_owner_of_its_settings(registry: SocketRegistry, free_port: int, tmp_path: Path) -> None:
+    tcp = Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port, backlog=3)
+    unix = Socket(name="local", kind="unix", path=str(tmp_path / "s"), mode=0o640, user="somebody", backlog=2)
+
+    class Users(FakeHost):
+        async def credentials(self, user: str | None, group: str | None) -> Any:
+            assert (user, group) == ("somebody", None)
+            return SimpleNamespace(uid=os.geteuid() or 65534, gid=65534)
+
+    anyio.run(registry.open, program(tcp, unix), Users())
+    info = registry.descriptors("web")[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    assert int.from_bytes(info[28:32], sys.byteorder) == 3  # tcpi_sacked: of a listening socket the greatest length of its queue
+    found = (tmp_path / "s").stat()
+    assert (found.st_mode & 0o777, found.st_uid) == (0o640, os.geteuid() or 65534)
+    waiting = []
+    try:
+        with pytest.raises(BlockingIOError):
+            for _ in range(10):
+                waiting.append(socket.socket(socket.AF_UNIX))
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(str(tmp_path / "s"))
+        assert len(waiting) <= 4
+    finally:
+        for each in waiting:
+            each.close()
+
+
 def test_an_address_in_use_is_a_spawn_error_of_stage_socket(registry: SocketRegistry, free_port: int) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port))

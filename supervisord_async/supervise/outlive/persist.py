@@ -66,7 +66,6 @@ class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: Snapshot
     start_ticks: int = 0  #: with the snapshot's pid and the boot: the identity of the main process
     settings: str = ""  #: digest of the settings that the run was started with, as far as a change of them needs a restart
-    heartbeat_file: str | None = None
     streams: dict[str, SavedStream] = {}
     voice: SavedVoice | None = None  #: of a program with ``notify``
 

@@ -1,0 +1,108 @@
+"""When a probe asks, and how many answers it takes, under a virtual clock; and that no answer is waited for beyond its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from supervisord_async.config.model import Logs, Probe, Program
+from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input
+from supervisord_async.core.state import Cause, Health, Snapshot, State
+from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
+from supervisord_async.supervise.senses.probing import ask
+from tests.virtual_clock import run_virtually
+
+TCP: dict[str, Any] = {"kind": "tcp", "tcp": ("x", 1)}
+
+
+class Asked:
+    """A host whose program answers ``answers`` one after the other (None: well), the last one for ever."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.answers = list(answers)
+        self.at: list[float] = []  #: when it was asked, from the begin on
+        self.posts: list[tuple[float, Input]] = []
+        self.began = 0.0
+        self.timeouts: list[float] = []
+
+    async def ask(self, _probe: Probe, _context: RunContext) -> str | None:
+        self.at.append(round(anyio.current_time() - self.began, 3))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    async def credentials(self, *_: object) -> None:
+        return None
+
+    async def run_command(self, _spec: object, timeout_seconds: float) -> None:
+        self.timeouts.append(timeout_seconds)
+
+    def post(self, input_: Input) -> None:
+        self.posts.append((round(anyio.current_time() - self.began, 3), input_))
+
+    def context(self, **settings: Any) -> RunContext:
+        program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), **settings)
+        given: dict[str, Any] = {"run": 3, "program": program, "host": self, "post": self.post, "environment": {"ASUP_TAG": "i/a/3"}}
+        given["snapshot"] = lambda: Snapshot(state=State.RUNNING if "liveness" in settings else State.STARTING)
+        return RunContext(**({field.name: cast("Any", None) for field in fields(RunContext)} | given))
+
+    def watched(self, monitor: Callable[[RunContext], Coroutine[Any, Any, None]], seconds: float, **settings: Any) -> list[Any]:
+        """What was posted, and when, while ``monitor`` watched for so long."""
+
+        async def main() -> None:
+            self.began = anyio.current_time()
+            with anyio.move_on_after(seconds):
+                await monitor(self.context(**settings))
+
+        run_virtually(main)
+        return [(at, input_.health if isinstance(input_, HealthReported) else type(input_)) for at, input_ in self.posts]
+
+
+def test_the_first_question_comes_after_the_delay_and_the_others_at_intervals() -> None:
+    host = Asked(None)
+    probe = Probe(**TCP, initial_delay_seconds=7.0, interval_seconds=3.0)
+    assert host.watched(monitor_readiness, 15.0, readiness=probe) == [(7.0, BecameReady), (7.0, Health.HEALTHY)]
+    assert host.at == [7.0, 10.0, 13.0]
+
+
+def test_ready_is_who_answers_well_so_often_in_a_row() -> None:
+    host = Asked(None, None, "no", None, None, None)
+    told = host.watched(monitor_readiness, 10.0, readiness=Probe(**TCP, successes=3))
+    assert told == [(5.0, BecameReady), (5.0, Health.HEALTHY)]
+
+
+def test_unhealthy_is_who_fails_so_often_in_a_row() -> None:
+    host = Asked(None, "no", "no", None, "no", "no", "no", None)
+    told = host.watched(monitor_readiness, 10.0, readiness=Probe(**TCP, failures=3))
+    assert told == [(0.0, BecameReady), (0.0, Health.HEALTHY), (6.0, Health.UNHEALTHY), (7.0, Health.HEALTHY)]
+
+
+def test_a_liveness_that_fails_so_often_in_a_row_is_a_fault_and_said_once() -> None:
+    host = Asked(None, "no", None, "no", "why")
+    told = host.watched(monitor_liveness, 100.0, liveness=Probe(**TCP, failures=2, interval_seconds=10.0))
+    assert told == [(0.0, Health.HEALTHY), (40.0, Health.UNHEALTHY), (40.0, Faulted)]
+    assert host.posts[-1][1] == Faulted(3, Cause.LIVENESS_FAILED, "liveness failed 2 times: why")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+async def test_an_answer_is_not_waited_for_beyond_its_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("supervisord_async.supervise.senses.probing._connect", never)
+    probe = Probe(**({"kind": "http", "http": "http://x/"} if kind == "http" else TCP), timeout_seconds=0.05)
+    with anyio.fail_after(20):
+        assert await ask(probe, cast("RunContext", SimpleNamespace())) == "no answer within 0.05 s"
+
+
+@pytest.mark.anyio
+async def test_a_command_has_the_time_that_the_probe_has() -> None:
+    host = Asked(None)
+    probe = Probe(kind="command", command=("x",), timeout_seconds=0.7)
+    assert await ask(probe, host.context(readiness=probe)) == "the probe did not end within 0.7 s"
+    assert host.timeouts == [0.7]
