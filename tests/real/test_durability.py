@@ -280,6 +280,8 @@ def test_a_reexec_that_cannot_succeed_leaves_the_old_code_in_service(daemon: Mak
     refused = live.ctl("reexec")
     assert refused.returncode == 1 and "stays in service" in refused.stderr and "comand" in refused.stderr
     assert live.process_of("a")["pid"] == pid
+    live.send(signal.SIGUSR2)
+    live.wait_until(lambda: "cannot re-exec" in live.text() and "comand" in live.text(), "who asked by a signal is told too")
     live.write(good)
     live.do("reexec")
     assert live.wait_for("a", "RUNNING")["pid"] == pid

@@ -195,6 +195,29 @@ def test_a_program_starts_at_its_first_connection_and_again_after_it_ended(daemo
         assert live.process_of("web")["run"] == 2  # an operator's stop wins
 
 
+def test_a_reload_says_who_is_started_by_a_connection(daemon: Make, free_port: int) -> None:
+    once = SERVER.replace("while True:", "for _ in range(1):")
+    asleep = web(once, free_port, "autostart: false, start_seconds: 0")
+    live = daemon(asleep)
+    live.write(asleep.replace("autostart: false", "start_on_connect: true"))
+    live.do("reload")
+
+    def bound() -> bool:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.connect_ex(("127.0.0.1", free_port)) == 0
+
+    live.wait_until(bound, "somebody listens")
+    live.wait_for("web", "EXITED", run=1)
+    live.write(asleep)
+    live.do("reload")
+    with socket.create_connection(("127.0.0.1", free_port), 20):
+        live.do("start", "web")  # by hand, and so by nobody else
+    live.wait_for("web", "EXITED", run=2)
+    starts = [event["cause"] for event in live.events() if event.get("to") == "STARTING"]
+    assert starts == ["autostart", "operator"]
+
+
 def test_a_program_that_never_takes_its_connection_is_started_ever_less_often(daemon: Make, free_port: int) -> None:
     live = daemon(web("pass", free_port, "start_on_connect: true, start_seconds: 0, restart: {backoff: {initial: 200ms}}"))
 

@@ -55,11 +55,20 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(monkeypatch: pytest.Monk
         os.close(writing)
 
 
-def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("history_takes", [0.5, 1e6])
+def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: pytest.MonkeyPatch, history_takes: float) -> None:
+    """What was told is in the history before; one that hangs holds nobody up."""
     bus, told, dismissed = Bus(), list[Record](), []
     bus.listen(told.append)
 
+    flushed = []
+
+    async def flush() -> None:
+        await anyio.sleep(history_takes)
+        flushed.append(True)
+
     def refuse(_state: SavedState, _heard: object) -> None:
+        assert len(flushed) == (len(told) + 1 if history_takes < 1 else 0)
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(reexec, "become_new_code", refuse)
@@ -74,10 +83,10 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Daemon._reexec, daemon, None)
+            tasks.start_soon(Daemon._reexec, daemon, SimpleNamespace(flush=flush))
             for _ in range(2):
                 daemon._go.set()
-                await anyio.sleep(1.0)
+                await anyio.sleep(10.0)
             tasks.cancel_scope.cancel()
 
     run_virtually(main)
