@@ -61,6 +61,30 @@ programs:
     assert (open_path / "own.log").read_text() == "/elsewhere\n"
 
 
+def test_a_program_is_told_who_it_is(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(
+        "programs: {w: {command: 'env > env.$ASUP_NAME; exec sleep 1000', shell: true, group: shop, replicas: 2, heartbeat: 60s, start_seconds: 0}}"
+    )
+    live.wait_for("w:0", "RUNNING")
+    live.do("restart", "w:1")
+    run_dir = tmp_path / ".asupd"
+    for replica, run in ((0, 1), (1, 2)):
+        file = tmp_path / f"env.w:{replica}"
+        live.wait_until(lambda file=file, run=run: file.exists() and f"ASUP_RUN={run}\n" in file.read_text(), "it has said so")
+        told = dict(line.split("=", 1) for line in file.read_text().splitlines() if line.startswith("ASUP_"))
+        tag = told.pop("ASUP_TAG")
+        assert tag.endswith(f"/w:{replica}/{run}")
+        assert told == {
+            "ASUP_NAME": f"w:{replica}",
+            "ASUP_PROGRAM": "w",
+            "ASUP_GROUP": "shop",
+            "ASUP_REPLICA": str(replica),
+            "ASUP_RUN": str(run),
+            "ASUP_SOCKET": str(run_dir / "asupd.sock"),
+            "ASUP_HEARTBEAT_FILE": str(run_dir / "heartbeats" / f"w:{replica}"),
+        }
+
+
 LAUNCHES = {
     "no stdin, stdout or stderr": "exec <&- >&- 2>&-",
     "a umask that forbids everything": "umask 777",
