@@ -35,9 +35,11 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
 def trial() -> None:
     """The code of this process could take over from the daemon that asks: everything imports, and its state can be read."""
     from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
-    from supervisord_async.supervise import daemon  # noqa: F401
+    from supervisord_async.supervise import daemon, means  # noqa: F401
     from supervisord_async.supervise.outlive import reexec
-    from supervisord_async.supervise.records import history  # noqa: F401
+
+    if "_sqlite3" not in dict(means.missing()):
+        from supervisord_async.supervise.records import history  # noqa: F401
 
     if reexec.inherited_state() is None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")

@@ -9,7 +9,7 @@ import msgspec
 from supervisord_async.control.commands import Result
 from supervisord_async.control.view import EventView
 from supervisord_async.control.why import Why as WhyAnswer
-from supervisord_async.supervise.records.history import RunEntry
+from supervisord_async.supervise.records.run_entry import RunEntry
 
 __all__ = [
     "Accepted",

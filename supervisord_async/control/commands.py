@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.bus import Subscription
     from supervisord_async.supervise.records.figures import Figures, Sampler
-    from supervisord_async.supervise.records.history import History, RunEntry
+    from supervisord_async.supervise.records.history import History
+    from supervisord_async.supervise.records.run_entry import RunEntry
     from supervisord_async.supervise.supervisor import Supervisor
 
 #: Beyond the program's own times, how long a command waits that was given no timeout.

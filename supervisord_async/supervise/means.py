@@ -13,6 +13,7 @@ OPTIONAL: tuple[tuple[str, str], ...] = (
     ("watchfiles", "no notifications of changed files: watched paths are polled"),
     ("psutil", "no figures of memory and CPU, and limits.memory is not watched"),
     ("prometheus_client", "no metrics"),
+    ("_sqlite3", "no history: records live only as long as the daemon"),
     ("uvicorn", "no control socket: signals still work"),
     ("cronsim", "schedules in cron's words cannot be kept"),
 )

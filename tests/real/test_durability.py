@@ -263,13 +263,16 @@ def test_what_is_left_of_former_runs_is_ended_by_a_successor(daemon: Make) -> No
     live.wait_until(lambda: not alive(pids["b"]), "b ends unseen")
     environment = {**os.environ, "ASUP_TAG": f"{instance_of(str(live.folder / '.asupd'))}/a/1"}
     with subprocess.Popen(["sleep", "1000"], env=environment) as stray, subprocess.Popen(["sleep", "1000"]) as decoy:
-        live.start()
-        assert stray.wait(20) == -signal.SIGKILL
-        assert live.wait_for("a", "RUNNING", run=2)["pid"] == pids["a"]
-        live.wait_for("b", "RUNNING", run=2)
-        assert not alive(child)
-        assert decoy.poll() is None
-        decoy.kill()
+        try:
+            live.start()
+            assert stray.wait(20) == -signal.SIGKILL
+            assert live.wait_for("a", "RUNNING", run=2)["pid"] == pids["a"]
+            live.wait_for("b", "RUNNING", run=2)
+            assert not alive(child)
+            assert decoy.poll() is None
+        finally:
+            stray.kill()
+            decoy.kill()
 
 
 def test_a_reexec_that_cannot_succeed_leaves_the_old_code_in_service(daemon: Make) -> None:

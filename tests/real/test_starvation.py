@@ -413,7 +413,7 @@ sys.meta_path.insert(0, _Missing())
 
 @pytest.mark.parametrize(
     ("names", "lost"),
-    [(("watchfiles",), "poll"), (("prometheus_client",), "metrics"), (("uvloop",), "uvloop")],
+    [(("watchfiles",), "poll"), (("prometheus_client",), "metrics"), (("_sqlite3",), "no history"), (("uvloop",), "uvloop")],
 )
 def test_what_is_optional_and_missing_is_named_at_the_start_with_what_is_lost(
     daemon: Make, tmp_path: Path, names: tuple[str, ...], lost: str
@@ -434,6 +434,8 @@ def test_what_is_optional_and_missing_is_named_at_the_start_with_what_is_lost(
         lambda: any(lost in line and ("degraded" in line or "poll" in line) for line in live.text().splitlines()),
         f"the loss of {lost} is told",
     )
+    live.do("reexec")
+    assert live.wait_for("a", "RUNNING")["pid"] == pids["a"]
     unbroken(live)
     assert live.end() == 0
 

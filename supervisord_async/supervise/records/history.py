@@ -23,9 +23,8 @@ import anyio.to_thread
 
 from supervisord_async.core.record import Record
 from supervisord_async.supervise.patience import patiently
-from supervisord_async.supervise.records.history_store import Reader, RunEntry, SchemaError, Store
-
-__all__ = ["History", "RunEntry"]
+from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
+from supervisord_async.supervise.records.run_entry import RunEntry
 
 T = TypeVar("T")
 

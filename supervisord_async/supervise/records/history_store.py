@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from supervisord_async.core.record import Record
+from supervisord_async.supervise.records.run_entry import RunEntry
 
 SCHEMA_VERSION = 1
 #: Numbers handed out before a crash and not written are never handed out again: this many are reserved at a time.
@@ -41,24 +42,6 @@ CREATE INDEX runs_by_name ON runs (name, id);
 CREATE TABLE totals (name TEXT NOT NULL, cause TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (name, cause)) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
-
-
-class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a process, as ``asupctl history`` lists it."""
-
-    name: str
-    run: int
-    cause: str | None  #: why it was started
-    started_at: str  #: ISO 8601, UTC
-    running_at: str | None  #: when it was RUNNING, null if it never was
-    ended_at: str | None  #: null while it lives, and where the daemon did not see it end
-    end_cause: str | None
-    end_detail: str | None
-    exit_status: dict[str, Any] | None
-    pid: int | None
-    duration_seconds: float | None
-    peak_memory_bytes: int | None
-    cpu_seconds: float | None
 
 
 class SchemaError(Exception):

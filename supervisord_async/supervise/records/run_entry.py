@@ -1,0 +1,25 @@
+"""What the history tells of a run: plain, and there for who describes it also where no database can be had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a process, as ``asupctl history`` lists it."""
+
+    name: str
+    run: int
+    cause: str | None  #: why it was started
+    started_at: str  #: ISO 8601, UTC
+    running_at: str | None  #: when it was RUNNING, null if it never was
+    ended_at: str | None  #: null while it lives, and where the daemon did not see it end
+    end_cause: str | None
+    end_detail: str | None
+    exit_status: dict[str, Any] | None
+    pid: int | None
+    duration_seconds: float | None
+    peak_memory_bytes: int | None
+    cpu_seconds: float | None
