@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -22,10 +23,10 @@ programs:
 """
 NEXT = """
 programs:
+  added: {command: [sleep, "1000"], start_seconds: 0, replicas: 2}
   same: {command: [sleep, "1000"], start_seconds: 0}
   edited: {command: [sleep, "2000"], start_seconds: 0}
   tuned: {command: [sleep, "1000"], start_seconds: 0, logs: {max_size: 1MB}, restart: {max_restarts: 7}}
-  added: {command: [sleep, "1000"], start_seconds: 0, replicas: 2}
 """
 
 
@@ -42,7 +43,7 @@ def test_only_what_changed_is_touched(daemon: Make) -> None:
         assert word in plan
     assert pids(live, *before) == before  # a plan does nothing
     live.send(signal.SIGHUP)
-    live.wait_until(lambda: list(live.status()) == ["same", "edited", "tuned", "added:0", "added:1"], "the file's order")
+    live.wait_until(lambda: list(live.status()) == ["added:0", "added:1", "same", "edited", "tuned"], "the file's order")
     live.wait_for("edited", "RUNNING", run=2, cause="config_changed", restarts=0)
     after = pids(live, "same", "edited", "tuned", "added:0", "added:1")
     assert (after["same"], after["tuned"]) == (before["same"], before["tuned"])
@@ -61,6 +62,10 @@ def test_a_refused_file_leaves_everything_and_says_all(daemon: Make) -> None:
     )
     assert pids(live, "same", "edited") == before
     assert "refused" in live.ctl("status").stdout
+    assert "programs.yaml:7:" not in live.text()  # who asked was told
+    live.send(signal.SIGHUP)
+    live.wait_until(lambda: "programs.yaml:3:" in live.text() and "programs.yaml:7:" in live.text(), "a signal's asker reads it in the log")
+    assert pids(live, "same", "edited") == before
     live.write(BASE)
     live.do("reload")
     assert "refused" not in live.ctl("status").stdout
@@ -93,14 +98,20 @@ def test_replicas_come_and_go(daemon: Make) -> None:
     assert pids(live, "w:0", "w:1") == first
 
 
-def test_a_program_taken_out_and_put_back_at_once(daemon: Make) -> None:
-    slow = "programs: {a: {command: [sleep, '1000'], start_seconds: 0}, slow: {command: [sh, -c, 'trap \"sleep 1; exit\" TERM; while :; do sleep 0.05; done'], start_seconds: 0}}"
+def test_a_program_taken_out_and_put_back_at_once(daemon: Make, tmp_path: Path) -> None:
+    """The former run takes its time; the new one comes when it is over."""
+    script = 'trap "while ! test -e go; do sleep 0.05; done; exit" TERM; while :; do sleep 0.05; done'
+    others = "programs:\n  a: {command: [sleep, '1000'], start_seconds: 0}\n"
+    slow = others + f"  slow: {{command: [sh, -c, {json.dumps(script)}], start_seconds: 0, stop: {{grace_period: 5m}}}}\n"
     live = daemon(slow)
     old = pids(live, "a", "slow")["slow"]
-    live.write("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
-    live.do("reload")
+    live.write(others)
+    live.do("reload", "--no-wait")
+    live.wait_for("slow", "STOPPING")
     live.write(slow)
-    live.do("reload")
+    live.do("reload", "--no-wait")
+    assert alive(old)
+    (tmp_path / "go").touch()
     live.wait_until(lambda: not alive(old), "the old one is gone")
     assert live.wait_for("slow", "RUNNING")["pid"] != old
     assert len(live.tagged()) >= 2

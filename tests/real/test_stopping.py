@@ -76,6 +76,18 @@ def test_scope_main_leaves_descendants_alone(daemon: Make, tmp_path: Path) -> No
     os.kill(child, signal.SIGKILL)
 
 
+def test_scope_main_holds_for_the_kill_too(daemon: Make, tmp_path: Path) -> None:
+    script = "trap '' TERM; sleep 1000 & echo $! > child; while :; do wait; done"
+    settings = "stop: {scope: main, grace_period: 200ms}, start_seconds: 0"
+    live = daemon(f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, {settings}}}}}")
+    live.wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), "the child is there")
+    child, main = int((tmp_path / "child").read_text()), live.wait_for("w", "RUNNING")["pid"]
+    live.do("stop", "w")
+    assert not alive(main) and alive(child)
+    assert live.process_of("w")["exit_status"] == {"signal": "SIGKILL", "core": False}
+    os.kill(child, signal.SIGKILL)
+
+
 def test_a_suspended_program_hears_its_stop(daemon: Make, tmp_path: Path) -> None:
     """TERM alone would wait in a stopped process for its SIGKILL."""
     script = "trap 'touch heard; exit 0' TERM; touch up; while :; do sleep 0.05; done"
