@@ -148,9 +148,7 @@ async def test_the_pages_address_turns_the_token_into_a_strict_cookie_once(servi
 
 
 @pytest.mark.anyio
-async def test_a_port_in_use_costs_tcp_alone_and_is_said(
-    serving: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_port_in_use_costs_tcp_alone_and_is_said(serving: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)  # held from here on: nobody else can have it
     taken = listener.extra(SocketAttribute.local_port)
     async with serving(swift("web"), settings={"http": ("127.0.0.1", taken)}) as wire:
