@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -40,6 +41,40 @@ def left_behind(before: Holdings, settle_seconds: float = SETTLE_SECONDS) -> lis
     until = time.monotonic() + settle_seconds
     while (found := holdings().beyond(before)) and time.monotonic() < until:
         time.sleep(0.02)
+    return found
+
+
+def end_processes_in(folder: Path, settle_seconds: float = SETTLE_SECONDS) -> list[str]:
+    """Nothing runs in ``folder`` any more; returns, in words, what had to be killed for still being there after ``settle_seconds``."""
+    until = time.monotonic() + settle_seconds
+    while (found := _processes_in(folder)) and time.monotonic() < until:
+        time.sleep(0.02)
+    killed = []
+    for pid, command in found.items():
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if pid in _processes_in(folder):  # the same: its number was not given to another meanwhile
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                killed.append(f"process {pid}: {command}")
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(descriptor)
+    return killed
+
+
+def _processes_in(folder: Path) -> dict[int, str]:
+    """Those whose working directory it is."""
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and os.readlink(entry / "cwd") == str(folder.resolve()):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:  # it ended meanwhile, or is a zombie
+            continue
     return found
 
 

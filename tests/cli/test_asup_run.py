@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.daemons import alive
+from tests.leaks import end_processes_in
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
@@ -36,6 +37,14 @@ def _default_signals() -> None:
     """The tests' own starter may ignore signals; users' shells do not."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_process(tmp_path: Path) -> Iterator[None]:
+    """A command outlives an asup-run that had to be killed: it is nobody's child, and is found where it runs."""
+    yield
+    if killed := end_processes_in(tmp_path):
+        pytest.fail("left behind, and killed:\n  " + "\n  ".join(killed), pytrace=False)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import holdings, left_behind
+from tests.leaks import end_processes_in, holdings, left_behind
 from tests.waiting import wait_until, wait_until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,14 @@ def test_leak_of_a_child_is_found_also_when_it_is_a_zombie() -> None:
         child.kill()
         wait_until_sync(lambda: any(f"child {child.pid}: (zombie" in line for line in left_behind(before, SETTLE_SECONDS)))
     assert left_behind(before) == []
+
+
+def test_process_that_is_nobodys_child_is_found_by_where_it_runs_and_ended(tmp_path: Path) -> None:
+    command = f"cd {tmp_path}; sleep 1000 >&2 & echo $!"
+    pid = int(subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout)
+    (found,) = end_processes_in(tmp_path, SETTLE_SECONDS)
+    assert found.startswith(f"process {pid}: ")
+    assert end_processes_in(tmp_path) == []
 
 
 def test_leak_of_a_thread_is_found() -> None:
