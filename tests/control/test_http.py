@@ -224,7 +224,7 @@ async def test_the_end_waits_for_no_stream_and_no_stalled_client(serving: Servin
             wire.scene.bus.publish("daemon", message="x" * 2000)
         await anyio.sleep(0.1)
         begun = anyio.current_time()
-    assert anyio.current_time() - begun < 15.0
+    assert anyio.current_time() - begun < 60.0
     for stream in (following, stalled, waiting):
         await stream.aclose()
 

@@ -351,7 +351,7 @@ async def test_a_disk_that_hangs_holds_one_lane_and_nobody_else(tmp_path: Path, 
             assert (tmp_path / "sound.log").read_bytes() == b"y\n" * 20
             lag = time.monotonic()
             await anyio.sleep(0)
-            assert time.monotonic() - lag < 5
+            assert time.monotonic() - lag < 30
         finally:
             released.set()
         assert await stuck.capture.drain()

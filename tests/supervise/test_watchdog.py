@@ -33,24 +33,25 @@ def test_beats_are_owed_only_to_who_expects_them_of_us(environment: dict[str, st
 def test_manager_hears_ready_and_beats_that_cease_with_a_stopped_daemon(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(60)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
-        programs = "programs:\n  shower: {command: 'env > seen; exec sleep 1000', shell: true, stop: {grace_period: 1s}}\n"
+        programs = "programs:\n  shower: {command: 'env > seeing; mv seeing seen; exec sleep 1000', shell: true, stop: {grace_period: 1s}}\n"
         with LiveDaemon(tmp_path, programs, environment=environment) as daemon:
             heard: list[str] = []
             while heard.count("WATCHDOG=1") < 3 or not any(message.startswith("READY=1") for message in heard):
                 heard.append(manager.recv(4096).decode())
             assert f"READY=1\nMAINPID={daemon.pid}" in heard
             daemon.wait_for("shower", "RUNNING")
+            daemon.wait_until((tmp_path / "seen").exists, "the program wrote what it sees")
             seen = (tmp_path / "seen").read_text()
             assert "WATCHDOG" not in seen, "the manager's wish is not for programs"
             assert "NOTIFY_SOCKET" not in seen
             daemon.send(signal.SIGSTOP)
             manager.settimeout(2.0)
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             with pytest.raises(TimeoutError):
                 while time.monotonic() < until:
                     manager.recv(4096)
             os.kill(daemon.pid, signal.SIGCONT)
-            manager.settimeout(20)
+            manager.settimeout(60)
             assert manager.recv(4096).startswith(b"WATCHDOG=1")

@@ -71,6 +71,7 @@ class History:
         self._one_writer = anyio.CapacityLimiter(1)
         self._readers = anyio.CapacityLimiter(4)
         self._said_dropped = 0
+        self._unreadable = False  #: the last question had no answer, which was said
         self._seen_id = 0  #: of the last record taken
         self._prune_at = 0.0  #: monotonic; at first: now
         self._written_id = 0  #: of the last record written
@@ -165,10 +166,16 @@ class History:
         if self._store is None:
             return nothing
         try:
-            return await anyio.to_thread.run_sync(ask, limiter=self._readers)
+            answer = await anyio.to_thread.run_sync(ask, limiter=self._readers)
         except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a row that a damaged page made up
-            _log.warning("history: cannot read %s: %s", self.path, error)
+            if not self._unreadable:
+                _log.warning("history: cannot read %s: %s", self.path, error)
+            self._unreadable = True
             return nothing
+        if self._unreadable:
+            _log.info("history: %s is read again", self.path)
+        self._unreadable = False
+        return answer
 
     # In the worker thread
 
