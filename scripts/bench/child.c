@@ -2,7 +2,7 @@
  * passes arguments: BENCH_STAMPS names a file that it appends "PID NANOSECONDS\n" to at its start (CLOCK_MONOTONIC), so
  * that figures come from the children and not from who supervises them. BENCH_MODE is
  *   (absent)            wait for a signal
- *   write:BYTES         write as many bytes of lines in blocks of 64 KiB, stamp the end too, wait
+ *   write:BYTES         rest a second, stamp the begin, write as many bytes of lines in blocks of 64 KiB, stamp the end, wait
  *   rate:LINES:SECONDS  write LINES lines a second, one write each, for SECONDS, stamp the end too, wait
  */
 #include <errno.h>
@@ -47,6 +47,8 @@ int main(void) {
     for (int i = 0; i < BLOCK + LINE; i++) block[i] = i % LINE == LINE - 1 ? '\n' : 'a' + i % 26;
     if (mode && !strncmp(mode, "write:", 6)) {
         long long left = atoll(mode + 6), offset = 0;
+        sleep(1); /* whoever supervises is done with the start: what follows is of the log alone */
+        stamp(now());
         while (left > 0) {
             size_t size = left < BLOCK ? left : BLOCK;
             put(block + offset % LINE, size);

@@ -5,20 +5,17 @@ Settings are what favours the peer where it has a choice, and are said in ``sett
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import processes
+from asking import free_port, timed_request, wait
 from peers import Tools
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,10 +179,10 @@ class Asupd(Contestant):
         return [*self._python("asupctl"), "-c", "programs.yaml", "status"]
 
     def raw_status(self) -> float:
-        return _timed_request(self.folder / ".asupd" / "asupd.sock", "GET", "/v1/processes")
+        return timed_request(self.folder / ".asupd" / "asupd.sock", "GET", "/v1/processes")
 
     def ready(self) -> None:
-        _wait((self.folder / ".asupd" / "asupd.sock").exists)
+        wait((self.folder / ".asupd" / "asupd.sock").exists)
 
 
 class Supervisord(Contestant):
@@ -231,10 +228,10 @@ class Supervisord(Contestant):
         import xmlrpc.client
 
         body = xmlrpc.client.dumps(arguments, f"supervisor.{method}")
-        _timed_request(self.folder / "sock", "POST", "/RPC2", body, {"Content-Type": "text/xml"})
+        timed_request(self.folder / "sock", "POST", "/RPC2", body, {"Content-Type": "text/xml"})
 
     def ready(self) -> None:
-        _wait((self.folder / "sock").exists)
+        wait((self.folder / "sock").exists)
 
 
 class Services(Contestant):
@@ -331,7 +328,7 @@ class Circus(Contestant):
 
     def write(self) -> None:
         base = 20000 + os.getpid() % 20000
-        self._ports = [_free_port(base), _free_port(base + 1), _free_port(base + 2)]
+        self._ports = [free_port(base), free_port(base + 1), free_port(base + 2)]
         text = "[circus]\n" + "".join(
             f"{key} = tcp://127.0.0.1:{port}\n"
             for key, port in zip(("endpoint", "pubsub_endpoint", "stats_endpoint"), self._ports, strict=True)
@@ -413,6 +410,40 @@ class Pm2(Contestant):
         return [self.tools.pm2, "list"]
 
 
+class Monit(Contestant):
+    name = "monit"
+    settings = "a look each second, its shortest; a shell puts what it starts into the background, as it wants; no output is captured"
+    #: It starts one each second, and what it starts is an orphan, which somebody else must reap before it sees that it is gone.
+    lacks = frozenset({"respawn", "crowd", "log", "fanin"})
+    most = 1
+
+    def write(self) -> None:
+        marks = " ".join(f"{key}='{self.environment[key]}'" for key in (processes.TAG, "BENCH_STAMPS", "BENCH_MODE"))
+        start = self.folder / "start"  # monit gives what it starts an environment of its own
+        start.write_text(f"#!/bin/sh\n{marks} '{self.tools.child}' >/dev/null 2>&1 </dev/null &\necho $! >$1.pid\n")
+        start.chmod(0o755)
+        head = "".join(f"set {key}file {self.folder}/monit.{key}\n" for key in ("pid", "id", "state", "log"))
+        head += f"set daemon 1\nset httpd unixsocket {self.folder}/sock allow bench:bench\n"
+        services = "".join(
+            f'check process {name} with pidfile {self.folder}/{name}.pid\n  start program = "{start} {self.folder}/{name}"\n'
+            for name in self.names
+        )
+        (self.folder / "monitrc").write_text(head + services)
+        (self.folder / "monitrc").chmod(0o600)
+
+    def _monit(self, *words: str) -> list[str]:
+        return ["monit", "-c", f"{self.folder}/monitrc", *words]
+
+    def command(self) -> list[str]:
+        return self._monit("-I")
+
+    def status_command(self) -> list[str]:
+        return self._monit("summary")
+
+    def ready(self) -> None:
+        wait((self.folder / "sock").exists)
+
+
 class Honcho(Contestant):
     name = "honcho"
     settings = "no restarts, no control: it starts, passes output on, and ends when one ends"
@@ -428,44 +459,5 @@ class Honcho(Contestant):
 
 ALL: dict[str, type[Contestant]] = {
     contestant.name: contestant
-    for contestant in (Bare, ToFile, ThroughCat, Asupd, Supervisord, Daemontools, S6, Runit, Circus, Pm2, Honcho)
+    for contestant in (Bare, ToFile, ThroughCat, Asupd, Supervisord, Daemontools, S6, Runit, Circus, Pm2, Monit, Honcho)
 }
-
-
-def _timed_request(path: Path, method: str, url: str, body: str | None = None, headers: dict[str, str] | None = None) -> float:
-    """Seconds of a request on a unix socket, connecting included, its answer read."""
-    begin = time.monotonic()
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(60)
-    connection.sock.connect(str(path))
-    connection.request(method, url, body, headers or {})
-    answer = connection.getresponse()
-    text = answer.read()
-    connection.close()
-    if answer.status != 200 or b"<fault>" in text:
-        raise RuntimeError(f"{url}: {answer.status} {text[:200]!r}")
-    return time.monotonic() - begin
-
-
-def _free_port(start: int) -> int:
-    for port in range(start, start + 500, 3):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port")
-
-
-def _wait(condition: Callable[[], bool], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError("it does not answer")
-        time.sleep(0.01)
-
-
-def safe_name(name: str) -> str:
-    return re.sub(r"\W+", "-", name)

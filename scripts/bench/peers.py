@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PYTHON_PEERS = ("supervisor", "circus", "honcho")
 #: A peer and the Debian packages that it needs; the libraries' names carry a version, so they are asked for.
-DEBIAN_PEERS = {"runit": ("runit",), "daemontools": ("daemontools",)}
+DEBIAN_PEERS = {"runit": ("runit",), "daemontools": ("daemontools",), "monit": ("monit",)}
 
 
 @dataclass
@@ -111,6 +111,7 @@ _INSTALLERS = {
     "s6": _s6,
     "runit": _debian_peer("runit"),
     "daemontools": _debian_peer("daemontools"),
+    "monit": _debian_peer("monit"),
 }
 
 

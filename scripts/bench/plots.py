@@ -1,11 +1,8 @@
-"""Draws bars of some figures from the JSON of a run: ``plots.py FIGURES.json OUT.svg``. Plain SVG, no library."""
+"""Bars of some figures of a run, as plain SVG without a library. ``report.py`` writes them beside the page."""
 
 from __future__ import annotations
 
-import json
-import sys
 from html import escape
-from pathlib import Path
 
 SHOWN = (
     "start 1000 [s]",
@@ -18,8 +15,8 @@ SHOWN = (
 ROW, LABEL, BAR, GAP = 18, 130, 420, 34
 
 
-def main() -> None:
-    medians: dict[str, dict[str, float]] = json.loads(Path(sys.argv[1]).read_text())["medians"]
+def bars(medians: dict[str, dict[str, float]]) -> str:
+    """The whole file: a bar for each contestant, under each figure that is shown and was measured."""
     parts: list[str] = []
     top = GAP
     for figure in (name for name in SHOWN if name in medians):
@@ -37,8 +34,4 @@ def main() -> None:
     size = f'width="{LABEL + BAR + 70}" height="{top}"'
     style = 'font-family="sans-serif" font-size="12"'
     background = '<rect width="100%" height="100%" fill="white"/>'
-    Path(sys.argv[2]).write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{background}\n' + "\n".join(parts) + "\n</svg>\n")
-
-
-if __name__ == "__main__":
-    main()
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>{background}\n' + "\n".join(parts) + "\n</svg>\n"
