@@ -339,9 +339,16 @@ async def test_the_loop_form_survives_the_same(tmp_path: Path, caplog: pytest.Lo
 @pytest.mark.real
 @pytest.mark.anyio
 async def test_ordinary_functions_do_not_block_the_loop_form(stuck: threading.Event) -> None:
-    loop: WorkerLoop[int] = WorkerLoop(lambda: [1], lambda _: stuck.wait(60), 0, heartbeat=SILENT)
+    begun = asyncio.Event()
+    here = asyncio.get_running_loop()
+
+    def process(_: int) -> None:
+        here.call_soon_threadsafe(begun.set)
+        stuck.wait(60)
+
+    loop: WorkerLoop[int] = WorkerLoop(lambda: [1], process, 0, heartbeat=SILENT)
     running = asyncio.ensure_future(loop.run_async())
-    await asyncio.sleep(0.01)
+    await asyncio.wait_for(begun.wait(), 20)  # this loop turns while the function hangs
     loop.stop()
     stuck.set()
     await asyncio.wait_for(running, 20)

@@ -226,15 +226,15 @@ async def test_a_bug_in_a_turn_costs_that_turn(tmp_path: Path, monkeypatch: pyte
 async def test_without_a_thread_output_waits_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from supervisord_async.logs import writer as writer_module
 
-    turns, refused = writer_module._turns_in_thread, []
+    in_thread, refused = writer_module._in_thread, []
 
-    async def refuse_some(*arguments: Any, **settings: Any) -> Any:
+    def refuse_some(function: Any) -> Any:
         if len(refused) < 3:
             refused.append(True)
             raise RuntimeError("can't start new thread")
-        return await turns(*arguments, **settings)
+        return in_thread(function)
 
-    monkeypatch.setattr(writer_module, "_turns_in_thread", refuse_some)
+    monkeypatch.setattr(writer_module, "_in_thread", refuse_some)
     async with captured(Target(str(tmp_path / "x.log"))) as [stream]:
         stream.say(b"kept\n")
         await wait_until(lambda: (tmp_path / "x.log").exists() and (tmp_path / "x.log").read_bytes() == b"kept\n")

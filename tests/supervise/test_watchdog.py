@@ -35,7 +35,8 @@ def test_manager_hears_ready_and_beats_that_cease_with_a_stopped_daemon(tmp_path
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
-        programs = "programs:\n  shower: {command: 'env > seeing; mv seeing seen; exec sleep 1000', shell: true, stop: {grace_period: 1s}}\n"
+        command = "command: 'env > seeing; mv seeing seen; exec sleep 1000', shell: true"
+        programs = f"programs:\n  shower: {{{command}, stop: {{grace_period: 1s}}}}\n"
         with LiveDaemon(tmp_path, programs, environment=environment) as daemon:
             heard: list[str] = []
             while heard.count("WATCHDOG=1") < 3 or not any(message.startswith("READY=1") for message in heard):
