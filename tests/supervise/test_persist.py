@@ -187,3 +187,29 @@ def test_a_clean_end_leaves_nothing(tmp_path: Path) -> None:
     persist.save(str(tmp_path), STATE)
     persist.forget(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_save_that_failed_is_tried_again_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """... and not only after ten times the pause that the failure itself brought."""
+
+    async def main() -> list[float]:
+        saver, tried = persist.Saver("/nowhere", lambda: STATE), []
+        done = anyio.Event()
+
+        async def save() -> bool:
+            tried.append(anyio.current_time())
+            if len(tried) < 3:
+                saver.changed()
+                return False
+            done.set()
+            return True
+
+        monkeypatch.setattr(saver, "save", save)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(saver.run)
+            saver.changed()
+            await done.wait()
+            tasks.cancel_scope.cancel()
+        return [at - tried[0] for at in tried]
+
+    assert run_virtually(main) == [0.0, persist.RETRY_SECONDS, 2 * persist.RETRY_SECONDS]

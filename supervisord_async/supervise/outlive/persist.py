@@ -33,6 +33,8 @@ VERSION = 1
 FILE_NAME = "state.json"
 #: Saves follow each other no faster than this, and no faster than ten times as long as one takes.
 SAVE_INTERVAL_SECONDS = 0.05
+#: A save that failed is tried again so soon.
+RETRY_SECONDS = 1.0
 MAGIC = "asupd-state"
 
 
@@ -190,11 +192,12 @@ class Saver:
             await self._changed.wait()
             self._changed = anyio.Event()
             began = anyio.current_time()
-            await self.save()
-            await anyio.sleep(max(SAVE_INTERVAL_SECONDS, 10 * (anyio.current_time() - began)))
+            saved = await self.save()
+            took = anyio.current_time() - began
+            await anyio.sleep(max(SAVE_INTERVAL_SECONDS if saved else RETRY_SECONDS, 10 * took))
 
-    async def save(self) -> None:
-        """The state of now is saved, or it is said (once) why it cannot be."""
+    async def save(self) -> bool:
+        """Whether the state of now is saved; it is said (once) why it cannot be, and :meth:`run` will try again."""
         state = self._collect()
         try:
             await anyio.to_thread.run_sync(save, self._run_dir, state)
@@ -209,8 +212,8 @@ class Saver:
                 )
             self._failing = True
             self._changed.set()
-            await anyio.sleep(1.0)
-        else:
-            if self._failing:
-                _log.info("the state is saved again in %s", self._run_dir)
-            self._failing = False
+            return False
+        if self._failing:
+            _log.info("the state is saved again in %s", self._run_dir)
+        self._failing = False
+        return True
