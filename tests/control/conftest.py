@@ -38,6 +38,11 @@ class Scene:
     def snapshot(self, name: str) -> Any:
         return self.supervisor.processes[name].snapshot
 
+    def has_begun(self, name: str) -> bool:
+        """Whether what was asked of it first has happened; a spawn in flight has not."""
+        now = self.snapshot(name)
+        return now.state is not State.STOPPED and (now.state is not State.STARTING or now.pid is not None)
+
     def child(self, name: str) -> FakeChild:
         """The living child of ``name``."""
         pid = self.snapshot(name).pid
@@ -72,7 +77,7 @@ async def playing(*programs: Program, daemon: Daemon | None = None, load: Any = 
         for one in programs:
             if one.autostart:
                 for name in one.process_names():
-                    await scene.state(name, *(set(State) - {State.STOPPED}))
+                    await wait_until(lambda name=name: scene.has_begun(name), what=f"{name} to have begun")  # type: ignore[misc]
         yield scene
         tasks.cancel_scope.cancel()
 
