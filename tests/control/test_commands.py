@@ -13,6 +13,7 @@ from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import State
 from supervisord_async.errors import BusyError, FailedError, NotFoundError, SpawnError, TimedOutError, UsageError
 from tests.control.conftest import playing, swift
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -186,8 +187,9 @@ async def test_the_daemons_end_ends_all_waiting() -> None:
         async def wait() -> None:
             outcomes.append(await scene.commands.wait(["web"], "ready"))
 
+        before = len(scene.bus._subscriptions)
         tasks.start_soon(wait)
-        await anyio.sleep(0.01)
+        await wait_until(lambda: len(scene.bus._subscriptions) > before)
         scene.bus.close()
         with anyio.fail_after(60):
             while not outcomes:
