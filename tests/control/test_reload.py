@@ -266,6 +266,27 @@ async def test_a_probe_that_comes_by_a_reload_watches_the_run_that_lives() -> No
         await wait_until(lambda: scene.snapshot("web").run == 2)
 
 
+async def test_what_is_restarted_together_is_restarted_in_order() -> None:
+    """Whatever the file's order: else the dependent would come up beside the former run of what it needs."""
+    before, after = ((swift("web", depends_on={"db": "ready"}, **more), swift("db", **more)) for more in ({}, {"environment": {"A": "1"}}))
+    async with playing(*before, load=File(*after)) as scene:
+        await scene.state("web", State.RUNNING)
+        with scene.bus.subscribe() as records:
+            await scene.commands.reload()
+            told = [record.name for record in iter(records.receive_nowait, None) if record.to == "STOPPING"]
+        assert told == ["db", "web"]
+        assert (scene.snapshot("db").run, scene.snapshot("web").run) == (2, 2)
+
+
+async def test_a_scaled_number_is_forgotten_with_the_next_reload() -> None:
+    async with playing(swift("web"), load=File(swift("web"))) as scene:
+        scene.supervisor.scale("web", 3)
+        assert scene.supervisor.scaled == {"web": 3}
+        await scene.commands.reload()
+        assert scene.supervisor.scaled == {}  # also for a successor
+        assert list(scene.supervisor.processes) == ["web"]
+
+
 async def _a_moment() -> None:
     """Everybody has decided on what was posted."""
     for _ in range(10):
