@@ -335,23 +335,34 @@ class Supervisor:
         for process in list(self.processes.values()):
             if process.name not in kept and process.name not in self._retiring:
                 self._begin_to_retire(process)
-        restarted = plan.restarted()
-        asked: dict[RestartRequested, list[Process]] = {}
+        self._change([process for name, process in self.processes.items() if name in kept and name not in self._retiring], plan)
+        added = []
         for program in programs.values():
-            missing = [name for name in program.process_names() if name not in self.processes]
-            for name in program.process_names():
-                known = self.processes.get(name)
-                if known is not None and known.program is not program and known.program != program and name not in self._retiring:
-                    known.reconfigure(program)
-                    if program.name in restarted:
-                        detail = "configuration changed: " + ", ".join(restarted[program.name])
-                        asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(known)
-            if missing:
-                self._autostart(self._add(program, missing))
-        self._restart(asked)
+            added += self._add(program, [name for name in program.process_names() if name not in self.processes])
+        self._autostart(added)  # after the others: what is new waits for the new run of what it needs
         self._sort()
         self._around.sockets.retain(programs)
         self._activation.reconfigure()
+
+    def _change(self, processes: Sequence[Process], plan: Plan) -> None:
+        """Those of ``processes`` whose settings are others now have them, and are asked to restart where that is needed.
+
+        Dependencies first: each decides in the order in which it was woken, so none takes a former run for the new one.
+        """
+        programs, restarted = self.configuration.programs, plan.restarted()
+        asked: dict[RestartRequested, list[Process]] = {}
+        changed = []
+        for process in processes:
+            program = programs[process.program.name]
+            if process.program is not program and process.program != program:  # what was not resolved again is the same object
+                changed.append(process)
+        for process in self.dependencies.in_start_order(changed):
+            program = programs[process.program.name]
+            process.reconfigure(program)
+            if program.name in restarted:
+                detail = "configuration changed: " + ", ".join(restarted[program.name])
+                asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(process)
+        self._restart(asked)
 
     def _restart(self, asked: Mapping[RestartRequested, list[Process]]) -> None:
         """Everybody is asked for what is wanted of them, one after the other where they roll, else dependencies first."""

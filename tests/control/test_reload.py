@@ -266,16 +266,25 @@ async def test_a_probe_that_comes_by_a_reload_watches_the_run_that_lives() -> No
         await wait_until(lambda: scene.snapshot("web").run == 2)
 
 
-async def test_what_is_restarted_together_is_restarted_in_order() -> None:
-    """Whatever the file's order: else the dependent would come up beside the former run of what it needs."""
-    before, after = ((swift("web", depends_on={"db": "ready"}, **more), swift("db", **more)) for more in ({}, {"environment": {"A": "1"}}))
-    async with playing(*before, load=File(*after)) as scene:
+async def test_what_comes_up_with_a_reload_waits_for_the_new_run_of_what_it_needs() -> None:
+    """Whatever the file's order, and although nothing of the dependents lives that would have to end first."""
+    long = Restart(backoff=Backoff(initial_seconds=600.0, max_seconds=600.0, jitter=0.0))
+    needs: dict[str, Any] = {"depends_on": {"db": "ready"}}
+    new: dict[str, Any] = {"environment": {"A": "1"}}
+    file = File(swift("added", **needs), swift("web", restart=long, **needs, **new), swift("db", **new))
+    async with playing(swift("web", restart=long, **needs), swift("db"), load=file) as scene:
         await scene.state("web", State.RUNNING)
-        with scene.bus.subscribe() as records:
-            await scene.commands.reload()
-            told = [record.name for record in iter(records.receive_nowait, None) if record.to == "STOPPING"]
-        assert told == ["db", "web"]
-        assert (scene.snapshot("db").run, scene.snapshot("web").run) == (2, 2)
+        scene.child("web").end(code=1)
+        await scene.state("web", State.BACKOFF)
+        await scene.commands.reload()
+        found = {name: scene.snapshot(name) for name in ("db", "web", "added")}
+        assert {name: (one.state, one.run) for name, one in found.items()} == {
+            "db": (State.RUNNING, 2),
+            "web": (State.RUNNING, 2),
+            "added": (State.RUNNING, 1),
+        }
+        assert found["web"].run_since >= found["db"].run_since
+        assert found["added"].run_since >= found["db"].run_since
 
 
 async def test_a_scaled_number_is_forgotten_with_the_next_reload() -> None:
@@ -284,7 +293,7 @@ async def test_a_scaled_number_is_forgotten_with_the_next_reload() -> None:
         assert scene.supervisor.scaled == {"web": 3}
         await scene.commands.reload()
         assert scene.supervisor.scaled == {}  # also for a successor
-        assert list(scene.supervisor.processes) == ["web"]
+        await wait_until(lambda: list(scene.supervisor.processes) == ["web"])
 
 
 async def _a_moment() -> None:
