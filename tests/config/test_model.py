@@ -84,6 +84,15 @@ def test_how_long_a_start_may_take_is_for_who_says_when_it_is_over_to_say() -> N
     assert msgspec.structs.replace(PROGRAM, readiness=None).start_timeout_seconds is None
 
 
+def test_each_replica_has_the_heartbeat_file_that_is_meant_for_it() -> None:
+    daemon = model.Daemon(name="shop", run_dir="/run/shop", socket="/run/shop/s")
+    told = msgspec.structs.replace(PROGRAM, replicas=2, heartbeat=Heartbeat(file="/beats/{replica}.beat"))
+    assert launch.heartbeat_file_of(told, "web:1", daemon) == "/beats/1.beat"
+    assert launch.heartbeat_file_of(PROGRAM, "web:1", daemon) == "/run/shop/heartbeats/web:1"
+    assert launch.heartbeat_file_of(msgspec.structs.replace(PROGRAM, heartbeat=None), "web:1", daemon) is None
+    assert launch.heartbeat_file_of(msgspec.structs.replace(PROGRAM, notify=Notify()), "web:1", daemon) is None
+
+
 def test_every_limit_but_the_watched_one_reaches_the_launcher() -> None:
     made, untouched = launch.limits_of(PROGRAM), limits.Limits()
     assert [field.name for field in dataclasses.fields(made) if getattr(made, field.name) == getattr(untouched, field.name)] == []

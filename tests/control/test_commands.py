@@ -137,9 +137,9 @@ async def test_several_names_each_get_their_word() -> None:
 
 
 async def test_without_waiting_the_answer_is_accepted() -> None:
-    async with playing(swift("web", autostart=False)) as scene:
-        outcome = await scene.commands.start(["web"], wait=False)
-        assert one(outcome).ok
+    async with playing(swift("web", autostart=False, start_seconds=0.2)) as scene:
+        result = one(await scene.commands.start(["web"], wait=False))
+        assert (result.ok, result.message, result.state) == (True, "accepted", "STARTING")
         await scene.state("web", State.RUNNING)
 
 
