@@ -220,6 +220,7 @@ async def test_a_refusal_is_everybodys_who_shared_it_and_a_sound_file_ends_it() 
 async def test_nothing_is_reloaded_or_replaced_while_the_daemon_shuts_down() -> None:
     slow = swift("slow", stop=Stop(grace_seconds=600.0))
     async with playing(slow, load=File(slow, swift("new"))) as scene:
+        await scene.state("slow", State.RUNNING)
         scene.child("slow").obeys = False
         scene.commands.shutdown()
         await scene.state("slow", State.STOPPING)
@@ -248,6 +249,7 @@ async def test_who_waits_for_what_the_file_does_not_ask_for_any_more_starts() ->
 async def test_a_shorter_backoff_holds_for_the_one_that_waits() -> None:
     long, short = (Restart(backoff=Backoff(initial_seconds=delay, max_seconds=delay, jitter=0.0)) for delay in (600.0, 0.05))
     async with playing(swift("web", restart=long), load=File(swift("web", restart=short))) as scene:
+        await scene.state("web", State.RUNNING)
         scene.child("web").end(code=1)
         await scene.state("web", State.BACKOFF)
         await scene.commands.reload(wait=False)
@@ -258,6 +260,7 @@ async def test_a_shorter_backoff_holds_for_the_one_that_waits() -> None:
 async def test_a_probe_that_comes_by_a_reload_watches_the_run_that_lives() -> None:
     probe = Probe(kind="tcp", tcp=("x", 1), interval_seconds=0.01, failures=1)
     async with playing(swift("web"), load=File(swift("web", liveness=probe))) as scene:
+        await scene.state("web", State.RUNNING)
         pid = scene.snapshot("web").pid
         await scene.commands.reload()
         await wait_until(lambda: scene.snapshot("web").health is Health.HEALTHY)
