@@ -38,9 +38,9 @@ def connection_options(function: Any) -> Any:
     """``-c``, ``-s`` and ``--json``, which land in the session."""
     for option in (
         click.option("--json", is_flag=True, expose_value=False, is_eager=True, callback=_remember("json"), help="Print JSON."),
-        click.option("-s", "--socket", metavar="SOCKET", expose_value=False, is_eager=True, callback=_remember("socket"),
+        click.option("-s", "--socket", metavar="SOCKET", type=click.Path(), expose_value=False, is_eager=True, callback=_remember("socket"),
                      help="The daemon's control socket."),
-        click.option("-c", "--config", metavar="FILE", expose_value=False, is_eager=True, callback=_remember("file"),
+        click.option("-c", "--config", metavar="FILE", type=click.Path(), expose_value=False, is_eager=True, callback=_remember("file"),
                      help="The daemon's configuration file; default: $ASUP_SOCKET's daemon, then programs.yaml here."),
     ):  # fmt: skip
         function = option(function)

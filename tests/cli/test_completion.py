@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from supervisord_async.cli.asupctl import run
 from tests.cli.fake_daemon import FakeDaemon, process
+from tests.waiting import wait_until_sync
 
 Complete = Callable[..., list[str]]
 
@@ -82,12 +87,19 @@ def test_completion_of_an_unknown_shell_is_a_usage_error() -> None:
     assert run(["completion", "cmd"]) == 2
 
 
-def test_completion_script_works_in_bash(daemon: FakeDaemon, tmp_path: Path) -> None:
-    daemon.add(process("web:0"), process("web:1"))
+@pytest.fixture
+def environment(daemon: FakeDaemon, tmp_path: Path) -> dict[str, str]:
+    """An ``asupctl`` on the PATH that reaches the fake daemon, and a home without anybody's settings."""
     command = tmp_path / "bin" / "asupctl"
     command.parent.mkdir()
     command.write_text(f"#!{sys.executable}\nfrom supervisord_async.cli.asupctl import main\nmain()\n")
     command.chmod(0o755)
+    path = f"{command.parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "ASUP_SOCKET": str(daemon.socket_path), "HOME": str(tmp_path), "TERM": "dumb"}
+
+
+def test_completion_script_works_in_bash(daemon: FakeDaemon, environment: dict[str, str]) -> None:
+    daemon.add(process("web:0"), process("web:1"))
     script = """
         eval "$(asupctl completion bash)"
         [[ $COMP_WORDBREAKS != *:* ]] && echo whole
@@ -95,6 +107,41 @@ def test_completion_script_works_in_bash(daemon: FakeDaemon, tmp_path: Path) -> 
         _asupctl_completion asupctl web: start
         echo "${COMPREPLY[@]}"
     """
-    env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "ASUP_SOCKET": str(daemon.socket_path)}
-    done = subprocess.run(["bash", "--norc", "-ic", script], env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "--norc", "-ic", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "whole\nweb:0 web:1\n", done
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_completion_script_works_in_fish(daemon: FakeDaemon, environment: dict[str, str], tmp_path: Path) -> None:
+    daemon.add(process("web:0"), process("it's [odd]", description="odd: it is"))
+    (tmp_path / "shop.yaml").touch()
+    asked = ("asupctl rel", "asupctl start web:", "asupctl stop it", "asupctl start --no", f"asupctl -c {tmp_path}/sh")
+    script = "asupctl completion fish | source; " + "".join(f'complete -C "{line}"; echo; ' for line in asked)
+    done = subprocess.run(["fish", "--no-config", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    offered = [block.partition("\t")[0] for block in done.stdout.strip().split("\n\n")]
+    assert offered == ["reload", "web:0", "it's [odd]", "--no-wait", f"{tmp_path}/shop.yaml"], done
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+@pytest.mark.parametrize(
+    ("typed", "program"),
+    [("asupctl stop web:", "web:0"), ("asupctl stop d", "db"), ("asupctl sto\td", "db"), ("asupctl stop it", "it's [odd]")],
+)
+def test_completion_script_works_in_zsh(daemon: FakeDaemon, environment: dict[str, str], typed: str, program: str) -> None:
+    daemon.add(process("web:0"), process("it's [odd]", description="odd: it is"))
+    terminal, slave = pty.openpty()
+    opened = f"exec zsh -f -i <>{os.ttyname(slave)} >&0 2>&1"  # whoever leads a session and opens a terminal controls it
+    with subprocess.Popen(["sh", "-c", opened], env=environment, start_new_session=True) as shell:
+        try:
+            os.write(terminal, b"autoload -U compinit; compinit -u -D; eval \"$(asupctl completion zsh)\"; print rea''dy\n")
+            said = b""
+            while b"ready" not in said:  # not the echo of what was typed
+                assert select.select([terminal], [], [], 30)[0], said
+                said += os.read(terminal, 4096)
+            os.write(terminal, f"{typed}\t\n".encode())  # the line is run as the tab completed it
+            target = f"/v1/processes/{quote(program, safe=':')}/stop"
+            wait_until_sync(lambda: bool(daemon.asked("POST", target)), what="the command was run")
+        finally:
+            shell.kill()
+            os.close(slave)
+            os.close(terminal)
