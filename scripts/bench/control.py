@@ -93,8 +93,30 @@ def _ask(file: Path, path: Path, environment: dict[str, str]) -> None:
         print(f"GET /v1/processes?figures=false, asked and decoded: {timed(lambda: client.process_documents(figures=False), 50)}")
         print(f"GET /v1/processes with CPU and memory of the last second: {timed(client.process_documents, 50)}")
         print(f"the same with a new look at /proc each: {timed(client.process_documents, 10, pause_seconds=1.1)}")
+    _reloads(file, path)
     cpu = _server_cpu(path, 200)
     print(f"CPU of the daemon per GET /v1/processes?figures=false: {1000 * cpu:.2f} ms")
+
+
+def _reloads(file: Path, path: Path) -> None:
+    """Print the time until a reload is answered, when all that it touched has settled."""
+    text = file.read_text()
+    program = "{{command: [sleep, '100000'], logs: {{stdout: none}}, restart: {{max_restarts: {number}}}}}"
+
+    def reload(added: str) -> float:
+        file.write_text(text + added)
+        with Client(path) as client:
+            begun = time.perf_counter()
+            client.reload()
+            return 1000 * (time.perf_counter() - begun)
+
+    more, changed = [], []
+    for number in range(9):
+        more.append(reload(f"  more: {program.format(number=0)}\n"))
+        changed.append(reload(f"  more: {program.format(number=number + 1)}\n"))
+        reload("")
+    for what, times in (("one more", more), ("one change", changed)):
+        print(f"reload of all with {what}: median {statistics.median(times):.1f} ms, best {min(times):.1f} ms")
 
 
 def _server_cpu(path: Path, rounds: int) -> float:
