@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -10,6 +11,8 @@ import click
 from supervisord_async import __version__
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 
+#: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
+GC_THRESHOLDS = (10_000, 20, 20)
 EXIT_UNSOUND = 2
 EXIT_CRITICAL = 1
 EXIT_LOCKED = 4
@@ -42,6 +45,7 @@ def main(
     HUP reloads FILE; TERM, INT and QUIT stop everything, a second one at once; USR1 reopens logs; USR2 replaces the
     daemon in place.
     """
+    gc.set_threshold(*GC_THRESHOLDS)  # before the file is read: a daemon that is replaced waits for every millisecond of this
     from supervisord_async.config.load import load
     from supervisord_async.config.recollection import Recollection
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import subprocess
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from supervisord_async.config.recollection import Recollection
     from supervisord_async.logs.own import OwnLog
 
-#: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
-GC_THRESHOLDS = (10_000, 20, 20)
 #: A daemon in the background that does not answer in this time is given up on, and said so.
 ANSWER_SECONDS = 30.0
 
@@ -66,7 +63,6 @@ def foreground(
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
-    gc.set_threshold(*GC_THRESHOLDS)
     if former is None:
         signals.reset_inherited()
     os.umask(0o022)
