@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import resource
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,10 @@ def _one(kind: type[Contestant], tools: Tools, workload: str, work: Callable[...
     figures: Figures = {}
     try:
         figures = work(kind, tools)
-    except (IncompleteError, OSError, RuntimeError, subprocess.SubprocessError) as error:
-        results.failures[f"{kind.name}, {workload}"] = str(error)
+    except Exception as error:  # whatever one contestant does, the others are measured
+        if not isinstance(error, IncompleteError):
+            traceback.print_exc()
+        results.failures[f"{kind.name}, {workload}"] = str(error) or repr(error)
         print(f"FAILED: {error}", file=sys.stderr)
     else:
         print(f"{time.monotonic() - begin:.1f} s", file=sys.stderr)

@@ -68,10 +68,10 @@ def running(kind: type[Contestant], tools: Tools, count: int, mode: str = "", *,
 def stamps(contestant: Contestant) -> list[tuple[int, float]]:
     """PID and monotonic seconds of each start (and end of a mode) so far, in the order of the file."""
     try:
-        lines = contestant.stamps_file.read_text().splitlines()
+        whole, _, _ = contestant.stamps_file.read_text().rpartition("\n")  # the last one may be on its way
     except FileNotFoundError:
         return []
-    return [(int(pid), int(at) / 1e9) for pid, at in (line.split() for line in lines)]
+    return [(int(pid), int(at) / 1e9) for pid, at in (line.split() for line in whole.splitlines())]
 
 
 def wait_stamps(contestant: Contestant, count: int, sizes: Sizes, *, every: float = 0.02) -> list[tuple[int, float]]:
