@@ -26,8 +26,8 @@ LIMITS = ("bare", "child > file", "child | cat > file")
 PEERS = ("supervisord", "daemontools", "s6", "runit", "circus", "pm2", "monit", "honcho")
 ROUNDS = 5
 #: About how long a workload takes one contestant (seconds) where nothing is known yet; slow ones take longer.
-EXPECTED = {"fleet-1": 7, "fleet-10": 7, "fleet-20": 3, "fleet-100": 8, "fleet-1000": 17, "fleet-3000": 35}
-EXPECTED |= {"respawn": 7, "crowd": 12, "log": 5, "fanin": 7}
+EXPECTED = {"fleet-1": 5, "fleet-10": 5, "fleet-20": 3, "fleet-100": 6, "fleet-1000": 15, "fleet-3000": 22}
+EXPECTED |= {"respawn": 9, "crowd": 16, "log": 7, "fanin": 7}
 
 Pair = tuple[str, str]  #: a workload and a contestant
 
