@@ -13,7 +13,10 @@ REQUEST_LIMIT = 256
 class Mailbox:
     """Inputs in the order in which they came."""
 
+    __slots__ = ("_bell", "_inputs", "closed")
+
     def __init__(self) -> None:
+        self.closed = False  #: nothing will be received any more
         self._inputs: list[Input] = []  # short: a deque would cost more than it saves
         self._bell = Bell()
 
@@ -28,11 +31,16 @@ class Mailbox:
         """:meth:`wait` returns, with or without an input."""
         self._bell.ring()
 
+    def close(self) -> None:
+        """Whoever receives is to end."""
+        self.closed = True
+        self.wake()
+
     def receive_nowait(self) -> Input | None:
         """The oldest input, None where there is none."""
         return self._inputs.pop(0) if self._inputs else None
 
-    async def wait(self) -> None:
-        """Returns when an input is there, or after :meth:`wake`."""
+    async def wait(self, until: float | None) -> None:
+        """Returns when an input is there, after :meth:`wake`, or when the loop's clock says ``until``."""
         if not self._inputs:
-            await self._bell.wait()
+            await self._bell.wait(until)

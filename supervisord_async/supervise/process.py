@@ -20,7 +20,6 @@ import anyio
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
-from supervisord_async import wire
 from supervisord_async.config.model import Program
 from supervisord_async.core import effects as do
 from supervisord_async.core.inputs import (
@@ -90,9 +89,8 @@ class Process:
         self._mailbox = Mailbox()
         self._run: Run | None = None
         self._settings = ""
-        self._inherited: Inherited | None = None
-        self._taken_over = anyio.Event()  # nothing of an earlier daemon is to be seen to any more
-        self._taken_over.set()
+        self._inherited: Inherited | None = None  # what an earlier daemon left, until it is seen to
+        self._taken_over: anyio.Event | None = None
         self._breaks = 0
         self._broke_at = 0.0
         self._watch_scope: anyio.CancelScope | None = None
@@ -119,7 +117,7 @@ class Process:
     @property
     def settled(self) -> bool:
         """Nothing that an earlier daemon left of it is still to be seen to."""
-        return self._taken_over.is_set()
+        return self._inherited is None
 
     def reconfigure(self, program: Program) -> None:
         """The settings hold from now on, for a live run as far as they can change under it."""
@@ -138,9 +136,13 @@ class Process:
         self.policy = replace(self.policy, grace_seconds=0.0)
         self._mailbox.wake()
 
+    def dismiss(self) -> None:
+        """:meth:`run` ends, with all tasks of this process; it is down, and will be forgotten."""
+        self._mailbox.close()
+
     async def run(self) -> None:
-        """Supervise until cancelled; no exception of this process's tasks leaves here."""
-        while True:
+        """Supervise until dismissed or cancelled; no exception of this process's tasks leaves here."""
+        while not self._mailbox.closed:
             try:
                 if self._breaks and anyio.current_time() - self._broke_at < CALM_SECONDS:
                     await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
@@ -148,6 +150,7 @@ class Process:
                     self._resume()
                     self._watch_files()
                     await self._drive()
+                    self._tasks.cancel_scope.cancel()
             except Exception as error:
                 self._broke(error)
             finally:
@@ -171,19 +174,15 @@ class Process:
     # The driver
 
     async def _drive(self) -> None:
-        while True:
+        while not self._mailbox.closed:
             input_ = self._mailbox.receive_nowait()
             if input_ is None:
                 at = deadline(self.snapshot, self.policy)
-                if at is None:
-                    await self._mailbox.wait()
-                else:
-                    with anyio.CancelScope(deadline=at) as scope:
-                        await self._mailbox.wait()
-                    if scope.cancelled_caught:
-                        input_ = DeadlinePassed()
-            if input_ is not None:
-                self._decide(input_)
+                if at is None or anyio.current_time() < at:
+                    await self._mailbox.wait(at)
+                    continue
+                input_ = DeadlinePassed()
+            self._decide(input_)
 
     def _decide(self, input_: Input) -> None:
         now = anyio.current_time()
@@ -226,7 +225,7 @@ class Process:
 
     async def _spawn(self, run: int) -> None:
         """Answered by Spawned or SpawnFailed."""
-        await self._taken_over.wait()
+        await self._wait_settled()
         try:
             self._run = await self._launch(run)
         except SpawnError as error:
@@ -240,24 +239,25 @@ class Process:
         program, host = self.program, self._around.host
         self._settings = launch.settings_digest(program)
         credentials = await self._credentials()
-        heartbeat_file = launch.heartbeat_file_of(program, self.name, self._around.daemon)
-        baseline = None
-        if heartbeat_file is not None:
-            if program.heartbeat is not None and program.heartbeat.file is None:
-                launch.prepare_heartbeat_file(heartbeat_file, credentials)
-            baseline = await host.signature(heartbeat_file)
         self.output.run_started(run)
         environment = self._environment(run, credentials)
+        heartbeat_file, baseline = environment.heartbeat_file, None
+        if program.heartbeat is not None and heartbeat_file is not None:
+            if program.heartbeat.file is None:
+                launch.prepare_heartbeat_file(heartbeat_file, credentials)
+            baseline = await host.signature(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
         searches = self.output.search(program.log_patterns())
         stdout, stderr = self.output.open(program.logs, credentials)
         self.output.run_started(run)
-        spec = await equip(launch.spawn_spec(program, environment, credentials, stdout, stderr), program, self.voice, self._around)
+        spec = await equip(
+            launch.spawn_spec(program, environment.variables(), credentials, stdout, stderr), program, self.voice, self._around
+        )
         child = await host.spawn(spec)
         return self._watched(run, child, environment, baseline, searches)
 
-    async def _before_start(self, environment: dict[str, str], credentials: Credentials | None) -> None:
+    async def _before_start(self, environment: launch.RunEnvironment, credentials: Credentials | None) -> None:
         """The hook has succeeded and its output is in the log; raises SpawnError."""
         self.output.search(())  # what a probe looks for, the program itself must say
         log, _ = self.output.open(self.program.logs, credentials)
@@ -270,21 +270,12 @@ class Process:
             return None
         return await self._around.host.credentials(program.user, program.group_name)
 
-    def _environment(self, run: int, credentials: Credentials | None) -> dict[str, str]:
-        daemon = self._around.daemon
-        return launch.environment_of(
-            self.program,
-            name=self.name,
-            replica=self.replica,
-            run=run,
-            daemon=daemon,
-            tag=launch.tag_of(self._around.instance, self.name, run),
-            heartbeat_file=launch.heartbeat_file_of(self.program, self.name, daemon),
-            credentials=credentials,
-        )
+    def _environment(self, run: int, credentials: Credentials | None) -> launch.RunEnvironment:
+        around = self._around
+        return launch.RunEnvironment(self.program, self.name, self.replica, run, around.daemon, around.instance, credentials)
 
     def _watched(
-        self, run: int, child: ChildProcess, environment: dict[str, str], baseline: Signature, searches: dict[str, LogSearch]
+        self, run: int, child: ChildProcess, environment: launch.RunEnvironment, baseline: Signature, searches: dict[str, LogSearch]
     ) -> Run:
         """The run whose main process is ``child``; nothing watches yet."""
         context = RunContext(
@@ -293,13 +284,13 @@ class Process:
             program=self.program,
             host=self._around.host,
             child=child,
-            tree=self._around.host.tree(child, environment[wire.ENV_TAG]),
+            tree=self._around.host.tree(child, environment.tag),
             post=self.post,
             snapshot=lambda: self.snapshot,
             environment=environment,
             null_fd=self._around.null_fd,
             settle_output=self.output.settle,
-            heartbeat_file=environment.get(wire.ENV_HEARTBEAT_FILE),
+            heartbeat_file=environment.heartbeat_file,
             heartbeat_baseline=baseline,
             voice=self.voice if self.program.notify is not None else None,
             searches=searches,
@@ -320,7 +311,7 @@ class Process:
         await self._hooks.after_exit(run.context.environment, credentials, log, status=ended.status, cause=cause, pid=run.child.pid)
 
     async def _terminate(self) -> None:
-        await self._taken_over.wait()
+        await self._wait_settled()
         run, stop = self._run, self.program.stop
         if run is None:
             return
@@ -433,7 +424,12 @@ class Process:
 
     def _end_taking_over(self) -> None:
         self._inherited = None  # not before: a bug on the way must not cost a living run
-        self._taken_over.set()
+        if self._taken_over is not None:
+            self._taken_over.set()
+
+    async def _wait_settled(self) -> None:
+        if self._taken_over is not None:
+            await self._taken_over.wait()
 
     async def _kill_strays(self, run: int) -> None:
         """Nothing of ``run`` lives any more."""

@@ -79,7 +79,6 @@ class Supervisor:
             self._around, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
         )
         self._tasks: TaskGroup | None = None
-        self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[str] = set()
         self._hastened_at: float | None = None
         self._standing: list[Process] = []  #: of a shutdown: some that may not be down yet
@@ -212,13 +211,8 @@ class Supervisor:
             self.processes[name] = process
             added.append(process)
             assert self._tasks is not None  # noqa: S101  only called while running
-            self._tasks.start_soon(self._supervise, process, name=f"process {name}")
+            self._tasks.start_soon(process.run, name=f"process {name}")
         return added
-
-    async def _supervise(self, process: Process) -> None:
-        with anyio.CancelScope() as scope:
-            self._scopes[process.name] = scope
-            await process.run()
 
     def _autostart(self, processes: Iterable[Process]) -> None:
         for process in processes:
@@ -251,7 +245,7 @@ class Supervisor:
                 with anyio.move_on_after(1.0):
                     await records.receive()
         await process.output.aclose()
-        self._scopes.pop(process.name).cancel()
+        process.dismiss()
         process.voice.close()
         del self.processes[process.name]
         self._retiring.discard(process.name)

@@ -1,6 +1,7 @@
-"""The lightest thing that one task can wait on: a future of the loop, made only while somebody waits.
+"""The lightest thing that one task can wait on: a future of the loop, and a timer, made only while somebody waits.
 
-An event of anyio holds an event of asyncio, which holds a deque: most of a kilobyte for each of a thousand mailboxes.
+An event of anyio holds an event of asyncio, which holds a deque: most of a kilobyte for each of a thousand mailboxes. A
+cancel scope with a deadline holds two sets and its links: as much again.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ class Bell:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def wait(self) -> None:
-        """Returns at the next ring. One task at a time."""
-        self._waiter = asyncio.get_running_loop().create_future()
+    async def wait(self, until: float | None = None) -> None:
+        """Returns at the next ring, or when the loop's clock says ``until``. One task at a time."""
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = None if until is None else loop.call_at(until, self.ring)
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
+            if self._waiter is waiter:
+                self._waiter = None
+            if timer is not None:
+                timer.cancel()

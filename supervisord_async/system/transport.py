@@ -27,6 +27,7 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
 
     watch: ExitWatch
     _proc: subprocess.Popen[bytes] | None
+    _protocol: Any
     _loop: Any  #: a loop that is a :class:`PopenSubprocesses`
     _returncode: int | None
 
@@ -73,6 +74,8 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
             self._proc.returncode = 0  # else its finalizer would wait for the PID
             self._proc = None
         super().close()
+        if self._returncode is None:  # else its protocol is told of the end first
+            self._protocol = None  # which holds us: a thousand such rings would wait for the collector
         return self.watch
 
     def _ended(self, ended: Ended) -> None:

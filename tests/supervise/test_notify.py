@@ -22,6 +22,7 @@ from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.senses.fdstore import STORE_LIMIT, DescriptorStore
 from supervisord_async.supervise.senses.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, Voice, parse
+from supervisord_async.system.bell import Bell
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
 from tests.fake_host import FakeHost, surroundings
@@ -183,7 +184,7 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
     posts: list[Input] = []
 
     async def main() -> float:
-        voice = SimpleNamespace(beats=0, triggered=False, watchdog_seconds=None, heard=anyio.Event())
+        voice = SimpleNamespace(beats=0, triggered=False, watchdog_seconds=None, heard=Bell())
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), heartbeat=heartbeat)
         given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "voice": voice}
         context = RunContext(**({field.name: cast("Any", None) for field in fields(RunContext)} | given))
@@ -233,13 +234,13 @@ def test_a_run_may_choose_its_watchdog_and_trigger_it() -> None:
     async def choose(voice: Any) -> None:
         await anyio.sleep(100)
         voice.watchdog_seconds = 2.0
-        voice.heard.set()
+        voice.heard.ring()
 
     assert 102 <= watch(choose, None)[0] <= 103
 
     async def trigger(voice: Any) -> None:
         await anyio.sleep(5)
         voice.triggered = True
-        voice.heard.set()
+        voice.heard.ring()
 
     assert watch(trigger, Heartbeat(timeout_seconds=600))[0] == 5

@@ -13,6 +13,7 @@ from supervisord_async.supervise.host import ChildProcess, Host, ProcessTree, Si
 from supervisord_async.supervise.senses.logsearch import LogSearch
 
 if TYPE_CHECKING:
+    from supervisord_async.supervise.runs.launch import RunEnvironment
     from supervisord_async.supervise.senses.notify import Voice
 
 #: Looks per heartbeat timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat, and a look's delay.
@@ -33,7 +34,7 @@ class RunContext:
     tree: ProcessTree
     post: Callable[[Input], None]
     snapshot: Callable[[], Snapshot]  #: the process's present one
-    environment: dict[str, str]  #: what the run was started with
+    environment: RunEnvironment  #: what the run was started with
     null_fd: int  #: /dev/null
     settle_output: Callable[[], Awaitable[None]]  #: what was said is in the logs afterwards, or cannot be in a short time
     heartbeat_file: str | None = None

@@ -31,9 +31,7 @@ async def monitor_watchdog(context: RunContext) -> None:
         if timeout is not None and silent >= timeout:
             break
         interval = timeout / LOOKS if timeout is not None else 3600.0
-        with anyio.move_on_after(interval):
-            await voice.heard.wait()
-            voice.heard = anyio.Event()
+        await voice.heard.wait(looked + interval)
         now = anyio.current_time()
         silent += min(now - looked, 2 * interval)
         looked = now

@@ -24,6 +24,7 @@ from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.masking import words_without_secrets
 from supervisord_async.supervise.records.narrate import signal_name
 from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs.launch import RunEnvironment
 from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Hooks:
         self._program = program
         self._before_start: anyio.CancelScope | None = None
 
-    async def before_start(self, environment: dict[str, str], credentials: Credentials | None, log: int) -> None:
+    async def before_start(self, environment: RunEnvironment, credentials: Credentials | None, log: int) -> None:
         """The hook has succeeded, or there is none; what it printed went to the descriptor ``log``.
 
         Raises SpawnError, stage ``hook``: it failed, could not be run, took too long, or was given up.
@@ -75,7 +76,7 @@ class Hooks:
         with anyio.CancelScope() as scope:
             self._before_start = scope
             try:
-                done = await self._run(command, launch.side_environment(environment, "hook"), credentials, log)
+                done = await self._run(command, environment.beside("hook"), credentials, log)
             except SpawnError as error:
                 raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
             finally:
@@ -91,19 +92,19 @@ class Hooks:
             self._before_start.cancel()
 
     async def after_exit(
-        self, environment: dict[str, str], credentials: Credentials | None, log: int, *, status: ExitStatus, cause: Cause, pid: int
+        self, environment: RunEnvironment, credentials: Credentials | None, log: int, *, status: ExitStatus, cause: Cause, pid: int
     ) -> None:
         """The hook has ended, or there is none; a failure of it is said in the daemon's log."""
         command = self._program().hooks.after_exit
         if command is None:
             return
-        environment = launch.side_environment(environment, "hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
+        variables = environment.beside("hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
         if status.code is not None:
-            environment[wire.ENV_EXIT_CODE] = str(status.code)
+            variables[wire.ENV_EXIT_CODE] = str(status.code)
         elif status.signal is not None:
-            environment[wire.ENV_EXIT_SIGNAL] = signal_name(status.signal)
+            variables[wire.ENV_EXIT_SIGNAL] = signal_name(status.signal)
         try:
-            failure = (await self._run(command, environment, credentials, log)).failure
+            failure = (await self._run(command, variables, credentials, log)).failure
         except SpawnError as error:
             failure = f"cannot be run: {error}"
         if failure is not None:

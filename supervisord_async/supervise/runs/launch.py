@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -72,42 +73,52 @@ def prepare_heartbeat_file(path: str, credentials: Credentials | None) -> None:
         raise SpawnError("heartbeat", error.errno, f"cannot make {path}") from error
 
 
-def environment_of(
-    program: Program,
-    *,
-    name: str,
-    replica: int,
-    run: int,
-    daemon: Daemon,
-    tag: str,
-    heartbeat_file: str | None,
-    credentials: Credentials | None,
-) -> dict[str, str]:
-    """The whole environment of a run."""
-    environment = dict(program.environment)
-    if credentials is not None:
-        for variable, value in (("HOME", credentials.home), ("USER", credentials.name), ("LOGNAME", credentials.name)):
-            environment.setdefault(variable, value)
-    environment |= {
-        wire.ENV_NAME: name,
-        wire.ENV_PROGRAM: program.name,
-        wire.ENV_GROUP: program.group,
-        wire.ENV_REPLICA: str(replica),
-        wire.ENV_RUN: str(run),
-        wire.ENV_SOCKET: daemon.socket,
-        wire.ENV_TAG: tag,
-    }
-    if heartbeat_file is not None:
-        environment[wire.ENV_HEARTBEAT_FILE] = heartbeat_file
-    return environment
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """The environment of one run, made when it is asked for: a thousand dictionaries that are read once are megabytes."""
 
+    program: Program  #: as it was when the run began
+    name: str
+    replica: int
+    run: int
+    daemon: Daemon
+    instance: str
+    credentials: Credentials | None
 
-def side_environment(environment: dict[str, str], role: str) -> dict[str, str]:
-    """``environment`` for a command beside the run (a probe, a hook), tagged so that it is never taken for the run itself."""
-    instance, _, rest = environment[wire.ENV_TAG].partition("/")
-    name, _, run = rest.rpartition("/")
-    own = {name: value for name, value in environment.items() if name not in wire.MAIN_PROCESS_ONLY}
-    return {**own, wire.ENV_TAG: tag_of(instance, f"{name}{SIDE}{role}", int(run))}
+    @property
+    def tag(self) -> str:
+        """What the run's processes carry."""
+        return tag_of(self.instance, self.name, self.run)
+
+    @property
+    def heartbeat_file(self) -> str | None:
+        """The file that must change, by the settings or by the environment that they give."""
+        configured = heartbeat_file_of(self.program, self.name, self.daemon)
+        return configured or self.program.environment.get(wire.ENV_HEARTBEAT_FILE)
+
+    def variables(self) -> dict[str, str]:
+        """All of it."""
+        variables = dict(self.program.environment)
+        if self.credentials is not None:
+            for variable, value in (("HOME", self.credentials.home), ("USER", self.credentials.name), ("LOGNAME", self.credentials.name)):
+                variables.setdefault(variable, value)
+        variables |= {
+            wire.ENV_NAME: self.name,
+            wire.ENV_PROGRAM: self.program.name,
+            wire.ENV_GROUP: self.program.group,
+            wire.ENV_REPLICA: str(self.replica),
+            wire.ENV_RUN: str(self.run),
+            wire.ENV_SOCKET: self.daemon.socket,
+            wire.ENV_TAG: self.tag,
+        }
+        if self.heartbeat_file is not None:
+            variables[wire.ENV_HEARTBEAT_FILE] = self.heartbeat_file
+        return variables
+
+    def beside(self, role: str) -> dict[str, str]:
+        """That of a command beside the run (a probe, a hook), tagged so that it is never taken for the run itself."""
+        own = {name: value for name, value in self.variables().items() if name not in wire.MAIN_PROCESS_ONLY}
+        return {**own, wire.ENV_TAG: tag_of(self.instance, f"{self.name}{SIDE}{role}", self.run)}
 
 
 def is_side(name: str) -> bool:

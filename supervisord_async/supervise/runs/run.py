@@ -11,7 +11,6 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from supervisord_async import wire
 from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause
 from supervisord_async.supervise.host import ChildProcess, ProcessTree
@@ -59,7 +58,7 @@ class Run:
     @property
     def tag(self) -> str:
         """What its processes carry in their environment."""
-        return self.context.environment[wire.ENV_TAG]
+        return self.context.environment.tag
 
     def become(self, child: ChildProcess) -> None:
         """``child``, a process of this run, is its main process from now on; the former one is one of many."""

@@ -24,7 +24,7 @@ async def run_stop_command(
     name, program = run.context.name, run.context.program
     try:
         who = await credentials()
-        environment = launch.side_environment(run.context.environment, "stop")
+        environment = run.context.environment.beside("stop")
         environment[wire.ENV_MAIN_PID] = str(run.child.pid)
         stdout, stderr = output.open(program.logs, who)
         spec = launch.spawn_spec(program, environment, who, stdout, stderr, argv=command)

@@ -24,6 +24,7 @@ from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.outlive.persist import SavedVoice
 from supervisord_async.supervise.senses.fdstore import DescriptorStore
+from supervisord_async.system.bell import Bell
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.identity import identify
 from supervisord_async.system.kinship import is_of_run
@@ -62,7 +63,7 @@ class Voice:
         self.watchdog_seconds: float | None = None  #: WATCHDOG_USEC: what the program wants instead of its settings
         self.accepted = 0
         self.ignored = 0  #: messages of the slot that counted for nothing
-        self.heard = anyio.Event()  #: set at a trigger, and when the watchdog's time was changed
+        self.heard = Bell()  #: rung at a trigger, and when the watchdog's time was changed
         self.store = DescriptorStore()
         self._name = name
         self._around = surroundings
@@ -237,11 +238,11 @@ class Voice:
             self.beats += 1
         elif beat == "trigger":
             self.triggered = True
-            self.heard.set()
+            self.heard.ring()
         period = _number(words.get("WATCHDOG_USEC"))
         if period:
             self.watchdog_seconds = period / 1e6
-            self.heard.set()
+            self.heard.ring()
 
     def _become_ready(self, run: Run) -> None:
         if self.reloading:

@@ -101,7 +101,7 @@ async def _ask_command(probe: Probe, context: RunContext) -> str | None:
     program = context.program
     try:
         credentials = await context.host.credentials(program.user, program.group_name)
-        environment = launch.side_environment(context.environment, "probe")
+        environment = context.environment.beside("probe")
         spec = launch.spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
         code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
