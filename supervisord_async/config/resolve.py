@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ from supervisord_async.config.shorthand import PROBE_KINDS, absolute, without_nu
 from supervisord_async.config.values import Values, text
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -24,6 +26,17 @@ class Surroundings:
     run_dir: str
     variables: Mapping[str, str]
     files: environment.EnvironmentFiles
+    _known: dict[Any, Any] = field(default_factory=dict)
+
+    def shared(self, settings: Settings) -> Settings:
+        """``settings``, or equal ones of an earlier program: of a thousand programs most say the same, and keep it once."""
+        known: Settings = self._known.setdefault(settings, settings)
+        return known
+
+    def shared_environment(self, variables: dict[str, str]) -> dict[str, str]:
+        """The same for an environment, in its order. Nobody changes one."""
+        known: dict[str, str] = self._known.setdefault(tuple(variables.items()), variables)
+        return known
 
 
 def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str, surroundings: Surroundings) -> model.Program | None:
@@ -49,7 +62,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         description=given.description,
         group=name if given.group is None else values.name(given.group, ("group",)),
         directory=given.directory if os.path.isabs(given.directory) else directory,
-        environment=_environment(given, origin, surroundings),
+        environment=surroundings.shared_environment(_environment(given, origin, surroundings)),
         secrets=tuple(given.secrets or ()),
         user=None if given.user is None else text(given.user),
         group_name=None if given.group_name is None else text(given.group_name),
@@ -60,8 +73,8 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         on_dependency_failure=given.on_dependency_failure,
         restart_with_dependency=given.restart_with_dependency,
         start_seconds=values.duration(given.start_seconds, ("start_seconds",), zero=True),
-        restart=_restart(given.restart, values),
-        stop=_stop(given.stop or shape.Stop(), values),
+        restart=surroundings.shared(_restart(given.restart, values)),
+        stop=surroundings.shared(_stop(given.stop or shape.Stop(), values)),
         heartbeat=_heartbeat(given, name, values),
         notify=_notify(given.notify, values),
         readiness=_probe(given.readiness, "readiness", values),
@@ -73,8 +86,8 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         rolling=given.rolling,
         schedule=_schedule(given.schedule, values),
         logs=_logs(given, name, values, surroundings),
-        limits=_limits(given.limits or shape.Limits(), values),
-        hooks=_hooks(given.hooks or shape.Hooks(), values),
+        limits=surroundings.shared(_limits(given.limits or shape.Limits(), values)),
+        hooks=surroundings.shared(_hooks(given.hooks or shape.Hooks(), values)),
     )
 
 

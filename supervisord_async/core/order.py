@@ -78,8 +78,8 @@ def _exited_well(s: Snapshot, p: Policy) -> bool:
 
 
 def dependents(graph: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """For each program those that name it; ``graph`` maps a program to what it depends on."""
-    found: dict[str, set[str]] = {name: set() for name in graph}
+    """For each program that others name, those others; ``graph`` maps a program to what it depends on."""
+    found: dict[str, set[str]] = {}
     for name, needs in graph.items():
         for need in needs:
             found.setdefault(need, set()).add(name)

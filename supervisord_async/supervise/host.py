@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class ChildProcess(Protocol):
     def identity(self) -> Identity:
         """What tells it from all others of this boot."""
 
-    async def wait(self) -> Ended:
-        """Returns how it ended, once it has."""
+    def wait(self) -> Awaitable[Ended]:
+        """How it ended, once it has."""
 
     def close(self) -> None:
         """Nothing of the system is held for it any more."""

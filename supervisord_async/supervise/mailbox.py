@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from supervisord_async.core.inputs import Input, News
 from supervisord_async.errors import BusyError
 from supervisord_async.system.bell import Bell
@@ -40,7 +42,6 @@ class Mailbox:
         """The oldest input, None where there is none."""
         return self._inputs.pop(0) if self._inputs else None
 
-    async def wait(self, until: float | None) -> None:
-        """Returns when an input is there, after :meth:`wake`, or when the loop's clock says ``until``."""
-        if not self._inputs:
-            await self._bell.wait(until)
+    def wait(self, until: float | None) -> Awaitable[None]:
+        """Over after the next :meth:`post` or :meth:`wake`, or when the loop's clock says ``until``. For when it is empty."""
+        return self._bell.wait(until)

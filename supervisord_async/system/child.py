@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable
 
 from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, Rusage
@@ -15,6 +16,8 @@ __all__ = ["Child", "Ended", "Rusage"]
 
 class Child:
     """One process that is watched; not necessarily born of us."""
+
+    __slots__ = ("_watch",)
 
     def __init__(self, watch: ExitWatch) -> None:
         self._watch = watch
@@ -62,12 +65,12 @@ class Child:
         """How it ended; None while it runs."""
         return self._watch.ended
 
-    async def wait(self) -> Ended:
+    def wait(self) -> Awaitable[Ended]:
         """How it ended, as soon as it is dead, whoever may still hold its pipes.
 
         Any number of tasks may wait, also after the end. After :meth:`close` of a living one: unknown.
         """
-        return await self._watch.wait()
+        return self._watch.wait()
 
     def send_signal(self, signum: int) -> bool:
         """Send to the main process alone, never to a stranger with its PID; False if it is gone already.

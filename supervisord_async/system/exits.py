@@ -79,6 +79,8 @@ def status_of(wait_status: int | None) -> ExitStatus:
 class ExitWatch:
     """Owns a pidfd, and knows of the end of its process as soon as the loop turns."""
 
+    __slots__ = ("_callbacks", "_hidden_rss_kib", "_loop", "ended", "identity", "ours", "pidfd")
+
     def __init__(self, loop: asyncio.AbstractEventLoop, identity: Identity, *, ours: bool) -> None:
         """Watch ``identity``, our own child if ``ours``, from now on.
 

@@ -89,16 +89,16 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
             "state",
             {
                 "name": name,
-                "from_": str(before.state),
-                "to": str(after.state),
-                "cause": str(after.cause) if after.cause else None,
+                "from_": before.state.value,
+                "to": after.state.value,
+                "cause": after.cause.value if after.cause else None,
                 "run": after.run,
                 "message": state_message(before, after, policy, now),
                 "data": data,
             },
         )
     if after.health is not before.health:
-        health = {"from_": str(before.health), "to": str(after.health), "run": after.run, "message": f"health: {after.health}"}
+        health = {"from_": before.health.value, "to": after.health.value, "run": after.run, "message": f"health: {after.health}"}
         yield "health", {"name": name, **health}
     if after.flapping is not before.flapping:
         message = f"flapping: {after.restarts} automatic restarts without a calm time" if after.flapping else "no longer flapping"

@@ -59,6 +59,8 @@ class HookRun:
 class Hooks:
     """The hooks of one process slot."""
 
+    __slots__ = ("_before_start", "_host", "_name", "_program")
+
     def __init__(self, name: str, host: Host, program: Callable[[], Program]) -> None:
         self._name = name
         self._host = host

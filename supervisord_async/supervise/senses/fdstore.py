@@ -25,6 +25,8 @@ class StoredDescriptor(msgspec.Struct, frozen=True):
 class DescriptorStore:
     """The store of one process slot."""
 
+    __slots__ = ("_stored", "refused")
+
     def __init__(self) -> None:
         self._stored: list[StoredDescriptor] = []
         self.refused = 0  #: descriptors that found no room, or had a name that cannot be
