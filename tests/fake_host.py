@@ -96,6 +96,9 @@ class FakeHost:
         """The last one spawned."""
         return self.children[-1]
 
+    async def turn(self) -> None:
+        pass
+
     async def spawn(self, spec: Any) -> FakeChild:
         await anyio.sleep(0)
         if self.refuse:

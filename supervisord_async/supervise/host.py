@@ -58,6 +58,9 @@ class ProcessTree(Protocol):
 class Host(Protocol):
     """One machine."""
 
+    async def turn(self) -> None:
+        """It is one's turn to begin a spawn: a thousand at once would hold the loop, and their environments the memory."""
+
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """A new process runs ``spec``; raises SpawnError."""
 

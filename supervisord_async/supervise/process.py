@@ -248,6 +248,7 @@ class Process:
             baseline = await host.signature(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
+        await host.turn()
         searches = self.output.search(program.log_patterns())
         stdout, stderr = self.output.open(program.logs, credentials)
         self.output.run_started(run)

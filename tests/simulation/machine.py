@@ -147,6 +147,9 @@ class LifeOfADaemon:
 
     # The host
 
+    async def turn(self) -> None:
+        await anyio.sleep(self.machine.random.choice([0.0, 0.01]))
+
     async def spawn(self, spec: Any) -> Any:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01, 0.5]))
         if self.dead:

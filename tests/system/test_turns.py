@@ -1,0 +1,74 @@
+"""Few begin at a turn of the loop, all come to theirs, in order, and whoever gives up holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+
+from supervisord_async.system.bell import Bell
+from supervisord_async.system.turns import Turns
+
+
+def test_few_pass_at_a_turn_and_all_in_order() -> None:
+    async def main() -> None:
+        turns, turn = Turns(3), 0
+        passed: list[tuple[int, int]] = []
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if len(passed) < 10:
+                asyncio.get_running_loop().call_soon(count)
+
+        async def one(number: int) -> None:
+            await turns.take()
+            passed.append((number, turn))
+
+        asyncio.get_running_loop().call_soon(count)
+        await asyncio.gather(*(one(number) for number in range(10)))
+        assert [number for number, _ in passed] == list(range(10))
+        per_turn = [sum(at == one for _, at in passed) for one in {at for _, at in passed}]
+        assert max(per_turn) <= 3
+
+    asyncio.run(main())
+
+
+def test_who_gives_up_its_place_takes_nobody_elses() -> None:
+    async def main() -> None:
+        turns = Turns(1)
+        _, impatient, patient = (asyncio.ensure_future(turns.take()) for _ in range(3))
+        await asyncio.sleep(0)
+        assert not impatient.done()
+        impatient.cancel()
+        await asyncio.wait_for(patient, 10)
+        assert impatient.cancelled()
+
+    asyncio.run(main())
+
+
+def test_nothing_turns_while_nobody_waits() -> None:
+    async def main() -> None:
+        turns = Turns(2)
+        await turns.take()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+        await turns.take()
+
+    asyncio.run(main())
+
+
+def test_a_bell_is_heard_at_a_ring_or_at_a_time() -> None:
+    async def main() -> None:
+        bell, loop = Bell(), asyncio.get_running_loop()
+        loop.call_soon(bell.ring)
+        await bell.wait(loop.time() + 3600)
+        until = loop.time() + 0.01
+        await asyncio.wait_for(bell.wait(until), 10)
+        bell.ring()  # nobody waits: nothing happens
+        waiting = asyncio.ensure_future(bell.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        bell.ring()
+        await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(main())
