@@ -34,6 +34,7 @@ from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.system.bell import Bell
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -79,7 +80,7 @@ class Supervisor:
             self._around, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
         )
         self._tasks: TaskGroup | None = None
-        self._retiring: set[str] = set()
+        self._retiring: dict[str, Bell] = {}  #: rung at each record of the process
         self._hastened_at: float | None = None
         self._standing: list[Process] = []  #: of a shutdown: some that may not be down yet
         self._reload_lock = anyio.Lock()
@@ -112,6 +113,7 @@ class Supervisor:
                 self._add(program, program.process_names(), estate)
             self.bus.listen(self.dependencies.heed)
             self.bus.listen(self._consider_exit)
+            self.bus.listen(self._tell_retiring)
             self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].forgotten)
             self._retire_heirless(estate)
             self.dependencies.reconsider()
@@ -231,24 +233,26 @@ class Supervisor:
 
     def _begin_to_retire(self, process: Process) -> None:
         assert self._tasks is not None  # noqa: S101  only called while running
-        self._retiring.add(process.name)
+        self._retiring[process.name] = Bell()
         self._tasks.start_soon(self._retire, process, name=f"retire {process.name}")
+
+    def _tell_retiring(self, record: Record) -> None:
+        if record.name in self._retiring:
+            self._retiring[record.name].ring()
 
     async def _retire(self, process: Process) -> None:
         """The process is down, and forgotten."""
-        with self.bus.subscribe() as records:
-            asked = None
-            while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
-                if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
-                    asked = process.snapshot
-                    self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
-                with anyio.move_on_after(1.0):
-                    await records.receive()
+        asked = None
+        while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
+            if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
+                asked = process.snapshot
+                self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
+            await self._retiring[process.name].wait(anyio.current_time() + 1.0)  # that it is settled is no record
         await process.output.aclose()
         process.dismiss()
         process.voice.close()
         del self.processes[process.name]
-        self._retiring.discard(process.name)
+        del self._retiring[process.name]
         program = self.configuration.programs.get(process.program.name)
         if program is not None and process.name in program.process_names() and not self.shutting_down:
             self._autostart(self._add(program, [process.name]))  # a later reload wanted it back
