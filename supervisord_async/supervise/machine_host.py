@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -16,6 +15,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.patience import is_want, patiently
+from supervisord_async.supervise.senses.signatures import Signatures
 from supervisord_async.system import credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
@@ -25,8 +25,6 @@ from supervisord_async.system.tree import Tree
 from supervisord_async.system.turns import Turns
 from supervisord_async.wire import ENV_TAG
 
-#: Files on a file system that hangs can occupy this many threads, and no more.
-STAT_THREADS = 8
 #: Spawns that begin at one turn of the loop; each takes about half a millisecond of it.
 SPAWNS_A_TURN = 16
 
@@ -35,7 +33,7 @@ class MachineHost:
     """Processes, users and files of this machine."""
 
     def __init__(self) -> None:
-        self._stat_limiter: anyio.CapacityLimiter | None = None
+        self._signatures = Signatures()
         self._turns = Turns(SPAWNS_A_TURN)
 
     async def turn(self) -> None:
@@ -75,11 +73,8 @@ class MachineHost:
         return await ask(probe, context)
 
     async def signature(self, path: str) -> Signature:
-        """Stat off the loop: the file may lie on a file system that hangs."""
-        if self._stat_limiter is None:
-            self._stat_limiter = anyio.CapacityLimiter(STAT_THREADS)
-        look = partial(anyio.to_thread.run_sync, _signature, path, abandon_on_cancel=True, limiter=self._stat_limiter)
-        return await patiently(f"look at {path}", look)
+        """Look off the loop: the file may lie on a file system that hangs."""
+        return await patiently(f"look at {path}", partial(self._signatures.of, path))
 
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Read the kernel's log, off the loop, if the kernel counts any such kill: 500 deaths are not to be 500 hops to a thread."""
@@ -106,11 +101,3 @@ class MachineHost:
             with anyio.CancelScope(shield=True):
                 await tree.kill()
             child.close()
-
-
-def _signature(path: str) -> Signature:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
