@@ -292,6 +292,7 @@ class Commands:
     ) -> Outcome:
         seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
         await _let_them_decide()
+        await self.supervisor.remembered()  # an answer is a promise
         if not wait:
             return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
         with anyio.move_on_after(seconds):

@@ -172,6 +172,7 @@ class Daemon:
             journal=self._journal,
             null_fd=self._null_fd,
             committed=committed,
+            remembered=self._saver.caught_up,
             sockets=self._sockets,
             waits_for=lambda process: supervisor.dependencies.waits_for(process),
             roll=lambda process, request: supervisor.rolling.follow(

@@ -15,6 +15,7 @@ import signal
 from dataclasses import dataclass, replace
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from supervisord_async import wire
@@ -88,6 +89,7 @@ class Single:
             journal=Journal(None),
             null_fd=self._null_fd,
             committed=self._pass_on_held,
+            remembered=anyio.lowlevel.checkpoint,  # no successor will ask
             waits_for=lambda _process: "",
             shut_down=lambda _why: None,
         )

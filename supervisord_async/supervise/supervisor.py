@@ -95,6 +95,10 @@ class Supervisor:
         """The records of this daemon."""
         return self._around.bus
 
+    async def remembered(self) -> None:
+        """What was decided until now outlives the daemon, or cannot be saved soon."""
+        await self._around.remembered()
+
     # Lifetime
 
     async def run(self, estate: dict[str, Inherited] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class Surroundings:
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
     waits_for: Callable[[Process], str]  #: whom a WAITING process waits for, in words
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
+    remembered: Callable[[], Awaitable[None]]  #: what was committed until now is saved, or cannot be soon
     roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: whether a rolling restart takes care of that one
     sockets: SocketRegistry = field(default_factory=SocketRegistry)
     log_paths: Callable[[], tuple[str, ...]] = tuple  #: of all programs: what they write is no change of a source

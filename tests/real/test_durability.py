@@ -148,6 +148,20 @@ def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
     assert not alive(pid) and live.tagged() == []
 
 
+def test_what_was_answered_outlives_a_death_in_that_moment(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.wait_for("a", "RUNNING")
+    for _ in range(5):
+        live.do("stop", "a", "--no-wait")
+        live.kill()
+        live.start()
+        live.wait_for("a", "STOPPED")
+        live.do("start", "a", "--no-wait")
+        live.kill()
+        live.start()
+        live.wait_for("a", "RUNNING")
+
+
 def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
     live = daemon(PROGRAMS)
     pids = settle(live)

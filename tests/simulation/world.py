@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Heartbeat, Program, Restart, Stop
@@ -119,6 +120,7 @@ class World:
                 bus,
                 instance=INSTANCE,
                 committed=lambda process: None if life.dead else self._committed(process),
+                remembered=anyio.lowlevel.checkpoint,
                 waits_for=lambda process: self.supervisor.dependencies.waits_for(process),
                 shut_down=lambda _why: None,
             )

@@ -182,6 +182,46 @@ def test_a_disk_that_refuses_is_told_once_and_so_is_that_it_does_not_any_more(
     assert caplog.text.count("the state is saved again") == 1
 
 
+def test_who_waits_for_a_save_waits_for_one_that_knows_and_for_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, saved, hang = 0, [], False
+
+    async def save_in_a_thread(_save: object, _run_dir: str, state: SavedState) -> None:
+        await anyio.sleep(3600.0 if hang else 0.01)
+        saved.append(state.last_record_id)
+
+    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+
+    async def main() -> None:
+        nonlocal number, hang
+        saver = Saver(str(tmp_path), lambda: replace(STATE, last_record_id=number))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(saver.run)
+            await saver.caught_up()  # nothing has changed
+            for number in (1, 2, 3):  # noqa: B007  the saver reads it
+                saver.changed()
+                began = anyio.current_time()
+                await saver.caught_up()
+                assert saved[-1] == number
+                assert anyio.current_time() - began < SAVE_INTERVAL_SECONDS / 2
+            saver.changed()
+            await anyio.sleep(1.005)
+            number = 4
+            saver.changed()
+            await anyio.sleep(0.001)
+            number = 5  # while the save of 4 is under way
+            saver.changed()
+            await saver.caught_up()
+            assert saved[-1] == 5
+            hang = True
+            saver.changed()
+            began = anyio.current_time()
+            await saver.caught_up()
+            assert anyio.current_time() - began == pytest.approx(persist.PATIENCE_SECONDS)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+
+
 def test_a_clean_end_leaves_nothing(tmp_path: Path) -> None:
     persist.save(str(tmp_path), STATE)
     persist.save(str(tmp_path), STATE)

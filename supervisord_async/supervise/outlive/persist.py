@@ -35,6 +35,8 @@ FILE_NAME = "state.json"
 SAVE_INTERVAL_SECONDS = 0.05
 #: A save that failed is tried again so soon.
 RETRY_SECONDS = 1.0
+#: Nobody's answer waits longer for a save.
+PATIENCE_SECONDS = 1.0
 MAGIC = "asupd-state"
 
 
@@ -180,21 +182,40 @@ class Saver:
         self._run_dir = run_dir
         self._collect = collect
         self._changed = anyio.Event()
+        self._awaited = anyio.Event()  # somebody's answer waits for a save: no pause before it
+        self._next = anyio.Event()  # set when the save that begins next has ended, well or not
+        self._present: anyio.Event | None = None  # the same of the one that is under way
         self._failing = False
 
     def changed(self) -> None:
         """A save will follow soon."""
         self._changed.set()
 
+    async def caught_up(self) -> None:
+        """What has changed until now is saved, or cannot be within :data:`PATIENCE_SECONDS`."""
+        if self._changed.is_set():
+            self._awaited.set()
+            save = self._next
+        elif self._present is not None:
+            save = self._present
+        else:
+            return
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            await save.wait()
+
     async def run(self) -> None:
         """Save until cancelled."""
         while True:
             await self._changed.wait()
-            self._changed = anyio.Event()
+            self._changed, self._awaited = anyio.Event(), anyio.Event()
+            self._present, self._next = self._next, anyio.Event()
             began = anyio.current_time()
             saved = await self.save()
+            self._present.set()
+            self._present = None
             took = anyio.current_time() - began
-            await anyio.sleep(max(SAVE_INTERVAL_SECONDS if saved else RETRY_SECONDS, 10 * took))
+            with anyio.move_on_after(max(SAVE_INTERVAL_SECONDS if saved else RETRY_SECONDS, 10 * took)):
+                await self._awaited.wait()
 
     async def save(self) -> bool:
         """Whether the state of now is saved; it is said (once) why it cannot be, and :meth:`run` will try again."""
