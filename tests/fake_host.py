@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from supervisord_async.config.model import Daemon, Logs, Program
 from supervisord_async.core.record import Record

@@ -197,7 +197,7 @@ def test_who_waits_for_a_save_waits_for_one_that_knows_and_for_no_pause(tmp_path
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(saver.run)
             await saver.caught_up()  # nothing has changed
-            for number in (1, 2, 3):  # noqa: B007  the saver reads it
+            for number in (1, 2, 3):
                 saver.changed()
                 began = anyio.current_time()
                 await saver.caught_up()
