@@ -154,6 +154,7 @@ def surroundings(host: FakeHost, bus: Bus | None = None, **parts: Any) -> Surrou
         "null_fd": 0,
         "journal": None,
         "committed": lambda process: None,
+        "remembered": anyio.lowlevel.checkpoint,
         "waits_for": lambda process: "nobody",
         "shut_down": lambda detail: None,
     }
