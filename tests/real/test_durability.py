@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from supervisord_async.core.state import State
 from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon, alive
 
 Make = Callable[..., LiveDaemon]
@@ -189,12 +190,14 @@ def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     live = daemon(SLEEPER)
     pid = live.wait_for("a", "RUNNING")["pid"]
     refused: list[OSError] = []
-    knocks = 0
+    knocks = unlocked = 0
     over = threading.Event()
+    lock = InstanceLock(live.folder / ".asupd" / "asupd.lock")
 
     def knock() -> None:
-        nonlocal knocks
+        nonlocal knocks, unlocked
         while not over.is_set():
+            unlocked += lock.holder() is None
             with socket.socket(socket.AF_UNIX) as client:
                 try:
                     client.connect(str(live.folder / ".asupd" / "asupd.sock"))
@@ -217,7 +220,7 @@ def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     finally:
         over.set()
         knocking.join()
-    assert refused == [] and knocks > 10
+    assert (refused, unlocked) == ([], 0) and knocks > 10
     live.write(SLEEPER.replace("a:", "b:"))
     live.send(signal.SIGHUP)
     live.wait_for("b", "RUNNING")

@@ -106,6 +106,21 @@ def test_a_process_that_is_not_the_main_one_is_not_heard(tmp_path: Path) -> None
         other.kill()
 
 
+@pytest.mark.parametrize(("access", "heard"), [("main", 0), ("all", 1)])
+def test_another_process_of_the_run_is_heard_where_all_may_speak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access: str, heard: int
+) -> None:
+    monkeypatch.setattr(Voice, "_is_of", lambda *_: True)
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        slot = Slot(tmp_path, main=other.pid, access=access)
+        try:
+            slot.say(b"READY=1")
+            assert (slot.voice.accepted, slot.voice.ignored, len(slot.posts)) == (heard, 1 - heard, heard)
+        finally:
+            slot.voice.close()
+            other.kill()
+
+
 def test_numbers_that_are_none_are_ignored(slot: Slot) -> None:
     slot.say(b"MAINPID=-1", b"MAINPID=9999999999999999999999", b"ERRNO=x", b"EXTEND_TIMEOUT_USEC=", b"WATCHDOG_USEC=0", b"MAINPID=1")
     assert slot.posts == []
