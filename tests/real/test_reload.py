@@ -98,6 +98,29 @@ def test_replicas_come_and_go(daemon: Make) -> None:
     assert pids(live, "w:0", "w:1") == first
 
 
+def test_files_that_a_reload_names_are_watched_and_others_not_any_more(daemon: Make, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("0")
+    base = "programs: {a: {command: [sleep, '1000'], start_seconds: 0, watch: {paths: [one], debounce: 10ms}}}"
+    live = daemon(base)
+    live.wait_for("a", "RUNNING")
+    live.write(base.replace("one", "two"))
+    live.do("reload")
+    assert live.process_of("a")["run"] == 1
+    (tmp_path / "one").write_text("1")
+    count = 0
+
+    def followed() -> bool:
+        nonlocal count
+        count += 1
+        (tmp_path / "two").write_text("1" * count)  # the first may come before it is watched
+        return live.process_of("a")["run"] > 1
+
+    live.wait_until(followed, "a change of the other file is followed", every=0.3)
+    told = [event["message"] for event in live.events() if event.get("to") == "STOPPING"]
+    assert told and all("two changed" in words for words in told)
+
+
 def test_a_program_taken_out_and_put_back_at_once(daemon: Make, tmp_path: Path) -> None:
     """The former run takes its time; the new one comes when it is over."""
     script = 'trap "while ! test -e go; do sleep 0.05; done; exit" TERM; while :; do sleep 0.05; done'
