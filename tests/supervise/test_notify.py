@@ -245,6 +245,25 @@ def test_only_where_all_may_speak_others_reach_the_socket(tmp_path: Path) -> Non
             slot.voice.close()
 
 
+def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon was stopped, or the machine slept, for an hour."""
+    true_time, slept = anyio.current_time, 0.0
+    monkeypatch.setattr("supervisord_async.supervise.monitors.notify.anyio.current_time", lambda: true_time() + slept)
+
+    async def live(voice: Any) -> None:
+        nonlocal slept
+        voice.beats += 1
+        await anyio.sleep(5)
+        slept = 3600.0
+        for _ in range(10):
+            await anyio.sleep(5)
+            voice.beats += 1
+        await anyio.sleep(1000)
+
+    ended, _ = watch(live, Heartbeat(timeout_seconds=20))
+    assert ended - 3600.0 >= 55 + 20
+
+
 def test_a_run_may_choose_its_watchdog_and_trigger_it() -> None:
     async def choose(voice: Any) -> None:
         await anyio.sleep(100)
