@@ -12,6 +12,7 @@ from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Stop
 from supervisord_async.core.state import Health, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
+from supervisord_async.system.bell import Bell
 from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
 
@@ -303,3 +304,22 @@ async def _a_moment() -> None:
     """Everybody has decided on what was posted."""
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
+
+
+async def test_processes_on_their_way_out_hear_of_themselves_only() -> None:
+    many = [swift(f"gone{number}") for number in range(40)]
+    async with playing(swift("kept"), *many, load=File(swift("kept"))) as scene:
+        heard = dict.fromkeys((one.name for one in many), 0)
+        ring = Bell.ring
+
+        def counted(bell: Bell) -> None:
+            for name, own in scene.supervisor._retiring.items():
+                heard[name] += own is bell
+            ring(bell)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Bell, "ring", counted)
+            await scene.supervisor.reload()
+            await wait_until(lambda: list(scene.supervisor.processes) == ["kept"])
+        assert max(heard.values()) <= 4  # its own records, not those of all
+        assert not any(child.alive for child in scene.host.children if child.spec.environment["ASUP_NAME"] != "kept")

@@ -10,11 +10,12 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from supervisord_async.config.model import Logs, Probe, Program
+from supervisord_async.config.model import Daemon, Logs, Probe, Program
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
+from supervisord_async.supervise.runs.launch import RunEnvironment
 from supervisord_async.supervise.senses.probing import ask
 from tests.virtual_clock import run_virtually
 
@@ -46,7 +47,8 @@ class Asked:
 
     def context(self, **settings: Any) -> RunContext:
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), **settings)
-        given: dict[str, Any] = {"run": 3, "program": program, "host": self, "post": self.post, "environment": {"ASUP_TAG": "i/a/3"}}
+        given: dict[str, Any] = {"run": 3, "program": program, "host": self, "post": self.post}
+        given["environment"] = RunEnvironment(program, "a", 0, 3, Daemon(name="d", run_dir="/d", socket="/d/s"), "i", None)
         given["snapshot"] = lambda: Snapshot(state=State.RUNNING if "liveness" in settings else State.STARTING)
         return RunContext(**({field.name: cast("Any", None) for field in fields(RunContext)} | given))
 
