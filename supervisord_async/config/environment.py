@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from supervisord_async import wire
 from supervisord_async.config.files import read_regular_file
@@ -42,12 +43,11 @@ def is_name(name: str) -> bool:
     return bool(name) and "=" not in name and "\0" not in name
 
 
-@dataclass(slots=True)
-class EnvironmentFiles:
+class EnvironmentFiles(msgspec.Struct):
     """Reads environment files, each once. Values stand as written: ``$`` means nothing there."""
 
     report: Report
-    _read: dict[str, dict[str, str] | OSError] = field(default_factory=dict)
+    _read: dict[str, dict[str, str] | OSError] = msgspec.field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from supervisord_async.config import not_yet, shape
 from supervisord_async.config.document import MAX_FILE_BYTES, Document, Path, found
@@ -33,17 +34,15 @@ from supervisord_async.errors import ConfigError, Problem
 MAX_FILES = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A sound file. ``origins`` (by program) know where settings were written, for further warnings; drop it afterwards."""
 
     configuration: Configuration
     warnings: tuple[Problem, ...]
-    origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    origins: Mapping[str, Origin] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     """A program as its file has it: ``directory`` is the file's, ``defaults`` those that lie under it, spelt out and merged."""
 
     name: str

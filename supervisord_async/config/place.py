@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from supervisord_async.config.document import Document, Path, render
 from supervisord_async.errors import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A mapping in a document. ``shown`` is its key path for people: a list item goes by its name."""
 
     document: Document
@@ -28,11 +27,10 @@ class Place:
         return Problem(self.document.name, line, column, f"{words}: {message}" if words else message, warning)
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """Collects problems; the same one twice counts once."""
 
-    problems: set[Problem] = field(default_factory=set)
+    problems: set[Problem] = msgspec.field(default_factory=set)
 
     def add(self, problem: Problem) -> None:
         """Take note of ``problem``."""
@@ -48,8 +46,7 @@ class Report:
         return tuple(sorted(self.problems))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """The places of one program's settings: its own first, then the ``defaults`` that were merged under it."""
 
     places: tuple[Place, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,14 +18,13 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a program's settings are resolved against."""
 
     run_dir: str
     variables: Mapping[str, str]
     files: environment.EnvironmentFiles
-    _known: dict[Any, Any] = field(default_factory=dict)
+    _known: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def shared(self, settings: Settings) -> Settings:
         """``settings``, or equal ones of an earlier program: of a thousand programs most say the same, and keep it once."""

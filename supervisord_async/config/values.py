@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
+
+import msgspec
 
 from supervisord_async.config import model, units
 from supervisord_async.config.document import Path, found
@@ -23,8 +24,7 @@ SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", 
 SOCKET_PATH_BYTES = 107
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(msgspec.Struct, frozen=True):
     """Each method returns the resolved value; of a wrong one it reports a problem and returns a harmless stand-in."""
 
     origin: Origin

@@ -16,12 +16,12 @@ import secrets
 import socket
 import stat
 from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from supervisord_async.control.problems import RequestError
@@ -35,8 +35,7 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """Who is at the other end of a unix socket."""
 
     pid: int
@@ -44,8 +43,7 @@ class Peer:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
-class TcpDoor:
+class TcpDoor(msgspec.Struct, frozen=True):
     """What TCP asks for."""
 
     host: str  #: the address that is listened on

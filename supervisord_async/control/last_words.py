@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+import msgspec
 
 from supervisord_async.control import logs
 from supervisord_async.core.record import Record
@@ -37,8 +37,7 @@ WINDOW_BYTES = 256 * 1024
 ROUNDING_SECONDS = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Birth:
+class Birth(msgspec.Struct, frozen=True):
     """How much each file of a process had got when a run began."""
 
     run: int

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import anyio.to_thread
+import msgspec
 
 from supervisord_async.errors import FailedError
 from supervisord_async.logs.tail import follow as follow_file
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 Format = Literal["raw", "timestamp", "json"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One stream's file; ``stream`` is the one that it is the file of: stdout also where stderr goes there."""
 
     path: str

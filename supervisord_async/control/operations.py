@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One query parameter; of a POST also a member of a JSON object in its body."""
 
     name: str
@@ -44,8 +42,7 @@ class Parameter:
     says: str
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """One route."""
 
     method: str
@@ -56,7 +53,7 @@ class Operation:
     media: str = "application/json"
     parameters: tuple[Parameter, ...] = ()
     statuses: tuple[int, ...] = ()  #: beyond 200 and those that every operation has
-    needs_body: tuple[str, ...] = field(default=())  #: parameters that must be given
+    needs_body: tuple[str, ...] = ()  #: parameters that must be given
 
     @property
     def name(self) -> str:
@@ -64,8 +61,7 @@ class Operation:
         return self.run.__name__.rstrip("_")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request, checked and decoded."""
 
     path: dict[str, str]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from supervisord_async.core.record import Record
 
@@ -36,8 +37,7 @@ CAUSES = {
 _WHAT_FOLLOWED = re.compile(r"; restart \d+ in [0-9.]+ s$|; not restarted$")
 
 
-@dataclass(slots=True)
-class Story:
+class Story(msgspec.Struct):
     """One run, as far as the records tell."""
 
     run: int
@@ -50,7 +50,7 @@ class Story:
     adopted_at: float | None = None  #: when another daemon took it over, the last time
     reason: str = ""  #: why it was told to go, in the words of who found out
     last_word: str = ""  #: the message of the record that ended it, without what followed
-    figures: dict[str, Any] = field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
+    figures: dict[str, Any] = msgspec.field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
 
 
 def stories(records: Iterable[Record]) -> list[Story]:

@@ -13,8 +13,9 @@ import os
 import stat
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from supervisord_async.logs import rotation
 from supervisord_async.system import transfer
@@ -33,8 +34,7 @@ ROTATION_RETRY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What one turn of moving a stream's output did."""
 
     moved: int = 0  #: bytes that left the pipe for the log
@@ -42,7 +42,7 @@ class Outcome:
     held: bool = False  #: the begin of a line waits for its end
     discarded: int = 0  #: bytes thrown away
     discarded_lines: int = 0
-    echoed: list[bytes] = field(default_factory=list)  #: what moved, if it was asked for
+    echoed: list[bytes] = msgspec.field(default_factory=list)  #: what moved, if it was asked for
     rotated: bool = False
     error: OSError | None = None  #: why it stopped
 

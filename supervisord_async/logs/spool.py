@@ -33,8 +33,9 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from supervisord_async.logs.formats import render
 from supervisord_async.system import transfer
@@ -58,16 +59,14 @@ _CUT_BYTES = 64 * 1024
 Finder: TypeAlias = Callable[[int, int], "int | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """Whose output it is."""
 
     name: str
     stream: str
 
 
-@dataclass(slots=True)
-class _Batch:
+class _Batch(msgspec.Struct):
     """Rendered text that is on its way to the log."""
 
     text: bytes

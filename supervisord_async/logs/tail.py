@@ -10,13 +10,13 @@ import json
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedReader
 from typing import IO, TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
+import msgspec
 from anyio.lowlevel import RunVar
 
 from supervisord_async.logs import rotation
@@ -137,8 +137,7 @@ def time_of(line: bytes, format_: Format) -> float | None:
         return None
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(msgspec.Struct):
     """Where a follower is: in which file, and how far."""
 
     file: IO[bytes] | None = None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+import msgspec
 
 Format = Literal["raw", "timestamp", "json"]
 Stream = Literal["stdout", "stderr"]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The settings of one log."""
 
     path: str | None  #: absolute; a file, a device or a FIFO; None: output is thrown away
@@ -20,8 +20,7 @@ class Target:
     format: Format = "raw"
 
 
-@dataclass(frozen=True, slots=True)
-class LossReport:
+class LossReport(msgspec.Struct, frozen=True):
     """A stream's output cannot be written, or can be again."""
 
     kind: Literal["begin", "end"]

@@ -12,11 +12,12 @@ import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.to_thread
+import msgspec
+from msgspec.structs import replace
 
 from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
@@ -83,8 +84,7 @@ class ControlPlane(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What the command line says beside the file."""
 
     file: str
@@ -93,7 +93,7 @@ class Options:
     reopen_own_log: Callable[[], None] = lambda: None
     follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: ``daemon.log`` changed by a reload
     adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: what the command line overrides
-    recollection: Recollection = field(default_factory=Recollection)  #: of the file as it was loaded last
+    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: of the file as it was loaded last
 
 
 def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:

@@ -12,11 +12,11 @@ import errno
 import hashlib
 import os
 import signal
-from dataclasses import dataclass, replace
 
 import anyio
 import anyio.lowlevel
 import msgspec
+from msgspec.structs import replace
 
 from supervisord_async import wire
 from supervisord_async.config.model import Daemon, Heartbeat, Program
@@ -50,8 +50,7 @@ CANNOT_EXECUTE, NOT_FOUND = 126, 127
 LIMIT_BY_HEARTBEAT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
+class Streams(msgspec.Struct, frozen=True):
     """What the command inherits of us beside stdout and stderr."""
 
     stdin: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from supervisord_async.config.model import Daemon
 from supervisord_async.core.inputs import RestartRequested
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """One daemon's shared parts."""
 
     daemon: Daemon
@@ -36,6 +36,6 @@ class Surroundings:
     shut_down: Callable[[str], None]  #: a program's limit ends the daemon
     remembered: Callable[[], Awaitable[None]]  #: what was committed until now is saved, or cannot be soon
     roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: whether a rolling restart takes care of that one
-    sockets: SocketRegistry = field(default_factory=SocketRegistry)
+    sockets: SocketRegistry = msgspec.field(default_factory=SocketRegistry)
     log_paths: Callable[[], tuple[str, ...]] = tuple  #: of all programs: what they write is no change of a source
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes

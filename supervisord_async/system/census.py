@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisord_async import wire
 from supervisord_async.system import orphans, procfs
@@ -19,8 +20,7 @@ _STRANGER_ROUNDS = 20
 _tags: dict[tuple[int, int], str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Strangers:
+class Strangers(msgspec.Struct, frozen=True):
     """The living children of ours that nobody waits for."""
 
     alive: tuple[procfs.Stat, ...]

@@ -10,9 +10,9 @@ import errno
 import grp
 import os
 import pwd
-from dataclasses import dataclass
 
 import anyio.to_thread
+import msgspec
 
 from supervisord_async.errors import SpawnError
 from supervisord_async.system import procfs
@@ -20,8 +20,7 @@ from supervisord_async.system import procfs
 _CAP_SETGID, _CAP_SETUID = 6, 7
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """A user with everything that a process of theirs needs."""
 
     uid: int

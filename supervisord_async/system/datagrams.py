@@ -13,8 +13,9 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
@@ -27,8 +28,7 @@ _UCRED = struct.Struct("3i")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * MESSAGE_DESCRIPTORS)
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
+class Datagram(msgspec.Struct, frozen=True):
     """One message. Its ``descriptors`` are the reader's to close."""
 
     data: bytes

@@ -19,7 +19,8 @@ import os
 import resource
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisord_async.core.state import ExitStatus
 from supervisord_async.system import procfs
@@ -41,8 +42,7 @@ _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_GET_INFO = (3 << 30) | (_PIDFD_INFO.size << 16) | (0xFF << 8) | 11
 
 
-@dataclass(frozen=True, slots=True)
-class Rusage:
+class Rusage(msgspec.Struct, frozen=True):
     """What a run's main process used, with those of its children that it waited for."""
 
     max_rss_bytes: int | None  #: the largest of them at its largest; None: smaller than the daemon was at the spawn
@@ -50,8 +50,7 @@ class Rusage:
     system_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A process is over."""
 
     status: ExitStatus

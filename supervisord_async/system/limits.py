@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import dataclass
+
+import msgspec
 
 from supervisord_async.system import launcher
 from supervisord_async.system.credentials import Credentials
@@ -18,8 +19,7 @@ from supervisord_async.system.credentials import Credentials
 _NEWS_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a run may use; None: as we may."""
 
     open_files: int | None = None
@@ -46,8 +46,7 @@ class Limits:
         return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """What the launcher could not do."""
 
     stage: str  #: ``limits``, ``user``, ``socket``, ``exec``, or ``launcher`` where it did nothing at all

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 _BLOCK = 1 << 16
 _ENVIRON_LIMIT_BYTES = 1 << 22
 _PF_EXITING = 0x4
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(msgspec.Struct, frozen=True):
     """The fields of /proc/PID/stat that identify a process and place it among others (``man 5 proc_pid_stat``)."""
 
     pid: int

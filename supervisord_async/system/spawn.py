@@ -14,8 +14,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from supervisord_async.errors import SpawnError
 from supervisord_async.system import descriptors
@@ -25,8 +27,7 @@ from supervisord_async.system.limits import Limits, Refusal, through_launcher, w
 from supervisord_async.system.transport import PidfdTransport, PopenSubprocesses
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnSpec:
+class SpawnSpec(msgspec.Struct, frozen=True):
     """Everything that a spawn needs; nothing is taken from our own environment."""
 
     argv: tuple[str, ...]

@@ -5,15 +5,14 @@ What is missed: a process that replaced its environment (``env -i``), and one of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from supervisord_async.system import procfs
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.wire import ENV_TAG
 
 
-@dataclass(frozen=True, slots=True)
-class Tagged:
+class Tagged(msgspec.Struct, frozen=True):
     """A living process that carries a tag ``INSTANCE/NAME/RUN``."""
 
     identity: Identity

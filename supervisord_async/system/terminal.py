@@ -17,8 +17,9 @@ import struct
 import termios
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from typing import Any, Self
+
+import msgspec
 
 _SFD_CLOEXEC, _SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 _SIGINFO_BYTES = 128
@@ -29,12 +30,11 @@ _SI_KERNEL = 0x80
 Heard = Callable[[int, bool], None]
 
 
-@dataclass(slots=True)
-class Terminal:
+class Terminal(msgspec.Struct):
     """Our controlling terminal."""
 
     fd: int
-    _attributes: list[Any] | None = field(default=None)
+    _attributes: list[Any] | None = None
 
     @classmethod
     def open(cls) -> Terminal | None:

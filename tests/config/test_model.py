@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import msgspec
+from msgspec import structs
 
 from supervisord_async.config import model
 from supervisord_async.config.model import Backoff, Heartbeat, Logs, Notify, Probe, Program, Restart, Stop
@@ -95,7 +94,7 @@ def test_each_replica_has_the_heartbeat_file_that_is_meant_for_it() -> None:
 
 def test_every_limit_but_the_watched_one_reaches_the_launcher() -> None:
     made, untouched = launch.limits_of(PROGRAM), limits.Limits()
-    assert [field.name for field in dataclasses.fields(made) if getattr(made, field.name) == getattr(untouched, field.name)] == []
-    assert {field.name for field in dataclasses.fields(made)} == set(model.Limits.__struct_fields__) - {"memory_bytes"}
-    assert len(made.settings()) == len(dataclasses.fields(made))
-    assert all(getattr(made, name) == getattr(PROGRAM.limits, name) for name in (field.name for field in dataclasses.fields(made)))
+    assert [field.name for field in structs.fields(made) if getattr(made, field.name) == getattr(untouched, field.name)] == []
+    assert {field.name for field in structs.fields(made)} == set(model.Limits.__struct_fields__) - {"memory_bytes"}
+    assert len(made.settings()) == len(structs.fields(made))
+    assert all(getattr(made, name) == getattr(PROGRAM.limits, name) for name in (field.name for field in structs.fields(made)))

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -44,7 +43,7 @@ class Slot:
         child = SimpleNamespace(pid=pid, identity=identify(pid))
         state = Snapshot(state=State.STARTING, run=3, pid=pid)
         given = {"name": "a", "run": 3, "program": program, "post": self.posts.append, "snapshot": lambda: state, "child": child}
-        context = RunContext(**({field.name: None for field in fields(RunContext)} | given))
+        context = RunContext(**(dict.fromkeys(RunContext.__struct_fields__) | given))
         self.run: Any = SimpleNamespace(context=context, child=child, ended=None, session=pid, tag="x/a/3")
 
     def say(self, *messages: bytes, descriptors: tuple[int, ...] = ()) -> None:
@@ -202,7 +201,7 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
         voice = SimpleNamespace(beats=0, triggered=False, watchdog_seconds=None, heard=Bell())
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), heartbeat=heartbeat)
         given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "voice": voice}
-        context = RunContext(**({field.name: cast("Any", None) for field in fields(RunContext)} | given))
+        context = RunContext(**({name: cast("Any", None) for name in RunContext.__struct_fields__} | given))
         began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(life, voice)

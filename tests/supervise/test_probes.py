@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -50,7 +49,7 @@ class Asked:
         given: dict[str, Any] = {"run": 3, "program": program, "host": self, "post": self.post}
         given["environment"] = RunEnvironment(program, "a", 0, 3, Daemon(name="d", run_dir="/d", socket="/d/s"), "i", None)
         given["snapshot"] = lambda: Snapshot(state=State.RUNNING if "liveness" in settings else State.STARTING)
-        return RunContext(**({field.name: cast("Any", None) for field in fields(RunContext)} | given))
+        return RunContext(**({name: cast("Any", None) for name in RunContext.__struct_fields__} | given))
 
     def watched(self, monitor: Callable[[RunContext], Coroutine[Any, Any, None]], seconds: float, **settings: Any) -> list[Any]:
         """What was posted, and when, while ``monitor`` watched for so long."""

@@ -7,11 +7,11 @@ versions never meet in one page.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,8 +41,7 @@ _SAFE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Asset:
+class Asset(msgspec.Struct, frozen=True):
     """One file as it is sent."""
 
     body: bytes
@@ -50,8 +49,7 @@ class Asset:
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Assets:
+class Assets(msgspec.Struct, frozen=True):
     """All files by name, e.g. ``vendor/preact.js``."""
 
     version: str  #: changes with any of them

@@ -12,7 +12,6 @@ import os
 import socket
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -37,8 +36,7 @@ class SavedSocket(msgspec.Struct, frozen=True):
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
+class _Bound(msgspec.Struct, frozen=True):
     settings: Socket
     socket: socket.socket
     file: tuple[int, int] | None  #: device and inode of a unix socket's file

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import HealthReported, Input
@@ -22,8 +23,7 @@ LOOKS = 8
 HEARTBEAT_CHECK = "heartbeat"
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(msgspec.Struct, frozen=True):
     """One run, as its monitors see it."""
 
     name: str
@@ -40,7 +40,7 @@ class RunContext:
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
     voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``
-    searches: dict[str, LogSearch] = field(default_factory=dict)  #: by pattern, over what this run prints
+    searches: dict[str, LogSearch] = msgspec.field(default_factory=dict)  #: by pattern, over what this run prints
 
     def report(self, check: str, health: Health, _words: str = "") -> None:
         """A check has a new word on the run."""

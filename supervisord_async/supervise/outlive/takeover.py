@@ -8,9 +8,10 @@ about wishes. A process is believed to be ours by its identity (PID, start time,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
+import msgspec
 from msgspec import structs
+from msgspec.structs import replace
 
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
@@ -22,8 +23,7 @@ from supervisord_async.system.tags import Tagged
 LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.UNKNOWN})
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(msgspec.Struct, frozen=True):
     """What is known of one process slot of the former daemon."""
 
     name: str

@@ -11,9 +11,9 @@ import select
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import anyio
+import msgspec
 
 from supervisord_async import wire
 from supervisord_async.config.model import Program
@@ -37,8 +37,7 @@ TAIL_BYTES = 2048
 _CHUNK_BYTES = select.PIPE_BUF
 
 
-@dataclass(frozen=True, slots=True)
-class HookRun:
+class HookRun(msgspec.Struct, frozen=True):
     """How a hook ended."""
 
     code: int | None  #: None: it was ended by a signal, or did not end in time

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+import msgspec
 
 from supervisord_async import wire
 from supervisord_async.config.model import Daemon, Program
@@ -73,8 +74,7 @@ def prepare_heartbeat_file(path: str, credentials: Credentials | None) -> None:
         raise SpawnError("heartbeat", error.errno, f"cannot make {path}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnvironment:
+class RunEnvironment(msgspec.Struct, frozen=True):
     """The environment of one run, made when it is asked for: a thousand dictionaries that are read once are megabytes."""
 
     program: Program  #: as it was when the run began

@@ -7,11 +7,11 @@ others' looks do not hang with them, and no more threads hang than :data:`THREAD
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import msgspec
 
 from supervisord_async.supervise.host import Signature
 
@@ -19,13 +19,12 @@ from supervisord_async.supervise.host import Signature
 THREADS = 8
 
 
-@dataclass(slots=True)
-class _Look:
+class _Look(msgspec.Struct):
     """One look at some files of a directory; ``found`` lacks them where it came to nothing."""
 
     paths: list[str]
-    found: dict[str, Signature] = field(default_factory=dict)
-    over: anyio.Event = field(default_factory=anyio.Event)
+    found: dict[str, Signature] = msgspec.field(default_factory=dict)
+    over: anyio.Event = msgspec.field(default_factory=anyio.Event)
 
 
 class Signatures:

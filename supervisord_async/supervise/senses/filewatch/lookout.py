@@ -21,8 +21,9 @@ import stat
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from supervisord_async.supervise.senses.filewatch.notifier import Hint, Notifier, drain, open_bell, open_notifier
 from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
@@ -49,8 +50,7 @@ _log = logging.getLogger(__name__)
 Changes = dict[Territory, set[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """How often the thread looks; all in seconds."""
 
     idle: float = 0.5  #: between two looks where there is no bell, or it rings for nothing: 0.03 % of a processor
@@ -79,12 +79,11 @@ class Reports(Protocol):
         """A notifier is to be had again."""
 
 
-@dataclass(slots=True)
-class _Station:
+class _Station(msgspec.Struct):
     """A directory given to the notifier, and for whom."""
 
-    inside: list[tuple[View, str]] = field(default_factory=list)  #: a view, and the directory's name there
-    approach: list[tuple[View, set[str]]] = field(default_factory=list)
+    inside: list[tuple[View, str]] = msgspec.field(default_factory=list)  #: a view, and the directory's name there
+    approach: list[tuple[View, set[str]]] = msgspec.field(default_factory=list)
 
 
 class Lookout:

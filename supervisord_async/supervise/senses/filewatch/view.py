@@ -12,8 +12,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from supervisord_async.supervise.senses.filewatch.ignore import IgnoreRules
 
@@ -27,8 +28,7 @@ LINKS_MAX = 40
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
-@dataclass(frozen=True, slots=True)
-class Territory:
+class Territory(msgspec.Struct, frozen=True):
     """What somebody watches. Equal ones are looked at once."""
 
     root: str  #: absolute; a directory with all below it, a file, or nothing yet
