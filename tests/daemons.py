@@ -13,7 +13,7 @@ from typing import Any
 from supervisord_async.client import Client
 from supervisord_async.errors import NoDaemonError
 from supervisord_async.supervise.runs.launch import instance_of
-from supervisord_async.system import tags
+from supervisord_async.system import cgroups, tags
 from tests.waiting import PATIENCE_SECONDS, wait_until_sync
 
 COMMAND_SECONDS = 60
@@ -105,6 +105,8 @@ class LiveDaemon:
                 self.process.wait()
         for process in self.tagged():
             os.kill(process.identity.pid, signal.SIGKILL)
+        wait_until_sync(lambda: not self.tagged(), what="the end of what was killed")
+        cgroups.remove_all(self.instance)
 
     # what it knows
 
@@ -148,9 +150,13 @@ class LiveDaemon:
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    @property
+    def instance(self) -> str:
+        return instance_of(str(self.folder / ".asupd"))
+
     def tagged(self) -> list[tags.Tagged]:
         """All living processes that some daemon of this folder started."""
-        return tags.living(instance_of(str(self.folder / ".asupd")))
+        return tags.living(self.instance)
 
     def wait_until(self, condition: Any, what: str, *, every: float = 0.05) -> None:
         try:

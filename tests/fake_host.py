@@ -112,6 +112,9 @@ class FakeHost:
     def tree(self, child: Any, tag: str) -> Any:
         return child
 
+    def forget(self, tag: str) -> None:
+        return
+
     async def kill_strays(self, tag: str) -> None:
         for child in self.children:
             if child.spec.environment["ASUP_TAG"] == tag:

@@ -155,6 +155,25 @@ def kernel(_patient: Patient) -> Iterator[Finding]:
         yield Finding("error", "kernel", "/proc is not mounted", "mount -t proc proc /proc")
 
 
+def control_groups(patient: Patient) -> Iterator[Finding]:
+    """Runs have cgroups of their own: the daemon's word if it lives, else whether it could make them if it were started here."""
+    from supervisord_async.supervise.runs.launch import instance_of
+    from supervisord_async.system import cgroups
+
+    instance = instance_of(patient.run_dir)
+    homes = cgroups.homes_of(instance)
+    if patient.daemon_pid is None and not homes:
+        try:
+            homes.append(cgroups.ground_of(instance))
+        except cgroups.UnusableError as error:
+            yield Finding("ok", "cgroups", f"none for a daemon that is started here: {error}")
+            return
+    if homes:
+        yield Finding("ok", "cgroups", f"each run has one below {homes[0]}")
+    else:
+        yield Finding("ok", "cgroups", "the daemon has made none; its log says why at its start")
+
+
 def descriptors(patient: Patient) -> Iterator[Finding]:
     """The hard limit of open files, which the daemon raises its own to, is enough."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -343,6 +362,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     python,
     dependencies,
     kernel,
+    control_groups,
     descriptors,
     inotify,
     run_dir,

@@ -12,6 +12,7 @@ out and ``records`` tell everybody. Where to look:
 * ``records``: what is told: the bus, its words, masking, history, figures, hooks on events;
 * the daemon: ``daemon`` (lifetime), ``means`` and ``belongings`` (what it needs, what it must not lose), ``watchdog``;
   ``single`` is the whole of asup-run;
+* ``enclosures``: a cgroup for each run, where such are to be had;
 * ``outlive``: the saved state, the takeover of what lives, re-exec, on_death, leftovers;
 * the machine below: ``host`` is the seam, ``machine_host`` the real one, tests have others; ``patience`` waits out want.
 """

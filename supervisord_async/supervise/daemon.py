@@ -30,6 +30,7 @@ from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise import means, watchdog
 from supervisord_async.supervise.belongings import Belongings
+from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.outlive import persist, reexec
@@ -44,6 +45,7 @@ from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
+from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 
 if TYPE_CHECKING:
@@ -144,6 +146,8 @@ class Daemon:
         self._writer = Writer()
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
         self._sockets = SocketRegistry()
+        self._enclosures = Enclosures(self._instance)
+        self._host = MachineHost(self._enclosures)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listening: list[int] = []
         self._kept_history: History | None = None
@@ -165,7 +169,7 @@ class Daemon:
         return Surroundings(
             daemon=self._configuration.daemon,
             instance=self._instance,
-            host=MachineHost(),
+            host=self._host,
             bus=self._bus,
             files=FileWatching(self._bus),
             writer=self._writer,
@@ -211,6 +215,7 @@ class Daemon:
             tasks.start_soon(self._writer.run, name="logs")
             tasks.start_soon(self._keep_control, control, history, former, name="control")
             tasks.start_soon(self._belongings.run, name="belongings")
+            tasks.start_soon(self._enclosures.run, name="cgroups")
             tasks.start_soon(self._reexec, history, name="re-exec")
             tasks.start_soon(self._event_hooks.run, name="on_event")
             tasks.start_soon(watchdog.beat, name="watchdog")
@@ -219,13 +224,14 @@ class Daemon:
             count = len(self._configuration.programs)
             message = f"asupd {__version__} {what}, pid {os.getpid()}, {count} programs, run_dir {self._run_dir}{adopted}"
             self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
-            means.report_missing()
+            means.report_missing(no_cgroups=self._enclosures.missing)
             code = await self._supervisor.run(estate)
             await self._event_hooks.drain(QUIET_SECONDS)
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
             self._bus.close()
             await self._writer.aclose()
             self._journal.close()
+            await self._enclosures.close()
             tasks.cancel_scope.cancel()
         await anyio.to_thread.run_sync(persist.forget, self._run_dir)
         os.close(self._null_fd)
@@ -240,17 +246,30 @@ class Daemon:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
+        await self._enclosures.open()
         living = await self._without_side_commands(await anyio.to_thread.run_sync(tags.living, self._instance))
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
+        await self._enclose(estate, living)
         if saved is not None:
             self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
         return estate
 
+    async def _enclose(self, estate: dict[str, Inherited], living: list[tags.Tagged]) -> None:
+        """Runs that were begun without a cgroup (by an older daemon, or elsewhere) have one, where their end is that of their tree."""
+        open_air: dict[str, list[Identity]] = {}
+        for name, slot in estate.items():
+            program = self._configuration.programs.get(name.partition(":")[0])
+            tag = launch.tag_of(self._instance, name, slot.snapshot.run)
+            if slot.main is None or program is None or program.stop.scope != "tree" or self._enclosures.of(tag) is not None:
+                continue
+            open_air[tag] = [slot.main, *(each.identity for each in living if (each.name, each.run) == (name, slot.snapshot.run))]
+        await self._enclosures.take_in(open_air)
+
     async def _without_side_commands(self, living: list[tags.Tagged]) -> list[tags.Tagged]:
         """``living`` without probes and hooks that a former daemon had begun: nobody waits for their answers, so they are ended."""
         for name, run in {(process.name, process.run) for process in living if launch.is_side(process.name)}:
-            await MachineHost().kill_strays(launch.tag_of(self._instance, name, run))
+            await self._host.kill_strays(launch.tag_of(self._instance, name, run))
         return [process for process in living if not launch.is_side(process.name)]
 
     @asynccontextmanager

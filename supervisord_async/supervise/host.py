@@ -67,6 +67,9 @@ class Host(Protocol):
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree that ``child`` is the root of; descendants also carry ``tag`` in their environment."""
 
+    def forget(self, tag: str) -> None:
+        """The run of that tag is over: nothing is kept for it any more."""
+
     def adopt(self, identity: Identity) -> ChildProcess:
         """A process that an earlier daemon spawned is watched; raises ProcessLookupError where it is gone."""
 

@@ -9,9 +9,11 @@ from typing import cast
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.patience import is_want, patiently
@@ -32,7 +34,9 @@ SPAWNS_A_TURN = 16
 class MachineHost:
     """Processes, users and files of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, enclosures: Enclosures | None = None) -> None:
+        """``enclosures``: where runs get cgroups of their own; None: they have none."""
+        self._enclosures = enclosures
         self._signatures = Signatures()
         self._turns = Turns(SPAWNS_A_TURN)
 
@@ -42,20 +46,38 @@ class MachineHost:
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """Start ``spec``."""
-        return await spawn.spawn(spec)
+        tag = spec.environment.get(ENV_TAG, "")
+        enclosures = self._enclosures
+        cgroup = await enclosures.make(tag) if enclosures is not None and spec.confined else None
+        if enclosures is None or cgroup is None:
+            return await spawn.spawn(spec)
+        try:
+            return await spawn.spawn(replace(spec, around_birth=enclosures.born_in(cgroup)))
+        except BaseException:
+            enclosures.leave(tag)
+            raise
 
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree below ``child``."""
         assert isinstance(child, Child)  # noqa: S101  both come from this class
-        return cast("ProcessTree", Tree.of(child, tag))
+        if self._enclosures is None:
+            return cast("ProcessTree", Tree.of(child, tag))
+        return cast("ProcessTree", Tree.of(child, tag, self._enclosures.of(tag)))
+
+    def forget(self, tag: str) -> None:
+        """Nothing is kept for the run of that tag any more."""
+        if self._enclosures is not None:
+            self._enclosures.leave(tag)
 
     def adopt(self, identity: Identity) -> ChildProcess:
         """Watch a process that an earlier daemon spawned; raises ProcessLookupError where it is gone."""
         return Child.adopt(identity)
 
     async def kill_strays(self, tag: str) -> None:
-        """Nothing that carries ``tag`` lives any more."""
-        await Tree(0, 0, tag, ours=False).kill()
+        """Nothing that carries ``tag``, or is in its cgroup, lives any more."""
+        cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
+        if not await Tree(0, 0, tag, ours=False, cgroup=cgroup).kill():
+            self.forget(tag)
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Look the user up, off the loop."""

@@ -24,10 +24,12 @@ def missing() -> list[tuple[str, str]]:
     return [(module, loss) for module, loss in OPTIONAL if not _is_there(module)]
 
 
-def report_missing() -> None:
-    """The log names each that is missing, with what is lost."""
+def report_missing(*, no_cgroups: str | None = None) -> None:
+    """The log names each that is missing, with what is lost; ``no_cgroups`` says why runs have none."""
     for module, loss in missing():
         _log.warning("degraded: %s cannot be imported: %s", module, loss)
+    if no_cgroups is not None:  # usual where nobody gave us any, so no warning
+        _log.info("degraded: no cgroups (%s); a process that hides from session, parents and environment is not found", no_cgroups)
 
 
 def _is_there(module: str) -> bool:

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -43,6 +44,8 @@ class SpawnSpec(msgspec.Struct, frozen=True):
     pid_variables: tuple[str, ...] = ()  #: variables that hold the program's own PID
     stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
     session: bool = True  #: it leads a session of its own; False: it stays in ours, in our process group, with our terminal
+    confined: bool = False  #: it is to be in a cgroup of its own, where such are to be had; who spawns sees to it
+    around_birth: AbstractContextManager[None] | None = None  #: it is born in this context, in which the loop does not turn
 
 
 async def spawn(spec: SpawnSpec) -> Child:
@@ -116,7 +119,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
             restore_signals=True,
             pass_fds=spec.pass_fds,
             umask=-1 if spec.umask is None else spec.umask,
-            **identity,
+            **{**identity, "around_birth": spec.around_birth},  # the latter is our loop's own
         )
     except OSError as error:
         raise _explain(spec, error) from error

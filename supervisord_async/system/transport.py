@@ -31,8 +31,18 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
     _loop: Any  #: a loop that is a :class:`PopenSubprocesses`
     _returncode: int | None
 
-    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
-        with self._loop.around_fork():
+    def _start(
+        self,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        around_birth: AbstractContextManager[None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        with self._loop.around_fork(), around_birth or nullcontext():
             process = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
         try:
             born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
@@ -87,7 +97,10 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
 
 
 class PopenSubprocesses:
-    """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop."""
+    """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop.
+
+    One more argument, ``around_birth``, is a context in which this one child is born.
+    """
 
     #: What is in force when a child is born, which inherits it (a signal mask).
     around_fork: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)

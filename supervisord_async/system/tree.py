@@ -9,11 +9,15 @@ strangers and the main process is dead, nothing is left, which is what the fast 
 For a run that an earlier daemon spawned, and where we are no subreaper, orphans go elsewhere (to init): then all
 processes are looked at, by session and tag.
 
+A run that has a cgroup (:mod:`.cgroups`) is in addition all that is in it, and is killed by it first. That finds what
+hides from all the others, and is over at once, whatever forks. The others stay: what was forked before the run was in
+its cgroup, a moment after its birth, is found by them alone.
+
 Every signal goes through a pidfd whose process was compared with its identity after it was opened, or to the group
 of a child that we have not reaped, whose number therefore is taken. A PID that was reused is never signalled.
 
-What is missed: a process that leaves the session *and* wipes its environment *and* has lost its parent before
-anybody looked; and, where we are no subreaper or the run is not our child, one that leaves the session while its
+What is missed: without a cgroup, a process that leaves the session *and* wipes its environment *and* has lost its
+parent before anybody looked; and, where we are no subreaper or the run is not our child, one that leaves the session while its
 environment is unreadable to us (another user's, and we are not root), once its parent is gone.
 """
 
@@ -31,6 +35,7 @@ import anyio.lowlevel
 
 from supervisord_async.system import census, clock, exits, orphans, procfs
 from supervisord_async.system.census import Census
+from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
@@ -53,12 +58,21 @@ _log = logging.getLogger(__name__)
 class Tree:
     """The processes of one run."""
 
-    def __init__(self, child_pid: int, session: int, tag: str, *, identity: Identity | None = None, ours: bool | None = None) -> None:
+    def __init__(
+        self,
+        child_pid: int,
+        session: int,
+        tag: str,
+        *,
+        identity: Identity | None = None,
+        ours: bool | None = None,
+        cgroup: Cgroup | None = None,
+    ) -> None:
         """The run whose main process is, or was, ``child_pid``, leader of ``session``, with ``tag`` in its environment.
 
         ``identity`` of the main process and whether it is ``ours`` are looked up if they are not given; so give
         them, or use :meth:`of`, where it may be gone already. Of a run whose main process is not known (a
-        ``child_pid`` of 0) only what carries the tag is found.
+        ``child_pid`` of 0) only what carries the tag is found, and what is in the run's ``cgroup``, if it has one.
         """
         main = procfs.stat(child_pid) if identity is None or ours is None else None
         if identity is None and main is not None:
@@ -66,16 +80,17 @@ class Tree:
         if ours is None:
             ours = main is not None and main.parent == os.getpid()
         self.main, self.session, self.tag = identity, session, tag
+        self._cgroup = cgroup
         self._orphans_come_to_us = ours and orphans.gets_orphans()
 
     @classmethod
-    def of(cls, child: Child, tag: str) -> Tree:
+    def of(cls, child: Child, tag: str, cgroup: Cgroup | None = None) -> Tree:
         """The tree of a child that leads its own session, as every spawned one does."""
-        return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours)
+        return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours, cgroup=cgroup)
 
     def led_by(self, child: Child) -> Tree:
         """The same run, with ``child``, a process of it, as its main process."""
-        tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours)
+        tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours, cgroup=self._cgroup)
         tree._orphans_come_to_us = self._orphans_come_to_us
         return tree
 
@@ -115,13 +130,15 @@ class Tree:
     async def kill(self, timeout_seconds: float = _KILL_TIMEOUT_SECONDS) -> list[Identity]:
         """Nothing of the run lives any more, even if it forks as fast as it can.
 
-        Everything found is stopped before the first is killed, so that no parent dies whose children were not
-        seen, then killed, and looked for again until nothing is left. Bounded: returns, after ``timeout_seconds``,
-        what would not die (it hangs in the kernel, or is not ours to kill); normally empty.
+        What is in its cgroup is killed as one. Everything else that is found is stopped before the first is killed, so
+        that no parent dies whose children were not seen, then killed, and looked for again until nothing is left.
+        Bounded: returns, after ``timeout_seconds``, what would not die (it hangs in the kernel, or is not ours to kill);
+        normally empty.
         """
         deadline = clock.monotonic() + timeout_seconds
         quiet = 0
         while quiet < (1 if self._orphans_come_to_us else _QUIET_ROUNDS):
+            await self._kill_cgroup()
             condemned = await self._freeze(deadline)
             if condemned:
                 self._send(census.current(), condemned, signal.SIGKILL, whole_group=True)
@@ -139,6 +156,20 @@ class Tree:
         while members := self._members(census.current()):
             await _wait_all(members)
             await anyio.lowlevel.checkpoint()
+
+    async def _kill_cgroup(self) -> None:
+        """Nothing lives in the run's cgroup, unless the kernel takes its time, or we may not."""
+        if self._cgroup is None or not self._confined():
+            return
+        try:
+            self._cgroup.kill()
+        except PermissionError as error:
+            _log.warning("may not kill the cgroup of %s: %s", self.tag, error.strerror)
+            return
+        with anyio.move_on_after(_KILL_ROUND_SECONDS):
+            while dying := [of(each) for each in map(procfs.stat, self._confined()) if each is not None and not each.dead]:
+                await _wait_all(dying)
+                await anyio.lowlevel.checkpoint()
 
     async def _freeze(self, deadline: float) -> list[Identity]:
         """All that lives of the run, each stopped; a second look finds what was born during the first."""
@@ -213,12 +244,17 @@ class Tree:
 
     def _members(self, now: Census) -> list[Identity]:
         """All that lives of the run, its main process first."""
-        roots = self._orphans(now)
+        roots = self._orphans(now) | self._confined()
         if self.main is not None and self._main_lives(now):
             roots.add(self.main.pid)
         found = [now.stat(pid) for pid in now.descendants(roots)]
         alive = [of(process) for process in found if process is not None and not process.dead and process.pid != os.getpid()]
         return sorted(alive, key=lambda member: (member != self.main, member.start_ticks, member.pid))
+
+    def _confined(self) -> set[int]:
+        """What is in the run's cgroup; nothing if somebody put us in it too, for then it says nothing of whose who is."""
+        pids = self._cgroup.pids() if self._cgroup is not None else set()
+        return pids if os.getpid() not in pids else set()
 
     def _orphans(self, now: Census) -> set[int]:
         """What is of this run by its session or its tag, whoever its parent is by now."""

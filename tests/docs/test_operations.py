@@ -37,6 +37,7 @@ def test_unit_leaves_programs_to_be_taken_back_and_gives_up_some_day() -> None:
     assert section["StartLimitIntervalSec"]
     assert service["WatchdogSec"]
     assert service["RestartPreventExitStatus"] == "2 4"
+    assert service["Delegate"] == "yes"
     bound = Daemon(name="x", run_dir="x", socket="x").stop_timeout_seconds
     assert int(service["TimeoutStopSec"].removesuffix("s")) > bound
 

@@ -167,6 +167,9 @@ class LifeOfADaemon:
     def tree(self, child: Any, tag: str) -> Any:
         return child
 
+    def forget(self, tag: str) -> None:
+        return
+
     def adopt(self, identity: Identity) -> Any:
         self._check("adopt", 0.05)
         for process in self.machine.living():

@@ -2,7 +2,7 @@
 
 It waits on the daemon's pidfd and does nothing else. When the daemon is gone it gives a successor
 :data:`RETURN_SECONDS` to take the run_dir's lock; where one does, the programs are the successor's, and the successor has
-a guardian of its own. Else everything that carries the instance's tag is told to go, and killed after
+a guardian of its own. Else everything of the instance is told to go, and killed after
 :data:`GRACE_SECONDS`. A clean end of the daemon leaves nothing to do; the daemon ends the guardian itself.
 
 Run as ``python -m supervisord_async.supervise.outlive.guardian INSTANCE LOCK DAEMON_PID``; imports next to nothing.
@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-from supervisord_async.system import tags
+from supervisord_async.system import cgroups, tags
 from supervisord_async.system.pidfd import send_signal
 
 RETURN_SECONDS = 10.0
@@ -61,13 +61,15 @@ def returned(lock: str) -> bool:
 
 
 def end_all(instance: str, lock: str) -> None:
-    """Nothing that carries the instance's tag lives, unless a daemon came for it meanwhile."""
+    """Nothing of the instance lives, unless a daemon came for it meanwhile."""
     kill_at = time.monotonic() + GRACE_SECONDS
     told: set[int] = set()
     while living := tags.living(instance):
         if has_holder(lock):
             return
         kill = time.monotonic() >= kill_at
+        if kill:
+            cgroups.kill_all(instance)
         for process in living:
             try:
                 if kill:
@@ -79,6 +81,7 @@ def end_all(instance: str, lock: str) -> None:
             except PermissionError as error:
                 print(f"asupd guardian: cannot end {process.name}, pid {process.identity.pid}: {error}", file=sys.stderr)  # noqa: T201  it has no log
         time.sleep(LOOK_SECONDS)
+    cgroups.remove_all(instance)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
 """What a dead daemon left running, and how it is ended without a daemon.
 
-Only processes that carry the tag of that run_dir in their environment, each held by its identity; and only by somebody
-who holds the run_dir's lock, so that no daemon is there, nor comes, meanwhile.
+Only processes that carry the tag of that run_dir in their environment, or are in a cgroup of its daemon's runs, each held
+by its identity; and only by somebody who holds the run_dir's lock, so that no daemon is there, nor comes, meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import time
 
 from supervisord_async.supervise.runs.launch import instance_of
-from supervisord_async.system import procfs, tags
+from supervisord_async.system import cgroups, procfs, tags
 from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged
 
@@ -42,6 +42,8 @@ def end(run_dir: str, grace_seconds: float) -> list[Tagged]:
         until = time.monotonic() + patience
         told: set[Tagged] = set()
         while living := find(run_dir):
+            if signum == signal.SIGKILL:
+                cgroups.kill_all(instance_of(run_dir))
             for each in living:
                 if each not in told or signum == signal.SIGKILL:
                     _send(each, signum)
@@ -50,6 +52,7 @@ def end(run_dir: str, grace_seconds: float) -> list[Tagged]:
                 break
             time.sleep(LOOK_SECONDS)
         if not living:
+            cgroups.remove_all(instance_of(run_dir))
             return []
     return find(run_dir)
 

@@ -101,6 +101,7 @@ class Run:
         if self.context.voice is not None:
             await self._watch_main(self.context.voice)
         await monitor_exit(self.context, self._end, self._what_follows)
+        self.context.host.forget(self.tag)
 
     async def _watch_main(self, voice: Voice) -> None:
         """The main process is over, and all that it said was heeded: its last word may name another one."""

@@ -1,0 +1,291 @@
+"""cgroup v2: a folder of the kernel's for each run, which nothing that is born in it can leave by itself.
+
+Theory of operation. A daemon that may divide its own cgroup makes ``asupd-INSTANCE/NAME.RUN`` below it, one for each run.
+A process that left its session, wiped its environment and lost its parent is still listed there, and one write to
+``cgroup.kill`` ends all that is in it, however fast it forks (``Documentation/admin-guide/cgroup-v2.rst`` of the kernel).
+The name is the run's tag, so nothing needs to be saved: who looks for an instance's folders finds the runs in them.
+
+A run is born in its cgroup: we step into it, fork, and step back (:func:`born_in`). To move the newborn child instead costs
+half as much, and is too late where the processors are taken: tried, one in twenty that daemonised at once was away by then.
+
+Reading takes no lock. Moving is another matter: the kernel waits for a grace period of RCU first, some 10 ms (measured:
+4 to 20), unless somebody moved a moment ago, and whoever makes or removes a cgroup meanwhile waits too. So
+:func:`warm_up` is for a thread; within :data:`WARM_SECONDS` after it a move takes some 5 to 50 µs, the more the more threads we have.
+
+Absent: controllers. No limit of resources is set here, and none is enabled below us.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from supervisord_async.system import procfs
+from supervisord_async.system.identity import Identity, of
+from supervisord_async.system.pidfd import open_pidfd
+
+#: After a move, so long the next one certainly waits for nothing.
+WARM_SECONDS = 0.002
+#: Is there where systemd runs the machine, and thereby all its cgroups but those that it gave away.
+SYSTEMD = "/run/systemd/system"
+
+#: It is gone; it is gone while we read; not ours; a threaded one, whose processes are listed above it.
+_NOT_TOLD = frozenset({errno.ENOENT, errno.ENODEV, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP})
+#: In the name of a folder, for the colon in the name of a replica, which /proc/PID/cgroup has a meaning for.
+_COLON = "~"
+
+
+class UnusableError(Exception):
+    """Runs cannot have cgroups here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """One cgroup, with those that its processes made below it. It may be gone at any moment, which is no error."""
+
+    path: str
+
+    def pids(self) -> set[int]:
+        """The living processes in it; none of them is certain to live still."""
+        if b"populated 1" not in _read(f"{self.path}/cgroup.events"):
+            return set()
+        return {pid for folder in self._folders() for pid in map(int, _read(f"{folder}/cgroup.procs").split()) if pid != 0}
+
+    def add(self, pid: int) -> None:
+        """``pid`` (0: we ourselves) is in it, or dead. Its number must be certain. Raises OSError: it may not be moved."""
+        try:
+            _write(f"{self.path}/cgroup.procs", pid)
+        except ProcessLookupError:
+            return
+
+    def take_in(self, identity: Identity) -> None:
+        """That very process is in it, or gone; nobody else is. Raises OSError, UnusableError: it may not be moved."""
+        pidfd = open_pidfd(identity)
+        if pidfd is None:
+            return
+        try:
+            self.add(identity.pid)
+            if not select.select([pidfd], [], [], 0)[0]:
+                return  # it lives, so its number meant it all the time
+        finally:
+            os.close(pidfd)
+        stranger = procfs.stat(identity.pid)
+        if stranger is not None and of(stranger) != identity and stranger.pid in self.pids():
+            Cgroup(folder_of(stranger.parent)).add(stranger.pid)  # where it was born
+
+    def kill(self) -> None:
+        """All in it is told to die, the very next forks too. Raises OSError: we may not."""
+        try:
+            _write(f"{self.path}/cgroup.kill", 1)
+        except FileNotFoundError:
+            return
+
+    def remove(self) -> bool:
+        """It is gone with what is below it; False if something lives in it, or it is not ours to remove."""
+        for folder in reversed(list(self._folders())):
+            try:
+                os.rmdir(folder)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+    def _folders(self) -> Iterator[str]:
+        """Its own, and those below it, parents first."""
+        yield self.path
+        if b"nr_descendants 0\n" not in _read(f"{self.path}/cgroup.stat"):  # a folder of 40 files is not listed for nothing
+            yield from _below(self.path)
+
+
+def folder_of(pid: int | str = "self") -> str:
+    """The folder of the cgroup that ``pid`` is in. Raises UnusableError: there is none for us to see."""
+    lines = (procfs.read_file(f"/proc/{pid}/cgroup") or b"").decode(errors="surrogateescape").splitlines()
+    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    if path is None:
+        raise UnusableError("the kernel has no cgroup v2")
+    for mount, root in _mounts() if "/.." not in path else []:
+        if f"{path}/".startswith(f"{root.rstrip('/')}/") and not path.endswith(" (deleted)"):
+            return (mount + path[len(root.rstrip("/")) :]).rstrip("/")
+    raise UnusableError("cgroup v2 is not mounted, or not where we are in it")
+
+
+def is_in(pid: int, cgroup: Cgroup) -> bool:
+    """Whether ``pid`` is in that very cgroup, not in one below it; False if it is gone."""
+    try:
+        return folder_of(pid) == cgroup.path
+    except UnusableError:
+        return False
+
+
+def ground_of(instance: str) -> str:
+    """The cgroup that may be divided for the runs of ``instance``, by all that can be seen. Raises UnusableError.
+
+    It is our own; or where that is of a run of that very instance, left by an earlier daemon, the one that is divided already.
+    """
+    own = folder_of().partition(f"/{_home_name(instance)}/")[0]
+    if os.geteuid() == 0 and os.path.isdir(SYSTEMD) and not _is_delegated(own):
+        raise UnusableError(f"systemd runs this machine and has not delegated {own} (Delegate=yes in the unit)")
+    for path in (own, f"{own}/cgroup.procs"):
+        if not os.access(path, os.W_OK, effective_ids=True):
+            raise UnusableError(f"{path} is not writable")
+    return own
+
+
+def make_home(instance: str) -> str:
+    """The folder for the runs of ``instance`` is there, and we are outside of all of them; its path. Blocks for some 10 ms.
+
+    Raises UnusableError, and leaves nothing.
+    """
+    own = ground_of(instance)
+    home = f"{own}/{_home_name(instance)}"
+    try:
+        warm_up(Cgroup(own))
+        os.makedirs(home, exist_ok=True)
+    except OSError as error:
+        raise UnusableError(f"{own}: {error.strerror}") from error
+    if not os.path.exists(f"{home}/cgroup.kill"):
+        why = "the kernel has no cgroup.kill (Linux 5.14)"
+    elif (kind := _read(f"{home}/cgroup.type").strip()) != b"domain":
+        why = f"{own}: its children are {kind.decode()}"
+    else:
+        return home
+    Cgroup(home).remove()
+    raise UnusableError(why)
+
+
+def warm_up(own: Cgroup | None = None) -> Cgroup:
+    """We are in ``own``, by default where we are, which is returned; moves in the next moment are quick. Blocks for some 10 ms.
+
+    Raises OSError, UnusableError: nothing can be moved.
+    """
+    own = own or Cgroup(folder_of())
+    own.add(0)
+    return own
+
+
+@contextmanager
+def born_in(cgroup: Cgroup, own: Cgroup, on_stranded: Callable[[OSError], None]) -> Iterator[None]:
+    """What is forked inside is born in ``cgroup``: we are in it for that time, and in ``own`` again afterwards.
+
+    ``on_stranded`` is called if we cannot step back. Raises OSError: we may not go there, and nothing was forked.
+    """
+    with open(f"{own.path}/cgroup.procs", "wb", buffering=0) as back:  # not to want for a descriptor when we are there
+        cgroup.add(0)
+        try:
+            yield
+        finally:
+            try:
+                back.write(b"0")
+            except OSError as error:
+                on_stranded(error)
+
+
+def run_folder(home: str, tag: str) -> Cgroup:
+    """The cgroup for the run of that tag, which need not exist."""
+    name, _, run = tag.partition("/")[2].rpartition("/")
+    return Cgroup(f"{home}/{name.replace(':', _COLON)}.{run}")
+
+
+def homes_of(instance: str) -> list[str]:
+    """The folders of an instance, wherever its daemons had them. Looks at every cgroup: to be called off the loop."""
+    return [folder for mount, _ in _mounts() for folder in _below(mount, stop_at=_home_name(instance)) if _is_home(folder, instance)]
+
+
+def of_instance(instance: str) -> dict[str, Cgroup]:
+    """The cgroups of an instance's runs, by tag; without any that we are in ourselves. To be called off the loop."""
+    found: dict[str, Cgroup] = {}
+    for home in homes_of(instance):
+        for folder in _children(home):
+            name, _, run = os.path.basename(folder).rpartition(".")
+            cgroup = Cgroup(folder)
+            tag = f"{instance}/{name.replace(_COLON, ':')}/{run}"
+            if run.isdecimal() and os.getpid() not in (pids := cgroup.pids()) and (pids or tag not in found):
+                found[tag] = cgroup
+    return found
+
+
+def kill_all(instance: str) -> None:
+    """All that is in an instance's cgroups was told to die, as far as we may."""
+    for cgroup in of_instance(instance).values():
+        try:
+            cgroup.kill()
+        except OSError:  # not ours to kill: who calls sees what lives on
+            continue
+
+
+def remove_all(instance: str) -> None:
+    """No folder of an instance is left in which nothing lives."""
+    for home in homes_of(instance):
+        for folder in _children(home):
+            Cgroup(folder).remove()
+        Cgroup(home).remove()
+
+
+def _home_name(instance: str) -> str:
+    return f"asupd-{instance}"
+
+
+def _is_home(folder: str, instance: str) -> bool:
+    return os.path.basename(folder) == _home_name(instance)
+
+
+def _is_delegated(folder: str) -> bool:
+    for name in ("trusted.delegate", "user.delegate"):
+        try:
+            if os.getxattr(folder, name) == b"1":
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _mounts() -> list[tuple[str, str]]:
+    """Where cgroup v2 is mounted, and which cgroup is seen there (``man 5 proc_pid_mountinfo``)."""
+    found = []
+    for line in (procfs.read_file("/proc/self/mountinfo", 1 << 22) or b"").splitlines():
+        head, _, tail = line.partition(b" - ")
+        if tail.split(b" ", 1)[0] == b"cgroup2":
+            root, mount = (os.fsdecode(field.replace(b"\\040", b" ")) for field in head.split()[3:5])
+            found.append((mount, root))
+    return found
+
+
+def _children(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno in _NOT_TOLD:
+            return []
+        raise
+
+
+def _below(folder: str, *, stop_at: str = "") -> Iterator[str]:
+    """All folders below, parents first; not what is below those of the name ``stop_at``."""
+    for child in _children(folder):
+        yield child
+        if os.path.basename(child) != stop_at:
+            yield from _below(child, stop_at=stop_at)
+
+
+def _read(path: str) -> bytes:
+    """Nothing, where nothing is told; raises OSError: no free descriptor."""
+    try:
+        return procfs.read_file(path, 1 << 22) or b""
+    except OSError as error:
+        if error.errno in _NOT_TOLD:
+            return b""
+        raise
+
+
+def _write(path: str, number: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"%d" % number)
+    finally:
+        os.close(descriptor)
