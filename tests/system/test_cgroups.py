@@ -132,7 +132,7 @@ async def test_one_round_ends_a_storm(nursery: Nursery, cgroup: Cgroup, monkeypa
     await wait_until(lambda: len(cgroup.pids()) >= 4, what="a storm")
     monkeypatch.setattr(Tree, "_catch", lambda self: pytest.fail("it had to be caught"))
     await tree._kill_cgroup()
-    assert cgroup.pids() == set()
+    await wait_until(lambda: not cgroup.pids(), what="the end of those that are told to die")
     await child.wait()
     assert "escaped" not in nursery.heard()
 
