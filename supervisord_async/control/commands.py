@@ -166,7 +166,7 @@ class Commands:
             def goal(process: Process, before: Snapshot) -> Verdict | None:
                 if order is not None and process.name in order.refused:
                     return Verdict(False, order.refused[process.name])
-                return None if order is None or process.name in order.pending else goals.is_stopped(process, before)
+                return None if order is None or order.is_undecided(process) else goals.is_stopped(process, before)
 
             pursuit = Pursuit(processes, goal)
             order = self.supervisor.stops.begin(processes)

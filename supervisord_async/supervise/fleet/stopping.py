@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from supervisord_async.core.inputs import StopRequested
+from supervisord_async.core.state import Snapshot
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.records.bus import Bus
@@ -32,7 +33,7 @@ class OrderlyStop:
         """``dependents`` gives the processes that depend on a program."""
         self.pending: dict[str, Process] = {process.name: process for process in reversed(processes)}
         self.refused: dict[str, str] = {}  #: those that could not be told, and why
-        self._told: dict[str, tuple[Process, float]] = {}
+        self._told: dict[str, tuple[Process, Snapshot, float]] = {}  #: each as it was then
         self._before: dict[str, set[str]] = {
             process.name: {other.name for other in dependents(process.program.name)} & self.pending.keys() for process in processes
         }
@@ -42,12 +43,19 @@ class OrderlyStop:
         """How many turns there are at most, for whoever has to wait for all of them."""
         return 1 + sum(1 for others in self._before.values() if others)
 
+    def is_undecided(self, process: Process) -> bool:
+        """Its turn has not come, or it was told and has not turned to that yet."""
+        if process.name in self.pending:
+            return True
+        told = self._told.get(process.name)
+        return told is not None and process.snapshot.wanted and process.snapshot is told[1]
+
     def tell_free(self, now: float) -> None:
         """Those that nothing holds up any more have been told to stop."""
-        holding = self.pending.keys() | {name for name, (process, at) in self._told.items() if _holds(process, at, now)}
+        holding = self.pending.keys() | {name for name, (process, _, at) in self._told.items() if _holds(process, at, now)}
         for name in [name for name in self.pending if not self._before[name] & holding]:
             process = self.pending.pop(name)
-            self._told[name] = process, now
+            self._told[name] = process, process.snapshot, now
             try:
                 process.post(StopRequested())
             except BusyError as error:
