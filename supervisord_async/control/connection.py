@@ -60,6 +60,12 @@ class Connection(H11Protocol):
         return True
 
     @property
+    def has_asked(self) -> bool:
+        """True from the first complete head of a request on."""
+        cycle: Any = self.cycle
+        return cycle is not None
+
+    @property
     def is_idle(self) -> bool:
         """True between two requests, and before the first is complete."""
         cycle: Any = self.cycle  # uvicorn does not say that it is None at first

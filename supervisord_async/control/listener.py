@@ -27,6 +27,7 @@ from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, t
 from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, application
 from supervisord_async.control.operations import Api
+from supervisord_async.control.stream import Streams
 from supervisord_async.errors import DaemonError
 from supervisord_async.system.sockets import bind_unix
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 #: How long answers that are under way may take at the end.
 GOODBYE_SECONDS = 2.0
+#: The same before a re-exec, where others wait in the queue meanwhile; and how often it is looked.
+PAUSE_SECONDS = 0.5
+PAUSE_LOOK_SECONDS = 0.005
 BACKLOG = 256
 
 _log = logging.getLogger(__name__)
@@ -72,6 +76,19 @@ class Listening:
         _log.warning("the control socket %s was removed; it was made anew", daemon.socket)
         return True
 
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the sockets."""
+        return [sock.fileno() for sock in self.sockets]
+
+    async def pause(self) -> None:
+        """Nobody is connected. Who comes now is not refused: the kernel keeps them for whoever listens next."""
+        await self._server.pause()
+
+    async def resume(self) -> None:
+        """After a pause: who waits is answered."""
+        await self._server.startup()
+
     def close(self) -> None:
         """The sockets are closed, and the unix socket's name is gone if it is still ours."""
         for sock in self.sockets:
@@ -94,10 +111,10 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
             raise
         api.page_url = door.url if door is not None else None
         sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
-        server = _Server(application(api, Door(group=daemon.socket_group, tcp=door)), sockets)
+        server = _Server(application(api, Door(group=daemon.socket_group, tcp=door)), sockets, api.streams)
         listeners = Listening(daemon, [sock for sock, _ in sockets], server)
         try:
-            async with _running(server, api):
+            async with _running(server):
                 yield listeners
         finally:
             listeners.close()
@@ -175,12 +192,11 @@ def _tls(daemon: Daemon) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def _running(server: _Server, api: Api) -> AsyncIterator[None]:
+async def _running(server: _Server) -> AsyncIterator[None]:
     await server.startup()
     try:
         yield
     finally:
-        api.streams.close()
         with anyio.CancelScope(shield=True):
             await server.leave()
 
@@ -188,7 +204,7 @@ async def _running(server: _Server, api: Api) -> AsyncIterator[None]:
 class _Server(uvicorn.Server):
     """uvicorn, told when to begin and to end; it neither hears signals nor ticks."""
 
-    def __init__(self, app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
+    def __init__(self, app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' nonsense is no warning of ours
         config = uvicorn.Config(
             app,
@@ -206,7 +222,7 @@ class _Server(uvicorn.Server):
         )
         config.load()
         super().__init__(config)
-        self._sockets = sockets
+        self._sockets, self._streams = sockets, streams
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -233,10 +249,31 @@ class _Server(uvicorn.Server):
 
         return await loop.create_server(protocol, sock=sock.dup(), ssl=tls, backlog=BACKLOG)
 
+    async def pause(self) -> None:
+        """No connection is accepted or left. Who has one gets the answer to what they ask, if that is soon enough.
+
+        One that has asked nothing yet was made to ask something at once: it is waited for, too. Streams are cut: their
+        readers know how to go on.
+        """
+        for server in self.servers:
+            server.close()
+        for _ in range(2):  # who was just accepted is introduced
+            await asyncio.sleep(0)
+        connections: Any = self.server_state.connections
+        with anyio.move_on_after(PAUSE_SECONDS):
+            while len(connections) > self._streams.open:
+                for connection in list(connections):
+                    if connection.has_asked:
+                        connection.shutdown()
+                await anyio.sleep(PAUSE_LOOK_SECONDS)
+        for connection in list(connections):
+            connection.transport.abort()
+
     async def leave(self) -> None:
         """No connection is accepted or left; answers that are under way had :data:`GOODBYE_SECONDS`."""
         for server in self.servers:
             server.close()
+        self._streams.close()
         state = self.server_state
         for connection in list(state.connections):
             with suppress(h11.LocalProtocolError):  # it had been told nonsense, and is on its way out

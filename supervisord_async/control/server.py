@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 if TYPE_CHECKING:
+    from supervisord_async.control.listener import Listening
     from supervisord_async.core.record import Record
     from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
@@ -22,7 +23,7 @@ async def serve(
     history: History | None,
     *,
     inherited: Sequence[int] = (),
-    on_serving: Callable[[list[int]], None] = lambda _: None,
+    on_serving: Callable[[Listening], None] = lambda _: None,
 ) -> None:
     """Answer until cancelled; all connections are closed then.
 
@@ -39,7 +40,7 @@ async def serve(
     asked = Asked(supervisor.bus)
     async with listening(supervisor.configuration.daemon, api, inherited) as listeners:
         while True:
-            on_serving([sock.fileno() for sock in listeners.sockets])
+            on_serving(listeners)
             while not await listeners.renew():
                 await asked.wait(LOOK_SECONDS)
 

@@ -74,15 +74,29 @@ SWEEP_AFTER_SECONDS = 5.0
 QUIET_SECONDS = 2.0
 
 
+class Listeners(Protocol):
+    """Where the API is asked."""
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Of the listening sockets."""
+
+    async def pause(self) -> None:
+        """Nobody is connected, soon; who comes waits in the kernel's queue."""
+
+    async def resume(self) -> None:
+        """After a pause: who waits is answered."""
+
+
 class ControlPlane(Protocol):
     """What serves the API; made by the layer above."""
 
     async def __call__(
-        self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[list[int]], None]
+        self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[Listeners], None]
     ) -> None:
         """Serve until cancelled, on ``inherited`` listening sockets where a former self left some.
 
-        ``on_serving`` is called with the descriptors of the listening sockets once they answer.
+        ``on_serving`` is called once they answer.
         """
 
 
@@ -149,7 +163,7 @@ class Daemon:
         self._enclosures = Enclosures(self._instance)
         self._host = MachineHost(self._enclosures)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._listening: list[int] = []
+        self._listeners: Listeners | None = None
         self._kept_history: History | None = None
         self._guard = Guard(self._instance, lock.path, self._null_fd)
         self._guard.follow(configuration.daemon.on_death)
@@ -308,8 +322,8 @@ class Daemon:
             former = None
 
     async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
-        def serving(listening: list[int]) -> None:
-            self._listening = listening
+        def serving(listeners: Listeners) -> None:
+            self._listeners = listeners
             self._belongings.serving()
             descriptors.sd_notify(f"READY=1\nMAINPID={os.getpid()}")
 
@@ -383,12 +397,14 @@ class Daemon:
         while True:
             await self._go.wait()
             self._go = anyio.Event()
-            await anyio.sleep(0.1)  # the answer to who asked is on its way
+            listeners = self._listeners
+            if listeners is not None:
+                await listeners.pause()  # who asked for this gets the answer before
             if history is not None:
                 with anyio.move_on_after(QUIET_SECONDS):
                     await history.flush()
             state = self.state()
-            kept = {"lock": [self._lock.fd], "listening": self._listening}
+            kept = {"lock": [self._lock.fd], "listening": listeners.descriptors if listeners is not None else []}
             descriptors.sd_notify("RELOADING=1")
             self._guard.dismiss()  # the new code has one of its own
             try:
@@ -399,6 +415,8 @@ class Daemon:
                     message=f"cannot re-exec: {error.strerror}; this code stays in service",
                     data={"what": "reexec_refused"},
                 )
+                if listeners is not None:
+                    await listeners.resume()
 
 
 def log_paths(configuration: Configuration) -> tuple[str, ...]:

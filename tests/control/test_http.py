@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from msgspec.structs import replace
 
@@ -375,7 +376,7 @@ async def ask_tcp(port: int) -> Answer:
 async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
     async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
-        serving: list[list[int]] = []
+        serving: list[Any] = []
         tasks.start_soon(partial(serve, scene.supervisor, None, on_serving=serving.append))
         await wait_until(lambda: bool(serving))
         async with await anyio.connect_unix(daemon.socket) as stream:
@@ -383,6 +384,27 @@ async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
             assert listed[0]["name"] == "web"
         tasks.cancel_scope.cancel()
     assert not os.path.exists(daemon.socket)
+
+
+async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_before_it(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
+    async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
+        serving: list[Any] = []
+        tasks.start_soon(partial(serve, scene.supervisor, None, on_serving=serving.append))
+        await wait_until(lambda: bool(serving))
+        async with await anyio.connect_unix(daemon.socket) as early:
+            async with anyio.create_task_group() as pausing:
+                pausing.start_soon(serving[0].pause)
+                await anyio.lowlevel.checkpoint()
+                assert (await ask(early, "GET", "/v1/processes")).status == 200
+        async with await anyio.connect_unix(daemon.socket) as late:
+            await late.send(b"GET /v1/processes HTTP/1.1\r\nhost: x\r\n\r\n")
+            with anyio.move_on_after(0.05) as scope:
+                await late.receive()
+            assert scope.cancelled_caught
+            await serving[0].resume()
+            assert (await late.receive()).startswith(b"HTTP/1.1 200")
+        tasks.cancel_scope.cancel()
 
 
 def test_the_server_is_light_until_it_serves() -> None:

@@ -75,7 +75,7 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     daemon: Any = SimpleNamespace(
         _go=anyio.Event(),
         _lock=SimpleNamespace(fd=3),
-        _listening=[],
+        _listeners=None,
         _guard=SimpleNamespace(dismiss=lambda: dismissed.append(True)),
         _bus=bus,
         state=lambda: STATE,
