@@ -392,11 +392,11 @@ async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_befor
         serving: list[Any] = []
         tasks.start_soon(partial(serve, scene.supervisor, None, on_serving=serving.append))
         await wait_until(lambda: bool(serving))
-        async with await anyio.connect_unix(daemon.socket) as early:
-            async with anyio.create_task_group() as pausing:
-                pausing.start_soon(serving[0].pause)
-                await anyio.lowlevel.checkpoint()
-                assert (await ask(early, "GET", "/v1/processes")).status == 200
+        async with await anyio.connect_unix(daemon.socket) as early, anyio.create_task_group() as pausing:
+            await wait_until(lambda: bool(serving[0]._server.server_state.connections), what="it was accepted")
+            pausing.start_soon(serving[0].pause)
+            await anyio.lowlevel.checkpoint()
+            assert (await ask(early, "GET", "/v1/processes")).status == 200
         async with await anyio.connect_unix(daemon.socket) as late:
             await late.send(b"GET /v1/processes HTTP/1.1\r\nhost: x\r\n\r\n")
             with anyio.move_on_after(0.05) as scope:
