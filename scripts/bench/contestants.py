@@ -149,7 +149,11 @@ class ThroughCat(ToFile):
 
 class Asupd(Contestant):
     name = "asupd"
-    settings = "restart without backoff (initial: 0), every program's output captured to its own rotated file, history and state saved"
+    settings = (
+        "restart without backoff (initial: 0), every program's output captured to its own rotated file, history and state saved; "
+        "stop.scope: tree, the default: each run is born in a cgroup of its own where that may be had, as it may here"
+    )
+    scope = "tree"
 
     def write(self) -> None:
         self.environment |= {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(self.folder / "xdg")}
@@ -161,7 +165,9 @@ class Asupd(Contestant):
 
     def _file(self, names: list[str]) -> None:
         logs = f"{{stdout: logs/{{name}}.log, max_size: {ROTATE_BYTES}, backups: {BACKUPS}}}"
-        text = "version: 1\ndefaults:\n  restart: {policy: always, backoff: {initial: 0s}}\nprograms:\n"
+        text = (
+            f"version: 1\ndefaults:\n  restart: {{policy: always, backoff: {{initial: 0s}}}}\n  stop: {{scope: {self.scope}}}\nprograms:\n"
+        )
         text += "".join(f"  {name}: {{command: ['{self.tools.child}'], logs: {logs.replace('{name}', name)}}}\n" for name in names)
         (self.folder / "programs.yaml").write_text(text)
 
@@ -183,6 +189,13 @@ class Asupd(Contestant):
 
     def ready(self) -> None:
         wait((self.folder / ".asupd" / "asupd.sock").exists)
+
+
+class AsupdMain(Asupd):
+    name = "asupd main"
+    settings = "as asupd, with stop.scope: main: the main process alone is ended, as all others here do it; no cgroups"
+    scope = "main"
+    lacks = frozenset({"log", "fanin"})
 
 
 class Supervisord(Contestant):
@@ -459,5 +472,5 @@ class Honcho(Contestant):
 
 ALL: dict[str, type[Contestant]] = {
     contestant.name: contestant
-    for contestant in (Bare, ToFile, ThroughCat, Asupd, Supervisord, Daemontools, S6, Runit, Circus, Pm2, Monit, Honcho)
+    for contestant in (Bare, ToFile, ThroughCat, Asupd, AsupdMain, Supervisord, Daemontools, S6, Runit, Circus, Pm2, Monit, Honcho)
 }

@@ -50,7 +50,7 @@ def main() -> int:
     tools = prepare(set(asked))
     for name, why in tools.missing.items():
         print(f"{name} cannot be had: {why}", file=sys.stderr)
-    names = ["asupd", *LIMITS, *[name for name in asked if name in tools.versions]]
+    names = ["asupd", "asupd main", *LIMITS, *[name for name in asked if name in tools.versions]]
     pairs = [(workload, name) for workload in chosen for name in names if _takes_part(name, workload, alone=bool(arguments.minutes))]
     settings = {name: kind.settings for name, kind in ALL.items() if kind.settings}
     results = Results(about(tools, settings, " ".join(sys.argv[1:])), Path(arguments.json) if arguments.json else None)

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -430,3 +431,21 @@ def test_no_more_threads_means_polling_and_no_abort(source: Path, monkeypatch: p
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="new thread"):
         lookout.open_notifier([str(source)])
+
+
+def test_a_stop_in_any_moment_is_heard() -> None:
+    """Also one whose wake is taken for that of a wish, which is looked at just then."""
+
+    class LateWake(threading.Event):
+        def clear(self) -> None:
+            look.stop()
+            super().clear()
+
+    reports = SimpleNamespace(changed=lambda *_: None, armed=lambda *_: None, stop=lambda: None)
+    look = lookout.Lookout(reports, Pace())
+    look._wake = LateWake()
+    look.want(1, ())
+    thread = threading.Thread(target=look.serve, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()

@@ -162,6 +162,8 @@ class Lookout:
             self._close_retired()
 
     def _wait(self) -> None:
+        if self._stopping.is_set():  # its wake may have been taken for one of a wish
+            return
         pause = self._pause()
         if self._bell is None or self._is_asking() or self._wake.is_set():
             self._wake.wait(pause)
