@@ -321,12 +321,14 @@ class Process:
             await self._signal(run, signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
             return
         if stop.command is not None and run.ended is None:
-            await run_stop_command(run, stop.command, host=self._around.host, output=self.output, credentials=self._credentials)
+            around = self._around
+            await run.beside(run_stop_command(run, stop.command, host=around.host, output=self.output, credentials=self._credentials))
         await self._signal(run, stop.signal, stop.scope)
 
     async def _kill(self) -> None:
         if self._run is None:
             return
+        self._run.give_up_beside()
         if self.program.stop.scope == "tree":
             await patiently(f"kill {self.name}", self._run.tree.kill)
         else:

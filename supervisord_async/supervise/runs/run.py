@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 import anyio
@@ -44,6 +43,8 @@ class Run:
         self._after_exit = after_exit
         self._scope: anyio.CancelScope | None = None
         self._hearing: anyio.CancelScope | None = None
+        self._beside: anyio.CancelScope | None = None
+        self._beside_over: anyio.Event | None = None
 
     @property
     def child(self) -> ChildProcess:
@@ -92,6 +93,20 @@ class Run:
         if self._scope is not None:
             self._scope.cancel()
 
+    async def beside(self, command: Coroutine[Any, Any, None]) -> None:
+        """``command``, which is to end the run, has come to its end, or to :meth:`give_up_beside`; the run is not over before it."""
+        self._beside_over = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._beside:
+                await command
+        finally:
+            self._beside_over.set()
+
+    def give_up_beside(self) -> None:
+        """What goes on beside the run ends at once."""
+        if self._beside is not None:
+            self._beside.cancel()
+
     async def _hear(self, voice: Voice) -> None:
         """What the run says is heeded as long as its main process lives, also while it stops."""
         with anyio.CancelScope() as self._hearing:
@@ -113,8 +128,15 @@ class Run:
                 await anyio.lowlevel.checkpoint()
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
-        """The settings of now say whether there is a hook."""
-        return partial(self._after_exit, self) if self.context.program.hooks.after_exit is not None else None
+        """What the end of the run waits for: a command that is still ending it, and the hook, if the settings of now have one."""
+        acts = self._beside_over is not None and not self._beside_over.is_set()
+        return self._follow if acts or self.context.program.hooks.after_exit is not None else None
+
+    async def _follow(self, ended: Ended, cause: Cause) -> None:
+        if self._beside_over is not None:
+            await self._beside_over.wait()
+        if self.context.program.hooks.after_exit is not None:
+            await self._after_exit(self, ended, cause)
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
