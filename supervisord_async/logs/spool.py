@@ -18,7 +18,9 @@ others may append to the log before this is tried again.
 
 Records alternate between two slots, numbered and with a checksum, so a torn one leaves the one before. What is done
 with is cut off the spool's begin now and then: the rest is copied to the begin, where only bytes are that are done
-with, a record says so, and the file is truncated; the record is enough to do that again.
+with, a record says so, and the file is truncated; the record is enough to do that again. Another record ends the cut
+before anything is taken from the pipe: as long as the file may have to be truncated, nothing may come to its end.
+What is in memory changes after the record that says it, since the call may fail, and then be done once more.
 
 All of it lives in the page cache: it survives the daemon, not the machine's power. Where the directory cannot be
 written the spool is a nameless file in memory: everything is the same but that it does not survive the daemon.
@@ -53,6 +55,7 @@ _SLOTS = (0, 128)
 _RECORD = struct.Struct("<QBQQQQQQQQ")
 _CHECK = struct.Struct("<I")
 _IDLE, _APPENDING, _CUTTING = 0, 1, 2
+_NO_BATCH = (0,) * 6
 _CUT_BYTES = 64 * 1024
 
 #: Tells how long the file with a device and an inode is by now; None: it is not there.
@@ -79,7 +82,7 @@ class _Batch(msgspec.Struct):
 class Spool:
     """One stream's spool. Used by one thread at a time."""
 
-    __slots__ = ("_batch", "_described", "_end", "_fd", "_number", "_path", "_position", "_source")
+    __slots__ = ("_batch", "_cutting", "_described", "_end", "_fd", "_number", "_path", "_position", "_source")
 
     def __init__(self, fd: int, path: str | None, source: Source) -> None:
         """Own ``fd``; ``path`` None: it has no name. Take up what an earlier owner left."""
@@ -87,6 +90,7 @@ class Spool:
         self._number = 0
         self._described: tuple[str, str] | None = None
         self._batch: _Batch | None = None
+        self._cutting = False  # the newest record tells of a cut
         self._position = _DATA
         self._end = os.fstat(fd).st_size
         if self._end < _DATA:
@@ -109,14 +113,17 @@ class Spool:
         """A successor that finds this spool knows by this how to go on with the next batches; not to be called within one."""
         if self._described == (path, format_):
             return
-        self._described = (path, format_)
         meta = json.dumps({"path": path, "format": format_, "name": self._source.name, "stream": self._source.stream}).encode()
         room = _DATA - _META - 8
         if len(meta) <= room:
             os.pwrite(self._fd, struct.pack("<II", len(meta), zlib.crc32(meta)) + meta, _META)
+        self._described = (path, format_)
 
     def take(self, pipe_fd: int, count: int) -> int:
-        """Up to ``count`` bytes went from the pipe to here; 0: it is empty, or the bound is reached. Raises OSError."""
+        """Up to ``count`` bytes went from the pipe to here; 0: it is empty, or the bound is reached. Raises OSError.
+
+        Only after :meth:`append` has succeeded, which ends a cut.
+        """
         room = min(count, BOUND_BYTES - self.waiting_bytes)
         if room <= 0:
             return 0
@@ -149,8 +156,10 @@ class Spool:
     def append(self, sink: Sink) -> bool:
         """The batch is in the log and done with; the log rotates where it is full; returns whether it did.
 
-        Raises OSError: some of it is not in the log yet. Without a batch nothing happens.
+        Raises OSError: some of it is not in the log yet, or that it is could not be recorded. Without a batch only a cut
+        is ended that was not.
         """
+        self._end_cut()
         batch, rotated = self._batch, False
         while batch is not None and batch.done < len(batch.text):
             size = sink.ready()
@@ -166,33 +175,36 @@ class Spool:
                 part = part[:fits]
             self._append_part(sink, batch, part, size)
         if batch is not None:
+            self._write_record(_IDLE, batch.end, self._end)
             self._position, self._batch = batch.end, None
-            self._write_record(_IDLE)
             self._cut()
         return rotated
 
     def _append_part(self, sink: Sink, batch: _Batch, part: memoryview, size: int) -> None:
         where = (sink.dev, sink.ino) if sink.regular else (0, 0)
-        self._write_record(_APPENDING, batch, where, size)
+        self._write_batch_record(batch, where, size)
         try:
             batch.done += sink.write(part, size)
         except OSError:
             with contextlib.suppress(OSError):  # the disk is full: a record was there before, so there is room for one
-                self._write_record(_APPENDING, batch, (0, 0), 0)
+                self._write_batch_record(batch)
             raise
         if batch.done < len(batch.text):
-            self._write_record(_APPENDING, batch, (0, 0), 0)
+            self._write_batch_record(batch)
 
     def resume(self, find: Finder) -> None:
-        """The batch of an owner that was killed goes on where it stopped; ``find`` says how long its log is by now."""
-        batch = self._batch
-        record = self._newest_record()
+        """How much of a killed owner's batch is in its log is known and recorded, so that others may append to that log.
+
+        ``find`` says how long the log is by now. Raises OSError: nothing changed.
+        """
+        batch, record = self._batch, self._newest_record()
         if batch is None or record is None:
             return
         _, _, _, _, _, _, dev, ino, size, _ = record
         now = find(dev, ino) if ino else None
         if now is not None:
             batch.done += min(max(now - size, 0), len(batch.text) - batch.done)
+        self._write_batch_record(batch)
 
     def _cut(self) -> None:
         """Much that is done with does not stay."""
@@ -200,17 +212,28 @@ class Spool:
         if free < _CUT_BYTES or self.waiting_bytes > free:
             return
         rest = os.pread(self._fd, self.waiting_bytes, self._position)
-        os.pwrite(self._fd, rest, _DATA)
-        self._position, self._end = _DATA, _DATA + len(rest)
-        self._write_record(_CUTTING)
-        os.ftruncate(self._fd, self._end)
-        self._write_record(_IDLE)
+        if os.pwrite(self._fd, rest, _DATA) < len(rest):
+            return
+        self._write_record(_CUTTING, _DATA, _DATA + len(rest))
+        self._position, self._end, self._cutting = _DATA, _DATA + len(rest), True
+        self._end_cut()
 
-    def _write_record(self, kind: int, batch: _Batch | None = None, where: tuple[int, int] = (0, 0), size: int = 0) -> None:
-        self._number += 1
-        end, at_ms, run, done = (batch.end, batch.at_ms, batch.run, batch.done) if batch else (self._end, 0, 0, 0)
-        record = _RECORD.pack(self._number, kind, self._position, end, at_ms, run, *where, size, done)
-        os.pwrite(self._fd, _CHECK.pack(zlib.crc32(record)) + record, _SLOTS[self._number % 2])
+    def _end_cut(self) -> None:
+        """No record tells of a cut, so the file may grow again. Raises OSError: to be done before anything else."""
+        if self._cutting:
+            os.ftruncate(self._fd, self._end)
+            self._write_record(_IDLE, self._position, self._end)
+            self._cutting = False
+
+    def _write_batch_record(self, batch: _Batch, where: tuple[int, int] = (0, 0), size: int = 0) -> None:
+        """The rest of ``batch`` goes to the end of the file ``where`` (device, inode), ``size`` long; (0, 0): nowhere yet."""
+        self._write_record(_APPENDING, self._position, batch.end, batch.at_ms, batch.run, *where, size, batch.done)
+
+    def _write_record(self, kind: int, position: int, end: int, *of_batch: int) -> None:
+        number = self._number + 1
+        record = _RECORD.pack(number, kind, position, end, *(of_batch or _NO_BATCH))
+        os.pwrite(self._fd, _CHECK.pack(zlib.crc32(record)) + record, _SLOTS[number % 2])
+        self._number = number  # had it failed, the next would have to go there too: the other slot has the newest
 
     def _newest_record(self) -> tuple[int, ...] | None:
         records = []
@@ -226,10 +249,11 @@ class Spool:
             return
         self._number, kind, position, end, at_ms, run, _, _, _, done = record
         if kind == _CUTTING:
-            os.ftruncate(self._fd, end)
-            self._end = end
+            self._end, self._cutting = end, True
         self._position = min(max(position, _DATA), self._end)
         meta = self.meta()
+        if meta is not None:  # a file's name may be too short for a process's
+            self._source = Source(meta["name"], meta["stream"])
         if kind == _APPENDING and meta is not None and self._position < end <= self._end:
             self.begin(end - self._position, meta["format"], at_ms, run)  # type: ignore[arg-type]
             if self._batch is not None:
