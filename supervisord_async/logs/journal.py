@@ -2,8 +2,8 @@
 
 Raw output is moved by ``splice``, which takes from the pipe what it wrote to the log and nothing else, whenever the kill
 comes. A rotation is renames in an order that may stop anywhere. So a successor that has the pipe again (the children
-hold it) goes on at the log's end, and there is nothing to record. Tried with hundreds of kills:
-``tests/logs/test_killed.py``.
+hold it) goes on at the log's end, and there is nothing to record. Tried with hundreds of kills at random instants, and
+with each pair of system calls at which two owners in succession may die: ``tests/logs/test_killed.py``, ``test_dying.py``.
 
 Output that is changed on the way passes a spool, see :mod:`supervisord_async.logs.spool`. This module is the directory
 of them. Opening it finishes what a killed owner had begun, before anybody appends to the same logs.
@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection
+from functools import partial
 from urllib.parse import quote, unquote
 
 import anyio.to_thread
@@ -54,8 +55,9 @@ class Journal:
             problem = f"cannot write {directory}: {error.strerror} (timestamped and JSON logs lose some lines if the daemon is killed)"
             _log.warning(problem)
             return cls(None, problem)
-        for file in sorted(journal._left):
-            journal._finish(file, everything=False)
+        for appending in (False, True):  # logs may be shared: what each log has of each batch, before one of them grows
+            for file in sorted(journal._left):
+                journal._finish(file, appending=appending)
         return journal
 
     def has_left(self, name: str, stream: str) -> bool:
@@ -81,13 +83,16 @@ class Journal:
         used = {_file_name(name, stream) for name, stream in in_use}
         for file in sorted(self._left - used):
             self._left.discard(file)
-            await anyio.to_thread.run_sync(self._finish, file, True, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(partial(self._finish, file, everything=True), abandon_on_cancel=True)
 
     def close(self) -> None:
         """Nothing is held; spools are their captures'."""
 
-    def _finish(self, file: str, everything: bool) -> None:
-        """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and nothing lost."""
+    def _finish(self, file: str, *, appending: bool = True, everything: bool = False) -> None:
+        """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and nothing lost.
+
+        Not ``appending``: it is only recorded how much of the batch is there.
+        """
         if self._directory is None:
             return
         path = os.path.join(self._directory, file)
@@ -104,7 +109,8 @@ class Journal:
         sink = Sink(meta["path"], Target(meta["path"], max_size_bytes=0))
         try:
             spool.resume(lambda dev, ino: _size_of(meta["path"], dev, ino))
-            spool.append(sink)
+            if appending:
+                spool.append(sink)
             if everything and spool.waiting_bytes:
                 at_ms = os.stat(path).st_mtime_ns // 1_000_000
                 spool.begin(spool.waiting_bytes, meta["format"], at_ms, 0)  # type: ignore[arg-type]
