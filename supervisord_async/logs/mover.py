@@ -70,7 +70,7 @@ def move_lines(
 ) -> None:
     """What the pipe holds is in the log as lines in its format; at most a turn's worth. Raises OSError: the rest waits.
 
-    A line without its end stays in the spool (``outcome.held``), unless ``flush``.
+    A line without its end stays in the spool (``outcome.held``), unless ``flush`` and the pipe was found empty after it.
     """
     format_ = sink.target.format
     outcome.rotated = spool.append(sink) or outcome.rotated
@@ -85,7 +85,7 @@ def move_lines(
             outcome.echoed.append(spool.newest(moved))
         empty = moved < SPOOL_CHUNK_BYTES and (moved > 0 or spool.waiting_bytes < BOUND_BYTES)
         while (data := spool.read(BATCH_BYTES)) and not stopped():
-            all_of_it = format_ == "raw" or (flush and empty and len(data) == spool.waiting_bytes)
+            all_of_it = format_ == "raw" or (flush and empty and not moved and len(data) == spool.waiting_bytes)
             count = len(data) if all_of_it else whole_lines(data)
             if not count:
                 break
@@ -93,8 +93,10 @@ def move_lines(
             outcome.rotated = spool.append(sink) or outcome.rotated
         if empty:
             seen += moved
-            if not moved or seen < LINGER_BYTES or flush:
+            if not moved or (seen < LINGER_BYTES and not flush):
                 break
+            if flush:  # the rest of a line may have come meanwhile
+                continue
             seen = 0
             transfer.is_readable(pipe_fd, LINGER_SECONDS)
     else:

@@ -13,8 +13,10 @@ import anyio
 import pytest
 
 from supervisord_async.logs.journal import Journal
+from supervisord_async.logs.spool import Spool
 from supervisord_async.logs.target import Format, Target
 from tests.logs.capturing import captured, everything
+from tests.logs.test_killed import said
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real]
@@ -266,3 +268,23 @@ async def test_what_a_detached_capture_left_its_successor_writes(tmp_path: Path)
         stream.capture = stream.make_capture()
         stream.capture.start()
         await wait_until(lambda: log.read_bytes().endswith(b"Z begun and ended\n"))
+
+
+@pytest.mark.parametrize("format_", ["timestamp", "json"])
+async def test_a_line_whose_rest_comes_while_the_begin_is_flushed_is_one_line(
+    tmp_path: Path, format_: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with captured(Target(str(log_of(tmp_path)), format=format_), start=False) as [stream]:
+        take = Spool.take
+        rest = [b" and ended\n"]
+
+        def taken(spool: Spool, pipe_fd: int, count: int) -> int:
+            moved = take(spool, pipe_fd, count)
+            while rest:
+                stream.say(rest.pop())
+            return moved
+
+        monkeypatch.setattr(Spool, "take", taken)
+        stream.say(b"begun")
+        assert await stream.capture.drain()
+        assert said(log_of(tmp_path).read_bytes(), format_) == [b"begun and ended\n"]
