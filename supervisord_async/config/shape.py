@@ -98,7 +98,9 @@ class Stop(Shape, frozen=True, kw_only=True):
     command: Annotated[Command | None, _doc("Run this instead of sending the signal.")] = None
     scope: Annotated[
         Literal["tree", "main"],
-        _doc("`tree`: the signal goes to everything that the program started; `main`: to its main process, the rest is killed after it."),
+        _doc(
+            "`tree`: the signal goes to everything that the program started; `main`: to its main process alone, and what that leaves behind lives on, until it is ended by hand; no cgroup is used."
+        ),
     ] = "tree"
 
 
