@@ -99,7 +99,8 @@ class Stop(Shape, frozen=True, kw_only=True):
     scope: Annotated[
         Literal["tree", "main"],
         _doc(
-            "`tree`: the signal goes to everything that the program started; `main`: to its main process alone, and what that leaves behind lives on, until it is ended by hand; no cgroup is used."
+            "`tree`: the signal goes to everything that the program started; `main`: to its main process alone, and what that leaves "
+            "behind lives on, until it is ended by hand; no cgroup is used."
         ),
     ] = "tree"
 
