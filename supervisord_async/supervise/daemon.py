@@ -222,7 +222,7 @@ class Daemon:
         async with self._history() as history, anyio.create_task_group() as tasks:
             self._bus.listen(_log_record)
             self._bus.listen(self._event_hooks.heed)
-            tasks.start_soon(self._heed_signals, name="signals")
+            tasks.start_soon(self._heed_signals_to_the_last, name="signals")
             tasks.start_soon(self._saver.run, name="state")
             tasks.start_soon(self._sweep_journal, name="journal")
             tasks.start_soon(self._guard.run, name="guardian")
@@ -349,6 +349,13 @@ class Daemon:
         await self._journal.sweep([(name, stream) for name in self._supervisor.processes for stream in STREAMS])
 
     # Signals
+
+    async def _heed_signals_to_the_last(self) -> None:
+        try:
+            await self._heed_signals()
+        finally:
+            for number in HEARD:  # who tells us to go once more does not turn a clean end into a death by signal
+                signal.signal(number, signal.SIG_IGN)
 
     async def _heed_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:

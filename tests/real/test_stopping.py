@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def test_a_suspended_program_hears_its_stop(daemon: Make, tmp_path: Path) -> Non
     os.kill(live.wait_for("w", "RUNNING")["pid"], signal.SIGSTOP)
     live.do("stop", "w")
     assert (tmp_path / "heard").exists()
+
+
+def test_a_daemon_that_is_told_to_go_to_the_last_ends_well(daemon: Make) -> None:
+    live = daemon("programs: {w: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.wait_for("w", "RUNNING")
+    live.send(signal.SIGTERM)
+    live.wait_until(lambda: "everything is down" in live.text(), "everything is down", every=0.001)
+    assert live.process is not None
+    while live.process.poll() is None:  # bounded by the test's own time
+        live.send(signal.SIGTERM)
+        time.sleep(0.01)
+    assert live.wait() == 0
 
 
 def test_a_program_gets_the_signal_it_asks_for(daemon: Make, tmp_path: Path) -> None:
