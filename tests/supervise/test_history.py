@@ -60,6 +60,15 @@ async def test_records_come_back_whole_and_in_order(tmp_path: Path) -> None:
         assert (await history.last_records(1))[0].message == "started"
 
 
+async def test_who_asks_sees_what_has_just_happened(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        for run in range(1, 4):
+            state(bus, "web", "STOPPED", "STARTING", run)
+            state(bus, "web", "STARTING", "EXITED", run, "exited", exit={"code": run}, uptime_seconds=0.1)
+            newest = (await history.runs("web"))[0]
+            assert (newest.run, newest.exit_status) == (run, {"code": run})
+
+
 async def test_ids_rise_over_restarts_of_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     async with kept(path) as (_, bus):

@@ -34,6 +34,8 @@ QUEUE_RECORDS = 20_000
 BATCH_RECORDS = 2_000
 #: News is gathered this long before it is written.
 GATHER_SECONDS = 0.1
+#: A question waits so long for what was taken before it to be written.
+FRESH_SECONDS = 0.5
 #: The pauses between attempts while writing fails, the last one repeated.
 RETRY_SECONDS = (0.2, 1.0, 5.0)
 #: How often the bounds are looked at.
@@ -75,6 +77,7 @@ class History:
         self._seen_id = 0  #: of the last record taken
         self._prune_at = 0.0  #: monotonic; at first: now
         self._written_id = 0  #: of the last record written
+        self._wrote = anyio.Event()  #: set with the next write
 
     async def open(self) -> int:
         """The database is open, or the trouble with it is known and said; returns the number that the bus goes on from.
@@ -121,6 +124,8 @@ class History:
         if not await self._blocking(lambda: self._write(batch)):
             return None
         self._forget_written()
+        self._wrote.set()
+        self._wrote = anyio.Event()
         return len(batch)
 
     def _forget_written(self) -> None:
@@ -162,9 +167,17 @@ class History:
         """How often ``name`` was started again since the history began, by cause."""
         return await self._question(lambda: self._reader.totals(name), {})
 
+    async def _catch_up(self) -> None:
+        """What was taken until now is written, if that is soon: who asks has seen it happen."""
+        newest = self._queue[-1].id if self._queue else 0
+        with anyio.move_on_after(FRESH_SECONDS):
+            while self._written_id < newest and self.trouble is None:
+                await self._wrote.wait()
+
     async def _question(self, ask: Callable[[], T], nothing: T) -> T:
         if self._store is None:
             return nothing
+        await self._catch_up()
         try:
             answer = await anyio.to_thread.run_sync(ask, limiter=self._readers)
         except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a row that a damaged page made up
