@@ -21,10 +21,6 @@ from tests.waiting import wait_until
 QUICK = Pace(idle=0.02, warm=0.01, warm_for=0.3, gather=0.0, fallback_poll=0.03, retry=0.2, retry_max=0.2)
 
 
-#: What watching takes: one of the notifier's, one of its bell's.
-INSTANCES = 2
-
-
 def inotify_instances() -> int:
     links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
     return sum(os.path.lexists(link) and "inotify" in os.readlink(link) for link in links)

@@ -19,8 +19,7 @@ from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.senses.filewatch import lookout, watching
 from supervisord_async.supervise.senses.filewatch.lookout import Pace
 from supervisord_async.supervise.senses.filewatch.view import Sighting, Territory, View
-from supervisord_async.system import inotify
-from tests.supervise.filebench import INSTANCES, bench, inotify_instances, watch_threads
+from tests.supervise.filebench import bench, inotify_instances, watch_threads
 from tests.waiting import wait_until
 
 real = pytest.mark.real
@@ -184,7 +183,7 @@ async def test_exhausted_inotify_falls_back_to_polling_and_recovers(
         await wait_until(lambda: b.said("recovered"))
         (source / "app.py").write_text("333")
         assert await b.next_detail() == "src/app.py changed"
-        assert inotify_instances() == INSTANCES
+        assert inotify_instances() == 1
     assert len(b.said("degraded")) == len(b.said("recovered")) == 1
 
 
@@ -206,7 +205,6 @@ async def test_poll_seconds_looks_without_inotify(source: Path) -> None:
 async def test_lost_notifications_of_a_burst_are_made_up_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue: list[set[tuple[int, str]]] = []
     monkeypatch.setattr(lookout, "drain", lambda _: queue.pop() if queue else set())
-    monkeypatch.setattr(lookout, "open_bell", lambda _: None)
     async with bench() as b:
         await b.monitor(source)
         (source / "app.py").write_text("22")  # nobody is told
@@ -247,7 +245,7 @@ async def test_two_hundred_programs_share_one_thread_and_one_instance(source: Pa
                 )
             )
         await b.monitor(source, name="p199", post=lambda _: posted.add("p199"))
-        await wait_until(lambda: inotify_instances() == INSTANCES)
+        await wait_until(lambda: inotify_instances() == 1)
         assert len(watch_threads()) == 1
         (source / "app.py").write_text("22")
         await wait_until(lambda: len(posted) == 100)
@@ -255,7 +253,7 @@ async def test_two_hundred_programs_share_one_thread_and_one_instance(source: Pa
         await wait_until(lambda: "p4" in posted)
         assert len(posted) == 101
         assert len(watch_threads()) == 1
-        await wait_until(lambda: inotify_instances() == INSTANCES)
+        await wait_until(lambda: inotify_instances() == 1)
 
 
 @real
@@ -325,67 +323,6 @@ async def test_cancellation_ends_thread_and_instance_at_once(source: Path) -> No
                 assert len(watch_threads()) == 1
                 tasks.cancel_scope.cancel()
     assert not watch_threads()
-
-
-@real
-@pytest.mark.anyio
-async def test_change_is_heard_at_once_by_a_thread_that_asks_for_nothing(source: Path) -> None:
-    slow = Pace(idle=60.0)
-    watch = Watch(paths=(str(source),), debounce_seconds=0.0)
-    with anyio.fail_after(20):  # far less than until it would ask
-        async with anyio.create_task_group() as tasks:
-            file_watching = FileWatching(Bus(), pace=slow)
-            tasks.start_soon(file_watching.run)
-            with file_watching.subscribe(watch, ignored_paths=()) as changes:
-                await changes.wait_armed()
-                (source / "app.py").write_text("another")
-                assert await anext(changes) == {str(source / "app.py")}
-            tasks.cancel_scope.cancel()
-
-
-@real
-@pytest.mark.anyio
-async def test_bell_that_rings_for_what_is_not_watched_is_not_heard_for_a_while(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, written = 0, 0
-    original = lookout.drain
-
-    def counting(notifier: lookout.Notifier) -> set[tuple[int, str]]:
-        nonlocal looks
-        looks += 1
-        return original(notifier)
-
-    monkeypatch.setattr(lookout, "drain", counting)
-    watch = Watch(paths=(str(source / "app.py"),), debounce_seconds=0.0)  # one file: what lies beside it is nothing to it
-    async with anyio.create_task_group() as tasks:
-        file_watching = FileWatching(Bus(), pace=Pace(idle=0.2))
-        tasks.start_soon(file_watching.run)
-        with file_watching.subscribe(watch, ignored_paths=()) as changes:
-            await changes.wait_armed()
-            with anyio.move_on_after(1.0):
-                while True:
-                    with open(source / "busy.log", "a") as log:
-                        log.write("one more\n")
-                    written += 1
-                    await anyio.sleep(0.002)
-            assert looks < written / 2
-            (source / "app.py").write_text("another")
-            with anyio.fail_after(20):
-                assert await anext(changes) == {str(source / "app.py")}
-        tasks.cancel_scope.cancel()
-
-
-@real
-@pytest.mark.anyio
-async def test_without_a_bell_the_notifier_is_asked(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inotify.DirectoryBell, "__init__", _no_bell)
-    async with bench() as b:
-        await b.monitor(source)
-        (source / "app.py").write_text("another")
-        assert await b.next_detail() == "src/app.py changed"
-
-
-def _no_bell(*_: object) -> None:
-    raise OSError(errno.EMFILE, "no more")
 
 
 @real

@@ -4,10 +4,6 @@ The notifier (watchfiles' RustNotify) is given single directories, never trees: 
 file is watched through its directory without all that lies beside it, and a path that does not exist yet through the
 nearest directory that does. It cannot be given more of them later, so a new one is opened before the old is closed.
 
-It must be asked whether there is anything, so a bell on the same directories says when: while nothing happens nothing
-wakes up, and a change is heard at once. Where there is none to be had the notifier is asked twice a second. A bell that
-rings for what nobody wants to know of (a log beside the watched file) is not heard for that time either.
-
 It does not say when its queue overflowed, and may miss what happens while it is opened. Therefore views are scanned
 again after it was opened, after every burst of notifications, and some seconds after any: it tells of many changes of
 one file once, so that few notifications prove no small number of them.
@@ -21,15 +17,11 @@ import stat
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
-from supervisord_async.supervise.senses.filewatch.notifier import Hint, Notifier, drain, open_bell, open_notifier
 from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
-
-if TYPE_CHECKING:
-    from supervisord_async.system.inotify import DirectoryBell
 
 #: Directories may change while they are counted; this often it is tried again at once.
 OPEN_ATTEMPTS = 5
@@ -37,8 +29,6 @@ OPEN_ATTEMPTS = 5
 BURST_HINTS = 1024
 #: This long after notifications it is made sure that they were all.
 DOUBT_SECONDS = 10.0
-#: A bell that rang before the notifier's own thread had heard anything: it is asked this long.
-PUZZLED_SECONDS = 1.0
 #: A second failure of a notifier within this time means that it cannot be relied on.
 FAILURE_SECONDS = 10.0
 #: Scans take no more than one part in this many of the thread's time.
@@ -48,13 +38,13 @@ _MODIFIED, _DELETED = 2, 3
 _log = logging.getLogger(__name__)
 
 Changes = dict[Territory, set[str]]
+Hint = tuple[int, str]
 
 
 class Pace(msgspec.Struct, frozen=True):
     """How often the thread looks; all in seconds."""
 
-    idle: float = 0.5  #: between two looks where there is no bell, or it rings for nothing: 0.03 % of a processor
-    settle: float = 0.002  #: from the bell to the look: the notifier has a thread of its own that must have heard it too
+    idle: float = 0.5  #: between two looks while nothing happens: two wakeups a second, 0.03 % of a processor
     warm: float = 0.05  #: and while changes come
     warm_for: float = 2.0
     gather: float = 0.05  #: for more wishes to come, before the first is fulfilled: programs start together
@@ -77,6 +67,61 @@ class Reports(Protocol):
 
     def recovered(self) -> None:
         """A notifier is to be had again."""
+
+
+class Notifier(Protocol):
+    """What RustNotify is here."""
+
+    def watch(self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: _LooksTwice | None) -> object:
+        """Changes, or why there are none."""
+
+    def close(self) -> None:
+        """Ends its thread."""
+
+
+def open_notifier(directories: list[str]) -> Notifier:
+    """A notifier of what happens in each of ``directories`` itself, not below.
+
+    Raises FileNotFoundError and PermissionError for a directory, OSError and RuntimeError when the system has no more
+    watches or instances.
+    """
+    from watchfiles._rust_notify import RustNotify
+
+    # It needs a thread, and where there is none it does not raise but aborts the whole process.
+    canary = threading.Thread(target=int, name="asup-files-canary", daemon=True)
+    canary.start()
+    canary.join()
+    return RustNotify(directories, False, False, 0, False, False)
+
+
+class _NothingThereError(Exception):
+    """Ends a look at the notifier that found nothing."""
+
+
+class _LooksTwice:
+    """A stop event that lets the notifier look twice and then ends the call by an exception.
+
+    Its own time-out would do, but for dropping what arrives in the moment in which it passes.
+    """
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def is_set(self) -> bool:
+        """False, twice."""
+        self._looks += 1
+        if self._looks > 2:
+            raise _NothingThereError
+        return False
+
+
+def drain(notifier: Notifier) -> set[Hint]:
+    """What the notifier has, without waiting; raises RuntimeError when it broke."""
+    try:
+        found = notifier.watch(0, 0, 0, _LooksTwice())
+    except _NothingThereError:
+        return set()
+    return found if isinstance(found, set) else set()
 
 
 class _Station(msgspec.Struct):
@@ -102,9 +147,6 @@ class Lookout:
         self._stale: set[View] = set()
         self._stations: dict[str, _Station] = {}
         self._notifier: Notifier | None = None
-        self._bell: DirectoryBell | None = None  #: on the notifier's directories; replaced under the lock: other threads ring it
-        self._ask_at: float | None = None  #: the bell is not heard until then: it has rung, and nothing came of it
-        self._puzzled_until = 0.0  #: it has rung, and the notifier did not say for what yet
         self._given: dict[str, Identity] = {}
         self._retired: list[Notifier] = []
         self._reopen = False
@@ -120,19 +162,12 @@ class Lookout:
         """Watch these, and no others; ``armed`` reports when that holds."""
         with self._lock:
             self._wanted = (generation, frozenset(territories))
-        self._rouse()
+        self._wake.set()
 
     def stop(self) -> None:
         """Let :meth:`serve` return soon."""
         self._stopping.set()
-        self._rouse()
-
-    def _rouse(self) -> None:
-        """The thread, if it waits, goes on."""
         self._wake.set()
-        with self._lock:
-            if self._bell is not None:
-                self._bell.ring()
 
     @property
     def stopping(self) -> bool:
@@ -155,33 +190,11 @@ class Lookout:
                     self._reports.changed(changes)
                 if newcomers is not None and not self._stopping.is_set():
                     self._reports.armed(self._generation, frozenset(each.root for each, view in self._views.items() if view.missing))
-                self._wait()
+                if not self._stopping.is_set():  # its wake may have been taken for one of a wish
+                    self._wake.wait(self._pause())
         finally:
             self._close(self._notifier)
-            self._hang(None)
             self._close_retired()
-
-    def _wait(self) -> None:
-        if self._stopping.is_set():  # its wake may have been taken for one of a wish
-            return
-        pause = self._pause()
-        if self._bell is None or self._is_asking() or self._wake.is_set():
-            self._wake.wait(pause)
-            return
-        self._bell.wait(pause)
-        if not self._wake.is_set():
-            self._stopping.wait(self._pace.settle)
-
-    def _is_asking(self) -> bool:
-        """Whether the notifier is asked, and the bell not heard."""
-        return bool(self._retired) or self._burst > 0 or self._ask_at is not None or time.monotonic() < self._warm_until
-
-    def _hang(self, bell: DirectoryBell | None) -> None:
-        """From now on ``bell`` is heard; the one before is closed."""
-        with self._lock:
-            former, self._bell = self._bell, bell
-        if former is not None:
-            former.close()
 
     def _pause(self) -> float | None:
         now = time.monotonic()
@@ -189,14 +202,7 @@ class Lookout:
         if self._retry_at is not None:
             dues.append(self._retry_at)
         if self._notifier is not None or self._retired:
-            if now < self._warm_until or self._retired or self._burst:
-                dues.append(now + self._pace.warm)
-            elif self._ask_at is not None:
-                dues.append(self._ask_at)
-            elif self._bell is None:
-                dues.append(now + self._pace.idle)
-            if self._doubt_until is not None:
-                dues.append(max(self._doubt_until, self._scan_again_at))
+            dues.append(now + (self._pace.warm if now < self._warm_until or self._retired else self._pace.idle))
         if self._stale or self._reopen:
             dues.append(max(self._scan_again_at, now + self._pace.warm))
         return max(0.0, min(dues) - now) if dues else None
@@ -257,7 +263,6 @@ class Lookout:
     # Being told
 
     def _listen(self, changes: Changes) -> None:
-        rang = self._bell is not None and self._bell.silence()
         hints: set[Hint] = set()
         for notifier in (*self._retired, self._notifier):
             if notifier is None:
@@ -271,12 +276,8 @@ class Lookout:
         now = time.monotonic()
         if relevant:
             self._warm_until = now + self._pace.warm_for
-        if (hints or rang) and self._doubt_until is None:
+        if hints and self._doubt_until is None:
             self._doubt_until = now + DOUBT_SECONDS
-        if rang or hints:
-            self._puzzled_until = 0.0 if hints else now + PUZZLED_SECONDS
-        puzzled = now < self._puzzled_until
-        self._ask_at = now + (self._pace.warm if puzzled else self._pace.idle) if puzzled or (rang and not relevant) else None
         self._burst += len(hints)
         if self._burst >= BURST_HINTS and now >= self._warm_until:
             self._stale.update(self._told())
@@ -310,7 +311,6 @@ class Lookout:
         now = time.monotonic()
         if notifier is self._notifier:
             self._close(notifier)
-            self._hang(None)
             self._notifier, self._given = None, {}
             self._reopen = True
             self._stale.update(self._told())
@@ -370,7 +370,6 @@ class Lookout:
             return False
         try:
             fresh = open_notifier(list(given)) if given else None
-            self._hang(open_bell(given) if given else None)
         except FileNotFoundError:  # a directory went just now; the next look at it knows
             self._reopen = True
             return True
@@ -388,7 +387,6 @@ class Lookout:
         self._retry_at = time.monotonic() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, self._pace.retry_max)
         self._close(self._notifier)
-        self._hang(None)
         self._notifier, self._given, self._stations, self._reopen = None, {}, {}, False
         for view in self._views.values():
             self._polls_due.setdefault(view, 0.0)
