@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -143,6 +144,18 @@ class LiveDaemon:
 
         self.wait_until(there, f"{name} to be {state} {fields}", every=0.1)
         return dict(found)
+
+    def wait_watching(self) -> None:
+        """Files are watched, by notifications: what is saved from now on is seen."""
+
+        def watches() -> bool:
+            for info in Path(f"/proc/{self.pid}/fdinfo").iterdir():
+                with contextlib.suppress(OSError):
+                    if "inotify wd:" in info.read_text():
+                        return True
+            return False
+
+        self.wait_until(watches, "files are watched")
 
     def events(self) -> list[dict[str, Any]]:
         return list(json.loads(self.do("events", "--json", "-n", "1000")))

@@ -43,6 +43,7 @@ programs:
         return [(int(event), int(step)) for event, step in re.findall(r"^event (\d+): .* step (\d+)$", text, re.MULTILINE)]
 
     live.wait_until(lambda: len(consumed()) > 5, "it works")
+    live.wait_watching()
     for run, step in ((2, 100), (3, 200), (4, 300)):
         edited = re.sub(r"^STEP = \d+", f"STEP = {step}", source.read_text(), flags=re.MULTILINE)
         source.write_text(edited)

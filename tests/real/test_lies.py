@@ -214,6 +214,7 @@ def test_a_change_whose_notification_was_dropped_is_found(daemon: Make, tmp_path
     )
     other = live.wait_for("other", "RUNNING")["pid"]
     live.wait_for("web", "RUNNING")
+    live.wait_watching()
     (source / "app.py").write_text("22")
     live.wait_for("web", "RUNNING", run=2, cause="file_changed")
     witness = Witness(source)
@@ -240,6 +241,7 @@ def test_thousands_of_files_changed_at_once_restart_the_program_and_it_is_watche
             (tmp_path / "src" / str(folder) / f"{number}.py").write_text("1")
     live = daemon("programs: {web: {command: [sleep, '1000'], start_seconds: 0, watch: {paths: [src], debounce: 50ms}}}")
     run = live.wait_for("web", "RUNNING")["run"]
+    live.wait_watching()
     for path in (tmp_path / "src").rglob("*.py"):
         path.write_text("22")
     live.wait_until(lambda: live.process_of("web")["run"] > run, "it is restarted")
