@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -22,8 +22,11 @@ QUICK = Pace(idle=0.02, warm=0.01, warm_for=0.3, gather=0.0, fallback_poll=0.03,
 
 
 def inotify_instances() -> int:
-    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
-    return sum(os.path.lexists(link) and "inotify" in os.readlink(link) for link in links)
+    count = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += "inotify" in os.readlink(link)
+    return count
 
 
 def watch_threads() -> list[threading.Thread]:
