@@ -239,6 +239,7 @@ class _Server(uvicorn.Server):
     async def exchange(self, sock: socket.socket) -> None:
         """``sock`` is listened on instead of the first socket; connections stay."""
         former, self.servers[0] = self.servers[0], await self._listen(sock, None)
+        self._sockets[0] = sock, None
         former.close()
 
     async def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
