@@ -18,6 +18,9 @@ import processes
 from asking import free_port, timed_request, wait
 from peers import Tools
 
+from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.system import cgroups
+
 ROOT = Path(__file__).resolve().parents[2]
 ROTATE_BYTES = 50 * 1024 * 1024
 BACKUPS = 40
@@ -189,6 +192,11 @@ class Asupd(Contestant):
 
     def ready(self) -> None:
         wait((self.folder / ".asupd" / "asupd.sock").exists)
+
+    def end(self) -> None:
+        """Nothing of it is left, nor of its runs' cgroups, which whoever starts next would look through."""
+        super().end()
+        cgroups.remove_all(instance_of(str(self.folder / ".asupd")))
 
 
 class AsupdMain(Asupd):

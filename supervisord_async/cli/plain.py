@@ -1,4 +1,4 @@
-"""``asupctl status`` in its plain forms, read without click, which takes as long to load as all the rest.
+"""Plain command lines, read without click, which takes as long to load as all the rest: ``asupctl status``, and ``asupd``.
 
 What is read here means the same to click; whatever is not plain (another verb or option, help, completion, a mistake) is
 left to it.
@@ -7,10 +7,39 @@ left to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from supervisord_async.cli.session import Session
 
-_VALUED = {"-c": "file", "--config": "file", "-s": "socket", "--socket": "socket"}
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+
+
+class DaemonArguments(NamedTuple):
+    """What ``asupd`` is told."""
+
+    file: str = "programs.yaml"
+    detach: bool = False
+    check: bool = False
+    echo: bool = False
+    run_dir: str | None = None
+    log_level: str | None = None  #: one of :data:`LOG_LEVELS`; None: by the file
+    log_format: str | None = None  #: one of :data:`LOG_FORMATS`; None: by the file
+    log_file: str | None = None
+    trial: bool = False  #: of what would take over, see outlive.reexec
+
+
+#: The value of a plain command line's option, by its spellings.
+_STATUS_VALUES = {"-c": "file", "--config": "file", "-s": "socket", "--socket": "socket"}
+_DAEMON_VALUES = {
+    "-c": "file",
+    "--config": "file",
+    "--run-dir": "run_dir",
+    "--log-level": "log_level",
+    "--log-format": "log_format",
+    "--log-file": "log_file",
+}
+_DAEMON_FLAGS = {"-d": "detach", "--detach": "detach", "--check": "check", "--echo": "echo", "--trial": "trial"}
 
 
 def plain_status(arguments: Sequence[str]) -> tuple[Session, list[str]] | None:
@@ -20,7 +49,7 @@ def plain_status(arguments: Sequence[str]) -> tuple[Session, list[str]] | None:
     for argument in rest:
         if argument == "--json":
             session.json = True
-        elif name := _VALUED.get(argument):
+        elif name := _STATUS_VALUES.get(argument):
             value = next(rest, None)
             if value is None or value.startswith("-"):
                 return None
@@ -30,3 +59,22 @@ def plain_status(arguments: Sequence[str]) -> tuple[Session, list[str]] | None:
         else:
             words.append(argument)
     return (session, words[1:]) if words[:1] == ["status"] else None
+
+
+def plain_daemon(arguments: Sequence[str]) -> DaemonArguments | None:
+    """What a plain command line tells ``asupd``; None for anything else."""
+    told: dict[str, Any] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if flag := _DAEMON_FLAGS.get(argument):
+            told[flag] = True
+        elif name := _DAEMON_VALUES.get(argument):
+            value = next(rest, None)
+            if value is None or value.startswith("-"):
+                return None
+            told[name] = value
+        else:
+            return None
+    if told.get("log_level", "info") not in LOG_LEVELS or told.get("log_format", "text") not in LOG_FORMATS:
+        return None
+    return DaemonArguments(**told)

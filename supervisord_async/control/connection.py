@@ -12,10 +12,9 @@ import socket
 import sys
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from supervisord_async.control.auth import Peer
 from supervisord_async.control.problems import MEDIA_TYPE, document, of_status
+from supervisord_async.control.uvicorn_core import H11Protocol
 from supervisord_async.system.sockets import peer
 
 MAX_CONNECTIONS = 256

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import h11
-import uvicorn
 from starlette.types import ASGIApp
 
 from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
@@ -28,6 +27,7 @@ from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, application
 from supervisord_async.control.operations import Api
 from supervisord_async.control.stream import Streams
+from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError
 from supervisord_async.system.sockets import bind_unix
 
@@ -201,12 +201,12 @@ async def _running(server: _Server) -> AsyncIterator[None]:
             await server.leave()
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn, told when to begin and to end; it neither hears signals nor ticks."""
 
     def __init__(self, app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' nonsense is no warning of ours
-        config = uvicorn.Config(
+        config = Config(
             app,
             http=Connection,
             ws="none",

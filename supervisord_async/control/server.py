@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
+
+from supervisord_async.supervise.patience import is_want
 
 if TYPE_CHECKING:
     from supervisord_async.control.listener import Listening
@@ -31,6 +35,7 @@ async def serve(
     they answer, and again when the unix socket had to be made anew because somebody had removed it.
     Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
     """
+    await _load_http()
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.listener import listening
     from supervisord_async.control.operations import Api
@@ -43,6 +48,15 @@ async def serve(
             on_serving(listeners)
             while not await listeners.renew():
                 await asked.wait(LOOK_SECONDS)
+
+
+async def _load_http() -> None:
+    """The modules are loaded; programs begin meanwhile. Raises ImportError."""
+    try:
+        await anyio.to_thread.run_sync(importlib.import_module, "supervisord_async.control.listener")
+    except RuntimeError as error:
+        if not is_want(error):
+            raise  # no thread to be had: the loop loads them itself
 
 
 class Asked:

@@ -260,8 +260,10 @@ class Daemon:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
-        await self._enclosures.open()
-        living = await self._without_side_commands(await anyio.to_thread.run_sync(tags.living, self._instance))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._enclosures.open, name="cgroups")  # which mostly waits for the kernel
+            living = await anyio.to_thread.run_sync(tags.living, self._instance)
+        living = await self._without_side_commands(living)
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
         await self._enclose(estate, living)
         if saved is not None:

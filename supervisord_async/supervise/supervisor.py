@@ -6,7 +6,6 @@ wants of the daemon as a whole (reload, shut down, reopen) ends here too, whoeve
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import logging
 import time
@@ -279,6 +278,8 @@ class Supervisor:
     def _no_such(self, selector: str) -> str:
         if any(sign in selector for sign in "*?["):
             return f"no program matches {selector!r}"
+        import difflib  # for who mistypes
+
         known = {*self.processes, *self.configuration.programs}
         near = difflib.get_close_matches(selector, known, n=1)
         return f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else "")

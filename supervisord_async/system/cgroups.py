@@ -98,8 +98,7 @@ class Cgroup:
     def _folders(self) -> Iterator[str]:
         """Its own, and those below it, parents first."""
         yield self.path
-        if b"nr_descendants 0\n" not in _read(f"{self.path}/cgroup.stat"):  # a folder of 40 files is not listed for nothing
-            yield from _below(self.path)
+        yield from _below(self.path)
 
 
 def folder_of(pid: int | str = "self") -> str:
@@ -267,10 +266,22 @@ def _children(folder: str) -> list[str]:
 
 def _below(folder: str, *, stop_at: str = "") -> Iterator[str]:
     """All folders below, parents first; not what is below those of the name ``stop_at``."""
+    if _is_leaf(folder):
+        return
     for child in _children(folder):
         yield child
         if os.path.basename(child) != stop_at:
             yield from _below(child, stop_at=stop_at)
+
+
+def _is_leaf(folder: str) -> bool:
+    """Whether no cgroup is below: the kernel counts those as links, and a folder of 40 files is not listed for nothing."""
+    try:
+        return os.stat(folder).st_nlink == 2  # by itself and its parent
+    except OSError as error:
+        if error.errno in _NOT_TOLD:
+            return True
+        raise
 
 
 def _read(path: str) -> bytes:

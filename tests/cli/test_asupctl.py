@@ -14,7 +14,6 @@ import pytest
 
 from supervisord_async import __version__
 from supervisord_async.cli.group import VERBS
-from supervisord_async.cli.plain import plain_status
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
 from tests.waiting import wait_until_sync
@@ -515,29 +514,6 @@ def test_status_loads_no_more_than_it_needs(spawn_ctl: Spawn) -> None:
         b"dataclasses",
     }
     assert not (ours | others) & loaded
-
-
-@pytest.mark.parametrize(
-    ("words", "meant"),
-    [
-        ("status", (None, None, False, [])),
-        ("-c a.yaml status web db:*", ("a.yaml", None, False, ["web", "db:*"])),
-        ("status --json --socket /s web", (None, "/s", True, ["web"])),
-    ],
-)
-def test_plain_status_is_read_without_click(words: str, meant: tuple[str | None, str | None, bool, list[str]]) -> None:
-    plain = plain_status(words.split())
-    assert plain is not None
-    session, selectors = plain
-    assert (session.file, session.socket, session.json, selectors) == meant
-
-
-@pytest.mark.parametrize(
-    "words",
-    ["", "start web", "status --tree", "status -h", "status -- -x", "status -c", "-c --json status", "--config=a status", "stop status"],
-)
-def test_what_is_not_plain_is_left_to_click(words: str) -> None:
-    assert plain_status(words.split()) is None
 
 
 def test_reader_that_goes_away_is_quiet(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:

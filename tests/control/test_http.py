@@ -411,3 +411,12 @@ def test_the_server_is_light_until_it_serves() -> None:
     code = "import sys, supervisord_async.control.server; print({'uvicorn', 'starlette', 'prometheus_client'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout == b"set()\n"
+
+
+def test_the_server_leaves_the_command_line_of_its_library_alone() -> None:
+    code = (
+        "import sys, supervisord_async.control.listener; print({'uvicorn.main', 'multiprocessing', 'click'} & sys.modules.keys());"
+        "import uvicorn.main; print(uvicorn.main.Server.__name__, uvicorn.main.main.name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == b"set()\nServer main\n"

@@ -15,9 +15,12 @@ import math
 import os
 from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from supervisord_async.config.model import Schedule
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ def rests_for(schedule: Schedule, seconds: float, *, now: float, mark: float) ->
 
 def zone_of(schedule: Schedule) -> ZoneInfo:
     """The schedule's time zone, or the machine's."""
+    from zoneinfo import ZoneInfo  # for a program that has a schedule
+
     return ZoneInfo(schedule.timezone) if schedule.timezone is not None else local_zone(os.environ.get("TZ", ""))
 
 
@@ -62,6 +67,8 @@ def local_zone(name: str, localtime: str = "/etc/localtime") -> ZoneInfo:
 
     The zone itself and not today's offset, which is what the standard library knows as local time.
     """
+    from zoneinfo import ZoneInfo
+
     try:
         if name:
             return ZoneInfo(name.removeprefix(":"))

@@ -1,0 +1,39 @@
+"""What ``asupd`` can be told, as click knows it: help, version, mistakes, and every spelling that is not plain."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from supervisord_async import __version__
+from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
+
+
+@click.command("asupd", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-c", "--config", "file", metavar="FILE", default="programs.yaml", show_default=True, help="The list of programs.")
+@click.option("-d", "--detach", is_flag=True, help="Go to the background; returns once the control socket answers.")
+@click.option("--check", is_flag=True, help="Say what is wrong with FILE and exit: 0 sound, 2 not.")
+@click.option("--echo", is_flag=True, help="Print the programs' output too, prefixed.")
+@click.option("--run-dir", metavar="DIR", help="Lock, socket, state, history and logs; overrides daemon.run_dir.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Overrides daemon.log.level.")
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Overrides daemon.log.format.")
+@click.option("--log-file", metavar="FILE", help="Overrides daemon.log.file; with --detach by default RUN_DIR/asupd.log.")
+@click.option("--trial", is_flag=True, hidden=True)
+@click.version_option(__version__, prog_name="asupd")
+@click.pass_obj
+def asupd(run: Callable[[DaemonArguments], int], /, **options: Any) -> NoReturn:
+    """Start the programs that FILE lists, watch them, and restart them by their policies.
+
+    HUP reloads FILE; TERM, INT and QUIT stop everything, a second one at once; USR1 reopens logs; USR2 replaces the
+    daemon in place.
+    """
+    sys.exit(run(DaemonArguments(**options)))
+
+
+def by_click(run: Callable[[DaemonArguments], int]) -> NoReturn:
+    """The process ends with what ``run`` returns for the command line, or after help, the version, or what was wrong with it."""
+    asupd.main(obj=run)
+    raise AssertionError("click ends the process")
