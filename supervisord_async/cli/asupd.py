@@ -70,7 +70,7 @@ def run(arguments: DaemonArguments) -> int:
         if arguments.detach:
             return asupd_run.detach(configuration, file, run_dir, overrides)
         return asupd_run.foreground(configuration, file, run_dir, overrides, recollection, echo=arguments.echo)
-    except DaemonError as error:
+    except (DaemonError, LockHeldError) as error:
         _complain(f"asupd: critical: {error}")
         return EXIT_LOCKED if isinstance(error, LockHeldError) else EXIT_CRITICAL
 

@@ -52,7 +52,7 @@ def foreground(
     echo: bool,
 ) -> int:
     """The daemon ran in this process; its exit code."""
-    from supervisord_async.control.server import serve as serve_control
+    from supervisord_async.control import server
     from supervisord_async.logs.echo import Echo
     from supervisord_async.rundir import remember
     from supervisord_async.supervise.daemon import Options, make_run_dir, serve
@@ -89,7 +89,8 @@ def foreground(
         recollection=recollection,
     )
     try:
-        return loop.run(serve, options, configuration, serve_control, former)
+        server.load_ahead()
+        return loop.run(serve, options, configuration, server.serve, former)
     finally:
         if shown is not None:
             shown.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import anyio
@@ -35,7 +37,7 @@ async def serve(
     they answer, and again when the unix socket had to be made anew because somebody had removed it.
     Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
     """
-    await _load_http()
+    await _loaded()
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.listener import listening
     from supervisord_async.control.operations import Api
@@ -50,13 +52,28 @@ async def serve(
                 await asked.wait(LOOK_SECONDS)
 
 
-async def _load_http() -> None:
-    """The modules are loaded; programs begin meanwhile. Raises ImportError."""
+def load_ahead() -> None:
+    """HTTP is being loaded by a thread from now on: 40 ms that the daemon spends on waiting for the kernel and for disks."""
+    with suppress(RuntimeError):  # no thread to be had: who serves loads it
+        Thread(target=_load_quietly, name="load-http", daemon=True).start()
+
+
+def _load_quietly() -> None:
+    with suppress(Exception):  # who serves meets it again
+        _load()
+
+
+def _load() -> None:
+    importlib.import_module("supervisord_async.control.listener")
+
+
+async def _loaded() -> None:
+    """HTTP is loaded; the loop went on meanwhile. Raises ImportError."""
     try:
-        await anyio.to_thread.run_sync(importlib.import_module, "supervisord_async.control.listener")
+        await anyio.to_thread.run_sync(_load)
     except RuntimeError as error:
         if not is_want(error):
-            raise  # no thread to be had: the loop loads them itself
+            raise  # no thread to be had: whoever imports it next waits
 
 
 class Asked:

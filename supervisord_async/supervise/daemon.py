@@ -262,8 +262,8 @@ class Daemon:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._enclosures.open, name="cgroups")  # which mostly waits for the kernel
-            living = await anyio.to_thread.run_sync(tags.living, self._instance)
-        living = await self._without_side_commands(living)
+            marked = await anyio.to_thread.run_sync(tags.marked, self._instance)
+        living = await self._without_side_commands(await anyio.to_thread.run_sync(tags.completed, marked, self._enclosures.known))
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
         await self._enclose(estate, living)
         if saved is not None:

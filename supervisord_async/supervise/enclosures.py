@@ -61,6 +61,11 @@ class Enclosures:
         found = cgroups.of_instance(self._instance)
         return {tag: cgroup for tag, cgroup in found.items() if not cgroup.remove()}
 
+    @property
+    def known(self) -> Mapping[str, Cgroup]:
+        """The cgroups of runs that are not over, by tag."""
+        return self._known
+
     def of(self, tag: str) -> Cgroup | None:
         """The cgroup of that run, if it has one."""
         return self._known.get(tag)

@@ -390,6 +390,7 @@ class Process:
 
     async def _take_over(self, inherited: Inherited) -> None:
         """The former daemon's run goes on, or its end is news."""
+        await self._around.host.turn()  # the control socket answers before all of a thousand are taken over
         run = inherited.snapshot.run
         for stray in inherited.stray_runs:
             await self._kill_strays(stray)

@@ -49,9 +49,14 @@ class Cgroup:
 
     path: str
 
+    @property
+    def is_populated(self) -> bool:
+        """Whether a process lives in it, or below."""
+        return b"populated 1" in _read(f"{self.path}/cgroup.events")
+
     def pids(self) -> set[int]:
         """The living processes in it; none of them is certain to live still."""
-        if b"populated 1" not in _read(f"{self.path}/cgroup.events"):
+        if not self.is_populated:
             return set()
         return {pid for folder in self._folders() for pid in map(int, _read(f"{folder}/cgroup.procs").split()) if pid != 0}
 
@@ -85,7 +90,9 @@ class Cgroup:
             return
 
     def remove(self) -> bool:
-        """It is gone with what is below it; False if something lives in it, or it is not ours to remove."""
+        """It is gone with what is below it; False, and it is as it was, if something lives in it; False too if it is not ours to remove."""
+        if self.is_populated:
+            return False
         for folder in reversed(list(self._folders())):
             try:
                 os.rmdir(folder)
@@ -198,12 +205,16 @@ def homes_of(instance: str) -> list[str]:
 def of_instance(instance: str) -> dict[str, Cgroup]:
     """The cgroups of an instance's runs, by tag; without any that we are in ourselves. To be called off the loop."""
     found: dict[str, Cgroup] = {}
+    try:
+        own = f"{folder_of()}/"
+    except UnusableError:
+        own = ""
     for home in homes_of(instance):
         for folder in _children(home):
             name, _, run = os.path.basename(folder).rpartition(".")
             cgroup = Cgroup(folder)
             tag = f"{instance}/{name.replace(_COLON, ':')}/{run}"
-            if run.isdecimal() and os.getpid() not in (pids := cgroup.pids()) and (pids or tag not in found):
+            if run.isdecimal() and not own.startswith(f"{folder}/") and (tag not in found or cgroup.is_populated):
                 found[tag] = cgroup
     return found
 

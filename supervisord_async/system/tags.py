@@ -6,9 +6,12 @@ where we may not look.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import msgspec
 
 from supervisord_async.system import cgroups, procfs
+from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.wire import ENV_TAG
 
@@ -23,7 +26,12 @@ class Tagged(msgspec.Struct, frozen=True):
 
 
 def living(instance: str) -> list[Tagged]:
-    """The living processes of ``instance``, oldest first; one pass over /proc, to be made off the loop."""
+    """The living processes of ``instance``, oldest first; one pass over /proc and all cgroups, to be made off the loop."""
+    return completed(marked(instance), cgroups.of_instance(instance))
+
+
+def marked(instance: str) -> list[Tagged]:
+    """Those whose environment says so, in no order; one pass over /proc, to be made off the loop."""
     found = []
     for pid in procfs.pids():
         tag = procfs.environment_value(pid, ENV_TAG)
@@ -33,17 +41,23 @@ def living(instance: str) -> list[Tagged]:
         process = procfs.stat(pid)
         if process is not None and not process.dead and run.isdecimal():
             found.append(Tagged(of(process), name, int(run), process.session == pid))
-    found += _confined(instance, {each.identity.pid for each in found})
+    return found
+
+
+def completed(marked: Iterable[Tagged], runs: Mapping[str, Cgroup]) -> list[Tagged]:
+    """Those of ``marked``, and who else lives in the cgroups of ``runs`` (by tag), oldest first."""
+    found = list(marked)
+    known = {each.identity.pid for each in found}
+    for tag, cgroup in runs.items():
+        pids = cgroup.pids()
+        if not pids <= known:
+            found += _strangers(tag, pids, known)
     return sorted(found, key=lambda each: each.identity.start_ticks)
 
 
-def _confined(instance: str, known: set[int]) -> list[Tagged]:
-    """Those in the cgroups of its runs but ``known``, which say who they are. The oldest of a run is its main process, if it lives."""
-    found = []
-    for tag, cgroup in cgroups.of_instance(instance).items():
-        name, _, run = tag.partition("/")[2].rpartition("/")
-        members = [each for each in map(procfs.stat, cgroup.pids()) if each is not None and not each.dead]
-        oldest = min(members, key=lambda each: (each.start_ticks, each.pid), default=None)
-        strangers = [each for each in members if each.pid not in known]
-        found += [Tagged(of(each), name, int(run), each is oldest and each.session == each.pid) for each in strangers]
-    return found
+def _strangers(tag: str, pids: set[int], known: set[int]) -> list[Tagged]:
+    """Those of a run's ``pids`` that are not ``known`` to say who they are. The oldest of all is its main process, if it lives."""
+    name, _, run = tag.partition("/")[2].rpartition("/")
+    members = [each for each in map(procfs.stat, pids) if each is not None and not each.dead]
+    oldest = min(members, key=lambda each: (each.start_ticks, each.pid), default=None)
+    return [Tagged(of(each), name, int(run), each is oldest and each.session == each.pid) for each in members if each.pid not in known]
