@@ -11,6 +11,7 @@ holds the loop that long.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from asyncio import base_subprocess
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from supervisord_async.system import procfs
-from supervisord_async.system.exits import Ended, ExitWatch, Rusage
+from supervisord_async.system.exits import Ended, ExitWatch, Rusage, watched
 from supervisord_async.system.identity import of
 
 
@@ -43,7 +44,17 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         **kwargs: Any,
     ) -> None:
         with self._loop.around_fork(), around_birth or nullcontext():
-            process = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
+            self._proc = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
+        watched.add(self._proc.pid)
+
+    def watch_exit(self) -> None:
+        """The child's end is learnt from now on. Raises OSError, and the child is dead: no descriptor to learn it with.
+
+        Not at its birth: for as long as it is still executing its program (some 0.3 ms) the kernel makes readers of its
+        /proc/PID/stat wait. When the loop has turned twice it has, and others were begun meanwhile.
+        """
+        process = self._proc
+        assert process is not None  # noqa: S101  nobody has closed us yet
         try:
             born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
             if born is None:
@@ -52,12 +63,18 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         except BaseException:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
+            watched.discard(process.pid)
+            self._returncode = process.returncode
+            super().close()
             raise
-        self._proc = process
         self.watch.on_end(self._ended)
+
+    def disown(self) -> None:
+        """Nobody will ever own the child: it is killed, and reaped when it is dead. Instead of :meth:`watch_exit`."""
+        assert self._proc is not None  # noqa: S101  nobody has closed us yet
+        os.kill(self._proc.pid, signal.SIGKILL)  # ours and not reaped: the PID cannot be a stranger's
+        self.watch_exit()
+        self.close()
 
     @property
     def rusage(self) -> Rusage | None:
@@ -89,8 +106,8 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         return self.watch
 
     def _ended(self, ended: Ended) -> None:
-        code, signal = ended.status.code, ended.status.signal
-        returncode = code if code is not None else -signal if signal is not None else 255
+        code, number = ended.status.code, ended.status.signal
+        returncode = code if code is not None else -number if number is not None else 255
         if self._proc is not None:
             self._proc.returncode = returncode  # else its finalizer would wait for the PID, whoever has it by then
         self._process_exited(returncode)
@@ -145,9 +162,8 @@ async def _connect(
     transport = PidfdTransport(loop, protocol, args, shell, stdin, stdout, stderr, 0, waiter=connected, **kwargs)
     try:
         await connected
-    except BaseException:  # cancelled at birth: nobody will ever own this child
-        transport.close()
-        if transport.watch.ended is None:
-            os.kill(transport.watch.identity.pid, 9)  # ours and not reaped: the PID cannot be a stranger's
+    except BaseException:  # cancelled at birth
+        transport.disown()
         raise
+    transport.watch_exit()
     return transport, protocol
