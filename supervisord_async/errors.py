@@ -108,6 +108,12 @@ class BusyError(CommandError):
     status, exit_code, kind = 503, 1, "busy"
 
 
+class UnavailableError(CommandError):
+    """What would tell cannot be read at present."""
+
+    status, exit_code, kind = 503, 1, "unavailable"
+
+
 class TimedOutError(CommandError):
     """The result did not come in the time that was given."""
 

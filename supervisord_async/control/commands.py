@@ -23,7 +23,7 @@ from supervisord_async.control.touched import Touched
 from supervisord_async.control.view import ProcessView, process_view, waiting_words
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
 from supervisord_async.core.state import Snapshot, State
-from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UsageError
+from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError
 from supervisord_async.supervise.fleet.dependencies import DOWN
 from supervisord_async.supervise.records.narrate import signal_name
 
@@ -130,8 +130,13 @@ class Commands:
         return await explain(self.process(name), supervisor.bus, self.history_store, self._last_words, refused)
 
     async def history(self, name: str, limit: int = 50) -> list[RunEntry]:
-        """The last ``limit`` runs of ``name``, newest first; raises NotFoundError where neither process nor history know it."""
-        runs = await self.history_store.runs(name, limit) if self.history_store is not None else []
+        """The last ``limit`` runs of ``name``, newest first.
+
+        Raises NotFoundError where neither process nor history know it, UnavailableError where there is no history to read.
+        """
+        if self.history_store is None:
+            raise UnavailableError("there is no history: the daemon's log says why")
+        runs = await self.history_store.runs(name, limit)
         if not runs and name not in self.supervisor.processes:
             self.process(name)  # says what was probably meant
         return runs

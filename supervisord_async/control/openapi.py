@@ -46,7 +46,7 @@ _PROBLEMS = {
     409: "It was tried and failed for at least one name",
     413: "The body is larger than 64 KiB",
     422: "The configuration file is unsound; problems has every reason",
-    503: "Too much is asked at once, or the daemon is shutting down, or not ready",
+    503: "Too much is asked at once, or the daemon is shutting down, or not ready, or cannot read what is asked for",
     504: "The result did not come in time",
 }
 #: What every operation may answer.

@@ -391,7 +391,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Its runs, newest first",
         answer=answers.HistoryAnswer,
         parameters=(Parameter("limit", "limit", "how many"),),
-        statuses=(404,),
+        statuses=(404, 503),
     ),
     Operation(
         "GET",

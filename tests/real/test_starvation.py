@@ -446,6 +446,9 @@ def test_a_history_that_cannot_be_opened_is_told_and_done_without(daemon: Make, 
     os.kill(up(live, "victim")["victim"], signal.SIGKILL)
     live.wait_for("victim", "RUNNING", run=2)
     said(live, "history: cannot open", at_most=1)
+    told = live.ctl("history", "victim")
+    assert (told.returncode, told.stdout) == (1, "") and "the history cannot be read: cannot open" in told.stderr
     (tmp_path / ".asupd" / "history.db").rmdir()
     live.wait_until(lambda: "is written again" in live.text(), "the history is written")
+    assert live.ctl("history", "victim").returncode == 0
     assert live.end() == 0

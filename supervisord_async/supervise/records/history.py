@@ -22,6 +22,7 @@ import anyio
 import anyio.to_thread
 
 from supervisord_async.core.record import Record
+from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
 from supervisord_async.supervise.records.run_entry import RunEntry
@@ -152,8 +153,8 @@ class History:
     # Questions
 
     async def runs(self, name: str, limit: int = 50) -> list[RunEntry]:
-        """The last ``limit`` runs of ``name``, newest first; empty where there is no database."""
-        return await self._question(lambda: self._reader.runs(name, limit), [])
+        """The last ``limit`` runs of ``name``, newest first. Raises UnavailableError where the database cannot be read."""
+        return await self._answer(lambda: self._reader.runs(name, limit))
 
     async def records(self, after_id: int, limit: int = 1000, name: str | None = None) -> list[Record]:
         """At most ``limit`` records behind number ``after_id``, oldest first."""
@@ -175,8 +176,15 @@ class History:
                 await self._wrote.wait()
 
     async def _question(self, ask: Callable[[], T], nothing: T) -> T:
-        if self._store is None:
+        """As :meth:`_answer`, for those who can do without: ``nothing`` where it cannot be read."""
+        try:
+            return await self._answer(ask)
+        except UnavailableError:
             return nothing
+
+    async def _answer(self, ask: Callable[[], T]) -> T:
+        if self._store is None:
+            raise UnavailableError(f"the history cannot be read: {self.trouble or 'it is not open yet'}")
         await self._catch_up()
         try:
             answer = await anyio.to_thread.run_sync(ask, limiter=self._readers)
@@ -184,7 +192,7 @@ class History:
             if not self._unreadable:
                 _log.warning("history: cannot read %s: %s", self.path, error)
             self._unreadable = True
-            return nothing
+            raise UnavailableError(f"the history cannot be read: {self.path}: {error}") from error
         if self._unreadable:
             _log.info("history: %s is read again", self.path)
         self._unreadable = False
