@@ -235,9 +235,9 @@ class Client(Asking):
         query = {"for": awaited, "timeout": timeout_seconds}
         return as_object(self.request("POST", path_of(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
 
-    def scale(self, name: str, replicas: int) -> list[Result]:
-        """The program has that many processes."""
-        return self.act("scale", (name,), body={"replicas": replicas})
+    def scale(self, name: str, replicas: int, *, wait: bool = True, timeout_seconds: float | None = None) -> list[Result]:
+        """The program has that many processes; otherwise as :meth:`start`."""
+        return self.act("scale", (name,), wait=wait, timeout_seconds=timeout_seconds, body={"replicas": replicas})
 
     def act(
         self,

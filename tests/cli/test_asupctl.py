@@ -171,6 +171,11 @@ def test_scale_shows_the_daemon_s_word(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("scale", "web", "-1").code == 2
 
 
+def test_scale_need_not_wait(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert ctl("scale", "web", "3", "--no-wait", "--timeout", "5").code == 0
+    assert daemon.asked("POST", "/v1/processes/web/scale") == [({"wait": "false", "timeout": "5.0"}, {"replicas": 3})]
+
+
 # errors
 
 

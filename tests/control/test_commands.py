@@ -112,6 +112,24 @@ async def test_stop_wins_over_a_pending_attempt() -> None:
         assert one(await scene.commands.stop(["web"])).state == "STOPPED"
 
 
+async def test_a_stop_of_what_is_down_already_waits_for_no_turn() -> None:
+    """What is stopped tells of no change: nobody may wait for one."""
+    async with playing(swift("db"), swift("web", depends_on={"db": "started"})) as scene:
+        await scene.state("web", State.RUNNING)
+        await scene.commands.stop(["db"])
+        scene.child("web").obeys = False
+        web = scene.child("web")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(scene.commands.stop, ["all"])
+            await scene.state("web", State.STOPPING)
+            outcome = await scene.commands.stop(["all"], timeout=0.05)
+            assert (outcome.timed_out, [result.message for result in outcome.results if result.ok]) == (("web",), ["already stopped"])
+            web.end(signal=9)
+        with anyio.fail_after(30):
+            outcome = await scene.commands.stop(["all"])
+        assert [result.message for result in outcome.results] == ["already stopped", "already stopped"]
+
+
 async def test_restart_waits_for_a_newer_run() -> None:
     async with playing(swift("web")) as scene:
         result = one(await scene.commands.restart(["web"]))

@@ -69,9 +69,11 @@ def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: fl
 @verb("scale")
 @name_argument
 @click.argument("replicas", metavar="N", type=click.IntRange(min=0))
-def scale(session: Session, name: str, replicas: int) -> int:
-    """Change how many processes a program has."""
-    return _act(session, "scale", (name,), "", body={"replicas": replicas})
+@no_wait_option
+@timeout_option
+def scale(session: Session, name: str, replicas: int, no_wait: bool, timeout: float | None) -> int:
+    """Change how many processes a program has, and wait until they run and the others are gone."""
+    return _act(session, "scale", (name,), "", wait=not no_wait, timeout_seconds=timeout, body={"replicas": replicas})
 
 
 def _act(session: Session, action: str, selectors: tuple[str, ...], goal: str, **how: Any) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from supervisord_async.core.inputs import StopRequested
-from supervisord_async.core.state import Snapshot
+from supervisord_async.core.state import Snapshot, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.records.bus import Bus
@@ -44,15 +44,16 @@ class OrderlyStop:
         return 1 + sum(1 for others in self._before.values() if others)
 
     def is_undecided(self, process: Process) -> bool:
-        """Its turn has not come, or it was told and has not turned to that yet."""
+        """Its turn has not come, or it was told and has not turned to that yet; what rests needs no turn."""
         if process.name in self.pending:
-            return True
+            return not _rests(process)
         told = self._told.get(process.name)
         return told is not None and process.snapshot.wanted and process.snapshot is told[1]
 
     def tell_free(self, now: float) -> None:
         """Those that nothing holds up any more have been told to stop."""
-        holding = self.pending.keys() | {name for name, (process, _, at) in self._told.items() if _holds(process, at, now)}
+        holding = {name for name, process in self.pending.items() if not _rests(process)}
+        holding |= {name for name, (process, _, at) in self._told.items() if _holds(process, at, now)}
         for name in [name for name in self.pending if not self._before[name] & holding]:
             process = self.pending.pop(name)
             self._told[name] = process, process.snapshot, now
@@ -69,13 +70,15 @@ class OrderlyStop:
     async def run(self, bus: Bus, present: Callable[[str], Process | None]) -> None:
         """All of the others have been told, each in its turn; those that are not ``present`` any more need not be."""
         with bus.subscribe() as records:
-            while self.pending:
+            while True:
+                self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
+                self.tell_free(anyio.current_time())
+                if not self.pending:
+                    return
                 with anyio.move_on_after(LOOK_SECONDS):
                     await records.receive()
                 while records.receive_nowait() is not None:
                     pass  # one look serves all that came
-                self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
-                self.tell_free(anyio.current_time())
 
 
 class OrderlyStops:
@@ -112,6 +115,11 @@ class OrderlyStops:
             wanted = set(self._dependencies.start_order([process.program.name for process in processes]))
             for stop in self._under_way:
                 stop.overrule(wanted)
+
+
+def _rests(process: Process) -> bool:
+    """Whether a stop changes nothing of it: no record would tell that it was told."""
+    return process.snapshot.state is State.STOPPED and not process.snapshot.wanted
 
 
 def _holds(process: Process, told_at: float, now: float) -> bool:
