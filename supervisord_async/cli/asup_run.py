@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from supervisord_async import __version__, wire
+from supervisord_async.cli.streams import open_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,12 +55,13 @@ class Duration(click.ParamType[float]):
 def main() -> NoReturn:
     """Run the command, and end with its exit code; nothing is left to tear down then."""
     gc.set_threshold(50_000)  # what is imported stays: looking for garbage in it would take a tenth of the start
+    open_missing()
     code = 1
     try:
         cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
-    with suppress(BrokenPipeError):  # nobody reads --help to its end
+    with suppress(OSError):  # nobody reads --help to its end
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

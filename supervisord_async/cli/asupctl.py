@@ -10,7 +10,10 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
+
+from supervisord_async.cli import streams
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
@@ -28,8 +31,10 @@ def main() -> NoReturn:
     The interpreter is not torn down piece by piece: that takes longer than asking the daemon, and nothing is left to close.
     """
     gc.set_threshold(GARBAGE_THRESHOLD)
+    streams.open_missing()
     code = run(sys.argv[1:])
-    sys.stderr.flush()
+    with suppress(OSError):  # nobody to tell
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -45,10 +50,13 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # of our own output: the client's sockets speak in NoDaemonErrors
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, sys.stdout.fileno())  # what is still buffered goes nowhere when Python flushes it
-        os.close(silence)
+        streams.silence_stdout()
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in streams.UNWRITABLE:
+            raise
+        streams.silence_stdout()
+        return _complain(f"cannot print: {error.strerror}", 1)
 
 
 def _invoke(arguments: list[str]) -> int:

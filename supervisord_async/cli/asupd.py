@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
+from supervisord_async.cli.streams import open_missing
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 
 #: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
@@ -24,6 +25,7 @@ EXIT_LOCKED = 4
 
 def main() -> NoReturn:
     """Be the daemon, or do what the arguments say instead, and end the process with its exit code."""
+    open_missing()
     gc.set_threshold(*GC_THRESHOLDS)  # before the file is read
     arguments = plain_daemon(sys.argv[1:]) if COMPLETION_VARIABLE not in os.environ else None
     if arguments is None:

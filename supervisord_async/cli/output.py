@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from supervisord_async.cli.words import printable
@@ -121,8 +122,9 @@ def complain(text: str) -> None:
     first, *others = text.split("\n")
     lines = [f"asupctl: {printable(first)}", *(printable(line) for line in others)]
     sys.stdout.flush()
-    sys.stderr.write("\n".join(lines) + "\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # nobody to tell; the exit code says it, too
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
 
 
 def print_json(document: Any) -> None:

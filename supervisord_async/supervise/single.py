@@ -58,11 +58,7 @@ class Streams(msgspec.Struct, frozen=True):
 
     @classmethod
     def ours(cls) -> Streams:
-        """As of now: to be called before we open anything. A standard stream that is closed is /dev/null from now on."""
-        opened = -1
-        while opened < 3:
-            opened = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.close(opened)
+        """As of now: to be called before we open anything, the standard streams being open."""
         others = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
         return cls(0, tuple(fd for fd in others if _is_inheritable(fd)))
 

@@ -72,7 +72,10 @@ def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: fl
 @no_wait_option
 @timeout_option
 def scale(session: Session, name: str, replicas: int, no_wait: bool, timeout: float | None) -> int:
-    """Change how many processes a program has, and wait until they run and the others are gone."""
+    """Change how many processes a program has.
+
+    Waits until the new ones run and the others are gone.
+    """
     return _act(session, "scale", (name,), "", wait=not no_wait, timeout_seconds=timeout, body={"replicas": replicas})
 
 

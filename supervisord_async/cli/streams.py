@@ -1,0 +1,29 @@
+"""The standard streams of a command that was called without some of them (``>&-``), or with one that takes nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+#: What a write to a device, file or terminal of the caller's choice can end with.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENXIO})
+
+
+def open_missing() -> None:
+    """Stdin, stdout and stderr are there, those that the caller closed being /dev/null: nothing else gets their numbers."""
+    if sys.stdin and sys.stdout and sys.stderr:
+        return
+    from supervisord_async.system.descriptors import open_missing_stdio
+
+    open_missing_stdio()
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115  they live as long as we do
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def silence_stdout() -> None:
+    """What is said on stdout from now on, and what is still buffered, goes nowhere."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, sys.stdout.fileno())
+    os.close(silence)

@@ -1,0 +1,47 @@
+"""Commands whose caller closed standard streams, or gave one that takes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.cli.conftest import COMMAND, Ended
+from tests.cli.fake_daemon import FakeDaemon
+
+RUN = [sys.executable, "-m", "supervisord_async.cli.asup_run", "--max-restarts", "0"]
+
+
+def call(redirections: str, command: Sequence[str]) -> Ended:
+    shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *command]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def ctl(daemon: FakeDaemon) -> Callable[..., Ended]:
+    return lambda redirections, *words: call(redirections, [*COMMAND, "-s", str(daemon.socket_path), *words])
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(ctl: Callable[..., Ended], closed: str) -> None:
+    assert ctl(closed, "status").code == 0
+    assert ctl(closed, "start").code == 2
+    assert ctl(closed, "-s", "/nowhere/asupd.sock", "status").code == 4
+    assert call(closed, [*RUN, "sh", "-c", "exit 4"]).code == 4
+
+
+def test_no_program_gets_a_file_of_ours_for_a_stream_that_was_closed() -> None:
+    look = ["readlink", "/proc/self/fd/0", "/proc/self/fd/2"]
+    assert call("<&- 2>&-", [*RUN, *look]) == Ended(0, "/dev/null\n/dev/null\n", "")
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("stop", "web")])
+def test_output_that_cannot_be_written_is_told(ctl: Callable[..., Ended], words: tuple[str, ...]) -> None:
+    assert ctl(">/dev/full", *words) == Ended(1, "", "asupctl: cannot print: No space left on device\n")
+
+
+def test_a_complaint_that_cannot_be_written_keeps_its_exit_code(ctl: Callable[..., Ended]) -> None:
+    assert ctl("2>/dev/full", "-s", "/nowhere/asupd.sock", "status").code == 4
