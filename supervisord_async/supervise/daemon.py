@@ -25,7 +25,7 @@ from supervisord_async.config.model import Configuration, DaemonLog, Program
 from supervisord_async.config.recollection import Recollection
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause
-from supervisord_async.errors import CommandError, ConfigError, DaemonError
+from supervisord_async.errors import BusyError, CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise import means, watchdog
@@ -398,8 +398,10 @@ class Daemon:
     # Re-exec
 
     async def _prepare_reexec(self) -> None:
-        """The installed code was tried and will take over; raises FailedError where it cannot."""
+        """The installed code was tried and will take over; raises FailedError where it cannot, BusyError where all is to end."""
         await reexec.try_new_code(self.state())
+        if self._supervisor.shutting_down:
+            raise BusyError("cannot re-exec: the daemon is shutting down")
         self._go.set()
 
     async def _reexec(self, history: History | None) -> None:
@@ -412,20 +414,23 @@ class Daemon:
             if history is not None:
                 with anyio.move_on_after(QUIET_SECONDS):
                     await history.flush()
-            state = self.state()
-            kept = {"lock": [self._lock.fd], "listening": listeners.descriptors if listeners is not None else []}
-            descriptors.sd_notify("RELOADING=1")
-            self._guard.dismiss()  # the new code has one of its own
-            try:
-                reexec.become_new_code(persist.with_descriptors(state, kept), HEARD)
-            except OSError as error:
-                self._bus.publish(
-                    "daemon",
-                    message=f"cannot re-exec: {error.strerror}; this code stays in service",
-                    data={"what": "reexec_refused"},
-                )
-                if listeners is not None:
-                    await listeners.resume()
+            await signals.heeded()
+            stopping = self._supervisor.shutting_down  # who told us to go meanwhile had no successor in mind
+            why = "the daemon is shutting down" if stopping else self._become_new_code(listeners)
+            self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
+            if listeners is not None:
+                await listeners.resume()
+
+    def _become_new_code(self, listeners: Listeners | None) -> str:
+        """Never returns, or says why not, and everything is as it was."""
+        kept = {"lock": [self._lock.fd], "listening": listeners.descriptors if listeners is not None else []}
+        state = persist.with_descriptors(self.state(), kept)
+        descriptors.sd_notify("RELOADING=1")
+        self._guard.dismiss()  # the new code has one of its own
+        try:
+            reexec.become_new_code(state, HEARD)
+        except OSError as error:
+            return error.strerror or str(error)
 
 
 def log_paths(configuration: Configuration) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 _PENDING_SIGNALS = 64
+#: From a signal's arrival to the task that receives it: the loop looks, calls back, wakes the task; and to spare.
+_TURNS = 8
 #: Python ignores these itself; Popen gives children the default back.
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
@@ -88,3 +90,9 @@ async def receive(numbers: Collection[int]) -> AsyncIterator[SignalStream]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+async def heeded() -> None:
+    """Every signal that had arrived when this was called has reached who receives it."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)

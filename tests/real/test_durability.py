@@ -235,6 +235,20 @@ def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     assert live.end() == 0
 
 
+def test_a_stop_wins_over_a_reexec(daemon: Make) -> None:
+    """Also over one that is being tried while a program takes its time to end."""
+    live = daemon("programs: {a: {command: \"sh -c 'trap : TERM; sleep 2; sleep 1000'\", start_seconds: 0.2, stop: {grace_period: 3s}}}")
+    live.wait_for("a", "RUNNING")
+    live.send(signal.SIGUSR2)
+
+    def trying() -> bool:
+        children = Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()
+        return any("--trial" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
+
+    live.wait_until(trying, "the new code is tried", every=0.002)
+    assert live.end() == 0 and live.tagged() == []
+
+
 def test_a_second_daemon_is_refused_also_after_a_reexec(daemon: Make) -> None:
     live = daemon(SLEEPER)
     live.do("reexec")

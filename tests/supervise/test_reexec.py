@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from supervisord_async.core.record import Record
-from supervisord_async.errors import FailedError
+from supervisord_async.errors import BusyError, FailedError
 from supervisord_async.supervise.daemon import Daemon
 from supervisord_async.supervise.outlive import persist, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
@@ -78,6 +78,8 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
         _listeners=None,
         _guard=SimpleNamespace(dismiss=lambda: dismissed.append(True)),
         _bus=bus,
+        _supervisor=SimpleNamespace(shutting_down=False),
+        _become_new_code=lambda listeners: Daemon._become_new_code(daemon, listeners),
         state=lambda: STATE,
     )
 
@@ -92,6 +94,40 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     run_virtually(main)
     assert [record.message for record in told] == ["cannot re-exec: Cannot allocate memory; this code stays in service"] * 2
     assert len(dismissed) == 2  # the guardian of the code that stays is made anew by itself
+
+
+def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new code would not know that it is to end."""
+    bus, told, resumed = Bus(), list[Record](), []
+    bus.listen(told.append)
+    supervisor = SimpleNamespace(shutting_down=False)
+
+    async def pause() -> None:
+        supervisor.shutting_down = True
+
+    async def resume() -> None:
+        resumed.append(True)
+
+    async def sound(_state: SavedState) -> None:
+        pass
+
+    monkeypatch.setattr(reexec, "try_new_code", sound)
+    listeners = SimpleNamespace(pause=pause, resume=resume)
+    daemon: Any = SimpleNamespace(_go=anyio.Event(), _listeners=listeners, _bus=bus, _supervisor=supervisor, state=lambda: STATE)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Daemon._reexec, daemon, None)
+            await Daemon._prepare_reexec(daemon)
+            await anyio.sleep(10.0)
+            with pytest.raises(BusyError, match="shutting down"):
+                await Daemon._prepare_reexec(daemon)
+            assert not daemon._go.is_set()
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert [record.message for record in told] == ["cannot re-exec: the daemon is shutting down; this code stays in service"]
+    assert resumed == [True]
 
 
 @pytest.mark.anyio

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import anyio
 
@@ -95,7 +96,7 @@ def _inherited(descriptors: Iterable[int]) -> Iterator[None]:
             os.set_inheritable(descriptor, False)
 
 
-def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> None:
+def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> NoReturn:
     """Never returns, or raises OSError and everything is as it was. Signals that come meanwhile wait for the new code."""
     memory = state_file(state)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
