@@ -124,10 +124,13 @@ class Client(Asking):
 
         last = after
 
-        def once() -> Iterator[Event]:
+        def once() -> Iterator[Event | None]:
             nonlocal last
-            headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+            if last is None:  # what happens while the daemon is away shall be told, also if nothing was before
+                last = max((event.id for event in self.events(limit=1)), default=0)
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last)}
             with self._stream("/v1/events", {}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
+                yield None
                 for kind, data in server_sent(response, self.socket_path):
                     event = Event.from_document({"type": kind, **as_object(decoded(data))})
                     last = event.id or last
@@ -152,7 +155,7 @@ class Client(Asking):
 
         known: list[bytes] | None = None  # the log's last lines as they were when somebody last looked
 
-        def once() -> Iterator[str]:
+        def once() -> Iterator[str | None]:
             nonlocal known
             past = self._log(name, lines, stream, since) if known is None and (since or lines > KNOWN_LINES) else None
             tail = self._log(name, KNOWN_LINES, stream)
@@ -163,6 +166,7 @@ class Client(Asking):
             else:
                 fresh = tail[len(tail) - min(lines, len(tail)) :]
             known = tail
+            yield None
             for line in fresh:
                 yield line.decode(errors="surrogateescape")
             overlap = Overlap(tail)
@@ -176,16 +180,21 @@ class Client(Asking):
 
         return self._across_absences(once, give_up_seconds)
 
-    def _across_absences(self, once: Callable[[], Iterator[T]], give_up_seconds: float) -> Iterator[T]:
-        """What ``once`` yields, again and again, until the daemon has been away for ``give_up_seconds``."""
+    def _across_absences(self, once: Callable[[], Iterator[T | None]], give_up_seconds: float) -> Iterator[T]:
+        """What ``once`` yields, again and again, until the daemon has been away for ``give_up_seconds``.
+
+        None from ``once`` says that the daemon answers, although it has nothing to tell yet.
+        """
         attempt, connected, away_since = 0, False, time.monotonic()
         while True:
             gone: CommandError | None = None
             began = time.monotonic()
             try:
                 for item in once():
-                    attempt, connected = 0, True
-                    yield item
+                    connected = True
+                    if item is not None:
+                        attempt = 0
+                        yield item
                 connected = True
             except (NoDaemonError, BusyError, TimedOutError) as error:
                 if not connected:

@@ -243,6 +243,26 @@ def test_followed_events_resume_where_they_were(daemon: FakeDaemon, client: Clie
     events.close()
 
 
+def test_followed_stream_that_was_silent_survives_an_absence_too(daemon: FakeDaemon, client: Client) -> None:
+    daemon.event(type="daemon", message="old")
+    told: list[object] = []
+    readers = [
+        threading.Thread(target=lambda: told.append(next(client.follow_events()).id)),
+        threading.Thread(target=lambda: told.append(next(Client(daemon.socket_path).follow_logs("web")))),
+    ]
+    for reader in readers:
+        reader.start()
+    wait_until_sync(lambda: len(daemon.asked("GET", "/v1/events")) > 1)
+    wait_until_sync(lambda: any(query.get("follow") for query, _ in daemon.asked("GET", "/v1/processes/web/logs")))
+    daemon.stop()
+    daemon.event(type="reload")
+    daemon.log("web", "line")
+    daemon.start()
+    for reader in readers:
+        reader.join(60)
+    assert sorted(map(str, told)) == ["2", "line"]
+
+
 def test_followed_stream_gives_up_on_a_daemon_that_stays_away(daemon: FakeDaemon, client: Client) -> None:
     daemon.event(type="reload")
     events = client.follow_events(after=0, give_up_seconds=0.2)
