@@ -117,7 +117,9 @@ class Supervisor:
             self.bus.listen(self.dependencies.heed)
             self.bus.listen(self._consider_exit)
             self.bus.listen(self._tell_retiring)
-            self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].forgotten)
+            self._autostart(
+                process for process in self.processes.values() if process.name not in estate or estate[process.name].begins_anew
+            )
             self._retire_heirless(estate)
             self.dependencies.reconsider()
             await self._shutdown.wait()

@@ -149,6 +149,29 @@ def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
     assert not alive(pid) and live.tagged() == []
 
 
+def test_a_death_in_the_middle_of_a_shutdown_keeps_nothing_down(daemon: Make) -> None:
+    """What only the daemon's own end stopped comes up with its successor, as after an end in peace; what an operator stopped does not."""
+    live = daemon(
+        "programs: {slow: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0,"
+        " stop: {grace_period: 2s}}, a: {command: [sleep, '1000'], start_seconds: 0}, down: {command: [sleep, '1000'], start_seconds: 0},"
+        " manual: {command: [sleep, '1000'], start_seconds: 0, autostart: false}}"
+    )
+    live.wait_until((live.folder / "up").exists, "it ignores TERM")
+    slow = live.wait_for("slow", "RUNNING")["pid"]
+    live.do("start", "manual")
+    live.do("stop", "down")
+    live.send(signal.SIGTERM)
+    live.wait_for("a", "STOPPED", cause="daemon_stop")
+    live.wait_for("manual", "STOPPED", cause="daemon_stop")
+    saved = live.folder / ".asupd" / persist.FILE_NAME
+    live.wait_until(lambda: saved.read_text().count("daemon_stop") == 3, "it is saved")
+    live.kill()
+    live.start()
+    live.wait_for("a", "RUNNING", cause="autostart")
+    assert live.wait_for("slow", "RUNNING", cause="autostart")["pid"] != slow and not alive(slow)
+    assert {live.process_of(name)["state"] for name in ("down", "manual")} == {"STOPPED"}
+
+
 def test_what_was_answered_outlives_a_death_in_that_moment(daemon: Make) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
     live.wait_for("a", "RUNNING")

@@ -34,9 +34,13 @@ class Inherited(msgspec.Struct, frozen=True):
     by_reexec: bool = False  #: this very process left it: nothing changed hands
 
     @property
-    def forgotten(self) -> bool:
-        """Nobody knows what was wanted of it, and nothing but leavings of it lives."""
-        return self.saved is None and self.main is None
+    def begins_anew(self) -> bool:
+        """It starts as with a first daemon: nobody knows what was wanted of it and nothing but leavings of it lives, or nobody
+        ever asked for it, or it went down only because the daemon did, which was killed before everything was.
+        """
+        if self.saved is None:
+            return self.main is None
+        return not self.by_reexec and not self.snapshot.wanted and self.snapshot.cause in (None, Cause.DAEMON_STOP)
 
 
 def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
