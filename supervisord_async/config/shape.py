@@ -95,7 +95,13 @@ class Stop(Shape, frozen=True, kw_only=True):
 
     signal: Annotated[SignalName, _doc("The signal that asks it to go.")] = "TERM"
     grace_period: Annotated[Duration, _doc("What still lives after this is killed.")] = "10s"
-    command: Annotated[Command | None, _doc("Run this instead of sending the signal.")] = None
+    command: Annotated[
+        Command | None,
+        _doc(
+            "Run this instead of sending the signal, which comes only if it fails. `ASUP_MAIN_PID` tells it whom to end; "
+            "where it only asks, what it asked for has the grace period."
+        ),
+    ] = None
     scope: Annotated[
         Literal["tree", "main"],
         _doc(

@@ -186,3 +186,12 @@ def test_an_errno_is_told_with_the_end(daemon: Make) -> None:
     live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true, restart: never}}}}")
     live.wait_for("a", "EXITED")
     assert "No space left on device" in live.do("why", "a") + json.dumps(live.events())
+
+
+def test_a_run_that_ends_before_anybody_listened_leaves_no_listener(daemon: Make) -> None:
+    """The next run is heard; it was taken for a second reader of the same socket."""
+    live = daemon("programs: {a: {command: [sh, -c, 'exit 0'], notify: true, heartbeat: 10s}}")
+    live.wait_for("a", "EXITED", run=1)
+    for run in (2, 3, 4):
+        assert live.do("start", "a").startswith(f"a: run {run} exited with 0")
+    assert "supervision of it broke" not in live.text()

@@ -202,3 +202,21 @@ programs:
     live.wait_until(
         lambda: all(now <= then for now, then in zip(held(), before, strict=True)), f"to hold no more than {before}, not {held()}"
     )
+
+
+def test_a_stop_command_that_only_asks_is_given_the_grace_period(daemon: Make, tmp_path: Path) -> None:
+    """No signal overtakes what it asked for; what the main process leaves behind then hears the signal."""
+    left = "trap 'touch left-heard; exit' TERM; touch left-up; while :; do sleep 0.05; done"
+    main = f"trap 'touch term' TERM; sh -c {json.dumps(left)} & while [ ! -e please ]; do sleep 0.05; done; sleep 0.3; exit 7"
+    live = daemon(f"""
+programs:
+  w: {{command: {json.dumps(["sh", "-c", main])}, stop: {{command: [touch, please], grace_period: 1h}}, start_seconds: 0}}
+  failing: {{command: [sleep, "1000"], stop: {{command: ["false"], grace_period: 1h}}, start_seconds: 0}}
+""")
+    live.wait_until((tmp_path / "left-up").exists, "all of it is up")
+    live.wait_for("w", "RUNNING")
+    live.do("stop", "w", "failing")
+    status = live.process_of("w")
+    assert (status["state"], status["exit_status"]) == ("STOPPED", {"code": 7}) and not (tmp_path / "term").exists()
+    assert (tmp_path / "left-heard").exists() and live.tagged() == []
+    assert live.process_of("failing")["exit_status"] == {"signal": "SIGTERM", "core": False}  # it failed: the signal came instead

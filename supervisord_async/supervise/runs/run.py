@@ -45,6 +45,7 @@ class Run:
         self._hearing: anyio.CancelScope | None = None
         self._beside: anyio.CancelScope | None = None
         self._beside_over: anyio.Event | None = None
+        self._over: anyio.Event | None = None  # made for who waits for the end
 
     @property
     def child(self) -> ChildProcess:
@@ -72,7 +73,8 @@ class Run:
         tasks.start_soon(self._watch_exit, name=f"exit {self.context.name}")
         if self.ended is None:
             if self.context.voice is not None:
-                tasks.start_soon(self._hear, self.context.voice, name=f"notify {self.context.name}")
+                self._hearing = anyio.CancelScope()  # here: the run may be over before the task begins
+                tasks.start_soon(self._hear, self.context.voice, self._hearing, name=f"notify {self.context.name}")
             self._start_checks(tasks)
 
     def reconfigure(self, program: Program, tasks: TaskGroup) -> None:
@@ -86,7 +88,8 @@ class Run:
     def _start_checks(self, tasks: TaskGroup) -> None:
         """A task for the checks, where the program asks for any: a thousand that ask for none cost nothing."""
         if any(_monitored(self.context.program)):
-            tasks.start_soon(self._check, name=f"checks {self.context.name}")
+            self._scope = anyio.CancelScope()  # here: they may be stopped before the task begins
+            tasks.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
 
     def stop_checks(self) -> None:
         """Nothing but the exit is watched any more."""
@@ -102,14 +105,20 @@ class Run:
         finally:
             self._beside_over.set()
 
+    async def wait_ended(self) -> None:
+        """The main process, whichever it was by then, is over."""
+        if self.ended is None:
+            self._over = self._over or anyio.Event()
+            await self._over.wait()
+
     def give_up_beside(self) -> None:
         """What goes on beside the run ends at once."""
         if self._beside is not None:
             self._beside.cancel()
 
-    async def _hear(self, voice: Voice) -> None:
+    async def _hear(self, voice: Voice, scope: anyio.CancelScope) -> None:
         """What the run says is heeded as long as its main process lives, also while it stops."""
-        with anyio.CancelScope() as self._hearing:
+        with scope:
             await voice.listen(self)
 
     async def _watch_exit(self) -> None:
@@ -140,15 +149,17 @@ class Run:
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
+        if self._over is not None:
+            self._over.set()
         self.stop_checks()
         if self._hearing is not None:
             self._hearing.cancel()
         self.child.close()
         self._on_ended(ended)
 
-    async def _check(self) -> None:
+    async def _check(self, scope: anyio.CancelScope) -> None:
         """One task for all checks; none where there are none."""
-        with anyio.CancelScope() as self._scope:
+        with scope:
             async with anyio.create_task_group() as checks:
                 for monitor in MONITORS:
                     checks.start_soon(monitor, self.context)

@@ -1,4 +1,4 @@
-"""``stop.command``: the program's own way to end, tried before its signal."""
+"""``stop.command``: the program's own way to end, in place of its signal; where it fails the signal follows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _log = logging.getLogger(__name__)
 async def run_stop_command(
     run: Run, command: tuple[str, ...], *, host: Host, output: Output, credentials: Callable[[], Awaitable[Credentials | None]]
 ) -> None:
-    """It ran, within the grace period, as the program's user and in its environment. What went wrong is logged."""
+    """It ran, within the grace period, as the program's user and in its environment, and the main process has ended of it.
+
+    Many such commands only ask (``kill -USR1``, ``curl …/shutdown``): one that ended with 0 is given time to take effect, the
+    whole grace period if need be. What went wrong is logged; then the main process may live.
+    """
     name, program = run.context.name, run.context.program
     try:
         who = await credentials()
@@ -36,3 +40,5 @@ async def run_stop_command(
         if code != 0:
             words = "did not end within the grace period" if code is None else f"exited with {code}"
             _log.warning("%s: stop.command %s; sending the stop signal", name, words)
+        else:
+            await run.wait_ended()
