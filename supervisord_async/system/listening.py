@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
+from collections.abc import Iterable
 from typing import Literal
 
 from supervisord_async.system import sockets
@@ -41,6 +43,18 @@ def bind_inet(protocol: Literal["tcp", "udp"], family: int, host: str, port: int
         listener.close()
         raise
     return listener
+
+
+def watched(listeners: Iterable[socket.socket]) -> select.epoll:
+    """What is readable while one of ``listeners`` is.
+
+    To be waited for in their place: an event loop makes what it waits for non-blocking, and these are shared with programs
+    that expect ``accept`` to wait.
+    """
+    poll = select.epoll()
+    for listener in listeners:
+        poll.register(listener, select.EPOLLIN)
+    return poll
 
 
 def inode(listener: socket.socket) -> int:

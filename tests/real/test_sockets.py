@@ -43,6 +43,12 @@ def web(code: str, port: int, settings: str) -> str:
     return f"programs:\n  web: {{command: {python(code)}, sockets: {{http: 'tcp://127.0.0.1:{port}'}}, {settings}}}"
 
 
+def knocked(port: int) -> bool:
+    """Whether somebody listens there, who has been connected to by now."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Hammer:
     """A client that asks without pause; what went wrong is in ``refused``."""
 
@@ -193,6 +199,16 @@ def test_a_program_starts_at_its_first_connection_and_again_after_it_ended(daemo
     with socket.create_connection(("127.0.0.1", free_port), 20):
         live.do("restart", "other")
         assert live.process_of("web")["run"] == 2  # an operator's stop wins
+
+
+def test_a_program_that_a_connection_started_gets_a_socket_that_waits(daemon: Make, free_port: int) -> None:
+    """An event loop makes what it waits for non-blocking; the program's ``accept`` must not notice that somebody waited."""
+    told = SERVER.replace("while True:", "print('blocking', os.get_blocking(3), flush=True)\nwhile True:")
+    live = daemon(web(told, free_port, "start_on_connect: true, start_seconds: 0, restart: never"))
+    hammer = Hammer(free_port)
+    live.wait_until(lambda: knocked(free_port), "it listens")
+    assert [hammer.ask() for _ in range(3)] == [b"1"] * 3
+    assert "blocking True" in live.do("logs", "web")
 
 
 def test_a_reload_says_who_is_started_by_a_connection(daemon: Make, free_port: int) -> None:

@@ -8,7 +8,6 @@ pauses grow as its ``restart.backoff`` says.
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Mapping
 
 import anyio
@@ -74,7 +73,7 @@ class Activation:
                 if not await self._bind(name):
                     continue
                 with anyio.move_on_after(60.0):  # an armed program may have been started, or its sockets replaced
-                    if await _wait_readable(self._around.sockets.descriptors(name)):
+                    if await self._around.sockets.wait_connection(name):
                         armed = self._armed(name)
                         attempt = attempt + 1 if anyio.current_time() - last < CALM_SECONDS else 0
                         if attempt and armed:
@@ -106,21 +105,3 @@ class Activation:
             await anyio.sleep(BIND_AGAIN_SECONDS)
             return False
         return True
-
-
-async def _wait_readable(sockets: tuple[socket.socket, ...]) -> bool:
-    """True when one of them has something to read, False when one was closed."""
-    readable: list[bool] = []
-    async with anyio.create_task_group() as tasks:
-
-        async def wait(each: socket.socket) -> None:
-            try:
-                await anyio.wait_readable(each)
-                readable.append(True)
-            except anyio.ClosedResourceError:
-                readable.append(False)
-            tasks.cancel_scope.cancel()
-
-        for each in sockets:
-            tasks.start_soon(wait, each)
-    return all(readable)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 import stat
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,7 @@ class SocketRegistry:
     def __init__(self) -> None:
         self._bound: dict[tuple[str, str], _Bound] = {}
         self._lock: anyio.Lock | None = None
+        self._watched: dict[str, select.epoll] = {}  #: by program, while somebody waits for a connection
 
     async def open(self, program: Program, host: Host) -> tuple[tuple[str, int], ...]:
         """The name and descriptor of each socket of ``program``, in the file's order, bound by now.
@@ -74,6 +76,18 @@ class SocketRegistry:
     def descriptors(self, program: str) -> tuple[socket.socket, ...]:
         """Those of a program that are bound."""
         return tuple(bound.socket for (owner, _), bound in self._bound.items() if owner == program)
+
+    async def wait_connection(self, program: str) -> bool:
+        """True when somebody waits at one of its sockets, False when one was closed. One task at a time."""
+        poll = self._watched[program] = listening.watched(self.descriptors(program))
+        try:
+            await anyio.wait_readable(poll)
+        except anyio.ClosedResourceError:
+            return False
+        finally:
+            del self._watched[program]
+            poll.close()
+        return True
 
     def retain(self, programs: Mapping[str, Program]) -> None:
         """What no program of the configuration asks for is closed; what has changed is bound anew with the next run."""
@@ -106,7 +120,8 @@ class SocketRegistry:
 
     def _close(self, key: tuple[str, str]) -> None:
         bound = self._bound.pop(key)
-        anyio.notify_closing(bound.socket)  # who waits for a connection looks for the next socket
+        if (poll := self._watched.get(key[0])) is not None:
+            anyio.notify_closing(poll)  # who waits for a connection looks for the next socket
         bound.socket.close()
         if bound.file is not None and _file(bound.settings) == bound.file:
             try:
