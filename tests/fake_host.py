@@ -100,6 +100,9 @@ class FakeHost:
     async def turn(self) -> None:
         pass
 
+    async def prepare(self) -> None:
+        pass
+
     async def spawn(self, spec: Any) -> FakeChild:
         await anyio.sleep(0)
         if self.refuse:

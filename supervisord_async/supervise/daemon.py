@@ -6,6 +6,7 @@ without, and says by name what is lost), *transient* (retried with backoff by wh
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.to_thread
 import msgspec
-from msgspec.structs import replace
 
 from supervisord_async import __version__
 from supervisord_async.config.load import Loaded, load
@@ -115,9 +115,16 @@ class Options(msgspec.Struct, frozen=True):
 def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
     """Loads the file anew each time, off the loop."""
 
-    def read() -> Loaded:
+    def fresh() -> Loaded:
         loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection)
-        return replace(loaded, configuration=options.adjust(loaded.configuration))
+        return Loaded(options.adjust(loaded.configuration), loaded.warnings)
+
+    def read() -> Loaded:
+        gc.disable()  # a file makes much that is new and no garbage; looking for some takes as long as reading it
+        try:
+            return fresh()  # by now without the tree of its text
+        finally:
+            gc.enable()
 
     async def run() -> Loaded:
         return await anyio.to_thread.run_sync(read)

@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import anyio
 import anyio.to_thread
@@ -46,6 +46,7 @@ class Enclosures:
         self._own = Cgroup("")  #: where we are ourselves, at the last look
         self._moved_at = -1.0
         self._warming: anyio.Event | None = None
+        self._preparing: anyio.Event | None = None
         self._told = ""  #: of what does not work now
 
     async def open(self) -> None:
@@ -69,6 +70,24 @@ class Enclosures:
     def of(self, tag: str) -> Cgroup | None:
         """The cgroup of that run, if it has one."""
         return self._known.get(tag)
+
+    async def prepare(self) -> None:
+        """A run that is born within some 15 ms waits for less; what is wrong is said when there is one.
+
+        Others may work in threads meanwhile and keep ours from telling when it was done, so :meth:`make` has it done once more.
+        """
+        if self._home is None or self._preparing is not None or self._warming is not None:
+            return
+        self._preparing = anyio.Event()
+        try:
+            with suppress(OSError, UnusableError):
+                await anyio.to_thread.run_sync(cgroups.warm_up)
+        except RuntimeError as error:
+            if not is_want(error):
+                raise
+        finally:
+            self._preparing.set()
+            self._preparing = None
 
     async def make(self, tag: str) -> Cgroup | None:
         """A cgroup for a run that is to be born before the loop turns again; None: it has to do without."""
@@ -178,6 +197,8 @@ class Enclosures:
 
     async def _warm_up(self) -> None:
         """The next move waits for nothing. One thread waits for all."""
+        while self._preparing is not None:
+            await self._preparing.wait()
         if time.monotonic() - self._moved_at < cgroups.WARM_SECONDS:
             return
         if self._warming is not None:

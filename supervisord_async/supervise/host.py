@@ -61,6 +61,9 @@ class Host(Protocol):
     async def turn(self) -> None:
         """It is one's turn to begin a spawn: a thousand at once would hold the loop, and their environments the memory."""
 
+    async def prepare(self) -> None:
+        """A spawn that follows soon, if any does, waits for less."""
+
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """A new process runs ``spec``; raises SpawnError."""
 

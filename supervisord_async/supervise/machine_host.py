@@ -44,6 +44,11 @@ class MachineHost:
         """Return at once for a few."""
         await self._turns.take()
 
+    async def prepare(self) -> None:
+        """What a birth in a cgroup waits for is waited for now."""
+        if self._enclosures is not None:
+            await self._enclosures.prepare()
+
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """Start ``spec``."""
         tag = spec.environment.get(ENV_TAG, "")

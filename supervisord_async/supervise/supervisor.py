@@ -314,6 +314,7 @@ class Supervisor:
     async def _reload_once(self) -> Plan | ConfigError:
         from supervisord_async.config.diff import diff
 
+        self._start_task(self._around.host.prepare, "prepare spawns")  # beside the load: what comes of it may be a new process
         try:
             loaded = await self._load()
         except ConfigError as error:

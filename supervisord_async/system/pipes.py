@@ -18,13 +18,14 @@ _LARGEST_BYTES = 1 << 24
 
 
 class Pipe:
-    """``read_fd`` is ours and never blocks; ``child_fd`` is what children get as stdout or stderr."""
+    """``read_fd`` is ours and never blocks; ``child_fd`` is what children get as stdout or stderr; ``inode`` tells it from others."""
 
-    __slots__ = ("child_fd", "read_fd")
+    __slots__ = ("child_fd", "inode", "read_fd")
 
     def __init__(self, read_fd: int, child_fd: int) -> None:
         """Own two ends that exist (after ``execv``); :meth:`open` and :meth:`reopen` make them."""
         self.read_fd, self.child_fd = read_fd, child_fd
+        self.inode = os.fstat(read_fd).st_ino
 
     @classmethod
     def open(cls) -> Pipe:

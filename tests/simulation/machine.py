@@ -150,6 +150,9 @@ class LifeOfADaemon:
     async def turn(self) -> None:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01]))
 
+    async def prepare(self) -> None:
+        await anyio.sleep(self.machine.random.choice([0.0, 0.01]))
+
     async def spawn(self, spec: Any) -> Any:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01, 0.5]))
         if self.dead:

@@ -88,6 +88,53 @@ async def test_who_comes_in_a_row_does_not_wait(warmed: list[str], tmp_path: Pat
     assert len(warmed) == 2
 
 
+async def test_who_is_expected_is_made_after_the_kernel_was_waited_for_and_asked_again(
+    warmed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enclosures = await opened()
+    waiting, go = threading.Event(), threading.Event()
+    real, order = cgroups.warm_up, []
+
+    def slow(own: Cgroup | None = None) -> Cgroup:
+        waiting.set()
+        assert go.wait(20)
+        order.append("waited")
+        return real(own)
+
+    async def make() -> None:
+        assert await enclosures.make("i/w/1") is not None
+        order.append("made")
+
+    monkeypatch.setattr(cgroups, "warm_up", slow)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enclosures.prepare)
+        while not waiting.is_set():
+            await anyio.lowlevel.checkpoint()
+        tasks.start_soon(enclosures.prepare)  # there is one who waits
+        tasks.start_soon(make)
+        await anyio.wait_all_tasks_blocked()
+        assert order == []
+        go.set()
+    assert order == ["waited", "waited", "made"]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), UnusableError("gone"), RuntimeError("can't start new thread")])
+async def test_nobody_hears_of_what_could_not_be_prepared(
+    warmed: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    enclosures = await opened()
+
+    def refuse(own: object = None) -> Cgroup:
+        raise error
+
+    working = cgroups.warm_up
+    monkeypatch.setattr(cgroups, "warm_up", refuse)
+    await enclosures.prepare()
+    monkeypatch.setattr(cgroups, "warm_up", working)
+    assert await enclosures.make("i/w/1") is not None
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system"), UnusableError("gone")])
 async def test_what_fails_later_is_said_once_and_stops_nothing(
     warmed: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -182,6 +182,30 @@ def test_a_disk_that_refuses_is_told_once_and_so_is_that_it_does_not_any_more(
     assert caplog.text.count("the state is saved again") == 1
 
 
+def test_what_was_decided_is_carried_out_before_it_is_saved(tmp_path: Path) -> None:
+    order = []
+
+    def collect() -> SavedState:
+        order.append("save")
+        return STATE
+
+    async def carry_out() -> None:
+        order.append("spawn")
+
+    async def main() -> None:
+        saver = Saver(str(tmp_path), collect)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(saver.run)
+            await anyio.wait_all_tasks_blocked()
+            saver.changed()
+            tasks.start_soon(carry_out)
+            await saver.caught_up()
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert order == ["spawn", "save"]
+
+
 def test_who_waits_for_a_save_waits_for_one_that_knows_and_for_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number, saved, hang = 0, [], False
 

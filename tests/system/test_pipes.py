@@ -24,6 +24,15 @@ def test_read_end_never_blocks_and_knows_what_is_there() -> None:
     pipe.close()
 
 
+def test_is_told_from_others_also_when_it_is_closed() -> None:
+    pipe = Pipe.open()
+    inode = os.fstat(pipe.child_fd).st_ino
+    again = Pipe.reopen(os.getpid(), pipe.child_fd)
+    pipe.close()
+    assert (pipe.inode, again.inode) == (inode, inode)
+    again.close()
+
+
 def test_grows_as_far_as_it_may() -> None:
     pipe = Pipe.open()
     assert pipe.grow(256 * 1024) == 256 * 1024

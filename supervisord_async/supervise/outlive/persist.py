@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -207,6 +208,7 @@ class Saver:
         """Save until cancelled."""
         while True:
             await self._changed.wait()
+            await anyio.lowlevel.checkpoint()  # what was decided is carried out first: a child is not to wait for a file
             self._changed, self._awaited = anyio.Event(), anyio.Event()
             self._present, self._next = self._next, anyio.Event()
             began = anyio.current_time()

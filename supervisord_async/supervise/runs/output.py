@@ -114,7 +114,7 @@ class Output:
 
     def saved(self) -> dict[str, SavedStream]:
         """What a successor needs to find the pipes again."""
-        return {stream: SavedStream(os.fstat(pipe.read_fd).st_ino, pipe.read_fd, pipe.child_fd) for stream, pipe in self._pipes.items()}
+        return {stream: SavedStream(pipe.inode, pipe.read_fd, pipe.child_fd) for stream, pipe in self._pipes.items()}
 
     def set_inheritable(self, inheritable: bool) -> None:
         """Whether the pipes survive the daemon's ``execv``."""

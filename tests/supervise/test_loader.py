@@ -1,0 +1,52 @@
+"""The file is read without looking for garbage meanwhile, which is looked for again whatever became of it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.errors import ConfigError
+from supervisord_async.supervise.daemon import Options, loader
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def looks() -> Iterator[list[str]]:
+    """Each look for garbage from now on; there would be many."""
+    found: list[str] = []
+
+    def note(phase: str, _information: dict[str, int]) -> None:
+        found.append(phase)
+
+    usual = gc.get_threshold()
+    gc.collect()
+    gc.callbacks.append(note)
+    gc.set_threshold(5_000)
+    yield found
+    gc.set_threshold(*usual)
+    gc.callbacks.remove(note)
+
+
+async def test_a_file_is_read_without_a_look_for_garbage(tmp_path: Path, looks: list[str]) -> None:
+    file = tmp_path / "programs.yaml"
+    file.write_text("programs:\n" + "".join(f"  p{number}: {{command: [a, b, c]}}\n" for number in range(400)))
+    load = loader(Options(file=str(file)))
+    await load()  # what is kept of the programs is made
+    looks.clear()
+    loaded = await load()
+    assert looks == []
+    assert gc.isenabled()
+    assert len(loaded.configuration.programs) == 400
+    assert not loaded.origins, "nothing of the text's tree is kept"
+
+
+async def test_garbage_is_looked_for_again_after_a_file_that_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "programs.yaml"
+    file.write_text("programs: {a: {comand: x}}\n")
+    with pytest.raises(ConfigError, match="comand"):
+        await loader(Options(file=str(file)))()
+    assert gc.isenabled()
