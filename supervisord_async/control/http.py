@@ -100,6 +100,8 @@ def _query(request: Request) -> dict[str, str]:
 async def _body(request: Request) -> bytes:
     """The whole body; RequestError for one that is too large or too slow."""
     length = request.headers.get("content-length", "")
+    if not length and "transfer-encoding" not in request.headers:
+        return b""  # RFC 9112, section 6.3: there is none
     if length.isdigit() and int(length[:20]) > BODY_LIMIT_BYTES:
         raise too_large(BODY_LIMIT_BYTES)
     parts, size = [], 0
