@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -125,6 +126,39 @@ async def test_file_behind_a_chain_of_links_is_seen_when_the_chain_is_switched(t
         assert await b.next_detail() == "settings.yaml changed"
         (tmp_path / "v2" / "settings.yaml").write_text("edited")
         assert await b.next_detail() == "settings.yaml changed"
+
+
+def test_what_is_modified_between_the_begin_of_a_watch_and_the_first_look_has_changed(source: Path, tmp_path: Path) -> None:
+    before, begin, hour = time.time_ns() - 10**9, time.time_ns(), 3600 * 10**9
+    for name, modified in (("old", before), ("new", begin), ("future", begin + hour)):
+        (source / name).write_text("1")
+        os.utime(source / name, ns=(modified, modified))
+    (source / "link").symlink_to(source / "new")
+    os.utime(source / "link", ns=(before, before), follow_symlinks=False)
+    (source / "app.py").unlink()
+    view = View(Territory(str(source)), begin)
+    assert view.scan(lambda: False) == {str(source / "new"), str(source / "link")}
+    assert view.scan(lambda: False) == set()
+    assert View(Territory(str(source)), time.time_ns() + hour).scan(lambda: False) == set(), "the clock was set back"
+    assert View(Territory(str(source))).scan(lambda: False) == set()
+
+
+@real
+def test_a_file_that_is_saved_before_the_first_look_is_seen(source: Path) -> None:
+    territory, told = Territory(str(source)), list[lookout.Changes]()
+
+    class Reports(SimpleNamespace):
+        def changed(self, changes: lookout.Changes) -> None:
+            told.append(changes)
+
+        def armed(self, generation: int, missing: frozenset[str]) -> None:
+            looking.stop()
+
+    looking = lookout.Lookout(Reports(degraded=None, recovered=None), Pace(gather=0.0))
+    looking.want(1, [territory])
+    (source / "app.py").write_text("saved while the watch begins")
+    looking.serve()
+    assert told == [{territory: {str(source / "app.py")}}]
 
 
 def test_scan_stopped_midway_and_unreadable_directories_change_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

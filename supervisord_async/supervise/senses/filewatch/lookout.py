@@ -34,6 +34,8 @@ FAILURE_SECONDS = 10.0
 #: Scans take no more than one part in this many of the thread's time.
 SCAN_SHARE = 10
 _MODIFIED, _DELETED = 2, 3
+#: CLOCK_REALTIME_COARSE of linux/time.h, by which the kernel stamps files; CLOCK_REALTIME is some milliseconds ahead of it.
+_FILES_CLOCK = 5
 
 _log = logging.getLogger(__name__)
 
@@ -140,6 +142,7 @@ class Lookout:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._wanted: tuple[int, frozenset[Territory]] = (0, frozenset())
+        self._since: dict[Territory, int] = {}  #: when each was first wanted: nanoseconds since 1970, as files are stamped
         # From here on the thread's own.
         self._generation = 0
         self._views: dict[Territory, View] = {}
@@ -160,8 +163,10 @@ class Lookout:
 
     def want(self, generation: int, territories: Iterable[Territory]) -> None:
         """Watch these, and no others; ``armed`` reports when that holds."""
+        now = time.clock_gettime_ns(_FILES_CLOCK)
         with self._lock:
             self._wanted = (generation, frozenset(territories))
+            self._since = {each: self._since.get(each, now) for each in self._wanted[1]}
         self._wake.set()
 
     def stop(self) -> None:
@@ -210,7 +215,7 @@ class Lookout:
     def _take_over(self) -> set[View] | None:
         """The views that were not there before; None when nothing else is wanted than before."""
         with self._lock:
-            generation, territories = self._wanted
+            (generation, territories), since = self._wanted, self._since
         if generation == self._generation:
             return None
         self._generation = generation
@@ -221,7 +226,7 @@ class Lookout:
             self._reopen = True
         newcomers = set()
         for territory in territories - self._views.keys():
-            self._views[territory] = view = View(territory)
+            self._views[territory] = view = View(territory, since[territory])
             newcomers.add(view)
             if self._polled(view):
                 self._polls_due[view] = 0.0

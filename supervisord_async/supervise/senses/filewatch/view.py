@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 
@@ -52,8 +53,10 @@ class View:
     root, links followed, to the names in it that the way depends on.
     """
 
-    def __init__(self, territory: Territory) -> None:
+    def __init__(self, territory: Territory, since_ns: int | None = None) -> None:
+        """``since_ns`` (since 1970, as files have it): who is modified after it, and before the first look, has changed. None: nobody."""
         self.territory = territory
+        self._since_ns = since_ns
         self.directories: dict[str, Identity] = {}
         self.approach: dict[str, set[str]] = {}
         self.missing = True
@@ -62,7 +65,7 @@ class View:
         self._seen_before = False
 
     def scan(self, stopped: Callable[[], bool]) -> set[str]:
-        """Look at everything; returns the files that changed since the last look, none at the first.
+        """Look at everything; returns the files that changed since the last look, at the first one since the begin of the watch.
 
         Changes nothing when ``stopped()`` becomes true meanwhile.
         """
@@ -79,8 +82,15 @@ class View:
         self.directories, self.approach, self.missing = walk.directories, approach, missing
         if not self._seen_before:
             self._seen_before = True
-            return set()
+            return self._modified_meanwhile()
         return {path for path, stamp in walk.files.items() if before.get(path) != stamp} | (before.keys() - walk.files.keys())
+
+    def _modified_meanwhile(self) -> set[str]:
+        """The wall clock is asked since files have its times; one that says something else by now finds nothing, or nothing false."""
+        if self._since_ns is None:
+            return set()
+        since, now = self._since_ns, time.time_ns()
+        return {path for path, stamp in self._files.items() if any(since <= modified <= now for modified in stamp[2::3])}
 
     def look(self, path: str) -> Sighting:
         """Look at one path in one of ``directories``."""
