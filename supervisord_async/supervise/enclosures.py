@@ -1,8 +1,8 @@
 """A cgroup for each run of one daemon, where such are to be had: made, entered and removed without holding the loop.
 
 A run is born in its cgroup. The kernel would make us wait for that on the loop, so a thread does the waiting before the
-birth, once for all who are about to be born; who begins alone begins some 10 ms later for it. Folders are removed by a
-thread too, some time after their run is over.
+birth, once for all who are about to be born, or already when some are expected; who begins alone and unexpected begins some
+10 ms later for it. Folders are removed by a thread too, some time after their run is over.
 
 One for each run, not one for each process: what an earlier run left can be told from the one that lives, also by a daemon
 that lost every file. Nothing fails for want of a cgroup: it is said once, and the other means of :mod:`.tree` do.
