@@ -238,8 +238,10 @@ class World:
         if not by_reexec and self.random.random() < 0.1:
             saved = None  # the files were lost
         known = {each.name: each.snapshot for each in saved.processes} if saved is not None else {}
-        self.stopped = {name for name in self.stopped if name in known and not known[name].wanted}  # others: not yet saved
-        estate = settle(saved, self.machine.tagged(), BOOT, by_reexec=by_reexec)
+        tagged = self.machine.tagged()
+        later = {each.name for each in tagged if each.name in known and each.run > known[each.name].run}  # started after the last save
+        self.stopped = {name for name in self.stopped - later if name in known and not known[name].wanted}  # others: not yet saved
+        estate = settle(saved, tagged, BOOT, by_reexec=by_reexec)
         if by_reexec:
             for name, snapshot in known.items():
                 if estate[name].snapshot != snapshot and estate[name].snapshot.run == snapshot.run:
