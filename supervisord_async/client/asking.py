@@ -96,7 +96,7 @@ class Asking:
 
     def process_documents(self, *selectors: str, figures: bool = True) -> list[dict[str, Any]]:
         """The processes that the selectors name (none: all), in the file's order, as the JSON objects that were sent."""
-        query = {"name": ",".join(selectors) or None, "figures": None if figures else "false"}
+        query = {"name": _joined(selectors) if selectors else None, "figures": None if figures else "false"}
         return as_list(self.request("GET", "/v1/processes", query), "processes")
 
     def health_document(self) -> dict[str, Any]:
@@ -148,7 +148,14 @@ def path_of(selectors: Sequence[str], verb: str = "") -> str:
     """The path of the processes that ``selectors`` name, and of what is to be done with them; UsageError without any."""
     if not selectors:
         raise UsageError("cannot act: no name was given")
-    return f"/v1/processes/{_quoted(','.join(selectors), safe=',:*')}/{verb}".rstrip("/")
+    return f"/v1/processes/{_quoted(_joined(selectors), safe=',:*')}/{verb}".rstrip("/")
+
+
+def _joined(selectors: Sequence[str]) -> str:
+    """All in one word; UsageError for an empty one: a script's variable that is not set must not mean something else."""
+    if not all(selectors):
+        raise UsageError("cannot act: a name is empty")
+    return ",".join(selectors)
 
 
 def target_of(path: str, query: dict[str, Any]) -> str:
@@ -162,4 +169,4 @@ def _quoted(text: str, safe: str = "") -> str:
         return text
     from urllib.parse import quote  # 3 ms that most names need not pay
 
-    return quote(text, safe=safe)
+    return quote(text, safe=safe, errors="surrogateescape")  # bytes of a command line that are no UTF-8

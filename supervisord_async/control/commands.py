@@ -25,7 +25,7 @@ from supervisord_async.core.inputs import Input, RestartRequested, SignalRequest
 from supervisord_async.core.state import Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError
 from supervisord_async.supervise.fleet.dependencies import DOWN
-from supervisord_async.supervise.records.narrate import signal_name
+from supervisord_async.system import signals
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -201,7 +201,7 @@ class Commands:
             if pid is None:
                 verdicts[process.name] = Verdict(False, f"not running: {process.snapshot.state}")
                 continue
-            verdicts[process.name] = _posted(process, SignalRequested(signum)) or Verdict(True, f"sent {signal_name(signum)} to pid {pid}")
+            verdicts[process.name] = _posted(process, SignalRequested(signum)) or Verdict(True, f"sent {signals.name(signum)} to pid {pid}")
         await _let_them_decide()
         return _outcome(processes, verdicts)
 

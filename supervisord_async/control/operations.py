@@ -283,8 +283,7 @@ async def signal_process(api: Api, call: Call) -> Response:
 
 async def scale_process(api: Api, call: Call) -> Response:
     """Change the number of replicas."""
-    if (replicas := call.parameters.count("replicas", -1, least=-1, most=10_000)) < 0:
-        raise UsageError("replicas: how many? a whole number from 0")
+    replicas = call.parameters.count("replicas", None, most=10_000)
     wait = call.parameters.flag("wait", True)
     outcome = await api.commands.scale(call.path["name"], replicas, wait=wait, timeout=call.parameters.seconds("timeout"))
     return outcome_reply(outcome, 200 if wait else 202)

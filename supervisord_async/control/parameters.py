@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 
 from supervisord_async.errors import UsageError
+from supervisord_async.system import signals
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _PLAIN = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
@@ -49,7 +49,12 @@ class Parameters:
                 raise UsageError(f"{name}: expected an array of strings")
             return tuple(value)
         text = self.text(name)
-        return tuple(part for part in text.split(",") if part) if text is not None else ()
+        if text is None:
+            return ()
+        parts = tuple(part for part in text.split(",") if part)
+        if not parts:
+            raise UsageError(f"{name}: expected words between commas, found {text!r}")
+        return parts
 
     def flag(self, name: str, default: bool) -> bool:
         """True for ``?name``, ``?name=true``; ``default`` where it is absent."""
@@ -61,8 +66,8 @@ class Parameters:
             raise UsageError(f"{name}: expected true or false, found {value!r}")
         return word in _TRUE
 
-    def count(self, name: str, default: int, *, least: int = 0, most: int = COUNT_LIMIT) -> int:
-        """A whole number in ``least`` … ``most``."""
+    def count(self, name: str, default: int | None, *, least: int = 0, most: int = COUNT_LIMIT) -> int:
+        """A whole number in ``least`` … ``most``; it must be given where ``default`` is None."""
         value = self._values.get(name, default)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
             value = int(value)
@@ -101,15 +106,10 @@ class Parameters:
         value = self._values.get(name)
         if value is None:
             raise UsageError(f"{name}: which signal? e.g. HUP")
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        word = str(value).upper().removeprefix("SIG")
-        if word.isascii() and word.isdigit() and len(word) < 4 and int(word) in signal.valid_signals():
-            return int(word)
-        found = getattr(signal, f"SIG{word}", None) if word.replace("+", "").isalnum() else None
-        if not isinstance(found, signal.Signals):
-            raise UsageError(f"{name}: no signal {value!r} (names such as HUP, TERM, USR1, or a number)")
-        return int(found)
+        try:
+            return signals.parse(value if isinstance(value, int) and not isinstance(value, bool) else str(value))
+        except ValueError:
+            raise UsageError(f"{name}: no signal {value!r} (names such as HUP, TERM, USR1, or a number)") from None
 
 
 def seconds_of(text: str) -> float | None:

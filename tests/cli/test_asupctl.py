@@ -171,6 +171,17 @@ def test_scale_shows_the_daemon_s_word(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("scale", "web", "-1").code == 2
 
 
+@pytest.mark.parametrize(
+    "words", [("status", ""), ("status", "web", ""), ("stop", ""), ("logs", ""), ("why", ""), ("wait", "", "--for", "ready")]
+)
+def test_an_empty_name_is_a_mistake_and_means_nothing_else(daemon: FakeDaemon, ctl: Ctl, words: tuple[str, ...]) -> None:
+    assert ctl(*words) == Ended(2, "", "asupctl: cannot act: a name is empty\n")
+
+
+def test_a_name_that_is_no_text_is_unknown(ctl: Ctl) -> None:
+    assert ctl("status", "\udcff").code == ctl("start", "\udcff").code == 1
+
+
 def test_scale_need_not_wait(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("scale", "web", "3", "--no-wait", "--timeout", "5").code == 0
     assert daemon.asked("POST", "/v1/processes/web/scale") == [({"wait": "false", "timeout": "5.0"}, {"replicas": 3})]

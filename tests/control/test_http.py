@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -66,6 +67,8 @@ async def test_actions_answer_with_a_result_per_name(serving: Serving) -> None:
         signalled = await wire.ask("POST", "/v1/processes/web/signal", b'{"signal": "HUP"}')
         assert signalled.status == 200, signalled.body
         assert wire.scene.child("web").signals == [1]
+        assert (await wire.ask("POST", "/v1/processes/web/signal?signal=RTMIN%2B1")).status == 200
+        assert wire.scene.child("web").signals == [1, signal.SIGRTMIN + 1]
 
 
 async def test_what_failed_is_a_problem_with_all_results(serving: Serving) -> None:
@@ -99,6 +102,12 @@ async def test_every_error_is_a_problem_document(serving: Serving) -> None:
         (await wire.ask("POST", "/v1/processes/web/signal")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/signal?signal=NOPE")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/signal?signal=_DFL")).problem(400, "usage")
+        (await wire.ask("POST", "/v1/processes/web/signal", b'{"signal": true}')).problem(400, "usage")
+        for nothing in ("name=", "name=,"):  # what a script's empty variable makes of a selector does not mean all
+            (await wire.ask("GET", f"/v1/processes?{nothing}")).problem(400, "usage")
+        for how_many in ("", "?replicas=-1", "?replicas=10001"):
+            problem = (await wire.ask("POST", f"/v1/processes/web/scale{how_many}")).problem(400, "usage")
+            assert "a whole number from 0 to 10000" in problem["detail"]
         (await wire.ask("GET", "/v1/events?after=-1")).problem(400, "usage")
         (await wire.ask("GET", "/v1/processes/%00%ff")).problem(404, "not_found")
         assert wire.scene.snapshot("web").state is State.RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from msgspec.structs import replace
@@ -41,3 +42,8 @@ def test_an_end_while_it_was_stopping_is_told_once_also_if_something_of_it_remai
     assert ends_told(RUNNING, StopRequested(), Exited(1, killed, remains=True), TreeGone(1)) == expected
     earlier = replace(RUNNING, run=2, ended_run=1, exit=ExitStatus(code=0))
     assert ends_told(earlier, StopRequested(), Exited(2, killed, remains=True), TreeGone(2)) == expected
+
+
+def test_an_end_by_a_real_time_signal_names_it() -> None:
+    status = ExitStatus(signal=signal.SIGRTMIN + 1)
+    assert ends_told(RUNNING, Exited(1, status)) == [("BACKOFF", {"signal": "SIGRTMIN+1", "core": False})]

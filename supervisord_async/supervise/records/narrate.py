@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterator
 from typing import Any
 
 from supervisord_async.core.policy import Policy, backoff_delay
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.system import signals
 
 #: How a restart limit's detail ends after a run that nobody found fault with.
 _ONLY_EXITED = re.compile("; last: exited$")
@@ -21,7 +21,7 @@ def exit_json(status: ExitStatus | None) -> dict[str, Any] | None:
     if status.code is not None:
         return {"code": status.code}
     if status.signal is not None:
-        return {"signal": signal_name(status.signal), "core": status.core}
+        return {"signal": signals.name(status.signal), "core": status.core}
     return {"unknown": True}
 
 
@@ -31,7 +31,7 @@ def exit_words(status: ExitStatus | None) -> str:
         return "ended, nobody saw how"
     if status.code is not None:
         return f"exited with {status.code}"
-    return f"killed by {signal_name(status.signal or 0)}{' (core dumped)' if status.core else ''}"
+    return f"killed by {signals.name(status.signal or 0)}{' (core dumped)' if status.core else ''}"
 
 
 def detail_words(snapshot: Snapshot) -> str:
@@ -39,14 +39,6 @@ def detail_words(snapshot: Snapshot) -> str:
     if snapshot.exit is None:
         return snapshot.detail
     return _ONLY_EXITED.sub(f"; last: {exit_words(snapshot.exit)}", snapshot.detail)
-
-
-def signal_name(number: int) -> str:
-    """``SIGTERM``; ``signal 42`` where it has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float) -> str:

@@ -22,9 +22,9 @@ from supervisord_async.core.state import Cause, ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.masking import words_without_secrets
-from supervisord_async.supervise.records.narrate import signal_name
 from supervisord_async.supervise.runs import launch
 from supervisord_async.supervise.runs.launch import RunEnvironment
+from supervisord_async.system import signals
 from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Hooks:
         if status.code is not None:
             variables[wire.ENV_EXIT_CODE] = str(status.code)
         elif status.signal is not None:
-            variables[wire.ENV_EXIT_SIGNAL] = signal_name(status.signal)
+            variables[wire.ENV_EXIT_SIGNAL] = signals.name(status.signal)
         try:
             failure = (await self._run(command, variables, credentials, log)).failure
         except SpawnError as error:
