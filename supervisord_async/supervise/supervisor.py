@@ -389,7 +389,8 @@ class Supervisor:
 
         program = self.configuration.programs.get(name)
         if program is None:
-            raise NotFoundError(self._no_such(name))
+            one = self.processes.get(name)
+            raise NotFoundError(f"{name!r} is one process of {one.program.name!r}: scale that" if one is not None else self._no_such(name))
         before = {process.name: process for process in self.dependencies.members(name)}
         programs = self.configuration.programs | {name: rescaled(program, replicas)}
         configuration = replace(self.configuration, programs=programs)

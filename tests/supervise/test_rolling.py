@@ -12,7 +12,7 @@ from supervisord_async.config.model import Configuration, Heartbeat, Logs, Resta
 from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import Cause, State
-from supervisord_async.errors import FailedError
+from supervisord_async.errors import FailedError, NotFoundError
 from supervisord_async.supervise.fleet.scaling import rescaled
 from tests.control.conftest import Scene, playing, swift
 from tests.fake_host import FakeChild, program
@@ -165,6 +165,8 @@ async def test_what_is_scaled_while_stopped_stays_stopped() -> None:
     async with playing(web(replicas=2, autostart=False)) as scene:
         outcome = await scene.commands.scale("web", 3)
         assert [(result.name, result.ok, result.state) for result in outcome.results] == [("web:2", True, "STOPPED")]
+        with pytest.raises(NotFoundError, match="'web:0' is one process of 'web': scale that"):
+            await scene.commands.scale("web:0", 3)
 
 
 def test_scaled_processes_have_files_of_their_own() -> None:
