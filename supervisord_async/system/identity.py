@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import msgspec
 
 from supervisord_async.system import clock, procfs
@@ -24,6 +27,12 @@ def identify(pid: int) -> Identity | None:
 def of(process: procfs.Stat) -> Identity:
     """The identity of a process that was just looked at, dead or alive."""
     return Identity(process.pid, process.start_ticks, clock.boot_id())
+
+
+def began(identity: Identity) -> float:
+    """When the process began, as seconds of the monotonic clock; one of this boot. Sleep of the machine since counts as its age."""
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_ticks / os.sysconf("SC_CLK_TCK")
+    return clock.monotonic() - max(0.0, age)
 
 
 def is_same(identity: Identity) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from typing import Any
 
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
 from supervisord_async.supervise.outlive.takeover import settle
-from supervisord_async.system.identity import Identity
+from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
 
 BOOT = "boot"
@@ -40,6 +43,22 @@ def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
 def test_without_any_state_the_living_are_adopted() -> None:
     slot = settle(None, [alive(9)], BOOT)["web"]
     assert slot.main == Identity(42, 500, BOOT) and slot.snapshot.run == 9 and slot.saved is None
+
+
+def test_the_age_of_a_run_that_no_state_knows_is_that_of_its_process() -> None:
+    me = identify(os.getpid())
+    assert me is not None
+    sleeper = subprocess.Popen(["sleep", "1000"])
+    try:
+        before = time.monotonic()
+        newborn = identify(sleeper.pid)
+        assert newborn is not None
+        for state in (None, saved(**RUNNING | {"run_since": 1.0})):  # of no daemon; of one that was killed before it saved
+            mine, its = (settle(state, [Tagged(one, "web", 9, True)], BOOT)["web"].snapshot.run_since for one in (me, newborn))
+            assert 0.0 < mine <= its and abs(its - before) < 60.0
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 def test_a_spawn_in_flight_is_found_or_known_to_have_failed() -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.system.identity import Identity
+from supervisord_async.system.identity import Identity, began
 from supervisord_async.system.tags import Tagged
 
 #: States in which a run has, or may have, a process.
@@ -44,7 +44,7 @@ class Inherited(msgspec.Struct, frozen=True):
 
 
 def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
-    """Put the two witnesses together, by process name; pure. A state of another boot is no witness."""
+    """Put the two witnesses together, by process name; pure, but for the clock. A state of another boot is no witness."""
     slots: dict[str, Inherited] = {}
     records = {process.name: process for process in saved.processes} if saved is not None and saved.boot_id == boot_id else {}
     by_name: dict[str, list[Tagged]] = {}
@@ -74,10 +74,12 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
         if newest is None:  # only descendants of a run that is over
             return Inherited(name, Snapshot(run=max(process.run for process in found)), None, None)
         fresh = Snapshot(state=State.UNKNOWN, wanted=True, run=newest.run, ended_run=newest.run - 1, cause=Cause.ADOPTED)
+        fresh = structs.replace(fresh, run_since=began(newest.identity))
         return Inherited(name, fresh, newest.identity, None)
     snapshot = record.snapshot
     if newest is not None and newest.run > snapshot.run:  # it was spawned after the last save
         later = structs.replace(snapshot, state=State.UNKNOWN, wanted=True, run=newest.run, ended_run=newest.run - 1, pid=None)
+        later = structs.replace(later, run_since=began(newest.identity))
         return Inherited(name, later, newest.identity, record)
     if snapshot.pid is not None:
         return Inherited(name, snapshot, Identity(snapshot.pid, record.start_ticks, boot_id), record)
