@@ -232,6 +232,11 @@ def stop(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
     return _enter(s, State.STOPPED, now, wanted=False, cause=i.cause, detail="", restarts=0, recent=()), ()
 
 
+def stop_again(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
+    """It is down, whyever: an operator's word that it shall be outlives the daemon, a stop for another reason adds nothing."""
+    return (replace(s, cause=i.cause) if i.cause is Cause.OPERATOR else s), ()
+
+
 def stop_run(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
     """Something lives, or may: tell it to go, and want nothing after it."""
     return _terminate(replace(s, restarts=0, recent=()), now, i.cause, wanted=False)
@@ -440,7 +445,8 @@ def _rows() -> dict[State, Row]:
         S.STOPPED: {
             StartRequested: (start, (S.STARTING, S.WAITING)),
             RestartRequested: (restart_down, (S.STARTING, S.WAITING, S.STOPPED)),
-            **_ignoring(S.STOPPED, StopRequested, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed),
+            StopRequested: (stop_again, (S.STOPPED,)),
+            **_ignoring(S.STOPPED, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed),
             **_ignoring(S.STOPPED, *_NEWS_OF_A_RUN),
             **_ignoring(S.STOPPED, SupervisionBroke),  # nothing lives that could be lost from sight
         },

@@ -21,7 +21,7 @@ from supervisord_async.core.inputs import (
     SupervisionBroke,
     TimeoutExtended,
 )
-from supervisord_async.core.machine import deadline
+from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import KILL_REPEAT_SECONDS, OnLimit, Policy, RestartPolicy
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
 from tests.core.world import World
@@ -635,3 +635,12 @@ def test_the_end_of_a_new_main_process_is_the_end_of_the_run() -> None:
     world.tell(MainChanged(1, 77))
     assert (world.snapshot.pid, world.snapshot.state, world.snapshot.cause, world.snapshot.run) == (77, State.RUNNING, before.cause, 1)
     assert crash(world).state is State.BACKOFF
+
+
+def test_an_operators_stop_of_what_is_down_is_kept() -> None:
+    """Whoever takes over knows that it was not only the daemon, or nobody, that wanted it down."""
+    for cause in (None, Cause.DAEMON_STOP, Cause.CONFIG_CHANGED, Cause.OPERATOR):
+        down = Snapshot(cause=cause)
+        after, effects = step(down, StopRequested(), Policy(), 5.0)
+        assert (after, effects) == (Snapshot(cause=Cause.OPERATOR), ())
+        assert step(down, StopRequested(Cause.DAEMON_STOP), Policy(), 5.0) == (down, ())

@@ -258,6 +258,16 @@ def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     assert live.end() == 0
 
 
+def test_a_stop_of_what_never_ran_survives_a_death(daemon: Make) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], autostart: false}}")
+    live.write(SLEEPER)
+    live.do("reload")
+    live.do("stop", "a")
+    live.kill()
+    live.start()
+    assert (live.process_of("a")["state"], live.process_of("a")["cause"], live.tagged()) == ("STOPPED", "operator", [])
+
+
 def test_a_stop_wins_over_a_reexec(daemon: Make) -> None:
     """Also over one that is being tried while a program takes its time to end."""
     live = daemon("programs: {a: {command: \"sh -c 'trap : TERM; sleep 2; sleep 1000'\", start_seconds: 0.2, stop: {grace_period: 3s}}}")
