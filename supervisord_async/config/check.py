@@ -9,8 +9,9 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from supervisord_async.config.document import Path
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Program
 from supervisord_async.config.place import Origin, Report
@@ -23,8 +24,22 @@ def check(loaded: Loaded) -> tuple[Problem, ...]:
     for name, program in loaded.configuration.programs.items():
         origin = Origin(loaded.origins[name].places, report)
         _check_identity(program, origin)
-        _check_executable(program, origin)
+        for sub, command in _commands(program):
+            _check_executable(program, command[0], sub, origin)
     return report.sorted()
+
+
+def _commands(program: Program) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Every command of ``program``, all of which are run alike, and where it is written."""
+    yield ("command",), program.command
+    beside: tuple[tuple[Path, tuple[str, ...] | None], ...] = (
+        (("stop", "command"), program.stop.command),
+        (("hooks", "before_start"), program.hooks.before_start),
+        (("hooks", "after_exit"), program.hooks.after_exit),
+        (("readiness", "command"), program.readiness.command if program.readiness else None),
+        (("liveness", "command"), program.liveness.command if program.liveness else None),
+    )
+    yield from ((sub, command) for sub, command in beside if command is not None)
 
 
 def _check_identity(program: Program, origin: Origin) -> None:
@@ -48,20 +63,19 @@ def _number(name: str, look_up: Callable[[str], int]) -> int | None:
         return None
 
 
-def _check_executable(program: Program, origin: Origin) -> None:
-    """The executable is found as the spawn finds it: in the program's own PATH, seen from its own directory."""
-    executable = program.command[0]
+def _check_executable(program: Program, executable: str, sub: Path, origin: Origin) -> None:
+    """It is found as the spawn finds it: in the program's own PATH, seen from its own directory."""
     if "/" in executable:
         path = os.path.join(program.directory, executable)
         if not os.path.isdir(program.directory):
             return  # said by the load
         if not os.path.isfile(path):
-            origin.warning(("command",), f"there is no {path} here")
+            origin.warning(sub, f"there is no {path} here")
         elif not os.access(path, os.X_OK):
-            origin.warning(("command",), f"{path} is not executable; chmod +x, or name its interpreter")
+            origin.warning(sub, f"{path} is not executable; chmod +x, or name its interpreter")
         return
     search = os.pathsep.join(
         os.path.join(program.directory, part) for part in program.environment.get("PATH", os.defpath).split(os.pathsep)
     )
     if shutil.which(executable, path=search) is None:
-        origin.warning(("command",), f"there is no '{executable}' in the program's PATH")
+        origin.warning(sub, f"there is no '{executable}' in the program's PATH")

@@ -37,9 +37,12 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
     except msgspec.ValidationError as error:
         reason = str(error)
     rest = copy.deepcopy(data)
+    taken: set[Path] = set()
     for _ in range(8):  # taking out a wrong part may leave another one incomplete
         findings = _findings(rest, shape)
         for finding in findings:
+            if any(path[: len(finding.path)] == finding.path for path in taken):
+                continue  # it lacks what we took out, and that was reported
             written = place.document.written((*place.path, *finding.path))
             value = _at(rest, finding.path)
             message = finding.message.replace("\0found\0", found(value, written))
@@ -47,6 +50,7 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
         blamed = {finding.blame for finding in findings}
         if () in blamed:
             return {}
+        taken |= blamed
         for path in sorted(blamed, key=_from_the_end):
             _remove(rest, path)
         try:
@@ -144,7 +148,8 @@ def _fitting_branch(error: Any) -> list[Any]:
 
 def _mismatch(error: Any, path: Path) -> Finding:
     expected = expected_words(error.schema)
-    near = suggestion(error.instance, _words(error.schema)) if isinstance(error.instance, str) else ""
+    words = [word for word in _words(error.schema) if word != error.instance]  # a number as text is not to be meant by itself
+    near = suggestion(error.instance, words) if isinstance(error.instance, str) else ""
     return Finding(path, f"expected {expected}, found \0found\0{near}", path)
 
 

@@ -196,7 +196,7 @@ def _probe(given: shape.Readiness | shape.Liveness | None, key: str, values: Val
     return model.Probe(
         kind=kind,
         http=None if given.http is None else values.url(given.http, at["http"]),
-        tcp=None if given.tcp is None else values.address(given.tcp, at["tcp"]),
+        tcp=None if given.tcp is None else values.address(given.tcp, at["tcp"], any_port=False),
         expect_status=_expected_statuses(given, key, values),
         command=values.optional_command(given.command, at["command"]),
         log=None if given.log is None else values.pattern(given.log, at["log"]),
@@ -298,7 +298,7 @@ def _limits(given: shape.Limits, values: Values) -> model.Limits:
         open_files=given.open_files,
         processes=given.processes,
         core_size_bytes=values.optional_size(given.core_size, ("limits", "core_size")),
-        memory_bytes=values.optional_size(given.memory, ("limits", "memory")),
+        memory_bytes=None if given.memory is None else values.size(given.memory, ("limits", "memory"), zero=False),
         nice=given.nice,
         ionice=given.ionice,
         oom_score_adj=given.oom_score_adj,

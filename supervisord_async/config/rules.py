@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from collections.abc import Callable, Iterator, Mapping
 
 from supervisord_async.config.document import Path
-from supervisord_async.config.model import Configuration, Program, Restart
+from supervisord_async.config.model import Configuration, Daemon, Program, Restart
 from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
+from supervisord_async.core.policy import OnLimit
 
 #: More than any machine runs; keeps a slip of the pen from filling the memory.
 MAX_PROCESSES = 50_000
@@ -22,18 +24,34 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
         origins[biggest.name].error(("replicas",), f"all programs together have more than {MAX_PROCESSES} processes")
         return
     _check_files(configuration, origins, daemon)
+    _check_control_socket(configuration.daemon, daemon)
     _check_dependencies(programs, origins, known)
     isdir = _remembering(os.path.isdir)
     exists = _remembering(os.path.exists)
+    _check_sockets(programs, origins)
     for program in programs.values():
         origin = origins[program.name]
         _check_limit(program.restart, origin)
         _check_pairs(program, configuration, origin)
+        _check_folders(program, configuration, origin, isdir)
         if not isdir(program.directory):
             origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
         for sub, path in _watched(program, origin):
             if not exists(path):
                 origin.warning(sub, f"{path} is not there (yet)")
+
+
+def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
+    """Without a place or a group for it there would be no control socket, and nobody could ask the daemon anything."""
+    folder = os.path.dirname(daemon.socket)
+    if folder != daemon.run_dir and not os.path.isdir(folder):
+        origin.warning(("socket",), f"there is no folder {folder} (yet)")
+    group = daemon.socket_group
+    if group is not None and not group.isdigit():
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            origin.warning(("socket_group",), f"there is no group '{group}' here")
 
 
 def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
@@ -75,8 +93,39 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
         origin.warning(("restart", "prevent_exit_codes"), f"{', '.join(map(str, both))} is in success_exit_codes too")
 
 
+def _check_folders(program: Program, configuration: Configuration, origin: Origin, isdir: Callable[[str], bool]) -> None:
+    """What is to be a file is no folder, and the heartbeat file has one to be in."""
+    ours = configuration.daemon.run_dir + "/"
+    for key, path in (("stdout", program.logs.stdout), ("stderr", program.logs.stderr)):
+        if path.startswith("/") and not path.startswith(ours) and isdir(path):
+            origin.error(("logs", key), f"expected the path of a file, found a folder: {path}")
+    beats = program.heartbeat.file if program.heartbeat else None
+    if beats and isdir(beats):
+        origin.error(("heartbeat", "file"), f"expected the path of a file, found a folder: {beats}")
+    elif beats and not beats.startswith(ours) and not isdir(os.path.dirname(beats)):
+        origin.warning(("heartbeat", "file"), f"there is no folder {os.path.dirname(beats)} (yet)")
+
+
+def _check_sockets(programs: Mapping[str, Program], origins: Mapping[str, Origin]) -> None:
+    """Only one can have an address; that two want it may be meant, if they are never up together."""
+    taken: dict[tuple[str, str, int, str], str] = {}
+    for program in programs.values():
+        for settings in program.sockets:
+            address = (settings.kind, settings.host, settings.port, settings.path)
+            owner = f"'{settings.name}' of {program.name}"
+            other = taken.setdefault(address, owner)
+            if other is not owner and (settings.port or settings.path):
+                origins[program.name].warning(
+                    ("sockets", settings.name), f"socket {other} has this address; the second one cannot be bound"
+                )
+
+
 def _check_limit(restart: Restart, origin: Origin) -> None:
-    """A sliding window that ends before enough restarts can happen in it never trips."""
+    """A sliding window that ends before enough restarts can happen in it never trips; no limit does either."""
+    if restart.max_restarts < 0 and not origin.has(("restart", "max_restarts")):
+        for key, given in (("within", restart.within_seconds is not None), ("on_limit", restart.on_limit is not OnLimit.FATAL)):
+            if given:
+                origin.warning(("restart", key), "this means nothing without max_restarts")
     if restart.within_seconds is None or restart.max_restarts <= 0:
         return
     total, shown = 0.0, []

@@ -45,9 +45,12 @@ class Values(msgspec.Struct, frozen=True):
             return 1.0
         return seconds
 
-    def size(self, value: int | str, sub: Path) -> int:
-        """Bytes."""
-        return self._parsed(units.parse_size, value, sub, 0)
+    def size(self, value: int | str, sub: Path, *, zero: bool = True) -> int:
+        """Bytes; above 0 unless ``zero`` allows that too."""
+        size = self._parsed(units.parse_size, value, sub, 1)
+        if size == 0 and not zero:
+            self.origin.error(sub, f"expected a size above 0, found {found(value)}")
+        return size
 
     def optional_size(self, value: int | str | None, sub: Path) -> int | None:
         """Bytes, or None."""
@@ -68,9 +71,12 @@ class Values(msgspec.Struct, frozen=True):
             self.origin.error(sub, f'expected octal digits from "000" to "777", found {found(value)}')
         return bits
 
-    def address(self, value: int | str, sub: Path) -> tuple[str, int]:
-        """Host and port."""
-        return self._parsed(units.parse_address, value, sub, ("127.0.0.1", 0))
+    def address(self, value: int | str, sub: Path, *, any_port: bool = True) -> tuple[str, int]:
+        """Host and port; 0, any port, only to listen at."""
+        host, port = self._parsed(units.parse_address, value, sub, ("127.0.0.1", 1))
+        if port == 0 and not any_port:
+            self.origin.error(sub, f"expected a port to connect to, found {found(value)}")
+        return host, port
 
     def name(self, value: str | int, sub: Path) -> str:
         """A program's, group's or daemon's name."""

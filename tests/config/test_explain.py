@@ -228,3 +228,19 @@ def test_a_message_stays_on_one_line_and_shows_no_control_characters(project):
     problems = project.problems('programs: {"a\\nb\\e[31m": {command: x, "k\\x07": 1, umask: "\\x1b[2J"}}')
     assert len(problems) == 3
     assert all(problem.isprintable() for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems"),
+    [
+        (
+            "restart: {on_limit: {retry_after: -1}}",
+            ["restart.on_limit.retry_after: expected a duration such as 5s, 500ms or 1m30s, found -1"],
+        ),
+        ("watch: {paths: src}", ["watch.paths: expected a list with at least one item, found 'src'"]),
+        ("limits: {cpu_affinity: [-1]}", ["limits.cpu_affinity[0]: expected a whole number from 0 to 8191, found -1"]),
+    ],
+)
+def test_what_is_wrong_is_not_missed_as_well(project, settings, problems):
+    """A part that is wrong is taken out; that it is out is no further problem."""
+    assert project.program_problems(f"command: x\n{settings}") == problems

@@ -195,3 +195,65 @@ def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
 def test_check_finds_executables_in_the_programs_own_path(project):
     project.write("bin/tool", "#!/bin/sh\n").chmod(0o755)
     assert check(project.load("programs: {a: {command: tool, environment: {PATH: bin}}}")) == ()
+
+
+def test_what_needs_a_limit_is_doubtful_without_one(project):
+    words = ["warning: restart.within: this means nothing without max_restarts"]
+    assert restart_problems(project, "within: 10m") == words
+    assert restart_problems(project, "on_limit: shutdown") == ["warning: restart.on_limit: this means nothing without max_restarts"]
+    assert restart_problems(project, "within: 10m, on_limit: {retry_after: 5m}, max_restarts: -1") == []  # said on purpose
+
+
+def test_a_folder_is_no_file_and_a_heart_beats_somewhere(project):
+    (project.folder / "here").mkdir()
+    at = project.folder
+    assert project.program_problems("command: x\nlogs: {stdout: here, stderr: ''}\nheartbeat: {file: here}") == [
+        f"logs.stdout: expected the path of a file, found a folder: {at}/here",
+        f"logs.stderr: expected the path of a file, found a folder: {at}",
+        f"heartbeat.file: expected the path of a file, found a folder: {at}/here",
+    ]
+    assert project.program_problems("command: x\nheartbeat: {file: run/beat}") == [
+        f"warning: heartbeat.file: there is no folder {at}/run (yet)"
+    ]
+
+
+def test_two_sockets_of_one_address_are_doubtful(project):
+    problems = project.problems("""\
+        programs:
+          a: {command: x, sockets: {http: "tcp://127.0.0.1:8080", any: "tcp://127.0.0.1:0"}}
+          b: {command: x, sockets: {http: "tcp://127.0.0.1:8080", any: "tcp://127.0.0.1:0"}}
+    """)
+    assert [problem.partition("warning: ")[2] for problem in problems] == [
+        "programs.b.sockets.http: socket 'http' of a has this address; the second one cannot be bound"
+    ]
+
+
+def test_a_control_socket_needs_a_place_and_a_group(project):
+    problems = project.problems("{daemon: {socket: run/a.sock, socket_group: no-such-group}, programs: {a: {command: x}}}")
+    assert [problem.partition("warning: ")[2] for problem in problems] == [
+        f"daemon.socket: there is no folder {project.folder}/run (yet)",
+        "daemon.socket_group: there is no group 'no-such-group' here",
+    ]
+
+
+def test_nothing_is_more_than_no_memory_and_nobody_connects_to_port_0(project):
+    assert project.program_problems("command: x\nlimits: {memory: 0}\nreadiness: {tcp: 'localhost:0'}") == [
+        "limits.memory: expected a size above 0, found 0",
+        "readiness.tcp: expected a port to connect to, found 'localhost:0'",
+    ]
+
+
+def test_every_command_is_looked_for(project):
+    loaded = project.load("""\
+        programs:
+          a:
+            command: [sh]
+            stop: {command: [no-such-stop]}
+            hooks: {before_start: [no-such-before], after_exit: [sh]}
+            readiness: {command: ./no-such-probe}
+    """)
+    assert [str(problem).partition("warning: ")[2] for problem in check(loaded)] == [
+        "programs.a.stop.command: there is no 'no-such-stop' in the program's PATH",
+        "programs.a.hooks.before_start: there is no 'no-such-before' in the program's PATH",
+        f"programs.a.readiness.command: there is no {project.folder}/./no-such-probe here",
+    ]
