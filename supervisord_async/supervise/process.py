@@ -243,8 +243,7 @@ class Process:
         environment = self._environment(run, credentials)
         heartbeat_file, baseline = environment.heartbeat_file, None
         if program.heartbeat is not None and heartbeat_file is not None:
-            if program.heartbeat.file is None:
-                launch.prepare_heartbeat_file(heartbeat_file, credentials)
+            launch.prepare_heartbeat_file(environment)
             baseline = await host.signature(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
@@ -403,9 +402,7 @@ class Process:
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()
                 return
-            environment = self._environment(run, await self._credentials())
-            if self.program.notify is not None:
-                await self._listen_again()
+            environment = await self._reach_again(run)
             self._run = self._watched(run, child, environment, None, self.output.searches)
             if self.snapshot.pid != child.pid or not inherited.by_reexec:
                 self.post(Adopted(run, child.pid))
@@ -446,12 +443,17 @@ class Process:
 
         return await patiently(f"adopt {self.name}", adopt)
 
-    async def _listen_again(self) -> None:
-        """The living run is heard at the address that it was given; where that cannot be had, it is said and goes on."""
+    async def _reach_again(self, run: int) -> launch.RunEnvironment:
+        """The environment of the living run, which finds what it writes to and speaks at; what cannot be had is said."""
+        environment = self._environment(run, None)
         try:
-            self.voice.open(self.program, await self._credentials())
+            environment = self._environment(run, await self._credentials())  # its user may be gone, and it lives
+            launch.prepare_heartbeat_file(environment)
+            if self.program.notify is not None:
+                self.voice.open(self.program, environment.credentials)
         except SpawnError as error:
-            _log.warning("%s: cannot hear what its run says: %s", self.name, error)
+            _log.warning("%s: its run goes on, but %s", self.name, error)
+        return environment
 
     # A bug of ours
 

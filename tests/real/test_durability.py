@@ -135,6 +135,28 @@ def test_a_program_removed_from_the_file_meanwhile_is_stopped(daemon: Make) -> N
     live.wait_until(lambda: list(live.status()) == ["a"], "b is forgotten")
 
 
+def test_a_living_run_is_taken_over_although_its_user_is_unknown_by_now(daemon: Make) -> None:
+    """An account that was deleted, or a directory service that is down, is a matter of the next start."""
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.kill()
+    live.write("programs: {a: {command: [sleep, '1000'], start_seconds: 0, user: no-such-user}}")
+    live.start()
+    assert "no-such-user" in live.wait_for("a", "BACKOFF", cause="spawn_failed")["description"]
+    assert not alive(pid) and "supervision of it broke" not in live.text()
+    assert any(event["type"] == "adopted" for event in live.events())
+
+
+def test_a_run_finds_the_place_of_its_heartbeat_again(daemon: Make) -> None:
+    beat = "while :; do sleep 0.05; echo $((n += 1)) > $ASUP_HEARTBEAT_FILE; done"
+    live = daemon(f"programs: {{a: {{command: [sh, -c, {json.dumps(beat)}], heartbeat: 5s, start_seconds: 0}}}}")
+    live.wait_for("a", "RUNNING", health="healthy")
+    live.kill()
+    shutil.rmtree(live.folder / ".asupd")
+    live.start()
+    live.wait_for("a", "RUNNING", health="healthy", run=1)
+
+
 def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
     live = daemon(
         "programs: {a: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 5s}}}"

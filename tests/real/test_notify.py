@@ -195,3 +195,12 @@ def test_a_run_that_ends_before_anybody_listened_leaves_no_listener(daemon: Make
     for run in (2, 3, 4):
         assert live.do("start", "a").startswith(f"a: run {run} exited with 0")
     assert "supervision of it broke" not in live.text()
+
+
+def test_a_socket_whose_file_was_removed_is_made_anew_for_the_next_run(daemon: Make, tmp_path: Path) -> None:
+    code = "say('READY=1'); time.sleep(1000)"
+    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}}}")
+    live.wait_for("a", "RUNNING", run=1)
+    shutil.rmtree(tmp_path / ".asupd" / "notify")
+    live.do("restart", "a")
+    live.wait_for("a", "RUNNING", run=2)

@@ -60,20 +60,6 @@ def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None
     return os.path.join(daemon.run_dir, "heartbeats", name)
 
 
-def prepare_heartbeat_file(path: str, credentials: Credentials | None) -> None:
-    """The file of a run_dir exists and belongs to whom the program runs as. Raises SpawnError, stage ``heartbeat``."""
-    try:
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            if credentials is not None:
-                os.fchown(descriptor, credentials.uid, credentials.gid)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise SpawnError("heartbeat", error.errno, f"cannot make {path}") from error
-
-
 class RunEnvironment(msgspec.Struct, frozen=True):
     """The environment of one run, made when it is asked for: a thousand dictionaries that are read once are megabytes."""
 
@@ -119,6 +105,26 @@ class RunEnvironment(msgspec.Struct, frozen=True):
         """That of a command beside the run (a probe, a hook), tagged so that it is never taken for the run itself."""
         own = {name: value for name, value in self.variables().items() if name not in wire.MAIN_PROCESS_ONLY}
         return {**own, wire.ENV_TAG: tag_of(self.instance, f"{self.name}{SIDE}{role}", self.run)}
+
+
+def prepare_heartbeat_file(environment: RunEnvironment) -> None:
+    """The file that run_dir keeps for the run exists and belongs to whom it runs as; nothing where the program names its own.
+
+    Raises SpawnError, stage ``heartbeat``.
+    """
+    program, path, credentials = environment.program, environment.heartbeat_file, environment.credentials
+    if program.heartbeat is None or program.heartbeat.file is not None or path is None:
+        return
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if credentials is not None:
+                os.fchown(descriptor, credentials.uid, credentials.gid)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SpawnError("heartbeat", error.errno, f"cannot make {path}") from error
 
 
 def is_side(name: str) -> bool:

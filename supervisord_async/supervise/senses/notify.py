@@ -82,7 +82,7 @@ class Voice:
         assert program.notify is not None  # noqa: S101  asked for by who has it
         access = program.notify.access
         whom = (access, credentials)
-        if self._socket is not None and self._for in (None, whom):
+        if self._socket is not None and self._for in (None, whom) and self._is_reachable():
             self._for = whom
             return self._address
         self._close_socket()
@@ -94,6 +94,10 @@ class Voice:
             raise SpawnError("notify", error.errno, f"cannot bind {path}") from error
         self._for = whom
         return self._address
+
+    def _is_reachable(self) -> bool:
+        """Whether the address still leads to the socket: its file goes with a removed run_dir."""
+        return not self._address.startswith("/") or os.path.exists(self._address)
 
     def run_begins(self) -> None:
         """Nothing of an earlier run counts for the next one; descriptors stay in store."""
@@ -132,6 +136,8 @@ class Voice:
         if self._address.startswith("/"):
             try:
                 os.unlink(self._address)
+            except FileNotFoundError:
+                pass  # somebody was quicker
             except OSError as error:
                 _log.debug("%s: cannot remove %s: %s", self._name, self._address, error.strerror)
 
