@@ -120,7 +120,7 @@ class _Loading:
         try:
             text = read_regular_file(path, MAX_FILE_BYTES).decode("utf-8-sig")
         except OSError as error:
-            self._report.add(Problem(name, 0, 1, f"cannot read this file: {(error.strerror or str(error)).lower()}"))
+            self._report.add(Problem(name, 1, 1, f"cannot read this file: {(error.strerror or str(error)).lower()}"))
             return None
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1

@@ -81,6 +81,10 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
         origin.error(("start_on_connect",), "this needs sockets")
     if program.restart_with_dependency and not program.depends_on:
         origin.warning(("restart_with_dependency",), "this means nothing without depends_on")
+    unheard = program.logs.stdout == "inherit" and program.logs.stderr in ("stdout", "inherit")
+    for key, probe in (("readiness", program.readiness), ("liveness", program.liveness)):
+        if unheard and probe is not None and probe.log is not None:
+            origin.error((key, "log"), "there is no output to search: by logs it is the daemon's own (inherit)")
     if program.schedule is not None and program.restart.policy == "always":
         words = "a run of this program is always followed by another one, so there is nothing for the schedule to start"
         origin.warning(("schedule",), words)

@@ -378,7 +378,9 @@ class Daemon(Shape, frozen=True, kw_only=True):
         Literal["never", "all_exited", "any_fatal"], _doc("End when nothing runs any more, or when a program is FATAL (non-zero).")
     ] = "never"
     stop_timeout: Annotated[Duration, _doc("The longest that a shutdown takes; what lives then is killed.")] = "60s"
-    on_death: Annotated[Literal["keep", "stop"], _doc("What becomes of programs when the daemon is killed and does not return.")] = "keep"
+    on_death: Annotated[
+        Literal["keep", "stop"], _doc("What becomes of programs when the daemon is killed and does not return within 10 s.")
+    ] = "keep"
     history: Annotated[History | None, _doc("How much of the past is kept.")] = History()
     on_event: Annotated[list[EventHook] | None, _doc("What is done when something happens.")] = []
 

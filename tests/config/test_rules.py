@@ -257,3 +257,13 @@ def test_every_command_is_looked_for(project):
         "programs.a.hooks.before_start: there is no 'no-such-before' in the program's PATH",
         f"programs.a.readiness.command: there is no {project.folder}/./no-such-probe here",
     ]
+
+
+def test_inherited_output_cannot_be_searched(project):
+    probes = "command: x\nreadiness: {log: ready}\nliveness: {log: alive}\nlogs:"
+    assert project.program_problems(f"{probes} {{stdout: inherit}}") == [
+        "readiness.log: there is no output to search: by logs it is the daemon's own (inherit)",
+        "liveness.log: there is no output to search: by logs it is the daemon's own (inherit)",
+    ]
+    assert project.program_problems(f"{probes} {{stdout: inherit, stderr: x.log}}") == []
+    assert project.program_problems(f"{probes} {{stdout: none}}") == []
