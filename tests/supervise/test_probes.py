@@ -107,3 +107,13 @@ async def test_a_command_has_the_time_that_the_probe_has() -> None:
     probe = Probe(kind="command", command=("x",), timeout_seconds=0.7)
     assert await ask(probe, host.context(readiness=probe)) == "the probe did not end within 0.7 s"
     assert host.timeouts == [0.7]
+
+
+def test_the_log_tells_why_a_run_is_not_ready_yet_and_why_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    host = Asked("tcp x:1: refused", "tcp x:1: refused", None, "tcp x:1: gone")
+    host.watched(monitor_readiness, 10.0, readiness=Probe(**TCP, failures=2))
+    assert [(record.levelname, record.message.partition(": ")[2]) for record in caplog.records] == [
+        ("INFO", "not ready yet: tcp x:1: refused"),
+        ("WARNING", "no longer ready: tcp x:1: gone"),
+    ]

@@ -6,6 +6,7 @@ RUNNING, and its failure replaces the run, once. Both end with the run: nothing 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 
 import anyio
@@ -14,6 +15,9 @@ from supervisord_async.config.model import Probe
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.records.masking import words_without_secrets
+
+_log = logging.getLogger(__name__)
 
 
 async def monitor_readiness(context: RunContext) -> None:
@@ -26,6 +30,11 @@ async def monitor_readiness(context: RunContext) -> None:
         if healthy and not ready:
             ready = True
             context.post(BecameReady(context.run))
+        if not healthy:
+            what = "no longer ready" if ready else "not ready yet"
+            _log.log(
+                logging.WARNING if ready else logging.INFO, "%s: %s: %s", context.name, what, words_without_secrets(words, context.program)
+            )
         if ready:
             context.report("readiness", Health.HEALTHY if healthy else Health.UNHEALTHY, words)
 
