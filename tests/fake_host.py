@@ -32,7 +32,7 @@ class FakeChild:
         self.leaves = 0  #: descendants that outlive it, until they are signalled
         self.closed = False
         self._ended: Ended | None = None
-        self._over = anyio.Event()
+        self._callbacks: list[Callable[[Ended], None]] = []
         self._gone = anyio.Event()
 
     @property
@@ -43,14 +43,21 @@ class FakeChild:
         """The main process is gone."""
         if self._ended is None:
             self._ended = Ended(ExitStatus(code=code, signal=signal), None)
-            self._over.set()
             if not self.leaves:
                 self._gone.set()
+            callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                callback(self._ended)
 
-    async def wait(self) -> Ended:
-        await self._over.wait()
-        assert self._ended is not None
-        return self._ended
+    def on_end(self, callback: Callable[[Ended], None]) -> None:
+        if self._ended is not None:
+            callback(self._ended)
+        else:
+            self._callbacks.append(callback)
+
+    def forget(self, callback: Callable[[Ended], None]) -> None:
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
 
     def close(self) -> None:
         self.closed = True

@@ -324,11 +324,11 @@ def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:
 
 
 async def _let_them_decide() -> None:
-    """Each process has taken what was posted: its task decides on all its mailbox without a pause once it was woken.
+    """Each process has taken what was posted: it decides on all its mailbox at the loop's next turn.
 
     A process whose supervision just broke takes it later; its goals say UNKNOWN.
     """
-    for _ in range(4):  # the event, its waiter, the task; one to spare
+    for _ in range(2):  # the turn, and one to spare
         await anyio.lowlevel.checkpoint()
 
 

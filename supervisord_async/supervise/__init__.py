@@ -3,7 +3,7 @@
 One way up, one way down: ``monitors`` post inputs, the pure machine of ``core`` decides, ``process`` carries the effects
 out and ``records`` tell everybody. Where to look:
 
-* a process: ``process`` (one task, one mailbox, one deadline), ``mailbox``;
+* a process: ``process`` (one mailbox, one deadline), ``mailbox``, ``errands`` (its tasks, while there is something to do);
 * ``runs``: how one run of it begins, is equipped and heard, and ends;
 * ``monitors``: what watches it (exit, heartbeat, probes, files, memory, schedule, notify), one file a kind, by ``senses``:
   the questions, the searches, the one file watcher, the sd_notify socket;

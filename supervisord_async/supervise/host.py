@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ class ChildProcess(Protocol):
     def identity(self) -> Identity:
         """What tells it from all others of this boot."""
 
-    def wait(self) -> Awaitable[Ended]:
-        """How it ended, once it has."""
+    def on_end(self, callback: Callable[[Ended], None]) -> None:
+        """``callback`` is called once, on the loop, with how it ended; at once if it has already."""
+
+    def forget(self, callback: Callable[[Ended], None]) -> None:
+        """``callback`` is not called any more."""
 
     def close(self) -> None:
         """Nothing of the system is held for it any more."""

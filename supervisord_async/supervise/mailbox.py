@@ -1,12 +1,12 @@
-"""The one way into a process's task."""
+"""The one way into a process's driver, and what calls it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Callable
 
 from supervisord_async.core.inputs import Input, News
 from supervisord_async.errors import BusyError
-from supervisord_async.system.bell import Bell
+from supervisord_async.system.alarm import Alarm
 
 #: Requests that may wait for one process. News of a run is bounded by nature and never refused.
 REQUEST_LIMIT = 256
@@ -15,12 +15,22 @@ REQUEST_LIMIT = 256
 class Mailbox:
     """Inputs in the order in which they came."""
 
-    __slots__ = ("_bell", "_inputs", "closed")
+    __slots__ = ("_alarm", "_inputs")
 
     def __init__(self) -> None:
-        self.closed = False  #: nothing will be received any more
         self._inputs: list[Input] = []  # short: a deque would cost more than it saves
-        self._bell = Bell()
+        self._alarm: Alarm | None = None  # while it is open
+
+    def open(self, callback: Callable[[], None]) -> None:
+        """From now on ``callback`` is called at the loop's turn after each :meth:`post` and :meth:`wake`, and at each time set."""
+        self._alarm = Alarm(callback)
+        self.wake()
+
+    def close(self) -> None:
+        """Nobody is called any more."""
+        if self._alarm is not None:
+            self._alarm.stop()
+            self._alarm = None
 
     def post(self, input_: Input) -> None:
         """``input_`` will be received; raises BusyError for a request when too many wait already."""
@@ -30,18 +40,15 @@ class Mailbox:
         self.wake()
 
     def wake(self) -> None:
-        """:meth:`wait` returns, with or without an input."""
-        self._bell.ring()
+        """Who receives is called, with or without an input."""
+        if self._alarm is not None:
+            self._alarm.ring()
 
-    def close(self) -> None:
-        """Whoever receives is to end."""
-        self.closed = True
-        self.wake()
+    def wake_at(self, at: float | None) -> None:
+        """Who receives is called when the loop's clock says ``at``, and at no time that was set before; None: at none."""
+        if self._alarm is not None:
+            self._alarm.set(at)
 
     def receive_nowait(self) -> Input | None:
         """The oldest input, None where there is none."""
         return self._inputs.pop(0) if self._inputs else None
-
-    def wait(self, until: float | None) -> Awaitable[None]:
-        """Over after the next :meth:`post` or :meth:`wake`, or when the loop's clock says ``until``. For when it is empty."""
-        return self._bell.wait(until)

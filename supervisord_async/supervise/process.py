@@ -1,11 +1,11 @@
-"""The driver of one process: one task, one mailbox, one deadline.
+"""The driver of one process: one mailbox, one deadline, and no task while nothing is under way.
 
-It waits for an input or for the deadline, lets the machine decide, commits the snapshot, publishes, and carries the
-effects out. It alone assigns the snapshot. An effect that takes time runs beside it, in the same task group, and
-answers by an input like everything else.
+It is called when there is an input or the deadline has passed, lets the machine decide, commits the snapshot, publishes,
+and carries the effects out. It alone assigns the snapshot. An effect that takes time is an errand, a task beside it,
+and answers by an input like everything else.
 
-A bug in any of this process's tasks ends that group and nothing more: the traceback is logged, the process is
-UNKNOWN with its child left alone, and supervision of it is taken up again after a pause that grows.
+A bug in a decision or in any errand ends the errands of this process and nothing more: the traceback is logged, the
+process is UNKNOWN with its child left alone, and supervision of it is taken up again after a pause that grows.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.errands import Errands
 from supervisord_async.supervise.host import ChildProcess, Scope, Signature
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
@@ -91,15 +92,16 @@ class Process:
         self._settings = ""
         self._inherited: Inherited | None = None  # what an earlier daemon left, until it is seen to
         self._taken_over: anyio.Event | None = None
+        self._errands = Errands(self._broke)
         self._breaks = 0
         self._broke_at = 0.0
+        self._resume_at: float | None = None  # supervision broke, and is taken up again then
         self._watch_scope: anyio.CancelScope | None = None
-        self._tasks: TaskGroup | None = None
 
     # What others may do
 
     def post(self, input_: Input) -> None:
-        """The process's task will decide on ``input_``; raises BusyError for one request too many."""
+        """The driver will decide on ``input_``; raises BusyError for one request too many."""
         self._mailbox.post(without_secrets(input_, self.program))
 
     @property
@@ -124,9 +126,9 @@ class Process:
         before, self.program = self.program, program
         self.policy = program.policy(self.name)
         self.output.reconfigure(program.logs)
-        if self._tasks is not None:
+        if self._resume_at is None:
             if self._run is not None:
-                self._run.reconfigure(program, self._tasks)
+                self._run.reconfigure(program, self._errands)
             if program.watch != before.watch:
                 self._watch_files()
         self._mailbox.wake()  # the deadline may be another one now
@@ -136,25 +138,16 @@ class Process:
         self.policy = replace(self.policy, grace_seconds=0.0)
         self._mailbox.wake()
 
-    def dismiss(self) -> None:
-        """:meth:`run` ends, with all tasks of this process; it is down, and will be forgotten."""
-        self._mailbox.close()
+    def begin(self, tasks: TaskGroup) -> None:
+        """It is supervised until dismissed, by tasks in ``tasks``, which no exception of this process reaches."""
+        self._errands.open(tasks)
+        self._take_up()
+        self._mailbox.open(self._turn)
 
-    async def run(self) -> None:
-        """Supervise until dismissed or cancelled; no exception of this process's tasks leaves here."""
-        while not self._mailbox.closed:
-            try:
-                if self._breaks and anyio.current_time() - self._broke_at < CALM_SECONDS:
-                    await anyio.sleep(RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1])
-                async with anyio.create_task_group() as self._tasks:
-                    self._resume()
-                    self._watch_files()
-                    await self._drive()
-                    self._tasks.cancel_scope.cancel()
-            except Exception as error:
-                self._broke(error)
-            finally:
-                self._tasks = None
+    def dismiss(self) -> None:
+        """It is supervised no more, and its tasks end."""
+        self._mailbox.close()
+        self._errands.close()
 
     def saved(self) -> SavedProcess:
         """What a successor needs to know of it."""
@@ -173,16 +166,31 @@ class Process:
 
     # The driver
 
-    async def _drive(self) -> None:
-        while not self._mailbox.closed:
-            input_ = self._mailbox.receive_nowait()
-            if input_ is None:
-                at = deadline(self.snapshot, self.policy)
-                if at is None or anyio.current_time() < at:
-                    await self._mailbox.wait(at)
-                    continue
-                input_ = DeadlinePassed()
-            self._decide(input_)
+    def _turn(self) -> None:
+        """All that came is decided on, and the deadline if it has passed; the next call is due at the next one."""
+        if self._errands.failing:
+            return  # this is called again when supervision is taken up again
+        try:
+            if self._resume_at is not None:
+                if anyio.current_time() < self._resume_at:
+                    self._mailbox.wake_at(self._resume_at)
+                    return
+                self._resume_at = None
+                self._take_up()
+            while (input_ := self._next_input()) is not None:
+                self._decide(input_)
+        except Exception as error:
+            self._errands.fail(error)
+
+    def _next_input(self) -> Input | None:
+        """What is to be decided on now; None: nothing before the deadline."""
+        input_ = self._mailbox.receive_nowait()
+        if input_ is None:
+            at = deadline(self.snapshot, self.policy)
+            if at is not None and anyio.current_time() >= at:
+                return DeadlinePassed()
+            self._mailbox.wake_at(at)
+        return input_
 
     def _decide(self, input_: Input) -> None:
         now = anyio.current_time()
@@ -218,8 +226,7 @@ class Process:
                 self._around.shut_down(f"{self.name}: {effect.detail}")
 
     def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
-        assert self._tasks is not None  # noqa: S101  effects are only performed inside the group
-        self._tasks.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
+        self._errands.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
 
     # Effects
 
@@ -232,8 +239,7 @@ class Process:
             self.post(SpawnFailed(run, str(error)))
             return
         self.post(Spawned(run, self._run.child.pid))
-        if self._tasks is not None:
-            self._run.watch(self._tasks)
+        self._run.watch(self._errands)
 
     async def _launch(self, run: int) -> Run:
         program, host = self.program, self._around.host
@@ -376,7 +382,7 @@ class Process:
     # Taking over
 
     def inherit(self, inherited: Inherited) -> None:
-        """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`run`."""
+        """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`begin`."""
         self._inherited = inherited
         self._taken_over = anyio.Event()
         self.snapshot = inherited.snapshot
@@ -409,8 +415,7 @@ class Process:
                 tell_adopted(self._around.bus, self.name, run, child.pid)
             if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
                 self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
-            assert self._tasks is not None  # noqa: S101  called inside the group
-            self._run.watch(self._tasks)
+            self._run.watch(self._errands)
             self._settings = inherited.saved.settings if inherited.saved is not None else ""
             if self._settings not in ("", launch.settings_digest(self.program)):
                 request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
@@ -469,14 +474,19 @@ class Process:
             self._commit(after, now)
         except Exception:
             _log.exception("%s: cannot tell that supervision of it broke", self.name)
+        if self._run is not None:
+            self._run.neglect()
+        self._resume_at = now + RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1]
+        self._mailbox.wake_at(self._resume_at)
 
     async def _abandon(self, run: int) -> None:
         """A run that nobody holds, perhaps born and never told of, is over before another one can begin."""
         await self._kill_strays(run)
         self.post(SpawnFailed(run, "internal error while it was spawned"))
 
-    def _resume(self) -> None:
-        """Take up what an earlier daemon, or an earlier group of tasks, was watching."""
+    def _take_up(self) -> None:
+        """What an earlier daemon was watching, or we before supervision broke, is watched again."""
+        self._watch_files()
         if self._inherited is not None:
             self._start(self._take_over, self._inherited)
             return
@@ -488,5 +498,4 @@ class Process:
             return
         if run.ended is None:
             self.post(Adopted(number, run.child.pid))
-        assert self._tasks is not None  # noqa: S101  called inside the group
-        run.watch(self._tasks)
+        run.watch(self._errands)

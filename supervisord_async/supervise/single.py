@@ -107,11 +107,14 @@ class Single:
             async with orphans.reaping(), anyio.create_task_group() as tasks:
                 if self._program.watch:
                     tasks.start_soon(self._around.files.run, name="file watching")
-                tasks.start_soon(self._process.run, name=f"process {self._process.name}")
                 if self._presumed is not None:
                     tasks.start_soon(self._expect_heartbeat, self._presumed, baseline, name="heartbeat to come")
+                self._process.begin(tasks)
                 self._process.post(StartRequested(Cause.AUTOSTART))
-                await self._over.wait()
+                try:
+                    await self._over.wait()
+                finally:
+                    self._process.dismiss()
                 tasks.cancel_scope.cancel()
             code = self._exit_code()
             self._say(self._last_words(code), what="ended", code=code)

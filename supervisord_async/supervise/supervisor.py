@@ -108,29 +108,35 @@ class Supervisor:
         """
         estate = estate or {}
         async with anyio.create_task_group() as self._tasks:
-            self._tasks.start_soon(self._around.files.run, name="file watching")
-            self._tasks.start_soon(MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
-            self._tasks.start_soon(self._schedules.run, name="schedules")
-            self._tasks.start_soon(self._activation.run, name="connections")
-            for program in self.configuration.programs.values():
-                self._add(program, program.process_names(), estate)
-            self.bus.listen(self.dependencies.heed)
-            self.bus.listen(self._consider_exit)
-            self.bus.listen(self._tell_retiring)
-            self._autostart(
-                process for process in self.processes.values() if process.name not in estate or estate[process.name].begins_anew
-            )
-            self._retire_heirless(estate)
-            self.dependencies.reconsider()
-            await self._shutdown.wait()
-            await self._stop_everything()
-            for process in self.processes.values():
-                await process.output.aclose()
+            try:
+                self._begin(self._tasks, estate)
+                await self._shutdown.wait()
+                await self._stop_everything()
+                for process in self.processes.values():
+                    await process.output.aclose()
+            finally:
+                for process in self.processes.values():
+                    process.dismiss()
             self._tasks.cancel_scope.cancel()
         for process in self.processes.values():
             process.voice.close()
         self._around.sockets.close()
         return self.exit_code
+
+    def _begin(self, tasks: TaskGroup, estate: dict[str, Inherited]) -> None:
+        """All processes are supervised, those that are to be up are started, and what is of no process is watched."""
+        tasks.start_soon(self._around.files.run, name="file watching")
+        tasks.start_soon(MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
+        tasks.start_soon(self._schedules.run, name="schedules")
+        tasks.start_soon(self._activation.run, name="connections")
+        for program in self.configuration.programs.values():
+            self._add(program, program.process_names(), estate)
+        self.bus.listen(self.dependencies.heed)
+        self.bus.listen(self._consider_exit)
+        self.bus.listen(self._tell_retiring)
+        self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].begins_anew)
+        self._retire_heirless(estate)
+        self.dependencies.reconsider()
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
         """Everything will be stopped, and the daemon end; asked a second time, it is killed at once."""
@@ -218,7 +224,7 @@ class Supervisor:
             self.processes[name] = process
             added.append(process)
             assert self._tasks is not None  # noqa: S101  only called while running
-            self._tasks.start_soon(process.run, name=f"process {name}")
+            process.begin(self._tasks)
         return added
 
     def _autostart(self, processes: Iterable[Process]) -> None:

@@ -1,6 +1,6 @@
 """The lightest thing that one task can wait on: a future of the loop, and a timer, made only while somebody waits.
 
-An event of anyio holds an event of asyncio, which holds a deque: most of a kilobyte for each of a thousand mailboxes. A
+An event of anyio holds an event of asyncio, which holds a deque: most of a kilobyte for each of a thousand that wait. A
 cancel scope with a deadline holds two sets and its links: as much again.
 """
 

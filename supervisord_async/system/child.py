@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, Rusage
@@ -71,6 +71,14 @@ class Child:
         Any number of tasks may wait, also after the end. After :meth:`close` of a living one: unknown.
         """
         return self._watch.wait()
+
+    def on_end(self, callback: Callable[[Ended], None]) -> None:
+        """Call ``callback`` once, on the loop, when it is dead; at once if it is already. :meth:`wait` without a task."""
+        self._watch.on_end(callback)
+
+    def forget(self, callback: Callable[[Ended], None]) -> None:
+        """``callback`` is not called any more."""
+        self._watch.forget(callback)
 
     def send_signal(self, signum: int) -> bool:
         """Send to the main process alone, never to a stranger with its PID; False if it is gone already.

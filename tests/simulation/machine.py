@@ -37,6 +37,7 @@ class Simulated:
         self.identity = Identity(pid, machine.ticks(), BOOT)
         self.ended: Ended | None = None
         self.over = anyio.Event()
+        self.callbacks: list[Callable[[Ended], None]] = []
         chance = machine.random.random
         self.obeys_after = machine.random.uniform(0.0, 3.0) if chance() < 0.8 else None  #: TERM; None: ignores it
         self.dies_after = machine.random.uniform(0.0, 12.0) if chance() < 0.05 else 0.0  #: KILL: it hangs in the kernel
@@ -50,6 +51,9 @@ class Simulated:
             self.ended = Ended(ExitStatus(code=code, signal=signal), None)
             self.over.set()
             self.machine.note(f"pid {self.identity.pid} of {self.name}/{self.run} ended ({code}, {signal})")
+            callbacks, self.callbacks = self.callbacks, []
+            for callback in callbacks:
+                callback(self.ended)
 
     def heed(self, signum: int) -> None:
         if signum == 9:
@@ -213,13 +217,23 @@ class Held:
     def __init__(self, life: LifeOfADaemon, main: Simulated) -> None:
         self._life, self._main = life, main
         self.pid, self.identity = main.identity.pid, main.identity
+        self._told: dict[Callable[[Ended], None], Callable[[Ended], None]] = {}
 
-    async def wait(self) -> Ended:
-        await self._main.over.wait()
-        if self._life.dead:
-            await anyio.sleep_forever()
-        assert self._main.ended is not None
-        return self._main.ended
+    def on_end(self, callback: Callable[[Ended], None]) -> None:
+        def tell(ended: Ended) -> None:
+            if not self._life.dead:
+                callback(ended)
+
+        self._told[callback] = tell
+        if self._main.ended is not None:
+            tell(self._main.ended)
+        else:
+            self._main.callbacks.append(tell)
+
+    def forget(self, callback: Callable[[Ended], None]) -> None:
+        tell = self._told.pop(callback, None)
+        if tell in self._main.callbacks:
+            self._main.callbacks.remove(tell)
 
     def close(self) -> None:
         pass

@@ -197,7 +197,7 @@ def test_from_a_save_to_a_new_process_it_takes_less_than_a_second(source: Path) 
         around = surroundings(host)
         process = Process("web", 0, program(watch=(Watch(paths=(str(source),)),), start_seconds=0.0), around)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(process.run)
+            process.begin(tasks)
             process.post(StartRequested())
             while not around.files._subscriptions or not host.children:
                 await anyio.sleep(0.01)

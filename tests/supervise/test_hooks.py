@@ -44,7 +44,7 @@ def play(scene: Callable[[Process, HookedHost], Awaitable[None]], host: HookedHo
     async def main() -> None:
         process = Process("web", 0, program(**({"hooks": BOTH} | settings)), surroundings(host))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(process.run)
+            process.begin(tasks)
             await scene(process, host)
             tasks.cancel_scope.cancel()
 

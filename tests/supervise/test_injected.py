@@ -1,4 +1,4 @@
-"""An exception at every await of one program's tasks, one at a time: the others notice nothing, and nothing is doubled."""
+"""An exception at every await and every decision of one program, one at a time: the others notice nothing, nothing is doubled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from supervisord_async.supervise.process import Process
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually
 
-#: More awaits than this the scene does not have; the test says so if it has.
+#: More awaits and decisions than this the scene does not have; the test says so if it has.
 MOST_AWAITS = 400
+DECIDE = Process._decide
 
 
 class Saboteur:
-    """Raises at the ``target``-th await, counted over all tasks whose name ends with the victim's."""
+    """Raises at the ``target``-th await or decision, counted over all tasks whose name ends with the victim's."""
 
     def __init__(self, target: int) -> None:
         self.target, self.count = target, 0
@@ -32,6 +33,14 @@ class Saboteur:
             await _Sabotaged(function(*args), self)
 
         return sabotaged
+
+    def decide(self, process: Process, input_: Any) -> None:
+        """Instead of ``Process._decide``: what was decided is under way when it breaks."""
+        DECIDE(process, input_)
+        if process.name == "victim":
+            self.count += 1
+            if self.count == self.target:
+                raise ZeroDivisionError("sabotage")
 
 
 class _Sabotaged:
@@ -127,8 +136,8 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
         host.on_spawn = lambda child: children[child.spec.environment["ASUP_NAME"]].append(child)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(beat, host)
-            for name, process in processes.items():
-                tasks.start_soon(saboteur.wrap(process.run) if name == "victim" else process.run)
+            for process in processes.values():
+                process.begin(_Tasks(tasks, saboteur))
                 process.post(StartRequested())
             for name, process in processes.items():
                 await until(lambda process=process: process.snapshot.state is State.RUNNING)
@@ -150,6 +159,7 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
 
     create = anyio.create_task_group
     monkeypatch.setattr(process_module.anyio, "create_task_group", lambda: _Tasks(create(), saboteur))
+    monkeypatch.setattr(Process, "_decide", lambda process, input_: saboteur.decide(process, input_))
     run_virtually(scene)
     monkeypatch.undo()
     return told, processes, host

@@ -55,7 +55,7 @@ def play(scene: Callable[[dict[str, Process], FakeSampler], Awaitable[None]], **
         sampler: Any = FakeSampler()
         async with anyio.create_task_group() as tasks:
             for process in processes.values():
-                tasks.start_soon(process.run)
+                process.begin(tasks)
             tasks.start_soon(MemoryWatch(around.bus, processes.values, sampler).run)
             await scene(processes, sampler)
             tasks.cancel_scope.cancel()

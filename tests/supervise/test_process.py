@@ -53,7 +53,7 @@ def play(scene: Callable[[Scene], Awaitable[None]], host: FakeHost | None = None
         around.bus.listen(records.append)
         result.append(Scene(machine, process, records))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(process.run)
+            process.begin(tasks)
             await scene(result[0])
             tasks.cancel_scope.cancel()
 
@@ -206,7 +206,7 @@ def test_limit_with_shutdown_asks_for_the_end_of_the_daemon() -> None:
         restart = Restart(max_restarts=0, on_limit=OnLimit.SHUTDOWN)
         process = Process("web", 0, program(restart=restart), surroundings(host, shut_down=asked.append))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(process.run)
+            process.begin(tasks)
             process.post(StartRequested())
             while not asked:
                 await anyio.sleep(0.1)

@@ -114,7 +114,7 @@ def play(scene: Callable[[Scene], Awaitable[None]], run_dir: Path, begin: str, s
     async def main() -> None:
         play_in = Scene(run_dir, at(begin), {"schedule": schedule, "start_seconds": 0.0} | settings)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(play_in.process.run)
+            play_in.process.begin(tasks)
             tasks.start_soon(play_in.watch.run)
             await scene(play_in)
             tasks.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The exit-code watcher: posts Exited when the run's main process is gone, TreeGone when all of it is."""
+"""The exit-code watcher: posts Exited as the run's main process is gone, TreeGone when all of it is."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ from supervisord_async.system.child import Ended
 Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 
-async def monitor_exit(context: RunContext, before_news: Callable[[Ended], None], what_follows: Callable[[], Follower | None]) -> None:
+async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower | None) -> None:
     """Returns when nothing of the run lives, what is to follow it has been done, and what it said is in its logs.
 
-    ``before_news`` is called with how the main process ended, before ``Exited`` is posted; ``what_follows`` is asked then
-    for what is to be awaited, with it and why, when nothing lives, before the run is called over. With ``scope: main``
-    descendants are none of our business, and nothing remains by definition.
+    ``ended`` is how the main process ended; ``afterwards`` is to be awaited, with it and why, when nothing lives, before the
+    run is called over. With ``scope: main`` descendants are none of our business, and nothing remains by definition.
     """
-    ended = await context.child.wait()
-    before_news(ended)
-    afterwards = what_follows()
     now = context.snapshot()
     cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
     remains = context.program.stop.scope == "tree" and _has_leftovers(context)

@@ -7,11 +7,11 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause
+from supervisord_async.supervise.errands import Errands
 from supervisord_async.supervise.host import ChildProcess, ProcessTree
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit
@@ -41,6 +41,7 @@ class Run:
         self.ended: Ended | None = None
         self._on_ended = on_ended
         self._after_exit = after_exit
+        self._errands: Errands | None = None
         self._scope: anyio.CancelScope | None = None
         self._hearing: anyio.CancelScope | None = None
         self._beside: anyio.CancelScope | None = None
@@ -65,31 +66,39 @@ class Run:
     def become(self, child: ChildProcess) -> None:
         """``child``, a process of this run, is its main process from now on; the former one is one of many."""
         former = self.child
+        former.forget(self._main_ended)
         self.context = replace(self.context, child=child, tree=self.tree.led_by(child))
-        former.close()  # who waits for it looks again
+        former.close()
+        if self.ended is None:
+            child.on_end(self._main_ended)
 
-    def watch(self, tasks: TaskGroup) -> None:
-        """All monitors watch, in ``tasks``; of a run whose main process is over, what there is left to say is said."""
-        tasks.start_soon(self._watch_exit, name=f"exit {self.context.name}")
+    def watch(self, errands: Errands) -> None:
+        """All monitors watch, in ``errands``; of a run whose main process is over, what there is left to say is said."""
+        self._errands = errands
+        self.child.on_end(self._main_ended)
         if self.ended is None:
             if self.context.voice is not None:
                 self._hearing = anyio.CancelScope()  # here: the run may be over before the task begins
-                tasks.start_soon(self._hear, self.context.voice, self._hearing, name=f"notify {self.context.name}")
-            self._start_checks(tasks)
+                errands.start_soon(self._hear, self.context.voice, self._hearing, name=f"notify {self.context.name}")
+            self._start_checks(errands)
 
-    def reconfigure(self, program: Program, tasks: TaskGroup) -> None:
+    def neglect(self) -> None:
+        """Its end begins nothing, until it is watched again; its errands are over."""
+        self.child.forget(self._main_ended)
+
+    def reconfigure(self, program: Program, errands: Errands) -> None:
         """The monitors follow the new settings from now on."""
         changed = _monitored(program) != _monitored(self.context.program)
         self.context = replace(self.context, program=program)
         if changed and self.ended is None:
             self.stop_checks()
-            self._start_checks(tasks)
+            self._start_checks(errands)
 
-    def _start_checks(self, tasks: TaskGroup) -> None:
+    def _start_checks(self, errands: Errands) -> None:
         """A task for the checks, where the program asks for any: a thousand that ask for none cost nothing."""
         if any(_monitored(self.context.program)):
             self._scope = anyio.CancelScope()  # here: they may be stopped before the task begins
-            tasks.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
+            errands.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
 
     def stop_checks(self) -> None:
         """Nothing but the exit is watched any more."""
@@ -121,20 +130,20 @@ class Run:
         with scope:
             await voice.listen(self)
 
-    async def _watch_exit(self) -> None:
-        if self.context.voice is not None:
-            await self._watch_main(self.context.voice)
-        await monitor_exit(self.context, self._end, self._what_follows)
-        self.context.host.forget(self.tag)
+    def _main_ended(self, ended: Ended) -> None:
+        """Until now nothing waited for it: a callback costs less than a task for each of a thousand runs."""
+        if self._errands is not None:
+            self._errands.start_soon(self._finish, self.child, ended, name=f"exit {self.context.name}")
 
-    async def _watch_main(self, voice: Voice) -> None:
-        """The main process is over, and all that it said was heeded: its last word may name another one."""
-        child = None
-        while child is not self.child:
-            child = self.child
-            await child.wait()
-            while child is self.child and voice.drain(self):
-                await anyio.lowlevel.checkpoint()
+    async def _finish(self, child: ChildProcess, ended: Ended) -> None:
+        """The run is over, unless its last word names another main process than ``child``."""
+        voice = self.context.voice
+        while voice is not None and child is self.child and voice.drain(self):
+            await anyio.lowlevel.checkpoint()
+        if child is self.child:
+            self._end(ended)
+            await monitor_exit(self.context, ended, self._what_follows())
+            self.context.host.forget(self.tag)
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
         """What the end of the run waits for: a command that is still ending it, and the hook, if the settings of now have one."""
