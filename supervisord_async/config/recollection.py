@@ -7,6 +7,7 @@ and one with ``environment_files``, whose contents are others' business. What co
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import msgspec
 
 from supervisord_async.config.model import Program
 
-Reading: TypeAlias = tuple[bytes, bytes]  #: what lies under a program, and what its own section says
+Reading: TypeAlias = tuple[bytes, bytes]  #: of what lies under a program, and of what its own section says
 
 
 class Recollection:
@@ -35,8 +36,8 @@ class Recollection:
 
 
 def reading_of(data: Any) -> bytes | None:
-    """Equal for equal data of a file, types and order included; None of what cannot be told so, such as no UTF-8 of a variable."""
+    """Equal for equal data of a file alone, types and order included; None of what cannot be told so, such as no UTF-8 of a variable."""
     try:
-        return msgspec.msgpack.encode(data)
+        return hashlib.blake2b(msgspec.msgpack.encode(data), digest_size=16).digest()
     except (UnicodeEncodeError, OverflowError):
         return None

@@ -30,13 +30,16 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
+#: What is the same of equal messages: the level's name, the process, the logger, the text. Records are not kept: a kilobyte each.
+_Message = tuple[str, str | None, str, str]
+
+
 class _Repeats:
     """How often one message came in its window."""
 
-    __slots__ = ("record", "seen", "until")
+    __slots__ = ("seen", "until")
 
-    def __init__(self, record: logging.LogRecord, until: float) -> None:
-        self.record = record
+    def __init__(self, until: float) -> None:
         self.until = until
         self.seen = 0
 
@@ -55,7 +58,7 @@ class OwnLog(logging.Handler):
         """Write to the file at ``path`` (0644 less the umask), or to ``fd`` where it is None."""
         super().__init__(LEVELS[level])
         self._json = format == "json"
-        self._repeats: OrderedDict[tuple[object, ...], _Repeats] = OrderedDict()
+        self._repeats: OrderedDict[_Message, _Repeats] = OrderedDict()
         self._repeats_lock = threading.Lock()
         self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._tell_repeats)
 
@@ -88,17 +91,17 @@ class OwnLog(logging.Handler):
 
     def _is_new(self, record: logging.LogRecord) -> bool:
         """Whether it came no more than :data:`BURST` times in its window; counted otherwise."""
-        key = (record.levelno, _process(record), record.getMessage())
+        message = (_level(record), _process(record), record.name, record.getMessage())
         now = time.monotonic()
         with self._repeats_lock:
-            repeats = self._repeats.get(key)
+            repeats = self._repeats.get(message)
             if repeats is None or (now >= repeats.until and repeats.seen <= BURST):
-                repeats = self._repeats[key] = _Repeats(record, now + WINDOW_SECONDS)
-                self._repeats.move_to_end(key)
+                repeats = self._repeats[message] = _Repeats(now + WINDOW_SECONDS)
+                self._repeats.move_to_end(message)
                 if len(self._repeats) > REMEMBERED:
-                    _, oldest = self._repeats.popitem(last=False)
-                    if oldest.seen > BURST:
-                        self._outlet.put(self._summary(oldest))
+                    oldest, told = self._repeats.popitem(last=False)
+                    if told.seen > BURST:
+                        self._outlet.put(self._summary(oldest, told.seen))
             repeats.seen += 1
             return repeats.seen <= BURST
 
@@ -107,18 +110,17 @@ class OwnLog(logging.Handler):
         now = time.monotonic()
         told = []
         with self._repeats_lock:
-            for key, repeats in list(self._repeats.items()):
+            for message, repeats in list(self._repeats.items()):
                 if now >= repeats.until:
-                    del self._repeats[key]
+                    del self._repeats[message]
                     if repeats.seen > BURST:
-                        told.append(self._summary(repeats))
+                        told.append(self._summary(message, repeats.seen))
             counted = [repeats.until for repeats in self._repeats.values() if repeats.seen > BURST]
         return b"".join(told), max(min(counted) - now, 0.01) if counted else None
 
-    def _summary(self, repeats: _Repeats) -> bytes:
-        record = repeats.record
-        message = f"repeated {repeats.seen - BURST} times: {record.getMessage()}"
-        return self._line(time.time(), _level(record), _process(record), record.name, message)
+    def _summary(self, message: _Message, seen: int) -> bytes:
+        level, process, logger, text = message
+        return self._line(time.time(), level, process, logger, f"repeated {seen - BURST} times: {text}")
 
     def _lost_notice(self, count: int) -> bytes:
         return self._line(time.time(), "warning", None, __name__, f"{count} messages were lost: this log could not be written")

@@ -295,7 +295,7 @@ class Process:
             snapshot=lambda: self.snapshot,
             environment=environment,
             null_fd=self._around.null_fd,
-            settle_output=self.output.settle,
+            output=self.output,
             heartbeat_file=environment.heartbeat_file,
             heartbeat_baseline=baseline,
             voice=self.voice if self.program.notify is not None else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +15,7 @@ from supervisord_async.supervise.senses.logsearch import LogSearch
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.runs.launch import RunEnvironment
+    from supervisord_async.supervise.runs.output import Output
     from supervisord_async.supervise.senses.notify import Voice
 
 #: Looks per heartbeat timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat, and a look's delay.
@@ -36,7 +37,7 @@ class RunContext(msgspec.Struct, frozen=True):
     snapshot: Callable[[], Snapshot]  #: the process's present one
     environment: RunEnvironment  #: what the run was started with
     null_fd: int  #: /dev/null
-    settle_output: Callable[[], Awaitable[None]]  #: what was said is in the logs afterwards, or cannot be in a short time
+    output: Output  #: what it says, on its way to the logs
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
     voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``

@@ -17,6 +17,16 @@ from supervisord_async.system.child import Ended
 Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 
+def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
+    """The end was told, as that of most runs can be: nothing is to be awaited. False: it was not, and :func:`monitor_exit` must."""
+    if afterwards is not None or context.voice is not None or _is_unexplained(context, ended) or not context.output.settled:
+        return False
+    if context.program.stop.scope == "tree" and _has_leftovers(context):
+        return False
+    context.post(Exited(context.run, ended.status))
+    return True
+
+
 async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower | None) -> None:
     """Returns when nothing of the run lives, what is to follow it has been done, and what it said is in its logs.
 
@@ -29,14 +39,14 @@ async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower |
     more_to_come = remains or afterwards is not None
     detail = await _detail(context, ended)
     if not more_to_come:
-        await context.settle_output()
+        await context.output.settle()
     context.post(Exited(context.run, ended.status, more_to_come, detail))
     if remains:
         await patiently(f"see what lives of {context.name}", context.tree.wait_gone)
     if afterwards is not None:
         await afterwards(ended, cause)
     if more_to_come:
-        await context.settle_output()
+        await context.output.settle()
         context.post(TreeGone(context.run))
 
 
@@ -50,12 +60,17 @@ def _has_leftovers(context: RunContext) -> bool:
         return True
 
 
+def _is_unexplained(context: RunContext, ended: Ended) -> bool:
+    """Whether somebody killed it, and not us."""
+    now = context.snapshot()
+    return ended.status.signal == signal.SIGKILL and now.state is not State.STOPPING and now.sent != signal.SIGKILL
+
+
 async def _detail(context: RunContext, ended: Ended) -> str:
     """What else is known of an end: what the run said of it, or that the kernel was out of memory where it tells so."""
-    now = context.snapshot()
     if context.voice is not None and (said := context.voice.last_words()):
         return f"{exit_words(ended.status)}; {said}"
-    if ended.status.signal != signal.SIGKILL or now.state is State.STOPPING or now.sent == signal.SIGKILL:
+    if not _is_unexplained(context, ended):
         return ""
     known = await context.host.was_oom_killed(context.child.pid)
     return "killed by SIGKILL: the kernel was out of memory" if known else ""

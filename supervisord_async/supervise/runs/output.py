@@ -145,6 +145,11 @@ class Output:
         for capture in self.captures:
             capture.reopen()
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on its way to the files."""
+        return not any(capture.unsettled for capture in self.captures)
+
     async def settle(self) -> None:
         """What a run that is over has said is in the files; what a device holds up for longer than a moment comes later.
 

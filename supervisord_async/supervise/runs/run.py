@@ -14,7 +14,7 @@ from supervisord_async.core.state import Cause
 from supervisord_async.supervise.errands import Errands
 from supervisord_async.supervise.host import ChildProcess, ProcessTree
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.exit import monitor_exit
+from supervisord_async.supervise.monitors.exit import monitor_exit, told_at_once
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
@@ -131,19 +131,31 @@ class Run:
             await voice.listen(self)
 
     def _main_ended(self, ended: Ended) -> None:
-        """Until now nothing waited for it: a callback costs less than a task for each of a thousand runs."""
-        if self._errands is not None:
+        """Called by the child: until now no task waited for it, and where nothing is to be awaited now none ever does."""
+        assert self._errands is not None  # noqa: S101  called while it is watched
+        if self._errands.failing:
+            return  # it is called again when the run is watched again
+        try:
+            if self.context.voice is None:
+                self._end(ended)
+                if told_at_once(self.context, ended, self._what_follows()):
+                    self.context.host.forget(self.tag)
+                    return
             self._errands.start_soon(self._finish, self.child, ended, name=f"exit {self.context.name}")
+        except Exception as error:
+            self._errands.fail(error)
 
     async def _finish(self, child: ChildProcess, ended: Ended) -> None:
         """The run is over, unless its last word names another main process than ``child``."""
         voice = self.context.voice
-        while voice is not None and child is self.child and voice.drain(self):
-            await anyio.lowlevel.checkpoint()
-        if child is self.child:
+        if voice is not None:
+            while child is self.child and voice.drain(self):
+                await anyio.lowlevel.checkpoint()
+            if child is not self.child:
+                return
             self._end(ended)
-            await monitor_exit(self.context, ended, self._what_follows())
-            self.context.host.forget(self.tag)
+        await monitor_exit(self.context, ended, self._what_follows())
+        self.context.host.forget(self.tag)
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
         """What the end of the run waits for: a command that is still ending it, and the hook, if the settings of now have one."""
