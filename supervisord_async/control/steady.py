@@ -52,7 +52,7 @@ class SteadyViews:
             known = before.get(name)
             if known is None or known.snapshot is not snapshot or known.program is not process.program:
                 known = _cut(process, now, wall_now)
-            if known is None or process.scheduled_at is not None or process.voice.words:
+            if known is None or process.scheduled_at is not None or process.words:
                 changing.append((place, msgspec.json.encode(process_view(process, now, wall_now, found)).decode()))
                 continue
             self._kept[name] = known

@@ -105,8 +105,8 @@ def _description(process: Process) -> str:
     """Whom it waits for, if it waits; else what it says by sd_notify, else the program's own description, else the state in words."""
     if process.snapshot.state is State.WAITING:
         return waiting_words(process)
-    if process.snapshot.pid is not None and process.voice.words:
-        return process.voice.words
+    if process.snapshot.pid is not None and process.words:
+        return process.words
     return process.program.description or state_words(process.snapshot)
 
 

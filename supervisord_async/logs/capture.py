@@ -135,7 +135,7 @@ class Capture:
         self._again = False  # another turn is wanted when this one is over
         self._flush = self._flush_now = False  # the next turn, the present turn, leaves no line behind
         self._closed = False
-        self._waiters: list[_Waiter] = []
+        self._waiters: tuple[_Waiter, ...] = ()
         self._capacity = PIPE_BYTES
         self._delay = FIRST_SECONDS
         self._listening_since = 0.0
@@ -205,14 +205,14 @@ class Capture:
         if self._writer.ended:
             return False
         waiter = _Waiter(self._turns + 1)
-        self._waiters.append(waiter)
+        self._waiters += (waiter,)
         self._ask(flush=True)
         try:
             with anyio.move_on_after(timeout_seconds):
                 await waiter.event.wait()
             return waiter.drained
         finally:
-            self._waiters.remove(waiter)
+            self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
     async def aclose(self) -> None:
         """As :meth:`drain`; then nothing is read any more, and the pipe may be closed. What could not be written is lost."""
@@ -244,7 +244,7 @@ class Capture:
         self._wakeup.disarm()
         if self._turn and not self._writer.ended:
             waiter = _Waiter(self._turns)
-            self._waiters.append(waiter)
+            self._waiters += (waiter,)
             with anyio.move_on_after(DRAIN_SECONDS, shield=True):
                 await waiter.event.wait()
         return not self._turn

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -39,10 +39,10 @@ from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.errands import Errands
-from supervisord_async.supervise.host import ChildProcess, Scope, Signature
+from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.files import monitor_files
+from supervisord_async.supervise.monitors.files import monitor_watches
 from supervisord_async.supervise.outlive.persist import SavedProcess
 from supervisord_async.supervise.outlive.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.supervise.patience import patiently
@@ -84,9 +84,9 @@ class Process:
         self.last_ended: Ended | None = None
         self.output = Output(name, replica, surroundings)
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
-        self._hooks = Hooks(name, surroundings.host, lambda: self.program)
+        self._hooks = Hooks(name, surroundings.host)
         self._around = surroundings
-        self.voice = Voice(name, surroundings)
+        self._voice: Voice | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
         self._settings = ""
@@ -121,6 +121,18 @@ class Process:
         """Nothing that an earlier daemon left of it is still to be seen to."""
         return self._inherited is None
 
+    @property
+    def voice(self) -> Voice:
+        """What its runs say by sd_notify; made when first asked for: most say nothing."""
+        if self._voice is None:
+            self._voice = Voice(self.name, self._around)
+        return self._voice
+
+    @property
+    def words(self) -> str:
+        """What its run says of itself; empty when it has said nothing."""
+        return self._voice.words if self._voice is not None else ""
+
     def reconfigure(self, program: Program) -> None:
         """The settings hold from now on, for a live run as far as they can change under it."""
         before, self.program = self.program, program
@@ -149,6 +161,11 @@ class Process:
         self._mailbox.close()
         self._errands.close()
 
+    def hush(self) -> None:
+        """Nobody hears its runs any more, and what they left with us is closed."""
+        if self._voice is not None:
+            self._voice.close()
+
     def saved(self) -> SavedProcess:
         """What a successor needs to know of it."""
         run = self._run
@@ -161,7 +178,7 @@ class Process:
             start_ticks=run.child.identity.start_ticks if alive and run is not None else 0,
             settings=self._settings,
             streams=self.output.saved(),
-            voice=self.voice.saved(),
+            voice=self._voice.saved() if self._voice is not None else None,
         )
 
     # The driver
@@ -204,8 +221,8 @@ class Process:
         before, self.snapshot = self.snapshot, after
         if after.state is State.STOPPING:
             self._hooks.give_up_start()
-        if after.state in DOWN:
-            self.voice.store.clear()  # what was left for a next run: none will follow by itself
+        if after.state in DOWN and self._voice is not None:
+            self._voice.store.clear()  # what was left for a next run: none will follow by itself
         self._around.committed(self)
         for type_, fields in records_of(self.name, before, after, self.policy, now):
             if type_ == "state" and "exit" in fields["data"] and self.last_ended is not None:
@@ -220,8 +237,8 @@ class Process:
                 self._start(self._terminate)
             case do.Kill():
                 self._start(self._kill)
-            case do.SendSignal():
-                self._send(effect.signal)
+            case do.SendSignal() if self._run is not None:
+                self._start(self._run.signal, effect.signal, "main")
             case do.ShutDown():
                 self._around.shut_down(f"{self.name}: {effect.detail}")
 
@@ -257,9 +274,9 @@ class Process:
         searches = self.output.search(program.log_patterns())
         stdout, stderr = self.output.open(program.logs, credentials)
         self.output.run_started(run)
-        spec = await equip(
-            launch.spawn_spec(program, environment.variables(), credentials, stdout, stderr), program, self.voice, self._around
-        )
+        voice = self.voice if program.notify is not None else None
+        spec = launch.spawn_spec(program, environment.variables(), credentials, stdout, stderr)
+        spec = await equip(spec, program, voice, self._around)
         child = await host.spawn(spec)
         return self._watched(run, child, environment, baseline, searches)
 
@@ -267,7 +284,7 @@ class Process:
         """The hook has succeeded and its output is in the log; raises SpawnError."""
         self.output.search(())  # what a probe looks for, the program itself must say
         log, _ = self.output.open(self.program.logs, credentials)
-        await self._hooks.before_start(environment, credentials, log)
+        await self._hooks.before_start(self.program, environment, credentials, log)
         await self.output.drain()
 
     async def _credentials(self) -> Credentials | None:
@@ -281,7 +298,7 @@ class Process:
         return launch.RunEnvironment(self.program, self.name, self.replica, run, around.daemon, around.instance, credentials)
 
     def _watched(
-        self, run: int, child: ChildProcess, environment: launch.RunEnvironment, baseline: Signature, searches: dict[str, LogSearch]
+        self, run: int, child: ChildProcess, environment: launch.RunEnvironment, baseline: Signature, searches: Mapping[str, LogSearch]
     ) -> Run:
         """The run whose main process is ``child``; nothing watches yet."""
         context = RunContext(
@@ -292,7 +309,7 @@ class Process:
             child=child,
             tree=self._around.host.tree(child, environment.tag),
             post=self.post,
-            snapshot=lambda: self.snapshot,
+            snapshot=self._snapshot,
             environment=environment,
             null_fd=self._around.null_fd,
             output=self.output,
@@ -302,6 +319,9 @@ class Process:
             searches=searches,
         )
         return Run(context, self._on_ended, self._after_exit)
+
+    def _snapshot(self) -> Snapshot:
+        return self.snapshot
 
     def _on_ended(self, ended: Ended) -> None:
         self.last_ended = ended
@@ -314,7 +334,9 @@ class Process:
         except SpawnError as error:
             _log.warning("%s: cannot run after_exit: %s", self.name, error)
             return
-        await self._hooks.after_exit(run.context.environment, credentials, log, status=ended.status, cause=cause, pid=run.child.pid)
+        await self._hooks.after_exit(
+            self.program, run.context.environment, credentials, log, status=ended.status, cause=cause, pid=run.child.pid
+        )
 
     async def _terminate(self) -> None:
         await self._wait_settled()
@@ -323,12 +345,12 @@ class Process:
             return
         run.stop_checks()
         if self.snapshot.cause is Cause.HEARTBEAT_MISSED and self.program.notify is not None:
-            await self._signal(run, signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
+            await run.signal(signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
             return
         if stop.command is not None and run.ended is None:
             around = self._around
             await run.beside(run_stop_command(run, stop.command, host=around.host, output=self.output, credentials=self._credentials))
-        await self._signal(run, stop.signal, stop.scope)
+        await run.signal(stop.signal, stop.scope)
 
     async def _kill(self) -> None:
         if self._run is None:
@@ -337,17 +359,7 @@ class Process:
         if self.program.stop.scope == "tree":
             await patiently(f"kill {self.name}", self._run.tree.kill)
         else:
-            await self._signal(self._run, 9, "main")
-
-    def _send(self, signum: int) -> None:
-        if self._run is not None:
-            self._start(self._signal, self._run, signum, "main")
-
-    async def _signal(self, run: Run, signum: int, scope: Scope) -> None:
-        async def send() -> None:
-            run.tree.signal(signum, scope)
-
-        await patiently(f"signal {self.name}", send)
+            await self._run.signal(9, "main")
 
     # File changes
 
@@ -361,19 +373,7 @@ class Process:
 
     async def _monitor_files(self) -> None:
         with anyio.CancelScope() as self._watch_scope:
-            async with anyio.create_task_group() as monitors:
-                for watch in self.program.watch:
-                    monitors.start_soon(
-                        partial(
-                            monitor_files,
-                            self._around.files,
-                            name=self.name,
-                            watch=watch,
-                            ignored_paths=(self._around.daemon.run_dir, *self._around.log_paths()),
-                            post=self._files_changed,
-                            bus=self._around.bus,
-                        )
-                    )
+            await monitor_watches(self._around, self.name, self.program.watch, self._files_changed)
 
     def _files_changed(self, input_: Input) -> None:
         if not isinstance(input_, RestartRequested) or not self._around.roll(self, input_):
@@ -390,7 +390,7 @@ class Process:
         for search in searches.values():  # what it says once, it may have said after the last save, to a daemon that died
             search.matched = inherited.snapshot.state is State.RUNNING or not inherited.by_reexec
         self.output.inherit(self.program.logs, inherited)
-        if inherited.saved is not None and inherited.by_reexec:
+        if inherited.saved is not None and inherited.saved.voice is not None and inherited.by_reexec:
             self.voice.inherit(inherited.saved.voice)
 
     async def _take_over(self, inherited: Inherited) -> None:

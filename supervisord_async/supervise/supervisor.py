@@ -119,7 +119,7 @@ class Supervisor:
                     process.dismiss()
             self._tasks.cancel_scope.cancel()
         for process in self.processes.values():
-            process.voice.close()
+            process.hush()
         self._around.sockets.close()
         return self.exit_code
 
@@ -261,7 +261,7 @@ class Supervisor:
             await self._retiring[process.name].wait(anyio.current_time() + 1.0)  # that it is settled is no record
         await process.output.aclose()
         process.dismiss()
-        process.voice.close()
+        process.hush()
         del self.processes[process.name]
         del self._retiring[process.name]
         program = self.configuration.programs.get(process.program.name)

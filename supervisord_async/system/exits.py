@@ -90,7 +90,7 @@ class ExitWatch:
         self._loop = loop
         # Linux counts the image that a process had before its exec into its maximum: that was ours.
         self._hidden_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self._callbacks: list[Callable[[Ended], None]] = []
+        self._callbacks: tuple[Callable[[Ended], None], ...] = ()  # mostly one
         self.pidfd = os.pidfd_open(identity.pid)  #: -1 once closed
         loop.add_reader(self.pidfd, self._collect)
         if ours:
@@ -101,12 +101,11 @@ class ExitWatch:
         if self.ended is not None:
             callback(self.ended)
         else:
-            self._callbacks.append(callback)
+            self._callbacks += (callback,)
 
     def forget(self, callback: Callable[[Ended], None]) -> None:
         """``callback`` is not called any more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
+        self._callbacks = tuple(other for other in self._callbacks if other != callback)
 
     async def wait(self) -> Ended:
         """How the process ended, when it has. Any number of tasks may wait, and each may be cancelled."""
@@ -159,7 +158,7 @@ class ExitWatch:
         if self.ours:
             watched.discard(self.identity.pid)
         self.ended = ended
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, ()
         for callback in callbacks:
             callback(ended)
 

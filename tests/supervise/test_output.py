@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import anyio
 
-from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Output
+from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Output, _Captured
 from tests.virtual_clock import run_virtually
 
 
@@ -30,7 +30,7 @@ def settled(*streams: Stream) -> float:
 
     async def settle() -> float:
         output = Output("web", 0, cast("Any", None))
-        output._captures = cast("Any", dict(zip(("stdout", "stderr"), streams, strict=False)))
+        output._captured = tuple(_Captured("stdout", cast("Any", None), cast("Any", stream)) for stream in streams)
         begin = anyio.current_time()
         await output.settle()
         return anyio.current_time() - begin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,10 +38,10 @@ class RunContext(msgspec.Struct, frozen=True):
     environment: RunEnvironment  #: what the run was started with
     null_fd: int  #: /dev/null
     output: Output  #: what it says, on its way to the logs
+    searches: Mapping[str, LogSearch]  #: by pattern, over what this run prints
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
     voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``
-    searches: dict[str, LogSearch] = msgspec.field(default_factory=dict)  #: by pattern, over what this run prints
 
     def report(self, check: str, health: Health, _words: str = "") -> None:
         """A check has a new word on the run."""

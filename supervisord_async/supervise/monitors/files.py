@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -19,7 +21,10 @@ from supervisord_async.core.state import Cause
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 
-__all__ = ["FileWatching", "LoopGuard", "monitor_files"]
+if TYPE_CHECKING:
+    from supervisord_async.supervise.surroundings import Surroundings
+
+__all__ = ["FileWatching", "LoopGuard", "monitor_files", "monitor_watches"]
 
 #: A change so soon after a start may be the start's own doing (plus the quiet time).
 SUSPECT_SECONDS = 2.0
@@ -65,6 +70,15 @@ class LoopGuard:
         self._suspects.clear()
         self._paused_until = seen_at + pause
         return pause
+
+
+async def monitor_watches(around: Surroundings, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
+    """:func:`monitor_files` of each of ``watches``, all of the process ``name``; what is the daemon's own is ignored."""
+    ignored = (around.daemon.run_dir, *around.log_paths())
+    async with anyio.create_task_group() as monitors:
+        for watch in watches:
+            monitor = partial(monitor_files, around.files, name=name, watch=watch, ignored_paths=ignored, post=post, bus=around.bus)
+            monitors.start_soon(monitor)
 
 
 async def monitor_files(

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.surroundings import Surroundings
 
 
-async def equip(spec: SpawnSpec, program: Program, voice: Voice, around: Surroundings) -> SpawnSpec:
+async def equip(spec: SpawnSpec, program: Program, voice: Voice | None, around: Surroundings) -> SpawnSpec:
     """``spec`` with what ``notify``, ``heartbeat`` and ``sockets`` of ``program`` promise its next run.
 
-    Descriptors are 3, 4, … there: sockets in the file's order, then what an earlier run stored. Raises SpawnError, stage
+    ``voice`` is that of its process, None without ``notify``. Descriptors are 3, 4, … there: sockets in the file's order, then what an earlier run stored. Raises SpawnError, stage
     ``socket`` or ``notify``.
     """
     environment = dict(spec.environment)
     pid_variables = []
     descriptors = list(await around.sockets.open(program, around.host))
-    if program.notify is not None:
+    if program.notify is not None and voice is not None:
         environment[wire.ENV_NOTIFY_SOCKET] = voice.open(program, spec.credentials)
         voice.run_begins()
         if program.heartbeat is not None:

@@ -9,7 +9,7 @@ import logging
 import os
 import select
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
@@ -58,26 +58,25 @@ class HookRun(msgspec.Struct, frozen=True):
 class Hooks:
     """The hooks of one process slot."""
 
-    __slots__ = ("_before_start", "_host", "_name", "_program")
+    __slots__ = ("_before_start", "_host", "_name")
 
-    def __init__(self, name: str, host: Host, program: Callable[[], Program]) -> None:
+    def __init__(self, name: str, host: Host) -> None:
         self._name = name
         self._host = host
-        self._program = program
         self._before_start: anyio.CancelScope | None = None
 
-    async def before_start(self, environment: RunEnvironment, credentials: Credentials | None, log: int) -> None:
+    async def before_start(self, program: Program, environment: RunEnvironment, credentials: Credentials | None, log: int) -> None:
         """The hook has succeeded, or there is none; what it printed went to the descriptor ``log``.
 
         Raises SpawnError, stage ``hook``: it failed, could not be run, took too long, or was given up.
         """
-        command = self._program().hooks.before_start
+        command = program.hooks.before_start
         if command is None:
             return
         with anyio.CancelScope() as scope:
             self._before_start = scope
             try:
-                done = await self._run(command, environment.beside("hook"), credentials, log)
+                done = await self._run(program, command, environment.beside("hook"), credentials, log)
             except SpawnError as error:
                 raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
             finally:
@@ -93,10 +92,18 @@ class Hooks:
             self._before_start.cancel()
 
     async def after_exit(
-        self, environment: RunEnvironment, credentials: Credentials | None, log: int, *, status: ExitStatus, cause: Cause, pid: int
+        self,
+        program: Program,
+        environment: RunEnvironment,
+        credentials: Credentials | None,
+        log: int,
+        *,
+        status: ExitStatus,
+        cause: Cause,
+        pid: int,
     ) -> None:
         """The hook has ended, or there is none; a failure of it is said in the daemon's log."""
-        command = self._program().hooks.after_exit
+        command = program.hooks.after_exit
         if command is None:
             return
         variables = environment.beside("hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
@@ -105,18 +112,20 @@ class Hooks:
         elif status.signal is not None:
             variables[wire.ENV_EXIT_SIGNAL] = signals.name(status.signal)
         try:
-            failure = (await self._run(command, variables, credentials, log)).failure
+            failure = (await self._run(program, command, variables, credentials, log)).failure
         except SpawnError as error:
             failure = f"cannot be run: {error}"
         if failure is not None:
-            _log.warning("%s: after_exit %s", self._name, words_without_secrets(failure, self._program()))
+            _log.warning("%s: after_exit %s", self._name, words_without_secrets(failure, program))
 
-    async def _run(self, command: tuple[str, ...], environment: dict[str, str], credentials: Credentials | None, log: int) -> HookRun:
+    async def _run(
+        self, program: Program, command: tuple[str, ...], environment: dict[str, str], credentials: Credentials | None, log: int
+    ) -> HookRun:
         began = anyio.current_time()
         async with listening(log, credentials) as (writing, heard):
-            spec = launch.spawn_spec(self._program(), environment, credentials, writing, writing, argv=command)
+            spec = launch.spawn_spec(program, environment, credentials, writing, writing, argv=command)
             code = await self._host.run_command(spec, HOOK_SECONDS)
-        tail = masked_text(bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip(), secret_values(self._program()))
+        tail = masked_text(bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip(), secret_values(program))
         return HookRun(code, anyio.current_time() - began < HOOK_SECONDS, tail)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -25,25 +26,35 @@ if TYPE_CHECKING:
 #: The end of a run waits no longer than this for a log.
 SETTLE_SECONDS = 1.0
 
+NO_SEARCHES: Mapping[str, LogSearch] = MappingProxyType({})
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+
+
+class _Captured(NamedTuple):
+    """One stream, and who reads its pipe."""
+
+    stream: Stream
+    pipe: Pipe
+    capture: Capture
 
 
 class Output:
     """Where a process's stdout and stderr go."""
 
+    __slots__ = ("_around", "_captured", "_logs", "_name", "_replica", "searches")
+
     def __init__(self, name: str, replica: int, surroundings: Surroundings) -> None:
         self._name = name
         self._replica = replica
         self._around = surroundings
-        self._pipes: dict[Stream, Pipe] = {}
-        self._captures: dict[Stream, Capture] = {}
+        self._captured: tuple[_Captured, ...] = ()  # dictionaries would take most of a kilobyte
         self._logs: Logs | None = None
-        self.searches: dict[str, LogSearch] = {}
+        self.searches: Mapping[str, LogSearch] = NO_SEARCHES
 
     @property
     def captures(self) -> tuple[Capture, ...]:
-        """The captures that there are, stdout's first."""
-        return tuple(self._captures.values())
+        """The captures that there are, the oldest first."""
+        return tuple(each.capture for each in self._captured)
 
     def paths(self) -> tuple[str, ...]:
         """The files that are written."""
@@ -64,16 +75,20 @@ class Output:
             return STREAMS.index(stream) + 1
         if where == "none" and self._around.echo is None and not self.searches:
             return self._around.null_fd
-        pipe = self._pipes.get(stream)
-        if pipe is None:
+        captured = self._of(stream)
+        if captured is not None:
+            pipe = captured.pipe
+        else:
             pipe = Pipe.open()
             self._capture(stream, pipe, where)
         if credentials is not None:
             pipe.give_to(credentials.uid, credentials.gid)
         return pipe.child_fd
 
-    def _capture(self, stream: Stream, pipe: Pipe, where: str) -> None:
-        self._pipes[stream] = pipe
+    def _of(self, stream: Stream) -> _Captured | None:
+        return next((each for each in self._captured if each.stream == stream), None)
+
+    def _capture(self, stream: Stream, pipe: Pipe, where: str) -> Capture:
         echo = partial(self._say, stream) if self._around.echo is not None or self.searches else None
         capture = Capture(
             pipe,
@@ -85,8 +100,9 @@ class Output:
             on_loss=self._report,
             echo=echo,
         )
-        self._captures[stream] = capture
+        self._captured += (_Captured(stream, pipe, capture),)
         capture.start()
+        return capture
 
     def _say(self, stream: Stream, data: bytes) -> None:
         """Output is shown and searched as it comes."""
@@ -95,9 +111,9 @@ class Output:
         for search in self.searches.values():
             search.feed(stream, data)
 
-    def search(self, patterns: Iterable[str]) -> dict[str, LogSearch]:
+    def search(self, patterns: Sequence[str]) -> Mapping[str, LogSearch]:
         """What a run prints from now on is searched for these patterns; to be called before :meth:`open`."""
-        self.searches = {pattern: LogSearch(pattern) for pattern in patterns}
+        self.searches = {pattern: LogSearch(pattern) for pattern in patterns} if patterns else NO_SEARCHES
         return self.searches
 
     def inherit(self, logs: Logs, inherited: Inherited) -> None:
@@ -109,17 +125,16 @@ class Output:
                 continue
             pipe = _inherited_pipe(saved.get(stream), inherited, number)
             if pipe is not None:
-                self._capture(stream, pipe, where)
-                self._captures[stream].run_started(inherited.snapshot.run)
+                self._capture(stream, pipe, where).run_started(inherited.snapshot.run)
 
     def saved(self) -> dict[str, SavedStream]:
         """What a successor needs to find the pipes again."""
-        return {stream: SavedStream(pipe.inode, pipe.read_fd, pipe.child_fd) for stream, pipe in self._pipes.items()}
+        return {stream: SavedStream(pipe.inode, pipe.read_fd, pipe.child_fd) for stream, pipe, _ in self._captured}
 
     def set_inheritable(self, inheritable: bool) -> None:
         """Whether the pipes survive the daemon's ``execv``."""
-        for pipe in self._pipes.values():
-            pipe.set_inheritable(inheritable)
+        for each in self._captured:
+            each.pipe.set_inheritable(inheritable)
 
     def _target(self, where: str) -> Target:
         logs = self._logs
@@ -131,9 +146,9 @@ class Output:
         """What is captured from now on goes where ``logs`` says."""
         self._logs = logs
         for stream, where in _wheres(logs):
-            capture = self._captures.get(stream)
-            if capture is not None and where not in ("inherit", "stdout"):
-                capture.reconfigure(self._target(where))
+            captured = self._of(stream)
+            if captured is not None and where not in ("inherit", "stdout"):
+                captured.capture.reconfigure(self._target(where))
 
     def run_started(self, run: int) -> None:
         """What comes from now on is of ``run``."""
@@ -168,11 +183,10 @@ class Output:
 
     async def aclose(self) -> None:
         """What was in the pipes is in the files, and nothing is held any more."""
-        for stream, capture in list(self._captures.items()):
+        for _, pipe, capture in self._captured:
             await capture.aclose()
-            self._pipes[stream].close()
-        self._captures.clear()
-        self._pipes.clear()
+            pipe.close()
+        self._captured = ()
 
     def _report(self, report: LossReport) -> None:
         """A loss, or its end, is a record."""

@@ -12,12 +12,13 @@ from msgspec.structs import replace
 from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause
 from supervisord_async.supervise.errands import Errands
-from supervisord_async.supervise.host import ChildProcess, ProcessTree
+from supervisord_async.supervise.host import ChildProcess, ProcessTree, Scope
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit, told_at_once
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.system.child import Ended
 
@@ -104,6 +105,14 @@ class Run:
         """Nothing but the exit is watched any more."""
         if self._scope is not None:
             self._scope.cancel()
+
+    async def signal(self, signum: int, scope: Scope) -> None:
+        """What lives of the scope was sent ``signum``."""
+
+        async def send() -> None:
+            self.tree.signal(signum, scope)
+
+        await patiently(f"signal {self.context.name}", send)
 
     async def beside(self, command: Coroutine[Any, Any, None]) -> None:
         """``command``, which is to end the run, has come to its end, or to :meth:`give_up_beside`; the run is not over before it."""
