@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 async def equip(spec: SpawnSpec, program: Program, voice: Voice | None, around: Surroundings) -> SpawnSpec:
     """``spec`` with what ``notify``, ``heartbeat`` and ``sockets`` of ``program`` promise its next run.
 
-    ``voice`` is that of its process, None without ``notify``. Descriptors are 3, 4, … there: sockets in the file's order, then what an earlier run stored. Raises SpawnError, stage
-    ``socket`` or ``notify``.
+    ``voice`` is that of the process, None without ``notify``. Descriptors are 3, 4, … there: sockets in the file's order, then
+    what an earlier run stored. Raises SpawnError, stage ``socket`` or ``notify``.
     """
     environment = dict(spec.environment)
     pid_variables = []
