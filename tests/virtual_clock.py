@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import selectors
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+
+from supervisord_async.system.loop import tell_sniffio
 
 T = TypeVar("T")
 
@@ -49,5 +52,7 @@ def run_virtually(main: Callable[..., Awaitable[T]], *args: Any) -> T:
     async def call() -> T:
         return await main(*args)
 
+    context = contextvars.copy_context()
+    context.run(tell_sniffio)
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
-        return runner.run(call())
+        return runner.run(call(), context=context)

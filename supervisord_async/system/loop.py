@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
+import importlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
@@ -43,5 +45,19 @@ def new_event_loop(kind: LoopKind = "uvloop") -> asyncio.AbstractEventLoop:
 
 def run(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, kind: LoopKind = "uvloop") -> T:
     """Run ``main(*args)`` on a new loop of that kind; return what it returns."""
+    context = contextvars.copy_context()
+    context.run(tell_sniffio)
     with asyncio.Runner(loop_factory=functools.partial(new_event_loop, kind)) as runner:
-        return runner.run(main(*args))
+        return runner.run(main(*args), context=context)
+
+
+def tell_sniffio() -> None:
+    """Callbacks of the loop may ask anyio for the time or a scope, in this context and in those that are copied from it.
+
+    Where sniffio is installed, anyio asks it which loop runs; it finds out in tasks only, and elsewhere must have been told.
+    """
+    try:
+        sniffio: Any = importlib.import_module("sniffio")
+    except ImportError:
+        return
+    sniffio.current_async_library_cvar.set("asyncio")
