@@ -130,7 +130,7 @@ async def test_file_behind_a_chain_of_links_is_seen_when_the_chain_is_switched(t
 
 def test_what_is_modified_between_the_begin_of_a_watch_and_the_first_look_has_changed(source: Path, tmp_path: Path) -> None:
     before, begin, hour = time.time_ns() - 10**9, time.time_ns(), 3600 * 10**9
-    for name, modified in (("old", before), ("new", begin), ("future", begin + hour)):
+    for name, modified in (("old", before), ("just", begin), ("new", begin + 1), ("future", begin + hour)):
         (source / name).write_text("1")
         os.utime(source / name, ns=(modified, modified))
     (source / "link").symlink_to(source / "new")
@@ -157,6 +157,7 @@ def test_a_file_that_is_saved_before_the_first_look_is_seen(source: Path) -> Non
     looking = lookout.Lookout(Reports(degraded=None, recovered=None), Pace(gather=0.0))
     looking.want(1, [territory])
     (source / "app.py").write_text("saved while the watch begins")
+    os.utime(source / "app.py")  # by the finer clock: the coarse one may not have ticked yet
     looking.serve()
     assert told == [{territory: {str(source / "app.py")}}]
 

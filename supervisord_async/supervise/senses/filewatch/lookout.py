@@ -34,8 +34,6 @@ FAILURE_SECONDS = 10.0
 #: Scans take no more than one part in this many of the thread's time.
 SCAN_SHARE = 10
 _MODIFIED, _DELETED = 2, 3
-#: CLOCK_REALTIME_COARSE of linux/time.h, by which the kernel stamps files; CLOCK_REALTIME is some milliseconds ahead of it.
-_FILES_CLOCK = 5
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ class Lookout:
 
     def want(self, generation: int, territories: Iterable[Territory]) -> None:
         """Watch these, and no others; ``armed`` reports when that holds."""
-        now = time.clock_gettime_ns(_FILES_CLOCK)
+        now = time.time_ns()
         with self._lock:
             self._wanted = (generation, frozenset(territories))
             self._since = {each: self._since.get(each, now) for each in self._wanted[1]}

@@ -90,7 +90,7 @@ class View:
         if self._since_ns is None:
             return set()
         since, now = self._since_ns, time.time_ns()
-        return {path for path, stamp in self._files.items() if any(since <= modified <= now for modified in stamp[2::3])}
+        return {path for path, stamp in self._files.items() if any(since < modified <= now for modified in stamp[2::3])}
 
     def look(self, path: str) -> Sighting:
         """Look at one path in one of ``directories``."""
