@@ -5,6 +5,7 @@ Settings are what favours the peer where it has a choice, and are said in ``sett
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -100,7 +101,11 @@ class Contestant:
 
     def log_bytes(self) -> int:
         """All bytes of all log files."""
-        return sum(path.stat().st_size for path in self.log_folder.rglob("*") if path.is_file() and path.name not in ("lock", "state"))
+        total = 0
+        for path in self.log_folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # renamed just now: the next look finds it
+                total += path.stat().st_size if path.is_file() and path.name not in ("lock", "state") else 0
+        return total
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120)
