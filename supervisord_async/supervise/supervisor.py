@@ -208,7 +208,8 @@ class Supervisor:
         """Processes of an earlier daemon that the file does not list any more are taken over to be stopped."""
         for name, inherited in estate.items():
             if name not in self.processes:
-                program = Program(name=name, command=("?",), group=name, directory="/", logs=Logs(stdout="none"))
+                owner = name.partition(":")[0]  # by which a later reload may want it back
+                program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
                 self._add(program, [name], estate)
                 self._begin_to_retire(self.processes[name])
                 _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, inherited.snapshot.run)

@@ -280,6 +280,25 @@ def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     assert live.end() == 0
 
 
+def test_a_replica_that_a_successor_retires_comes_back_when_it_is_wanted_again(daemon: Make) -> None:
+    """The file that the successor reads does not list it; the next one does, before its stop has come to an end."""
+    stubborn = "command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0"
+    listed = f"programs: {{w: {{{stubborn}, replicas: 2}}, other: {{command: [sleep, '1000'], start_seconds: 0}}}}"
+    live = daemon(listed)
+    former = {name: live.wait_for(name, "RUNNING")["pid"] for name in ("w:0", "w:1")}
+    live.kill()
+    live.write("programs: {other: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.start()
+    for name in former:
+        live.wait_for(name, "STOPPING")
+    live.write(listed)
+    live.send(signal.SIGHUP)
+    live.wait_until(lambda: '"reload"' in live.ctl("events", "--json").stdout, "the file is read again")
+    for name, pid in former.items():
+        os.kill(pid, signal.SIGKILL)
+        assert live.wait_for(name, "RUNNING", cause="autostart")["pid"] != pid
+
+
 def test_a_stop_of_what_never_ran_survives_a_death(daemon: Make) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], autostart: false}}")
     live.write(SLEEPER)
