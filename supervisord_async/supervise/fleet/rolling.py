@@ -132,7 +132,7 @@ class Rolling:
             except BusyError as error:
                 return str(error)
             roll.pending.remove(process.name)
-            for _ in range(4):  # its task decides without a pause once it was woken
+            for _ in range(2):  # it decides at the loop's next turn; one to spare
                 await anyio.lowlevel.checkpoint()
             while (verdict := _judge(process, before, roll.request)) is None:
                 with anyio.move_on_after(LOOK_SECONDS):
