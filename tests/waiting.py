@@ -20,17 +20,21 @@ LOOK_EVERY_SECONDS = 0.01
 async def wait_until(
     predicate: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = ""
 ) -> T:
-    """Return the first truthy result of ``predicate`` (a function, or one that is awaited).
+    """Return the first truthy result of ``predicate`` (a function, or one that is awaited); a file it misses is not there yet.
 
     Raises AssertionError, with the last result, when ``timeout`` seconds passed without one.
     """
     until = time.monotonic() + timeout
     while True:
-        result = predicate()
-        if inspect.isawaitable(result):
-            result = await result
-        if result:
-            return result
+        result: T | FileNotFoundError
+        try:
+            answer = predicate()
+            result = await answer if inspect.isawaitable(answer) else answer
+        except FileNotFoundError as missing:
+            result = missing
+        else:
+            if result:
+                return result
         if time.monotonic() >= until:
             raise AssertionError(_gave_up(predicate, timeout, what, result))
         await anyio.sleep(every)
@@ -41,11 +45,18 @@ def wait_until_sync(
 ) -> T:
     """As :func:`wait_until`, for tests without a loop."""
     until = time.monotonic() + timeout
-    while not (result := predicate()):
+    while True:
+        result: T | FileNotFoundError
+        try:
+            result = predicate()
+        except FileNotFoundError as missing:
+            result = missing
+        else:
+            if result:
+                return result
         if time.monotonic() >= until:
             raise AssertionError(_gave_up(predicate, timeout, what, result))
         time.sleep(every)
-    return result
 
 
 def _gave_up(predicate: Callable[[], object], timeout: float, what: str, result: object) -> str:

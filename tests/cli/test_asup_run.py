@@ -497,7 +497,7 @@ def test_a_terminal_that_a_killed_command_left_without_echo_is_repaired(terminal
 def test_a_terminal_that_hangs_up_ends_both(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("$ASUP --restart-on always sh -c 'echo $$ $PPID > pids; exec sleep 300'\n")
     terminal.expect("→ RUNNING")
-    wait_until_sync(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text().endswith("\n"), SECONDS)
+    wait_until_sync(lambda: (tmp_path / "pids").read_text().endswith("\n"), SECONDS)
     pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
     terminal.hang_up()
     wait_until_sync(lambda: not any(map(alive, pids)), SECONDS, what="both are gone")

@@ -30,7 +30,7 @@ async def test_bytes_arrive_as_they_were_said_without_asking(tmp_path: Path) -> 
     log = log_of(tmp_path)
     async with captured(Target(str(log))) as [stream]:
         stream.say(b"one\nno end \0\xff\x1b[31m")
-        await wait_until(lambda: log.exists() and log.read_bytes() == b"one\nno end \0\xff\x1b[31m")
+        await wait_until(lambda: log.read_bytes() == b"one\nno end \0\xff\x1b[31m")
         stream.say(b" now\n")
         await wait_until(lambda: log.read_bytes().endswith(b" now\n"))
         await wait_until(lambda: stream.capture.bytes_written == len(log.read_bytes()))
@@ -88,7 +88,7 @@ async def test_a_line_without_its_end_is_written_after_a_while_of_quiet(tmp_path
     log = log_of(tmp_path)
     async with captured(Target(str(log), format="timestamp")) as [stream]:
         stream.say(b"whole\nprompt> ")
-        await wait_until(lambda: log.exists() and log.read_bytes().endswith(b"whole\n"))
+        await wait_until(lambda: log.read_bytes().endswith(b"whole\n"))
         await wait_until(lambda: log.read_bytes().endswith(b"prompt> \n"))
 
 
@@ -151,7 +151,7 @@ async def test_a_reconfigured_path_and_format_take_what_comes_next(tmp_path: Pat
         assert await stream.capture.drain()
         stream.capture.reconfigure(Target(str(two), format="timestamp"))
         stream.say(b"second\nbegun ")
-        await wait_until(lambda: two.exists() and two.read_bytes().endswith(b"second\n"))
+        await wait_until(lambda: two.read_bytes().endswith(b"second\n"))
         stream.capture.reconfigure(Target(str(two), format="raw"))
         stream.say(b"and ended\n")
         await wait_until(lambda: two.read_bytes().endswith(b"begun and ended\n"))
@@ -261,7 +261,7 @@ async def test_what_a_detached_capture_left_its_successor_writes(tmp_path: Path)
     target = Target(str(log), format="timestamp")
     async with captured(target, journal=Journal.open(str(tmp_path / "journal"))) as [stream]:
         stream.say(b"whole\nbegun ")
-        await wait_until(lambda: log.exists() and log.read_bytes().endswith(b"whole\n"))
+        await wait_until(lambda: log.read_bytes().endswith(b"whole\n"))
         await stream.capture.detach()
         stream.say(b"and ended\n")
         stream.journal = Journal.open(str(tmp_path / "journal"))

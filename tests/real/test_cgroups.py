@@ -244,7 +244,7 @@ def test_a_run_that_was_begun_without_a_cgroup_gets_one_from_a_successor(daemon:
         f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, stop: {{grace_period: 300ms}}, start_seconds: 0}}}}",
         prefix=READ_ONLY,
     )
-    live.wait_until(lambda: (tmp_path / "up").exists() and (tmp_path / "up").read_text(), "its children")
+    live.wait_until(lambda: (tmp_path / "up").read_text(), "its children")
     main, away = live.wait_for("w", "RUNNING")["pid"], int((tmp_path / "up").read_text())
     live.kill()
     os.makedirs(elsewhere.path)

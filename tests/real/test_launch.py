@@ -70,7 +70,7 @@ def test_a_program_is_told_who_it_is(daemon: Make, tmp_path: Path) -> None:
     run_dir = tmp_path / ".asupd"
     for replica, run in ((0, 1), (1, 2)):
         file = tmp_path / f"env.w:{replica}"
-        live.wait_until(lambda file=file, run=run: file.exists() and f"ASUP_RUN={run}\n" in file.read_text(), "it has said so")
+        live.wait_until(lambda file=file, run=run: f"ASUP_RUN={run}\n" in file.read_text(), "it has said so")
         told = dict(line.split("=", 1) for line in file.read_text().splitlines() if line.startswith("ASUP_"))
         tag = told.pop("ASUP_TAG")
         assert tag.endswith(f"/w:{replica}/{run}")

@@ -61,7 +61,7 @@ programs:
 
 def test_what_loses_its_parent_becomes_the_daemons_child(daemon: Make, tmp_path: Path) -> None:
     live = daemon("programs: {a: {command: '(setsid sleep 1000 & echo $! > orphan); exec sleep 1000', shell: true, start_seconds: 0}}")
-    live.wait_until(lambda: (tmp_path / "orphan").exists() and (tmp_path / "orphan").read_text().strip(), "it has forked")
+    live.wait_until(lambda: (tmp_path / "orphan").read_text().strip(), "it has forked")
     stat = Path("/proc", (tmp_path / "orphan").read_text().strip(), "stat")
     live.wait_until(lambda: stat.read_text().rpartition(")")[2].split()[1] == str(live.pid), "it is ours")
     live.do("stop", "a")
@@ -70,7 +70,7 @@ def test_what_loses_its_parent_becomes_the_daemons_child(daemon: Make, tmp_path:
 
 def test_scope_main_leaves_descendants_alone(daemon: Make, tmp_path: Path) -> None:
     live = daemon("programs: {w: {command: [sh, -c, 'sleep 1000 & echo $! > child; wait'], stop: {scope: main}, start_seconds: 0}}")
-    live.wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), "the child is there")
+    live.wait_until(lambda: (tmp_path / "child").read_text().strip(), "the child is there")
     child, main = int((tmp_path / "child").read_text()), live.wait_for("w", "RUNNING")["pid"]
     live.do("stop", "w")
     assert not alive(main) and alive(child)
@@ -81,7 +81,7 @@ def test_scope_main_holds_for_the_kill_too(daemon: Make, tmp_path: Path) -> None
     script = "trap '' TERM; sleep 1000 & echo $! > child; while :; do wait; done"
     settings = "stop: {scope: main, grace_period: 200ms}, start_seconds: 0"
     live = daemon(f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, {settings}}}}}")
-    live.wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip(), "the child is there")
+    live.wait_until(lambda: (tmp_path / "child").read_text().strip(), "the child is there")
     child, main = int((tmp_path / "child").read_text()), live.wait_for("w", "RUNNING")["pid"]
     live.do("stop", "w")
     assert not alive(main) and alive(child)

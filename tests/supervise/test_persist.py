@@ -84,10 +84,11 @@ def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest
 
 
 def test_whatever_instant_the_power_goes_in_one_good_copy_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The draft is on the disk before it has the name, and the names are when the save is over."""
-    persist.save(str(tmp_path), STATE)
+    """The draft is on the disk before it has the name, and the names are when the save is over; the file is never missing."""
+    for _ in range(2):
+        persist.save(str(tmp_path), STATE)
     steps: list[str] = []
-    sync, rename = os.fsync, os.replace
+    sync, rename, link = os.fsync, os.replace, os.link
 
     def synced(descriptor: int) -> None:
         steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
@@ -98,14 +99,30 @@ def test_whatever_instant_the_power_goes_in_one_good_copy_is_there(tmp_path: Pat
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
+    def linked(source: str, target: str, *, follow_symlinks: bool) -> None:
+        steps.append(f"{Path(source).name} is {Path(target).name}, too")
+        link(source, target, follow_symlinks=follow_symlinks)
+
     monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(os, "link", linked)
     persist.save(str(tmp_path), STATE)
     assert steps == [
         "sync state.json.new",
-        "state.json is state.json.previous",
+        "state.json is state.json.previous, too",
         "state.json.new is state.json",
         f"sync {tmp_path.name}",
     ]
+
+
+def test_a_filesystem_without_hard_links_has_the_state_and_no_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    for _ in range(3):
+        persist.save(str(tmp_path), STATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+    assert persist.load(str(tmp_path)) == (STATE, [])
 
 
 def test_a_state_of_an_older_version_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

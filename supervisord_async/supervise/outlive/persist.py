@@ -147,7 +147,10 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
 
 
 def save(run_dir: str, state: SavedState) -> None:
-    """``state`` is in the file, and the former content in ``.previous``. Raises OSError; then the former file stands."""
+    """``state`` is in the file, and the former content in ``.previous``; a reader finds one or the other at every instant.
+
+    Raises OSError; then the former file stands.
+    """
     path = os.path.join(run_dir, FILE_NAME)
     draft = f"{path}.new"
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
@@ -160,8 +163,9 @@ def save(run_dir: str, state: SavedState) -> None:
     except OSError:
         Path(draft).unlink(missing_ok=True)
         raise
-    with contextlib.suppress(FileNotFoundError):  # the first one has no predecessor
-        os.replace(path, f"{path}.previous")
+    with contextlib.suppress(OSError):  # the first one has no predecessor, a filesystem without hard links keeps none
+        Path(f"{path}.previous").unlink(missing_ok=True)
+        os.link(path, f"{path}.previous", follow_symlinks=False)  # not a rename: who reads finds a state at every instant
     os.replace(draft, path)
     directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
