@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,7 @@ from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.errands import Errands
-from supervisord_async.supervise.host import ChildProcess, Signature
+from supervisord_async.supervise.host import ChildProcess
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_watches
@@ -49,16 +49,13 @@ from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.masking import without_secrets
 from supervisord_async.supervise.records.narrate import records_of
 from supervisord_async.supervise.runs import launch
-from supervisord_async.supervise.runs.equipment import equip
-from supervisord_async.supervise.runs.hooks import Hooks
+from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
 from supervisord_async.supervise.runs.stop_command import run_stop_command
-from supervisord_async.supervise.senses.logsearch import LogSearch
 from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system.child import Ended
-from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity
 
 _log = logging.getLogger(__name__)
@@ -84,8 +81,8 @@ class Process:
         self.last_ended: Ended | None = None
         self.output = Output(name, replica, surroundings)
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
-        self._hooks = Hooks(name, surroundings.host)
         self._around = surroundings
+        self._launcher = Launcher(name, replica, self.output, surroundings, post=self.post, snapshot=self._snapshot)
         self._voice: Voice | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
@@ -127,6 +124,9 @@ class Process:
         if self._voice is None:
             self._voice = Voice(self.name, self._around)
         return self._voice
+
+    def _voice_for(self, program: Program) -> Voice | None:
+        return self.voice if program.notify is not None else None
 
     @property
     def words(self) -> str:
@@ -220,7 +220,7 @@ class Process:
     def _commit(self, after: Snapshot, now: float) -> None:
         before, self.snapshot = self.snapshot, after
         if after.state is State.STOPPING:
-            self._hooks.give_up_start()
+            self._launcher.give_up()
         if after.state in DOWN and self._voice is not None:
             self._voice.store.clear()  # what was left for a next run: none will follow by itself
         self._around.committed(self)
@@ -250,74 +250,21 @@ class Process:
     async def _spawn(self, run: int) -> None:
         """Answered by Spawned or SpawnFailed."""
         await self._wait_settled()
+        program = self.program
+        self._settings = launch.settings_digest(program)
         try:
-            self._run = await self._launch(run)
+            context = await self._launcher.begin(program, run, self._voice_for(program))
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
             return
-        self.post(Spawned(run, self._run.child.pid))
+        self._run = self._held(context)
+        self.post(Spawned(run, context.child.pid))
         self._run.watch(self._errands)
 
-    async def _launch(self, run: int) -> Run:
-        program, host = self.program, self._around.host
-        self._settings = launch.settings_digest(program)
-        credentials = await self._credentials()
-        self.output.run_started(run)
-        environment = self._environment(run, credentials)
-        heartbeat_file, baseline = environment.heartbeat_file, None
-        if program.heartbeat is not None and heartbeat_file is not None:
-            launch.prepare_heartbeat_file(environment)
-            baseline = await host.signature(heartbeat_file)
-        if program.hooks.before_start is not None:
-            await self._before_start(environment, credentials)
-        await host.turn()
-        searches = self.output.search(program.log_patterns())
-        stdout, stderr = self.output.open(program.logs, credentials)
-        self.output.run_started(run)
-        voice = self.voice if program.notify is not None else None
-        spec = launch.spawn_spec(program, environment.variables(), credentials, stdout, stderr)
-        spec = await equip(spec, program, voice, self._around)
-        child = await host.spawn(spec)
-        return self._watched(run, child, environment, baseline, searches)
-
-    async def _before_start(self, environment: launch.RunEnvironment, credentials: Credentials | None) -> None:
-        """The hook has succeeded and its output is in the log; raises SpawnError."""
-        self.output.search(())  # what a probe looks for, the program itself must say
-        log, _ = self.output.open(self.program.logs, credentials)
-        await self._hooks.before_start(self.program, environment, credentials, log)
-        await self.output.drain()
-
-    async def _credentials(self) -> Credentials | None:
-        program = self.program
-        if program.user is None and program.group_name is None:
-            return None
-        return await self._around.host.credentials(program.user, program.group_name)
-
-    def _environment(self, run: int, credentials: Credentials | None) -> launch.RunEnvironment:
-        around = self._around
-        return launch.RunEnvironment(self.program, self.name, self.replica, run, around.daemon, around.instance, credentials)
-
-    def _watched(
-        self, run: int, child: ChildProcess, environment: launch.RunEnvironment, baseline: Signature, searches: Mapping[str, LogSearch]
-    ) -> Run:
-        """The run whose main process is ``child``; nothing watches yet."""
-        context = RunContext(
-            name=self.name,
-            run=run,
-            program=self.program,
-            host=self._around.host,
-            child=child,
-            tree=self._around.host.tree(child, environment.tag),
-            post=self.post,
-            snapshot=self._snapshot,
-            environment=environment,
-            null_fd=self._around.null_fd,
-            output=self.output,
-            heartbeat_file=environment.heartbeat_file,
-            heartbeat_baseline=baseline,
-            voice=self.voice if self.program.notify is not None else None,
-            searches=searches,
-        )
+    def _held(self, context: RunContext) -> Run:
+        """The run, by the settings of now: they may have changed while it began. Nothing watches yet."""
+        if context.program is not self.program:
+            context = replace(context, program=self.program)
         return Run(context, self._on_ended, self._after_exit)
 
     def _snapshot(self) -> Snapshot:
@@ -327,16 +274,7 @@ class Process:
         self.last_ended = ended
 
     async def _after_exit(self, run: Run, ended: Ended, cause: Cause) -> None:
-        """The hook has ended. What it cannot have (its user, a pipe) is said, and does not hold the run up."""
-        try:
-            credentials = await self._credentials()
-            log, _ = self.output.open(self.program.logs, credentials)
-        except SpawnError as error:
-            _log.warning("%s: cannot run after_exit: %s", self.name, error)
-            return
-        await self._hooks.after_exit(
-            self.program, run.context.environment, credentials, log, status=ended.status, cause=cause, pid=run.child.pid
-        )
+        await self._launcher.after_exit(self.program, run.context, ended, cause)
 
     async def _terminate(self) -> None:
         await self._wait_settled()
@@ -348,8 +286,8 @@ class Process:
             await run.signal(signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
             return
         if stop.command is not None and run.ended is None:
-            around = self._around
-            await run.beside(run_stop_command(run, stop.command, host=around.host, output=self.output, credentials=self._credentials))
+            credentials = partial(self._launcher.credentials, self.program)
+            await run.beside(run_stop_command(run, stop.command, host=self._around.host, output=self.output, credentials=credentials))
         await run.signal(stop.signal, stop.scope)
 
     async def _kill(self) -> None:
@@ -408,8 +346,8 @@ class Process:
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()
                 return
-            environment = await self._reach_again(run)
-            self._run = self._watched(run, child, environment, None, self.output.searches)
+            context = await self._launcher.resume(self.program, run, child, self._voice_for(self.program))
+            self._run = self._held(context)
             if self.snapshot.pid != child.pid or not inherited.by_reexec:
                 self.post(Adopted(run, child.pid))
                 tell_adopted(self._around.bus, self.name, run, child.pid)
@@ -447,18 +385,6 @@ class Process:
             return self._around.host.adopt(identity)
 
         return await patiently(f"adopt {self.name}", adopt)
-
-    async def _reach_again(self, run: int) -> launch.RunEnvironment:
-        """The environment of the living run, which finds what it writes to and speaks at; what cannot be had is said."""
-        environment = self._environment(run, None)
-        try:
-            environment = self._environment(run, await self._credentials())  # its user may be gone, and it lives
-            launch.prepare_heartbeat_file(environment)
-            if self.program.notify is not None:
-                self.voice.open(self.program, environment.credentials)
-        except SpawnError as error:
-            _log.warning("%s: its run goes on, but %s", self.name, error)
-        return environment
 
     # A bug of ours
 

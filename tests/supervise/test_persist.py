@@ -99,6 +99,7 @@ def test_whatever_instant_the_power_goes_in_one_good_copy_is_there(tmp_path: Pat
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
+
     def linked(source: str, target: str, *, follow_symlinks: bool) -> None:
         steps.append(f"{Path(source).name} is {Path(target).name}, too")
         link(source, target, follow_symlinks=follow_symlinks)

@@ -197,6 +197,18 @@ def test_a_file_left_by_an_earlier_run_is_no_heartbeat() -> None:
     play(scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=5))
 
 
+def test_settings_that_come_while_a_run_begins_hold_for_it() -> None:
+    async def scene(s: Scene) -> None:
+        s.host.on_spawn = lambda _: s.process.reconfigure(program(heartbeat=Heartbeat(file="/beat", timeout_seconds=5)))
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        began = anyio.current_time()
+        await s.until(lambda: s.process.snapshot.cause is Cause.HEARTBEAT_MISSED)
+        assert anyio.current_time() - began < 10
+
+    play(scene, heartbeat=Heartbeat(file="/beat", timeout_seconds=600))
+
+
 def test_limit_with_shutdown_asks_for_the_end_of_the_daemon() -> None:
     asked: list[str] = []
 

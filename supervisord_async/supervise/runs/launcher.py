@@ -1,0 +1,150 @@
+"""How the runs of one process begin, and what is reached again of one that outlived its daemon."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from supervisord_async.config.model import Program
+from supervisord_async.core.inputs import Input
+from supervisord_async.core.state import Cause, Snapshot
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.host import ChildProcess, Signature
+from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.runs.equipment import equip
+from supervisord_async.supervise.runs.hooks import Hooks
+from supervisord_async.supervise.runs.launch import RunEnvironment, prepare_heartbeat_file, spawn_spec
+from supervisord_async.supervise.runs.output import Output
+from supervisord_async.supervise.senses.logsearch import LogSearch
+from supervisord_async.supervise.senses.notify import Voice
+from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.system.child import Ended
+from supervisord_async.system.credentials import Credentials
+
+_log = logging.getLogger(__name__)
+
+
+class Launcher:
+    """Begins the runs of one process, one at a time.
+
+    Arguments:
+        post: where the monitors of a run put what they find.
+        snapshot: the present one of the process.
+    """
+
+    __slots__ = ("_around", "_hooks", "_name", "_output", "_post", "_replica", "_snapshot")
+
+    def __init__(
+        self,
+        name: str,
+        replica: int,
+        output: Output,
+        around: Surroundings,
+        *,
+        post: Callable[[Input], None],
+        snapshot: Callable[[], Snapshot],
+    ) -> None:
+        self._name = name
+        self._replica = replica
+        self._output = output
+        self._around = around
+        self._post = post
+        self._snapshot = snapshot
+        self._hooks = Hooks(name, around.host)
+
+    async def begin(self, program: Program, run: int, voice: Voice | None) -> RunContext:
+        """The main process of ``run`` executes its command, and nothing watches yet; ``voice`` is heard, if there is one.
+
+        Raises SpawnError, its stage telling what could not be had.
+        """
+        host = self._around.host
+        credentials = await self.credentials(program)
+        self._output.run_started(run)
+        environment = self._environment(program, run, credentials)
+        heartbeat_file, baseline = environment.heartbeat_file, None
+        if program.heartbeat is not None and heartbeat_file is not None:
+            prepare_heartbeat_file(environment)
+            baseline = await host.signature(heartbeat_file)
+        if program.hooks.before_start is not None:
+            await self._before_start(environment, credentials)
+        await host.turn()
+        searches = self._output.search(program.log_patterns())
+        stdout, stderr = self._output.open(program.logs, credentials)
+        self._output.run_started(run)
+        spec = spawn_spec(program, environment.variables(), credentials, stdout, stderr)
+        spec = await equip(spec, program, voice, self._around)
+        child = await host.spawn(spec)
+        return self._context(child, environment, voice, searches, baseline)
+
+    async def resume(self, program: Program, run: int, child: ChildProcess, voice: Voice | None) -> RunContext:
+        """``run``, whose main process lives, finds again what it writes to and whom it speaks to; what cannot be had is said."""
+        environment = self._environment(program, run, None)
+        try:
+            environment = self._environment(program, run, await self.credentials(program))  # its user may be gone, and it lives
+            prepare_heartbeat_file(environment)
+            if voice is not None:
+                voice.open(program, environment.credentials)
+        except SpawnError as error:
+            _log.warning("%s: its run goes on, but %s", self._name, error)
+        return self._context(child, environment, voice, self._output.searches, None)
+
+    async def after_exit(self, program: Program, context: RunContext, ended: Ended, cause: Cause) -> None:
+        """The hook has ended. What it cannot have (its user, a pipe) is said, and does not hold the run up."""
+        try:
+            credentials = await self.credentials(program)
+            log, _ = self._output.open(program.logs, credentials)
+        except SpawnError as error:
+            _log.warning("%s: cannot run after_exit: %s", self._name, error)
+            return
+        await self._hooks.after_exit(
+            program, context.environment, credentials, log, status=ended.status, cause=cause, pid=context.child.pid
+        )
+
+    def give_up(self) -> None:
+        """A begin that still waits for ``before_start`` fails."""
+        self._hooks.give_up_start()
+
+    async def credentials(self, program: Program) -> Credentials | None:
+        """Whom it runs as; None: as the daemon. Raises SpawnError for who is unknown."""
+        if program.user is None and program.group_name is None:
+            return None
+        return await self._around.host.credentials(program.user, program.group_name)
+
+    async def _before_start(self, environment: RunEnvironment, credentials: Credentials | None) -> None:
+        """The hook has succeeded and its output is in the log; raises SpawnError."""
+        program = environment.program
+        self._output.search(())  # what a probe looks for, the program itself must say
+        log, _ = self._output.open(program.logs, credentials)
+        await self._hooks.before_start(program, environment, credentials, log)
+        await self._output.drain()
+
+    def _environment(self, program: Program, run: int, credentials: Credentials | None) -> RunEnvironment:
+        around = self._around
+        return RunEnvironment(program, self._name, self._replica, run, around.daemon, around.instance, credentials)
+
+    def _context(
+        self,
+        child: ChildProcess,
+        environment: RunEnvironment,
+        voice: Voice | None,
+        searches: Mapping[str, LogSearch],
+        baseline: Signature,
+    ) -> RunContext:
+        host = self._around.host
+        return RunContext(
+            name=self._name,
+            run=environment.run,
+            program=environment.program,
+            host=host,
+            child=child,
+            tree=host.tree(child, environment.tag),
+            post=self._post,
+            snapshot=self._snapshot,
+            environment=environment,
+            null_fd=self._around.null_fd,
+            output=self._output,
+            heartbeat_file=environment.heartbeat_file,
+            heartbeat_baseline=baseline,
+            voice=voice,
+            searches=searches,
+        )
