@@ -57,7 +57,7 @@ def run(arguments: DaemonArguments) -> int:
     for warning in warnings:
         _complain(str(warning))
     if arguments.check:
-        print(f"{file}: sound: {len(loaded.configuration.programs)} programs, {len(warnings)} warnings")
+        print(f"{file}: sound: {_counted(len(loaded.configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
         return 0
     from supervisord_async.cli import asupd_run
 
@@ -83,7 +83,11 @@ def _complain(text: str) -> None:
 
 def _count(error: ConfigError) -> str:
     errors = sum(not problem.warning for problem in error.problems)
-    return f"asupd: critical: {errors} error{'s' if errors != 1 else ''}; nothing was started"
+    return f"asupd: critical: {_counted(errors, 'error')}; nothing was started"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ def waiting_words(process: Process) -> str:
 def state_words(snapshot: Snapshot) -> str:
     """Why it is in its state, in words that need no clock."""
     match snapshot.state:
+        case State.RUNNING | State.STARTING if snapshot.complaint:
+            return ("not ready yet" if snapshot.state is State.STARTING else str(snapshot.health)) + f": {snapshot.complaint}"
         case State.RUNNING if not snapshot.detail:
             return f"run {snapshot.run}"
         case State.STARTING:

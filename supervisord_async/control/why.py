@@ -63,6 +63,14 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]
 
 
+class CheckView(msgspec.Struct, frozen=True, kw_only=True):
+    """The last word of readiness, liveness or heartbeat on the present run."""
+
+    name: str
+    health: str
+    detail: str  #: what it found wrong; empty when nothing is
+
+
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     """The present state of a process, explained."""
 
@@ -77,6 +85,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None
     flapping: bool
     next_at: str | None  #: of the next attempt, or KILL
+    checks: list[CheckView]
     chain: list[Link]
     rule: list[str]
     keys: list[str]  #: of the configuration file, whole paths, the nearest first
@@ -107,6 +116,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         pid=s.pid,
         flapping=s.flapping,
         next_at=next_iso(process, now, wall),
+        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks],
         chain=_chain(told),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys(rule.keys)],
@@ -238,6 +248,8 @@ def lines_of(why: Why) -> list[str]:
         words = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}
         what = words.get(State(why.state), "next scheduled start")
         lines.append(f"  {what} at {_local(why.next_at)}")
+    if why.checks:
+        lines += ["", "checks", *(f"  {check.name}: {check.health}{check.detail and f': {check.detail}'}" for check in why.checks)]
     if why.rule:
         lines += ["", "decided by", *(f"  {words}" for words in why.rule)]
     if why.chain:

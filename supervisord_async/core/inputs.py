@@ -87,6 +87,7 @@ class HealthReported(News, frozen=True):
 
     check: str
     health: Health
+    detail: str = ""  #: what it found wrong, in words
 
 
 class Faulted(News, frozen=True):

@@ -69,7 +69,7 @@ from supervisord_async.core.policy import (
     limit_reached,
     within_window,
 )
-from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
+from supervisord_async.core.state import Cause, Check, ExitStatus, Snapshot, State
 
 Step: TypeAlias = tuple[Snapshot, tuple[Effect, ...]]
 Rule: TypeAlias = Callable[[Snapshot, Any, Policy, float], Step]
@@ -141,7 +141,7 @@ def _spawn(s: Snapshot, p: Policy, now: float) -> Step:
         run=s.run + 1,
         run_since=now,
         pid=None,
-        checks=tuple((name, Health.STARTING) for name in p.checks),
+        checks=tuple(Check(name) for name in sorted(p.checks)),
         sent=0,
         kills=0,
     )
@@ -322,10 +322,11 @@ def ready(s: Snapshot, _i: BecameReady, _p: Policy, now: float) -> Step:
 
 def report(s: Snapshot, i: HealthReported, _p: Policy, _now: float) -> Step:
     """A check's word replaces its last one."""
-    checks = dict(s.checks)
-    if checks.get(i.check) == i.health:
+    said = Check(i.check, i.health, i.detail)
+    if said in s.checks:
         return s, ()
-    return replace(s, checks=tuple(sorted({**checks, i.check: i.health}.items()))), ()
+    others = (check for check in s.checks if check.name != said.name)
+    return replace(s, checks=tuple(sorted((*others, said), key=lambda check: check.name))), ()
 
 
 def extend(s: Snapshot, i: TimeoutExtended, _p: Policy, _now: float) -> Step:
@@ -396,7 +397,7 @@ def started(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
     """Up long enough: RUNNING. Or not ready in time: a fault."""
     if p.start_timeout_seconds is None:
         return _enter(s, State.RUNNING, now), ()
-    detail = f"not ready within {p.start_timeout_seconds:g} s"
+    detail = f"not ready within {p.start_timeout_seconds:g} s" + (f"; {s.complaint}" if s.complaint else "")
     return _terminate(s, now, Cause.READINESS_FAILED, wanted=True, detail=detail)
 
 

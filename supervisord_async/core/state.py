@@ -67,6 +67,14 @@ class ExitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.code is None and self.signal is None
 
 
+class Check(msgspec.Struct, frozen=True, array_like=True):
+    """The last word of one check (readiness, liveness, heartbeat) on a run."""
+
+    name: str
+    health: Health = Health.STARTING
+    detail: str = ""  #: what it found wrong, in words for people; empty when nothing is
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is remembered of one process, and nothing that can be derived from it.
 
@@ -86,7 +94,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     exit: ExitStatus | None = None  #: of the last run that had a process and ended
     restarts: int = 0  #: consecutive automatic restarts
     recent: tuple[float, ...] = ()  #: when automatic restarts happened, for a sliding window
-    checks: tuple[tuple[str, Health], ...] = ()  #: each check's last word on this run
+    checks: tuple[Check, ...] = ()  #: each check's last word on this run, by name
     sent: int = 0  #: the last signal that an operator had us send to this run; 0: none
     kills: int = 0  #: how often KILL was sent to this run
     extended_until: float = 0.0  #: until when the run has asked for time in this state; 0: it has not
@@ -94,11 +102,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def health(self) -> Health:
         """The worst word of all checks."""
-        words = {word for _, word in self.checks}
+        words = {check.health for check in self.checks}
         for worst in (Health.UNHEALTHY, Health.STARTING, Health.HEALTHY):
             if worst in words:
                 return worst
         return Health.NONE
+
+    @property
+    def complaint(self) -> str:
+        """What the checks find wrong, in words; empty when nothing is."""
+        return "; ".join(check.detail for check in self.checks if check.detail)
 
     @property
     def flapping(self) -> bool:

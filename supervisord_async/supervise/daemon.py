@@ -243,7 +243,8 @@ class Daemon:
             what = "re-executed" if former is not None else "started"
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
             count = len(self._configuration.programs)
-            message = f"asupd {__version__} {what}, pid {os.getpid()}, {count} programs, run_dir {self._run_dir}{adopted}"
+            programs = f"{count} program{'s' if count != 1 else ''}"
+            message = f"asupd {__version__} {what}, pid {os.getpid()}, {programs}, run_dir {self._run_dir}{adopted}"
             self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
             means.report_missing(no_cgroups=self._enclosures.missing)
             code = await self._supervisor.run(estate)

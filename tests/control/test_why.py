@@ -20,7 +20,7 @@ from supervisord_async.control.stories import span, stories
 from supervisord_async.core.inputs import Faulted
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.records.bus import Bus
 from tests.control.conftest import playing, swift
@@ -135,6 +135,25 @@ async def test_one_that_is_not_ready_yet_says_what_is_asked_and_how_long_still()
         why = await scene.commands.why("web")
         assert why.rule[0] == "it is RUNNING once its readiness probe (http http://u:********@127.0.0.1:1/, every 5 s) succeeds"
         assert "left of 10 min, then the start has failed" in why.rule[1]
+
+
+@pytest.mark.anyio
+async def test_what_a_probe_was_answered_is_told_until_it_is_content() -> None:
+    probe = Probe(kind="http", http="http://127.0.0.1:1/", start_timeout_seconds=600.0, interval_seconds=0.01)
+    async with playing(swift("web", readiness=probe, autostart=False, environment={"DB_PASSWORD": "hunter22"})) as scene:
+        scene.host.answers[probe.http] = "no answer"
+        await scene.commands.start(["web"], wait=False)
+        await wait_until(lambda: scene.snapshot("web").complaint)
+        why = await scene.commands.why("web")
+        assert [(check.name, check.health, check.detail) for check in why.checks] == [("readiness", "starting", "no answer")]
+        assert "  readiness: starting: no answer" in why.lines
+        assert (await scene.commands.status_of("web")).description == "not ready yet: no answer"
+        scene.host.answers[probe.http] = None
+        await wait_until(lambda: scene.snapshot("web").health is Health.HEALTHY)
+        assert "  readiness: healthy" in (await scene.commands.why("web")).lines
+        scene.host.answers[probe.http] = "cannot log in as hunter22"
+        await wait_until(lambda: scene.snapshot("web").health is Health.UNHEALTHY)
+        assert (await scene.commands.status_of("web")).description == "unhealthy: cannot log in as ********"
 
 
 @pytest.mark.anyio

@@ -6,13 +6,13 @@ import pytest
 
 from supervisord_async.core.order import Need, Outlook, judge, with_dependencies
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import ExitStatus, Health, Snapshot, State
+from supervisord_async.core.state import Check, ExitStatus, Health, Snapshot, State
 
 POLICY = Policy()
 UP = Snapshot(state=State.RUNNING, pid=1, run=1)
 RISING = Snapshot(state=State.STARTING, pid=1, run=1)
 ORDERED = Snapshot(state=State.STARTING, run=1)
-SICK = Snapshot(state=State.RUNNING, pid=1, run=1, checks=(("readiness", Health.UNHEALTHY),))
+SICK = Snapshot(state=State.RUNNING, pid=1, run=1, checks=(Check("readiness", Health.UNHEALTHY),))
 DONE = Snapshot(state=State.EXITED, run=1, exit=ExitStatus(code=0))
 FAILED = Snapshot(state=State.EXITED, run=1, exit=ExitStatus(code=1))
 DOWN = Snapshot()

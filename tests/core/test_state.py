@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisord_async.core.state import FLAPPING_RESTARTS, Cause, ExitStatus, Health, Snapshot, State
+from supervisord_async.core.state import FLAPPING_RESTARTS, Cause, Check, ExitStatus, Health, Snapshot, State
 
 SNAPSHOTS = st.builds(
     Snapshot,
@@ -20,7 +20,7 @@ SNAPSHOTS = st.builds(
     pid=st.one_of(st.none(), st.integers(1, 2**22)),
     exit=st.one_of(st.none(), st.builds(ExitStatus, code=st.one_of(st.none(), st.integers(0, 255)), core=st.booleans())),
     recent=st.lists(st.floats(0, 1e9), max_size=5).map(tuple),
-    checks=st.lists(st.tuples(st.text(max_size=9), st.sampled_from(Health)), max_size=3).map(tuple),
+    checks=st.lists(st.builds(Check, st.text(max_size=9), st.sampled_from(Health), st.text(max_size=9)), max_size=3).map(tuple),
 )
 
 
@@ -39,7 +39,7 @@ def test_snapshot_survives_a_trip_to_disk(snapshot: Snapshot) -> None:
     ],
 )
 def test_health_is_the_worst_word(words: tuple[Health, ...], health: Health) -> None:
-    assert Snapshot(checks=tuple((f"check{n}", word) for n, word in enumerate(words))).health is health
+    assert Snapshot(checks=tuple(Check(f"check{n}", word) for n, word in enumerate(words))).health is health
 
 
 def test_flapping_begins_with_the_fifth_restart() -> None:

@@ -76,7 +76,7 @@ def test_a_run_that_is_never_ready_is_replaced(daemon: Make) -> None:
     )
     status = live.wait_for("slow", "FATAL")
     assert status["run"] == 2
-    assert "not ready within 0.5 s" in live.do("why", "slow")
+    assert "not ready within 0.5 s; the probe exited with 1" in live.do("why", "slow")
     assert live.tagged() == []
 
 

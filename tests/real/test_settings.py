@@ -30,7 +30,7 @@ def check(folder: Path) -> subprocess.CompletedProcess[str]:
 def test_check_says_what_it_finds_and_starts_nothing(tmp_path: Path) -> None:
     (tmp_path / "programs.yaml").write_text("programs: {a: {command: [touch, started], user: no-such-user}}")
     sound = check(tmp_path)
-    assert (sound.returncode, sound.stdout) == (0, "programs.yaml: sound: 1 programs, 1 warnings\n")
+    assert (sound.returncode, sound.stdout) == (0, "programs.yaml: sound: 1 program, 1 warning\n")
     assert "there is no user 'no-such-user' here" in sound.stderr
     (tmp_path / "programs.yaml").write_text("programs: {a: {comand: [touch, started]}}")
     assert check(tmp_path).returncode == 2

@@ -73,7 +73,8 @@ def test_the_first_question_comes_after_the_delay_and_the_others_at_intervals() 
 def test_ready_is_who_answers_well_so_often_in_a_row() -> None:
     host = Asked(None, None, "no", None, None, None)
     told = host.watched(monitor_readiness, 10.0, readiness=Probe(**TCP, successes=3))
-    assert told == [(5.0, BecameReady), (5.0, Health.HEALTHY)]
+    assert told == [*((float(at), Health.STARTING) for at in range(5)), (5.0, BecameReady), (5.0, Health.HEALTHY)]
+    assert [input_.detail for _, input_ in host.posts if isinstance(input_, HealthReported)] == ["", "", "no", "", "", ""]
 
 
 def test_unhealthy_is_who_fails_so_often_in_a_row() -> None:
@@ -99,6 +100,24 @@ async def test_an_answer_is_not_waited_for_beyond_its_time(kind: str, monkeypatc
     probe = Probe(**({"kind": "http", "http": "http://x/"} if kind == "http" else TCP), timeout_seconds=0.05)
     with anyio.fail_after(20):
         assert await ask(probe, cast("RunContext", SimpleNamespace())) == "no answer within 0.05 s"
+
+
+@pytest.mark.anyio
+async def test_who_cannot_be_reached_is_told_in_the_systems_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*errors: OSError) -> Callable[..., Coroutine[Any, Any, None]]:
+        async def connect(*_: object) -> None:
+            raise OSError("All connection attempts failed") from (errors[0] if len(errors) == 1 else ExceptionGroup("several", errors))
+
+        return connect
+
+    refused, unreachable = ConnectionRefusedError(111, "Connection refused"), OSError(101, "Network is unreachable")
+    context = cast("RunContext", SimpleNamespace())
+    for errors, words in (
+        ((refused,), "Connection refused"),
+        ((refused, unreachable, refused), "Connection refused, Network is unreachable"),
+    ):
+        monkeypatch.setattr("supervisord_async.supervise.senses.probing._connect", cannot(*errors))
+        assert await ask(Probe(**TCP), context) == f"tcp x:1: {words}"
 
 
 @pytest.mark.anyio

@@ -43,6 +43,6 @@ class RunContext(msgspec.Struct, frozen=True):
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
     voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``
 
-    def report(self, check: str, health: Health, _words: str = "") -> None:
-        """A check has a new word on the run."""
-        self.post(HealthReported(self.run, check, health))
+    def report(self, check: str, health: Health, detail: str = "") -> None:
+        """A check has a new word on the run; ``detail`` says what it found wrong."""
+        self.post(HealthReported(self.run, check, health, detail))

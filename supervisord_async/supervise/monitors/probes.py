@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import anyio
 
 from supervisord_async.config.model import Probe
-from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported
+from supervisord_async.core.inputs import BecameReady, Faulted
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.masking import words_without_secrets
@@ -26,17 +26,19 @@ async def monitor_readiness(context: RunContext) -> None:
     if probe is None:
         return
     ready = context.snapshot().state is State.RUNNING  # an adopted run was ready before
-    async for healthy, words in _changes(context, probe):
-        if healthy and not ready:
+    async for words, verdict in _answers(context, probe):
+        if not ready and not verdict:
+            context.report("readiness", Health.STARTING, words)  # told before it is a verdict: somebody waits for it
+        if verdict is None:
+            continue
+        if verdict and not ready:
             ready = True
             context.post(BecameReady(context.run))
-        if not healthy:
-            what = "no longer ready" if ready else "not ready yet"
-            _log.log(
-                logging.WARNING if ready else logging.INFO, "%s: %s: %s", context.name, what, words_without_secrets(words, context.program)
-            )
+        if not verdict:
+            level, what = (logging.WARNING, "no longer ready") if ready else (logging.INFO, "not ready yet")
+            _log.log(level, "%s: %s: %s", context.name, what, words_without_secrets(words, context.program))
         if ready:
-            context.report("readiness", Health.HEALTHY if healthy else Health.UNHEALTHY, words)
+            context.report("readiness", Health.HEALTHY if verdict else Health.UNHEALTHY, words)
 
 
 async def monitor_liveness(context: RunContext) -> None:
@@ -46,16 +48,18 @@ async def monitor_liveness(context: RunContext) -> None:
         return
     while context.snapshot().state is State.STARTING:  # noqa: ASYNC110  the machine's states have no event to wait for
         await anyio.sleep(probe.interval_seconds)
-    async for healthy, words in _changes(context, probe):
-        if not healthy:
-            context.post(HealthReported(context.run, "liveness", Health.UNHEALTHY))
+    async for words, verdict in _answers(context, probe):
+        if verdict is None:
+            continue
+        if not verdict:
+            context.report("liveness", Health.UNHEALTHY, words)
             context.post(Faulted(context.run, Cause.LIVENESS_FAILED, f"liveness failed {probe.failures} times: {words}"))
             return
-        context.report("liveness", Health.HEALTHY, words)
+        context.report("liveness", Health.HEALTHY)
 
 
-async def _changes(context: RunContext, probe: Probe) -> AsyncIterator[tuple[bool, str]]:
-    """Each verdict that differs from the one before, with the last answer's words: after so many equal answers in a row."""
+async def _answers(context: RunContext, probe: Probe) -> AsyncIterator[tuple[str, bool | None]]:
+    """Each answer: what was wrong ("": nothing), and the verdict where this answer changed it: after so many equal ones in a row."""
     await anyio.sleep(probe.initial_delay_seconds)
     verdict: bool | None = None
     row = 0
@@ -65,7 +69,8 @@ async def _changes(context: RunContext, probe: Probe) -> AsyncIterator[tuple[boo
         healthy = words is None
         row = row + 1 if healthy == last else 1
         last = healthy
-        if healthy != verdict and row >= (probe.successes if healthy else probe.failures):
+        decided = healthy != verdict and row >= (probe.successes if healthy else probe.failures)
+        if decided:
             verdict = healthy
-            yield healthy, words or ""
+        yield words or "", healthy if decided else None
         await anyio.sleep(probe.interval_seconds)

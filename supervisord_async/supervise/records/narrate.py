@@ -90,8 +90,8 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
             },
         )
     if after.health is not before.health:
-        health = {"from_": before.health.value, "to": after.health.value, "run": after.run, "message": f"health: {after.health}"}
-        yield "health", {"name": name, **health}
+        message = f"health: {after.health}" + (f" ({after.complaint})" if after.complaint else "")
+        yield "health", {"name": name, "from_": before.health.value, "to": after.health.value, "run": after.run, "message": message}
     if after.flapping is not before.flapping:
         message = f"flapping: {after.restarts} automatic restarts without a calm time" if after.flapping else "no longer flapping"
         yield "flapping", {"name": name, "to": str(after.flapping).lower(), "run": after.run, "message": message}

@@ -35,9 +35,15 @@ async def ask(probe: Probe, context: RunContext) -> str | None:
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
         except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError) as error:
-            reason = error.__cause__ if isinstance(error, OSError) and error.__cause__ is not None else error
-            words = f"{_target(probe)}: {str(reason) or type(reason).__name__}"
+            words = f"{_target(probe)}: {_reason(error)}"
     return words or None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, as the system words it; where several addresses were tried, with each of them."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    tried = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause,)
+    return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in tried))
 
 
 def _target(probe: Probe) -> str:
