@@ -375,7 +375,8 @@ class Daemon(Shape, frozen=True, kw_only=True):
     http_insecure: Annotated[bool, _doc("Serve without TLS at an address that others can reach.")] = False
     log: Annotated[DaemonLog | None, _doc("The daemon's own log.")] = DaemonLog()
     exit_when: Annotated[
-        Literal["never", "all_exited", "any_fatal"], _doc("End when nothing runs any more, or when a program is FATAL (non-zero).")
+        Literal["never", "all_exited", "any_fatal"],
+        _doc("End when nothing runs, nor will by itself (by a schedule, a retry, a connection), or when a program is FATAL (non-zero)."),
     ] = "never"
     stop_timeout: Annotated[Duration, _doc("The longest that a shutdown takes; what lives then is killed.")] = "60s"
     on_death: Annotated[

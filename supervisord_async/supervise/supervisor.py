@@ -192,15 +192,15 @@ class Supervisor:
         return not self._standing
 
     def _consider_exit(self, record: Record) -> None:
-        """``daemon.exit_when``, after each change of a state."""
+        """``daemon.exit_when``, after each process that went down."""
         when = self.configuration.daemon.exit_when
-        if record.type != "state" or when == "never" or self.shutting_down:
+        if record.type != "state" or record.to not in DOWN or when == "never" or self.shutting_down:
             return
-        states = [process.snapshot.state for process in self.processes.values()]
-        if when == "any_fatal" and State.FATAL in states:
+        if when == "any_fatal" and record.to == State.FATAL:
             self.request_shutdown(exit_code=1, why=f"exit_when: any_fatal; {record.name} is FATAL")
-        elif when == "all_exited" and all(state in DOWN for state in states):
-            self.request_shutdown(exit_code=1 if State.FATAL in states else 0, why="exit_when: all_exited")
+        elif when == "all_exited" and all(_is_over(process) for process in self.processes.values()):
+            failed = any(process.snapshot.state is State.FATAL for process in self.processes.values())
+            self.request_shutdown(exit_code=1 if failed else 0, why="exit_when: all_exited")
 
     # Processes
 
@@ -451,3 +451,9 @@ def _selects(selector: str, process: Process) -> bool:
     return any(sign in selector for sign in "*?[") and (
         fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)
     )
+
+
+def _is_over(process: Process) -> bool:
+    """It is down, and nothing but a person will start it again."""
+    program = process.program
+    return process.snapshot.state in DOWN and process.next_at is None and program.schedule is None and not program.start_on_connect

@@ -251,6 +251,26 @@ def test_exit_when(daemon: Make, when: str, code: int) -> None:
     assert live.wait() == code
 
 
+@pytest.mark.parametrize(
+    "due",
+    [
+        "schedule: '0 0 1 1 *'",
+        "autostart: false, sockets: {s: 'unix:s.sock'}, start_on_connect: true",
+        "command: ['false'], restart: {max_restarts: 0, on_limit: {retry_after: 1h}}",
+    ],
+)
+def test_all_have_not_exited_while_one_is_due_to_start_by_itself(daemon: Make, due: str) -> None:
+    command = "" if "command" in due else "command: ['true'], "
+    live = daemon(f"daemon: {{exit_when: all_exited}}\nprograms: {{due: {{{command}{due}}}, long: {{command: [sleep, '1000']}}}}")
+    live.wait_for("due", "FATAL" if "retry" in due else "STOPPED")
+    live.do("signal", "TERM", "long")
+    live.wait_for("long", "EXITED")
+    assert live.process_of("due")["state"] in ("FATAL", "STOPPED")
+    live.write("daemon: {exit_when: all_exited}\nprograms: {long: {command: ['true']}}")
+    live.do("reload")
+    assert live.wait() == 0
+
+
 def test_a_signal_by_the_operator_reaches_the_program(daemon: Make, tmp_path: Path) -> None:
     live = daemon("programs: {a: {command: [sh, -c, 'trap \"echo got >> got\" USR1; while :; do sleep 0.05; done'], start_seconds: 0}}")
     live.wait_for("a", "RUNNING")
