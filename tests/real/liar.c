@@ -167,6 +167,10 @@ int renameat(int from_folder, const char *from, int to_folder, const char *to) {
     return fails(RENAMING, to) ? -1 : REAL(renameat)(from_folder, from, to_folder, to);
 }
 
+int renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned int flags) {
+    return fails(RENAMING, to) ? -1 : REAL(renameat2)(from_folder, from, to_folder, to, flags);
+}
+
 static int opened(int folder, const char *path, int flags, mode_t mode) {
     if ((flags & (O_CREAT | O_TRUNC)) && fails(CREATING, path)) return -1;
     return REAL(openat)(folder, path, flags, mode);

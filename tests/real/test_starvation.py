@@ -170,16 +170,13 @@ def test_a_full_disk_stops_nothing_and_everything_is_written_again(daemon: Make,
     filling = fill(small_run_dir)
     live.do("start", "loud")
     os.kill(pids["victim"], signal.SIGKILL)
-    live.wait_until(lambda: "cannot save the state" in live.text(), "the state that is not saved is told")
     live.wait_until(lambda: "history: cannot write" in live.text(), "the history that is not written is told")
     victim = live.wait_for("victim", "RUNNING", run=2)["pid"]
     at = int((tmp_path / "progress").read_text() or 0)
     live.wait_until(lambda: int((tmp_path / "progress").read_text() or 0) > at + 1000, "the loud program is not held up")
     filling.unlink()
     live.do("stop", "loud")
-    live.wait_until(lambda: "the state is saved again" in live.text(), "the state is saved again")
     live.wait_until(lambda: "is written again" in live.text(), "the history is written again")
-    said(live, "cannot save the state", at_most=2)
     said(live, "history: cannot write", at_most=2)
     goes_on(live)
     live.kill()
@@ -187,6 +184,38 @@ def test_a_full_disk_stops_nothing_and_everything_is_written_again(daemon: Make,
     assert live.wait_for("victim", "RUNNING")["pid"] == victim
     assert live.wait_for("counter", "RUNNING")["pid"] == pids["counter"]
     assert "spawn_failed" not in live.text()
+
+
+def test_what_is_ordered_on_a_full_disk_outlives_the_daemon(daemon: Make, small_run_dir: Path) -> None:
+    live = daemon(PROGRAMS)
+    pids = up(live, "counter", "victim")
+    live.do("restart", "counter")
+    counter = up(live, "counter")["counter"]
+    fill(small_run_dir)
+    live.do("stop", "victim")
+    for _ in range(2):
+        live.kill()
+        live.start()
+        assert live.process_of("victim")["state"] == "STOPPED"
+        assert live.wait_for("counter", "RUNNING", run=2)["pid"] == counter
+    assert not alive(pids["victim"])
+    assert "cannot save the state" not in live.text()
+
+
+def test_a_state_that_has_no_room_is_told_and_kept_when_there_is(daemon: Make, small_run_dir: Path) -> None:
+    """It has grown by more than what it keeps in reserve."""
+    live = daemon(PROGRAMS)
+    up(live, "counter", "victim")
+    filling = fill(small_run_dir)
+    live.write(PROGRAMS + "  more: {command: [sleep, '1000'], replicas: 30, start_seconds: 0}\n")
+    live.do("reload")
+    live.wait_until(lambda: "cannot save the state" in live.text(), "the state that is not saved is told")
+    filling.unlink()
+    live.wait_until(lambda: "the state is saved again" in live.text(), "the state is saved again")
+    said(live, "cannot save the state", at_most=2)
+    live.kill()
+    live.start()
+    assert live.wait_for("more:29", "RUNNING", run=1)
 
 
 def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> None:

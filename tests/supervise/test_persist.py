@@ -50,7 +50,7 @@ def test_a_damaged_state_is_replaced_by_the_previous_one(tmp_path: Path, damage:
     persist.save(str(tmp_path), STATE)
     persist.save(str(tmp_path), STATE)
     file = tmp_path / "state.json"
-    file.write_bytes(file.read_bytes()[:-10] if damage is None else damage)
+    file.write_bytes(file.read_bytes().rstrip()[:-10] if damage is None else damage)
     state, complaints = persist.load(str(tmp_path))
     assert state == STATE
     assert len(complaints) == 1 and "state.json" in complaints[0]
@@ -80,50 +80,60 @@ def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OSError, match="No space"):
         persist.save(str(tmp_path), SavedState(boot_id="x", instance="y"))
     assert persist.load(str(tmp_path))[0] == STATE
-    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+    assert (tmp_path / "state.json").exists()
 
 
 def test_whatever_instant_the_power_goes_in_one_good_copy_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The draft is on the disk before it has the name, and the names are when the save is over; the file is never missing."""
+    """The new state is on the disk before it has the name, and the names are when the save is over; the file is never missing."""
+    later = SavedState(boot_id="later", instance="i")
     for _ in range(2):
         persist.save(str(tmp_path), STATE)
     steps: list[str] = []
-    sync, rename, link = os.fsync, os.replace, os.link
+    sync, swap = os.fsync, persist.exchange
 
     def synced(descriptor: int) -> None:
         steps.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        assert persist.load(str(tmp_path)) == (STATE if len(steps) == 1 else later, [])
         sync(descriptor)
 
-    def renamed(source: str, target: str) -> None:
-        steps.append(f"{Path(source).name} is {Path(target).name}")
-        rename(source, target)
+    def exchanged(one: str, other: str) -> None:
+        steps.append(f"{Path(one).name} for {Path(other).name}")
+        swap(one, other)
 
     monkeypatch.setattr(os, "fsync", synced)
-
-    def linked(source: str, target: str, *, follow_symlinks: bool) -> None:
-        steps.append(f"{Path(source).name} is {Path(target).name}, too")
-        link(source, target, follow_symlinks=follow_symlinks)
-
-    monkeypatch.setattr(os, "replace", renamed)
-    monkeypatch.setattr(os, "link", linked)
-    persist.save(str(tmp_path), STATE)
-    assert steps == [
-        "sync state.json.new",
-        "state.json is state.json.previous, too",
-        "state.json.new is state.json",
-        f"sync {tmp_path.name}",
-    ]
+    monkeypatch.setattr(persist, "exchange", exchanged)
+    persist.save(str(tmp_path), later)
+    assert steps == ["sync state.json.previous", "state.json.previous for state.json", f"sync {tmp_path.name}"]
+    assert persist.decode((tmp_path / "state.json.previous").read_bytes()) == STATE
 
 
-def test_a_filesystem_without_hard_links_has_the_state_and_no_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+def test_a_filesystem_that_exchanges_no_names_has_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(persist, "exchange", cannot)
     for _ in range(3):
         persist.save(str(tmp_path), STATE)
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
     assert persist.load(str(tmp_path)) == (STATE, [])
+
+
+def test_a_save_takes_no_room_that_the_files_do_not_have_until_the_state_has_grown_by_much(tmp_path: Path) -> None:
+    def state(processes: int) -> SavedState:
+        return SavedState(boot_id="b", instance="i", processes=tuple(replace(STATE.processes[0], name=f"a:{n}") for n in range(processes)))
+
+    def sizes() -> set[int]:
+        return {path.stat().st_size for path in tmp_path.iterdir()}
+
+    for processes in (100, 100, 105, 95, 110, 40):
+        persist.save(str(tmp_path), state(processes))
+        assert len(sizes()) == 1
+        assert len(persist.load(str(tmp_path))[0].processes) == processes  # type: ignore[union-attr]
+    (size,) = sizes()
+    for processes in (200, 200, 1, 1):
+        persist.save(str(tmp_path), state(processes))
+        assert persist.load(str(tmp_path)) == (state(processes), [])
+    assert all(small < size / 4 for small in sizes())
 
 
 def test_a_state_of_an_older_version_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,16 @@
 """What a successor needs to take over: a small file in run_dir, replaced atomically at every change that matters.
 
-The file is one line, a version and a checksum, then JSON. It is written to a temporary file, synced, and renamed over
-the present one, which stays as ``.previous``: whatever instant the daemon dies in, one good copy is there. Saving is
-done off the loop and coalesced: under load a save covers all changes since the last one began. A disk that refuses is
-said once, tried again with every later change, and stops nothing.
+The file is one line, a version and a checksum, then JSON, then line ends up to its size. The new state is written over
+the last but one, ``.previous``, synced, and the two exchange their names: whatever instant the daemon dies in, one good
+copy is there, and a full disk has the room that both have already. Saving is done off the loop and coalesced: under load
+a save covers all changes since the last one began. A disk that refuses is said once, tried again with every later change,
+and stops nothing.
 
 Absent on purpose: settings (the configuration file has them), logs, and anything that /proc tells better.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -27,11 +27,15 @@ from supervisord_async.core.state import Snapshot
 from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.senses.fdstore import StoredDescriptor
+from supervisord_async.system.exchange import exchange
 
 _log = logging.getLogger("asupd")
 
 VERSION = 1
 FILE_NAME = "state.json"
+SPARE_NAME = f"{FILE_NAME}.previous"
+#: The file's size is a multiple of this: what a filesystem gives at a time.
+ROOM_BYTES = 4096
 #: Saves follow each other no faster than this, and no faster than ten times as long as one takes.
 SAVE_INTERVAL_SECONDS = 0.05
 #: A save that failed is tried again so soon.
@@ -110,7 +114,7 @@ def encode(state: SavedState) -> bytes:
 
 def decode(content: bytes) -> SavedState:
     """The state in a file's content; raises StateError for what is damaged, foreign, or newer than this code."""
-    head, newline, body = content.partition(b"\n")
+    head, newline, body = content.rstrip(b"\n").partition(b"\n")
     words = head.split()
     if not newline or len(words) != 3 or words[0] != MAGIC.encode():
         raise StateError("it is no state file of asupd")
@@ -135,7 +139,7 @@ UPGRADES: tuple[Callable[[Any], Any], ...] = (lambda data: data,)
 def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
     """The newest good state in ``run_dir``, None without one; and what was wrong with others, in words."""
     complaints: list[str] = []
-    for name in (FILE_NAME, f"{FILE_NAME}.previous"):
+    for name in (FILE_NAME, SPARE_NAME):
         path = os.path.join(run_dir, name)
         try:
             return decode(Path(path).read_bytes()), complaints
@@ -147,26 +151,25 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
 
 
 def save(run_dir: str, state: SavedState) -> None:
-    """``state`` is in the file, and the former content in ``.previous``; a reader finds one or the other at every instant.
+    """``state`` is in the file, and the former content in ``.previous``; the file is sound, and there, at every instant.
 
-    Raises OSError; then the former file stands.
+    Once there are both, a save takes no room on the disk, unless the state has grown by more than a quarter. Raises OSError;
+    then the file is as it was.
     """
-    path = os.path.join(run_dir, FILE_NAME)
-    draft = f"{path}.new"
+    path, spare = (os.path.join(run_dir, name) for name in (FILE_NAME, SPARE_NAME))
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        content = encode(state)
+        size = _size(os.fstat(descriptor).st_size, len(content))
+        stream.write(content.ljust(size, b"\n"))
+        stream.truncate()
+        stream.flush()
+        os.fsync(descriptor)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(encode(state))
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError):  # the first one has no predecessor, a filesystem without hard links keeps none
-        Path(f"{path}.previous").unlink(missing_ok=True)
-        os.link(path, f"{path}.previous", follow_symlinks=False)  # not a rename: who reads finds a state at every instant
-    os.replace(draft, path)
+        exchange(spare, path)
+    except OSError:  # there is none yet, or the filesystem cannot
+        os.replace(spare, path)
     directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
@@ -174,9 +177,16 @@ def save(run_dir: str, state: SavedState) -> None:
         os.close(directory)
 
 
+def _size(present: int, needed: int) -> int:
+    """What the file is filled up to: as large as it is, or so large that the state may grow a little on a full disk."""
+    if needed <= present <= 4 * needed + ROOM_BYTES:
+        return present
+    return -(-(needed + needed // 4) // ROOM_BYTES) * ROOM_BYTES
+
+
 def forget(run_dir: str) -> None:
     """Nothing is left for a successor: the daemon ended cleanly, with everything down."""
-    for name in (FILE_NAME, f"{FILE_NAME}.previous", f"{FILE_NAME}.new"):
+    for name in (FILE_NAME, SPARE_NAME):
         Path(run_dir, name).unlink(missing_ok=True)
 
 

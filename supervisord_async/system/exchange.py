@@ -1,0 +1,23 @@
+"""Two files exchange their names in one step: nobody ever finds either name missing."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def exchange(one: str, other: str) -> None:
+    """Each name is that of the other's file (``man 2 renameat2``, RENAME_EXCHANGE).
+
+    Raises OSError: one of them is missing, or the C library, the kernel or the filesystem cannot do it; then nothing changed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), one, None, other)
