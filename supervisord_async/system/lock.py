@@ -10,11 +10,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from typing import Self
 
 from supervisord_async.errors import DaemonError, LockHeldError
 from supervisord_async.system import clock, procfs
 from supervisord_async.system.identity import Identity, is_alive, of
+
+#: Nobody who only looks at the lock (:meth:`InstanceLock.holder`, the guardian) holds it longer.
+GLANCE_SECONDS = 0.2
 
 
 class InstanceLock:
@@ -35,16 +39,26 @@ class InstanceLock:
         except OSError as error:
             raise DaemonError(f"cannot open the lock {self.path}: {error.strerror}") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            held = error.errno in (errno.EWOULDBLOCK, errno.EACCES)
-            holder = _read_holder(fd) if held else None
+            self._take(fd)
+        except BaseException:
             os.close(fd)
-            if held:
-                raise LockHeldError(self.path, holder) from error
-            raise DaemonError(f"cannot lock {self.path}: {error.strerror} (is it on a network file system?)") from error
+            raise
         self.fd = fd
         self.sign()
+
+    def _take(self, fd: int) -> None:
+        """Lock it, past those who only look whether somebody holds it, and not before a newcomer has signed: he is to be named."""
+        until = time.monotonic() + GLANCE_SECONDS
+        while True:
+            try:
+                return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise DaemonError(f"cannot lock {self.path}: {error.strerror} (is it on a network file system?)") from error
+                holder = _read_holder(fd)
+                if holder is not None or time.monotonic() >= until:
+                    raise LockHeldError(self.path, holder) from error
+            time.sleep(GLANCE_SECONDS / 20)
 
     def renew(self) -> bool:
         """The file at the path is the one that is held; True if it was gone and was made and locked anew.

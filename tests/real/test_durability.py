@@ -299,6 +299,26 @@ def test_a_replica_that_a_successor_retires_comes_back_when_it_is_wanted_again(d
         assert live.wait_for(name, "RUNNING", cause="autostart")["pid"] != pid
 
 
+@pytest.mark.parametrize("by", ["death", "re-exec"])
+def test_what_a_file_does_not_list_for_a_while_runs_again_when_a_successor_reads_of_it(daemon: Make, by: str) -> None:
+    both = "programs:\n  a: {command: [sleep, '1000'], start_seconds: 0}\n"
+    both += (
+        "  b: {command: \"trap '' TERM; sleep 1000 & while :; do wait; done\", shell: true, start_seconds: 0, stop: {grace_period: 5s}}\n"
+    )
+    live = daemon(both)
+    live.wait_for("b", "RUNNING")
+    live.write("\n".join(line for line in both.splitlines() if not line.startswith("  b")) + "\n")
+    live.do("reload", "--no-wait")
+    live.wait_until(lambda: '"config_changed"' in (live.folder / ".asupd" / "state.json").read_text(), "what is under way is saved")
+    live.write(both)
+    if by == "death":
+        live.kill()
+        live.start()
+    else:
+        live.do("reexec")
+    assert live.wait_for("b", "RUNNING", run=2)["cause"] == "autostart"
+
+
 def test_a_stop_of_what_never_ran_survives_a_death(daemon: Make) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], autostart: false}}")
     live.write(SLEEPER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import pytest
 from supervisord_async.supervise.outlive import guardian
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.wire import ENV_TAG
-from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 
@@ -47,11 +47,19 @@ def test_a_daemon_that_returns_in_time_is_seen(tmp_path: Path, monkeypatch: pyte
         assert guardian.returned(str(tmp_path / "lock"))
 
 
-def test_it_waits_for_the_end_of_a_process(orphan: subprocess.Popen[bytes]) -> None:
-    orphan.kill()
+def test_it_waits_for_the_end_of_its_parent() -> None:
+    waits = "import os; from supervisord_async.supervise.outlive import guardian; parent = os.getppid(); print('waits', flush=True)"
+    shell = f"{sys.executable} -c \"{waits}; guardian.wait_dead(parent); print('over')\" & exec sleep 1000"
+    with subprocess.Popen(["/bin/sh", "-c", shell], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "waits\n"
+        parent.kill()
+        assert parent.stdout.readline() == "over\n"
+
+
+def test_a_stranger_that_has_the_pid_of_a_dead_parent_is_not_waited_for(orphan: subprocess.Popen[bytes]) -> None:
     guardian.wait_dead(orphan.pid)
-    wait_until_sync(lambda: orphan.poll() is not None)
-    guardian.wait_dead(orphan.pid)
+    assert orphan.poll() is None
 
 
 def _reaping(living: object, child: subprocess.Popen[bytes]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -54,6 +55,31 @@ def test_a_damaged_state_is_replaced_by_the_previous_one(tmp_path: Path, damage:
     state, complaints = persist.load(str(tmp_path))
     assert state == STATE
     assert len(complaints) == 1 and "state.json" in complaints[0]
+
+
+@pytest.mark.parametrize("place", [persist.FILE_NAME, persist.SPARE_NAME])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
+def test_what_is_no_file_is_told_and_hangs_nobody(tmp_path: Path, place: str, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / place
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+    state, complaints = persist.load(str(tmp_path))
+    assert state is None and len(complaints) == 1
+    if kind == "folder":
+        with contextlib.suppress(OSError):
+            persist.save(str(tmp_path), STATE)
+        persist.forget(str(tmp_path))
+        assert f"cannot remove {tmp_path / persist.SPARE_NAME}: Is a directory" in caplog.text  # where a state took its name
+    else:
+        persist.save(str(tmp_path), STATE)
+        assert persist.load(str(tmp_path)) == (STATE, [])
+        persist.forget(str(tmp_path))
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_newer_version_is_refused_by_name() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,28 @@ def test_second_daemon_is_refused_with_the_first_ones_pid_until_that_is_killed(t
     assert InstanceLock(path).holder() is None
     with InstanceLock(path) as lock:
         assert lock.fd >= 0
+
+
+def test_who_only_looks_keeps_no_daemon_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    glance = os.open(path, os.O_RDWR)
+    fcntl.flock(glance, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(glance, fcntl.LOCK_UN))
+    with InstanceLock(path) as lock:
+        assert lock.holder() == os.getpid()
+    os.close(glance)
+
+
+def test_a_newcomer_that_has_not_signed_yet_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newcomer = InstanceLock(tmp_path / "lock")
+    newcomer.acquire()
+    (tmp_path / "lock").write_text("")
+    monkeypatch.setattr(time, "sleep", lambda _: newcomer.sign())
+    with pytest.raises(LockHeldError) as caught:
+        InstanceLock(tmp_path / "lock").acquire()
+    assert caught.value.pid == os.getpid()
+    newcomer.release()
 
 
 @pytest.mark.parametrize("content", ["1\n", "garbage", "", f"{os.getpid()} 1 boot\n", "\0" * 300])

@@ -38,6 +38,8 @@ def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float) ->
     try:
         if os.path.isdir(place):
             lock.acquire()
+        if not apply:
+            lock.release()  # who only looks keeps no daemon from starting
         return _cleanup(session, place, apply=apply, grace_seconds=grace)
     except LockHeldError as error:
         raise FailedError(f"cannot clean up {place}: its daemon lives (PID {error.pid or 'unknown'}); use stop or shutdown") from error

@@ -25,13 +25,14 @@ GRACE_SECONDS = 10.0
 LOOK_SECONDS = 0.2
 
 
-def wait_dead(pid: int) -> None:
-    """Returns when the process ``pid`` is gone."""
+def wait_dead(parent: int) -> None:
+    """Returns when our parent, which had the PID ``parent`` when it started us, is gone."""
     try:
-        descriptor = os.pidfd_open(pid)
+        descriptor = os.pidfd_open(parent)
     except ProcessLookupError:
         return
-    select.select([descriptor], [], [])
+    if os.getppid() == parent:  # else it died before we looked, and its PID may be a stranger's by now
+        select.select([descriptor], [], [])
     os.close(descriptor)
 
 

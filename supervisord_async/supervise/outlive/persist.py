@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,20 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
     for name in (FILE_NAME, SPARE_NAME):
         path = os.path.join(run_dir, name)
         try:
-            return decode(Path(path).read_bytes()), complaints
+            return decode(_content(path)), complaints
         except FileNotFoundError:
             continue
         except (OSError, StateError) as error:
             complaints.append(f"cannot use {path}: {error}")
     return None, complaints
+
+
+def _content(path: str) -> bytes:
+    """All of a file; raises StateError for what is none: reading a FIFO or a device may have no end."""
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise StateError("it is no file")
+        return stream.read()
 
 
 def save(run_dir: str, state: SavedState) -> None:
@@ -158,7 +167,7 @@ def save(run_dir: str, state: SavedState) -> None:
     """
     path, spare = (os.path.join(run_dir, name) for name in (FILE_NAME, SPARE_NAME))
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
-    descriptor = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _opened(spare)
     with os.fdopen(descriptor, "wb") as stream:
         content = encode(state)
         size = _size(os.fstat(descriptor).st_size, len(content))
@@ -177,6 +186,21 @@ def save(run_dir: str, state: SavedState) -> None:
         os.close(directory)
 
 
+def _opened(spare: str) -> int:
+    """A descriptor for writing over the file: a regular one that has no other name. Anything else that is there goes."""
+    try:
+        descriptor = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        pass  # none, or a FIFO, a link, somebody else's
+    else:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            return descriptor
+        os.close(descriptor)
+    Path(spare).unlink(missing_ok=True)
+    return os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
 def _size(present: int, needed: int) -> int:
     """What the file is filled up to: as large as it is, or so large that the state may grow a little on a full disk."""
     if needed <= present <= 4 * needed + ROOM_BYTES:
@@ -185,9 +209,12 @@ def _size(present: int, needed: int) -> int:
 
 
 def forget(run_dir: str) -> None:
-    """Nothing is left for a successor: the daemon ended cleanly, with everything down."""
+    """Nothing is left for a successor: the daemon ended cleanly, with everything down. What cannot be removed is told."""
     for name in (FILE_NAME, SPARE_NAME):
-        Path(run_dir, name).unlink(missing_ok=True)
+        try:
+            Path(run_dir, name).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("cannot remove %s: %s", os.path.join(run_dir, name), error.strerror)
 
 
 class Saver:

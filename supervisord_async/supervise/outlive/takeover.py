@@ -36,11 +36,14 @@ class Inherited(msgspec.Struct, frozen=True):
     @property
     def begins_anew(self) -> bool:
         """It starts as with a first daemon: nobody knows what was wanted of it and nothing but leavings of it lives, or nobody
-        ever asked for it, or it went down only because the daemon did, which was killed before everything was.
+        ever asked for it, or it went down only because the daemon did, which was killed before everything was, or because the
+        file did not list it for a while.
         """
         if self.saved is None:
             return self.main is None
-        return not self.by_reexec and not self.snapshot.wanted and self.snapshot.cause in (None, Cause.DAEMON_STOP)
+        if self.snapshot.wanted:
+            return False
+        return self.snapshot.cause is Cause.CONFIG_CHANGED or (not self.by_reexec and self.snapshot.cause in (None, Cause.DAEMON_STOP))
 
 
 def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
