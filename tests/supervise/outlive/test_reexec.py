@@ -160,7 +160,7 @@ def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
     (tmp_path / "programs.yaml").write_text("programs: {a: {command: x}}")
 
     def trial(content: bytes | None) -> subprocess.CompletedProcess[str]:
-        environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
         passed = []
         if content is not None:
             reading, writing = os.pipe()
