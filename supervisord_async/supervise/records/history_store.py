@@ -22,6 +22,8 @@ SCHEMA_VERSION = 1
 RESERVED_IDS = 100_000
 #: How long a write or a question waits for somebody else's lock.
 BUSY_SECONDS = 5.0
+#: What is held of the file between two batches; sqlite's own 2 MiB would be a twentieth of the daemon, and the kernel has them anyway.
+CACHE_KIB = 256
 #: The states in which nothing of the last run lives.
 _OVER = frozenset({"STOPPED", "BACKOFF", "EXITED", "FATAL"})
 #: What is deleted at a time when the file is too big, in parts of all records.
@@ -73,6 +75,7 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batch, never the file
         self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
+        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         last = self._db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0]
         row = self._db.execute("SELECT value FROM meta WHERE key = 'reserved'").fetchone()
         self.last_id: int = max(last, row[0] if row else 0)
