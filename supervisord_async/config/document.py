@@ -82,6 +82,7 @@ class Document:
         self._values = 0
         self._open: set[int] = set()
         self._texts: dict[int, str] = {}
+        self._members: dict[int, dict[str | int, tuple[Any, Any]]] = {}  # of mappings that were looked into, by their nodes' ids
         self._root = self._compose(text)
         if self._root is not None:
             try:
@@ -239,27 +240,35 @@ class Document:
             return None if not node.value or (text in ("~", "null") and isinstance(path[-1], str)) else text
         return _plain(text)
 
-    @staticmethod
-    def _child(node: Any, part: str | int) -> tuple[Any, Any]:
+    def _child(self, node: Any, part: str | int) -> tuple[Any, Any]:
         """The key's and the value's node at ``part`` of ``node``; None and None where there is none."""
         if isinstance(node, yaml.SequenceNode):
             return None, node.value[part] if isinstance(part, int) and part < len(node.value) else None
-        waiting, seen = [node], set()
-        while waiting:  # merged mappings after the one that merges them
-            source = waiting.pop(0)
-            if not isinstance(source, yaml.MappingNode) or id(source) in seen:
-                continue
-            seen.add(id(source))
-            for key, value in source.value:
-                if isinstance(key, yaml.ScalarNode) and key.value == part:
-                    return key, value
-                if key.value == "<<":
-                    waiting += value.value if isinstance(value, yaml.SequenceNode) else [value]
-        return None, None
+        members = self._members.get(id(node))
+        if members is None:
+            members = self._members[id(node)] = _members(node)
+        return members.get(part, (None, None))
 
 
 class _TooManyValuesError(Exception):
     """The file unfolds beyond MAX_VALUES."""
+
+
+def _members(node: Any) -> dict[str | int, tuple[Any, Any]]:
+    """The nodes of the keys and values of a mapping by name, merged mappings after the one that merges them; {} of anything else."""
+    members: dict[str | int, tuple[Any, Any]] = {}
+    waiting, seen = [node], set()
+    while waiting:
+        source = waiting.pop(0)
+        if not isinstance(source, yaml.MappingNode) or id(source) in seen:
+            continue
+        seen.add(id(source))
+        for key, value in source.value:
+            if isinstance(key, yaml.ScalarNode):
+                members.setdefault(key.value, (key, value))
+            if key.value == "<<":
+                waiting += value.value if isinstance(value, yaml.SequenceNode) else [value]
+    return members
 
 
 def _is_written_scalar(node: Any) -> bool:
