@@ -126,10 +126,11 @@ def _check_sockets(programs: Mapping[str, Program], origins: Mapping[str, Origin
 
 def _check_limit(restart: Restart, origin: Origin) -> None:
     """A sliding window that ends before enough restarts can happen in it never trips; no limit does either."""
-    if restart.max_restarts < 0 and not origin.has(("restart", "max_restarts")):
-        for key, given in (("within", restart.within_seconds is not None), ("on_limit", restart.on_limit is not OnLimit.FATAL)):
-            if given:
-                origin.warning(("restart", key), "this means nothing without max_restarts")
+    of_a_limit = {"within": restart.within_seconds is not None, "on_limit": restart.on_limit is not OnLimit.FATAL}
+    given = [key for key, is_given in of_a_limit.items() if is_given]
+    if given and restart.max_restarts < 0 and not origin.has(("restart", "max_restarts")):
+        for key in given:
+            origin.warning(("restart", key), "this means nothing without max_restarts")
     if restart.within_seconds is None or restart.max_restarts <= 0:
         return
     total, shown = 0.0, []
