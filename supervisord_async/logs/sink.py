@@ -19,6 +19,7 @@ import msgspec
 
 from supervisord_async.logs import rotation
 from supervisord_async.system import transfer
+from supervisord_async.system.descriptors import LOG_ROOM, keep_room
 
 if TYPE_CHECKING:
     from collections import deque
@@ -121,9 +122,9 @@ class Sink:
             regular = True
             os.makedirs(os.path.dirname(self.path) or ".", mode=0o755, exist_ok=True)
         if regular:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | common, 0o644)
+            self.fd = keep_room(os.open(self.path, os.O_RDWR | os.O_CREAT | common, 0o644), LOG_ROOM)
         else:
-            self.fd = self._open_device(os.O_WRONLY | common)
+            self.fd = keep_room(self._open_device(os.O_WRONLY | common), LOG_ROOM)
         status = os.fstat(self.fd)
         self.regular = stat.S_ISREG(status.st_mode)
         self.dev, self.ino = status.st_dev, status.st_ino

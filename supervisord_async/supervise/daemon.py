@@ -70,6 +70,8 @@ STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": log
 ECHO_SECONDS = 0.1
 #: By then every program that was taken over has its captures.
 SWEEP_AFTER_SECONDS = 5.0
+#: A control socket that cannot be had is tried again so often.
+CONTROL_RETRY_SECONDS = 5.0
 #: How long answers that are under way may take before a re-exec.
 QUIET_SECONDS = 2.0
 
@@ -323,16 +325,20 @@ class Daemon:
             await history.aclose()
 
     async def _keep_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
-        """The API is served, anew whenever its socket was removed."""
+        """The API is served, anew whenever its socket was removed, and as soon as it can be."""
+        trouble = ""
         while True:
             with anyio.CancelScope() as self._control_scope:
-                await self._serve_control(control, history, former)
-            if not self._control_scope.cancelled_caught:
-                return
+                trouble = await self._serve_control(control, history, former, trouble)
+                await anyio.sleep(CONTROL_RETRY_SECONDS)
             former = None
 
-    async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
+    async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None, trouble: str) -> str:
+        """Returns why it is not served, which is said unless it is the ``trouble`` of last time."""
+
         def serving(listeners: Listeners) -> None:
+            if trouble:
+                _log.info("the control socket is there now")
             self._listeners = listeners
             self._belongings.serving()
             descriptors.sd_notify(f"READY=1\nMAINPID={os.getpid()}")
@@ -341,9 +347,13 @@ class Daemon:
         try:
             await control(self._supervisor, history, inherited=inherited, on_serving=serving)
         except Exception as error:
-            expected = isinstance(error, DaemonError)
-            _log.error("degraded: no control socket; signals still work: %s", error, exc_info=None if expected else error)
-            descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # programs run: that is the service
+            if str(error) != trouble:
+                expected = isinstance(error, DaemonError)
+                words = "degraded: no control socket; signals still work, and it is tried again: %s"
+                _log.error(words, error, exc_info=None if expected else error)
+                descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # programs run: that is the service
+            return str(error)
+        return ""
 
     def _follow_settings(self, configuration: Configuration) -> None:
         """The daemon's own settings that a reload can change hold from now on."""

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from supervisord_async.system import procfs
+from supervisord_async.system.descriptors import ADOPTION_ROOM
 from supervisord_async.system.exits import Ended, ExitWatch, Rusage
 from supervisord_async.system.identity import Identity, of
 
@@ -33,7 +34,7 @@ class Child:
         found = procfs.stat(identity.pid)
         if found is None or of(found) != identity:
             raise ProcessLookupError(f"process {identity.pid} is gone")
-        watch = ExitWatch(asyncio.get_running_loop(), identity, ours=found.parent == os.getpid())
+        watch = ExitWatch(asyncio.get_running_loop(), identity, ours=found.parent == os.getpid(), room=ADOPTION_ROOM)
         again = procfs.stat(identity.pid)  # whom did pidfd_open find?
         if again is not None and of(again) != identity:
             watch.close()

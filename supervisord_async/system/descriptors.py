@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
 from collections.abc import Collection
 
+#: Descriptors that programs leave free: who makes a pipe, so that a log can be opened for it, and who opens a log or takes a run over.
+PIPE_ROOM, LOG_ROOM, ADOPTION_ROOM = 32, 16, 8
+#: Whoever may have no more than this leaves half of them.
+FEW = 64
 #: The soft limit of open files that we were started with; empty until it was raised.
 _original_soft: list[int] = []
 
@@ -62,6 +67,19 @@ def give_back_limit(pid: int) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (_original_soft[0], hard))
     except (ProcessLookupError, PermissionError):  # over already; or set-uid, with limits of its own
         return
+
+
+def keep_room(fd: int, room: int) -> int:
+    """``fd``, which was just opened for a program, if ``room`` others are still to be had for the daemon itself.
+
+    The lowest free number is given out first, so it tells how many are taken. Raises OSError, EMFILE, and it is closed: else the
+    programs would take those by which they are ended, the state is saved, and the daemon is asked. Of few each has its share.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or fd < limit - min(room, limit * room // FEW):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def notify_ready() -> None:

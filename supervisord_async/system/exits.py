@@ -24,6 +24,7 @@ import msgspec
 
 from supervisord_async.core.state import ExitStatus
 from supervisord_async.system import procfs
+from supervisord_async.system.descriptors import keep_room
 from supervisord_async.system.identity import Identity, of
 
 #: PIDs of our children whose exit somebody waits for.
@@ -80,10 +81,10 @@ class ExitWatch:
 
     __slots__ = ("_callbacks", "_hidden_rss_kib", "_loop", "ended", "identity", "ours", "pidfd")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, identity: Identity, *, ours: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, identity: Identity, *, ours: bool, room: int = 0) -> None:
         """Watch ``identity``, our own child if ``ours``, from now on.
 
-        Raises OSError: no pidfd is to be had (no such process, or no free descriptor).
+        Raises OSError: no pidfd is to be had (no such process, or no free descriptor but ``room``).
         """
         self.identity, self.ours = identity, ours
         self.ended: Ended | None = None
@@ -91,7 +92,7 @@ class ExitWatch:
         # Linux counts the image that a process had before its exec into its maximum: that was ours.
         self._hidden_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._callbacks: tuple[Callable[[Ended], None], ...] = ()  # mostly one
-        self.pidfd = os.pidfd_open(identity.pid)  #: -1 once closed
+        self.pidfd = keep_room(os.pidfd_open(identity.pid), room)  #: -1 once closed
         loop.add_reader(self.pidfd, self._collect)
         if ours:
             watched.add(identity.pid)

@@ -13,6 +13,8 @@ import os
 import stat
 import termios
 
+from supervisord_async.system.descriptors import PIPE_ROOM, keep_room
+
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 _LARGEST_BYTES = 1 << 24
 
@@ -29,10 +31,11 @@ class Pipe:
 
     @classmethod
     def open(cls) -> Pipe:
-        """A new pipe. Raises OSError: no free descriptor."""
+        """A new pipe. Raises OSError: no free descriptor but those that are kept for the daemon itself."""
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            child_fd = os.open(f"/proc/self/fd/{write_fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of its own: it blocks
+            own = os.open(f"/proc/self/fd/{write_fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of its own: it blocks
+            child_fd = keep_room(own, PIPE_ROOM)
         except BaseException:
             os.close(read_fd)
             raise
@@ -44,14 +47,14 @@ class Pipe:
     def reopen(cls, pid: int, fd: int) -> Pipe:
         """The pipe that a living process has as its descriptor ``fd``, with all that is in it.
 
-        Raises OSError: the process is gone or is not ours to look at; or no pipe is there.
+        Raises OSError: the process is gone or is not ours to look at; no pipe is there; or as :meth:`open`.
         """
         path = f"/proc/{pid}/fd/{fd}"
         if not stat.S_ISFIFO(os.stat(path).st_mode):
             raise OSError(f"{path} is no pipe")
         child_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            read_fd = os.open(f"/proc/self/fd/{child_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            read_fd = keep_room(os.open(f"/proc/self/fd/{child_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), PIPE_ROOM)
         except BaseException:
             os.close(child_fd)
             raise

@@ -147,6 +147,43 @@ def test_exhausted_descriptors_are_survived(daemon: Make) -> None:
     said(live, "Too many open files", at_most=20)
 
 
+FEW_DESCRIPTORS = ("/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+FORTY = "programs: {v: {command: [sleep, '1000'], replicas: 40, start_seconds: 0, restart: {backoff: {initial: 100ms, max: 300ms}}}}"
+
+
+def test_programs_leave_the_daemon_the_descriptors_by_which_it_is_asked_and_ends_them(daemon: Make) -> None:
+    live = daemon(FORTY, prefix=FEW_DESCRIPTORS)
+    live.wait_until(lambda: "BACKOFF" in (states := {each["state"] for each in live.status().values()}) and "RUNNING" in states, "some run")
+    assert "Too many open files" in next(each["description"] for each in live.status().values() if each["state"] == "BACKOFF")
+    assert live.end() == 0
+    assert not live.tagged()
+    unbroken(live)
+
+
+def test_more_programs_than_descriptors_are_taken_over_and_ended(daemon: Make) -> None:
+    live = daemon(FORTY)
+    live.wait_until(lambda: live.ctl("status").returncode == 0, "all run")
+    live.kill()
+    live.prefix = FEW_DESCRIPTORS
+    live.start()
+    assert all(each["state"] == "RUNNING" for each in live.status().values()) and len(live.tagged()) == 40
+    live.wait_until(lambda: "cannot read what run 1 of v:39 says" in live.text(), "what is not heard is told")
+    assert live.end() == 0
+    assert not live.tagged()
+    unbroken(live)
+
+
+def test_a_control_socket_that_cannot_be_had_is_tried_again(daemon: Make) -> None:
+    live = daemon("daemon: {socket: elsewhere/asupd.sock}\n" + FORTY.replace("40", "1"), start=False)
+    (live.folder / "elsewhere" / "asupd.sock").mkdir(parents=True)
+    live.start(wait=False)
+    live.wait_until(lambda: "no control socket" in live.text(), "it is told")
+    (live.folder / "elsewhere" / "asupd.sock").rmdir()
+    live.wait_until(lambda: live.ctl("status").returncode == 0, "it answers")
+    said(live, "no control socket", at_most=1)
+    assert live.end() == 0
+
+
 def test_programs_that_end_while_descriptors_are_exhausted_are_noticed(daemon: Make) -> None:
     live = daemon("programs: {v: {command: [sleep, '1000'], replicas: 10, " + QUICK + "}}")
     pids = up(live, *[f"v:{n}" for n in range(10)])

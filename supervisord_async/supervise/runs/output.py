@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,12 +17,15 @@ from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.target import LossReport, Stream, Target
 from supervisord_async.supervise.outlive.persist import SavedStream
 from supervisord_async.supervise.outlive.takeover import Inherited
+from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.senses.logsearch import LogSearch
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.pipes import Pipe
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.surroundings import Surroundings
+
+_log = logging.getLogger("asupd")
 
 #: The end of a run waits no longer than this for a log.
 SETTLE_SECONDS = 1.0
@@ -207,8 +211,10 @@ def _inherited_pipe(saved: SavedStream | None, inherited: Inherited, number: int
         return None
     try:
         pipe = Pipe.reopen(inherited.main.pid, number)
-    except OSError:
-        return None  # it has closed or replaced the stream: there is nothing to capture
+    except OSError as error:
+        if is_want(error):
+            _log.error("degraded: cannot read what run %d of %s says: %s", inherited.snapshot.run, inherited.name, error.strerror)
+        return None  # else it has closed or replaced the stream: there is nothing to capture
     if saved is not None and not _is_pipe(pipe.read_fd, saved.inode):
         pipe.close()
         return None
