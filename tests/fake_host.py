@@ -141,6 +141,9 @@ class FakeHost:
         await anyio.sleep(0)
         return self.files.get(path)
 
+    def may_have_oom_killed(self) -> bool:
+        return True
+
     async def was_oom_killed(self, pid: int) -> bool | None:
         return pid in self.oom_killed
 

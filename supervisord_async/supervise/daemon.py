@@ -441,6 +441,7 @@ class Daemon:
 
     def _become_new_code(self, listeners: Listeners | None) -> str:
         """Never returns, or says why not, and everything is as it was."""
+        self._bus.catch_up()
         kept = {"lock": [self._lock.fd], "listening": listeners.descriptors if listeners is not None else []}
         state = persist.with_descriptors(self.state(), kept)
         descriptors.sd_notify("RELOADING=1")

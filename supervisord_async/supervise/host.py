@@ -91,6 +91,9 @@ class Host(Protocol):
     async def signature(self, path: str) -> Signature:
         """The file's present signature."""
 
+    def may_have_oom_killed(self) -> bool:
+        """False: the kernel has never ended anything for lack of memory, so there is nothing to ask it."""
+
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""
 

@@ -18,7 +18,7 @@ from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signatur
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.supervise.senses.signatures import Signatures
-from supervisord_async.system import credentials, oom, spawn
+from supervisord_async.system import census, credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity
@@ -103,11 +103,18 @@ class MachineHost:
         """Look off the loop: the file may lie on a file system that hangs."""
         return await patiently(f"look at {path}", partial(self._signatures.of, path))
 
-    async def was_oom_killed(self, pid: int) -> bool | None:
-        """Read the kernel's log, off the loop, if the kernel counts any such kill: 500 deaths are not to be 500 hops to a thread."""
+    def may_have_oom_killed(self) -> bool:
+        """Read the kernel's counter, on the loop and once for all who ask at this turn: 500 deaths are not to be 500 hops to a thread."""
         try:
-            if not oom.has_killed():
-                return False
+            return census.current().any_oom_killed()
+        except OSError as error:
+            if not is_want(error):
+                raise
+            return True
+
+    async def was_oom_killed(self, pid: int) -> bool | None:
+        """Read the kernel's log, off the loop."""
+        try:
             return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
         except (OSError, RuntimeError) as error:
             if not is_want(error):

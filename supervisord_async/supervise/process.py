@@ -14,7 +14,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -69,6 +69,16 @@ RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)
 CALM_SECONDS = 600.0
 
 
+class _Change(NamedTuple):
+    """What became of a process, and what its records tell of that."""
+
+    before: Snapshot
+    after: Snapshot
+    policy: Policy
+    at: float
+    ended: Ended | None
+
+
 class Process:
     """One supervised slot of a program."""
 
@@ -79,6 +89,7 @@ class Process:
         self.policy: Policy = program.policy(name)
         self.snapshot = Snapshot()
         self.last_ended: Ended | None = None
+        self._untold: tuple[_Change, ...] = ()
         self.output = Output(name, replica, surroundings)
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
         self._around = surroundings
@@ -196,6 +207,8 @@ class Process:
                 self._take_up()
             while (input_ := self._next_input()) is not None:
                 self._decide(input_)
+            if self._untold:
+                self._around.bus.soon(self._tell)  # a run that was to begin has begun by then
         except Exception as error:
             self._errands.fail(error)
 
@@ -224,10 +237,22 @@ class Process:
         if after.state in DOWN and self._voice is not None:
             self._voice.store.clear()  # what was left for a next run: none will follow by itself
         self._around.committed(self)
-        for type_, fields in records_of(self.name, before, after, self.policy, now):
-            if type_ == "state" and "exit" in fields["data"] and self.last_ended is not None:
-                fields["data"] |= self.last_ended.figures()
-            self._around.bus.publish(type_, **fields)
+        self._untold += (_Change(before, after, self.policy, now, self.last_ended),)
+
+    def _tell(self) -> None:
+        try:
+            self._publish_changes()
+        except Exception as error:
+            self._errands.fail(error)
+
+    def _publish_changes(self) -> None:
+        """The records of what has changed are published."""
+        untold, self._untold = self._untold, ()
+        for before, after, policy, at, ended in untold:
+            for type_, fields in records_of(self.name, before, after, policy, at):
+                if type_ == "state" and "exit" in fields["data"] and ended is not None:
+                    fields["data"] |= ended.figures()
+                self._around.bus.publish(type_, **fields)
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
@@ -251,12 +276,13 @@ class Process:
         """Answered by Spawned or SpawnFailed."""
         await self._wait_settled()
         program = self.program
-        self._settings = launch.settings_digest(program)
+        self._settings = ""  # a successor that finds us here restarts nothing for them
         try:
             context = await self._launcher.begin(program, run, self._voice_for(program))
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
             return
+        self._settings = launch.settings_digest(program)
         self._run = self._held(context)
         self.post(Spawned(run, context.child.pid))
         self._run.watch(self._errands)
@@ -398,6 +424,7 @@ class Process:
             message = f"supervision of it broke: {error!r}; it is taken up again"
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
+            self._publish_changes()
         except Exception:
             _log.exception("%s: cannot tell that supervision of it broke", self.name)
         if self._run is not None:

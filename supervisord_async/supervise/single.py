@@ -35,6 +35,7 @@ from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, orphans, procfs, signals
+from supervisord_async.system.child import Ended
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
 
@@ -83,7 +84,7 @@ class Single:
             writer=Writer(),
             journal=Journal(None),
             null_fd=self._null_fd,
-            committed=self._pass_on_held,
+            committed=self._heed_change,
             remembered=anyio.lowlevel.checkpoint,  # no successor will ask
             waits_for=lambda _process: "",
             shut_down=lambda _why: None,
@@ -92,6 +93,7 @@ class Single:
         self._told: int | None = None  #: the signal that told us to go
         self._told_at = 0.0
         self._held: list[int] = []  #: signals that came while a command was begun and not yet known to live
+        self._reclaimed_after: Ended | None = None
         self._faulted_run = 0  #: the last run that missed its heartbeat
         self._over = anyio.Event()
 
@@ -127,9 +129,6 @@ class Single:
             return
         if record.to == State.STOPPING and record.cause == Cause.HEARTBEAT_MISSED:
             self._faulted_run = record.run or 0
-        ended = self._process.last_ended
-        if "exit" in record.data and self._host.terminal is not None and ended is not None:
-            self._host.terminal.reclaim(modes=ended.status.signal is not None)
         if record.to in OVER:
             self._over.set()
 
@@ -169,7 +168,12 @@ class Single:
         else:
             self._process.post(SignalRequested(number))
 
-    def _pass_on_held(self, process: Process) -> None:
+    def _heed_change(self, process: Process) -> None:
+        """The terminal is ours again before another run gets it; what came while one began is passed on."""
+        ended = process.last_ended
+        if self._host.terminal is not None and ended is not None and ended is not self._reclaimed_after:
+            self._reclaimed_after = ended
+            self._host.terminal.reclaim(modes=ended.status.signal is not None)
         if self._held and (process.snapshot.pid is not None or process.snapshot.state is not State.STARTING):
             held, self._held = self._held, []
             for number in held:

@@ -11,7 +11,7 @@ import os
 import msgspec
 
 from supervisord_async import wire
-from supervisord_async.system import orphans, procfs
+from supervisord_async.system import oom, orphans, procfs
 
 _TAGS_LIMIT = 16384
 _STRANGER_ROUNDS = 20
@@ -35,6 +35,7 @@ class Census:
         self._children: dict[int, set[int]] = {}
         self._everything: dict[int, procfs.Stat] | None = None
         self._strangers: Strangers | None = None
+        self._oom_killed: bool | None = None
         self._listed = procfs.can_list_children()
 
     def stat(self, pid: int) -> procfs.Stat | None:
@@ -65,6 +66,12 @@ class Census:
         if self._strangers is None:
             self._strangers = self._find_strangers()
         return self._strangers
+
+    def any_oom_killed(self) -> bool:
+        """As :func:`.oom.has_killed`; raises OSError as well."""
+        if self._oom_killed is None:
+            self._oom_killed = oom.has_killed()
+        return self._oom_killed
 
     def _find_strangers(self) -> Strangers:
         dead: set[int] = set()

@@ -88,6 +88,27 @@ def test_a_crash_is_followed_by_backoff_and_a_new_run() -> None:
     assert "exited with 1" in next(record.message for record in told.records if record.to == "BACKOFF")
 
 
+def test_a_successor_is_begun_before_the_end_of_the_former_run_is_told() -> None:
+    told_before: list[list[str]] = []
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        spawn = s.host.spawn
+
+        async def observed(spec: Any) -> Any:
+            told_before.append(s.states())
+            return await spawn(spec)
+
+        s.host.spawn = observed  # type: ignore[method-assign]
+        s.host.child.end(code=1)
+        await s.until(lambda: len(s.states()) == 5)
+
+    s = play(scene, restart=Restart(policy=RestartPolicy.ALWAYS, backoff=Backoff(initial_seconds=0.0, jitter=0.0)))
+    assert told_before == [["STARTING", "RUNNING"]]
+    assert s.states() == ["STARTING", "RUNNING", "BACKOFF", "STARTING", "RUNNING"]
+
+
 def test_backoff_doubles_up_to_the_limit_which_is_fatal() -> None:
     async def scene(s: Scene) -> None:
         s.host.on_spawn = lambda child: child.end(code=1)

@@ -19,7 +19,9 @@ Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
     """The end was told, as that of most runs can be: nothing is to be awaited. False: it was not, and :func:`monitor_exit` must."""
-    if afterwards is not None or context.voice is not None or _is_unexplained(context, ended) or not context.output.settled:
+    if afterwards is not None or context.voice is not None or not context.output.settled:
+        return False
+    if _is_unexplained(context, ended) and context.host.may_have_oom_killed():
         return False
     if context.program.stop.scope == "tree" and _has_leftovers(context):
         return False

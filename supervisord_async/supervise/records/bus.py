@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 
 from supervisord_async.core.record import Record
+from supervisord_async.system.alarm import Alarm
 
 RING_RECORDS = 2048
 SUBSCRIBER_RECORDS = 1024
@@ -79,9 +80,26 @@ class Bus:
         self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Record], None]] = []
+        self._untold: list[Callable[[], object]] = []
+        self._soon = Alarm(self.catch_up)
+
+    def soon(self, tell: Callable[[], object]) -> None:
+        """``tell``, which publishes, is called at the loop's next turn, or before the next record of anybody: what a change has
+        begun by then comes first, and the world is told of it afterwards. To be called on the running loop; it must not raise.
+        """
+        self._untold.append(tell)
+        self._soon.ring()
+
+    def catch_up(self) -> None:
+        """All that was to be told soon is told."""
+        untold, self._untold = self._untold, []
+        for tell in untold:
+            tell()
 
     def publish(self, type_: str, **fields: Any) -> Record:
         """Number a record, keep it, hand it to everybody; returns it."""
+        if self._untold:
+            self.catch_up()
         self.last_id += 1
         record = Record(id=self.last_id, at=self._wall_clock(), type=type_, **fields)
         self._ring.append(record)
@@ -116,5 +134,6 @@ class Bus:
 
     def close(self) -> None:
         """End all subscriptions once they have delivered what they hold."""
+        self.catch_up()
         for subscription in self._subscriptions:
             subscription._close()  # noqa: SLF001

@@ -61,3 +61,25 @@ def test_a_closed_bus_delivers_what_it_has_and_ends() -> None:
         bus.close()
 
     assert run_virtually(main) == [1, 2]
+
+
+def test_what_is_told_soon_comes_after_what_was_begun_and_before_any_other_record() -> None:
+    async def main() -> None:
+        bus, heard = Bus(wall_clock=lambda: 0.0), list[str]()
+        bus.listen(lambda record: heard.append(record.message))
+
+        async def begin() -> None:
+            heard.append("begun")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(begin)
+            bus.soon(lambda: bus.publish("state", message="told"))
+            assert heard == []
+        assert heard == ["begun", "told"]
+        bus.soon(lambda: bus.publish("state", message="first"))
+        bus.publish("daemon", message="second")
+        bus.soon(lambda: bus.publish("state", message="last"))
+        bus.close()
+        assert heard[2:] == ["first", "second", "last"]
+
+    run_virtually(main)
