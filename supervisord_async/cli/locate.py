@@ -50,7 +50,7 @@ def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str]
 
 def _by_file(file: str, environ: Mapping[str, str]) -> Target:
     named = socket_named_in(file, environ)
-    advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"and there is no {file}"
+    advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"there is no {file} either (use -c FILE or -s SOCKET)"
     first, tried = None, set[str]()
     for candidate in _candidates(file, named):
         first = first or candidate

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from supervisord_async.client.asking import Asking
 
 MISSING = 3
-HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CAUSE")
+HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL")
 
 
 class Row:

@@ -25,7 +25,7 @@ from supervisord_async.errors import SupervisordError
 
 REFRESH_SECONDS = 1.0
 LOG_LINES = 200
-COLUMNS = ("NAME", "STATE", "HEALTH", "PID", "CPU%", "MEMORY", "UPTIME", "RESTARTS", "CAUSE")
+COLUMNS = ("NAME", "STATE", "HEALTH", "PID", "CPU%", "MEMORY", "UPTIME", "RESTARTS", "DETAIL")
 
 Action = Literal["start", "stop", "restart"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_async.config import not_yet, shape
+from supervisord_async.config import shape
 from supervisord_async.config.document import MAX_FILE_BYTES, Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting
@@ -98,7 +98,6 @@ class _Loading:
             raise ConfigError(self._report.sorted())
         place = Place(document, ("daemon",), ("daemon",))
         section = self._section(place, data.get("daemon"), shape.Daemon)
-        self._refuse_not_yet(place, section, not_yet.DAEMON)
         origin = Origin((place,), self._report)
         daemon = resolve_daemon(section, origin, path, self._variables, run_dir=run_dir)
         self._known = self._recollection.programs(daemon.run_dir, self._variables)
@@ -154,16 +153,10 @@ class _Loading:
             return {}
         return dict(fitting(place, data, kind, self._report))
 
-    def _refuse_not_yet(self, place: Place, data: shape.Data, keys: frozenset[str]) -> None:
-        for key in not_yet.refused(data, keys):
-            self._report.add(place.problem((key,), "not yet supported", at_key=True))
-            del data[key]
-
     def _collect(self, document: Document, data: shape.Data, defaults: shape.Data, under: tuple[Place, ...], *, main: bool) -> None:
         """Take note of the programs of a file and of those that it includes."""
         place = Place(document, ("defaults",), ("defaults",))
         own = self._section(place, data.get("defaults"), shape.Program)
-        self._refuse_not_yet(place, own, not_yet.PROGRAM)
         if own.pop("name", None) is not None:
             self._report.add(place.problem(("name",), "'defaults' cannot have a name", at_key=True))
         if data.get("defaults") is not None:
@@ -236,7 +229,6 @@ class _Loading:
             return
         problems = len(self._report.problems)
         data = self._section(place, item, shape.Program)
-        self._refuse_not_yet(place, data, not_yet.PROGRAM)
         data.pop("name", None)
         broken = item is not None and (not isinstance(item, dict) or ("command" in item and "command" not in data))
         if broken:  # reported already; a missing command beside it would be news of the same

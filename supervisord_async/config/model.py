@@ -2,8 +2,7 @@
 
 ``load`` makes it from YAML; nothing else does. Shorthands are spelt out (``restart: always`` is a :class:`Restart`),
 durations are seconds, sizes bytes, paths absolute, variables expanded, ``defaults`` merged. Two equal values mean
-the same behaviour: ``diff`` relies on it. Defaults mean "absent". What the daemon does not do yet has its place here
-all the same; ``not_yet`` refuses it in files.
+the same behaviour: ``diff`` relies on it. Defaults mean "absent".
 """
 
 from __future__ import annotations

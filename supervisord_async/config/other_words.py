@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: From supervisord, systemd, docker compose, circus, pm2, honcho and Pebble, without case and separators.
 _WORDS = {
-    "directory": "cwd chdir workdir workingdir workingdirectory workingdir currentdirectory",
+    "directory": "cwd chdir workdir workingdir workingdirectory currentdirectory",
     "command": "cmd execstart exec script run args entrypoint program",
     "environment": "env vars environ environmentvariables",
     "environment_files": "envfile envfiles environmentfile dotenv",

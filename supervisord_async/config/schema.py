@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_async.config import not_yet, shape, units
+from supervisord_async.config import shape, units
 from supervisord_async.config.explain import expected_words
 from supervisord_async.config.reference import INTRODUCTION
 
@@ -25,12 +25,9 @@ REFERENCE_FILE = Path("docs/reference.md")
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a file, without the keys that are not yet supported."""
+    """The JSON Schema (2020-12) of a file."""
     full = msgspec.json.schema(shape.File)
     definitions = full["$defs"]
-    for name, keys in (("Program", not_yet.PROGRAM), ("Daemon", not_yet.DAEMON)):
-        for key in keys:
-            del definitions[name]["properties"][key]
     top = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "programs.yaml of supervisord_async",
@@ -73,26 +70,23 @@ def reference_text() -> str:
     definitions = msgspec.json.schema(shape.File)["$defs"]
     lines = [INTRODUCTION.rstrip(), ""]
     for title, name, prefix in (("The file", "File", ""), ("daemon", "Daemon", "daemon."), ("programs.NAME and defaults", "Program", "")):
-        missing = {"Program": not_yet.PROGRAM, "Daemon": not_yet.DAEMON}.get(name, frozenset())
         lines += [f"## {title}", "", "| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-        lines += _rows(definitions, name, prefix, missing, deep=name != "File")
+        lines += _rows(definitions, name, prefix, deep=name != "File")
         lines.append("")
     return "\n".join(lines)
 
 
-def _rows(definitions: dict[str, Any], name: str, prefix: str, missing: frozenset[str], *, deep: bool) -> Iterator[str]:
+def _rows(definitions: dict[str, Any], name: str, prefix: str, *, deep: bool) -> Iterator[str]:
     for key, schema_of_key in definitions[name]["properties"].items():
         if name == "Program" and key == "name":
             continue
         meaning = schema_of_key.get("description", "")
-        if key in missing:
-            meaning = f"*Not yet supported.* {meaning}"
         yield _row(f"{prefix}{key}", expected_words(schema_of_key), schema_of_key, meaning, required=key in definitions[name]["required"])
         inner = _group(schema_of_key) if deep else None
         if inner:
             own_names = "additionalProperties" in json.dumps(schema_of_key)
             item = "[]" if _is_list(schema_of_key) else ".NAME" if own_names else ""
-            yield from _rows(definitions, inner, f"{prefix}{key}{item}.", frozenset(), deep=True)
+            yield from _rows(definitions, inner, f"{prefix}{key}{item}.", deep=True)
 
 
 def _group(schema_of_key: Any) -> str | None:

@@ -305,8 +305,8 @@ class Commands:
         late = pursuit.unsettled()
         for name in late:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
-            now = f"{snapshot.state}, {self._trouble(name, snapshot)}" if snapshot is not None else "no longer configured"
-            pursuit.verdicts[name] = Verdict(False, f"not there within {seconds:g} s: still {now}")
+            now = f"still {snapshot.state} ({self._trouble(name, snapshot)})" if snapshot is not None else "no longer configured"
+            pursuit.verdicts[name] = Verdict(False, f"timed out after {seconds:g} s: {now}")
         return _outcome(processes, pursuit.verdicts, late)
 
     def _trouble(self, name: str, snapshot: Snapshot) -> str:

@@ -29,7 +29,7 @@ def test_status_table_is_plain_and_whole_in_a_pipe(daemon: FakeDaemon, ctl: Ctl)
     daemon.add(process("job", "EXITED", exit_status={"code": 0}, cause="exited", description="x" * 300))
     ended = ctl("status")
     head, web, db, job = ended.out.splitlines()
-    assert head.split() == ["NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CAUSE"]
+    assert head.split() == ["NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL"]
     assert web.split() == ["web", "RUNNING", "-", "4242", "12s", "0"]
     assert db.split()[:2] == ["db", "STOPPED"]
     assert job.endswith("exited with 0; " + "x" * 300)

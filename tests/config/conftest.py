@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.config import not_yet
 from supervisord_async.config.load import Loaded, load
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.errors import ConfigError
@@ -56,10 +55,3 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
-
-
-@pytest.fixture
-def everything_supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys without behaviour are taken, so that their way into the model can be seen."""
-    monkeypatch.setattr(not_yet, "PROGRAM", frozenset())
-    monkeypatch.setattr(not_yet, "DAEMON", frozenset())

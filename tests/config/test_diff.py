@@ -31,7 +31,6 @@ def test_programs_come_and_go(project):
     assert result.describe() == ("+ c added", "- a removed", "= 1 unchanged")
 
 
-@pytest.mark.usefixtures("everything_supported")
 @pytest.mark.parametrize(
     ("before", "after", "key"),
     [
@@ -60,7 +59,6 @@ def test_what_a_process_was_started_with_needs_a_restart(project, before, after,
     assert plan(project, before, after).describe() == (f"~ web restart: {key}",)
 
 
-@pytest.mark.usefixtures("everything_supported")
 @pytest.mark.parametrize(
     ("before", "after", "key"),
     [

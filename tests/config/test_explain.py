@@ -101,7 +101,6 @@ def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
     assert any(problem.startswith(complaint) for problem in found), found
 
 
-@pytest.mark.usefixtures("everything_supported")
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
@@ -152,23 +151,6 @@ def test_a_wrong_setting_of_later_work_says_what_was_expected(project, lines, co
 )
 def test_a_file_that_is_no_configuration_says_why(project, text, complaint):
     assert complaint in project.problems(text)
-
-
-def test_keys_without_behaviour_are_refused_not_ignored(project, monkeypatch):
-    monkeypatch.setattr("supervisord_async.config.not_yet.PROGRAM", frozenset({"rolling", "depends_on", "limits", "schedule", "hooks"}))
-    monkeypatch.setattr("supervisord_async.config.not_yet.DAEMON", frozenset({"on_death"}))
-    problems = project.problems("""\
-        daemon: {on_death: keep}
-        defaults: {rolling: true}
-        programs:
-          web: {command: x, depends_on: [nobody], limits: {nice: 5}, schedule: null, hooks: {before_start: null}}
-    """)
-    assert problems == [
-        "programs.yaml:1:10: daemon.on_death: not yet supported",
-        "programs.yaml:2:12: defaults.rolling: not yet supported",
-        "programs.yaml:4:21: programs.web.depends_on: not yet supported",
-        "programs.yaml:4:43: programs.web.limits: not yet supported",
-    ]
 
 
 def test_problems_of_included_files_name_them_as_the_user_would(project):

@@ -6,7 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisord_async.config import not_yet, shape
+from supervisord_async.config import shape
 from supervisord_async.config.diff import diff
 from supervisord_async.config.load import load
 from supervisord_async.config.secrets import masked
@@ -141,17 +141,7 @@ FILES = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.usefixtures("everything_on")
 @given(FILES)
 @settings(max_examples=400)
 def test_any_values_of_known_keys_never_raise_anything_else(path, data):
     holds(path, yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "replace"))
-
-
-@pytest.fixture(scope="module")
-def everything_on():
-    patch = pytest.MonkeyPatch()
-    patch.setattr(not_yet, "PROGRAM", frozenset())
-    patch.setattr(not_yet, "DAEMON", frozenset())
-    yield
-    patch.undo()

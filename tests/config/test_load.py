@@ -259,7 +259,6 @@ def test_a_file_that_cannot_be_read_is_a_problem_like_others(tmp_path):
         load(tmp_path / "big", environ={})
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_keys_of_later_work_reach_the_model(project):
     configuration = project.configuration("""
         programs:
@@ -310,7 +309,6 @@ def test_keys_of_later_work_reach_the_model(project):
     assert (policy.start_timeout_seconds, policy.has_dependencies, policy.checks) == (60.0, True, ("readiness", "liveness"))
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_a_probe_takes_back_another_kind_of_the_defaults(project):
     program = project.configuration("""
         defaults: {readiness: {http: "http://x/", interval: 9s}}

@@ -87,7 +87,6 @@ def test_replicas_need_heartbeat_files_of_their_own(project):
     assert project.program("command: x\nheartbeat: {file: '{program}-{replica}'}").heartbeat.file == f"{project.folder}/web-0"
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_a_circle_of_dependencies_is_shown_whole(project):
     problems = project.problems("""\
         programs:
@@ -103,7 +102,6 @@ def test_a_circle_of_dependencies_is_shown_whole(project):
     ]
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_a_dependency_has_to_exist(project):
     problems = project.problems("""\
         programs:
@@ -115,13 +113,11 @@ def test_a_dependency_has_to_exist(project):
     assert not any("no program 'broken'" in problem for problem in problems)
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_long_chains_of_dependencies_are_followed(project):
     lines = "\n".join(f"  p{n}: {{command: x, depends_on: [p{n + 1}]}}" for n in range(3000))
     assert project.problems(f"programs:\n{lines}\n  p3000: {{command: x}}\n") == []
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_settings_that_mean_nothing_are_doubted(project):
     assert project.program_problems("command: x\nrolling: true") == ["warning: rolling: this means nothing without replicas"]
     assert project.program_problems("command: x\nrestart_with_dependency: true") == [

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from supervisord_async.config import not_yet, schema
+from supervisord_async.config import schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,22 +36,6 @@ def test_the_schema_describes_its_keys():
     for name, definition in schema.schema()["$defs"].items():
         for key, value in definition["properties"].items():
             assert value.get("description"), f"{name}.{key}"
-
-
-def test_keys_that_are_not_yet_supported_are_not_published():
-    definitions = schema.schema()["$defs"]
-    assert not not_yet.PROGRAM & definitions["Program"]["properties"].keys()
-    assert not not_yet.DAEMON & definitions["Daemon"]["properties"].keys()
-    reference = schema.reference_text()
-    assert all(f"| `{key}` " in reference for key in not_yet.PROGRAM)
-    assert reference.count("*Not yet supported.*") == len(not_yet.PROGRAM) + len(not_yet.DAEMON)
-
-
-def test_keys_that_are_not_yet_supported_are_keys():
-    from supervisord_async.config.shape import Daemon, Program
-
-    assert set(Program.__struct_fields__) >= not_yet.PROGRAM
-    assert set(Daemon.__struct_fields__) >= not_yet.DAEMON
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_options_and_assignments_named_like_secrets_are_masked():
     ]
 
 
-def test_the_daemons_commands_are_masked_too(project, everything_supported):
+def test_the_daemons_commands_are_masked_too(project):
     shown = masked(
         project.configuration("""
         daemon: {on_event: [{events: [fatal], command: [mail, s3cr3t-value]}]}
@@ -80,7 +80,6 @@ def test_the_daemons_commands_are_masked_too(project, everything_supported):
     assert shown["daemon"]["on_event"] == [{"events": ["fatal"], "command": ["mail", MASK], "url": None}]
 
 
-@pytest.mark.usefixtures("everything_supported")
 def test_the_effective_configuration_is_a_file_that_means_the_same(project):
     before = project.configuration("""
         daemon: {http: 9001, socket_mode: 0660, log: {level: debug}, history: {max_age: 1d}, on_event: [{events: [fatal], url: "http://x/"}]}

@@ -35,7 +35,7 @@ def _tree(session: Session, selectors: tuple[str, ...]) -> int:
         return MISSING if missing else 0
     print_refused(refused)
     if trees:
-        table(("NAME", "NEEDED", "STATE", "HEALTH", "CAUSE"), rows(trees, processes))
+        table(("NAME", "NEEDED", "STATE", "HEALTH", "DETAIL"), rows(trees, processes))
     else:
         click.echo("no programs")
     return MISSING if missing else 0
