@@ -63,7 +63,7 @@ def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: fl
         with session.client() as client:
             return client.wait_document(*selectors, awaited=awaited, timeout_seconds=timeout)
 
-    return _report(session, "wait", waiting(request, session.client, selectors, goal))
+    return _report(session, "wait for", waiting(request, session.client, selectors, goal))
 
 
 @verb("scale")
