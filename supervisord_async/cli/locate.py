@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from supervisord_async.config.files import MAX_FILE_BYTES, read_regular_file
 from supervisord_async.errors import NoDaemonError, SupervisordError, UsageError
 from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
@@ -98,8 +99,7 @@ def _serves(path: str, file: str) -> bool:
 def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
     """The socket that the file names, or leaves at its default; None where the file cannot be read as far as that."""
     try:
-        with open(file, "rb") as stream:
-            text = stream.read()
+        text = read_regular_file(file, MAX_FILE_BYTES)
     except OSError:
         return None
     if b"run_dir" not in text and b"socket" not in text:

@@ -30,7 +30,6 @@ else:
 
 Path: TypeAlias = tuple[str | int, ...]
 
-MAX_FILE_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
 #: What a file may unfold to, aliases counted each time: 10,000 programs of 100 values each.
 MAX_VALUES = 1_000_000

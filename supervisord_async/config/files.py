@@ -6,6 +6,9 @@ import errno
 import os
 import stat
 
+#: The most of a configuration file.
+MAX_FILE_BYTES = 8 * 1024 * 1024
+
 
 def read_regular_file(path: str, limit: int) -> bytes:
     """The content of ``path``; OSError where it cannot be read, is no regular file, or holds more than ``limit`` bytes."""

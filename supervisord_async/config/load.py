@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from supervisord_async.config import shape
-from supervisord_async.config.document import MAX_FILE_BYTES, Document, Path, found
+from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting
-from supervisord_async.config.files import read_regular_file
+from supervisord_async.config.files import MAX_FILE_BYTES, read_regular_file
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
 from supervisord_async.config.recollection import Reading, Recollection, reading_of

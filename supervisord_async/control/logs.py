@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -95,6 +97,9 @@ def _overlap(text: bytes, grown: bytes) -> int:
 
 def _size(path: str) -> int | None:
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
     except FileNotFoundError:
         return None
+    if not stat.S_ISREG(status.st_mode):  # who reads a FIFO takes what is meant for another, or waits for ever
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return status.st_size

@@ -6,6 +6,7 @@ without, and says by name what is lost), *transient* (retried with backoff by wh
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -470,7 +471,8 @@ def make_run_dir(path: str) -> None:
     except OSError as error:
         raise DaemonError(f"cannot make the run_dir {path}: {error.strerror} (set daemon.run_dir, or pass --run-dir)") from error
     if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # capabilities count
-        raise DaemonError(f"cannot write in the run_dir {path}: permission denied (set daemon.run_dir, or pass --run-dir)")
+        reason = os.strerror(errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES).lower()
+        raise DaemonError(f"cannot write in the run_dir {path}: {reason} (set daemon.run_dir, or pass --run-dir)")
 
 
 def _set_aside_false_socket(path: str, run_dir: str) -> None:

@@ -493,6 +493,14 @@ def test_reexec_waits_for_the_new_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("reexec", "--no-wait").code == 0
 
 
+def test_reexec_of_a_daemon_that_dies_of_it_ends_at_once(daemon: FakeDaemon, ctl: Ctl) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        daemon.health["pid"] = process.pid
+        daemon.answers["POST /v1/reexec"] = lambda *_: process.kill() or {"accepted": True}  # type: ignore[func-returns-value]
+        ended = ctl("reexec")
+    assert (ended.code, ended.out) == (4, "") and f"the daemon, pid {process.pid}, died" in ended.err
+
+
 def test_top_without_a_terminal_or_as_json(ctl: Ctl) -> None:
     ended = ctl("top")
     assert ended.code == 2

@@ -149,6 +149,16 @@ def test_broken_file_leads_to_the_default_place(file: Path) -> None:
         fake.stop()
 
 
+def test_file_that_is_a_fifo_leads_to_the_default_place_and_hangs_nobody(file: Path) -> None:
+    fake = _serve(Path(default_socket(file)), file)
+    try:
+        file.unlink()
+        os.mkfifo(file)
+        assert run(["-c", str(file), "status"]) == 0
+    finally:
+        fake.stop()
+
+
 def test_daemon_of_another_file_at_the_default_place_is_left_alone(file: Path) -> None:
     other = file.with_name("other.yaml")
     fake = _serve(Path(default_socket(file)), other)

@@ -91,6 +91,14 @@ def test_a_log_whose_terminal_went_away_is_told_once_and_written_again_when_the_
     unbroken(live)
 
 
+def test_a_log_that_is_a_fifo_is_not_read_by_who_asks_for_it(daemon: Make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0, logs: {stdout: log}}}")
+    asked = live.ctl("logs", "a")
+    assert (asked.returncode, asked.stderr) == (1, f"asupctl: cannot read {tmp_path / 'log'}: not a regular file\n")
+    assert live.end() == 0
+
+
 def test_a_log_on_a_device_that_is_always_full_is_told_once_and_moves_to_another_without_a_loss(daemon: Make, tmp_path: Path) -> None:
     path = tmp_path / "device"
     path.symlink_to("/dev/full")

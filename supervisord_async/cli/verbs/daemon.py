@@ -46,8 +46,13 @@ def reexec(session: Session, wait: bool, timeout: float) -> None:
 
 
 def _new_daemon(session: Session, before: DaemonHealth, timeout_seconds: float) -> DaemonHealth:
+    from supervisord_async.system.identity import identify, is_alive
+
     deadline = time.monotonic() + timeout_seconds
+    process = identify(before.pid) if before.pid is not None else None  # it keeps its PID; None: it is in another namespace
     while time.monotonic() < deadline:
+        if process is not None and not is_alive(process):
+            raise NoDaemonError(f"the daemon, pid {process.pid}, died while it was to re-execute (a new one takes its programs over)")
         with suppress(NoDaemonError, CommandError), session.client(timeout_seconds=1.0) as client:
             now = client.health()
             if now.started_at != before.started_at:  # an uptime would not tell: a young daemon's may be the shorter one
