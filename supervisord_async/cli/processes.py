@@ -118,5 +118,5 @@ def print_refused(refused: Sequence[Any]) -> None:
     if not problems:
         return
     more = f" (and {len(problems) - 1} more: see `asupctl reload --plan`)" if len(problems) > 1 else ""
-    line = f"refused, still running what it said before: {printable(str(problems[0]))}{more}"
+    line = f"the file on disk was refused, the configuration before it stays in force: {printable(str(problems[0]))}{more}"
     sys.stdout.write(styled(line, "red", on=colours(sys.stdout)) + "\n")

@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.figures import Figures
 
 
-class ExitView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a run ended: ``code``, or ``signal`` (its name) with ``core``, or ``unknown``."""
-
-    code: int | None = None
-    signal: str | None = None
-    core: bool | None = None
-    unknown: bool | None = None
-
-
 class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     """One process, as ``asupctl status --json`` lists it."""
 

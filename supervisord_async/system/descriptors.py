@@ -82,11 +82,6 @@ def keep_room(fd: int, room: int) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def notify_ready() -> None:
-    """Whoever started us, if that is a service manager that waits for it, knows that we serve."""
-    sd_notify(f"READY=1\nMAINPID={os.getpid()}")
-
-
 def sd_notify(message: str) -> bool:
     """Tell the service manager, if one started us, e.g. ``READY=1``; True if it was told (``man 3 sd_notify``)."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -15,7 +15,7 @@ from typing import Self
 
 from supervisord_async.errors import DaemonError, LockHeldError
 from supervisord_async.system import clock, procfs
-from supervisord_async.system.identity import Identity, is_alive, of
+from supervisord_async.system.identity import Identity, is_alive
 
 #: Nobody who only looks at the lock (:meth:`InstanceLock.holder`, the guardian) holds it longer.
 GLANCE_SECONDS = 0.2
@@ -138,9 +138,3 @@ def _read_holder(fd: int) -> int | None:
     except (IndexError, ValueError):  # taken this instant and not yet signed, or on a full disk
         return None
     return identity.pid if is_alive(identity) else None
-
-
-def own_identity() -> Identity | None:
-    """Our own identity."""
-    found = procfs.stat(os.getpid())
-    return of(found) if found else None

@@ -112,9 +112,3 @@ def bury(pid: int) -> int:
         return int(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None)
     except ChildProcessError:  # no child of ours any more
         return 0
-
-
-async def reap_orphans(known: Container[int] = ()) -> None:
-    """Bury orphans as they die, until cancelled. Main thread only."""
-    async with reaping(known):
-        await asyncio.Event().wait()

@@ -7,11 +7,9 @@ reads on. It is a pipe and not a socket, so ``echo > /dev/stdout`` works in the 
 
 from __future__ import annotations
 
-import array
 import fcntl
 import os
 import stat
-import termios
 
 from supervisord_async.system.descriptors import PIPE_ROOM, keep_room
 
@@ -70,12 +68,6 @@ class Pipe:
             return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ, min(size_bytes, _LARGEST_BYTES))
         except OSError:  # over the user's share of pipe memory: it works as it is
             return fcntl.fcntl(self.read_fd, _F_GETPIPE_SZ)
-
-    def available(self) -> int:
-        """How many bytes are in it now."""
-        count = array.array("i", [0])
-        fcntl.ioctl(self.read_fd, termios.FIONREAD, count)
-        return count[0]
 
     def set_inheritable(self, inheritable: bool) -> None:
         """Whether both ends survive ``execv`` of the daemon; children never inherit more than their stdio."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -52,8 +53,9 @@ class Nursery:
 
     def heard(self) -> str:
         """All that was said so far."""
-        while self.pipe.available():
-            self._heard += os.read(self.pipe.read_fd, 65536)
+        with contextlib.suppress(BlockingIOError):  # nothing more for now; the pipe has a writer always: ourselves
+            while True:
+                self._heard += os.read(self.pipe.read_fd, 65536)
         return self._heard.decode()
 
     async def hear(self, lines: int) -> list[str]:

@@ -38,8 +38,8 @@ def test_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        descriptors.notify_ready()
-        assert manager.recv(100).decode().splitlines() == ["READY=1", f"MAINPID={os.getpid()}"]
+        assert descriptors.sd_notify("READY=1\nSTATUS=up")
+        assert manager.recv(100).decode().splitlines() == ["READY=1", "STATUS=up"]
     assert descriptors.sd_notify("READY=1") is False
     monkeypatch.delenv("NOTIFY_SOCKET")
     assert descriptors.sd_notify("READY=1") is False
