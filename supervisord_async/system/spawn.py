@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ from supervisord_async.system import descriptors
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
-from supervisord_async.system.transport import PidfdTransport, PopenSubprocesses
+from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, bear, watch
 
 
 class SpawnSpec(msgspec.Struct, frozen=True):
@@ -105,30 +105,51 @@ def _explain_refusal(spec: SpawnSpec, refusal: Refusal) -> SpawnError:
 
 
 async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any], *, own_files: bool = False) -> Child:
-    """``argv`` is executed; ``own_files``: it sets its limit of open files itself."""
+    """``argv`` is executed; ``own_files``: it sets its limit of open files itself.
+
+    Without ``asyncio.create_subprocess_exec``: who has no pipes needs no transport, protocol and streams, which cost more than all
+    the rest.
+    """
+    loop = asyncio.get_running_loop()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=spec.stdin,
-            stdout=spec.stdout,
-            stderr=spec.stderr,
-            cwd=spec.directory,
-            env=dict(spec.environment),
-            start_new_session=spec.session,
-            close_fds=True,
-            restore_signals=True,
-            pass_fds=spec.pass_fds,
-            umask=-1 if spec.umask is None else spec.umask,
-            **{**identity, "around_birth": spec.around_birth},  # the latter is our loop's own
-        )
+        with spec.around_birth or nullcontext():
+            process = bear(
+                loop,
+                argv,
+                stdin=spec.stdin,
+                stdout=spec.stdout,
+                stderr=spec.stderr,
+                cwd=spec.directory,
+                env=spec.environment,
+                start_new_session=spec.session,
+                close_fds=True,
+                restore_signals=True,
+                pass_fds=spec.pass_fds,
+                umask=-1 if spec.umask is None else spec.umask,
+                **identity,
+            )
+        child = await _watched(loop, process)
     except OSError as error:
         raise _explain(spec, error) from error
     except (ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument, an "=" in a variable's name
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
-    transport: PidfdTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001  there is no public way to it
     if not own_files:
-        descriptors.give_back_limit(process.pid)
-    return Child(transport.release())
+        descriptors.give_back_limit(child.pid)
+    return child
+
+
+async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> Child:
+    """The newborn, once it can be looked at without waiting. Raises OSError as :func:`.transport.watch`."""
+    try:
+        for _ in range(TURNS_TO_EXECUTE):
+            await asyncio.sleep(0)
+    except BaseException:  # cancelled at birth: nobody will ever own it, and it is reaped when it is dead
+        os.kill(process.pid, signal.SIGKILL)  # ours and not reaped: the PID cannot be a stranger's
+        raise
+    finally:
+        child = Child(watch(loop, process))
+        process.returncode = 0  # else its finalizer would wait for the PID
+    return child
 
 
 def _identity_arguments(credentials: Credentials | None) -> dict[str, Any]:

@@ -22,6 +22,38 @@ from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, Rusage, watched
 from supervisord_async.system.identity import of
 
+#: When the loop has turned so often, a newborn executes its program, most likely. A transport takes as many to connect.
+TURNS_TO_EXECUTE = 2
+
+
+def bear(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+    """A child of ours, whose end nobody takes away from who will :func:`watch` it; ``kwargs`` are Popen's.
+
+    ``loop`` is a :class:`PopenSubprocesses`. Raises what Popen raises.
+    """
+    with loop.around_fork():
+        process = subprocess.Popen(args, **kwargs)
+    watched.add(process.pid)
+    return process
+
+
+def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
+    """The end of what :func:`bear` gave is learnt from now on. Raises OSError, and the child is dead: no descriptor to learn it with.
+
+    To be called :data:`TURNS_TO_EXECUTE` turns of the loop after its birth: for as long as it is still executing its program (some
+    0.3 ms) the kernel makes readers of its /proc/PID/stat wait. By then it has, and others were begun meanwhile.
+    """
+    try:
+        born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
+        if born is None:
+            raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
+        return ExitWatch(loop, of(born), ours=True)
+    except BaseException:
+        process.kill()
+        process.wait()
+        watched.discard(process.pid)
+        raise
+
 
 class PidfdTransport(base_subprocess.BaseSubprocessTransport):
     """The transport of one child of ours."""
@@ -40,30 +72,17 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         stdout: Any,
         stderr: Any,
         bufsize: int,
-        around_birth: AbstractContextManager[None] | None = None,
         **kwargs: Any,
     ) -> None:
-        with self._loop.around_fork(), around_birth or nullcontext():
-            self._proc = subprocess.Popen(args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
-        watched.add(self._proc.pid)
+        self._proc = bear(self._loop, args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
 
     def watch_exit(self) -> None:
-        """The child's end is learnt from now on. Raises OSError, and the child is dead: no descriptor to learn it with.
-
-        Not at its birth: for as long as it is still executing its program (some 0.3 ms) the kernel makes readers of its
-        /proc/PID/stat wait. When the loop has turned twice it has, and others were begun meanwhile.
-        """
+        """The child's end is learnt from now on. Raises OSError, and the child is dead: see :func:`watch`."""
         process = self._proc
         assert process is not None  # noqa: S101  nobody has closed us yet
         try:
-            born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
-            if born is None:
-                raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
-            self.watch = ExitWatch(self._loop, of(born), ours=True)
+            self.watch = watch(self._loop, process)
         except BaseException:
-            process.kill()
-            process.wait()
-            watched.discard(process.pid)
             self._returncode = process.returncode
             super().close()
             raise
@@ -91,20 +110,6 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         else:
             super().close()
 
-    def release(self) -> ExitWatch:
-        """The transport is closed and done with; its child is watched by what is returned, and by nothing else.
-
-        A child without pipes needs no transport once it was born, and a thousand transports are megabytes.
-        """
-        self.watch.forget(self._ended)
-        if self._proc is not None:
-            self._proc.returncode = 0  # else its finalizer would wait for the PID
-            self._proc = None
-        super().close()
-        if self._returncode is None:  # else its protocol is told of the end first
-            self._protocol = None  # which holds us: a thousand such rings would wait for the collector
-        return self.watch
-
     def _ended(self, ended: Ended) -> None:
         code, number = ended.status.code, ended.status.signal
         returncode = code if code is not None else -number if number is not None else 255
@@ -114,10 +119,7 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
 
 
 class PopenSubprocesses:
-    """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop.
-
-    One more argument, ``around_birth``, is a context in which this one child is born.
-    """
+    """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop."""
 
     #: What is in force when a child is born, which inherits it (a signal mask).
     around_fork: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
