@@ -15,15 +15,12 @@ import pwd
 import secrets
 import socket
 import stat
-from collections.abc import Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
-from starlette.responses import RedirectResponse, Response
 
+from supervisord_async.control.message import Headers, Peer, Request, Response
 from supervisord_async.control.problems import RequestError
 from supervisord_async.errors import DaemonError, NotAllowedError
 
@@ -33,14 +30,6 @@ COOKIE = "asup_token"
 TOKEN_LEAST, TOKEN_MOST = 16, 1024
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end of a unix socket."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class TcpDoor(msgspec.Struct, frozen=True):
@@ -72,17 +61,15 @@ class Door:
         self._uids = frozenset({0, os.geteuid()})
         self._group = group
 
-    def check(self, scope: MutableMapping[str, Any]) -> Response | None:
+    def check(self, request: Request) -> Response | None:
         """None: come in. A response: that one instead. Raises NotAllowedError, RequestError."""
-        peer = scope.get("state", {}).get("peer")
-        if peer is not None:
-            self._check_peer(peer)
+        if request.peer is not None:
+            self._check_peer(request.peer)
             return None
         if self.tcp is None:
             raise NotAllowedError("not allowed: nobody knows who asks")
-        headers = _Headers(scope["headers"])
-        self._check_place(self.tcp, headers)
-        return self._check_token(self.tcp, scope, headers)
+        self._check_place(self.tcp, request.headers)
+        return self._check_token(self.tcp, request)
 
     def _check_peer(self, peer: Peer) -> None:
         if peer.uid in self._uids or (self._group is not None and is_member(peer, self._group)):
@@ -90,7 +77,7 @@ class Door:
         advice = f" or a member of {self._group}" if self._group else " (daemon.socket_group opens it to a group)"
         raise NotAllowedError(f"not allowed: user {peer.uid} is neither root nor the user of this daemon{advice}")
 
-    def _check_place(self, tcp: TcpDoor, headers: _Headers) -> None:
+    def _check_place(self, tcp: TcpDoor, headers: Headers) -> None:
         host = headers.one("host")
         if host is None or not is_our_host(host, tcp):
             raise NotAllowedError(f"not allowed: this daemon does not answer to the Host {host!r}")
@@ -100,17 +87,14 @@ class Door:
         if origin is None and headers.one("sec-fetch-site") in ("cross-site", "same-site"):
             raise NotAllowedError("not allowed: a request from another site's page")
 
-    def _check_token(self, tcp: TcpDoor, scope: MutableMapping[str, Any], headers: _Headers) -> Response | None:
-        scheme, _, bearer = (headers.one("authorization") or "").partition(" ")
+    def _check_token(self, tcp: TcpDoor, request: Request) -> Response | None:
+        scheme, _, bearer = (request.headers.one("authorization") or "").partition(" ")
         if scheme.lower() == "bearer" and same(bearer.strip(), tcp.token):
             return None
-        if scope["method"] == "GET" and scope["path"] == "/":
-            query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=10)
-            if same(query.get("token", [""])[0], tcp.token):
-                answer = RedirectResponse("/", 303, {"cache-control": "no-store", "referrer-policy": "no-referrer"})
-                answer.set_cookie(tcp.cookie, tcp.token, httponly=True, samesite="strict", secure=tcp.tls, path="/")
-                return answer
-        if same(_cookie(headers, tcp.cookie), tcp.token):
+        if request.method == "GET" and request.path == "/" and same(request.query().get("token", ""), tcp.token):
+            headers = {"location": "/", "set-cookie": _cookie_of(tcp), "cache-control": "no-store", "referrer-policy": "no-referrer"}
+            return Response(status=303, headers=headers)
+        if same(_cookie(request.headers, tcp.cookie), tcp.token):
             return None
         raise RequestError(
             401,
@@ -120,19 +104,6 @@ class Door:
             exit_code=5,
             headers={"www-authenticate": 'Bearer realm="asupd"'},
         )
-
-
-class _Headers:
-    """A request's headers; one that comes twice is nobody's word."""
-
-    def __init__(self, items: Iterable[tuple[bytes, bytes]]) -> None:
-        self._items = list(items)
-
-    def one(self, name: str) -> str | None:
-        found = [value.decode("latin-1") for key, value in self._items if key == name.encode()]
-        if len(found) > 1:
-            raise RequestError(400, "usage", f"the header {name} comes {len(found)} times")
-        return found[0] if found else None
 
 
 def same(given: str, token: str) -> bool:
@@ -228,7 +199,19 @@ def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
         raise DaemonError(f"cannot answer on {host}: others would reach it unencrypted (set daemon.http_tls, or http_insecure: true)")
 
 
-def _cookie(headers: _Headers, name: str) -> str:
+def _cookie_of(tcp: TcpDoor) -> str:
+    """What makes a browser keep the token, for us alone."""
+    from http.cookies import SimpleCookie
+
+    cookie: SimpleCookie = SimpleCookie({tcp.cookie: tcp.token})
+    for attribute, value in {"httponly": True, "samesite": "strict", "secure": tcp.tls, "path": "/"}.items():
+        cookie[tcp.cookie][attribute] = value
+    return cookie.output(header="").strip()
+
+
+def _cookie(headers: Headers, name: str) -> str:
+    from http.cookies import CookieError, SimpleCookie
+
     try:
         morsel = SimpleCookie(headers.one("cookie") or "").get(name)
     except CookieError:

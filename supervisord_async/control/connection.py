@@ -12,7 +12,7 @@ import socket
 import sys
 from typing import Any
 
-from supervisord_async.control.auth import Peer
+from supervisord_async.control.message import Peer
 from supervisord_async.control.problems import MEDIA_TYPE, document, of_status
 from supervisord_async.control.uvicorn_core import H11Protocol
 from supervisord_async.system.sockets import peer

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import h11
-from starlette.types import ASGIApp
 
 from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
 from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
-from supervisord_async.control.http import HEAD_LIMIT_BYTES, application
+from supervisord_async.control.http import HEAD_LIMIT_BYTES, Application
 from supervisord_async.control.operations import Api
 from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
@@ -111,7 +110,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
             raise
         api.page_url = door.url if door is not None else None
         sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
-        server = _Server(application(api, Door(group=daemon.socket_group, tcp=door)), sockets, api.streams)
+        server = _Server(Application(api, Door(group=daemon.socket_group, tcp=door)), sockets, api.streams)
         listeners = Listening(daemon, [sock for sock, _ in sockets], server)
         try:
             async with _running(server):
@@ -204,7 +203,7 @@ async def _running(server: _Server) -> AsyncIterator[None]:
 class _Server(Server):
     """uvicorn, told when to begin and to end; it neither hears signals nor ticks."""
 
-    def __init__(self, app: ASGIApp, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
+    def __init__(self, app: Application, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' nonsense is no warning of ours
         config = Config(
             app,

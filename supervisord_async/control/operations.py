@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.responses import Response
 
 from supervisord_async import __version__
 from supervisord_async.control import answers, logs
 from supervisord_async.control.commands import Commands, Outcome
 from supervisord_async.control.events import Events
+from supervisord_async.control.message import Headers, Response
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
 from supervisord_async.control.stream import SendChunk, Stream, Streams
@@ -28,6 +28,8 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, FailedError, UsageError
 from supervisord_async.wire import API_VERSION
+
+TEXT = "text/plain; charset=utf-8"
 
 if TYPE_CHECKING:
     from supervisord_async.control.metrics import Metrics
@@ -47,7 +49,7 @@ class Operation(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    run: Callable[[Api, Call], Awaitable[Response]]
+    run: Callable[[Api, Call], Awaitable[Response | Stream]]
     summary: str
     answer: Any = None  #: the type of a 200's JSON; None: see ``media``
     media: str = "application/json"
@@ -66,7 +68,7 @@ class Call(msgspec.Struct, frozen=True):
 
     path: dict[str, str]
     parameters: Parameters
-    headers: Any
+    headers: Headers
 
     @property
     def selectors(self) -> list[str]:
@@ -97,7 +99,7 @@ class Api:
 
 def reply(value: Any, status: int = 200) -> Response:
     """``value`` as JSON."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+    return Response(msgspec.json.encode(value), status, "application/json")
 
 
 def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
@@ -106,7 +108,7 @@ def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
     if error is None:
         return reply(answers.Results(results=outcome.results), accepted)
     status, body, headers = document(error, results=msgspec.to_builtins(outcome.results), timed_out=outcome.timed_out)
-    return Response(body, status, headers, media_type=MEDIA_TYPE)
+    return Response(body, status, MEDIA_TYPE, headers)
 
 
 # Queries
@@ -115,7 +117,7 @@ def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
 async def list_processes(api: Api, call: Call) -> Response:
     """The list of ``asupctl status --json``."""
     found = await api.commands.status_json(call.parameters.words("name"), figures=call.parameters.flag("figures", True))
-    return Response(found, media_type="application/json")
+    return Response(found, media="application/json")
 
 
 async def get_process(api: Api, call: Call) -> Response:
@@ -137,7 +139,7 @@ async def process_history(api: Api, call: Call) -> Response:
     return reply(answers.HistoryAnswer(name=name, restarts_total=sum(totals.values()), restarts_by_cause=totals, runs=runs))
 
 
-async def process_logs(api: Api, call: Call) -> Response:
+async def process_logs(api: Api, call: Call) -> Response | Stream:
     """What it printed."""
     parameters = call.parameters
     stream = parameters.text("stream") or "stdout"
@@ -146,10 +148,8 @@ async def process_logs(api: Api, call: Call) -> Response:
     source = logs.source_of(api.commands.process(call.path["name"]), stream)
     lines, since, follow = parameters.count("lines", 100), parameters.at("since"), parameters.flag("follow", False)
     if not follow:
-        return Response(await logs.last(source, lines, since), headers=source.headers, media_type="text/plain; charset=utf-8")
-    stream_of = Stream(api.streams, lambda send: logs.follow(source, lines, since, send), "text/plain; charset=utf-8")
-    stream_of.headers.update(source.headers)
-    return stream_of
+        return Response(await logs.last(source, lines, since), media=TEXT, headers=source.headers)
+    return Stream(api.streams, lambda send: logs.follow(source, lines, since, send), TEXT, source.headers)
 
 
 async def list_dependencies(api: Api, _call: Call) -> Response:
@@ -158,10 +158,10 @@ async def list_dependencies(api: Api, _call: Call) -> Response:
     return reply(answers.Dependencies(programs=[answers.Needs(name=one.name, depends_on=dict(one.depends_on)) for one in programs]))
 
 
-async def stream_events(api: Api, call: Call) -> Response:
+async def stream_events(api: Api, call: Call) -> Response | Stream:
     """Changes, as a stream or as a list of past ones."""
     parameters = call.parameters
-    after = call.headers.get("last-event-id") or parameters.text("after")
+    after = call.headers.one("last-event-id") or parameters.text("after")
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 16):
         raise UsageError(f"Last-Event-ID: expected an event's number, found {after!r}")
     chosen = api.chosen(parameters.words("name"), parameters.words("type"))
@@ -173,7 +173,7 @@ async def stream_events(api: Api, call: Call) -> Response:
     async def produce(send: SendChunk) -> None:
         await api.events.follow(send, chosen, after=position)
 
-    return Stream(api.streams, produce, "text/event-stream")
+    return Stream(api.streams, produce, "text/event-stream; charset=utf-8")
 
 
 async def get_config(api: Api, call: Call) -> Response:
@@ -215,7 +215,7 @@ async def get_ready(api: Api, _call: Call) -> Response:
         return reply(answers.Ready(ready=True, not_ready=[]))
     words = ", ".join(waiting[:10]) + (f" and {len(waiting) - 10} more" if len(waiting) > 10 else "")
     status, body, headers = document(BusyError(f"not ready: {words}"), ready=False, not_ready=waiting)
-    return Response(body, status, headers, media_type=MEDIA_TYPE)
+    return Response(body, status, MEDIA_TYPE, headers)
 
 
 def is_ready(process: Process) -> bool:
@@ -233,7 +233,7 @@ async def get_metrics(api: Api, _call: Call) -> Response:
 
         api.metrics = Metrics(api.commands, api.streams, api.tally)
     body, media = await api.metrics.exposition()
-    return Response(body, headers={"content-type": media})
+    return Response(body, media=media)
 
 
 async def get_description(api: Api, _call: Call) -> Response:
@@ -242,7 +242,7 @@ async def get_description(api: Api, _call: Call) -> Response:
         from supervisord_async.control.openapi import describe
 
         api.description = msgspec.json.encode(describe(OPERATIONS))
-    return Response(api.description, media_type="application/json")
+    return Response(api.description, media="application/json")
 
 
 async def page_address(api: Api, _call: Call) -> Response:
@@ -306,7 +306,7 @@ async def reload_config(api: Api, call: Call) -> Response:
     if outcome.error is None:
         return reply(done, 200 if wait else 202)
     status, body, headers = document(outcome.error, **msgspec.to_builtins(done), timed_out=outcome.timed_out)
-    return Response(body, status, headers, media_type=MEDIA_TYPE)
+    return Response(body, status, MEDIA_TYPE, headers)
 
 
 async def reexec_daemon(api: Api, _call: Call) -> Response:

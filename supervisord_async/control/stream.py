@@ -1,17 +1,17 @@
-"""Responses without an end: a producer that sends as long as the client listens and the server lives.
+"""Answers without an end: a producer that sends as long as the client listens and the server lives.
 
 A client that does not read costs what the transport buffers (64 KiB) and one waiting task; it disturbs nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 import anyio
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+import msgspec
 
+from supervisord_async.control.message import Request, Send, head_of
 from supervisord_async.errors import BusyError
 
 #: Streams that may be open at once, of events and logs together.
@@ -42,40 +42,42 @@ class Streams:
             raise BusyError(f"cannot open a stream: {self.open} are open already")
 
 
-class Stream(Response):
-    """Sends what ``producer`` sends, until it returns, the client goes or the streams are closed."""
+class Stream(msgspec.Struct, frozen=True):
+    """What ``produce`` sends, until it returns, the client goes or the streams are closed."""
 
-    def __init__(self, streams: Streams, producer: Producer, media_type: str) -> None:
+    streams: Streams
+    produce: Producer
+    media: str
+    headers: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
         """Raises BusyError: there are too many."""
-        streams.claim()
-        super().__init__(media_type=media_type, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
-        self._streams, self._producer = streams, producer
+        self.streams.claim()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The stream was sent, as far as anybody listened."""
+    async def give(self, request: Request, send: Send) -> None:
+        """It was sent, as far as anybody listened."""
 
         async def send_chunk(chunk: bytes) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-        self._streams.open += 1
+        self.streams.open += 1
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] != "HEAD":
+            head = head_of(self.media, {"x-accel-buffering": "no", **self.headers})
+            await send({"type": "http.response.start", "status": 200, "headers": head})
+            if request.method != "HEAD":
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
-                    tasks.start_soon(_until_closed, self._streams, tasks.cancel_scope)
-                    await self._producer(send_chunk)
+                    tasks.start_soon(_until_gone, request, tasks.cancel_scope)
+                    tasks.start_soon(_until_closed, self.streams, tasks.cancel_scope)
+                    await self.produce(send_chunk)
                     tasks.cancel_scope.cancel()
             with anyio.move_on_after(FAREWELL_SECONDS):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._streams.open -= 1
+            self.streams.open -= 1
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _until_gone(request: Request, scope: anyio.CancelScope) -> None:
+    await request.wait_gone()
     scope.cancel()
 
 

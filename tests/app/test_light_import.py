@@ -11,7 +11,7 @@ import pytest
 from supervisord_async import app
 from tests.app.conftest import ROOT
 
-HEAVY = {"uvloop", "yaml", "msgspec", "watchfiles", "anyio", "aiofiles", "starlette", "uvicorn", "psutil", "jsonschema", "click", "rich"}
+HEAVY = {"uvloop", "yaml", "msgspec", "watchfiles", "anyio", "aiofiles", "uvicorn", "h11", "psutil", "jsonschema", "click", "rich"}
 DAEMON = ("core", "config", "system", "logs", "supervise", "control", "cli", "client")
 
 

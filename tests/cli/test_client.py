@@ -42,7 +42,7 @@ def client(daemon: FakeDaemon) -> Iterator[Client]:
 def test_client_import_loads_nothing_of_the_daemon() -> None:
     code = "import supervisord_async.client, sys; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"yaml", "anyio", "asyncio", "uvloop", "msgspec", "click", "rich", "starlette", "psutil"}
+    heavy = {"yaml", "anyio", "asyncio", "uvloop", "msgspec", "click", "rich", "uvicorn", "psutil"}
     assert not heavy & set(loaded)
     ours = {name for name in loaded if name.startswith("supervisord_async")}
     assert all(name.startswith(("supervisord_async.client", "supervisord_async.errors")) or name == "supervisord_async" for name in ours)

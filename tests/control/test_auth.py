@@ -17,33 +17,43 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute
 
-from supervisord_async.control.auth import Door, Peer, TcpDoor, is_our_host, refuse_open_address, token_of
+from supervisord_async.control.auth import Door, TcpDoor, is_our_host, refuse_open_address, token_of
+from supervisord_async.control.message import Message, Peer, Request
 from supervisord_async.errors import DaemonError, NotAllowedError
 from tests.control.conftest import ask, swift
 
 TCP = TcpDoor(host="127.0.0.1", port=9001, token="t" * 43)
 
 
+async def nothing_comes() -> Message:
+    raise AssertionError("the door looks at the head alone")
+
+
+def asked_by(peer: Peer | None) -> Request:
+    scope = {"method": "GET", "path": "/v1/processes", "headers": [], "state": {"peer": peer}}
+    return Request(scope, nothing_comes)
+
+
 def test_root_and_our_own_user_may_and_others_may_not() -> None:
     door = Door()
     for uid in (0, os.geteuid()):
-        assert door.check({"state": {"peer": Peer(1, uid, 1)}}) is None
+        assert door.check(asked_by(Peer(1, uid, 1))) is None
     with pytest.raises(NotAllowedError, match="socket_group"):
-        door.check({"state": {"peer": Peer(1, 65534, 65534)}})
+        door.check(asked_by(Peer(1, 65534, 65534)))
     with pytest.raises(NotAllowedError):
-        door.check({"state": {}, "headers": []})  # neither a peer nor TCP: nobody
+        door.check(asked_by(None))  # neither a peer nor TCP: nobody
 
 
 def test_socket_group_opens_it_to_members() -> None:
     nobody = pwd.getpwnam("nobody")
     group = grp.getgrgid(nobody.pw_gid).gr_name
     door = Door(group=group)
-    assert door.check({"state": {"peer": Peer(1, nobody.pw_uid, 12345)}}) is None  # by membership
-    assert door.check({"state": {"peer": Peer(1, 4_000_000, nobody.pw_gid)}}) is None  # by the primary group
+    assert door.check(asked_by(Peer(1, nobody.pw_uid, 12345))) is None  # by membership
+    assert door.check(asked_by(Peer(1, 4_000_000, nobody.pw_gid))) is None  # by the primary group
     with pytest.raises(NotAllowedError):
-        door.check({"state": {"peer": Peer(1, 4_000_000, 4_000_000)}})
+        door.check(asked_by(Peer(1, 4_000_000, 4_000_000)))
     with pytest.raises(NotAllowedError):
-        Door(group="no-such-group").check({"state": {"peer": Peer(1, nobody.pw_uid, nobody.pw_gid)}})
+        Door(group="no-such-group").check(asked_by(Peer(1, nobody.pw_uid, nobody.pw_gid)))
 
 
 @pytest.mark.parametrize("host", ["localhost:9001", "127.0.0.1:9001", "localhost", "LOCALHOST:9001"])

@@ -7,15 +7,15 @@ versions never meet in one page.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+
+from supervisord_async.control.message import Request, Response
+from supervisord_async.control.problems import of_status
 
 FOLDER = Path(__file__).with_name("static")
 #: What may be served; licences and notes of the folder are not.
@@ -72,45 +72,45 @@ def load(folder: Path = FOLDER) -> Assets:
 
 
 class Pages:
-    """The routes of the page, and what was read for them."""
+    """Who answers for the page, and what was read for it."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.loaded: Assets | None = None
         self._folder = folder
         self._lock = anyio.Lock()
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> dict[str, Callable[[Request, dict[str, str]], Awaitable[Response]]]:
         """``/`` and ``/assets/VERSION/NAME``."""
-        return [Route("/", self.page, methods=["GET"]), Route("/assets/{version}/{name:path}", self.asset, methods=["GET"])]
+        return {"/": self.page, "/assets/{version}/{name:path}": self.asset}
 
-    async def page(self, request: Request) -> Response:
+    async def page(self, request: Request, _places: dict[str, str]) -> Response:
         """The page; asked again each time, which costs a 304."""
         assets = await self._assets()
         return _answer(request, assets.files[PAGE], "no-cache")
 
-    async def asset(self, request: Request) -> Response:
+    async def asset(self, request: Request, places: dict[str, str]) -> Response:
         """A file of the present version, for ever; 404 for any other."""
         assets = await self._assets()
-        name = request.path_params["name"]
-        found = assets.files.get(name) if name != PAGE and request.path_params["version"] == assets.version else None
+        name = places["name"]
+        found = assets.files.get(name) if name != PAGE and places["version"] == assets.version else None
         if found is None:
-            raise HTTPException(404)
+            raise of_status(404, f"there is nothing at {request.path!r}")
         return _answer(request, found, "private, max-age=31536000, immutable")
 
     async def _assets(self) -> Assets:
-        """Read once; raises HTTPException 503 while they cannot be."""
+        """Read once; raises RequestError 503 while they cannot be."""
         async with self._lock:
             if self.loaded is None:
                 try:
                     self.loaded = await anyio.to_thread.run_sync(load, self._folder)
                 except OSError as error:
-                    raise HTTPException(503, f"cannot read the page's files: {error.strerror}") from error
+                    raise of_status(503, f"cannot read the page's files: {error.strerror}") from error
             return self.loaded
 
 
 def _answer(request: Request, asset: Asset, keep: str) -> Response:
     headers = {"etag": asset.etag, "cache-control": keep, **_SAFE}
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    known = [tag.strip().removeprefix("W/") for tag in ",".join(request.headers.all("if-none-match")).split(",")]
     if asset.etag in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Response(asset.body, headers=headers, media_type=asset.media_type)
+        return Response(status=304, headers=headers)
+    return Response(asset.body, media=asset.media_type, headers=headers)
