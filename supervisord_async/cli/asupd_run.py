@@ -153,4 +153,4 @@ def _why_deaf(log_file: str, begins: int) -> str:
             text = log.read(65536).decode(errors="replace")
     except OSError:  # not made yet
         return ""
-    return next((line.partition("still work: ")[2] for line in text.splitlines() if "degraded: no control socket" in line), "")
+    return next((line.partition("tried again: ")[2] for line in text.splitlines() if "degraded: no control socket" in line), "")

@@ -302,6 +302,7 @@ class Commands:
             return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
         with anyio.move_on_after(seconds):
             await pursuit.follow(records)
+        self.supervisor.bus.catch_up()  # who is answered finds what was done in the records
         late = pursuit.unsettled()
         for name in late:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None

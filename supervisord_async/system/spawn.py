@@ -25,7 +25,7 @@ from supervisord_async.system import descriptors
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
-from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, bear, watch
+from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, start_child, watch
 
 
 class SpawnSpec(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
     loop = asyncio.get_running_loop()
     try:
         with spec.around_birth or nullcontext():
-            process = bear(
+            process = start_child(
                 loop,
                 argv,
                 stdin=spec.stdin,

@@ -26,7 +26,7 @@ from supervisord_async.system.identity import of
 TURNS_TO_EXECUTE = 2
 
 
-def bear(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
     """A child of ours, whose end nobody takes away from who will :func:`watch` it; ``kwargs`` are Popen's.
 
     ``loop`` is a :class:`PopenSubprocesses`. Raises what Popen raises.
@@ -38,7 +38,7 @@ def bear(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
 
 
 def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
-    """The end of what :func:`bear` gave is learnt from now on. Raises OSError, and the child is dead: no descriptor to learn it with.
+    """The end of what :func:`start_child` gave is learnt from now on. Raises OSError, and it is dead: no descriptor to learn it with.
 
     To be called :data:`TURNS_TO_EXECUTE` turns of the loop after its birth: for as long as it is still executing its program (some
     0.3 ms) the kernel makes readers of its /proc/PID/stat wait. By then it has, and others were begun meanwhile.
@@ -74,7 +74,7 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         bufsize: int,
         **kwargs: Any,
     ) -> None:
-        self._proc = bear(self._loop, args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
+        self._proc = start_child(self._loop, args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
 
     def watch_exit(self) -> None:
         """The child's end is learnt from now on. Raises OSError, and the child is dead: see :func:`watch`."""

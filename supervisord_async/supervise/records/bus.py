@@ -84,8 +84,9 @@ class Bus:
         self._soon = Alarm(self.catch_up)
 
     def soon(self, tell: Callable[[], object]) -> None:
-        """``tell``, which publishes, is called at the loop's next turn, or before the next record of anybody: what a change has
-        begun by then comes first, and the world is told of it afterwards. To be called on the running loop; it must not raise.
+        """``tell``, which publishes, is called at the loop's next turn, or before the next record, or before anybody asks for
+        records: what a change has begun by then comes first, and the world is told of it afterwards. To be called on the
+        running loop; it must not raise.
         """
         self._untold.append(tell)
         self._soon.ring()
@@ -119,6 +120,7 @@ class Bus:
     @contextmanager
     def subscribe(self, *, limit: int = SUBSCRIBER_RECORDS) -> Iterator[Subscription]:
         """A subscription from this moment on, holding at most ``limit`` undelivered records."""
+        self.catch_up()
         subscription = Subscription(limit)
         self._subscriptions.add(subscription)
         try:
@@ -128,6 +130,7 @@ class Bus:
 
     def since(self, last_id: int) -> tuple[list[Record], bool]:
         """The kept records after ``last_id``, and whether that is all of them."""
+        self.catch_up()
         records = [record for record in self._ring if record.id > last_id]
         oldest = self._ring[0].id if self._ring else self.last_id + 1
         return records, last_id + 1 >= oldest or last_id >= self.last_id

@@ -81,5 +81,11 @@ def test_what_is_told_soon_comes_after_what_was_begun_and_before_any_other_recor
         bus.soon(lambda: bus.publish("state", message="last"))
         bus.close()
         assert heard[2:] == ["first", "second", "last"]
+        bus.soon(lambda: bus.publish("state", message="asked for"))
+        assert bus.since(bus.last_id)[0][0].message == "asked for"
+        bus.soon(lambda: bus.publish("state", message="before"))
+        with bus.subscribe() as records:
+            bus.publish("daemon", message="after")
+            assert (found := records.receive_nowait()) is not None and found.message == "after"
 
     run_virtually(main)
