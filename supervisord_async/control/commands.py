@@ -106,6 +106,8 @@ class Commands:
         """The figures of now; the last ones known, or none, where they cannot be had soon."""
         if self.figures is None:
             return {}
+        if self.figures.is_fresh:
+            return self.figures.last
         with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
             return await self.figures.look(self.supervisor.processes.values())
         return self.figures.last

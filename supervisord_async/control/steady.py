@@ -1,86 +1,108 @@
-"""The JSON of many processes, asked for again and again: of one whose state has not changed, only the figures are written anew.
+"""The JSON of many processes, asked for again and again: of one that goes on as it did, only its figures are written anew.
 
-A table of a thousand running programs that somebody refreshes costs a third of what a thousand new views would. Nothing
-here is true by itself: what is kept holds only with the very snapshot and settings that it was made from.
+A table of a thousand running programs that somebody refreshes costs a tenth of what a thousand new views would. Nothing here is
+true by itself: what is kept holds only with all that it was made from, which is compared each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+import operator
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from supervisord_async.control.view import process_view
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import State
 
 if TYPE_CHECKING:
-    from supervisord_async.config.model import Program
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.figures import Figures
 
-#: No name or text holds it: a quotation mark in one has a backslash before it.
-_UPTIME = '"uptime_seconds":null'
-#: What an object ends with, and what stands around the figures there.
-_FIGURES = '"cpu_percent":null,"memory_bytes":null}'
+#: An object is three pieces: up to its uptime, with what joins it to the one before; the uptime; the rest. An end follows the last.
+#: Of more pieces the joining would take longer than all else.
+_PIECES = 3
+_UPTIME, _REST = 1, 2
+_BEGIN, _JOINT, _END = b"[{", b"},{", b"}]"
+#: Where an object is cut; no name or text holds it: a quotation mark in one has a backslash before it.
+_UPTIME_CUT, _FIGURES_CUT = b'"uptime_seconds":', b'"cpu_percent":'
 
 
-class _Kept(NamedTuple):
-    """A running process's object, cut where its figures stand, and what it was made from."""
+class _Use(msgspec.Struct, frozen=True):
+    """The figures of an object."""
 
-    snapshot: Snapshot
-    program: Program
-    since: float  #: monotonic: the run's start
-    head: str  #: up to the uptime
-    middle: str  #: from there to the CPU
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
 
 
 class SteadyViews:
-    """Writes views as JSON, and keeps those of running processes."""
+    """Writes views as JSON, and keeps the last list in pieces."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._made_of: list[tuple[Any, ...]] = []  # for each process, what its pieces were made from
+        self._pieces: list[bytes] = []
+        self._middles: list[bytes] = []  # of each one's rest, what stands before its figures
+        self._since: list[float] = []  # monotonic: the begin of each one's run
+        self._moving: list[int] = []  # the places of those of which nothing can be kept
+        self._figures: Mapping[str, Figures] | None = None  # those in the pieces
 
-    def json(self, processes: Iterable[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> bytes:
+    def json(self, processes: Sequence[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> bytes:
         """The list of ``processes`` as they are at ``now`` (monotonic), which people call ``wall_now``; ``figures`` by process name."""
-        before, self._kept = self._kept, {}
-        changing = []  # where in the list, and what
-        numbers: list[float | None] = []  # three for each that is kept
+        if not processes:
+            return b"[]"
+        made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.words) for one in processes]
+        if made_of != self._made_of:
+            self._remake(processes, made_of, now, wall_now)
+        pieces = self._pieces
+        if figures is not self._figures:
+            pieces[_REST::_PIECES] = map(operator.add, self._middles, _figures_of(processes, figures))
+            self._figures = figures
+        uptimes = [int((now - since) * 1000) / 1000 for since in self._since]
+        pieces[_UPTIME::_PIECES] = msgspec.json.encode(uptimes)[1:-1].split(b",")
+        for place in self._moving:
+            process = processes[place]
+            text = msgspec.json.encode(process_view(process, now, wall_now, figures.get(process.name)))
+            pieces[place * _PIECES : (place + 1) * _PIECES] = [_joint(place) + text[1:-1], b"", b""]
+        return b"".join(pieces)
+
+    def _remake(self, processes: Sequence[Process], made_of: list[tuple[Any, ...]], now: float, wall_now: float) -> None:
+        """The pieces are those of ``processes``, but for their figures; of one that is what it was at its place, they stay."""
+        before, heads, middles, since = self._made_of, self._pieces[::_PIECES], self._middles, self._since
+        self._made_of, self._pieces, self._middles, self._since, self._moving, self._figures = made_of, [], [], [], [], None
         for place, process in enumerate(processes):
-            name, snapshot = process.name, process.snapshot
-            found = figures.get(name)
-            known = before.get(name)
-            if known is None or known.snapshot is not snapshot or known.program is not process.program:
-                known = _cut(process, now, wall_now)
-            if known is None or process.scheduled_at is not None or process.words:
-                changing.append((place, msgspec.json.encode(process_view(process, now, wall_now, found)).decode()))
-                continue
-            self._kept[name] = known
-            numbers.append(int((now - known.since) * 1000) / 1000)
-            if found is None:
-                numbers += (None, None)
+            if not _is_steady(process):
+                self._moving.append(place)
+                head, middle, begin = b"", b"", now
+            elif place < len(before) and before[place] == made_of[place]:
+                head, middle, begin = heads[place], middles[place], since[place]
             else:
-                numbers += (found.cpu_percent, found.memory_bytes)
-        objects = _joined(self._kept.values(), numbers)
-        for place, text in changing:
-            objects.insert(place, text)
-        return f"[{','.join(objects)}]".encode()
+                head, middle = _cut(process, now, wall_now)
+                head, begin = _joint(place) + head, min(process.snapshot.run_since, now)
+            self._pieces += (head, b"", b"")
+            self._middles.append(middle)
+            self._since.append(begin)
+        self._pieces.append(_END)
 
 
-def _joined(kept: Iterable[_Kept], numbers: list[float | None]) -> list[str]:
-    """Whole objects. The numbers are written all at once: one at a time would take longer than all the rest."""
-    texts = msgspec.json.encode(numbers).decode()[1:-1].split(",")
-    return [
-        f'{one.head}{uptime}{one.middle}{cpu},"memory_bytes":{memory}}}'
-        for one, uptime, cpu, memory in zip(kept, texts[::3], texts[1::3], texts[2::3], strict=False)
-    ]
+def _joint(place: int) -> bytes:
+    return _JOINT if place else _BEGIN
 
 
-def _cut(process: Process, now: float, wall_now: float) -> _Kept | None:
-    """What may be kept of it; None where more than its figures may change without its snapshot and settings."""
-    snapshot = process.snapshot
-    if snapshot.state is not State.RUNNING or snapshot.pid is None:
-        return None
-    view = msgspec.structs.replace(process_view(process, now, wall_now), uptime_seconds=None)
-    head, _, middle = msgspec.json.encode(view).decode().removesuffix(_FIGURES).partition(_UPTIME)
-    return _Kept(snapshot, process.program, min(snapshot.run_since, now), head + '"uptime_seconds":', middle + '"cpu_percent":')
+def _is_steady(process: Process) -> bool:
+    """Whether nothing but figures changes in its view without what the view is made from."""
+    return process.snapshot.state is State.RUNNING and process.snapshot.pid is not None
+
+
+def _cut(process: Process, now: float, wall_now: float) -> tuple[bytes, bytes]:
+    """Its object up to the uptime, and from there to the figures."""
+    head, cut, rest = msgspec.json.encode(process_view(process, now, wall_now)).partition(_UPTIME_CUT)
+    _, comma, tail = rest.partition(b",")
+    return head[1:] + cut, comma + tail[: tail.rindex(_FIGURES_CUT)]
+
+
+def _figures_of(processes: Sequence[Process], figures: Mapping[str, Figures]) -> list[bytes]:
+    """The members for each of ``processes``, all written at once: one at a time would take longer than all the rest."""
+    unknown = _Use()
+    found = [figures.get(process.name) for process in processes]
+    uses = [_Use(one.cpu_percent, one.memory_bytes) if one is not None else unknown for one in found]
+    return msgspec.json.encode(uses)[len(_BEGIN) : -len(_END)].split(_JOINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
                 name="web", command=("/bin/true",), group="shops", directory="/", logs=Logs(stdout="none"), description="the shop"
             )
         },
-        {"name": 'a"uptime_seconds":null, 5 % of "it"\n'},
+        {"name": 'a"uptime_seconds":null,"cpu_percent":null},{ 5 % of "it"\n'},
         {"name": "web", "words": "warming up"},
         {"words": ""},
         {"scheduled_at": 1_700_000_000.0},
@@ -49,8 +50,37 @@ def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
                 assert found == [process_view(process, now, 1e9 + now, figures.get(process.name))]
 
 
+def test_views_of_many_are_those_of_each_whoever_comes_goes_and_changes_among_them() -> None:
+    views, pick = SteadyViews(), random.Random(7)
+    processes = [a_process(name=f"p{number}") for number in range(6)]
+    figures: dict[str, Figures] = {}
+    for now in range(200, 500):
+        one = pick.choice(processes) if processes else None
+        match pick.randrange(8):
+            case 0 if one is not None:
+                processes.remove(one)
+            case 1:
+                processes.insert(pick.randrange(len(processes) + 1), a_process(name=f"p{now}"))
+            case 2 if one is not None:
+                one.snapshot = replace(RUNNING, run=now, run_since=now - 0.25)
+            case 3 if one is not None:
+                one.snapshot, one.next_at = replace(RUNNING, state=State.BACKOFF, pid=None), now + 5.0
+            case 4 if one is not None:
+                one.words = "busy" if not one.words else ""
+            case 5:
+                figures = {
+                    process.name: Figures(cpu_percent=now / 10, cpu_seconds=0.0, memory_bytes=now, processes=1, threads=1)
+                    for process in processes[::2]
+                }
+            case 6:
+                pick.shuffle(processes)
+        found = msgspec.json.decode(views.json(processes, now, 1e9 + now, figures), type=list[ProcessView])
+        assert found == [process_view(process, now, 1e9 + now, figures.get(process.name)) for process in processes]
+
+
 def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     views, process = SteadyViews(), a_process()
-    views.json([process], 120.0, 1e9, {})
+    views.json([process, process], 120.0, 1e9, {})
+    views.json([process], 121.0, 1e9, {})
+    assert len(views._made_of) == len(views._since) == 1
     assert views.json([], 121.0, 1e9, {}) == b"[]"
-    assert not views._kept

@@ -55,13 +55,18 @@ class Sampler:
         #: main pid, its start → the tree's CPU ticks and when that was
         self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether those of the last look are still good enough."""
+        return anyio.current_time() - self._at < FRESH_SECONDS
+
     async def look(self, processes: Iterable[Looked], *, detailed: bool = False) -> dict[str, Figures]:
         """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
 
         Names without a process are absent. Those who look at the same time share a pass.
         """
         async with self._lock:
-            if anyio.current_time() - self._at < FRESH_SECONDS and (self._detailed or not detailed):
+            if self.is_fresh and (self._detailed or not detailed):
                 return self.last
             mains = {process.name: pid for process in processes if (pid := process.snapshot.pid) is not None}
             self.last = await anyio.to_thread.run_sync(partial(self._sample, mains, detailed)) if mains else {}
