@@ -20,6 +20,11 @@ from tests.waiting import PATIENCE_SECONDS, wait_until_sync
 COMMAND_SECONDS = 60
 
 
+def python(code: str) -> str:
+    """A ``command`` that runs ``code``, as a file's flow style takes it."""
+    return f"[{sys.executable}, -u, -c, {json.dumps(code)}]"
+
+
 class LiveDaemon:
     """``asupd`` on ``programs.yaml`` in ``folder``; a context manager that leaves nothing behind."""
 
@@ -184,3 +189,8 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def unbroken(live: LiveDaemon) -> None:
+    """Nothing of the daemon's own code failed so far."""
+    assert "Traceback" not in live.text(), live.text()[-8000:]

@@ -8,6 +8,8 @@ import selectors
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import anyio
+
 from supervisord_async.system.loop import tell_sniffio
 
 T = TypeVar("T")
@@ -56,3 +58,10 @@ def run_virtually(main: Callable[..., Awaitable[T]], *args: Any) -> T:
     context.run(tell_sniffio)
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         return runner.run(call(), context=context)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 3600.0) -> None:
+    """Return when the condition holds; virtual time passes meanwhile. Raises TimeoutError after ``seconds`` of it."""
+    with anyio.fail_after(seconds):
+        while not condition():
+            await anyio.sleep(0.01)

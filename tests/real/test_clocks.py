@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import LiveDaemon
+from tests.daemons import LiveDaemon, python
 from tests.liar import Liar
 
 Make = Callable[..., LiveDaemon]
@@ -45,10 +44,6 @@ SPEAKING = "import time\nwhile True:\n  print(time.time(), flush=True)\n  time.s
 HEALTHY = ("beating", "astray", "notifying", "speaking", "limited")
 #: How long the healthy ones are watched after each change of a clock: more than a heartbeat's timeout.
 WATCHED_SECONDS = 6.0
-
-
-def python(code: str) -> str:
-    return f"[{sys.executable}, -c, {json.dumps(code)}]"
 
 
 def programs() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import LiveDaemon
+from tests.daemons import LiveDaemon, unbroken
 from tests.liar import EVERYTHING, RENAMING, SYNCING, WRITING, Liar
 
 Make = Callable[..., LiveDaemon]
@@ -65,10 +65,6 @@ def runs_kept(live: LiveDaemon) -> list[int]:
 
 def said(live: LiveDaemon, words: str) -> int:
     return live.text().count(words)
-
-
-def unbroken(live: LiveDaemon) -> None:
-    assert "Traceback" not in live.text(), live.text()[-8000:]
 
 
 @pytest.mark.parametrize("kinds", [EVERYTHING, SYNCING, RENAMING], ids=["everything", "syncing", "renaming"])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import LiveDaemon
+from tests.daemons import LiveDaemon, unbroken
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -27,10 +27,6 @@ COUNTER_COMMAND = f"[{sys.executable}, -c, {json.dumps(COUNTER)}]"
 def numbers(log: Path) -> list[int]:
     """The whole lines in a counter's log."""
     return [int(line) for line in log.read_bytes().split(b"\n")[:-1]]
-
-
-def unbroken(live: LiveDaemon) -> None:
-    assert "Traceback" not in live.text(), live.text()[-8000:]
 
 
 # Descriptors, for programs of an earlier daemon

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import LiveDaemon, alive
+from tests.daemons import LiveDaemon, alive, python
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -32,10 +32,6 @@ while True:
     c.close()
 """
 APP = "def app(environ, start):\n    start('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', '5')])\n    return [b'hello']\n"
-
-
-def python(code: str) -> str:
-    return f"[{sys.executable}, -c, {json.dumps(code)}]"
 
 
 def web(code: str, port: int, settings: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import LiveDaemon, alive
+from tests.daemons import LiveDaemon, alive, unbroken
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -56,10 +56,6 @@ def said(live: LiveDaemon, words: str, *, at_least: int = 1, at_most: int) -> No
     count = live.text().count(words)
     assert at_least <= count <= at_most, f"{words!r} was said {count} times:\n{live.text()[-6000:]}"
     unbroken(live)
-
-
-def unbroken(live: LiveDaemon) -> None:
-    assert "Traceback" not in live.text(), live.text()[-8000:]
 
 
 @contextmanager

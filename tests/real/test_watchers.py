@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -12,17 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import LiveDaemon
+from tests.daemons import LiveDaemon, python
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
 
 TIMEOUT_SECONDS = 4.0
-
-
-def python(script: str) -> str:
-    """``command:`` for a script, as YAML's flow style takes it."""
-    return f"[{sys.executable}, -u, -c, {json.dumps(script)}]"
 
 
 def seconds_of(event: dict[str, Any]) -> float:

@@ -15,7 +15,7 @@ from supervisord_async.core.state import State
 from supervisord_async.supervise import process as process_module
 from supervisord_async.supervise.process import Process
 from tests.fake_host import FakeHost, program, surroundings
-from tests.virtual_clock import run_virtually
+from tests.virtual_clock import run_virtually, until
 
 #: More awaits and decisions than this the scene does not have; the test says so if it has.
 MOST_AWAITS = 400
@@ -102,12 +102,6 @@ async def beat(host: FakeHost) -> None:
         await anyio.sleep(1)
         number += 1
         host.files["/beat"] = (number, 1, 1)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(3600):
-        while not condition():
-            await anyio.sleep(0.05)
 
 
 def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, list[str]], dict[str, Process], FakeHost]:

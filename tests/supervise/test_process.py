@@ -17,7 +17,7 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
 from tests.fake_host import FakeHost, program, surroundings
-from tests.virtual_clock import run_virtually
+from tests.virtual_clock import run_virtually, until
 
 STEADY = Backoff(initial_seconds=1.0, factor=2.0, max_seconds=60.0, jitter=0.0)
 
@@ -30,9 +30,7 @@ class Scene:
 
     async def until(self, condition: Callable[[], bool], seconds: float = 3600.0) -> None:
         """Returns when the condition holds; virtual time passes meanwhile."""
-        with anyio.fail_after(seconds):
-            while not condition():
-                await anyio.sleep(0.01)
+        await until(condition, seconds)
 
     async def state(self, *states: State) -> None:
         await self.until(lambda: self.process.snapshot.state in states)

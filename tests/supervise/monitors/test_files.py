@@ -27,14 +27,6 @@ from tests.waiting import wait_until
 real = pytest.mark.real
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    source = tmp_path / "app" / "src"
-    source.mkdir(parents=True)
-    (source / "app.py").write_text("1")
-    return source
-
-
 # What counts
 
 

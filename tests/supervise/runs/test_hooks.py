@@ -14,7 +14,7 @@ from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.runs.hooks import HOOK_SECONDS
 from tests.fake_host import FakeHost, program, surroundings
-from tests.virtual_clock import run_virtually
+from tests.virtual_clock import run_virtually, until
 
 BOTH = Hooks(before_start=("before",), after_exit=("after",))
 
@@ -49,12 +49,6 @@ def play(scene: Callable[[Process, HookedHost], Awaitable[None]], host: HookedHo
             tasks.cancel_scope.cancel()
 
     run_virtually(main)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 600.0) -> None:
-    with anyio.fail_after(seconds):
-        while not condition():
-            await anyio.sleep(0.01)
 
 
 def test_before_start_comes_before_and_after_exit_after_with_the_code() -> None:
