@@ -104,7 +104,7 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
     elif left is not None and process.state == "STOPPING":
         parts.append(f"KILL in {left:.0f} s")
     elif left is not None:
-        parts.append(f"next run at {local_time(process.next_at)}")
+        parts.append(f"next run at {_soon(process.next_at, now)}")
     return "; ".join(_with(process.description, [part for part in parts if part]))
 
 
@@ -115,6 +115,13 @@ def _with(description: str, parts: list[str]) -> list[str]:
     if description:
         others.insert(said[0] if said else len(others), description)
     return others
+
+
+def _soon(at: str | None, now: datetime | None) -> str:
+    """A time to come as short as it is clear: without the date if that is today's."""
+    from datetime import UTC, datetime
+
+    return local_time(at).removeprefix((now or datetime.now(UTC)).astimezone().strftime("%Y-%m-%d "))
 
 
 def local_time(at: str | None) -> str:

@@ -90,6 +90,14 @@ def test_reasons_in_words(fields: dict[str, object], words: str) -> None:
     assert reason(ProcessStatus(name="web", **fields), NOW) == words  # type: ignore[arg-type]
 
 
+def test_next_run_of_today_is_told_without_its_date() -> None:
+    late_today = NOW.astimezone().replace(hour=23, minute=59, second=58)
+    process = ProcessStatus(name="job", state="STOPPED", next_at=late_today.isoformat())
+    assert reason(process, NOW) == "next run at 23:59:58"
+    another_day = ProcessStatus(name="job", state="STOPPED", next_at=(late_today + timedelta(days=1)).isoformat())
+    assert reason(another_day, NOW) == f"next run at {local_time(another_day.next_at)}"
+
+
 def test_times_that_cannot_be_read_are_none_or_as_they_are() -> None:
     assert seconds_until("soon") is None
     assert seconds_until(None) is None
