@@ -7,7 +7,7 @@ one directory of the user who runs the daemon: ``$XDG_STATE_HOME/asup``, else ``
 default place (``.asupd`` beside FILE) needs no record and leaves none.
 
 The daemon calls :func:`remember` when it has its socket, asupctl calls :func:`recall`. A record is a hint, never proof:
-who follows it asks the daemon there which file it serves.
+whoever follows it asks the daemon there which file it serves.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from supervisord_async.config.recollection import Recollection
     from supervisord_async.logs.own import OwnLog
 
-#: A daemon in the background that does not answer in this time is given up on, and said so.
+#: A daemon in the background that does not answer in this time is given up on, with a message.
 ANSWER_SECONDS = 30.0
 
 

@@ -23,7 +23,7 @@ def open_missing() -> None:
 
 
 def silence_stdout() -> None:
-    """What is said on stdout from now on, and what is still buffered, goes nowhere."""
+    """What is written to stdout from now on, and what is still buffered, is discarded."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, sys.stdout.fileno())
     os.close(silence)

@@ -1,7 +1,7 @@
 """Listening: uvicorn inside our own loop, on the unix socket and, if configured, on TCP.
 
 Signals stay the daemon's; nothing ticks while nobody asks; the end never hangs. Without TCP the unix socket answers, and the
-lack is said.
+lack is reported.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: How long answers that are under way may take at the end.
 GOODBYE_SECONDS = 2.0
-#: The same before a re-exec, where others wait in the queue meanwhile; and how often it is looked.
+#: The same before a re-exec, where others wait in the queue meanwhile; and the time between two looks.
 PAUSE_SECONDS = 0.5
 PAUSE_LOOK_SECONDS = 0.005
 BACKLOG = 256
@@ -55,7 +55,7 @@ class Listening:
     async def renew(self) -> bool:
         """The unix socket has its name; returns whether it had lost it, and has a new one in the place of the old.
 
-        Where it cannot be had again, that is said once. Who is connected stays connected.
+        Where it cannot be had again, that is reported once. Connections that are open stay open.
         """
         daemon, present = self._daemon, _identity(self._daemon.socket)
         if present is not None and present == self._identity:
@@ -81,11 +81,11 @@ class Listening:
         return [sock.fileno() for sock in self.sockets]
 
     async def pause(self) -> None:
-        """Nobody is connected. Who comes now is not refused: the kernel keeps them for whoever listens next."""
+        """Nobody is connected. New clients are not refused: the kernel keeps them for whoever listens next."""
         await self._server.pause()
 
     async def resume(self) -> None:
-        """After a pause: who waits is answered."""
+        """After a pause: clients that wait are answered."""
         await self._server.startup()
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 async def _tcp(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
-    """The TCP socket with what it asks for; without one where none is configured or it cannot be had, which is said."""
+    """The TCP socket with what it asks for; without one where none is configured or it cannot be had, which is reported."""
     if daemon.http is None:
         return None, None, None
     host, port = daemon.http
@@ -250,7 +250,7 @@ class _Server(Server):
         return await loop.create_server(protocol, sock=sock.dup(), ssl=tls, backlog=BACKLOG)
 
     async def pause(self) -> None:
-        """No connection is accepted or left. Who has one gets the answer to what they ask, if that is soon enough.
+        """No connection is accepted or left. Clients that have one get the answer to what they asked, if that is soon enough.
 
         One that has asked nothing yet was made to ask something at once: it is waited for, too. Streams are cut: their
         readers know how to go on.

@@ -233,7 +233,7 @@ def stop(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
 
 
 def stop_again(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
-    """It is down, whyever: an operator's word that it shall be outlives the daemon, a stop for another reason adds nothing."""
+    """It is down, for whatever reason: an operator's word that it shall be outlives the daemon, a stop for another reason adds nothing."""
     return (replace(s, cause=i.cause) if i.cause is Cause.OPERATOR else s), ()
 
 
@@ -316,7 +316,7 @@ def spawn_failed_unwanted(s: Snapshot, _i: SpawnFailed, p: Policy, now: float) -
 
 
 def ready(s: Snapshot, _i: BecameReady, _p: Policy, now: float) -> Step:
-    """It serves; who has no process yet cannot."""
+    """It serves; without a process it cannot."""
     return (_enter(s, State.RUNNING, now), ()) if s.pid is not None else (s, ())
 
 

@@ -47,7 +47,7 @@ GRID_SECONDS = 0.05
 PIPE_BYTES = 64 * 1024
 HOT_BYTES = 256 * 1024
 KEPT_BYTES = 1024 * 1024
-#: The begin of a line waits so long for its end, in formats that know lines.
+#: The beginning of a line waits so long for its end, in formats that know lines.
 HELD_SECONDS = 2.0
 #: A reader of a FIFO that takes nothing for this long counts as none.
 STALL_SECONDS = 5.0
@@ -229,7 +229,7 @@ class Capture:
             self._spool.close()
 
     async def detach(self) -> None:
-        """Nothing is read any more and nothing is lost: what is in the pipe, and a line's begin, are for a successor.
+        """Nothing is read any more and nothing is lost: what is in the pipe, and a line's beginning, are for a successor.
 
         For a re-exec of the daemon. The pipe must go on being held by somebody.
         """

@@ -11,7 +11,7 @@ import zlib
 
 from supervisord_async.logs.outlet import Outlet
 
-#: The begin of a line that has no end yet is kept up to this.
+#: The beginning of a line that has no end yet is kept up to this.
 LINE_BYTES = 8 * 1024
 #: Names are padded to the longest so far, but not beyond this.
 NAME_COLUMNS = 24

@@ -21,7 +21,7 @@ BATCH_BYTES = 2 * LINE_BYTES
 TURN_BYTES = 16 * 1024 * 1024
 TURN_SECONDS = 0.1
 #: A stream that fills its pipe is worth staying with: so long (seconds) is waited for it to say more. The thread sleeps in the kernel:
-#: who asks again at once contends with the writer for the pipe's lock, and both spin; who is woken by the writer runs beside it …
+#: a reader that asks again at once contends with the writer for the pipe's lock, and both spin; one that it wakes runs beside it …
 LINGER_SECONDS = 0.001
 #: … as long as so much is in it each time.
 LINGER_BYTES = 32 * 1024

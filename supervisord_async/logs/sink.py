@@ -40,7 +40,7 @@ class Outcome(msgspec.Struct):
 
     moved: int = 0  #: bytes that left the pipe for the log
     more: bool = False  #: the turn was over before the pipe was empty
-    held: bool = False  #: the begin of a line waits for its end
+    held: bool = False  #: the beginning of a line waits for its end
     discarded: int = 0  #: bytes thrown away
     discarded_lines: int = 0
     echoed: list[bytes] = msgspec.field(default_factory=list)  #: what moved, if it was asked for
@@ -146,7 +146,7 @@ class Sink:
     def take(self, pipe_fd: int, count: int, size: int, outcome: Outcome, *, echo: bool) -> int:
         """Up to ``count`` bytes went from the pipe to the end of the file, which is ``size`` long; returns how many.
 
-        0: the pipe is empty. Raises OSError: nothing was moved; EAGAIN: who reads the FIFO does not keep up.
+        0: the pipe is empty. Raises OSError: nothing was moved; EAGAIN: the FIFO's reader does not keep up.
         """
         seen = transfer.peek(pipe_fd, count) if echo or not self.can_splice else None
         if seen == b"":

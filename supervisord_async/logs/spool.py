@@ -17,7 +17,7 @@ A record that was not followed by its append because the append *failed* is repl
 others may append to the log before this is tried again.
 
 Records alternate between two slots, numbered and with a checksum, so a torn one leaves the one before. What is done
-with is cut off the spool's begin now and then: the rest is copied to the begin, where only bytes are that are done
+with is cut off the spool's head now and then: the rest is copied to the head, where only bytes are that are done
 with, a record says so, and the file is truncated; the record is enough to do that again. Another record ends the cut
 before anything is taken from the pipe: as long as the file may have to be truncated, nothing may come to its end.
 What is in memory changes after the record that says it, since the call may fail, and then be done once more.

@@ -28,7 +28,7 @@ class LossReport(msgspec.Struct, frozen=True):
     stream: Stream
     path: str
     errno: int | None  #: of the failure that began it
-    bytes_lost: int  #: in this whole episode; 0 at its begin
+    bytes_lost: int  #: in this whole episode; 0 when it begins
     lines_lost: int
     message: str  #: for people: what, why, what to do
 

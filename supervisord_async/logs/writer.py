@@ -1,4 +1,4 @@
-"""Who moves output: a few lanes, each a task with a thread, that serve streams in the order in which they have something.
+"""What moves output: a few lanes, each a task with a thread, that serve streams in the order in which they have something.
 
 A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread by aiofiles, whatever it does there: splice, rotate,
 render; calm streams whose logs are on one device share a hop. A disk, or whatever a log is on, that hangs holds one lane
@@ -82,7 +82,7 @@ class Writer:
         return self._over
 
     def open_sink(self, path: str, target: Target) -> Sink:
-        """The one sink of ``path``; who has it gives it back by :meth:`close_sink`. The last ``target`` holds for all."""
+        """The one sink of ``path``; whoever has it gives it back by :meth:`close_sink`. The last ``target`` holds for all."""
         sink = self._sinks.get(path)
         if sink is None:
             sink = self._sinks[path] = Sink(path, target)

@@ -14,5 +14,5 @@ out and ``records`` tell everybody. Where to look:
   ``single`` is the whole of asup-run;
 * ``enclosures``: a cgroup for each run, where such are to be had;
 * ``outlive``: the saved state, the takeover of what lives, re-exec, on_death, leftovers;
-* the machine below: ``host`` is the seam, ``machine_host`` the real one, tests have others; ``patience`` waits out want.
+* the machine below: ``host`` is the seam, ``machine_host`` the real one, tests have others; ``patience`` waits out shortages.
 """

@@ -17,7 +17,7 @@ from supervisord_async.system.lock import InstanceLock
 
 _log = logging.getLogger("asupd")
 
-#: How often is looked.
+#: The time between two looks.
 LOOK_SECONDS = 10.0
 
 

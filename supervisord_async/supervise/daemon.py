@@ -85,10 +85,10 @@ class Listeners(Protocol):
         """Of the listening sockets."""
 
     async def pause(self) -> None:
-        """Nobody is connected, soon; who comes waits in the kernel's queue."""
+        """Soon nobody is connected; new clients wait in the kernel's queue."""
 
     async def resume(self) -> None:
-        """After a pause: who waits is answered."""
+        """After a pause: clients that wait are answered."""
 
 
 class ControlPlane(Protocol):
@@ -375,7 +375,7 @@ class Daemon:
         try:
             await self._heed_signals()
         finally:
-            for number in HEARD:  # who tells us to go once more does not turn a clean end into a death by signal
+            for number in HEARD:  # a second order to go does not turn a clean end into a death by signal
                 signal.signal(number, signal.SIG_IGN)
 
     async def _heed_signals(self) -> None:
@@ -429,12 +429,12 @@ class Daemon:
             self._go = anyio.Event()
             listeners = self._listeners
             if listeners is not None:
-                await listeners.pause()  # who asked for this gets the answer before
+                await listeners.pause()  # the client that asked for this gets its answer first
             if history is not None:
                 with anyio.move_on_after(QUIET_SECONDS):
                     await history.flush()
             await signals.heeded()
-            stopping = self._supervisor.shutting_down  # who told us to go meanwhile had no successor in mind
+            stopping = self._supervisor.shutting_down  # whoever told us to go meanwhile had no successor in mind
             why = "the daemon is shutting down" if stopping else self._become_new_code(listeners)
             self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
             if listeners is not None:

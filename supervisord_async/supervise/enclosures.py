@@ -1,11 +1,11 @@
 """A cgroup for each run of one daemon, where such are to be had: made, entered and removed without holding the loop.
 
 A run is born in its cgroup. The kernel would make us wait for that on the loop, so a thread does the waiting before the
-birth, once for all who are about to be born, or already when some are expected; who begins alone and unexpected begins some
+birth, once for all who are about to be born, or already when some are expected; a run that begins alone and unexpected begins some
 10 ms later for it. Folders are removed by a thread too, some time after their run is over.
 
 One for each run, not one for each process: what an earlier run left can be told from the one that lives, also by a daemon
-that lost every file. Nothing fails for want of a cgroup: it is said once, and the other means of :mod:`.tree` do.
+that lost every file. Nothing fails for want of a cgroup: that is reported once, and the other means of :mod:`.tree` do.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Enclosures:
 
     @contextmanager
     def born_in(self, cgroup: Cgroup) -> Iterator[None]:
-        """What is forked inside is born in ``cgroup``, or it is said why not. The loop must not turn meanwhile."""
+        """What is forked inside is born in ``cgroup``, or it is reported why not. The loop must not turn meanwhile."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(cgroups.born_in(cgroup, self._own, self._stranded))
@@ -141,7 +141,7 @@ class Enclosures:
         """Living runs that an earlier daemon did not put into cgroups are in some, as far as they can be.
 
         ``runs`` has what is known of each, by tag; all that descends from it comes too. Nobody is moved but from our own
-        cgroup: who is elsewhere was put there, by itself or somebody else.
+        cgroup: whoever is elsewhere was put there, by itself or somebody else.
         """
         if self._home is not None and runs:
             await anyio.to_thread.run_sync(self._take_in, runs)
@@ -216,7 +216,7 @@ class Enclosures:
             self._warming = None
 
     def _tell(self, error: Exception) -> None:
-        """Said once, until it works again."""
+        """Reported once, until it works again."""
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if reason != self._told:
             self._told = reason

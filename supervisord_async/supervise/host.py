@@ -62,7 +62,7 @@ class Host(Protocol):
     """One machine."""
 
     async def turn(self) -> None:
-        """It is one's turn to begin a spawn: a thousand at once would hold the loop, and their environments the memory."""
+        """Return when it is the caller's turn to spawn: a thousand at once would hold the loop, and their environments the memory."""
 
     async def prepare(self) -> None:
         """A spawn that follows soon, if any does, waits for less."""

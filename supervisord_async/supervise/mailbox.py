@@ -40,12 +40,12 @@ class Mailbox:
         self.wake()
 
     def wake(self) -> None:
-        """Who receives is called, with or without an input."""
+        """The receiver is called, with or without an input."""
         if self._alarm is not None:
             self._alarm.ring()
 
     def wake_at(self, at: float | None) -> None:
-        """Who receives is called when the loop's clock says ``at``, and at no time that was set before; None: at none."""
+        """The receiver is called when the loop's clock says ``at``, and at no time that was set before; None: at none."""
         if self._alarm is not None:
             self._alarm.set(at)
 

@@ -1,4 +1,4 @@
-"""The optional means: what of them is missing here, and what is lost by it, said once at the start."""
+"""The optional means: what of them is missing here, and what is lost without it, reported once at the start."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def report_missing(*, no_cgroups: str | None = None) -> None:
 def _is_there(module: str) -> bool:
     try:
         return util.find_spec(module) is not None
-    except (ImportError, ValueError):  # ValueError: somebody put a half module in sys.modules
+    except (ImportError, ValueError):  # ValueError: somebody put a partial module in sys.modules
         return False

@@ -1,4 +1,4 @@
-"""A machine without a descriptor, a thread or memory to give is asked again: such want passes, and is nobody's bug."""
+"""A machine that has no descriptor, thread or memory to give is asked again: such a shortage passes, and is nobody's bug."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_want(error: BaseException) -> bool:
 
 
 async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
-    """The result of ``do``, which is tried again while the machine is in want; that is told when it begins and when it ends.
+    """The result of ``do``, which is tried again while the machine is short of something; that is reported when it begins and when it ends.
 
     Raises whatever else ``do`` raises, at once.
     """

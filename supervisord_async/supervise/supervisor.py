@@ -287,7 +287,7 @@ class Supervisor:
     def _no_such(self, selector: str) -> str:
         if any(sign in selector for sign in "*?["):
             return f"no program matches {selector!r}"
-        import difflib  # for who mistypes
+        import difflib  # only for a name that was mistyped
 
         known = {*self.processes, *self.configuration.programs}
         near = difflib.get_close_matches(selector, known, n=1)

@@ -18,7 +18,7 @@ class Bell:
         self._waiter: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
-        """Who waits goes on; nobody waits: nothing happens."""
+        """The waiting task goes on; without one, nothing happens."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

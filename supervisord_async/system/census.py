@@ -61,7 +61,7 @@ class Census:
         """Orphans that came to us.
 
         One that dies while we look may have left a child that comes to us after we looked. So the look is repeated
-        until nobody died in it: who was dead before it began had left all he leaves.
+        until nobody died in it: what was dead before it began had left all that it leaves.
         """
         if self._strangers is None:
             self._strangers = self._find_strangers()

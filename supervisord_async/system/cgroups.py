@@ -3,7 +3,7 @@
 Theory of operation. A daemon that may divide its own cgroup makes ``asupd-INSTANCE/NAME.RUN`` below it, one for each run.
 A process that left its session, wiped its environment and lost its parent is still listed there, and one write to
 ``cgroup.kill`` ends all that is in it, however fast it forks (``Documentation/admin-guide/cgroup-v2.rst`` of the kernel).
-The name is the run's tag, so nothing needs to be saved: who looks for an instance's folders finds the runs in them.
+The name is the run's tag, so nothing needs to be saved: whoever looks for an instance's folders finds the runs in them.
 
 A run is born in its cgroup: we step into it, fork, and step back (:func:`born_in`). To move the newborn child instead costs
 half as much, and is too late where the processors are taken: tried, one in twenty that daemonised at once was away by then.
@@ -224,7 +224,7 @@ def kill_all(instance: str) -> None:
     for cgroup in of_instance(instance).values():
         try:
             cgroup.kill()
-        except OSError:  # not ours to kill: who calls sees what lives on
+        except OSError:  # not ours to kill: the caller sees what lives on
             continue
 
 

@@ -125,7 +125,7 @@ class ExitWatch:
             self.forget(wake)
 
     def close(self) -> None:
-        """Stop watching; the process is left alone. Who waits is told that the end is unknown."""
+        """Stop watching; the process is left alone. Tasks that wait are told that the end is unknown."""
         if self.ended is None:
             self._finish(Ended(ExitStatus(), None))
 

@@ -1,4 +1,4 @@
-"""Parent of the orphans: descendants that lose their parent come to us, and are buried when they die.
+"""Parent of the orphans: descendants that lose their parent come to us, and are reaped when they die.
 
 As PID 1 of a container we have that duty anyway. Children that somebody waits for (:data:`.exits.watched`, and
 ``known``) are never touched: every reaping here is of one PID that was found to be a stranger.
@@ -19,7 +19,7 @@ from functools import cache
 
 from supervisord_async.system import exits, procfs
 
-#: A burial for which there was no descriptor is tried again after this.
+#: Reaping for which there was no descriptor is tried again after this.
 RETRY_SECONDS = 0.5
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
@@ -53,8 +53,8 @@ def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
     return [pid for pid in children if pid not in exits.watched and pid not in known]
 
 
-def bury_orphans(known: Container[int] = ()) -> int:
-    """Bury all dead children that are neither watched nor in ``known``; return how many. Never waits."""
+def reap_orphans(known: Container[int] = ()) -> int:
+    """Reap all dead children that are neither watched nor in ``known``; return how many. Never waits."""
     reaped = 0
     while True:
         try:
@@ -64,14 +64,14 @@ def bury_orphans(known: Container[int] = ()) -> int:
         if found is None:
             return reaped
         if strangers([found.si_pid], known):
-            reaped += bury(found.si_pid)
+            reaped += reap(found.si_pid)
         else:  # one that is somebody's stands before the others: look behind it
-            return reaped + sum(map(bury, strangers(_own_children(), known)))
+            return reaped + sum(map(reap, strangers(_own_children(), known)))
 
 
 @asynccontextmanager
 async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
-    """Bury orphans as they die, until the block ends. Main thread only; one block at a time.
+    """Reap orphans as they die, until the block ends. Main thread only; one block at a time.
 
     A handler of Python's own, since uvloop keeps SIGCHLD to itself in ``add_signal_handler``; a burst of deaths
     is one call.
@@ -79,20 +79,20 @@ async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     pending: list[asyncio.Handle] = []
 
-    def bury() -> None:
+    def reap_all() -> None:
         pending.clear()
         try:
-            bury_orphans(known)
+            reap_orphans(known)
         except OSError:  # no descriptor for a look at /proc: the dead can wait
-            pending.append(loop.call_later(RETRY_SECONDS, bury))
+            pending.append(loop.call_later(RETRY_SECONDS, reap_all))
 
     def child_changed(_signum: int, _frame: object) -> None:
         if not pending:
-            pending.append(loop.call_soon_threadsafe(bury))
+            pending.append(loop.call_soon_threadsafe(reap_all))
 
     earlier = signal.signal(signal.SIGCHLD, child_changed)
     try:
-        bury_orphans(known)
+        reap_orphans(known)
         yield
     finally:
         signal.signal(signal.SIGCHLD, earlier)
@@ -106,8 +106,8 @@ def _own_children() -> set[int]:
     return {process.pid for process in procfs.snapshot().values() if process.parent == os.getpid()}
 
 
-def bury(pid: int) -> int:
-    """Bury one stranger, if it is dead; return how many were buried."""
+def reap(pid: int) -> int:
+    """Reap one stranger, if it is dead; return how many were reaped."""
     try:
         return int(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None)
     except ChildProcessError:  # no child of ours any more

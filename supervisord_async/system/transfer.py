@@ -72,7 +72,7 @@ def peek(pipe_fd: int, count: int) -> bytes:
 
 
 def discard(pipe_fd: int, count: int) -> tuple[int, int]:
-    """Throw away ``count`` bytes of the pipe, or what there is, and go on to the next line's begin where one is in sight.
+    """Throw away ``count`` bytes of the pipe, or what there is, and go on to the next line's beginning where one is in sight.
 
     Returns how many bytes and how many line ends went.
     """

@@ -209,7 +209,7 @@ class Tree:
                 for pid in newborn:
                     os.kill(pid, signal.SIGSTOP)
                 stopped.update(newborn)
-                stopped.difference_update([pid for pid in stopped if orphans.bury(pid)])  # a long list is slow to read
+                stopped.difference_update([pid for pid in stopped if orphans.reap(pid)])  # a long list is slow to read
                 idle = 0 if newborn else idle + 1
         for process in map(procfs.stat, stopped):
             if process is not None and not process.dead and not self._is_of_run(process, session_is_ours):

@@ -365,7 +365,7 @@ def may_unshare() -> bool:
 
 
 @pytest.mark.skipif(not shutil.which("unshare") or not may_unshare(), reason="no PID namespace is to be had here")
-def test_as_pid_1_it_hears_signals_and_buries_orphans(tmp_path: Path) -> None:
+def test_as_pid_1_it_hears_signals_and_reaps_orphans(tmp_path: Path) -> None:
     script = """
     trap 'echo got TERM; exit 0' TERM
     (setsid sh -c 'sleep 0.1; echo orphan' &)
@@ -379,7 +379,7 @@ def test_as_pid_1_it_hears_signals_and_buries_orphans(tmp_path: Path) -> None:
         assert "parent 1\n" in wait_said(tmp_path / "out", "orphan\n")
         (pid_1,) = map(int, Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split())
         children = Path(f"/proc/{pid_1}/task/{pid_1}/children")
-        wait_until_sync(lambda: len(children.read_text().split()) == 1, SECONDS, what="the orphan is buried")
+        wait_until_sync(lambda: len(children.read_text().split()) == 1, SECONDS, what="the orphan is reaped")
         os.kill(pid_1, signal.SIGTERM)
         assert outside.wait(SECONDS) == 143
         assert "got TERM" in (tmp_path / "out").read_text()

@@ -142,7 +142,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_as_pid_1_it_buries_every_orphan_and_leaves_nothing(daemon: Make, tmp_path: Path) -> None:
+def test_as_pid_1_it_reaps_every_orphan_and_leaves_nothing(daemon: Make, tmp_path: Path) -> None:
     """In a PID namespace of its own, as in a container: who double-forks gives its children to us."""
     namespace = ("unshare", "--pid", "--fork", "--mount-proc")
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode != 0:
@@ -175,7 +175,7 @@ programs:
     inside = daemon_below(live.pid)
     assert inside is not None
     live.wait_until((tmp_path / "forked").exists, "fifty orphans were made")
-    live.wait_until(lambda: len(children_of(inside)) == 1, "all are dead and buried, but for their maker")
+    live.wait_until(lambda: len(children_of(inside)) == 1, "all are dead and reaped, but for their maker")
     live.wait_for("j", "EXITED")
     assert live.process_of("j")["exit_status"] == {"code": 0}  # and no child's status was taken away
     os.kill(inside, signal.SIGTERM)

@@ -39,7 +39,7 @@ def subreaper() -> Iterator[None]:
 
 @pytest.fixture
 async def nursery(subreaper: None) -> AsyncIterator[Nursery]:
-    """Spawns, and leaves nothing alive; orphans are buried as they die."""
+    """Spawns, and leaves nothing alive; orphans are reaped as they die."""
     async with orphans.reaping():
         nursery = Nursery()
         yield nursery

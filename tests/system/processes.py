@@ -75,7 +75,7 @@ class Nursery:
             await child.wait()
             child.close()
         self.pipe.close()
-        orphans.bury_orphans()  # of one that died in this very moment the signal may still be on its way
+        orphans.reap_orphans()  # of one that died in this very moment the signal may still be on its way
 
 
 def credentials_of(uid: int, gid: int, *groups: int) -> Credentials:

@@ -54,7 +54,7 @@ def instance() -> Iterator[str]:
     yield name
     cgroups.kill_all(name)
     wait_until_sync(lambda: not any(cgroup.pids() for cgroup in cgroups.of_instance(name).values()), what="the end of the killed")
-    orphans.bury_orphans()
+    orphans.reap_orphans()
     cgroups.remove_all(name)
     assert cgroups.homes_of(name) == []
 

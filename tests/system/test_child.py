@@ -93,7 +93,7 @@ async def test_closing_leaves_the_process_alone(nursery: Nursery) -> None:
     assert (await child.wait()).status.unknown
     assert is_alive(identity)
     assert send_signal(identity, signal.SIGKILL)
-    await wait_until(lambda: stat(identity.pid) is None, what="the orphan's burial")
+    await wait_until(lambda: stat(identity.pid) is None, what="the orphan to be reaped")
 
 
 async def test_own_child_is_adopted_with_its_status(nursery: Nursery) -> None:

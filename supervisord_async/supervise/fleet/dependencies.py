@@ -86,7 +86,7 @@ class Dependencies:
                 self._follow(process, changed)
 
     def reconsider(self) -> None:
-        """Whoever waits is looked at anew: the settings, or the daemon, are others than when the wait began."""
+        """Whoever waits is looked at anew: the settings, or the daemon, may have changed since the wait began."""
         for process in list(self._processes().values()):
             if process.snapshot.state is State.WAITING:
                 self._pull(process)

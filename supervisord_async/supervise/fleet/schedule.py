@@ -89,7 +89,7 @@ class Marks:
         self._trouble: str | None = None
 
     def load(self) -> None:
-        """What was kept is known again. Blocking. A file that cannot be used is said, and counts as none."""
+        """What was kept is known again. Blocking. A file that cannot be used is reported, and counts as none."""
         try:
             data = json.loads(self._path.read_bytes())
             self._marks = {str(name): (str(line), float(at)) for name, (line, at) in data.items()}
@@ -116,7 +116,7 @@ class Marks:
         return json.dumps(self._marks).encode()
 
     def write(self, content: bytes) -> None:
-        """``content`` is kept. Blocking. A disk that refuses is said once."""
+        """``content`` is kept. Blocking. A disk that refuses is reported once."""
         draft = self._path.with_suffix(".new")
         try:
             draft.write_bytes(content)

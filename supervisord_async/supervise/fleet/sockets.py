@@ -121,7 +121,7 @@ class SocketRegistry:
     def _close(self, key: tuple[str, str]) -> None:
         bound = self._bound.pop(key)
         if (poll := self._watched.get(key[0])) is not None:
-            anyio.notify_closing(poll)  # who waits for a connection looks for the next socket
+            anyio.notify_closing(poll)  # whoever waits for a connection looks for the next socket
         bound.socket.close()
         if bound.file is not None and _file(bound.settings) == bound.file:
             try:

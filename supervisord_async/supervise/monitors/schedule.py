@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 LOOK_SECONDS = 60.0
 #: What is due is missed when it is found later than this: after a sleep of the machine, or a clock that was set forward.
 LATE_SECONDS = 90.0
-#: ... and at the daemon's begin, which may have been a re-exec.
+#: ... and when the daemon starts, which may have been a re-exec.
 LATE_AT_START_SECONDS = 2.0
 #: A clock that is set back by less repeats nothing, as cron does; by more, it begins anew. What is due more often than the
 #: clock was set back by begins anew in any case: it would rest for all that time.

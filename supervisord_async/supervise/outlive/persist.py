@@ -3,7 +3,7 @@
 The file is one line, a version and a checksum, then JSON, then line ends up to its size. The new state is written over
 the last but one, ``.previous``, synced, and the two exchange their names: whatever instant the daemon dies in, one good
 copy is there, and a full disk has the room that both have already. Saving is done off the loop and coalesced: under load
-a save covers all changes since the last one began. A disk that refuses is said once, tried again with every later change,
+a save covers all changes since the last one began. A disk that refuses is reported once, tried again with every later change,
 and stops nothing.
 
 Absent on purpose: settings (the configuration file has them), logs, and anything that /proc tells better.
@@ -261,7 +261,7 @@ class Saver:
                 await self._awaited.wait()
 
     async def save(self) -> bool:
-        """Whether the state of now is saved; it is said (once) why it cannot be, and :meth:`run` will try again."""
+        """Whether the state of now is saved; why it cannot be is reported (once), and :meth:`run` will try again."""
         state = self._collect()
         try:
             await anyio.to_thread.run_sync(save, self._run_dir, state)

@@ -2,7 +2,7 @@
 
 The bus calls :meth:`History.take` with each record, which costs a queue entry. One task hands batches to a worker thread. What
 cannot be written (a full disk, a lock that stays) waits in the queue; the queue is bounded and drops its oldest, counting.
-A damaged database is moved aside as ``history.db.corrupt-N`` and a new one begun. Each trouble is said once when it
+A damaged database is moved aside as ``history.db.corrupt-N`` and a new one begun. Each trouble is reported once when it
 begins and once when it is over; none reaches the rest of the daemon.
 """
 
@@ -169,7 +169,7 @@ class History:
         return await self._question(lambda: self._reader.totals(name), {})
 
     async def _catch_up(self) -> None:
-        """What was taken until now is written, if that is soon: who asks has seen it happen."""
+        """What was taken until now is written, if that is soon: whoever asks has seen it happen."""
         newest = self._queue[-1].id if self._queue else 0
         with anyio.move_on_after(FRESH_SECONDS):
             while self._written_id < newest and self.trouble is None:

@@ -1,7 +1,7 @@
 """``daemon.on_event``: commands and webhooks that are told when a program is in trouble.
 
 Nothing waits for them. Each hook has a queue of its own, bounded, and a task while there is something in it; what a webhook
-cannot take is tried again with growing pauses, then given up. A hook's failure is said once, and once when it works again.
+cannot take is tried again with growing pauses, then given up. A hook's failure is reported once, and its recovery once.
 Secrets of the program are masked in what is told, and a webhook's URL is never logged beyond its host.
 """
 

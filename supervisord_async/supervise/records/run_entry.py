@@ -1,4 +1,4 @@
-"""What the history tells of a run: plain, and there for who describes it also where no database can be had."""
+"""What the history tells of a run: plain, and of use also where no database can be had."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Hooks:
         cause: Cause,
         pid: int,
     ) -> None:
-        """The hook has ended, or there is none; a failure of it is said in the daemon's log."""
+        """The hook has ended, or there is none; a failure is reported in the daemon's log."""
         command = program.hooks.after_exit
         if command is None:
             return

@@ -77,7 +77,7 @@ class Launcher:
         return self._context(child, environment, voice, searches, baseline)
 
     async def resume(self, program: Program, run: int, child: ChildProcess, voice: Voice | None) -> RunContext:
-        """``run``, whose main process lives, finds again what it writes to and whom it speaks to; what cannot be had is said."""
+        """``run``, whose main process lives, finds again what it writes to and whom it speaks to; what cannot be had is reported."""
         environment = self._environment(program, run, None)
         try:
             environment = self._environment(program, run, await self.credentials(program))  # its user may be gone, and it lives
@@ -89,7 +89,7 @@ class Launcher:
         return self._context(child, environment, voice, self._output.searches, None)
 
     async def after_exit(self, program: Program, context: RunContext, ended: Ended, cause: Cause) -> None:
-        """The hook has ended. What it cannot have (its user, a pipe) is said, and does not hold the run up."""
+        """The hook has ended. What it cannot have (its user, a pipe) is reported, and does not hold the run up."""
         try:
             credentials = await self.credentials(program)
             log, _ = self._output.open(program.logs, credentials)
@@ -105,7 +105,7 @@ class Launcher:
         self._hooks.give_up_start()
 
     async def credentials(self, program: Program) -> Credentials | None:
-        """Whom it runs as; None: as the daemon. Raises SpawnError for who is unknown."""
+        """Whom it runs as; None: as the daemon. Raises SpawnError for an unknown user."""
         if program.user is None and program.group_name is None:
             return None
         return await self._around.host.credentials(program.user, program.group_name)

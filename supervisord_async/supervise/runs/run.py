@@ -47,7 +47,7 @@ class Run:
         self._hearing: anyio.CancelScope | None = None
         self._beside: anyio.CancelScope | None = None
         self._beside_over: anyio.Event | None = None
-        self._over: anyio.Event | None = None  # made for who waits for the end
+        self._over: anyio.Event | None = None  # made when somebody waits for the end
 
     @property
     def child(self) -> ChildProcess:

@@ -54,7 +54,7 @@ class View:
     """
 
     def __init__(self, territory: Territory, since_ns: int | None = None) -> None:
-        """``since_ns`` (since 1970, as files have it): who is modified after it, and before the first look, has changed. None: nobody."""
+        """``since_ns`` (since 1970, as files have it): files modified after it, and before the first look, have changed. None: none has."""
         self.territory = territory
         self._since_ns = since_ns
         self.directories: dict[str, Identity] = {}
@@ -65,7 +65,7 @@ class View:
         self._seen_before = False
 
     def scan(self, stopped: Callable[[], bool]) -> set[str]:
-        """Look at everything; returns the files that changed since the last look, at the first one since the begin of the watch.
+        """Look at everything; returns the files that changed since the last look, at the first one since the watch began.
 
         Changes nothing when ``stopped()`` becomes true meanwhile.
         """
