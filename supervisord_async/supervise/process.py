@@ -1,8 +1,8 @@
 """The driver of one process: one mailbox, one deadline, and no task while nothing is under way.
 
-It is called when there is an input or the deadline has passed, lets the machine decide, commits the snapshot, publishes,
-and carries the effects out. It alone assigns the snapshot. An effect that takes time is an errand, a task beside it,
-and answers by an input like everything else.
+It is called when there is an input or the deadline has passed, lets the machine decide, commits the snapshot, carries the
+effects out, and publishes when those have begun: a next run is not kept waiting by what is told of the last one. It alone
+assigns the snapshot. An effect that takes time is an errand, a task beside it, and answers by an input like everything else.
 
 A bug in a decision or in any errand ends the errands of this process and nothing more: the traceback is logged, the
 process is UNKNOWN with its child left alone, and supervision of it is taken up again after a pause that grows.
