@@ -11,7 +11,6 @@ _log = logging.getLogger("asupd")
 OPTIONAL: tuple[tuple[str, str], ...] = (
     ("uvloop", "the stock event loop is used, which is slower"),
     ("watchfiles", "no notifications of changed files: watched paths are polled"),
-    ("psutil", "no figures of memory and CPU, and limits.memory is not watched"),
     ("prometheus_client", "no metrics"),
     ("_sqlite3", "no history: records live only as long as the daemon"),
     ("uvicorn", "no control socket: signals still work"),

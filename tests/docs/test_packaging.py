@@ -39,6 +39,15 @@ def test_every_dependency_is_explained() -> None:
         assert name in page or name.startswith("types-"), f"docs/dependencies.md does not say why {name} is there"
 
 
+def test_every_dependency_is_imported() -> None:
+    modules = {"pyyaml": "yaml", "python-dotenv": "dotenv", "google-re2": "re2"}
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "supervisord_async").rglob("*.py"))
+    for requirement in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tui"]]:
+        name = re.split(r"[^A-Za-z0-9_-]", requirement)[0]
+        module = modules.get(name, name)
+        assert re.search(rf"^\s*(import|from) {module}\b", source, re.MULTILINE), f"nothing imports {module}: {requirement}"
+
+
 def test_pins_name_no_place() -> None:
     for line in (ROOT / "scripts" / "constraints.txt").read_text().splitlines():
         assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.+!]+", line), f"{line!r} is more than a pin"
