@@ -13,6 +13,7 @@ import msgspec
 from supervisord_async.core.effects import Effect, Kill, SendSignal, ShutDown, Spawn, Terminate
 from supervisord_async.core.inputs import (
     Adopted,
+    BecameReady,
     DeadlinePassed,
     Exited,
     Input,
@@ -27,6 +28,9 @@ from supervisord_async.core.inputs import (
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+
+FAILED, DONE = ExitStatus(code=1), ExitStatus(code=0)
+EVEN = 0.0  # no jitter
 
 #: States in which nothing of any run lives, and none is on its way.
 NOTHING_LIVES = frozenset({State.STOPPED, State.WAITING, State.BACKOFF, State.EXITED, State.FATAL})
@@ -238,3 +242,29 @@ class World:
 def restored(snapshot: Snapshot) -> Snapshot:
     """As it comes back from disk."""
     return msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot)
+
+
+def running(policy: Policy | None = None) -> World:
+    """A process that is up and RUNNING."""
+    world = World(policy or Policy(backoff_jitter=EVEN))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    world.tell(BecameReady(1))
+    world.pass_time(world.policy.start_seconds)
+    assert world.snapshot.state is State.RUNNING
+    return world
+
+
+def crash(world: World, status: ExitStatus = FAILED) -> Snapshot:
+    """The main process ends by itself."""
+    world.main_exits(status)
+    return world.snapshot
+
+
+def crash_again(world: World, status: ExitStatus = FAILED) -> Snapshot:
+    """The backoff passes, the next run comes up and ends at once."""
+    at = deadline(world.snapshot, world.policy)
+    assert at is not None
+    world.pass_time(at - world.now)
+    world.spawn_succeeds()
+    return crash(world, status)
