@@ -73,7 +73,7 @@ def describe(document: dict[str, Any]) -> str:
     rounds = f"medians of {min(counts, default=0)} to {max(counts, default=0)} rounds"
     return (
         f"{document['at']}, commit {document['commit'][:12]}{changed}: {rounds}; "
-        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory']} of memory, load {machine['load'][0]:.1f} at the begin; "
+        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory']} of memory, load {machine['load'][0]:.1f} at the start; "
         f"Linux {machine['kernel']}, {machine['system']}, Python {machine['python']}; {peers or 'no peers'}."
     )
 

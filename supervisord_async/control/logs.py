@@ -56,7 +56,7 @@ async def follow(source: Source, count: int, since: float | None, send: SendChun
     """Send the last ``count`` lines, then what comes, until cancelled: nothing between is lost or sent twice."""
     text, offset = await _recent(source, count, since)
     await send(text)
-    async for chunk in follow_file(source.path, from_begin=offset is None, offset=offset):
+    async for chunk in follow_file(source.path, from_start=offset is None, offset=offset):
         await send(chunk)
 
 

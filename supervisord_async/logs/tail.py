@@ -77,7 +77,7 @@ def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
 def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
     """Lines from the end, reading no more of the file than is asked for."""
     position = source.seek(0, os.SEEK_END)
-    rest: list[bytes] = []  # parts of a line whose begin was not read yet, the last part first
+    rest: list[bytes] = []  # parts of a line whose beginning was not read yet, the last part first
     first = True
     while position:
         start = max(0, position - _BLOCK_BYTES)
@@ -104,7 +104,7 @@ def _unpacked(file: str) -> GzipFile:
 
 
 def _packed_backwards(source: GzipFile, n: int) -> Iterator[bytes]:
-    """Lines from the end of what can only be read from its begin; keeps ``n`` of them, and no more than the bound."""
+    """Lines from the end of what can only be read from its start; keeps ``n`` of them, and no more than the bound."""
     kept: deque[bytes] = deque(maxlen=n)
     size = 0
     while line := source.readline(BOUND_BYTES):
@@ -150,18 +150,18 @@ class _Place(msgspec.Struct):
 
 
 async def follow(
-    path: str, *, from_begin: bool = False, offset: int | None = None, poll_seconds: float = POLL_SECONDS
+    path: str, *, from_start: bool = False, offset: int | None = None, poll_seconds: float = POLL_SECONDS
 ) -> AsyncIterator[bytes]:
-    """What is appended to the log from now on (or all of it, ``from_begin``), in chunks of any size; never ends.
+    """What is appended to the log from now on (or all of it, ``from_start``), in chunks of any size; never ends.
 
     With ``offset`` it begins so many bytes into the file that is there now.
 
     Goes on over rotations, truncation, removal and making anew. A file that does not exist yet is waited for and then
-    read from its begin. Raises OSError where it cannot be read.
+    read from its start. Raises OSError where it cannot be read.
     """
     place = _Place()
     try:
-        await anyio.to_thread.run_sync(_open_at, place, path, from_begin, offset, limiter=_limiter(), abandon_on_cancel=False)
+        await anyio.to_thread.run_sync(_open_at, place, path, from_start, offset, limiter=_limiter(), abandon_on_cancel=False)
         while True:
             chunk = await anyio.to_thread.run_sync(_next, place, path, limiter=_limiter(), abandon_on_cancel=False)
             if chunk:
@@ -172,8 +172,8 @@ async def follow(
         place.close()
 
 
-def _open_at(place: _Place, path: str, from_begin: bool, offset: int | None = None) -> None:
-    """The follower is at the log's end, its begin or ``offset``; without a file, before it."""
+def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = None) -> None:
+    """The follower is at the log's end, its start or ``offset``; without a file, before it."""
     place.close()
     try:
         place.file = open(path, "rb", buffering=0)  # noqa: SIM115
@@ -183,14 +183,14 @@ def _open_at(place: _Place, path: str, from_begin: bool, offset: int | None = No
     place.ino = (status.st_dev, status.st_ino)
     if offset is not None and offset <= status.st_size:
         place.file.seek(offset)
-    elif not from_begin:
+    elif not from_start:
         place.file.seek(0, os.SEEK_END)
 
 
 def _next(place: _Place, path: str) -> bytes:
     """The next chunk; b"": nothing new."""
     if place.file is None:
-        _open_at(place, path, from_begin=True)
+        _open_at(place, path, from_start=True)
         if place.file is None:
             return b""
     while True:

@@ -30,7 +30,7 @@ Ending: TypeAlias = tuple[int, bool]
 
 
 class Stream:
-    """One stream, told so many lines, whose owners die; each time from the begin."""
+    """One stream, told so many lines, whose owners die; each time from the start."""
 
     def __init__(self, folder: Path, format_: Format, *, compress: bool, lines: int) -> None:
         self.tried = 0

@@ -56,7 +56,7 @@ programs:
   family: {{command: [sh, -c, "setsid sleep 1000 & sleep 1000"], {AGAIN}}}
   loud: {{command: [{sys.executable}, -c, {json.dumps(LOUD)}], start_seconds: 0, logs: {{max_size: 1GiB}}}}
 """
-#: What the daemon says of a log at the begin and at the end of its trouble.
+#: What the daemon says of a log at the beginning and at the end of its trouble.
 BROKEN = re.compile(r"cannot write \S+, the log of (\S+) \(\w+\):")
 MENDED = re.compile(r"the log of (\S+) \(\w+\), is written again; (?:nothing was lost|(\d+) bytes in (\d+) lines were lost)")
 

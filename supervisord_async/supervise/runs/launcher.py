@@ -101,7 +101,7 @@ class Launcher:
         )
 
     def give_up(self) -> None:
-        """A begin that still waits for ``before_start`` fails."""
+        """A start that still waits for ``before_start`` fails."""
         self._hooks.give_up_start()
 
     async def credentials(self, program: Program) -> Credentials | None:

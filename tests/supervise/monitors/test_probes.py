@@ -26,7 +26,7 @@ class Asked:
 
     def __init__(self, *answers: str | None) -> None:
         self.answers = list(answers)
-        self.at: list[float] = []  #: when it was asked, from the begin on
+        self.at: list[float] = []  #: when it was asked, from the start on
         self.posts: list[tuple[float, Input]] = []
         self.began = 0.0
         self.timeouts: list[float] = []
