@@ -23,7 +23,7 @@ from collections.abc import Callable
 import msgspec
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import procfs
+from supervisord_async.system import procfs, readiness
 from supervisord_async.system.descriptors import keep_room
 from supervisord_async.system.identity import Identity, of
 
@@ -93,7 +93,11 @@ class ExitWatch:
         self._hidden_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._callbacks: tuple[Callable[[Ended], None], ...] = ()  # mostly one
         self.pidfd = keep_room(os.pidfd_open(identity.pid), room)  #: -1 once closed
-        loop.add_reader(self.pidfd, self._collect)
+        try:
+            readiness.watch(loop, self.pidfd, self)
+        except OSError:
+            os.close(self.pidfd)
+            raise
         if ours:
             watched.add(identity.pid)
 
@@ -129,10 +133,11 @@ class ExitWatch:
         if self.ended is None:
             self._finish(Ended(ExitStatus(), None))
 
-    def _collect(self) -> None:
+    def on_readable(self) -> None:
+        """It is over."""
         if self.pidfd < 0:
             return
-        self._loop.remove_reader(self.pidfd)
+        readiness.forget(self._loop, self.pidfd)
         try:
             ended = self._reap() if self.ours else Ended(status_of(self._foreign_wait_status()), None)
         except OSError as error:
@@ -141,7 +146,7 @@ class ExitWatch:
             self._tell_want(error)
             ended = None  # it has ended, and there is nothing now to look with
         if ended is None:
-            self._loop.call_later(_TRACED_RETRY_SECONDS, self._collect)
+            self._loop.call_later(_TRACED_RETRY_SECONDS, self.on_readable)
         else:
             self._finish(ended)
 
@@ -153,7 +158,7 @@ class ExitWatch:
 
     def _finish(self, ended: Ended) -> None:
         _wanting.discard(self.identity.pid)
-        self._loop.remove_reader(self.pidfd)
+        readiness.forget(self._loop, self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
         if self.ours:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from supervisord_async.system import readiness
+
 
 class Wakeup:
     """Calls back once, on the loop, when a descriptor has something to read; then it must be armed again."""
@@ -27,7 +29,7 @@ class Wakeup:
         """The next readiness calls back; at once, where there is something to read already."""
         self._cancel_timer()
         if not self._armed:
-            self._loop.add_reader(self._fd, self._fire)
+            readiness.watch(self._loop, self._fd, self)
             self._armed = True
 
     def arm_for(self, timeout_seconds: float, otherwise: Callable[[], None]) -> None:
@@ -44,7 +46,7 @@ class Wakeup:
         """Nothing calls back any more."""
         self._cancel_timer()
         if self._armed:
-            self._loop.remove_reader(self._fd)
+            readiness.forget(self._loop, self._fd)
             self._armed = False
 
     def now(self) -> float:
@@ -55,7 +57,8 @@ class Wakeup:
         self.disarm()
         otherwise()
 
-    def _fire(self) -> None:
+    def on_readable(self) -> None:
+        """The descriptor's news."""
         self.disarm()
         self._callback()
 
