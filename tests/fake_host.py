@@ -104,8 +104,8 @@ class FakeHost:
         """The last one spawned."""
         return self.children[-1]
 
-    async def turn(self) -> None:
-        pass
+    def at_turn(self, callback: Callable[[], None]) -> None:
+        callback()
 
     async def prepare(self) -> None:
         pass

@@ -7,6 +7,7 @@ needed, and a thousand owners at rest would hold megabytes of those.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
@@ -19,7 +20,7 @@ class Errands:
     An exception in one errand cancels the others. When all of them are over the owner is told, and may begin anew.
     """
 
-    __slots__ = ("_broke", "_errors", "_scopes", "_tasks")
+    __slots__ = ("_broke", "_cancelled", "_errors", "_scopes", "_tasks")
 
     def __init__(self, broke: Callable[[Exception], None]) -> None:
         """``broke`` is called with what an errand raised; with a group, where it was more than one."""
@@ -27,6 +28,7 @@ class Errands:
         self._tasks: TaskGroup | None = None
         self._scopes: tuple[anyio.CancelScope, ...] = ()  # one for each errand
         self._errors: tuple[Exception, ...] = ()  # that the owner was not told of
+        self._cancelled = 0  # how often all were: what has waited for its turn since before then never begins
 
     @property
     def failing(self) -> bool:
@@ -50,6 +52,23 @@ class Errands:
         self._scopes += (scope,)
         self._tasks.start_soon(self._run, scope, function, arguments, name=name)
 
+    def start_at(
+        self,
+        turn: Callable[[Callable[[], None]], None],
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *arguments: object,
+        name: str,
+    ) -> None:
+        """As :meth:`start_soon`, when ``turn`` calls back what it is given: one of a thousand that wait for theirs is no task yet."""
+        if self._tasks is not None and not self.failing:
+            turn(partial(self._start_unless_cancelled, self._cancelled, function, arguments, name))
+
+    def _start_unless_cancelled(
+        self, since: int, function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...], name: str
+    ) -> None:
+        if self._cancelled == since:
+            self.start_soon(function, *arguments, name=name)
+
     def fail(self, error: Exception) -> None:
         """As if an errand had raised ``error``."""
         self._errors += (error,)
@@ -70,6 +89,7 @@ class Errands:
                 self._tell()
 
     def _cancel(self) -> None:
+        self._cancelled += 1
         for scope in self._scopes:
             scope.cancel()
 

@@ -61,8 +61,8 @@ class ProcessTree(Protocol):
 class Host(Protocol):
     """One machine."""
 
-    async def turn(self) -> None:
-        """Return when it is the caller's turn to spawn: a thousand at once would hold the loop, and their environments the memory."""
+    def at_turn(self, callback: Callable[[], None]) -> None:
+        """``callback`` is called when it is one's turn to begin a spawn: a thousand at once would hold the loop, and the memory."""
 
     async def prepare(self) -> None:
         """A spawn that follows soon, if any does, waits for less."""

@@ -40,9 +40,9 @@ class MachineHost:
         self._signatures = Signatures()
         self._turns = Turns(SPAWNS_A_TURN)
 
-    async def turn(self) -> None:
-        """Return at once for a few."""
-        await self._turns.take()
+    def at_turn(self, callback: Callable[[], None]) -> None:
+        """At once for a few."""
+        self._turns.take(callback)
 
     async def prepare(self) -> None:
         """What a birth in a cgroup waits for is waited for now."""

@@ -257,7 +257,7 @@ class Process:
     def _perform(self, effect: do.Effect) -> None:
         match effect:
             case do.Spawn():
-                self._start(self._spawn, effect.run)
+                self._start_at_turn(self._spawn, effect.run)
             case do.Terminate():
                 self._start(self._terminate)
             case do.Kill():
@@ -270,11 +270,17 @@ class Process:
     def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         self._errands.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
 
+    def _start_at_turn(self, function: Callable[..., Coroutine[Any, Any, None]], argument: object) -> None:
+        self._errands.start_at(self._around.host.at_turn, function, argument, name=f"{function.__name__} {self.name}")
+
     # Effects
 
     async def _spawn(self, run: int) -> None:
         """Answered by Spawned or SpawnFailed."""
         await self._wait_settled()
+        if self.snapshot.state is State.STOPPING:  # while it waited for its turn
+            self.post(SpawnFailed(run, "the start is not wanted any more"))
+            return
         program = self.program
         self._settings = ""  # a successor that finds us here restarts nothing for them
         try:
@@ -359,7 +365,6 @@ class Process:
 
     async def _take_over(self, inherited: Inherited) -> None:
         """The former daemon's run goes on, or its end is news."""
-        await self._around.host.turn()  # the control socket answers before all of a thousand are taken over
         run = inherited.snapshot.run
         for stray in inherited.stray_runs:
             await self._kill_strays(stray)
@@ -441,7 +446,7 @@ class Process:
         """What an earlier daemon was watching, or we before supervision broke, is watched again."""
         self._watch_files()
         if self._inherited is not None:
-            self._start(self._take_over, self._inherited)
+            self._start_at_turn(self._take_over, self._inherited)  # the control socket answers before all of a thousand are
             return
         if self.snapshot.state is not State.UNKNOWN:
             return

@@ -7,34 +7,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 
 class Turns:
-    """Lets ``limit`` tasks pass at each turn of the loop, in the order in which they came."""
+    """Calls ``limit`` back at each turn of the loop, in the order in which they came."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._left = limit
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
 
-    async def take(self) -> None:
-        """Returns at once as long as there are some left of this turn, else at a later one."""
-        loop = asyncio.get_running_loop()
+    def take(self, callback: Callable[[], None]) -> None:
+        """``callback`` is called at once as long as there are some left of this turn, else at a later one."""
         if self._left == self._limit:
-            loop.call_soon(self._next)
+            asyncio.get_running_loop().call_soon(self._next)
         if self._left:
             self._left -= 1
-            return
-        future = loop.create_future()
-        self._waiting.append(future)
-        await future
+            callback()
+        else:
+            self._waiting.append(callback)
 
     def _next(self) -> None:
+        loop = asyncio.get_running_loop()
         self._left = self._limit
         while self._waiting and self._left:
-            future = self._waiting.popleft()
-            if not future.done():  # cancelled: it gave up its place
-                future.set_result(None)
-                self._left -= 1
+            self._left -= 1
+            loop.call_soon(self._waiting.popleft())
         if self._left < self._limit:
-            asyncio.get_running_loop().call_soon(self._next)
+            loop.call_soon(self._next)

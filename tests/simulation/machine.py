@@ -151,8 +151,15 @@ class LifeOfADaemon:
 
     # The host
 
-    async def turn(self) -> None:
-        await anyio.sleep(self.machine.random.choice([0.0, 0.01]))
+    def at_turn(self, callback: Callable[[], None]) -> None:
+        def begin() -> None:
+            if not self.dead:
+                callback()
+
+        if self.machine.random.choice([False, True]):
+            asyncio.get_running_loop().call_later(0.01, begin)
+        else:
+            begin()
 
     async def prepare(self) -> None:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01]))

@@ -101,3 +101,28 @@ def test_a_failure_without_errands_is_told_at_once() -> None:
     errands = Errands(told.append)
     errands.fail(ValueError("bug"))
     assert len(told) == 1 and not errands.failing
+
+
+def test_what_waits_for_its_turn_begins_unless_all_were_cancelled_meanwhile() -> None:
+    async def main() -> None:
+        ended: list[str] = []
+        waiting: list[Callable[[], None]] = []
+        errands = Errands(lambda _: None)
+        errands.start_at(waiting.append, forever, ended, "closed", name="closed")
+        assert waiting == []
+        async with anyio.create_task_group() as tasks:
+            errands.open(tasks)
+            errands.start_at(waiting.append, forever, ended, "before", name="before")
+            errands.fail(ValueError("a bug of the owner itself"))
+            errands.start_at(waiting.append, forever, ended, "after", name="after")
+            for begin in waiting:
+                begin()
+            await anyio.sleep(1)
+            errands.start_at(waiting.append, forever, ended, "late", name="late")
+            errands.close()
+            waiting[-1]()
+            await anyio.sleep(1)
+            assert ended == ["after"]
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)

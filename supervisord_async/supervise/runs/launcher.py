@@ -67,7 +67,6 @@ class Launcher:
             baseline = await host.signature(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
-        await host.turn()
         searches = self._output.search(program.log_patterns())
         stdout, stderr = self._output.open(program.logs, credentials)
         self._output.run_started(run)
