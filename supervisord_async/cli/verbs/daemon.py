@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.session import Session
 from supervisord_async.client import Client, DaemonHealth
 from supervisord_async.errors import CommandError, NoDaemonError, TimedOutError
+
+if TYPE_CHECKING:
+    from supervisord_async.system.identity import Identity
 
 #: A re-exec takes a fraction of a second; one that has not happened by then will not.
 REEXEC_SECONDS = 30.0
@@ -37,19 +41,26 @@ def reexec(session: Session, wait: bool, timeout: float) -> None:
     """Replace the daemon in place; programs go on running."""
     with session.client() as client:
         before = client.health()
+        process = _process_of(before)  # asked for while it lives: the re-exec may be the end of it
         client.reexec()
-    after = _new_daemon(session, before, timeout) if wait else None
+    after = _new_daemon(session, before, process, timeout) if wait else None
     if session.json:
         print_json({"done": after is not None, "pid": before.pid, "version": after.version if after else None})
     else:
         say(f"re-executed, pid {after.pid}, version {after.version}" if after else "told to re-execute")
 
 
-def _new_daemon(session: Session, before: DaemonHealth, timeout_seconds: float) -> DaemonHealth:
-    from supervisord_async.system.identity import identify, is_alive
+def _process_of(daemon: DaemonHealth) -> Identity | None:
+    """The process that keeps its PID over a re-exec; None: it is in another namespace."""
+    from supervisord_async.system.identity import identify
+
+    return identify(daemon.pid) if daemon.pid is not None else None
+
+
+def _new_daemon(session: Session, before: DaemonHealth, process: Identity | None, timeout_seconds: float) -> DaemonHealth:
+    from supervisord_async.system.identity import is_alive
 
     deadline = time.monotonic() + timeout_seconds
-    process = identify(before.pid) if before.pid is not None else None  # it keeps its PID; None: it is in another namespace
     while time.monotonic() < deadline:
         if process is not None and not is_alive(process):
             raise NoDaemonError(f"the daemon, pid {process.pid}, died while it was to re-execute (a new one takes its programs over)")
