@@ -57,8 +57,9 @@ def foreground(
     from supervisord_async.rundir import remember
     from supervisord_async.supervise.daemon import Options, make_run_dir, serve
     from supervisord_async.supervise.outlive import reexec
-    from supervisord_async.system import descriptors, loop, signals
+    from supervisord_async.system import descriptors, heap, loop, signals
 
+    heap.return_large_blocks()
     former = reexec.inherited_state()
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
