@@ -34,7 +34,7 @@ from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.outlive import persist, reexec
+from supervisord_async.supervise.outlive import ending, leftovers, persist, reexec
 from supervisord_async.supervise.outlive.guard import Guard
 from supervisord_async.supervise.outlive.persist import SavedState, Saver
 from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
@@ -269,6 +269,8 @@ class Daemon:
             saved, complaints = await anyio.to_thread.run_sync(persist.load, self._run_dir)
             for complaint in complaints:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
+            if ending.is_begun(self._run_dir):
+                saved = await anyio.to_thread.run_sync(leftovers.finish_ending, self._run_dir, saved)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:

@@ -513,6 +513,58 @@ def guardian_pids(live: LiveDaemon) -> list[int]:
     return found
 
 
+SLOW_TO_GO = """
+defaults: {start_seconds: 0}
+programs:
+  slow: {command: "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done", shell: true, restart: never}
+  quick: {command: [sleep, "1000"], restart: on-failure}
+  down: {command: [sleep, "1000"]}
+  done: {command: ["true"], restart: never}
+"""
+
+
+def _up_and_down(live: LiveDaemon) -> None:
+    for name in ("slow", "quick", "down"):
+        live.wait_for(name, "RUNNING")
+    live.do("stop", "down")
+    live.wait_for("done", "EXITED")
+
+
+def _as_before(live: LiveDaemon) -> None:
+    """What had lived was started, what an operator had stopped or had ended by itself was not."""
+    live.wait_for("slow", "RUNNING", run=2, restarts=0)
+    live.wait_for("quick", "RUNNING", run=2, restarts=0)
+    assert live.process_of("down")["cause"] == "operator" and live.process_of("down")["state"] == "STOPPED"
+    assert live.process_of("done")["run"] == 1
+    assert sorted(process.name for process in live.tagged() if process.is_leader and process.run == 2) == ["quick", "slow"]
+    assert not [process for process in live.tagged() if process.run == 1]
+
+
+@pytest.mark.parametrize("returns", ["amid it", "afterwards"])
+def test_what_the_guardian_ended_runs_again_with_the_next_daemon(daemon: Make, returns: str) -> None:
+    live = daemon("daemon: {on_death: stop}" + SLOW_TO_GO)
+    _up_and_down(live)
+    live.kill()
+    if returns == "amid it":
+        live.wait_until((live.folder / ".asupd" / "ending").exists, "the guardian has begun")
+    else:
+        live.wait_until(lambda: not live.tagged(), "the guardian ended all")
+    live.start()
+    _as_before(live)
+    live.kill()  # the ending is over: now they are taken over
+    live.start()
+    _as_before(live)
+
+
+def test_what_cleanup_ended_runs_again_with_the_next_daemon(daemon: Make) -> None:
+    live = daemon(SLOW_TO_GO)
+    _up_and_down(live)
+    live.kill()
+    live.do("cleanup", "--apply")
+    live.start()
+    _as_before(live)
+
+
 def test_a_probe_that_outlives_the_daemon_is_ended_without_a_word(daemon: Make, tmp_path: Path) -> None:
     probe = "echo $$$$ > probe.pid; sleep 1000"
     live = daemon(

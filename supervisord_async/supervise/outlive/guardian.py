@@ -16,9 +16,13 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from supervisord_async.supervise.outlive import ending
 from supervisord_async.system import cgroups, tags
 from supervisord_async.system.pidfd import send_signal
+from supervisord_async.system.tags import Tagged
 
 RETURN_SECONDS = 10.0
 GRACE_SECONDS = 10.0
@@ -36,19 +40,28 @@ def wait_dead(parent: int) -> None:
     os.close(descriptor)
 
 
-def has_holder(lock: str) -> bool:
-    """Whether a daemon holds the run_dir's lock."""
+@contextmanager
+def holding(lock: str) -> Iterator[bool]:
+    """Whether we hold the run_dir's lock meanwhile, since no daemon does; so we do where there is no run_dir any more."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return False  # no run_dir, no daemon
+        yield True
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
+        yield False
+    else:
+        yield True
     finally:
         os.close(descriptor)
-    return False
+
+
+def has_holder(lock: str) -> bool:
+    """Whether a daemon holds the run_dir's lock."""
+    with holding(lock) as ours:
+        return not ours
 
 
 def returned(lock: str) -> bool:
@@ -62,27 +75,35 @@ def returned(lock: str) -> bool:
 
 
 def end_all(instance: str, lock: str) -> None:
-    """Nothing of the instance lives, unless a daemon came for it meanwhile."""
+    """Nothing of the instance lives, unless a daemon came meanwhile: it finishes this."""
     kill_at = time.monotonic() + GRACE_SECONDS
     told: set[int] = set()
     while living := tags.living(instance):
-        if has_holder(lock):
-            return
-        kill = time.monotonic() >= kill_at
-        if kill:
-            cgroups.kill_all(instance)
-        for process in living:
-            try:
-                if kill:
-                    send_signal(process.identity, signal.SIGKILL)
-                elif process.identity.pid not in told:
-                    told.add(process.identity.pid)
-                    send_signal(process.identity, signal.SIGTERM)
-                    send_signal(process.identity, signal.SIGCONT)
-            except PermissionError as error:
-                print(f"asupd guardian: cannot end {process.name}, pid {process.identity.pid}: {error}", file=sys.stderr)  # noqa: T201  it has no log
+        with holding(lock) as ours:  # for a moment; who comes waits that long
+            if not ours:
+                return
+            ending.begin(os.path.dirname(lock))
+            _send(living, told, kill=time.monotonic() >= kill_at, instance=instance)
         time.sleep(LOOK_SECONDS)
-    cgroups.remove_all(instance)
+    with holding(lock) as ours:
+        if ours:
+            cgroups.remove_all(instance)
+
+
+def _send(living: list[Tagged], told: set[int], *, kill: bool, instance: str) -> None:
+    """Those who were not told yet are told to go; or all are killed."""
+    if kill:
+        cgroups.kill_all(instance)
+    for process in living:
+        try:
+            if kill:
+                send_signal(process.identity, signal.SIGKILL)
+            elif process.identity.pid not in told:
+                told.add(process.identity.pid)
+                send_signal(process.identity, signal.SIGTERM)
+                send_signal(process.identity, signal.SIGCONT)
+        except PermissionError as error:
+            print(f"asupd guardian: cannot end {process.name}, pid {process.identity.pid}: {error}", file=sys.stderr)  # noqa: T201  it has no log
 
 
 def main(arguments: list[str]) -> int:

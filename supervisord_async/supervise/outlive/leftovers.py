@@ -6,17 +6,27 @@ by its identity; and only by somebody who holds the run_dir's lock, so that no d
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
+from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import cgroups, procfs, tags
 from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged
 
+if TYPE_CHECKING:
+    from supervisord_async.supervise.outlive.persist import SavedState
+
+_log = logging.getLogger("asupd")
+
 #: The pause between two looks at /proc.
 LOOK_SECONDS = 0.1
+#: Between TERM and KILL, where nobody says otherwise.
+GRACE_SECONDS = 10.0
 #: After KILL: so long until what still lives is told.
 KILL_SECONDS = 5.0
 
@@ -36,8 +46,11 @@ def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
 def end(run_dir: str, grace_seconds: float) -> list[Tagged]:
     """All of it was told to go, and after the grace period killed; returns what lives all the same, normally nothing.
 
-    What is born meanwhile is found too. Blocks. To be called while holding the lock.
+    The next daemon starts it as after an end in peace. What is born meanwhile is found too. Blocks. To be called while
+    holding the lock.
     """
+    if find(run_dir):
+        ending.begin(run_dir)
     for signum, patience in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILL_SECONDS)):
         until = time.monotonic() + patience
         told: set[Tagged] = set()
@@ -52,9 +65,27 @@ def end(run_dir: str, grace_seconds: float) -> list[Tagged]:
                 break
             time.sleep(LOOK_SECONDS)
         if not living:
-            cgroups.remove_all(instance_of(run_dir))
-            return []
-    return find(run_dir)
+            break
+    remaining = find(run_dir)
+    if not remaining:
+        cgroups.remove_all(instance_of(run_dir))
+    return remaining
+
+
+def finish_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
+    """What somebody had begun to end is ended, and what is saved says so from now on; returns that. Blocks."""
+    from supervisord_async.supervise.outlive import persist, takeover  # which who clears up without a daemon does not need
+
+    _log.warning("the programs of the daemon before were told to end: those that live are ended, and all start anew")
+    end(run_dir, GRACE_SECONDS)
+    now = takeover.ended_with_daemon(saved) if saved is not None else None
+    try:
+        if now is not None:
+            persist.save(run_dir, now)
+    except OSError as error:
+        _log.warning("cannot save the state in %s yet: %s", run_dir, error.strerror)
+    ending.finish(run_dir)
+    return now
 
 
 def command_of(pid: int) -> str:

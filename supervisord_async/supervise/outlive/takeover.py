@@ -61,6 +61,19 @@ def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, 
     return slots
 
 
+def ended_with_daemon(saved: SavedState) -> SavedState:
+    """``saved``, but what lived went down with the daemon, by somebody who ended all."""
+
+    def ended(process: SavedProcess) -> SavedProcess:
+        now = process.snapshot
+        if not now.wanted or now.state not in LIVE:
+            return process
+        down = structs.replace(now, state=State.STOPPED, wanted=False, cause=Cause.DAEMON_STOP, ended_run=now.run, pid=None)
+        return replace(process, snapshot=down)
+
+    return replace(saved, processes=tuple(ended(process) for process in saved.processes))
+
+
 def holders(slots: dict[str, Inherited]) -> dict[str, list[int]]:
     """The PIDs of the living main processes, by program."""
     found: dict[str, list[int]] = {}
