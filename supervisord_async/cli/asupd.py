@@ -8,11 +8,18 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
+from supervisord_async.wire import ENV_STATE
+
+if TYPE_CHECKING:
+    from supervisord_async.config.model import Configuration
+    from supervisord_async.config.recollection import Recollection
+    from supervisord_async.errors import Problem
+    from supervisord_async.supervise.outlive.persist import SavedState
 
 #: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
 GC_THRESHOLDS = (10_000, 20, 20)
@@ -37,44 +44,66 @@ def main() -> NoReturn:
 
 def run(arguments: DaemonArguments) -> int:
     """The exit code of the daemon, or of what was asked for instead."""
-    from supervisord_async.config.load import load
-    from supervisord_async.config.recollection import Recollection
-
-    recollection = Recollection()
-    file, run_dir = arguments.file, arguments.run_dir
+    former = _former_self()
     try:
-        loaded = load(file, run_dir=run_dir, recollection=recollection)
+        handed_over = _handed_over(former) if former is not None and not arguments.trial else None
+        configuration, warnings, recollection = handed_over or _load(arguments)
     except ConfigError as error:
         for problem in error.problems:
             _complain(str(problem))
         _complain(_count(error))
         return EXIT_UNSOUND
+    for warning in warnings:
+        _complain(str(warning))
+    if arguments.check:
+        print(f"{arguments.file}: sound: {_counted(len(configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
+        return 0
+    from supervisord_async.cli import asupd_run
+
+    try:
+        if arguments.trial:
+            asupd_run.trial(former, configuration, warnings, recollection)
+            return 0
+        log_file = os.path.abspath(arguments.log_file) if arguments.log_file else None
+        overrides = {"level": arguments.log_level, "format": arguments.log_format, "file": log_file}
+        configuration = asupd_run.with_log(configuration, overrides)
+        if arguments.detach:
+            return asupd_run.detach(configuration, arguments.file, arguments.run_dir, overrides)
+        return asupd_run.foreground(configuration, arguments.file, arguments.run_dir, overrides, recollection, former, echo=arguments.echo)
+    except (DaemonError, LockHeldError) as error:
+        _complain(f"asupd: critical: {error}")
+        return EXIT_LOCKED if isinstance(error, LockHeldError) else EXIT_CRITICAL
+
+
+def _former_self() -> SavedState | None:
+    """What this process was before a re-exec, or what the daemon is that tries whether this code could follow it."""
+    if ENV_STATE not in os.environ:
+        return None
+    from supervisord_async.supervise.outlive.reexec import inherited_state
+
+    return inherited_state()
+
+
+def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:
+    """What the trial has loaded; None where nothing of it is there."""
+    from supervisord_async.supervise.outlive import prepared
+
+    return prepared.handed_over(former)
+
+
+def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...], Recollection]:
+    """The file's configuration and warnings, without the YAML tree behind them; raises ConfigError."""
+    from supervisord_async.config.load import load
+    from supervisord_async.config.recollection import Recollection
+
+    recollection = Recollection()
+    loaded = load(arguments.file, run_dir=arguments.run_dir, recollection=recollection)
     warnings = loaded.warnings
     if arguments.check:
         from supervisord_async.config.check import check as check_surroundings
 
         warnings = (*warnings, *check_surroundings(loaded))
-    for warning in warnings:
-        _complain(str(warning))
-    if arguments.check:
-        print(f"{file}: sound: {_counted(len(loaded.configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
-        return 0
-    from supervisord_async.cli import asupd_run
-
-    log_file = os.path.abspath(arguments.log_file) if arguments.log_file else None
-    overrides = {"level": arguments.log_level, "format": arguments.log_format, "file": log_file}
-    configuration = asupd_run.with_log(loaded.configuration, overrides)
-    del loaded, warnings  # with the whole YAML tree behind them
-    try:
-        if arguments.trial:
-            asupd_run.trial()
-            return 0
-        if arguments.detach:
-            return asupd_run.detach(configuration, file, run_dir, overrides)
-        return asupd_run.foreground(configuration, file, run_dir, overrides, recollection, echo=arguments.echo)
-    except (DaemonError, LockHeldError) as error:
-        _complain(f"asupd: critical: {error}")
-        return EXIT_LOCKED if isinstance(error, LockHeldError) else EXIT_CRITICAL
+    return loaded.configuration, warnings, recollection
 
 
 def _complain(text: str) -> None:

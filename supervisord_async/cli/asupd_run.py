@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, DaemonLog
-from supervisord_async.errors import DaemonError, NoDaemonError
+from supervisord_async.errors import DaemonError, NoDaemonError, Problem
 
 if TYPE_CHECKING:
     from supervisord_async.config.recollection import Recollection
     from supervisord_async.logs.own import OwnLog
+    from supervisord_async.supervise.outlive.persist import SavedState
 
 #: A daemon in the background that does not answer in this time is given up on, with a message.
 ANSWER_SECONDS = 30.0
+#: After a re-exec all is as it was when so much time has passed.
+AT_REST_SECONDS = 3.0
 
 
 def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> Configuration:
@@ -29,17 +35,21 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
     return replace(configuration, daemon=replace(configuration.daemon, log=log))
 
 
-def trial() -> None:
-    """The code of this process could take over from the daemon that asks: everything imports, and its state can be read."""
+def trial(former: SavedState | None, configuration: Configuration, warnings: tuple[Problem, ...], recollection: Recollection) -> None:
+    """The code of this process could take over from the daemon that asks: everything imports, and its state could be read.
+
+    What was loaded is left to the one that does.
+    """
     from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
     from supervisord_async.supervise import daemon, means  # noqa: F401
-    from supervisord_async.supervise.outlive import reexec
+    from supervisord_async.supervise.outlive.prepared import Prepared, hand_over
 
     if "_sqlite3" not in dict(means.missing()):
         from supervisord_async.supervise.records import history  # noqa: F401
 
-    if reexec.inherited_state() is None:
+    if former is None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")
+    hand_over(Prepared(configuration, warnings, recollection), former)
 
 
 def foreground(
@@ -48,19 +58,19 @@ def foreground(
     run_dir: str | None,
     overrides: dict[str, str | None],
     recollection: Recollection,
+    former: SavedState | None,
     *,
     echo: bool,
 ) -> int:
-    """The daemon ran in this process; its exit code."""
+    """The daemon ran in this process; its exit code. ``former`` is what it was before a re-exec."""
     from supervisord_async.control import server
     from supervisord_async.logs.echo import Echo
     from supervisord_async.rundir import remember
-    from supervisord_async.supervise.daemon import Options, make_run_dir, serve
-    from supervisord_async.supervise.outlive import reexec
+    from supervisord_async.supervise.daemon import Options, serve
+    from supervisord_async.supervise.run_dir import make_run_dir
     from supervisord_async.system import descriptors, heap, loop, signals
 
     heap.return_large_blocks()
-    former = reexec.inherited_state()
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
@@ -91,11 +101,21 @@ def foreground(
     )
     try:
         server.load_ahead()
+        if former is not None:
+            _load_later()
         return loop.run(serve, options, configuration, server.serve, former)
     finally:
         if shown is not None:
             shown.close()
         own[0].close()
+
+
+def _load_later() -> None:
+    """What is read by a reload alone is loaded once nobody waits: who installs other code afterwards does not mix the two."""
+    later = threading.Timer(AT_REST_SECONDS, importlib.import_module, ["supervisord_async.config.load"])
+    later.daemon = True
+    with suppress(RuntimeError):  # no thread to be had: the reload loads it
+        later.start()
 
 
 def _own_log(log: DaemonLog) -> OwnLog:
@@ -112,7 +132,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
     Raises DaemonError where it runs and does not answer.
     """
     from supervisord_async.client import Client
-    from supervisord_async.supervise.daemon import make_run_dir
+    from supervisord_async.supervise.run_dir import make_run_dir
 
     daemon = configuration.daemon
     make_run_dir(daemon.run_dir)

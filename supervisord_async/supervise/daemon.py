@@ -6,12 +6,10 @@ without, and says by name what is lost), *transient* (retried with backoff by wh
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
 import signal
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +19,6 @@ import anyio.to_thread
 import msgspec
 
 from supervisord_async import __version__
-from supervisord_async.config.load import Loaded, load
 from supervisord_async.config.model import Configuration, DaemonLog, Program
 from supervisord_async.config.recollection import Recollection
 from supervisord_async.core.record import Record
@@ -34,12 +31,13 @@ from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.outlive import ending, leftovers, persist, reexec
+from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec
 from supervisord_async.supervise.outlive.guard import Guard
 from supervisord_async.supervise.outlive.persist import SavedState, Saver
 from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.on_event import EventHooks
+from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_socket
 from supervisord_async.supervise.runs import launch
 from supervisord_async.supervise.runs.output import STREAMS
 from supervisord_async.supervise.senses.filewatch.watching import FileWatching
@@ -50,6 +48,7 @@ from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 
 if TYPE_CHECKING:
+    from supervisord_async.config.load import Loaded
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.history import History
 
@@ -119,6 +118,8 @@ def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
     """Loads the file anew each time, off the loop."""
 
     def fresh() -> Loaded:
+        from supervisord_async.config.load import Loaded, load  # after a re-exec it was not needed yet
+
         loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection)
         return Loaded(options.adjust(loaded.configuration), loaded.warnings)
 
@@ -149,7 +150,7 @@ async def serve(options: Options, configuration: Configuration, control: Control
     else:
         lock.acquire()
     _become_parent_of_orphans()
-    _set_aside_false_socket(configuration.daemon.socket, run_dir)
+    set_aside_false_socket(configuration.daemon.socket, run_dir)
     try:
         async with orphans.reaping():
             return await Daemon(options, configuration, lock).run(control, former)
@@ -181,6 +182,7 @@ class Daemon:
         self._control_scope = anyio.CancelScope()
         self._belongings = Belongings(lock, lambda: self._configuration.daemon.socket, lambda: self._control_scope.cancel())
         self._go = anyio.Event()  # a re-exec was tried, and shall be
+        self._prepared: list[int] = []  # the descriptor of what the trial left for it
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
         )
@@ -420,9 +422,13 @@ class Daemon:
 
     async def _prepare_reexec(self) -> None:
         """The installed code was tried and will take over; raises FailedError where it cannot, BusyError where all is to end."""
-        await reexec.try_new_code(self.state())
+        left = await reexec.try_new_code(self.state())
         if self._supervisor.shutting_down:
+            os.close(left)
             raise BusyError("cannot re-exec: the daemon is shutting down")
+        while self._prepared:  # of a trial that nothing came of
+            os.close(self._prepared.pop())
+        self._prepared.append(left)
         self._go.set()
 
     async def _reexec(self, history: History | None) -> None:
@@ -445,7 +451,7 @@ class Daemon:
     def _become_new_code(self, listeners: Listeners | None) -> str:
         """Never returns, or says why not, and everything is as it was."""
         self._bus.catch_up()
-        kept = {"lock": [self._lock.fd], "listening": listeners.descriptors if listeners is not None else []}
+        kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
         state = persist.with_descriptors(self.state(), kept)
         descriptors.sd_notify("RELOADING=1")
         self._guard.dismiss()  # the new code has one of its own
@@ -464,29 +470,6 @@ def log_paths(configuration: Configuration) -> tuple[str, ...]:
         if path.startswith("/")
         for replica in range(program.replicas)
     )
-
-
-def make_run_dir(path: str) -> None:
-    """The run_dir exists; raises DaemonError where it cannot be made or used."""
-    try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
-    except OSError as error:
-        raise DaemonError(f"cannot make the run_dir {path}: {error.strerror} (set daemon.run_dir, or pass --run-dir)") from error
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # capabilities count
-        reason = os.strerror(errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES).lower()
-        raise DaemonError(f"cannot write in the run_dir {path}: {reason} (set daemon.run_dir, or pass --run-dir)")
-
-
-def _set_aside_false_socket(path: str, run_dir: str) -> None:
-    """In our own run_dir nothing but a socket may have the socket's name; what has it is kept under another."""
-    try:
-        if os.path.dirname(path) == run_dir and not stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.replace(path, f"{path}.stale")
-            _log.warning("%s was no socket; it is %s.stale now", path, path)
-    except FileNotFoundError:
-        pass  # the usual case
-    except OSError as error:
-        _log.warning("cannot set %s aside: %s", path, error.strerror)
 
 
 def _become_parent_of_orphans() -> None:

@@ -2,8 +2,8 @@
 
 Children, pipes and listening sockets are kept over ``execv``; everything else is the state, passed in an anonymous
 memory file, so that a full disk or a removed run_dir is no hindrance. Before the point of no return a trial process
-of the new code imports everything, reads this very state and loads the configuration; where it cannot, the old code
-stays in service and says why.
+of the new code imports everything, reads this very state and loads the configuration, which it leaves to the new self;
+where it cannot, the old code stays in service and says why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NoReturn
 import anyio
 
 from supervisord_async.errors import FailedError
-from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.wire import ENV_STATE
 
@@ -57,8 +57,21 @@ def inherited_state() -> SavedState | None:
         return persist.decode(stream.read())
 
 
-async def try_new_code(state: SavedState) -> None:
-    """The installed code can take over; raises FailedError, with what it said, where it cannot."""
+async def try_new_code(state: SavedState) -> int:
+    """The installed code can take over; returns a descriptor of what it has prepared for that (:mod:`.prepared`).
+
+    Raises FailedError, with what it said, where it cannot.
+    """
+    loaded = os.memfd_create("asupd-prepared")
+    try:
+        await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
+    except BaseException:
+        os.close(loaded)
+        raise
+    return loaded
+
+
+async def _try_new_code(state: SavedState, loaded: int) -> None:
     descriptor = state_file(state)
     try:
         process = await asyncio.create_subprocess_exec(
@@ -66,7 +79,7 @@ async def try_new_code(state: SavedState) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=(descriptor,),
+            pass_fds=(descriptor, loaded),
             env={**os.environ, ENV_STATE: str(descriptor)},
         )
     except OSError as error:

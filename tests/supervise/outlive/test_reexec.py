@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 import pytest
 
+from supervisord_async.config.load import load
 from supervisord_async.core.record import Record
 from supervisord_async.errors import BusyError, FailedError
 from supervisord_async.supervise.daemon import Daemon
-from supervisord_async.supervise.outlive import persist, reexec
+from supervisord_async.supervise.outlive import persist, prepared, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.records.bus import Bus
 from tests.virtual_clock import run_virtually
@@ -76,6 +77,7 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
         _go=anyio.Event(),
         _lock=SimpleNamespace(fd=3),
         _listeners=None,
+        _prepared=[],
         _guard=SimpleNamespace(dismiss=lambda: dismissed.append(True)),
         _bus=bus,
         _supervisor=SimpleNamespace(shutting_down=False),
@@ -108,12 +110,14 @@ def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyP
     async def resume() -> None:
         resumed.append(True)
 
-    async def sound(_state: SavedState) -> None:
-        pass
+    async def sound(_state: SavedState) -> int:
+        return os.memfd_create("left")
 
     monkeypatch.setattr(reexec, "try_new_code", sound)
     listeners = SimpleNamespace(pause=pause, resume=resume)
-    daemon: Any = SimpleNamespace(_go=anyio.Event(), _listeners=listeners, _bus=bus, _supervisor=supervisor, state=lambda: STATE)
+    daemon: Any = SimpleNamespace(
+        _go=anyio.Event(), _listeners=listeners, _prepared=[], _bus=bus, _supervisor=supervisor, state=lambda: STATE
+    )
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
@@ -128,6 +132,7 @@ def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyP
     run_virtually(main)
     assert [record.message for record in told] == ["cannot re-exec: the daemon is shutting down; this code stays in service"]
     assert resumed == [True]
+    os.close(*daemon._prepared)
 
 
 @pytest.mark.anyio
@@ -153,6 +158,32 @@ async def test_new_code_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr(reexec, "new_code", lambda *_: command)
     with pytest.raises(FailedError, match=words):
         await reexec.try_new_code(STATE)
+
+
+@pytest.mark.anyio
+async def test_the_new_self_is_given_what_the_trial_has_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of it, equal settings kept once; whoever has nothing that can be read loads the file."""
+    file = tmp_path / "programs.yaml"
+    file.write_text("daemon: {stop_timeout: 20s}\nprograms: {a: {command: x, stop: {grace_period: 1m}}, b: {command: y}}")
+    command = [sys.executable, "-m", reexec.MODULE, "-c", str(file), "--trial"]
+    monkeypatch.setattr(reexec, "new_code", lambda *_: command)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    left = await reexec.try_new_code(STATE)
+    size = os.fstat(left).st_size
+    damaged = os.memfd_create("damaged")
+    os.write(damaged, os.pread(left, size - 9, 0))
+    found = prepared.handed_over(persist.with_descriptors(STATE, {prepared.KEY: [left], "lock": []}))
+    assert found is not None
+    loaded = load(file)
+    assert (found.warnings, found.configuration) == (loaded.warnings, loaded.configuration)
+    assert [warning.line for warning in found.warnings] == [2]
+    one, other = found.configuration.programs.values()
+    assert one.environment is other.environment
+    assert prepared.handed_over(persist.with_descriptors(STATE, {prepared.KEY: [damaged]})) is None
+    assert prepared.handed_over(STATE) is None
+    for descriptor in (left, damaged):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.close(descriptor)
 
 
 def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
