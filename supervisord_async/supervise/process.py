@@ -97,7 +97,7 @@ class Process:
         self._voice: Voice | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
-        self._settings = ""
+        self._settings: str | Program = ""  #: those that the run was begun with, or their digest
         self._inherited: Inherited | None = None  # what an earlier daemon left, until it is seen to
         self._taken_over: anyio.Event | None = None
         self._errands = Errands(self._broke)
@@ -187,7 +187,7 @@ class Process:
             replica=self.replica,
             snapshot=self.snapshot,
             start_ticks=run.child.identity.start_ticks if alive and run is not None else 0,
-            settings=self._settings,
+            settings=self._settings_digest(),
             streams=self.output.saved(),
             voice=self._voice.saved() if self._voice is not None else None,
         )
@@ -282,16 +282,21 @@ class Process:
             self.post(SpawnFailed(run, "the start is not wanted any more"))
             return
         program = self.program
-        self._settings = ""  # a successor that finds us here restarts nothing for them
+        self._settings = program  # not digested before the fork
         try:
             context = await self._launcher.begin(program, run, self._voice_for(program))
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
             return
-        self._settings = launch.settings_digest(program)
         self._run = self._held(context)
         self.post(Spawned(run, context.child.pid))
         self._run.watch(self._errands)
+
+    def _settings_digest(self) -> str:
+        """Of the settings that the run was begun with; known from before its birth, so that a successor sees what has changed."""
+        if isinstance(self._settings, Program):
+            self._settings = launch.settings_digest(self._settings)
+        return self._settings
 
     def _held(self, context: RunContext) -> Run:
         """The run, by the settings of now: they may have changed while it began. Nothing watches yet."""
