@@ -158,7 +158,8 @@ def test_programs_leave_the_daemon_the_descriptors_by_which_it_is_asked_and_ends
 
 def test_more_programs_than_descriptors_are_taken_over_and_ended(daemon: Make) -> None:
     live = daemon(FORTY)
-    live.wait_until(lambda: live.ctl("status").returncode == 0, "all run")
+    state = live.folder / ".asupd" / "state.json"
+    live.wait_until(lambda: state.read_text().count("RUNNING") == 40, "a successor will know that all run")
     live.kill()
     live.prefix = FEW_DESCRIPTORS
     live.start()
