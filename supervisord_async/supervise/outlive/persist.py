@@ -187,11 +187,15 @@ def save(run_dir: str, state: SavedState) -> None:
 
 
 def _opened(spare: str) -> int:
-    """A descriptor for writing over the file: a regular one that has no other name. Anything else that is there goes."""
+    """A descriptor for writing over the file: a regular one that has no other name. Anything else that is there goes.
+
+    Raises OSError.
+    """
     try:
         descriptor = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        pass  # none, or a FIFO, a link, somebody else's
+    except OSError as error:
+        if is_want(error):
+            raise  # it may be sound, and its room is not to be lost
     else:
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:

@@ -144,6 +144,19 @@ def test_a_filesystem_that_exchanges_no_names_has_the_state(tmp_path: Path, monk
     assert persist.load(str(tmp_path)) == (STATE, [])
 
 
+def test_a_save_that_gets_no_descriptor_costs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        persist.save(str(tmp_path), STATE)
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many"):
+        patch.setattr(os, "open", none_left)
+        persist.save(str(tmp_path), STATE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [persist.FILE_NAME, persist.SPARE_NAME]
+
+
 def test_a_save_takes_no_room_that_the_files_do_not_have_until_the_state_has_grown_by_much(tmp_path: Path) -> None:
     def state(processes: int) -> SavedState:
         return SavedState(boot_id="b", instance="i", processes=tuple(replace(STATE.processes[0], name=f"a:{n}") for n in range(processes)))
