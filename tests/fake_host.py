@@ -110,6 +110,9 @@ class FakeHost:
     async def prepare(self) -> None:
         pass
 
+    async def wait_executable(self, executable: Any) -> None:
+        pass
+
     async def spawn(self, spec: Any) -> FakeChild:
         await anyio.sleep(0)
         if self.refuse:

@@ -16,8 +16,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from supervisord_async.errors import ConfigError, SupervisordError
 from supervisord_async.rundir import SOCKET_NAME
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
     from supervisord_async.config.model import Configuration
 
+T = TypeVar("T")
+
 OLDEST_PYTHON = (3, 11)
+#: A check that has not ended by then waits for a disk that hangs.
+PATIENCE_SECONDS = 10.0
+_SILENT = f"cannot be told: a disk has not answered for {PATIENCE_SECONDS:g} s"
 #: A unix socket's path holds no more (``man 7 unix``).
 SOCKET_PATH_BYTES = 107
 #: Descriptors of the daemon for itself, and for each process (two pipes, a pidfd, two logs), at most.
@@ -64,22 +70,38 @@ class Patient:
 
 
 def examine(run_dir: str, file: str | None) -> list[Finding]:
-    """All findings. Blocks, for some 2 seconds at most where a daemon hangs."""
+    """All findings. Blocks, for some 2 seconds at most where a daemon hangs, and :data:`PATIENCE_SECONDS` for a check whose disk does."""
     from supervisord_async.system.lock import InstanceLock
 
     found: list[Finding] = []
     loaded = None
     if file is not None:
-        loaded, findings = _load(file)
+        try:
+            loaded, findings = _in_time(partial(_load, file))
+        except TimeoutError:
+            findings = [Finding("error", "configuration", f"{file}: {_SILENT}", "look at what it includes, and at what is mounted there")]
         found += findings
     path = loaded.configuration.daemon.socket if loaded is not None else os.path.join(run_dir, SOCKET_NAME)
     patient = Patient(run_dir, file, path, InstanceLock(os.path.join(run_dir, "asupd.lock")).holder(), loaded)
     for check in CHECKS:
         try:
-            found += check(patient)
+            found += _in_time(partial(_all_of, check, patient))
+        except TimeoutError:
+            found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted where it is to be"))
         except OSError as error:  # one question that cannot be asked here is no reason not to ask the others
             found.append(Finding("warning", check.__name__, f"cannot be told: {error}"))
     return found
+
+
+def _all_of(check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> list[Finding]:
+    return list(check(patient))
+
+
+def _in_time(ask: Callable[[], T]) -> T:
+    """What ``ask`` returns or raises. Raises TimeoutError: a thread still waits for it."""
+    from supervisord_async.system.threads import DaemonThreads
+
+    return DaemonThreads(1, "doctor").submit(ask).result(PATIENCE_SECONDS)
 
 
 def _load(file: str) -> tuple[Loaded | None, list[Finding]]:

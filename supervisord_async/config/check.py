@@ -8,11 +8,11 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from supervisord_async.config.document import Path
 from supervisord_async.config.load import Loaded
+from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Program
 from supervisord_async.config.place import Origin, Report
 from supervisord_async.errors import Problem
@@ -21,12 +21,27 @@ from supervisord_async.errors import Problem
 def check(loaded: Loaded) -> tuple[Problem, ...]:
     """Warnings about ``loaded`` that depend on the machine; those of the load itself come on top. Blocks on look-ups."""
     report = Report()
-    for name, program in loaded.configuration.programs.items():
+    programs = loaded.configuration.programs
+    kinds = look_at(path for program in programs.values() for path in _looked_at(program))
+    for name, program in programs.items():
         origin = Origin(loaded.origins[name].places, report)
         _check_identity(program, origin)
         for sub, command in _commands(program):
-            _check_executable(program, command[0], sub, origin)
+            _check_executable(program, command[0], sub, origin, kinds)
     return report.sorted()
+
+
+def _looked_at(program: Program) -> Iterator[str]:
+    """The paths that it is looked at for."""
+    yield program.directory
+    for _, command in _commands(program):
+        yield from _candidates(program, command[0])
+
+
+def _candidates(program: Program, executable: str) -> list[str]:
+    """Where a spawn looks for it: seen from the program's own directory, and in its own PATH."""
+    folders = [""] if "/" in executable else program.environment.get("PATH", os.defpath).split(os.pathsep)
+    return [os.path.join(program.directory, folder, executable) for folder in folders]
 
 
 def _commands(program: Program) -> Iterator[tuple[Path, tuple[str, ...]]]:
@@ -63,19 +78,18 @@ def _number(name: str, look_up: Callable[[str], int]) -> int | None:
         return None
 
 
-def _check_executable(program: Program, executable: str, sub: Path, origin: Origin) -> None:
-    """It is found as the spawn finds it: in the program's own PATH, seen from its own directory."""
-    if "/" in executable:
-        path = os.path.join(program.directory, executable)
-        if not os.path.isdir(program.directory):
-            return  # said by the load
-        if not os.path.isfile(path):
-            origin.warning(sub, f"there is no {path} here")
-        elif not os.access(path, os.X_OK):
-            origin.warning(sub, f"{path} is not executable; chmod +x, or name its interpreter")
-        return
-    search = os.pathsep.join(
-        os.path.join(program.directory, part) for part in program.environment.get("PATH", os.defpath).split(os.pathsep)
-    )
-    if shutil.which(executable, path=search) is None:
+def _check_executable(program: Program, executable: str, sub: Path, origin: Origin, kinds: Mapping[str, Kind]) -> None:
+    candidates = {path: kinds[path] for path in _candidates(program, executable)}
+    if Kind.EXECUTABLE in candidates.values() or kinds[program.directory] is Kind.SILENT:
+        return  # said by the load, the latter
+    silent = next((path for path, kind in candidates.items() if kind is Kind.SILENT), None)
+    if silent is not None:
+        origin.warning(sub, f"nobody knows what is at {silent}: its disk does not answer")
+    elif "/" not in executable:
         origin.warning(sub, f"there is no '{executable}' in the program's PATH")
+    elif kinds[program.directory] is Kind.FOLDER:  # else said by the load
+        (path, kind), *_ = candidates.items()
+        if kind is Kind.OTHER:
+            origin.warning(sub, f"{path} is not executable; chmod +x, or name its interpreter")
+        else:
+            origin.warning(sub, f"there is no {path} here")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import grp
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from supervisord_async.config.document import Path
+from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Configuration, Daemon, Program, Restart
 from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
@@ -26,25 +27,24 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
     _check_files(configuration, origins, daemon)
     _check_control_socket(configuration.daemon, daemon)
     _check_dependencies(programs, origins, known)
-    isdir = _remembering(os.path.isdir)
-    exists = _remembering(os.path.exists)
     _check_sockets(programs, origins)
+    kinds = look_at(_looked_at(configuration))
     for program in programs.values():
         origin = origins[program.name]
         _check_limit(program.restart, origin)
         _check_pairs(program, configuration, origin)
-        _check_folders(program, configuration, origin, isdir)
-        if not isdir(program.directory):
-            origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
+        _check_folders(program, configuration, origin, kinds)
         for sub, path in _watched(program, origin):
-            if not exists(path):
+            if kinds[path] is Kind.MISSING:
                 origin.warning(sub, f"{path} is not there (yet)")
+            elif kinds[path] is Kind.SILENT:
+                origin.warning(sub, _silent(path))
 
 
 def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
     """Without a place or a group for it there would be no control socket, and nobody could ask the daemon anything."""
     folder = os.path.dirname(daemon.socket)
-    if folder != daemon.run_dir and not os.path.isdir(folder):
+    if folder != daemon.run_dir and not look_at([folder])[folder].may_be_folder:
         origin.warning(("socket",), f"there is no folder {folder} (yet)")
     group = daemon.socket_group
     if group is not None and not group.isdigit():
@@ -54,15 +54,26 @@ def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
             origin.warning(("socket_group",), f"there is no group '{group}' here")
 
 
-def _remembering(ask: Callable[[str], bool]) -> Callable[[str], bool]:
-    answers: dict[str, bool] = {}
+def _looked_at(configuration: Configuration) -> Iterator[str]:
+    """The paths that it is looked at for."""
+    for program in configuration.programs.values():
+        yield program.directory
+        yield from _logs(program, configuration).values()
+        if program.heartbeat and (beats := program.heartbeat.file):
+            yield from (beats, os.path.dirname(beats))
+        for watch in program.watch:
+            yield from watch.paths
 
-    def asked(path: str) -> bool:
-        if path not in answers:
-            answers[path] = ask(path)
-        return answers[path]
 
-    return asked
+def _logs(program: Program, configuration: Configuration) -> dict[str, str]:
+    """Its logs in places of its own, by key."""
+    ours = configuration.daemon.run_dir + "/"
+    logs = {"stdout": program.logs.stdout, "stderr": program.logs.stderr}
+    return {key: path for key, path in logs.items() if path.startswith("/") and not path.startswith(ours)}
+
+
+def _silent(path: str) -> str:
+    return f"nobody knows what is at {path}: its disk does not answer"
 
 
 def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
@@ -97,17 +108,24 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
         origin.warning(("restart", "prevent_exit_codes"), f"{', '.join(map(str, both))} is in success_exit_codes too")
 
 
-def _check_folders(program: Program, configuration: Configuration, origin: Origin, isdir: Callable[[str], bool]) -> None:
-    """What is to be a file is no folder, and the heartbeat file has one to be in."""
-    ours = configuration.daemon.run_dir + "/"
-    for key, path in (("stdout", program.logs.stdout), ("stderr", program.logs.stderr)):
-        if path.startswith("/") and not path.startswith(ours) and isdir(path):
+def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:
+    """What is to be a file is no folder, and what is to be in one finds it."""
+    for key, path in _logs(program, configuration).items():
+        if kinds[path] is Kind.FOLDER:
             origin.error(("logs", key), f"expected the path of a file, found a folder: {path}")
+        elif kinds[path] is Kind.SILENT:
+            origin.warning(("logs", key), _silent(path))
     beats = program.heartbeat.file if program.heartbeat else None
-    if beats and isdir(beats):
+    if beats and kinds[beats] is Kind.FOLDER:
         origin.error(("heartbeat", "file"), f"expected the path of a file, found a folder: {beats}")
-    elif beats and not beats.startswith(ours) and not isdir(os.path.dirname(beats)):
+    elif beats and kinds[beats] is Kind.SILENT:
+        origin.warning(("heartbeat", "file"), _silent(beats))
+    elif beats and not beats.startswith(configuration.daemon.run_dir + "/") and not kinds[os.path.dirname(beats)].may_be_folder:
         origin.warning(("heartbeat", "file"), f"there is no folder {os.path.dirname(beats)} (yet)")
+    if kinds[program.directory] is Kind.SILENT:
+        origin.warning(("directory",), _silent(program.directory))
+    elif kinds[program.directory] is not Kind.FOLDER:
+        origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
 
 
 def _check_sockets(programs: Mapping[str, Program], origins: Mapping[str, Origin]) -> None:

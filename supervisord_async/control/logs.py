@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import anyio.to_thread
+import anyio
 import msgspec
 
 from supervisord_async.errors import FailedError
+from supervisord_async.logs.tail import READERS, tail_sync
 from supervisord_async.logs.tail import follow as follow_file
-from supervisord_async.logs.tail import tail_sync
 
 if TYPE_CHECKING:
     from supervisord_async.control.stream import SendChunk
     from supervisord_async.supervise.process import Process
+
+#: A log that was not read in this time cannot be.
+ANSWER_SECONDS = 10.0
 
 Format = Literal["raw", "timestamp", "json"]
 
@@ -62,7 +64,11 @@ async def follow(source: Source, count: int, since: float | None, send: SendChun
 
 async def _recent(source: Source, count: int, since: float | None) -> tuple[bytes, int | None]:
     try:
-        return await anyio.to_thread.run_sync(partial(recent, source, count, since), abandon_on_cancel=True)
+        with anyio.fail_after(ANSWER_SECONDS):
+            return await READERS.run(recent, source, count, since)
+    except TimeoutError:
+        words = f"cannot read {source.path}: its disk has not answered for {ANSWER_SECONDS:g} s"
+        raise FailedError(words) from None
     except OSError as error:
         raise FailedError(f"cannot read {source.path}: {error.strerror}") from error
 

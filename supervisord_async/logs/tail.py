@@ -15,12 +15,11 @@ from io import BufferedReader
 from typing import IO, TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 import msgspec
-from anyio.lowlevel import RunVar
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.target import Format
+from supervisord_async.system.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from gzip import GzipFile
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 BOUND_BYTES = 8 * 1024 * 1024
 #: How often :func:`follow` looks.
 POLL_SECONDS = 0.25
+
+#: Who reads logs: no more can hang with a disk, and nothing else does.
+READERS = DaemonThreads(32, "read")
 
 _BLOCK_BYTES = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -39,7 +41,7 @@ async def tail(path: str, n: int, *, since: float | None = None, format: Format 
 
     Reads backups too where ``path`` alone has fewer. At most :data:`BOUND_BYTES`. No file is no line. Raises OSError.
     """
-    return await anyio.to_thread.run_sync(tail_sync, path, n, since, format, limiter=_limiter(), abandon_on_cancel=True)
+    return await READERS.run(tail_sync, path, n, since, format)
 
 
 def tail_sync(path: str, n: int, since: float | None = None, format_: Format = "raw") -> list[bytes]:
@@ -161,15 +163,15 @@ async def follow(
     """
     place = _Place()
     try:
-        await anyio.to_thread.run_sync(_open_at, place, path, from_start, offset, limiter=_limiter(), abandon_on_cancel=False)
+        await READERS.run(_open_at, place, path, from_start, offset)
         while True:
-            chunk = await anyio.to_thread.run_sync(_next, place, path, limiter=_limiter(), abandon_on_cancel=False)
+            chunk = await READERS.run(_next, place, path)
             if chunk:
                 yield chunk
             else:
                 await anyio.sleep(poll_seconds)
     finally:
-        place.close()
+        READERS.submit(place.close)  # where it hangs, a thread does, which may still read
 
 
 def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = None) -> None:
@@ -235,16 +237,3 @@ def _is_at(path: str, ino: tuple[int, int]) -> bool:
     except FileNotFoundError:
         return False
     return (status.st_dev, status.st_ino) == ino
-
-
-#: Readers have their own few threads, so that a hanging disk takes no others. One limiter per loop.
-_readers: RunVar[anyio.CapacityLimiter] = RunVar("supervisord_async.logs.tail.readers")
-
-
-def _limiter() -> anyio.CapacityLimiter:
-    try:
-        return _readers.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(8)
-        _readers.set(limiter)
-        return limiter

@@ -6,11 +6,10 @@ without, and says by name what is lost), *transient* (retried with backoff by wh
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +29,7 @@ from supervisord_async.supervise import means, watchdog
 from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
+from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec
 from supervisord_async.supervise.outlive.guard import Guard
@@ -48,7 +48,6 @@ from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 
 if TYPE_CHECKING:
-    from supervisord_async.config.load import Loaded
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.history import History
 
@@ -112,28 +111,6 @@ class Options(msgspec.Struct, frozen=True):
     follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: ``daemon.log`` changed by a reload
     adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: what the command line overrides
     recollection: Recollection = msgspec.field(default_factory=Recollection)  #: of the file as it was loaded last
-
-
-def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
-    """Loads the file anew each time, off the loop."""
-
-    def fresh() -> Loaded:
-        from supervisord_async.config.load import Loaded, load  # after a re-exec it was not needed yet
-
-        loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection)
-        return Loaded(options.adjust(loaded.configuration), loaded.warnings)
-
-    def read() -> Loaded:
-        gc.disable()  # a file makes much that is new and no garbage; looking for some takes as long as reading it
-        try:
-            return fresh()  # by now without the tree of its text
-        finally:
-            gc.enable()
-
-    async def run() -> Loaded:
-        return await anyio.to_thread.run_sync(read)
-
-    return run
 
 
 async def serve(options: Options, configuration: Configuration, control: ControlPlane, former: SavedState | None = None) -> int:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.monitors.context import RunContext
     from supervisord_async.system.child import Ended
     from supervisord_async.system.credentials import Credentials
+    from supervisord_async.system.disks import Executable
     from supervisord_async.system.identity import Identity
     from supervisord_async.system.spawn import SpawnSpec
 
@@ -66,6 +67,9 @@ class Host(Protocol):
 
     async def prepare(self) -> None:
         """A spawn that follows soon, if any does, waits for less."""
+
+    async def wait_executable(self, executable: Executable) -> None:
+        """The disks that it is executed from answer; raises SpawnError with stage ``exec``: they do not."""
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """A new process runs ``spec``; raises SpawnError."""

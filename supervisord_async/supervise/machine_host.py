@@ -21,14 +21,18 @@ from supervisord_async.supervise.senses.signatures import Signatures
 from supervisord_async.system import census, credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.disks import Disks, Executable
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.spawn import SpawnSpec
+from supervisord_async.system.threads import DaemonThreads
 from supervisord_async.system.tree import Tree
 from supervisord_async.system.turns import Turns
 from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin at one turn of the loop; each takes about half a millisecond of it.
 SPAWNS_A_TURN = 16
+#: A directory service that hangs can be asked so often at a time, and for so long.
+USER_THREADS, USER_SECONDS = 16, 10.0
 
 
 class MachineHost:
@@ -38,6 +42,8 @@ class MachineHost:
         """``enclosures``: where runs get cgroups of their own; None: they have none."""
         self._enclosures = enclosures
         self._signatures = Signatures()
+        self._disks = Disks()
+        self._users = DaemonThreads(USER_THREADS, "user")
         self._turns = Turns(SPAWNS_A_TURN)
 
     def at_turn(self, callback: Callable[[], None]) -> None:
@@ -48,6 +54,10 @@ class MachineHost:
         """What a birth in a cgroup waits for is waited for now."""
         if self._enclosures is not None:
             await self._enclosures.prepare()
+
+    async def wait_executable(self, executable: Executable) -> None:
+        """Ask its disks, off the loop."""
+        await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """Start ``spec``."""
@@ -86,8 +96,14 @@ class MachineHost:
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Look the user up, off the loop."""
+        if user is None and group is None:
+            return None
         try:
-            return await credentials.lookup(user, group)
+            with anyio.fail_after(USER_SECONDS):
+                return await self._users.run(credentials.lookup, user, group)
+        except TimeoutError:
+            words = f"nobody has said for {USER_SECONDS:g} s who {user or group} is (does a directory service hang?)"
+            raise SpawnError("user", None, words) from None
         except RuntimeError as error:
             if not is_want(error):
                 raise
@@ -123,6 +139,10 @@ class MachineHost:
 
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
         """Run a short command with its tree, to its end or to the timeout."""
+        with anyio.move_on_after(timeout_seconds) as looking:
+            await self.wait_executable(Executable(spec.argv[0], spec.directory, spec.environment.get("PATH")))
+        if looking.cancelled_caught:
+            return None
         child = await spawn.spawn(spec)
         tree = Tree.of(child, spec.environment.get(ENV_TAG, ""))
         try:

@@ -278,15 +278,16 @@ class Process:
     async def _spawn(self, run: int) -> None:
         """Answered by Spawned or SpawnFailed."""
         await self._wait_settled()
-        if self.snapshot.state is State.STOPPING:  # while it waited for its turn
-            self.post(SpawnFailed(run, "the start is not wanted any more"))
-            return
         program = self.program
         self._settings = program  # not digested before the fork
         try:
-            context = await self._launcher.begin(program, run, self._voice_for(program))
+            wanted = self.snapshot.state is not State.STOPPING  # as it may be since it waits for its turn
+            context = await self._launcher.begin(program, run, self._voice_for(program)) if wanted else None
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
+            return
+        if context is None:
+            self.post(SpawnFailed(run, "the start is not wanted any more"))
             return
         self._run = self._held(context)
         self.post(Spawned(run, context.child.pid))

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from supervisord_async.system import procfs
 from supervisord_async.system.identity import Identity, of
+from supervisord_async.system.mounts import mounts
 from supervisord_async.system.pidfd import open_pidfd
 
 #: After a move, so long the next one certainly waits for nothing.
@@ -255,14 +256,8 @@ def _is_delegated(folder: str) -> bool:
 
 
 def _mounts() -> list[tuple[str, str]]:
-    """Where cgroup v2 is mounted, and which cgroup is seen there (``man 5 proc_pid_mountinfo``)."""
-    found = []
-    for line in (procfs.read_file("/proc/self/mountinfo", 1 << 22) or b"").splitlines():
-        head, _, tail = line.partition(b" - ")
-        if tail.split(b" ", 1)[0] == b"cgroup2":
-            root, mount = (os.fsdecode(field.replace(b"\\040", b" ")) for field in head.split()[3:5])
-            found.append((mount, root))
-    return found
+    """Where cgroup v2 is mounted, and which cgroup is seen there."""
+    return [(mount.point, mount.root) for mount in mounts() if mount.kind == "cgroup2"]
 
 
 def _children(folder: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Who a program runs as: user, primary group and supplementary groups, which always go together.
 
-Looking names up may ask a directory service over the network (NSS), so it is done in a worker thread, and anew
+Looking names up may ask a directory service over the network (NSS), so it is to be done in a thread, and anew
 each time: what was true at the last spawn may not be now.
 """
 
@@ -11,7 +11,6 @@ import grp
 import os
 import pwd
 
-import anyio.to_thread
 import msgspec
 
 from supervisord_async.errors import SpawnError
@@ -30,26 +29,14 @@ class Credentials(msgspec.Struct, frozen=True):
     home: str  #: for HOME
 
 
-async def lookup(user: str | None, group: str | None) -> Credentials | None:
+def lookup(user: str | None, group: str | None) -> Credentials | None:
     """The credentials of ``user`` (a name or a number; None: ours) with ``group`` instead of their primary one.
 
-    None when neither is given. Raises SpawnError of stage ``user``: unknown, or we may not become them.
+    None when neither is given. Raises SpawnError of stage ``user``: unknown, or we may not become them. Blocks for as long as the
+    directory service takes.
     """
     if user is None and group is None:
         return None
-    return await anyio.to_thread.run_sync(_lookup, user, group)
-
-
-def may_switch() -> bool:
-    """True if this process may become anybody: root, with the capabilities that containers sometimes drop."""
-    for line in (procfs.read_file("/proc/self/status") or b"").splitlines():
-        if line.startswith(b"CapEff:"):
-            held = int(line.split()[1], 16)
-            return bool(held >> _CAP_SETUID & held >> _CAP_SETGID & 1)
-    return os.geteuid() == 0
-
-
-def _lookup(user: str | None, group: str | None) -> Credentials:
     entry = _user(user)
     gid = _group(group) if group is not None else None
     if entry is None:  # a number that no directory knows
@@ -63,6 +50,15 @@ def _lookup(user: str | None, group: str | None) -> Credentials:
     if not may_switch() and (found.uid, found.gid) != (os.geteuid(), os.getegid()):
         raise SpawnError("user", errno.EPERM, f"cannot run as {user or group} without being root")
     return found
+
+
+def may_switch() -> bool:
+    """True if this process may become anybody: root, with the capabilities that containers sometimes drop."""
+    for line in (procfs.read_file("/proc/self/status") or b"").splitlines():
+        if line.startswith(b"CapEff:"):
+            held = int(line.split()[1], 16)
+            return bool(held >> _CAP_SETUID & held >> _CAP_SETGID & 1)
+    return os.geteuid() == 0
 
 
 def _user(user: str | None) -> pwd.struct_passwd | None:

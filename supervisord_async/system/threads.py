@@ -6,14 +6,18 @@ They are daemon threads: one that hangs in the kernel keeps neither the loop nor
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: A thread without work ends after this.
+IDLE_SECONDS = 2.0
 
 
 class DaemonThreads(Executor):
@@ -45,6 +49,13 @@ class DaemonThreads(Executor):
         self._work.put((future, lambda: fn(*args, **kwargs)))
         return future
 
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``function`` returns or raises, called in a thread, which goes on if we are cancelled.
+
+        Raises RuntimeError, as :meth:`submit`.
+        """
+        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+
     def _start_thread(self) -> None:
         """One thread more; where none can be had, those that there are do the work. Raises RuntimeError: there is none."""
         thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._threads + 1}", daemon=True)
@@ -65,7 +76,7 @@ class DaemonThreads(Executor):
                     self._work.put(None)
 
     def _serve(self) -> None:
-        while (item := self._work.get()) is not None:
+        while (item := self._next()) is not None:
             future, call = item
             if future.set_running_or_notify_cancel():
                 try:
@@ -78,3 +89,15 @@ class DaemonThreads(Executor):
             del item, future, call
             with self._lock:
                 self._free += 1
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """The next piece of work; None: there is none for this thread any more."""
+        while True:
+            try:
+                return self._work.get(timeout=IDLE_SECONDS)
+            except Empty:
+                with self._lock:
+                    if self._free:  # else some is on its way, and there is nobody else for it
+                        self._free -= 1
+                        self._threads -= 1
+                        return None

@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,21 @@ def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path
         text = daemon.do("doctor")
         assert "1 processes of a dead daemon live on" in text
         assert "cleanup --apply" in text
+
+
+def test_a_check_whose_disk_hangs_is_an_error_and_the_others_are_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def logs(_patient: diagnosis.Patient) -> Iterator[diagnosis.Finding]:
+        go.wait(30)
+        yield diagnosis.Finding("ok", "log", "late")
+
+    monkeypatch.setattr(diagnosis, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(diagnosis, "CHECKS", (logs, diagnosis.python))
+    try:
+        code, findings = doctor(SOUND)
+    finally:
+        go.set()
+    assert code == 1
+    assert "a disk has not answered" in only(findings, "logs")["message"]
+    assert findings[-1]["check"] == "python"

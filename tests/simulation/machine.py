@@ -164,6 +164,11 @@ class LifeOfADaemon:
     async def prepare(self) -> None:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01]))
 
+    async def wait_executable(self, _executable: Any) -> None:
+        await anyio.sleep(self.machine.random.choice([0.0, 0.0, 0.01, 0.5]))
+        if self.machine.fault(0.02):
+            raise SpawnError("exec", None, "simulated: its disk has not answered")
+
     async def spawn(self, spec: Any) -> Any:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01, 0.5]))
         if self.dead:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from supervisord_async.config.model import Configuration
 from supervisord_async.errors import ConfigError
-from supervisord_async.supervise.daemon import Options, loader
+from supervisord_async.supervise import loading
+from supervisord_async.supervise.daemon import Options
+from supervisord_async.supervise.loading import loader
 
 pytestmark = pytest.mark.anyio
 
@@ -50,3 +54,24 @@ async def test_garbage_is_looked_for_again_after_a_file_that_is_refused(tmp_path
     with pytest.raises(ConfigError, match="comand"):
         await loader(Options(file=str(file)))()
     assert gc.isenabled()
+
+
+async def test_a_file_whose_disk_hangs_is_refused_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "programs.yaml"
+    file.write_text("programs: {a: {command: x}}\n")
+    go = threading.Event()
+
+    def hang(configuration: Configuration) -> Configuration:
+        go.wait(30)
+        return configuration
+
+    monkeypatch.setattr(loading, "LOAD_SECONDS", 0.05)
+    load = loader(Options(file=str(file), adjust=hang))
+    try:
+        with pytest.raises(ConfigError, match=r"could not be read within 0\.05 s"):
+            await load()
+        assert gc.isenabled()
+    finally:
+        go.set()
+    monkeypatch.setattr(loading, "LOAD_SECONDS", 30.0)
+    assert "a" in (await load()).configuration.programs

@@ -234,7 +234,7 @@ who = credentials.Credentials(65534, 65534, (65534,), "nobody", "/")
 async def main():
     await attempt(("touch", {str(proof)!r}), who)
     try:
-        await credentials.lookup("nobody", None)
+        credentials.lookup("nobody", None)
     except SpawnError as error:
         print(error.stage, error.errno)
 loop.run(main, kind="asyncio")

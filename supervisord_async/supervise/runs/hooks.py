@@ -58,38 +58,26 @@ class HookRun(msgspec.Struct, frozen=True):
 class Hooks:
     """The hooks of one process slot."""
 
-    __slots__ = ("_before_start", "_host", "_name")
+    __slots__ = ("_host", "_name")
 
     def __init__(self, name: str, host: Host) -> None:
         self._name = name
         self._host = host
-        self._before_start: anyio.CancelScope | None = None
 
     async def before_start(self, program: Program, environment: RunEnvironment, credentials: Credentials | None, log: int) -> None:
         """The hook has succeeded, or there is none; what it printed went to the descriptor ``log``.
 
-        Raises SpawnError, stage ``hook``: it failed, could not be run, took too long, or was given up.
+        Raises SpawnError, stage ``hook``: it failed, could not be run, or took too long.
         """
         command = program.hooks.before_start
         if command is None:
             return
-        with anyio.CancelScope() as scope:
-            self._before_start = scope
-            try:
-                done = await self._run(program, command, environment.beside("hook"), credentials, log)
-            except SpawnError as error:
-                raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
-            finally:
-                self._before_start = None
-            if done.failure is not None:
-                raise SpawnError("hook", None, f"before_start {done.failure}")
-            return
-        raise SpawnError("hook", None, "before_start was given up: the start is not wanted any more")
-
-    def give_up_start(self) -> None:
-        """A ``before_start`` that is running is ended, and the start with it."""
-        if self._before_start is not None:
-            self._before_start.cancel()
+        try:
+            done = await self._run(program, command, environment.beside("hook"), credentials, log)
+        except SpawnError as error:
+            raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
+        if done.failure is not None:
+            raise SpawnError("hook", None, f"before_start {done.failure}")
 
     async def after_exit(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+import anyio
+
 from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import Input
 from supervisord_async.core.state import Cause, Snapshot
@@ -20,6 +22,7 @@ from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.disks import ANSWER_SECONDS, Executable
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class Launcher:
         snapshot: the present one of the process.
     """
 
-    __slots__ = ("_around", "_hooks", "_name", "_output", "_post", "_replica", "_snapshot")
+    __slots__ = ("_around", "_hooks", "_name", "_output", "_post", "_preparing", "_replica", "_snapshot")
 
     def __init__(
         self,
@@ -51,11 +54,33 @@ class Launcher:
         self._post = post
         self._snapshot = snapshot
         self._hooks = Hooks(name, around.host)
+        self._preparing: anyio.CancelScope | None = None
 
-    async def begin(self, program: Program, run: int, voice: Voice | None) -> RunContext:
+    async def begin(self, program: Program, run: int, voice: Voice | None) -> RunContext | None:
         """The main process of ``run`` executes its command, and nothing watches yet; ``voice`` is heard, if there is one.
 
-        Raises SpawnError, its stage telling what could not be had.
+        None, and nothing was begun: it was given up. Raises SpawnError, its stage telling what could not be had.
+        """
+        with anyio.CancelScope() as preparing:
+            self._preparing = preparing
+            try:
+                environment, baseline = await self._prepare(program, run)
+            finally:
+                self._preparing = None
+        if preparing.cancelled_caught:
+            return None
+        searches = self._output.search(program.log_patterns())
+        stdout, stderr = self._output.open(program.logs, environment.credentials)
+        self._output.run_started(run)
+        spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr)
+        spec = await equip(spec, program, voice, self._around)
+        child = await self._around.host.spawn(spec)
+        return self._context(child, environment, voice, searches, baseline)
+
+    async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:
+        """All that may take long has been done: names are looked up, the hook has run, disks have answered. Raises SpawnError.
+
+        With the signature of the file that must change.
         """
         host = self._around.host
         credentials = await self.credentials(program)
@@ -64,16 +89,19 @@ class Launcher:
         heartbeat_file, baseline = environment.heartbeat_file, None
         if program.heartbeat is not None and heartbeat_file is not None:
             prepare_heartbeat_file(environment)
-            baseline = await host.signature(heartbeat_file)
+            baseline = await self._baseline(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
-        searches = self._output.search(program.log_patterns())
-        stdout, stderr = self._output.open(program.logs, credentials)
-        self._output.run_started(run)
-        spec = spawn_spec(program, environment.variables(), credentials, stdout, stderr)
-        spec = await equip(spec, program, voice, self._around)
-        child = await host.spawn(spec)
-        return self._context(child, environment, voice, searches, baseline)
+        await host.wait_executable(Executable(program.command[0], program.directory, program.environment.get("PATH")))
+        return environment, baseline
+
+    async def _baseline(self, heartbeat_file: str) -> Signature:
+        """What the first beat will differ from. Raises SpawnError: its disk hangs."""
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                return await self._around.host.signature(heartbeat_file)
+        except TimeoutError:
+            raise SpawnError("heartbeat", None, f"{heartbeat_file}: its disk has not answered for {ANSWER_SECONDS:g} s") from None
 
     async def resume(self, program: Program, run: int, child: ChildProcess, voice: Voice | None) -> RunContext:
         """``run``, whose main process lives, finds again what it writes to and whom it speaks to; what cannot be had is reported."""
@@ -100,8 +128,9 @@ class Launcher:
         )
 
     def give_up(self) -> None:
-        """A start that still waits for ``before_start`` fails."""
-        self._hooks.give_up_start()
+        """A start that still waits, for its hook or for a disk, begins nothing."""
+        if self._preparing is not None:
+            self._preparing.cancel()
 
     async def credentials(self, program: Program) -> Credentials | None:
         """Whom it runs as; None: as the daemon. Raises SpawnError for an unknown user."""

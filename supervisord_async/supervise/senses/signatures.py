@@ -10,10 +10,10 @@ import os
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
 from supervisord_async.supervise.host import Signature
+from supervisord_async.system.threads import DaemonThreads
 
 #: Files on file systems that hang can occupy so many threads.
 THREADS = 8
@@ -31,7 +31,7 @@ class Signatures:
     """Looks at files for whoever asks."""
 
     def __init__(self) -> None:
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._threads = DaemonThreads(THREADS, "look")
         self._gathering: dict[str, _Look] = {}  #: by directory: looks that one can still join
 
     async def of(self, path: str) -> Signature:
@@ -49,14 +49,12 @@ class Signatures:
                 return look.found[path]  # else who led it was cancelled, or has raised: the next one leads
 
     async def _lead(self, directory: str, look: _Look) -> None:
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(THREADS)
         try:
             try:
                 await anyio.lowlevel.checkpoint()  # whoever woke at the same time joins
             finally:
                 del self._gathering[directory]
-            look.found = await anyio.to_thread.run_sync(_look, look.paths, abandon_on_cancel=True, limiter=self._limiter)
+            look.found = await self._threads.run(_look, look.paths)
         finally:
             look.over.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -73,10 +74,10 @@ def test_the_others_look_themselves_when_who_led_is_cancelled(tmp_path: Path, ho
 
 
 def test_each_hears_that_there_is_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_args: object, **_options: object) -> None:
+    def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     heard: list[str] = []
 
     async def ask(looks: Signatures, path: str) -> None:

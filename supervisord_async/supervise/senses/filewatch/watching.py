@@ -34,8 +34,10 @@ PATHS_MAX = 1000
 LINGER_SECONDS = 1.0
 #: After a bug in the thread it is started again; the pause doubles up to a minute.
 RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
-#: A thread that was told to stop is looked for this often. It ends between two system calls.
+#: A thread that was told to stop is looked for this often. It ends between two system calls,
 JOIN_SECONDS = 0.002
+#: and where one hangs, with the disk, it is left to itself after this time.
+JOIN_MAX_SECONDS = 1.0
 #: How often a thread that waits for the loop looks whether it is to stop.
 REPORT_SECONDS = 0.05
 
@@ -207,7 +209,7 @@ class FileWatching:
                 self._lookout = None
                 lookout.stop()
                 reports.stop()
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(JOIN_MAX_SECONDS, shield=True):
                     while thread.is_alive():  # noqa: ASYNC110  a thread's end is no event
                         await anyio.sleep(JOIN_SECONDS)
         if failures:

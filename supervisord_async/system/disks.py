@@ -1,0 +1,120 @@
+"""Whether the disks that a program is executed from answer, which is asked in a thread before it is executed on the loop.
+
+``execve`` reads the beginning of a program and of the interpreter that its first line names, and whoever forked waits for it. On a
+file system whose server is away that is for ever, in the kernel. So the same is read here first, each time; of what is on disks of
+this machine alone it is taken to answer for :data:`FRESH_SECONDS`: a thousand programs of one file ask once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from supervisord_async.errors import SpawnError
+from supervisord_async.system.mounts import mounts
+from supervisord_async.system.threads import DaemonThreads
+
+#: Disks that have not answered after so long do not, as far as this start is concerned.
+ANSWER_SECONDS = 10.0
+FRESH_SECONDS = 5.0
+#: File systems that ask no other machine, and no other process.
+LOCAL_KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay", "squashfs", "erofs", "tmpfs", "ramfs", "rootfs"})
+#: So many files of disks that hang can be waited for; those of other disks wait behind them.
+THREADS = 64
+#: The kernel reads no more of a file to see what it is (``BINPRM_BUF_SIZE``).
+_HEADER_BYTES = 256
+
+
+class Executable(NamedTuple):
+    """What a spawn looks for: ``program`` below ``directory``, in one of the folders of ``path`` if it names none."""
+
+    program: str
+    directory: str
+    path: str | None  #: None: the system's
+
+    def files(self) -> Iterator[str]:
+        """Where it may be, in the order in which it is looked for."""
+        folders = [""] if "/" in self.program else os.get_exec_path({"PATH": self.path} if self.path is not None else {})
+        return (os.path.join(self.directory, folder, self.program) for folder in folders)
+
+
+class Disks:
+    """Waits for the disks of executables."""
+
+    def __init__(self, answer_seconds: float = ANSWER_SECONDS) -> None:
+        """Nothing is known yet of any; each may take ``answer_seconds``."""
+        self._answer_seconds = answer_seconds
+        self._threads = DaemonThreads(THREADS, "disk")
+        self._asked: dict[Executable, asyncio.Future[bool]] = {}  # and not answered: nobody asks a second time
+        self._fresh: dict[Executable, float] = {}  # when it answered, by the loop's clock, the oldest first
+
+    async def wait_answered(self, executable: Executable) -> None:
+        """All that a spawn of ``executable`` reads has been read a moment ago, or an error was its answer.
+
+        Raises SpawnError, stage ``exec``: no answer within ``answer_seconds``. Raises RuntimeError: there is no thread to ask in.
+        """
+        loop = asyncio.get_running_loop()
+        if self._fresh.get(executable, float("-inf")) > loop.time() - FRESH_SECONDS:
+            return
+        asked = self._asked.get(executable)
+        if asked is None:
+            asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(_read, executable))
+            asked.add_done_callback(lambda asked: self._heard(executable, asked))
+        done, _ = await asyncio.wait([asked], timeout=self._answer_seconds)
+        if not done:
+            words = f"its disk, or that of {executable.directory}, has not answered for {self._answer_seconds:g} s"
+            raise SpawnError("exec", None, f"{executable.program}: {words} (is it a network's, and the server away?)")
+        asked.result()
+
+    def _heard(self, executable: Executable, asked: asyncio.Future[bool]) -> None:
+        del self._asked[executable]
+        now = asyncio.get_running_loop().time()
+        while self._fresh and (oldest := next(iter(self._fresh.items())))[1] <= now - FRESH_SECONDS:
+            del self._fresh[oldest[0]]
+        if not asked.cancelled() and asked.exception() is None and asked.result():
+            self._fresh.pop(executable, None)
+            self._fresh[executable] = now
+
+
+def _read(executable: Executable) -> bool:
+    """What executing it reads has been read; whether all of it is of this machine. Of what cannot be read nothing comes here: who
+    executes it says so better.
+    """
+    devices: set[int] = set()
+    _visit(executable.directory, devices)
+    for file in executable.files():
+        _visit(os.path.dirname(file), devices)
+        header = _header(file, devices)
+        if header is not None:
+            if header.startswith(b"#!") and (words := header[2:].split(b"\n", 1)[0].split(maxsplit=1)):
+                _header(os.path.join(executable.directory, os.fsdecode(words[0])), devices)
+            break
+    return devices <= {mount.device for mount in mounts() if mount.kind in LOCAL_KINDS}
+
+
+def _visit(folder: str, devices: set[int]) -> None:
+    """The device of the folder is in ``devices``, if there is one."""
+    with contextlib.suppress(OSError):
+        devices.add(os.stat(folder).st_dev)
+
+
+def _header(file: str, devices: set[int]) -> bytes | None:
+    """The beginning of a file, whose device is in ``devices`` then; empty if it is not ours to read; None: it is none."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except PermissionError:
+        return b""
+    except OSError:
+        return None
+    try:
+        found = os.fstat(descriptor)
+        devices.add(found.st_dev)
+        return os.read(descriptor, _HEADER_BYTES) if stat.S_ISREG(found.st_mode) else None
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

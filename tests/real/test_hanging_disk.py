@@ -1,0 +1,65 @@
+"""A disk that hangs, as a network's does when its server is away, holds up who needs it and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemons import LiveDaemon
+from tests.hanging_disk import HangingDisk, can_hang
+
+Make = Callable[..., LiveDaemon]
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")]
+
+SLEEPER = b"#!/bin/sh\nexec sleep 1000\n"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[HangingDisk]:
+    """What is executed from it hangs."""
+    with HangingDisk(tmp_path / "away", "app", SLEEPER) as disk:
+        yield disk
+
+
+def test_a_program_whose_disk_hangs_holds_nobody_up(daemon: Make, disk: HangingDisk) -> None:
+    with daemon(f"programs: {{away: {{command: {disk.path}}}, here: {{command: sleep 1000}}}}") as live:
+        assert disk.waiting.wait(30)
+        live.wait_for("here", "RUNNING")
+        assert live.process_of("away")["state"] == "STARTING"
+        assert live.do("restart", "here").startswith("here: running")
+        assert live.do("stop", "away").startswith("away: stopped")
+        live.do("start", "--no-wait", "away")
+        disk.answer()
+        live.wait_for("away", "RUNNING")
+        assert live.end() == 0
+
+
+def test_a_disk_that_hangs_later_keeps_nobody_from_anything(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    """Not from orders, from a reload, or from the end; and a daemon that begins just then takes over what lives."""
+    programs = f"""
+programs:
+  in: {{command: sleep 1000, directory: {disk.folder}}}
+  beats: {{command: sleep 1000, heartbeat: {{file: {disk.path}, timeout: 1h}}}}
+  watches: {{command: sleep 1000, watch: {{paths: [{disk.folder}]}}}}
+  here: {{command: sleep 1000}}
+"""
+    disk.answer()
+    with daemon(programs) as live:
+        for name in ("in", "beats", "watches", "here"):
+            live.wait_for(name, "RUNNING")
+        disk.hang()
+        live.do("restart", "--no-wait", "in", "beats", "watches")
+        live.wait_for("watches", "RUNNING", run=2)
+        assert disk.waiting.wait(30)
+        live.do("stop", "in", "beats")
+        live.write(programs + "  too: {command: sleep 1000}\n")
+        assert "+ too" in live.do("reload")
+        live.kill()
+        live.start()
+        assert f"nobody knows what is at {disk.folder}: its disk does not answer" in live.text()
+        live.wait_for("too", "RUNNING")
+        live.wait_for("watches", "RUNNING", run=2)
+        assert live.process_of("in")["state"] == "STOPPED"
+        assert live.end() == 0

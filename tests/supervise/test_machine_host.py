@@ -1,0 +1,53 @@
+"""What the machine is asked and may never answer is given up in time, and is not asked in vain."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from supervisord_async.errors import SpawnError
+from supervisord_async.supervise import machine_host
+from supervisord_async.supervise.machine_host import MachineHost
+from supervisord_async.system import credentials
+from supervisord_async.system.spawn import SpawnSpec
+from tests.hanging_disk import HangingDisk, can_hang
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def directory_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """It hangs until it is set."""
+    answers, lookup = threading.Event(), credentials.lookup
+
+    def ask(user: str | None, group: str | None) -> credentials.Credentials | None:
+        answers.wait(30)
+        return lookup(user, group)
+
+    monkeypatch.setattr(credentials, "lookup", ask)
+    yield answers
+    answers.set()
+
+
+async def test_a_directory_service_that_hangs_fails_the_start(directory_service: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_host, "USER_SECONDS", 0.05)
+    host = MachineHost()
+    assert await host.credentials(None, None) is None
+    with pytest.raises(SpawnError, match=r"user: nobody has said for 0\.05 s who nobody is"):
+        await host.credentials("nobody", None)
+    directory_service.set()
+    monkeypatch.setattr(machine_host, "USER_SECONDS", 30.0)
+    found = await host.credentials("nobody", None)
+    assert found is not None and found.name == "nobody"
+
+
+@pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
+async def test_a_command_whose_disk_hangs_has_no_more_time_than_any(tmp_path: Path) -> None:
+    with HangingDisk(tmp_path / "away", "app", b"#!/bin/sh\n") as disk:
+        spec = SpawnSpec((str(disk.path),), "/", {}, 1, 2)
+        with anyio.fail_after(30):
+            assert await MachineHost().run_command(spec, 0.1) is None

@@ -1,0 +1,54 @@
+"""Threads for work that may hang: no more than the limit, none for ever, and nobody waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from supervisord_async.system import threads
+from supervisord_async.system.threads import DaemonThreads
+from tests.waiting import wait_until_sync
+
+
+def test_an_idle_thread_ends_and_work_finds_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.02)
+    pool = DaemonThreads(2, "idle")
+    for _ in range(3):
+        assert pool.submit(threading.current_thread).result(10).name == "idle-1"
+        wait_until_sync(lambda: not any(thread.name.startswith("idle-") for thread in threading.enumerate()))
+
+
+def test_work_that_comes_when_a_thread_is_about_to_end_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.0)
+    pool = DaemonThreads(1, "brief")
+    assert [pool.submit(int, number).result(10) for number in range(2000)] == list(range(2000))
+
+
+def test_no_more_than_the_limit_hang_and_the_rest_is_done_when_one_is_free() -> None:
+    pool, go = DaemonThreads(2, "few"), threading.Event()
+    hanging = [pool.submit(go.wait, 30) for _ in range(2)]
+    after = pool.submit(lambda: "done")
+    assert not after.done()
+    go.set()
+    assert after.result(10) == "done"
+    assert all(each.result(10) for each in hanging)
+
+
+def test_who_is_cancelled_does_not_wait_for_the_thread() -> None:
+    pool, go = DaemonThreads(1, "left"), threading.Event()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.run(go.wait, 30), 0.02)
+
+    asyncio.run(main())
+    assert not go.is_set()
+    go.set()
+    assert pool.submit(lambda: "free").result(10) == "free"
+
+
+def test_an_error_comes_out() -> None:
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(DaemonThreads(1, "error").run(lambda: 1 // 0))
