@@ -110,6 +110,9 @@ class FakeHost:
     async def prepare(self) -> None:
         pass
 
+    def has_answered(self, executable: Any) -> bool:
+        return True
+
     async def wait_executable(self, executable: Any) -> None:
         pass
 

@@ -68,6 +68,9 @@ class Host(Protocol):
     async def prepare(self) -> None:
         """A spawn that follows soon, if any does, waits for less."""
 
+    def has_answered(self, executable: Executable) -> bool:
+        """Whether :meth:`wait_executable` has nothing to wait for."""
+
     async def wait_executable(self, executable: Executable) -> None:
         """The disks that it is executed from answer; raises SpawnError with stage ``exec``: they do not."""
 

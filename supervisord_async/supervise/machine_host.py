@@ -55,6 +55,10 @@ class MachineHost:
         if self._enclosures is not None:
             await self._enclosures.prepare()
 
+    def has_answered(self, executable: Executable) -> bool:
+        """What is on this machine's disks and was asked for a moment ago."""
+        return self._disks.have_answered(executable)
+
     async def wait_executable(self, executable: Executable) -> None:
         """Ask its disks, off the loop."""
         await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))

@@ -52,13 +52,17 @@ class Disks:
         self._asked: dict[Executable, asyncio.Future[bool]] = {}  # and not answered: nobody asks a second time
         self._fresh: dict[Executable, float] = {}  # when it answered, by the loop's clock, the oldest first
 
+    def have_answered(self, executable: Executable) -> bool:
+        """Whether :meth:`wait_answered` has nothing to wait for."""
+        answered_at = self._fresh.get(executable)
+        return answered_at is not None and answered_at > asyncio.get_running_loop().time() - FRESH_SECONDS
+
     async def wait_answered(self, executable: Executable) -> None:
         """All that a spawn of ``executable`` reads has been read a moment ago, or an error was its answer.
 
         Raises SpawnError, stage ``exec``: no answer within ``answer_seconds``. Raises RuntimeError: there is no thread to ask in.
         """
-        loop = asyncio.get_running_loop()
-        if self._fresh.get(executable, float("-inf")) > loop.time() - FRESH_SECONDS:
+        if self.have_answered(executable):
             return
         asked = self._asked.get(executable)
         if asked is None:

@@ -164,6 +164,9 @@ class LifeOfADaemon:
     async def prepare(self) -> None:
         await anyio.sleep(self.machine.random.choice([0.0, 0.01]))
 
+    def has_answered(self, _executable: Any) -> bool:
+        return self.machine.random.choice([False, True])
+
     async def wait_executable(self, _executable: Any) -> None:
         await anyio.sleep(self.machine.random.choice([0.0, 0.0, 0.01, 0.5]))
         if self.machine.fault(0.02):

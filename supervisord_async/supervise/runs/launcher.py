@@ -61,14 +61,17 @@ class Launcher:
 
         None, and nothing was begun: it was given up. Raises SpawnError, its stage telling what could not be had.
         """
-        with anyio.CancelScope() as preparing:
-            self._preparing = preparing
-            try:
-                environment, baseline = await self._prepare(program, run)
-            finally:
-                self._preparing = None
-        if preparing.cancelled_caught:
-            return None
+        if _is_plain(program) and self._around.host.has_answered(_executable(program)):
+            environment, baseline = self._environment(program, run, None), None
+        else:
+            with anyio.CancelScope() as preparing:
+                self._preparing = preparing
+                try:
+                    environment, baseline = await self._prepare(program, run)
+                finally:
+                    self._preparing = None
+            if preparing.cancelled_caught:
+                return None
         searches = self._output.search(program.log_patterns())
         stdout, stderr = self._output.open(program.logs, environment.credentials)
         self._output.run_started(run)
@@ -92,7 +95,7 @@ class Launcher:
             baseline = await self._baseline(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
-        await host.wait_executable(Executable(program.command[0], program.directory, program.environment.get("PATH")))
+        await host.wait_executable(_executable(program))
         return environment, baseline
 
     async def _baseline(self, heartbeat_file: str) -> Signature:
@@ -176,3 +179,12 @@ class Launcher:
             voice=voice,
             searches=searches,
         )
+
+
+def _is_plain(program: Program) -> bool:
+    """Whether all there is to wait for is the disk that it is on."""
+    return program.user is None and program.group_name is None and program.heartbeat is None and program.hooks.before_start is None
+
+
+def _executable(program: Program) -> Executable:
+    return Executable(program.command[0], program.directory, program.environment.get("PATH"))
