@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from supervisord_async.system.threads import DaemonThreads
 #: Disks that have not answered after so long do not, as far as this start is concerned.
 ANSWER_SECONDS = 10.0
 FRESH_SECONDS = 5.0
+#: The mounts, of which some machines have thousands, are read again after this time.
+MOUNTS_SECONDS = 1.0
 #: File systems that ask no other machine, and no other process.
 LOCAL_KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay", "squashfs", "erofs", "tmpfs", "ramfs", "rootfs"})
 #: So many files of disks that hang can be waited for; those of other disks wait behind them.
@@ -49,6 +52,7 @@ class Disks:
         """Nothing is known yet of any; each may take ``answer_seconds``."""
         self._answer_seconds = answer_seconds
         self._threads = DaemonThreads(THREADS, "disk")
+        self._local: tuple[float, frozenset[int]] = (float("-inf"), frozenset())  # when it was looked, devices of this machine
         self._asked: dict[Executable, asyncio.Future[bool]] = {}  # and not answered: nobody asks a second time
         self._fresh: dict[Executable, float] = {}  # when it answered, by the loop's clock, the oldest first
 
@@ -66,13 +70,22 @@ class Disks:
             return
         asked = self._asked.get(executable)
         if asked is None:
-            asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(_read, executable))
+            asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(self._ask, executable))
             asked.add_done_callback(lambda asked: self._heard(executable, asked))
         done, _ = await asyncio.wait([asked], timeout=self._answer_seconds)
         if not done:
             words = f"its disk, or that of {executable.directory}, has not answered for {self._answer_seconds:g} s"
             raise SpawnError("exec", None, f"{executable.program}: {words} (is it a network's, and the server away?)")
         asked.result()
+
+    def _ask(self, executable: Executable) -> bool:
+        """All that executing it reads has been read; whether that is of this machine alone. In a thread."""
+        devices = _read(executable)
+        looked_at, local = self._local
+        if time.monotonic() - looked_at > MOUNTS_SECONDS:
+            local = frozenset(mount.device for mount in mounts() if mount.kind in LOCAL_KINDS)
+            self._local = time.monotonic(), local
+        return devices <= local
 
     def _heard(self, executable: Executable, asked: asyncio.Future[bool]) -> None:
         del self._asked[executable]
@@ -84,10 +97,8 @@ class Disks:
             self._fresh[executable] = now
 
 
-def _read(executable: Executable) -> bool:
-    """What executing it reads has been read; whether all of it is of this machine. Of what cannot be read nothing comes here: who
-    executes it says so better.
-    """
+def _read(executable: Executable) -> set[int]:
+    """What executing it reads has been read; the devices that it is on. Of what cannot be read nothing comes: the spawn says so better."""
     devices: set[int] = set()
     _visit(executable.directory, devices)
     for file in executable.files():
@@ -97,7 +108,7 @@ def _read(executable: Executable) -> bool:
             if header.startswith(b"#!") and (words := header[2:].split(b"\n", 1)[0].split(maxsplit=1)):
                 _header(os.path.join(executable.directory, os.fsdecode(words[0])), devices)
             break
-    return devices <= {mount.device for mount in mounts() if mount.kind in LOCAL_KINDS}
+    return devices
 
 
 def _visit(folder: str, devices: set[int]) -> None:

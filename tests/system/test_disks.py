@@ -26,7 +26,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Executable]:
     seen: list[Executable] = []
     read = disks._read
 
-    def counted(executable: Executable) -> bool:
+    def counted(executable: Executable) -> set[int]:
         assert threading.current_thread() is not threading.main_thread()
         seen.append(executable)
         return read(executable)
