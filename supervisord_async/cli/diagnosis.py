@@ -77,7 +77,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
     loaded = None
     if file is not None:
         try:
-            loaded, findings = _in_time(partial(_load, file))
+            loaded, findings = _in_time(partial(_load, file, run_dir))
         except TimeoutError:
             findings = [Finding("error", "configuration", f"{file}: {_SILENT}", "look at what it includes, and at what is mounted there")]
         found += findings
@@ -104,12 +104,12 @@ def _in_time(ask: Callable[[], T]) -> T:
     return DaemonThreads(1, "doctor").submit(ask).result(PATIENCE_SECONDS)
 
 
-def _load(file: str) -> tuple[Loaded | None, list[Finding]]:
+def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
     from supervisord_async.config.check import check
     from supervisord_async.config.load import load
 
     try:
-        loaded = load(file)
+        loaded = load(file, run_dir=run_dir)
     except ConfigError as error:
         return None, [
             Finding("warning" if each.warning else "error", "configuration", str(each), "correct the file; `asupd --check` looks again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 from supervisord_async.cli.locate import DEFAULT_FILE, socket_named_in
 from supervisord_async.errors import ConfigError, UsageError
 from supervisord_async.rundir import DEFAULT_RUN_DIR, recall
+from supervisord_async.system.lock import InstanceLock
 from supervisord_async.wire import ENV_SOCKET
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ run_dir_option = click.option("--run-dir", metavar="DIR", help="The daemon's run
 def find_run_dir(session: Session, run_dir: str | None) -> str:
     """The absolute path of the run_dir that is meant; it need not exist.
 
-    A broken FILE does not matter: what its daemon remembered is asked, then what can be read of it, then the default
-    beside it. Raises UsageError where nothing says which run_dir is meant.
+    Of those that FILE may have had, the one that a daemon holds, else one that had a daemon, else the likeliest: what FILE
+    says, what its last daemon remembered (which may have been told by ``--run-dir``), the default beside it. A broken FILE
+    does not matter. Raises UsageError where nothing says which run_dir is meant.
     """
     if run_dir is not None:
         return os.path.abspath(run_dir)
@@ -40,20 +43,23 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
     if session.file is None and not Path(file).exists() and recall(file) is None and not Path(DEFAULT_RUN_DIR).exists():
         raise UsageError(f"cannot tell the run_dir: there is no {DEFAULT_FILE} here (use -c FILE or --run-dir DIR)")
     candidates = list(dict.fromkeys(_candidates(file)))
-    return next((each for each in candidates if os.path.exists(os.path.join(each, LOCK_NAME))), candidates[0])
+    held = (each for each in candidates if InstanceLock(os.path.join(each, LOCK_NAME)).holder() is not None)
+    had = (each for each in candidates if os.path.exists(os.path.join(each, LOCK_NAME)))
+    return next(chain(held, had, candidates))
 
 
 def _candidates(file: str) -> Iterator[str]:
     """Likeliest first."""
-    from supervisord_async.config.load import load
+    from supervisord_async.config.load import load  # not loaded where no file is read
 
     try:
         yield load(file).configuration.daemon.run_dir
+        broken = False
     except ConfigError:
-        remembered = recall(file)
-        if remembered is not None:
-            yield remembered.run_dir
-        socket = socket_named_in(file, os.environ)
-        if socket is not None:
-            yield os.path.dirname(socket)
+        broken = True
+    remembered = recall(file)
+    if remembered is not None:
+        yield remembered.run_dir
+    if broken and (socket := socket_named_in(file, os.environ)) is not None:
+        yield os.path.dirname(socket)
     yield str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR)

@@ -24,6 +24,15 @@ NEVER_INHERITED = frozenset(
         "LISTEN_FDNAMES",
     }
 )
+#: What systemd says of the daemon's own service (``man 5 systemd.exec``): folders with what is the daemon's, its log, its
+#: identity. A program that heeds them would take them for its own, so it gets those only that its settings name.
+OF_THE_SERVICE = frozenset(
+    {
+        *(f"{kind}_DIRECTORY" for kind in ("RUNTIME", "STATE", "CACHE", "LOGS", "CONFIGURATION")),
+        *("JOURNAL_STREAM", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "MANAGERPID"),
+        *("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "FDSTORE"),
+    }
+)
 #: With ``user`` these come from the user's entry, unless the file gives them.
 OF_THE_USER = frozenset({"HOME", "USER", "LOGNAME"})
 MAX_FILE_BYTES = 1024 * 1024
@@ -33,7 +42,9 @@ def inherited(inherit: bool | Sequence[str], variables: Mapping[str, str], *, wi
     """The part of the daemon's environment that a program gets."""
     if inherit is False:
         return {}
-    left_out = NEVER_INHERITED | OF_THE_USER if with_user and inherit is True else NEVER_INHERITED
+    left_out = NEVER_INHERITED
+    if inherit is True:
+        left_out |= OF_THE_SERVICE | OF_THE_USER if with_user else OF_THE_SERVICE
     names = variables if inherit is True else inherit
     return {name: variables[name] for name in names if name in variables and name not in left_out}
 

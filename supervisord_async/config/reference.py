@@ -35,8 +35,9 @@ the same from `config/programs.schema.json`: begin a file with `# yaml-language-
 
 Later ones beat earlier ones: what is inherited (`inherit_environment`), `environment_files` in their order, `environment`.
 Environment files hold `NAME=value` lines, quotes and comments as usual, `export` allowed; `$` means nothing in them. A missing file
-is an error. What the daemon's own supervisor told the daemon (`NOTIFY_SOCKET`, `LISTEN_FDS`, `ASUP_*`, …) is never inherited. With
-`user`, `HOME`, `USER` and `LOGNAME` come from the user's entry unless the file gives them.
+is an error. What the daemon's own supervisor told the daemon (`NOTIFY_SOCKET`, `LISTEN_FDS`, `ASUP_*`, …) is never inherited; what systemd
+says of its service (`STATE_DIRECTORY` and its like, `JOURNAL_STREAM`, `INVOCATION_ID`, …) only where the list names it. With `user`,
+`HOME`, `USER` and `LOGNAME` come from the user's entry unless the file gives them.
 
 ## What a reload does with a change
 

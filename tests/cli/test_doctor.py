@@ -15,6 +15,7 @@ import pytest
 
 from supervisord_async.cli import diagnosis
 from supervisord_async.cli.asupctl import run
+from supervisord_async.rundir import remember
 from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon
 
@@ -127,6 +128,22 @@ def test_a_holder_of_the_lock_that_does_not_answer_is_named(doctor: Doctor, tmp_
         code, findings = doctor(SOUND)
     assert code == 1
     assert f"PID {os.getpid()} holds the run_dir but does not answer" in only(findings, "daemon")["message"]
+
+
+def test_a_daemon_that_was_told_its_run_dir_is_the_one_that_is_looked_at(
+    doctor: Doctor, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "records"))
+    (tmp_path / "programs.yaml").write_text(text := SOUND.replace("}}", f"}}, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}"))
+    remember(tmp_path / "programs.yaml", tmp_path / "lib", tmp_path / "lib" / "asupd.sock")
+    for each in (".asupd", "lib"):
+        (tmp_path / each).mkdir()
+    (tmp_path / ".asupd" / "asupd.lock").write_text("")  # of a daemon that was once started by hand
+    with InstanceLock(tmp_path / "lib" / "asupd.lock"):
+        _, findings = doctor(text)
+    assert "holds the run_dir but does not answer" in only(findings, "daemon")["message"]
+    assert str(tmp_path / "lib" / "asupd.sock") in only(findings, "daemon")["message"]
+    assert not [each for each in findings if each["check"] == "port"], "it has its ports itself"
 
 
 def test_a_log_that_cannot_be_written_is_an_error(doctor: Doctor, tmp_path: Path) -> None:

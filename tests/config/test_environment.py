@@ -24,6 +24,13 @@ def test_what_the_daemon_was_told_by_its_own_supervisor_stays_with_it(project):
     assert set(project.program("command: x\ninherit_environment: [ASUP_NAME, A]", A="1", **told).environment) == {"A"}
 
 
+def test_what_systemd_says_of_the_daemons_service_is_for_who_names_it(project):
+    told = {"STATE_DIRECTORY": "/var/lib/asupd", "JOURNAL_STREAM": "8:1", "INVOCATION_ID": "x", "SYSTEMD_EXEC_PID": "1"}
+    assert set(project.program("command: x", **told).environment) == {"HOME", "PATH"}
+    assert set(project.program("command: x\ninherit_environment: [STATE_DIRECTORY]", **told).environment) == {"STATE_DIRECTORY"}
+    assert project.program("command: x\nenvironment: {STATE_DIRECTORY: '${STATE_DIRECTORY}'}", **told).environment["STATE_DIRECTORY"]
+
+
 def test_with_a_user_its_own_home_is_not_the_daemons(project):
     assert set(project.program("command: x\nuser: nobody", USER="root", LOGNAME="root").environment) == {"PATH"}
     assert project.program("command: x\nuser: nobody\nenvironment: {HOME: /x}").environment["HOME"] == "/x"
