@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
+from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ def run(arguments: DaemonArguments) -> int:
         configuration, warnings, recollection = handed_over or _load(arguments)
     except ConfigError as error:
         for problem in error.problems:
-            _complain(str(problem))
+            _complain(str(problem), "warning" if problem.warning else "error")
         _complain(_count(error))
         return EXIT_UNSOUND
     for warning in warnings:
-        _complain(str(warning))
+        _complain(str(warning), "warning")
     if arguments.check:
         print(f"{arguments.file}: sound: {_counted(len(configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
         return 0
@@ -106,7 +107,11 @@ def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...
     return loaded.configuration, warnings, recollection
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, level: str = "error") -> None:
+    if is_journal(2):
+        from supervisord_async.logs.own import for_journal
+
+        text = for_journal(level, text).decode().removesuffix("\n")
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,9 +1,10 @@
 """The daemon's own log: what ``logging`` is told, on stderr or in a file, as text or JSON.
 
 Text is one line a message, further lines indented: ``2026-11-20T12:00:00.123Z info    web  STARTING → RUNNING``. JSON is
-one object a line: ``at level name message logger`` and, of exceptions, ``traceback``. It never blocks the loop and never
-raises; messages that it has no room for are counted and the count is logged. The same message more than
-:data:`BURST` times in :data:`WINDOW_SECONDS` is counted instead of repeated.
+one object a line: ``at level name message logger`` and, of exceptions, ``traceback``. Where text goes to systemd's
+journal, which keeps time and priority itself, each line begins with ``<N>`` for its priority instead (``man 3 sd-daemon``).
+It never blocks the loop and never raises; messages that it has no room for are counted and the count is logged. The same
+message more than :data:`BURST` times in :data:`WINDOW_SECONDS` is counted instead of repeated.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Literal
 
 from supervisord_async.logs.formats import stamp
 from supervisord_async.logs.outlet import Outlet
+from supervisord_async.system.descriptors import is_journal
 
 #: So many equal messages in so many seconds are written; the others are counted.
 BURST = 5
@@ -26,6 +28,9 @@ WINDOW_SECONDS = 10.0
 REMEMBERED = 512
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+#: What the journal calls the levels.
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -58,6 +63,7 @@ class OwnLog(logging.Handler):
         """Write to the file at ``path`` (0644 less the umask), or to ``fd`` where it is None."""
         super().__init__(LEVELS[level])
         self._json = format == "json"
+        self._to_journal = path is None and is_journal(fd)
         self._repeats: OrderedDict[_Message, _Repeats] = OrderedDict()
         self._repeats_lock = threading.Lock()
         self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._tell_repeats)
@@ -137,9 +143,17 @@ class OwnLog(logging.Handler):
                 fields["traceback"] = trace
             return (json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
         text = f"{message}\n{trace}" if trace else message
-        text = text.translate(_CONTROLS).replace("\n", "\n    ")
         about = f"{process}  " if process else ""
+        if self._to_journal:
+            return for_journal(level, f"{about}{text.translate(_CONTROLS)}")
+        text = text.translate(_CONTROLS).replace("\n", "\n    ")
         return f"{when} {level:<7} {about}{text}\n".encode(errors="backslashreplace")
+
+
+def for_journal(level: str, text: str) -> bytes:
+    """The lines of ``text`` as systemd's journal takes them from a service's stderr, with the priority of ``level``."""
+    prefix = f"<{PRIORITIES.get(level, PRIORITIES['info'])}>"
+    return (prefix + text.replace("\n", f"\n{prefix}    ") + "\n").encode(errors="backslashreplace")
 
 
 def _process(record: logging.LogRecord) -> str | None:

@@ -10,7 +10,8 @@ out and ``records`` tell everybody. Where to look:
 * ``fleet``: all of them: dependencies, stopping, rolling, scaling, sockets and activation, schedules; ``supervisor`` holds
   the names and carries out plans;
 * ``records``: what is told: the bus, its words, masking, history, figures, hooks on events;
-* the daemon: ``daemon`` (lifetime), ``run_dir``, ``means`` and ``belongings`` (what it needs, what it must not lose), ``watchdog``;
+* the daemon: ``daemon`` (lifetime), ``run_dir``, ``means`` and ``belongings`` (what it needs, what it must not lose), ``watchdog`` and
+  ``standing`` (what systemd is told);
   ``single`` is the whole of asup-run;
 * ``enclosures``: a cgroup for each run, where such are to be had;
 * ``outlive``: the saved state, the takeover of what lives, re-exec, on_death, leftovers;

@@ -41,6 +41,7 @@ from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_so
 from supervisord_async.supervise.runs import launch
 from supervisord_async.supervise.runs.output import STREAMS
 from supervisord_async.supervise.senses.filewatch.watching import FileWatching
+from supervisord_async.supervise.standing import Standing
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
@@ -222,6 +223,9 @@ class Daemon:
             tasks.start_soon(self._reexec, history, name="re-exec")
             tasks.start_soon(self._event_hooks.run, name="on_event")
             tasks.start_soon(watchdog.beat, name="watchdog")
+            standing = Standing(self._supervisor)
+            self._bus.listen(standing.heed)
+            tasks.start_soon(standing.run, name="standing")
             what = "re-executed" if former is not None else "started"
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
             count = len(self._configuration.programs)

@@ -82,6 +82,18 @@ def keep_room(fd: int, room: int) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
+def is_journal(fd: int) -> bool:
+    """Whether what is written there goes to systemd's journal, by ``JOURNAL_STREAM`` of who started us (``man 5 systemd.exec``)."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    if not (device.isdecimal() and inode.isdecimal()):
+        return False
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (int(device), int(inode))
+
+
 def sd_notify(message: str) -> bool:
     """Tell the service manager, if one started us, e.g. ``READY=1``; True if it was told (``man 3 sd_notify``)."""
     address = os.environ.get("NOTIFY_SOCKET", "")

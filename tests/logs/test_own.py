@@ -14,6 +14,7 @@ import pytest
 from supervisord_async.logs import own
 from supervisord_async.logs.echo import Echo
 from supervisord_async.logs.own import OwnLog
+from supervisord_async.system.descriptors import is_journal
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
@@ -50,6 +51,31 @@ def test_text_and_json_tell_time_level_process_and_traceback(tmp_path: Path, log
     objects = [json.loads(line) for line in (tmp_path / "json").read_text().splitlines()]
     assert (objects[0]["level"], objects[0]["name"], objects[0]["message"]) == ("info", "web", "RUNNING \x1b[2J")
     assert "ValueError: oops" in objects[1]["traceback"]
+
+
+def test_the_journal_is_told_the_priority_and_keeps_the_time_itself(
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("wb") as journal, (tmp_path / "else").open("wb") as other:
+        stream = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{stream.st_dev}:{stream.st_ino}")
+        OwnLog(fd=journal.fileno()).install("tests.own")
+        OwnLog(fd=other.fileno()).install("tests.own")
+        logger.info("RUNNING \x1b[2J", extra={"subject": "web"})
+        logger.warning("two\nlines")
+        logger.error("bad")
+        for handler in [one for one in logger.handlers if isinstance(one, OwnLog)]:
+            handler.flush()
+    assert (tmp_path / "journal").read_text() == "<6>web  RUNNING \\x1b[2J\n<4>two\n<4>    lines\n<3>bad\n"
+    assert (tmp_path / "else").read_text()[10] == "T", "JOURNAL_STREAM is of another stream"
+
+
+@pytest.mark.parametrize("told", ["", "1", "a:b", ":", "1:2"])
+def test_what_is_not_the_journal_gets_plain_lines(told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", told)
+    with (tmp_path / "file").open("wb") as file:
+        assert not is_journal(file.fileno())
+    assert not is_journal(10**6)
 
 
 def test_a_message_a_thousand_times_is_counted(tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,3 +56,27 @@ def test_manager_hears_ready_and_beats_that_cease_with_a_stopped_daemon(tmp_path
             os.kill(daemon.pid, signal.SIGCONT)
             manager.settimeout(60)
             assert manager.recv(4096).startswith(b"WATCHDOG=1")
+
+
+@pytest.mark.real
+def test_manager_hears_how_programs_stand_and_how_long_their_stop_may_take(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        heard: list[str] = []
+
+        def hear(words: str) -> str:
+            while not any(words in message for message in heard):
+                heard.append(manager.recv(4096).decode())
+            return next(message for message in heard if words in message)
+
+        good = "daemon: {stop_timeout: 200s}\nprograms:\n  sleeper: {command: sleep 1000, stop: {grace_period: 1s}}\n"
+        bad = "  broken: {command: [no-such-command], restart: never}\n"
+        with LiveDaemon(tmp_path, good + bad, environment={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as daemon:
+            hear("STATUS=1 RUNNING, 1 FATAL (broken)")
+            (tmp_path / "programs.yaml").write_text(good + "  third: {comand: [x]}\n")
+            daemon.send(signal.SIGHUP)
+            hear("STATUS=1 RUNNING, 1 FATAL (broken); the file on disk was refused")
+            daemon.send(signal.SIGTERM)
+            assert hear("STOPPING=1").splitlines()[2] == "EXTEND_TIMEOUT_USEC=215000000", "more than stop_timeout, whatever the unit says"
+            assert daemon.wait() == 0
