@@ -439,6 +439,7 @@ class Daemon:
         try:
             reexec.become_new_code(state, HEARD)
         except OSError as error:
+            descriptors.sd_notify("READY=1")  # else we were reloading for ever
             return error.strerror or str(error)
 
 

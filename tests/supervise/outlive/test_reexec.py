@@ -20,6 +20,7 @@ from supervisord_async.supervise.daemon import Daemon
 from supervisord_async.supervise.outlive import persist, prepared, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.system import descriptors
 from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
 
@@ -72,7 +73,9 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
         assert len(flushed) == (len(told) + 1 if history_takes < 1 else 0)
         raise OSError(12, "Cannot allocate memory")
 
+    to_manager = list[str]()
     monkeypatch.setattr(reexec, "become_new_code", refuse)
+    monkeypatch.setattr(descriptors, "sd_notify", to_manager.append)
     daemon: Any = SimpleNamespace(
         _go=anyio.Event(),
         _lock=SimpleNamespace(fd=3),
@@ -95,6 +98,7 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
 
     run_virtually(main)
     assert [record.message for record in told] == ["cannot re-exec: Cannot allocate memory; this code stays in service"] * 2
+    assert to_manager == ["RELOADING=1", "READY=1"] * 2
     assert len(dismissed) == 2  # the guardian of the code that stays is made anew by itself
 
 
