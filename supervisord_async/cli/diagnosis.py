@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -197,8 +198,8 @@ def control_groups(patient: Patient) -> Iterator[Finding]:
 
 
 def descriptors(patient: Patient) -> Iterator[Finding]:
-    """The hard limit of open files, which the daemon raises its own to, is enough."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """The hard limit of open files, which the daemon raises its own to, is enough: the daemon's if it lives, else ours."""
+    hard = _hard_limit_of_files(patient.daemon_pid)
     programs = patient.configuration.programs.values() if patient.configuration is not None else ()
     need = OWN_FILES + FILES_PER_PROCESS * sum(len(program.process_names()) for program in programs)
     if hard != resource.RLIM_INFINITY and hard < need:
@@ -207,6 +208,13 @@ def descriptors(patient: Patient) -> Iterator[Finding]:
     else:
         limit = "no limit of" if hard == resource.RLIM_INFINITY else f"at most {hard}"
         yield Finding("ok", "descriptors", f"{limit} open files, {need} suffice")
+
+
+def _hard_limit_of_files(daemon_pid: int | None) -> int:
+    if daemon_pid is not None:
+        with suppress(ProcessLookupError, PermissionError):  # gone, or somebody else's: ours is the best guess
+            return resource.prlimit(daemon_pid, resource.RLIMIT_NOFILE)[1]
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 def inotify(patient: Patient) -> Iterator[Finding]:

@@ -60,7 +60,11 @@ def _by_file(file: str, environ: Mapping[str, str]) -> Target:
         tried.add(candidate)
         if _listens(candidate) and (candidate == named or _serves(candidate, file)):
             return Target(candidate, advice)
-    return Target(first or default_socket(file), advice)
+    first = first or default_socket(file)
+    last = recall(file)
+    if last is not None and first == default_socket(file) and os.path.exists(file):  # it was told --run-dir: without, all would run twice
+        advice = f"start it as its last daemon, by `asupd -c {file} --run-dir {last.run_dir}` or its service"
+    return Target(first, advice)
 
 
 def _candidates(file: str, named: str | None) -> Iterator[str]:

@@ -162,6 +162,13 @@ def test_limits_that_are_too_low_are_told(doctor: Doctor, monkeypatch: pytest.Mo
     assert only(findings, "inotify")["level"] == "warning"
 
 
+def test_the_limit_of_files_is_the_daemons_if_it_lives(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis.resource, "getrlimit", lambda _which: (64, 64))
+    (tmp_path / ".asupd").mkdir()
+    with InstanceLock(tmp_path / ".asupd" / "asupd.lock"):
+        assert [each["level"] for each in doctor(SOUND)[1] if each["check"] == "descriptors"] == ["ok"]
+
+
 def test_a_missing_dependency_is_an_error_and_missing_uvloop_a_warning(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = diagnosis.importlib.util.find_spec
     monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None if name in ("yaml", "uvloop") else find_spec(name))

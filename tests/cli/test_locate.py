@@ -82,6 +82,13 @@ def test_advice_names_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"there is no {file}x" in capsys.readouterr().err
 
 
+def test_advice_is_to_start_the_daemon_where_it_was(file: Path, tmp_path: Path) -> None:
+    remember(file, tmp_path / "lib", tmp_path / "lib" / "asupd.sock")
+    assert f"asupd -c {file} --run-dir {tmp_path / 'lib'}" in locate(str(file), None).advice
+    file.write_text("daemon: {run_dir: elsewhere}\n")
+    assert locate(str(file), None).advice == f"start one with `asupd -c {file}`", "the file says where"
+
+
 def test_record_is_private_whole_and_recalled_by_any_path(file: Path, tmp_path: Path) -> None:
     record = remember(file, tmp_path / "run", tmp_path / "run/asupd.sock")
     assert record is not None
