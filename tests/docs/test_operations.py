@@ -12,24 +12,27 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.cli.asup_run import cli as asup_run
+from supervisord_async.cli.plain import plain_daemon
 from supervisord_async.config.load import load
 from supervisord_async.config.model import Daemon
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "config" / "asupd.service"
+USER_UNIT = ROOT / "config" / "asupd.user.service"
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "supervisord_async").rglob("*.py")))
 
 
-def unit() -> ConfigParser:
+def unit(path: Path) -> ConfigParser:
     parser = ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
+    parser.read(path)
     return parser
 
 
-def test_unit_leaves_programs_to_be_taken_back_and_gives_up_some_day() -> None:
-    service, section = unit()["Service"], unit()["Unit"]
+@pytest.mark.parametrize("path", [UNIT, USER_UNIT])
+def test_unit_leaves_programs_to_be_taken_back_and_gives_up_some_day(path: Path) -> None:
+    service, section = unit(path)["Service"], unit(path)["Unit"]
     assert service["Type"] == "notify"
     assert service["KillMode"] == "process"
     assert service["Restart"] == "on-failure"
@@ -42,10 +45,19 @@ def test_unit_leaves_programs_to_be_taken_back_and_gives_up_some_day() -> None:
     assert int(service["TimeoutStopSec"].removesuffix("s")) > bound
 
 
+@pytest.mark.parametrize("path", [UNIT, USER_UNIT])
+def test_unit_starts_and_reloads_one_and_the_same_daemon(path: Path) -> None:
+    service = unit(path)["Service"]
+    start = plain_daemon(service["ExecStart"].split()[1:])
+    assert start is not None
+    assert service["ExecReload"].split()[1:] == ["-s", f"{start.run_dir}/asupd.sock", "reload", "--no-wait"]
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_unit_is_sound_for_systemd(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [UNIT, USER_UNIT])
+def test_unit_is_sound_for_systemd(path: Path, tmp_path: Path) -> None:
     copy = tmp_path / "asupd.service"
-    copy.write_text(re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text()))
+    copy.write_text(re.sub(r"(?m)^(Exec\w+)=\S+", rf"\1={sys.executable}", path.read_text()))
     done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, timeout=60, check=False)
     assert "asupd.service" not in done.stderr, done.stderr
 
