@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from supervisord_async.logs.own import OwnLog
     from supervisord_async.supervise.outlive.persist import SavedState
 
+_log = logging.getLogger("asupd")
+
 #: A daemon in the background that does not answer in this time is given up on, with a message.
 ANSWER_SECONDS = 30.0
 #: After a re-exec all is as it was when so much time has passed.
@@ -88,7 +90,7 @@ def foreground(
     try:
         remember(configuration.file, daemon.run_dir, daemon.socket)
     except OSError as error:
-        logging.getLogger("asupd").warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
+        _log.warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
     shown = Echo() if echo else None
     options = Options(
         file=file,
@@ -101,8 +103,7 @@ def foreground(
     )
     try:
         server.load_ahead()
-        if former is not None:
-            _load_later()
+        _load_later()
         return loop.run(serve, options, configuration, server.serve, former)
     finally:
         if shown is not None:
@@ -111,8 +112,16 @@ def foreground(
 
 
 def _load_later() -> None:
-    """What is read by a reload alone is loaded once nobody waits: who installs other code afterwards does not mix the two."""
-    later = threading.Timer(AT_REST_SECONDS, importlib.import_module, ["supervisord_async.config.load"])
+    """What a reload alone needs is loaded once nobody waits: who installs other code afterwards does not mix the two."""
+
+    def load() -> None:
+        for name in ("supervisord_async.config.load", "supervisord_async.config.diff"):
+            try:
+                importlib.import_module(name)
+            except (ImportError, OSError) as error:
+                _log.warning("degraded: %s cannot be imported: %s; a reload tries again", name, error)
+
+    later = threading.Timer(AT_REST_SECONDS, load)
     later.daemon = True
     with suppress(RuntimeError):  # no thread to be had: the reload loads it
         later.start()

@@ -12,14 +12,14 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.sink import Outcome, Sink
-from supervisord_async.system.threads import DaemonThreads
+from supervisord_async.system.threads import DaemonThreads, hop
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -51,9 +51,15 @@ def _turn(capture: Capture, sink: Sink) -> Outcome:
 
 @cache
 def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, to be awaited; aiofiles is loaded when the first output comes, not before the first program runs."""
-    from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
+    """The function, to be awaited; aiofiles is loaded when the first output comes, not before the first program runs.
 
+    By then it may be gone, or others' of another version in its place: an upgrade under a living daemon must not end it.
+    """
+    try:
+        from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
+    except (ImportError, OSError) as error:
+        _log.warning("degraded: aiofiles cannot be imported: %s; logs are written without it", error)
+        return partial(hop, function)
     wrapped: Callable[..., Any] = wrap(function)
     return wrapped
 
@@ -204,7 +210,8 @@ class Writer:
                 path, sink = self._to_compress.popitem()
                 try:
                     await _in_thread(rotation.compress_backups)(path, sink.lock, executor=self._packer)
-                except OSError as error:
-                    _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, error.strerror)
+                except (OSError, ImportError) as error:  # gzip is loaded when it is needed
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, reason)
         finally:
             self._compressing = False

@@ -167,3 +167,24 @@ def test_daemon_elsewhere_is_found_by_its_broken_file(file: Path, tmp_path: Path
     finally:
         child.kill()
         child.wait()
+
+
+LOADING = """
+import sys, threading
+from supervisord_async.cli import asupd_run
+if sys.argv[1] == "gone":
+    sys.modules["supervisord_async.config.diff"] = None  # as if an upgrade had just taken it away
+asupd_run.AT_REST_SECONDS = 0.0
+asupd_run._load_later()
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join()
+print(sys.modules.get("supervisord_async.config.diff") is not None)
+"""
+
+
+@pytest.mark.parametrize(("case", "loaded"), [("there", "True"), ("gone", "False")])
+def test_what_a_reload_needs_is_loaded_when_nobody_waits_and_its_lack_is_told(case: str, loaded: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LOADING, case], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == loaded
+    assert ("degraded: supervisord_async.config.diff cannot be imported" in done.stderr) is (case == "gone")

@@ -7,11 +7,13 @@ import json
 import os
 import re
 import resource
+import sys
 from pathlib import Path
 
 import anyio
 import pytest
 
+from supervisord_async.logs import writer as writing
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.spool import Spool
 from supervisord_async.logs.target import Format, Target
@@ -35,6 +37,24 @@ async def test_bytes_arrive_as_they_were_said_without_asking(tmp_path: Path) -> 
         await wait_until(lambda: log.read_bytes().endswith(b" now\n"))
         await wait_until(lambda: stream.capture.bytes_written == len(log.read_bytes()))
         assert (log.stat().st_mode & 0o777, log.parent.stat().st_mode & 0o777) == (0o644, 0o755)
+
+
+async def test_an_upgrade_that_took_aiofiles_away_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiofiles.ospath", None)
+    monkeypatch.setitem(sys.modules, "gzip", None)
+    writing._in_thread.cache_clear()
+    try:
+        async with captured(Target(str(log_of(tmp_path)), max_size_bytes=100, backups=3, compress=True)) as [stream]:
+            for line in (b"a" * 80 + b"\n", b"b" * 80 + b"\n", b"c\n"):
+                stream.say(line)
+                assert await stream.capture.drain()
+            await wait_until(lambda: "cannot compress" in caplog.text)
+        assert everything(log_of(tmp_path)) == b"a" * 80 + b"\n" + b"b" * 80 + b"\nc\n"
+        assert "aiofiles cannot be imported" in caplog.text
+    finally:
+        writing._in_thread.cache_clear()
 
 
 async def test_one_byte_at_a_time_is_all_there(tmp_path: Path) -> None:
