@@ -25,6 +25,8 @@ from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.wire import ENV_STATE
 
 TRIAL_SECONDS = 30.0
+#: A trial that was killed is waited for so long.
+DEATH_SECONDS = 1.0
 MODULE = "supervisord_async.cli.asupd"
 
 
@@ -91,6 +93,8 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
         _, said = await process.communicate()
     if process.returncode is None:
         process.kill()
+        with anyio.move_on_after(DEATH_SECONDS):  # whoever still has its stderr must not hold us up
+            await process.wait()
         raise FailedError(f"cannot re-exec: the new code did not answer in {TRIAL_SECONDS:g} s; this one stays in service")
     if process.returncode != 0:
         words = said.decode(errors="replace").strip()[-2000:] or f"it ended with {process.returncode}"
