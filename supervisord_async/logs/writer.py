@@ -12,14 +12,14 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.sink import Outcome, Sink
-from supervisord_async.system.threads import DaemonThreads, hop
+from supervisord_async.system.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -59,7 +59,7 @@ def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
         from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
     except (ImportError, OSError) as error:
         _log.warning("degraded: aiofiles cannot be imported: %s; logs are written without it", error)
-        return partial(hop, function)
+        return lambda *arguments, executor: executor.run(function, *arguments)
     wrapped: Callable[..., Any] = wrap(function)
     return wrapped
 

@@ -101,8 +101,3 @@ class DaemonThreads(Executor):
                         self._free -= 1
                         self._threads -= 1
                         return None
-
-
-async def hop(function: Callable[..., T], *args: Any, executor: Executor) -> T:
-    """What ``function`` answers, called in a thread of ``executor``. Raises RuntimeError: not one thread can be had."""
-    return await asyncio.wrap_future(executor.submit(function, *args))
