@@ -343,14 +343,32 @@ def ports(patient: Patient) -> Iterator[Finding]:
                 kind = socket.SOCK_DGRAM if each.kind == "udp" else socket.SOCK_STREAM
                 wanted.append((f"programs.{program.name}.sockets.{each.name}", kind, (each.host, each.port)))
     for key, kind, (host, port) in wanted:
-        if (problem := _cannot_bind(kind, host, port)) is not None:
-            yield Finding("error", "port", f"{key}: cannot bind {host}:{port}: {problem[0]}", problem[1])
-        else:
+        error = _cannot_bind(kind, host, port)
+        if error is None:
             yield Finding("ok", "port", f"{key}: {host}:{port} is free")
+        elif error.errno == errno.EADDRINUSE and (left := _left_behind(patient)):
+            advice = "start the daemon: it takes them back, with the addresses that they hold"
+            yield Finding("warning", "port", f"{key}: {host}:{port} is taken, and programs of a dead daemon live on ({left})", advice)
+        else:
+            yield Finding("error", "port", f"{key}: cannot bind {host}:{port}: {error.strerror or error}", _advice_on(error, port))
 
 
-def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> tuple[str, str] | None:
-    """Why not, and what to do; None: it can be bound."""
+def _left_behind(patient: Patient) -> str:
+    from supervisord_async.supervise.outlive import leftovers
+
+    return ", ".join(dict.fromkeys(each.name for each in leftovers.find(patient.run_dir)))
+
+
+def _advice_on(error: OSError, port: int) -> str:
+    return {
+        errno.EADDRINUSE: f"find who has it (ss -lpn 'sport = :{port}') and end it, or choose another port",
+        errno.EACCES: "choose a port from 1024 on, or give CAP_NET_BIND_SERVICE",
+        errno.EADDRNOTAVAIL: "choose an address of this machine (ip addr)",
+    }.get(error.errno or 0, "correct the address")
+
+
+def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> OSError | None:
+    """Why not; None: it can be bound."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, kind) as probe:
@@ -360,12 +378,7 @@ def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> tuple[str, st
             if kind == socket.SOCK_STREAM:
                 probe.listen(1)
     except OSError as error:
-        advice = {
-            errno.EADDRINUSE: f"find who has it (ss -lpn 'sport = :{port}') and end it, or choose another port",
-            errno.EACCES: "choose a port from 1024 on, or give CAP_NET_BIND_SERVICE",
-            errno.EADDRNOTAVAIL: "choose an address of this machine (ip addr)",
-        }.get(error.errno or 0, "correct the address")
-        return error.strerror or str(error), advice
+        return error
     return None
 
 

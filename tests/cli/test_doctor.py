@@ -214,3 +214,16 @@ def test_a_check_whose_disk_hangs_is_an_error_and_the_others_are_told(doctor: Do
     assert code == 1
     assert "a disk has not answered" in only(findings, "logs")["message"]
     assert findings[-1]["check"] == "python"
+
+
+@pytest.mark.real
+def test_the_port_of_what_a_dead_daemon_left_is_nothing_to_end(tmp_path: Path, doctor: Doctor, free_port: int) -> None:
+    programs = f"programs: {{web: {{command: sleep 1000, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}}}\n"
+    with LiveDaemon(tmp_path, programs) as live:
+        live.wait_for("web", "RUNNING")
+        live.kill()
+        code, findings = doctor()
+        found = only(findings, "port")
+        assert code == 0 and found["level"] == "warning"
+        assert f"127.0.0.1:{free_port} is taken" in found["message"] and "(web)" in found["message"]
+        assert "start the daemon" in found["advice"]
