@@ -17,6 +17,7 @@ import click
 
 from supervisord_async import __version__, wire
 from supervisord_async.cli.streams import open_missing
+from supervisord_async.cli.utf8 import mean_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,7 @@ class Duration(click.ParamType[float]):
 def main() -> NoReturn:
     """Run the command, and end with its exit code; nothing is left to tear down then."""
     gc.set_threshold(50_000)  # what is imported stays: looking for garbage in it would take a tenth of the start
+    mean_utf8()
     open_missing()
     code = 1
     try:
@@ -254,9 +256,8 @@ def _text_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None
 
 def _json_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None]]:
     """Records as the API's events, one JSON object a line, on stderr; and how to finish."""
-    import msgspec
-
     from supervisord_async.control.view import event_view
+    from supervisord_async.jsontext import json_bytes
     from supervisord_async.logs.outlet import Outlet
     from supervisord_async.logs.own import OwnLog
 
@@ -266,7 +267,7 @@ def _json_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None
 
     def tell(record: Record) -> None:
         if _SEVERITY.index(_severity(record)) >= _SEVERITY.index(level):
-            outlet.put(msgspec.json.encode(event_view(record)) + b"\n")
+            outlet.put(json_bytes(event_view(record)) + b"\n")
 
     def finish() -> None:
         outlet.close()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisord_async.cli import streams
+from supervisord_async.cli import streams, utf8
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
@@ -31,6 +31,7 @@ def main() -> NoReturn:
     The interpreter is not torn down piece by piece: that takes longer than asking the daemon, and nothing is left to close.
     """
     gc.set_threshold(GARBAGE_THRESHOLD)
+    utf8.mean_utf8()
     streams.open_missing()
     code = run(sys.argv[1:])
     with suppress(OSError):  # nobody to tell
@@ -41,9 +42,7 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """The exit code of one call, all that it has to say having been printed and flushed."""
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")
+        utf8.show_what_can_be_shown()
         code = _invoke(list(arguments))
         sys.stdout.flush()
         return code

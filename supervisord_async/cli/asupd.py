@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.streams import open_missing
+from supervisord_async.cli.utf8 import mean_utf8, show_what_can_be_shown
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
@@ -33,7 +34,9 @@ EXIT_LOCKED = 4
 
 def main() -> NoReturn:
     """Be the daemon, or do what the arguments say instead, and end the process with its exit code."""
+    mean_utf8()
     open_missing()
+    show_what_can_be_shown()
     gc.set_threshold(*GC_THRESHOLDS)  # before the file is read
     arguments = plain_daemon(sys.argv[1:]) if COMPLETION_VARIABLE not in os.environ else None
     if arguments is None:

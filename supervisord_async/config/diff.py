@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from supervisord_async.config.model import Configuration, Daemon, Program
+from supervisord_async.jsontext import json_bytes, json_value
 
 #: Settings that a running process cannot take over: it was started with them.
 NEEDS_RESTART = frozenset(
@@ -94,7 +95,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data."""
-        data: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        data: dict[str, Any] = json_value(json_bytes(self))
         return data
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from supervisord_async.control.view import event_view
 from supervisord_async.core.record import Record
+from supervisord_async.jsontext import json_bytes
 
 if TYPE_CHECKING:
     from supervisord_async.control.stream import SendChunk
@@ -36,7 +37,6 @@ class Encoder:
 
     def __init__(self) -> None:
         self._known: dict[int, bytes] = {}
-        self._json = msgspec.json.Encoder()
 
     def __call__(self, record: Record) -> bytes:
         """The event of ``record``."""
@@ -44,7 +44,7 @@ class Encoder:
         if event is None:
             if len(self._known) >= ENCODED_RECORDS:
                 self._known.clear()
-            event = b"id: %d\nevent: %s\ndata: %s\n\n" % (record.id, record.type.encode(), self._json.encode(event_view(record)))
+            event = b"id: %d\nevent: %s\ndata: %s\n\n" % (record.id, record.type.encode(), json_bytes(event_view(record)))
             self._known[record.id] = event
         return event
 

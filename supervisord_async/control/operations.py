@@ -27,6 +27,7 @@ from supervisord_async.core.machine import succeeded
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, FailedError, UsageError
+from supervisord_async.jsontext import json_bytes
 from supervisord_async.wire import API_VERSION
 
 TEXT = "text/plain; charset=utf-8"
@@ -99,7 +100,7 @@ class Api:
 
 def reply(value: Any, status: int = 200) -> Response:
     """``value`` as JSON."""
-    return Response(msgspec.json.encode(value), status, "application/json")
+    return Response(json_bytes(value), status, "application/json")
 
 
 def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:

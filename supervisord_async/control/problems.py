@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from supervisord_async.errors import CommandError, ConfigError
+from supervisord_async.jsontext import json_bytes
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -67,7 +68,7 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
         status, kind, code, detail = 500, "internal", 1, "an internal error; the daemon's log has the traceback"
     title = http.HTTPStatus(status).phrase
     members = {"type": f"urn:asup:problem:{kind}", "title": title, "status": status, "detail": detail, "kind": kind, "exit_code": code}
-    return status, msgspec.json.encode({**members, **extra}), headers
+    return status, json_bytes({**members, **extra}), headers
 
 
 def problem_json(problem: Any) -> dict[str, Any]:

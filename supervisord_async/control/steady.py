@@ -14,6 +14,7 @@ import msgspec
 
 from supervisord_async.control.view import process_view
 from supervisord_async.core.state import State
+from supervisord_async.jsontext import json_bytes
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -61,7 +62,7 @@ class SteadyViews:
         pieces[_UPTIME::_PIECES] = msgspec.json.encode(uptimes)[1:-1].split(b",")
         for place in self._moving:
             process = processes[place]
-            text = msgspec.json.encode(process_view(process, now, wall_now, figures.get(process.name)))
+            text = json_bytes(process_view(process, now, wall_now, figures.get(process.name)))
             pieces[place * _PIECES : (place + 1) * _PIECES] = [_joint(place) + text[1:-1], b"", b""]
         return b"".join(pieces)
 
@@ -95,7 +96,7 @@ def _is_steady(process: Process) -> bool:
 
 def _cut(process: Process, now: float, wall_now: float) -> tuple[bytes, bytes]:
     """Its object up to the uptime, and from there to the figures."""
-    head, cut, rest = msgspec.json.encode(process_view(process, now, wall_now)).partition(_UPTIME_CUT)
+    head, cut, rest = json_bytes(process_view(process, now, wall_now)).partition(_UPTIME_CUT)
     _, comma, tail = rest.partition(b",")
     return head[1:] + cut, comma + tail[: tail.rindex(_FIGURES_CUT)]
 

@@ -25,6 +25,7 @@ import anyio.to_thread
 import msgspec
 
 from supervisord_async.core.state import Snapshot
+from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.senses.fdstore import StoredDescriptor
@@ -109,7 +110,7 @@ class StateError(Exception):
 
 def encode(state: SavedState) -> bytes:
     """The file's content."""
-    body = msgspec.json.encode(state)
+    body = json_bytes(state)
     return f"{MAGIC} {VERSION} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
@@ -125,7 +126,7 @@ def decode(content: bytes) -> SavedState:
         version = int(words[1])
         if version > VERSION:
             raise StateError(f"it was written by a newer asupd (version {version}, this one knows {VERSION})")
-        data: Any = msgspec.json.decode(body)
+        data: Any = json_value(body)
         for upgrade in UPGRADES[version:]:
             data = upgrade(data)
         return msgspec.convert(data, SavedState, strict=False)

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 
 from supervisord_async.core.record import Record
+from supervisord_async.jsontext import spelt
 from supervisord_async.system.alarm import Alarm
 
 RING_RECORDS = 2048
@@ -97,12 +98,12 @@ class Bus:
         for tell in untold:
             tell()
 
-    def publish(self, type_: str, **fields: Any) -> Record:
-        """Number a record, keep it, hand it to everybody; returns it."""
+    def publish(self, type_: str, *, message: str = "", **fields: Any) -> Record:
+        """Number a record, keep it, hand it to everybody; returns it. ``message`` may have any path in it."""
         if self._untold:
             self.catch_up()
         self.last_id += 1
-        record = Record(id=self.last_id, at=self._wall_clock(), type=type_, **fields)
+        record = Record(id=self.last_id, at=self._wall_clock(), type=type_, message=spelt(message), **fields)
         self._ring.append(record)
         for listener in self._listeners:
             try:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from supervisord_async.core.record import Record
+from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.records.run_entry import RunEntry
 
 SCHEMA_VERSION = 1
@@ -155,7 +156,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _row(record: Record) -> tuple[Any, ...]:
-    data = msgspec.json.encode(record.data).decode() if record.data else "{}"
+    data = json_bytes(record.data).decode() if record.data else "{}"
     return (record.id, record.at, record.type, record.name, record.from_, record.to, record.cause, record.run, record.message, data)
 
 
@@ -256,9 +257,7 @@ class Reader:
 
 def _record(row: tuple[Any, ...]) -> Record:
     id_, at, type_, name, from_, to, cause, run, message, data = row
-    return Record(
-        id=id_, at=at, type=type_, name=name, from_=from_, to=to, cause=cause, run=run, message=message, data=msgspec.json.decode(data)
-    )
+    return Record(id=id_, at=at, type=type_, name=name, from_=from_, to=to, cause=cause, run=run, message=message, data=json_value(data))
 
 
 def _entry(row: tuple[Any, ...]) -> RunEntry:

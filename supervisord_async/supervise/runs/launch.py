@@ -25,7 +25,7 @@ def instance_of(run_dir: str) -> str:
 
     Derived from its path, not stored: children are recognised although every file of a run_dir was lost.
     """
-    return hashlib.blake2s(os.path.realpath(run_dir).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2s(os.fsencode(os.path.realpath(run_dir)), digest_size=8).hexdigest()
 
 
 @cache

@@ -1,0 +1,30 @@
+"""Names of files are UTF-8, whatever the locale says: those in a configuration are, and a daemon and its commands mean the same file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+
+def mean_utf8() -> None:
+    """File names are UTF-8 in this process: it begins anew where its locale would have them otherwise. To be called first of all.
+
+    By an option, not by the environment: programs have the locale that they were given.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    with suppress(OSError):  # a Python that cannot be run again: names that the locale has letters for work all the same
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
+
+
+def show_what_can_be_shown() -> None:
+    """Standard output and error take any text: what the terminal of this locale has no letters for is spelt out."""
+    encoding = None
+    if "utf8" in sys._xoptions and "PYTHONIOENCODING" not in os.environ:  # noqa: SLF001  by us: the locale still speaks for the terminal
+        import locale
+
+        encoding = locale.getencoding()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
