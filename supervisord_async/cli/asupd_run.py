@@ -142,6 +142,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
     """
     from supervisord_async.client import Client
     from supervisord_async.supervise.run_dir import make_run_dir
+    from supervisord_async.system import own_python
 
     daemon = configuration.daemon
     make_run_dir(daemon.run_dir)
@@ -154,8 +155,13 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
         if overrides[key]:
             command += [f"--log-{key}", overrides[key]]
     complaints = Path(daemon.run_dir) / "asupd.stderr"
-    with complaints.open("wb") as stderr:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+    try:
+        with complaints.open("wb") as stderr:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+    except OSError as error:
+        complaints.unlink(missing_ok=True)
+        why = own_python.refusal(error) if error.filename == sys.executable else str(error)
+        raise DaemonError(f"cannot go to the background: {why}; without -d it runs as it is") from error
     until = time.monotonic() + ANSWER_SECONDS
     why = ""
     while time.monotonic() < until and not (why := _why_deaf(log_file, log_begins)):

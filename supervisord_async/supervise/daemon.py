@@ -440,7 +440,7 @@ class Daemon:
             reexec.become_new_code(state, HEARD)
         except OSError as error:
             descriptors.sd_notify("READY=1")  # else we were reloading for ever
-            return error.strerror or str(error)
+            return reexec.why_not(error)
 
 
 def log_paths(configuration: Configuration) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from supervisord_async.errors import SpawnError
-from supervisord_async.system import descriptors
+from supervisord_async.system import descriptors, own_python
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
@@ -130,6 +130,8 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
             )
         child = await _watched(loop, process)
     except OSError as error:
+        if error.filename == argv[0] != spec.argv[0]:  # the launcher's
+            raise SpawnError("exec", None, f"its limits or sockets cannot be set: {own_python.refusal(error)}") from error
         raise _explain(spec, error) from error
     except (ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument, an "=" in a variable's name
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error

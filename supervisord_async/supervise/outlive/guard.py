@@ -10,6 +10,7 @@ import sys
 import anyio
 
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Child
 from supervisord_async.system.spawn import SpawnSpec, spawn
 
@@ -28,6 +29,7 @@ class Guard:
         self._wanted = False
         self._changed = anyio.Event()
         self._child: Child | None = None
+        self._trouble = ""  # what was told of it last
 
     def follow(self, on_death: str) -> None:
         """There is a guardian from now on, or none, as ``on_death`` says."""
@@ -56,9 +58,19 @@ class Guard:
     async def _keep_one(self) -> None:
         try:
             self._child = await spawn(self._spec)
-            await self._child.wait()
+            began = anyio.current_time()
+            trouble = f"it ended: {exit_words((await self._child.wait()).status)}"
+            if anyio.current_time() - began > PAUSE_SECONDS:
+                self._trouble = ""  # all was well for a while
         except SpawnError as error:
-            _log.error("degraded: no guardian (%s): if the daemon is killed, its programs live on; trying again", error)
+            trouble = str(error)
         self._child = None
         if self._wanted:
+            self._tell(trouble)
             await anyio.sleep(PAUSE_SECONDS)
+
+    def _tell(self, trouble: str) -> None:
+        """Each trouble is told once, however often it comes in a row."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.error("degraded: no guardian (%s): if the daemon is killed now, its programs live on; trying again", trouble)

@@ -22,6 +22,7 @@ import anyio
 from supervisord_async.errors import FailedError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
+from supervisord_async.system import own_python
 from supervisord_async.wire import ENV_STATE
 
 TRIAL_SECONDS = 30.0
@@ -85,7 +86,7 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
             env={**os.environ, ENV_STATE: str(descriptor)},
         )
     except OSError as error:
-        raise FailedError(f"cannot re-exec: the new code cannot be tried: {error.strerror}; this one stays in service") from error
+        raise FailedError(f"cannot re-exec: the new code cannot be tried: {why_not(error)}; this one stays in service") from error
     finally:
         os.close(descriptor)
     said = b""
@@ -99,6 +100,11 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
     if process.returncode != 0:
         words = said.decode(errors="replace").strip()[-2000:] or f"it ended with {process.returncode}"
         raise FailedError(f"cannot re-exec: the new code cannot take over; this one stays in service: {words}")
+
+
+def why_not(error: OSError) -> str:
+    """In words, an error in executing the new code."""
+    return own_python.refusal(error) if error.filename == sys.executable else error.strerror or str(error)
 
 
 @contextmanager

@@ -1,0 +1,22 @@
+"""The Python that we run by, when it cannot be run once more: its environment was removed, its folder or filesystem closed to us."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+_ADVICE = {
+    errno.ENOENT: "it was moved or removed since: install it again there, or call us by the one that is there now",
+    errno.ENOTDIR: "it was moved or removed since: install it again there, or call us by the one that is there now",
+    errno.EACCES: "uid {uid} needs the right to execute it, to pass every directory above it, and a filesystem not mounted noexec",
+    errno.EPERM: "the kernel or its security policy forbids it to uid {uid}",
+    errno.ENOEXEC: "it is no binary for this machine any more: install it again",
+}
+
+
+def refusal(error: OSError) -> str:
+    """What, where, why and what to do, in a clause, of an ``error`` in executing our own Python."""
+    where = f" {sys.executable}" if sys.executable else ", whose place it does not know"
+    advice = _ADVICE.get(error.errno or 0, "").format(uid=os.geteuid())
+    return f"cannot execute its own Python{where}: {error.strerror}" + (f" ({advice})" if advice else "")
