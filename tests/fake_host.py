@@ -131,7 +131,7 @@ class FakeHost:
     def forget(self, tag: str) -> None:
         return
 
-    async def kill_strays(self, tag: str) -> None:
+    async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
         for child in self.children:
             if child.spec.environment["ASUP_TAG"] == tag:
                 child.end(signal=9)

@@ -31,7 +31,7 @@ from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec
+from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec, takeover
 from supervisord_async.supervise.outlive.guard import Guard
 from supervisord_async.supervise.outlive.persist import SavedState, Saver
 from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
@@ -204,6 +204,7 @@ class Daemon:
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
             sockets=self._sockets.saved(),
             scaled=dict(self._supervisor.scaled),
+            manners=persist.manners(self._supervisor.configuration.programs.values()),
         )
 
     async def run(self, control: ControlPlane, former: SavedState | None) -> int:
@@ -247,13 +248,13 @@ class Daemon:
 
     async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
         """What an earlier daemon of this run_dir, or this one before a re-exec, left."""
-        saved = former
+        saved, ended = former, False
         if saved is None:
             saved, complaints = await anyio.to_thread.run_sync(persist.load, self._run_dir)
             for complaint in complaints:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
-            if ending.is_begun(self._run_dir):
-                saved = await anyio.to_thread.run_sync(leftovers.finish_ending, self._run_dir, saved)
+            if ended := ending.is_begun(self._run_dir):
+                saved = await anyio.to_thread.run_sync(leftovers.take_note_of_ending, self._run_dir, saved)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
@@ -261,6 +262,8 @@ class Daemon:
             marked = await anyio.to_thread.run_sync(tags.marked, self._instance)
         living = await self._without_side_commands(await anyio.to_thread.run_sync(tags.completed, marked, self._enclosures.known))
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
+        if ended:
+            estate = takeover.finish_ending(estate, clock.monotonic())
         await self._enclose(estate, living)
         if saved is not None:
             self._supervisor.keep_scaled(saved.scaled)

@@ -86,8 +86,8 @@ class Host(Protocol):
     def adopt(self, identity: Identity) -> ChildProcess:
         """A process that an earlier daemon spawned is watched; raises ProcessLookupError where it is gone."""
 
-    async def kill_strays(self, tag: str) -> None:
-        """Nothing that carries ``tag`` lives any more."""
+    async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
+        """Nothing that carries ``tag`` lives any more; what does by the end of ``grace_seconds`` is killed."""
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""

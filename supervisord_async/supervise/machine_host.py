@@ -92,10 +92,14 @@ class MachineHost:
         """Watch a process that an earlier daemon spawned; raises ProcessLookupError where it is gone."""
         return Child.adopt(identity)
 
-    async def kill_strays(self, tag: str) -> None:
-        """Nothing that carries ``tag``, or is in its cgroup, lives any more."""
+    async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
+        """Nothing that carries ``tag``, or is in its cgroup, lives any more; what does by the end of ``grace_seconds`` is killed."""
         cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
-        if not await Tree(0, 0, tag, ours=False, cgroup=cgroup).kill():
+        tree = Tree(0, 0, tag, ours=False, cgroup=cgroup)
+        if grace_seconds > 0:
+            with anyio.move_on_after(grace_seconds):
+                await tree.wait_gone()
+        if not await tree.kill():
             self.forget(tag)
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:

@@ -149,6 +149,8 @@ class Process:
         before, self.program = self.program, program
         self.policy = program.policy(self.name)
         self.output.reconfigure(program.logs)
+        if program.stop != before.stop:
+            self._around.committed(self)  # who ends it without a daemon goes by what is saved
         if self._resume_at is None:
             if self._run is not None:
                 self._run.reconfigure(program, self._errands)
@@ -372,14 +374,15 @@ class Process:
     async def _take_over(self, inherited: Inherited) -> None:
         """The former daemon's run goes on, or its end is news."""
         run = inherited.snapshot.run
+        grace_seconds = self.program.stop.grace_seconds if inherited.ending else 0.0  # they were told to go, and have time
         for stray in inherited.stray_runs:
-            await self._kill_strays(stray)
+            await self._kill_strays(stray, grace_seconds)
         if inherited.main is not None:
             try:
                 child = await self._adopt(inherited.main)
             except ProcessLookupError:
                 if self.program.stop.scope == "tree":  # what it left behind is gone before anything follows
-                    await self._kill_strays(run)
+                    await self._kill_strays(run, grace_seconds)
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()
                 return
@@ -400,6 +403,8 @@ class Process:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._end_taking_over()
+        if inherited.ending and self.snapshot.state is State.STOPPING:
+            self._start(self._terminate)  # who told all to go may not have come to this one, and knew of no stop.command
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
             await self._abandon(self.snapshot.run)  # what was begun meanwhile broke with an earlier attempt at this
 
@@ -412,10 +417,10 @@ class Process:
         if self._taken_over is not None:
             await self._taken_over.wait()
 
-    async def _kill_strays(self, run: int) -> None:
-        """Nothing of ``run`` lives any more."""
+    async def _kill_strays(self, run: int, grace_seconds: float = 0.0) -> None:
+        """Nothing of ``run`` lives any more; what has not gone by the end of ``grace_seconds`` is killed."""
         tag = launch.tag_of(self._around.instance, self.name, run)
-        await patiently(f"kill what is left of {self.name}", partial(self._around.host.kill_strays, tag))
+        await patiently(f"kill what is left of {self.name}", partial(self._around.host.kill_strays, tag, grace_seconds))
 
     async def _adopt(self, identity: Identity) -> ChildProcess:
         async def adopt() -> ChildProcess:

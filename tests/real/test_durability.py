@@ -21,7 +21,7 @@ from supervisord_async.core.state import State
 from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system.lock import InstanceLock
-from tests.daemons import LiveDaemon, alive
+from tests.daemons import LiveDaemon, alive, unbroken
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -563,6 +563,48 @@ def test_what_cleanup_ended_runs_again_with_the_next_daemon(daemon: Make) -> Non
     live.do("cleanup", "--apply")
     live.start()
     _as_before(live)
+
+
+TAKES_ITS_TIME = """
+defaults: {start_seconds: 0}
+programs:
+  long:
+    command: "trap 'echo told >> told; while [ ! -e go ]; do sleep 0.05; done; exit 0' USR1; trap : TERM; echo up; while :; do sleep 0.05; done"
+    shell: true
+    stop: {signal: USR1, grace_period: 10m}
+  stubborn: {command: "trap '' TERM; while :; do sleep 0.05; done", shell: true, stop: {grace_period: 100ms}}
+  wrapped: {command: "sh -c 'trap : TERM; echo up; while [ ! -e go ]; do sleep 0.05; done' & wait", shell: true, stop: {grace_period: 10m}}
+"""
+
+
+def _manners(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / ".asupd" / "state.json").read_bytes().partition(b"\n")[2])["manners"])
+
+
+def test_a_daemon_that_comes_amid_an_ending_answers_and_gives_each_program_its_time(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(TAKES_ITS_TIME)
+    for name in ("long", "wrapped"):
+        live.wait_for(name, "RUNNING")
+        live.wait_until(lambda name=name: "up" in live.do("logs", name), f"{name} to hear")
+    pids = {name: live.process_of(name)["pid"] for name in ("long", "wrapped")}
+    assert _manners(tmp_path) == {"long": [10, 600.0, "tree"], "stubborn": [15, 0.1, "tree"], "wrapped": [15, 600.0, "tree"]}
+    live.write(TAKES_ITS_TIME.replace("signal: USR1, grace_period: 10m", "signal: USR1, grace_period: 1h"))
+    live.do("reload")
+    live.wait_until(lambda: _manners(tmp_path)["long"] == [10, 3600.0, "tree"], "what changed in place is saved")
+    live.kill()
+    os.kill(pids["wrapped"], signal.SIGKILL)  # its wrapper heard at once, and what it wraps has time
+    (tmp_path / ".asupd" / "ending").touch()  # as the guardian leaves it
+    live.start()  # until it answers
+    assert live.process_of("long")["state"] == live.process_of("wrapped")["state"] == "STOPPING"
+    live.wait_until(lambda: (tmp_path / "told").exists(), "the program's own signal")
+    live.wait_for("stubborn", "RUNNING", run=2)
+    assert {each.run for each in live.tagged() if each.name == "wrapped"} == {1}
+    assert alive(pids["long"])
+    (tmp_path / "go").touch()
+    live.wait_for("long", "RUNNING", run=2, restarts=0)
+    live.wait_until(lambda: live.process_of("wrapped")["run"] >= 2, "the wrapped one's next run")
+    assert not [each for each in live.tagged() if each.run == 1]
+    unbroken(live)
 
 
 def test_a_probe_that_outlives_the_daemon_is_ended_without_a_word(daemon: Make, tmp_path: Path) -> None:

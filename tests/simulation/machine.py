@@ -199,7 +199,7 @@ class LifeOfADaemon:
                 return Held(self, process)
         raise ProcessLookupError
 
-    async def kill_strays(self, tag: str) -> None:
+    async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
         await self._act("kill strays", 0.02)
         while members := [process for process in self.machine.living() if process.tag == tag]:
             for process in members:

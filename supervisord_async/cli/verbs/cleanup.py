@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @verb("cleanup")
 @run_dir_option
-@click.option("--apply", "apply", is_flag=True, help="End what is shown, TERM first; default: only show it.")
-@click.option("--grace", type=Duration(), default=10, show_default=True, metavar="DURATION", help="Between TERM and KILL.")
-def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float) -> int:
+@click.option("--apply", "apply", is_flag=True, help="End what is shown, as its programs want to be told; default: only show it.")
+@click.option("--grace", type=Duration(), metavar="DURATION", help="Until KILL. [default: each program's own stop.grace_period]")
+def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float | None) -> int:
     """Show, or end, the processes that a dead daemon left running.
 
     Only what carries the run_dir's tag; never while a daemon holds its lock. A daemon that starts again takes them back
@@ -51,7 +51,7 @@ def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float) ->
         lock.release()
 
 
-def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float) -> int:
+def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float | None) -> int:
     from supervisord_async.supervise.outlive import leftovers
 
     found = leftovers.find(place)

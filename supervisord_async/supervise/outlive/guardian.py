@@ -2,8 +2,8 @@
 
 It waits on the daemon's pidfd and does nothing else. When the daemon is gone it gives a successor
 :data:`RETURN_SECONDS` to take the run_dir's lock; where one does, the programs are the successor's, and the successor has
-a guardian of its own. Else everything of the instance is told to go, and killed after
-:data:`GRACE_SECONDS`. A clean end of the daemon leaves nothing to do; the daemon ends the guardian itself.
+a guardian of its own. Else everything of the instance is told to go, and killed, each as
+its program wants it (:mod:`.farewell`). A clean end of the daemon leaves nothing to do; the daemon ends the guardian itself.
 
 Run as ``python -m supervisord_async.supervise.outlive.guardian INSTANCE LOCK DAEMON_PID``; imports next to nothing.
 """
@@ -20,12 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from supervisord_async.supervise.outlive import ending
+from supervisord_async.supervise.outlive.farewell import Farewell, manners
 from supervisord_async.system import cgroups, tags
-from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged
 
 RETURN_SECONDS = 10.0
-GRACE_SECONDS = 10.0
 LOOK_SECONDS = 0.2
 
 
@@ -76,34 +75,22 @@ def returned(lock: str) -> bool:
 
 def end_all(instance: str, lock: str) -> None:
     """Nothing of the instance lives, unless a daemon came meanwhile: it finishes this."""
-    kill_at = time.monotonic() + GRACE_SECONDS
-    told: set[int] = set()
+    run_dir = os.path.dirname(lock)
+    farewell = Farewell(instance, manners(run_dir), None, _complain)
     while living := tags.living(instance):
         with holding(lock) as ours:  # for a moment; who comes waits that long
             if not ours:
                 return
-            ending.begin(os.path.dirname(lock))
-            _send(living, told, kill=time.monotonic() >= kill_at, instance=instance)
+            ending.begin(run_dir)
+            farewell.tell(living)
         time.sleep(LOOK_SECONDS)
     with holding(lock) as ours:
         if ours:
             cgroups.remove_all(instance)
 
 
-def _send(living: list[Tagged], told: set[int], *, kill: bool, instance: str) -> None:
-    """Those who were not told yet are told to go; or all are killed."""
-    if kill:
-        cgroups.kill_all(instance)
-    for process in living:
-        try:
-            if kill:
-                send_signal(process.identity, signal.SIGKILL)
-            elif process.identity.pid not in told:
-                told.add(process.identity.pid)
-                send_signal(process.identity, signal.SIGTERM)
-                send_signal(process.identity, signal.SIGCONT)
-        except PermissionError as error:
-            print(f"asupd guardian: cannot end {process.name}, pid {process.identity.pid}: {error}", file=sys.stderr)  # noqa: T201  it has no log
+def _complain(process: Tagged) -> None:
+    print(f"asupd guardian: may not end {process.name}, pid {process.identity.pid}", file=sys.stderr)  # noqa: T201  it has no log
 
 
 def main(arguments: list[str]) -> int:

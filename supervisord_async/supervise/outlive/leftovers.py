@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
 from supervisord_async.supervise.outlive import ending
+from supervisord_async.supervise.outlive.farewell import Farewell, manners
 from supervisord_async.supervise.runs.launch import instance_of
-from supervisord_async.system import cgroups, procfs, tags
-from supervisord_async.system.pidfd import send_signal
+from supervisord_async.system import cgroups, clock, procfs, tags
 from supervisord_async.system.tags import Tagged
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ _log = logging.getLogger("asupd")
 
 #: The pause between two looks at /proc.
 LOOK_SECONDS = 0.1
-#: Between TERM and KILL, where nobody says otherwise.
-GRACE_SECONDS = 10.0
 #: After KILL: so long until what still lives is told.
 KILL_SECONDS = 5.0
 
@@ -43,42 +40,31 @@ def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
     return next((pid for pid in sorted(parents) if wanted & _open_files(pid)), None)
 
 
-def end(run_dir: str, grace_seconds: float) -> list[Tagged]:
+def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
     """All of it was told to go, and after the grace period killed; returns what lives all the same, normally nothing.
 
-    The next daemon starts it as after an end in peace. What is born meanwhile is found too. Blocks. To be called while
-    holding the lock.
+    ``grace_seconds`` is for all alike; None: as long as each one's program has. The next daemon starts it as after an end in
+    peace. What is born meanwhile is found too. Blocks. To be called while holding the lock.
     """
-    if find(run_dir):
+    living = find(run_dir)
+    if living:
         ending.begin(run_dir)
-    for signum, patience in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILL_SECONDS)):
-        until = time.monotonic() + patience
-        told: set[Tagged] = set()
-        while living := find(run_dir):
-            if signum == signal.SIGKILL:
-                cgroups.kill_all(instance_of(run_dir))
-            for each in living:
-                if each not in told or signum == signal.SIGKILL:
-                    _send(each, signum)
-                    told.add(each)
-            if time.monotonic() >= until:
-                break
-            time.sleep(LOOK_SECONDS)
-        if not living:
-            break
-    remaining = find(run_dir)
-    if not remaining:
+    farewell = Farewell(instance_of(run_dir), manners(run_dir), grace_seconds)
+    while living and farewell.overdue_seconds(living) < KILL_SECONDS:
+        farewell.tell(living)
+        time.sleep(LOOK_SECONDS)
+        living = find(run_dir)
+    if not living:
         cgroups.remove_all(instance_of(run_dir))
-    return remaining
+    return living
 
 
-def finish_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
-    """What somebody had begun to end is ended, and what is saved says so from now on; returns that. Blocks."""
+def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
+    """What somebody had begun to end is on its way down by what is saved, too; returns that. Blocks."""
     from supervisord_async.supervise.outlive import persist, takeover  # which who clears up without a daemon does not need
 
     _log.warning("the programs of the daemon before were told to end: those that live are ended, and all start anew")
-    end(run_dir, GRACE_SECONDS)
-    now = takeover.ended_with_daemon(saved) if saved is not None else None
+    now = takeover.told_to_end(saved, clock.monotonic()) if saved is not None else None
     try:
         if now is not None:
             persist.save(run_dir, now)
@@ -91,15 +77,6 @@ def finish_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
 def command_of(pid: int) -> str:
     """The command line of a process, in one line; "" if it is gone."""
     return (procfs.read_file(f"/proc/{pid}/cmdline") or b"").replace(b"\0", b" ").decode(errors="replace").strip()
-
-
-def _send(target: Tagged, signum: int) -> None:
-    try:
-        send_signal(target.identity, signum)
-        if signum != signal.SIGKILL:
-            send_signal(target.identity, signal.SIGCONT)
-    except PermissionError:
-        return  # told by who asks what is left
 
 
 def _open_files(pid: int) -> set[str]:

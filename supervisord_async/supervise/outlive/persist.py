@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
+from supervisord_async.config.model import Program, Stop
 from supervisord_async.core.state import Snapshot
 from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.fleet.sockets import SavedSocket
+from supervisord_async.supervise.outlive.farewell import Manner
 from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.senses.fdstore import StoredDescriptor
 from supervisord_async.system.exchange import exchange
@@ -45,6 +47,8 @@ RETRY_SECONDS = 1.0
 #: Nobody's answer waits longer for a save.
 PATIENCE_SECONDS = 1.0
 MAGIC = "asupd-state"
+
+_USUAL = Stop()
 
 
 class SavedStream(msgspec.Struct, frozen=True):
@@ -90,6 +94,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
     scaled: dict[str, int] = {}  #: programs with another number of replicas than the file's
+    manners: dict[str, Manner] = {}  #: of the programs that are not told to go as usual, for who ends them without a daemon
     descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
 
     def all_descriptors(self) -> set[int]:
@@ -102,6 +107,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 def with_descriptors(state: SavedState, descriptors: dict[str, list[int]]) -> SavedState:
     """``state`` for a re-exec, which carries ``descriptors`` over."""
     return msgspec.structs.replace(state, descriptors=descriptors)
+
+
+def manners(programs: Iterable[Program]) -> dict[str, Manner]:
+    """How those of ``programs`` are told to go that are not told as usual."""
+    return {one.name: Manner(one.stop.signal, one.stop.grace_seconds, one.stop.scope) for one in programs if one.stop != _USUAL}
 
 
 class StateError(Exception):

@@ -32,6 +32,7 @@ class Inherited(msgspec.Struct, frozen=True):
     saved: SavedProcess | None  #: None: it was found by its tag alone
     stray_runs: tuple[int, ...] = ()  #: runs that are over, but not everything of them
     by_reexec: bool = False  #: this very process left it: nothing changed hands
+    ending: bool = False  #: somebody told all that lives to go, see :mod:`.ending`
 
     @property
     def begins_anew(self) -> bool:
@@ -39,8 +40,6 @@ class Inherited(msgspec.Struct, frozen=True):
         ever asked for it, or it went down only because the daemon did, which was killed before everything was, or because the
         file did not list it for a while.
         """
-        if self.saved is None:
-            return self.main is None
         if self.snapshot.wanted:
             return False
         return self.snapshot.cause is Cause.CONFIG_CHANGED or (not self.by_reexec and self.snapshot.cause in (None, Cause.DAEMON_STOP))
@@ -61,17 +60,29 @@ def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, 
     return slots
 
 
-def ended_with_daemon(saved: SavedState) -> SavedState:
-    """``saved``, but what lived went down with the daemon, by somebody who ended all."""
+def told_to_end(saved: SavedState, now: float) -> SavedState:
+    """``saved``, but what lived is on its way down with the daemon since ``now`` (monotonic): somebody told all to go."""
 
-    def ended(process: SavedProcess) -> SavedProcess:
-        now = process.snapshot
-        if not now.wanted or now.state not in LIVE:
+    def told(process: SavedProcess) -> SavedProcess:
+        if not process.snapshot.wanted or process.snapshot.state not in LIVE:
             return process
-        down = structs.replace(now, state=State.STOPPED, wanted=False, cause=Cause.DAEMON_STOP, ended_run=now.run, pid=None)
-        return replace(process, snapshot=down)
+        return replace(process, snapshot=_going(process.snapshot, now))
 
-    return replace(saved, processes=tuple(ended(process) for process in saved.processes))
+    return replace(saved, processes=tuple(told(process) for process in saved.processes))
+
+
+def finish_ending(slots: dict[str, Inherited], now: float) -> dict[str, Inherited]:
+    """What lives of ``slots`` is told once more and has the time of its program from ``now``; it begins anew afterwards."""
+
+    def told(slot: Inherited) -> Inherited:
+        lives = slot.main is not None and slot.snapshot.wanted
+        return replace(slot, ending=True, snapshot=_going(slot.snapshot, now) if lives else slot.snapshot)
+
+    return {name: told(slot) for name, slot in slots.items()}
+
+
+def _going(snapshot: Snapshot, now: float) -> Snapshot:
+    return structs.replace(snapshot, state=State.STOPPING, since=now, wanted=False, cause=Cause.DAEMON_STOP, detail="", kills=0, restarts=0)
 
 
 def holders(slots: dict[str, Inherited]) -> dict[str, list[int]]:

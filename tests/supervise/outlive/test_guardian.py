@@ -6,12 +6,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.outlive import guardian
+from supervisord_async.supervise.outlive import farewell, guardian, persist
+from supervisord_async.supervise.outlive.farewell import Farewell, Manner
+from supervisord_async.supervise.outlive.persist import SavedState
+from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
+from supervisord_async.system.tags import Tagged
 from supervisord_async.wire import ENV_TAG
 
 pytestmark = pytest.mark.real
@@ -62,11 +67,66 @@ def test_a_stranger_that_has_the_pid_of_a_dead_parent_is_not_waited_for(orphan: 
     assert orphan.poll() is None
 
 
-def _reaping(living: object, child: subprocess.Popen[bytes]) -> object:
-    """``living``, burying our child as its parent, whom the guardian does not wait for, would."""
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(1000)"
+BY_USR1 = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, lambda *_: (time.sleep(1.0), exit(7)))
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+def test_each_program_is_told_by_its_own_signal_and_has_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manners = {"short": Manner(15, 0.2), "own": Manner(10, 60.0), "main": Manner(15, 60.0, "main")}
+    persist.save(str(tmp_path), SavedState(boot_id="", instance=tmp_path.name, manners=manners))
+    with ExitStack() as stack:
+
+        def run(name: str, code: str) -> subprocess.Popen[bytes]:
+            environment = {**os.environ, ENV_TAG: f"{tmp_path.name}/{name}/1"}
+            command = [sys.executable, "-c", code]
+            child = stack.enter_context(subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE))
+            stack.callback(child.kill)
+            assert child.stdout is not None and child.stdout.readline() == b"\n"
+            return child
+
+        children = [run("short", STUBBORN), run("own:1", BY_USR1), run("usual", "print(flush=True); import time; time.sleep(1000)")]
+        monkeypatch.setattr(guardian.tags, "living", _reaping(guardian.tags.living, *children))
+        guardian.end_all(tmp_path.name, str(tmp_path / "lock"))
+        assert [child.wait(20) for child in children] == [-9, 7, -15]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"asupd-state 1 x\n{}", b'asupd-state 1 x\n{"manners": {"web": [1]}}', b"\xff\n[]"])
+def test_without_a_sound_state_all_are_told_as_usual(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "state.json").write_bytes(content)
+    assert farewell.manners(str(tmp_path)) == {}
+    persist.save(str(tmp_path), SavedState(boot_id="", instance="", manners={"web": Manner(2, 1.5, "main")}))
+    assert farewell.manners(str(tmp_path)) == {"web": Manner(2, 1.5, "main")}
+    if content is not None:
+        (tmp_path / "state.json.previous").write_bytes((tmp_path / "state.json").read_bytes())
+        (tmp_path / "state.json").write_bytes(content)
+        assert farewell.manners(str(tmp_path)) == {"web": Manner(2, 1.5, "main")}
+
+
+def test_with_scope_main_only_the_main_process_is_told_while_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(farewell, "send_signal", lambda identity, signum: sent.append((identity.pid, signum)))
+    main, worker = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1) for pid in (1, 2))
+    ending = Farewell("nobody", {"web": Manner(3, 60.0, "main")}, None)
+    ending.tell([main, worker])
+    ending.tell([main, worker])
+    assert sent == [(1, 3), (1, 18)]
+    ending.tell([worker])
+    assert sent[2:] == [(2, 3), (2, 18)]
+
+
+def _reaping(living: object, *children: subprocess.Popen[bytes]) -> object:
+    """``living``, burying our children as its parent, whom the guardian does not wait for, would."""
 
     def look(instance: str) -> object:
-        child.poll()
+        for child in children:
+            child.poll()
         return living(instance)  # type: ignore[operator]
 
     return look

@@ -1,0 +1,102 @@
+"""Ending all processes of a daemon that is gone, each as its program is to be told to go.
+
+The dead daemon's state says where a program wants another signal or more time than most; without it all are told by TERM and have
+ten seconds. ``stop.command`` is run by nobody: it may need what only a daemon has. Nothing here waits, and next to nothing is
+imported: the guardian is small, and the code on the disk may be another by the time it acts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from supervisord_async.system import cgroups
+from supervisord_async.system.identity import Identity
+from supervisord_async.system.pidfd import send_signal
+from supervisord_async.system.tags import Tagged
+
+#: Of the dead daemon's state, the newest first.
+STATE_NAMES = ("state.json", "state.json.previous")
+
+
+class Manner(NamedTuple):
+    """How a program is told to go."""
+
+    signal: int = 15
+    grace_seconds: float = 10.0
+    scope: str = "tree"
+
+
+USUAL = Manner()
+
+
+def manners(run_dir: str) -> dict[str, Manner]:
+    """Those of programs that have another than the usual, as saved by the last daemon of ``run_dir``; none where nothing can be read."""
+    for name in STATE_NAMES:
+        try:
+            with open(os.open(os.path.join(run_dir, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+                state = json.loads(file.read().partition(b"\n")[2])
+            return {program: Manner(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in state["manners"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # not there, damaged, or of a daemon that saved none: the other one, or the usual manner
+    return {}
+
+
+class Farewell:
+    """All of ``instance`` is told to go, and what outstays its time is killed, by as many rounds as that takes.
+
+    Arguments:
+        grace_seconds: for all alike; None: each program's own.
+        refused: called with whom we may not signal.
+    """
+
+    def __init__(
+        self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None, refused: Callable[[Tagged], None] = lambda _: None
+    ) -> None:
+        self._instance, self._others, self._grace_seconds, self._refused = instance, others, grace_seconds, refused
+        self._begun = time.monotonic()
+        self._told: set[Identity] = set()
+
+    def overdue_seconds(self, living: list[Tagged]) -> float:
+        """For how long the last one of ``living`` should have been gone; below 0: it has time yet."""
+        return time.monotonic() - self._begun - max((self._grace(each) for each in living), default=0.0)
+
+    def tell(self, living: list[Tagged]) -> None:
+        """Those of ``living`` whose time is over are killed; the others know."""
+        passed = time.monotonic() - self._begun
+        late = [each for each in living if passed >= self._grace(each)]
+        if late:
+            self._kill_cgroups({f"{self._instance}/{each.name}/{each.run}" for each in late})
+        led = {(each.name, each.run) for each in living if each.is_leader}
+        for each in living:
+            try:
+                if each in late:
+                    send_signal(each.identity, signal.SIGKILL)
+                elif each.identity not in self._told and self._is_meant(each, led):
+                    self._told.add(each.identity)
+                    send_signal(each.identity, self._manner(each).signal)
+                    send_signal(each.identity, signal.SIGCONT)
+            except PermissionError:
+                self._refused(each)
+
+    def _manner(self, each: Tagged) -> Manner:
+        return self._others.get(each.name.partition(":")[0], USUAL)
+
+    def _grace(self, each: Tagged) -> float:
+        return self._manner(each).grace_seconds if self._grace_seconds is None else self._grace_seconds
+
+    def _is_meant(self, each: Tagged, led: set[tuple[str, int]]) -> bool:
+        """With ``scope: main`` only the main process is told, as long as there is one."""
+        return each.is_leader or self._manner(each).scope == "tree" or (each.name, each.run) not in led
+
+    def _kill_cgroups(self, late: set[str]) -> None:
+        for tag, cgroup in cgroups.of_instance(self._instance).items():
+            if tag in late:
+                try:
+                    cgroup.kill()
+                except OSError:  # not ours to kill: who asks what lives is told
+                    continue
