@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import signal
+from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
@@ -21,6 +22,7 @@ from msgspec.structs import replace
 from supervisord_async import wire
 from supervisord_async.config.model import Daemon, Heartbeat, Program
 from supervisord_async.core.inputs import SignalRequested, StartRequested, StopRequested
+from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import SpawnError
@@ -48,6 +50,10 @@ ECHO_SECONDS = 0.1
 OVER = (State.STOPPED, State.EXITED, State.FATAL)
 #: As a shell says it.
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
+#: Of executing a command: what no second attempt mends.
+HOPELESS = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG, errno.EINVAL}
+)
 LIMIT_BY_HEARTBEAT = 1
 
 
@@ -72,7 +78,7 @@ class Single:
         self.bus = Bus()
         self._program = program
         self._presumed = presumed
-        self._host = _Host(streams, Terminal.open())
+        self._host = _Host(streams, Terminal.open(), self._refused)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         daemon = Daemon(name=program.name, run_dir="", socket=os.environ.get(wire.ENV_SOCKET, ""))
         self._around = Surroundings(
@@ -131,6 +137,12 @@ class Single:
             self._faulted_run = record.run or 0
         if record.to in OVER:
             self._over.set()
+
+    def _refused(self, error: SpawnError) -> None:
+        """A command that never could be executed is a mistake in our arguments; one that could will be there again."""
+        if self._process.snapshot.run == 1 and error.stage == "exec" and error.errno in HOPELESS:
+            restart = msgspec.structs.replace(self._program.restart, policy=RestartPolicy.NEVER)
+            self._process.reconfigure(msgspec.structs.replace(self._process.program, restart=restart))
 
     # Signals
 
@@ -238,8 +250,9 @@ class Single:
 class _Host(MachineHost):
     """The machine, as the command of a terminal or a container sees it: with our streams."""
 
-    def __init__(self, streams: Streams, terminal: Terminal | None) -> None:
+    def __init__(self, streams: Streams, terminal: Terminal | None, on_refusal: Callable[[SpawnError], None]) -> None:
         super().__init__()
+        self._on_refusal = on_refusal
         self.terminal = terminal
         self.refused: SpawnError | None = None  #: why the last spawn came to nothing
         self._streams = streams
@@ -263,6 +276,7 @@ class _Host(MachineHost):
             child = await super().spawn(spec)
         except SpawnError as error:
             self.refused = error
+            self._on_refusal(error)
             raise
         self.refused = None
         return child

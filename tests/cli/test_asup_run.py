@@ -136,12 +136,25 @@ def test_always_restarts_a_success_too(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "code"), [("no-such-command-anywhere", 127), ("./text", 126)])
-def test_a_command_that_cannot_run_is_retried_and_told_as_a_shell_would(run: Run, tmp_path: Path, command: str, code: int) -> None:
+@pytest.mark.parametrize("options", [[], ["--max-restarts", "3"], ["--restart-on", "always"]])
+def test_a_command_that_cannot_be_executed_ends_at_once_as_in_a_shell(
+    run: Run, tmp_path: Path, command: str, code: int, options: list[str]
+) -> None:
     (tmp_path / "text").write_text("no program")
-    done = run(*QUICK, "--max-restarts", "1", command)
+    done = run(*options, command)
     assert done.returncode == code
-    assert f"exec: {command}" in done.stderr
-    assert done.stderr.count("→ STARTING") == 2
+    assert f"giving up: exec: {command}" in done.stderr
+    assert done.stderr.count("→ STARTING") == 1
+    assert "BACKOFF" not in done.stderr
+
+
+def test_a_command_that_is_gone_after_it_ran_is_tried_again(run: Run, tmp_path: Path) -> None:
+    command = tmp_path / "command"
+    command.write_text(f"#!/bin/sh\nmv {command} {command}.away\nexit 3\n")
+    command.chmod(0o755)
+    done = run(*QUICK, "--max-restarts", "2", str(command))
+    assert done.returncode == 127
+    assert done.stderr.count("→ STARTING") == 3
 
 
 def test_what_a_run_leaves_behind_is_gone_before_the_next(run: Run, tmp_path: Path) -> None:
