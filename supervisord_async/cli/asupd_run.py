@@ -45,12 +45,16 @@ def trial(former: SavedState | None, configuration: Configuration, warnings: tup
     from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
     from supervisord_async.supervise import daemon, means  # noqa: F401
     from supervisord_async.supervise.outlive.prepared import Prepared, hand_over
+    from supervisord_async.supervise.runs import launch
 
     if "_sqlite3" not in dict(means.missing()):
         from supervisord_async.supervise.records import history  # noqa: F401
 
     if former is None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")
+    if launch.instance_of(configuration.daemon.run_dir) != former.instance:
+        where = configuration.daemon.run_dir
+        raise DaemonError(f"a living daemon cannot move to another run_dir, {where}: stop it by `asupctl shutdown`, then start it anew")
     hand_over(Prepared(configuration, warnings, recollection), former)
 
 

@@ -31,7 +31,7 @@ NEEDS_RESTART = frozenset(
 #: Parts of these that the daemon itself watches.
 IN_PLACE = frozenset({"limits.memory", "notify.start_timeout"})
 #: Settings of the daemon that it takes over at its next start; others at once.
-NEXT_START = frozenset({"name", "run_dir", "socket", "socket_mode", "socket_group", "http", "http_token_file", "http_tls", "http_insecure"})
+NEXT_START = frozenset({"name", "socket", "socket_mode", "socket_group", "http", "http_token_file", "http_tls", "http_insecure"})
 #: The file's names of fields that the model calls otherwise, beyond units.
 _FILE_KEYS = {
     "start_seconds": "start_seconds",
@@ -51,6 +51,7 @@ class ProgramChange(msgspec.Struct, frozen=True, kw_only=True):
     restart: bool
     keys: tuple[str, ...]
     in_place: tuple[str, ...]
+    starts: bool = False  #: ``autostart`` has become true: what is down is started, unless somebody stopped it
     added_processes: tuple[str, ...] = ()
     removed_processes: tuple[str, ...] = ()
 
@@ -74,6 +75,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def empty(self) -> bool:
         """Whether nothing differs."""
         return not (self.added or self.removed or self.changed or self.daemon_keys or self.daemon_in_place)
+
+    def started(self) -> frozenset[str]:
+        """The programs that have become such as are up by themselves."""
+        return frozenset(change.program for change in self.changed if change.starts)
 
     def restarted(self) -> dict[str, tuple[str, ...]]:
         """The programs whose staying processes are restarted, each with the settings that need it."""
@@ -126,6 +131,8 @@ def _lines(change: ProgramChange) -> list[str]:
         lines.append(f"~ {change.program} restart: {', '.join(change.needing)}")
     if change.in_place:
         lines.append(f"~ {change.program} in place: {', '.join(change.in_place)}")
+    if change.starts:
+        lines.append(f"+ {change.program} started, unless somebody stopped it")
     for word, sign, names in (("added", "+", change.added_processes), ("removed", "-", change.removed_processes)):
         if names:
             shown = ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)})"
@@ -144,6 +151,7 @@ def _change(old: Program, new: Program) -> ProgramChange:
         restart=bool(needing and kept),
         keys=keys,
         in_place=in_place,
+        starts=new.autostart and not old.autostart,
         added_processes=tuple(name for name in after if name not in set(before)),
         removed_processes=tuple(name for name in before if name not in set(after)),
     )

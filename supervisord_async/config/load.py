@@ -61,17 +61,19 @@ def load(
     name: str | None = None,
     run_dir: str | None = None,
     recollection: Recollection | None = None,
+    living_in: str | None = None,
 ) -> Loaded:
     """The configuration in ``path`` with everything that it includes.
 
     ``environ`` (default: the process's own) is what ``${VAR}`` and ``inherit_environment`` mean; ``name`` is how problems
     name the file (default: ``path`` as given); ``run_dir`` overrides the file's; programs that read as in ``recollection``
-    are those of there, and it holds this load's afterwards. Raises ConfigError with every problem.
+    are those of there, and it holds this load's afterwards; ``living_in`` is the run_dir of the daemon that asks, which it cannot
+    leave. Raises ConfigError with every problem.
     """
     given = os.fspath(path)
     loading = _Loading(dict(os.environ if environ is None else environ), recollection or Recollection())
     try:
-        return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None)
+        return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None, living_in)
     except RecursionError:  # no input is known that does it; it is the file's fault all the same
         raise ConfigError([Problem(name or given, 1, 1, "the file is too deeply nested")]) from None
 
@@ -90,7 +92,7 @@ class _Loading:
         self._entries: dict[str, _Entry] = {}
         self._names: set[str] = set()
 
-    def load(self, path: str, name: str, run_dir: str | None) -> Loaded:
+    def load(self, path: str, name: str, run_dir: str | None, living_in: str | None) -> Loaded:
         """The whole way; raises ConfigError."""
         document = self._document(path, name)
         data = self._mapping(document)
@@ -100,6 +102,8 @@ class _Loading:
         section = self._section(place, data.get("daemon"), shape.Daemon)
         origin = Origin((place,), self._report)
         daemon = resolve_daemon(section, origin, path, self._variables, run_dir=run_dir)
+        if living_in is not None and daemon.run_dir != living_in:
+            origin.error(("run_dir",), f"the living daemon cannot move from {living_in}: stop it by `asupctl shutdown`, then start it anew")
         self._known = self._recollection.programs(daemon.run_dir, self._variables)
         self._collect(document, data, {}, (), main=True)
         surroundings = Surroundings(daemon.run_dir, self._variables, self._files)

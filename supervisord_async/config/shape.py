@@ -282,7 +282,9 @@ class Program(Shape, frozen=True, kw_only=True):
     replicas: Annotated[
         Annotated[int, Meta(ge=1, le=10_000), _expected("a whole number from 1 to 10000")], _doc("How many of it: `web:0`, `web:1`, ….")
     ] = 1
-    autostart: Annotated[bool, _doc("Start it with the daemon. With `schedule` the default is false.")] = True
+    autostart: Annotated[
+        bool, _doc("Start it with the daemon, and with the reload that makes this true. With `schedule` the default is false.")
+    ] = True
     depends_on: Annotated[
         Annotated[
             dict[str, Condition] | list[str] | None,

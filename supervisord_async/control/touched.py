@@ -9,6 +9,7 @@ from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Verdict
 from supervisord_async.core.state import Snapshot, State
 from supervisord_async.supervise.fleet.dependencies import DOWN
+from supervisord_async.supervise.supervisor import is_idle
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -26,11 +27,13 @@ class Touched:
         self._before = {name: snapshot for name, (_, snapshot) in before.items()}
         self._added = {one.name for group in members.values() for one in group if before.get(one.name, (None,))[0] is not one}
         restarted = {one.name for name in plan.restarted() for one in members.get(name, ())} - self._added
+        now_by_itself = {one.name for name in plan.started() for one in members.get(name, ())} - self._added
+        self._started = {name for name in now_by_itself if is_idle(self._before[name])}
         kept = {one.name for group in members.values() for one in group}
         self._removed = {name for name in before if name not in kept}
         self._rolls = {name: supervisor.rolling.under_way(name) for name in plan.restarted()}
         self.processes: list[Process] = [
-            one for group in members.values() for one in group if one.name in self._added or one.name in restarted
+            one for group in members.values() for one in group if one.name in self._added | self._started | restarted
         ] + [process for name, (process, _) in before.items() if name in self._removed]
 
     @property
@@ -46,6 +49,8 @@ class Touched:
         if process.name in self._added:
             return self._judge_added(process)
         before = self._before[process.name]
+        if process.name in self._started:
+            return goals.is_started(process, before) if now is not before else None
         roll = self._rolls.get(process.program.name)
         if roll is not None and (refusal := roll.refusal(process.name)) is not None:
             return Verdict(False, refusal)

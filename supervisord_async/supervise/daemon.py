@@ -164,7 +164,9 @@ class Daemon:
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
         )
-        self._supervisor = Supervisor(configuration, loader(options), self._surroundings, self._prepare_reexec, self._follow_settings)
+        self._supervisor = Supervisor(
+            configuration, loader(options, self._run_dir), self._surroundings, self._prepare_reexec, self._follow_settings
+        )
 
     def _surroundings(self, supervisor: Supervisor) -> Surroundings:
         def committed(_process: Process) -> None:

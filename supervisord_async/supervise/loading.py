@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 LOAD_SECONDS = 20.0
 
 
-def loader(options: Options) -> Callable[[], Awaitable[Loaded]]:
-    """Loads the file anew each time. What it returns raises ConfigError: it is unsound, or its disk hangs."""
+def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitable[Loaded]]:
+    """Loads the file anew each time, for the daemon that lives in ``run_dir``.
+
+    What it returns raises ConfigError: it is unsound, or its disk hangs.
+    """
 
     def fresh() -> Loaded:
         from supervisord_async.config.load import Loaded, load  # after a re-exec it was not needed yet
 
-        loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection)
+        loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection, living_in=run_dir)
         return Loaded(options.adjust(loaded.configuration), loaded.warnings)
 
     def read() -> Loaded:

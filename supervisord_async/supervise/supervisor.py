@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from supervisord_async.config.model import Configuration, Logs, Program
 from supervisord_async.core.inputs import Input, RestartRequested, StartRequested, StopRequested
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
@@ -349,10 +349,12 @@ class Supervisor:
             if process.name not in kept and process.name not in self._retiring:
                 self._begin_to_retire(process)
         self._change([process for name, process in self.processes.items() if name in kept and name not in self._retiring], plan)
+        by_itself = plan.started()
+        idle = [process for process in self.processes.values() if process.program.name in by_itself and is_idle(process.snapshot)]
         added = []
         for program in programs.values():
             added += self._add(program, [name for name in program.process_names() if name not in self.processes])
-        self._autostart(added)  # after the others: what is new waits for the new run of what it needs
+        self._autostart([*idle, *added])  # after the others: what is new waits for the new run of what it needs
         self._sort()
         self._around.sockets.retain(programs)
         self._activation.reconfigure()
@@ -451,6 +453,11 @@ def _selects(selector: str, process: Process) -> bool:
     return any(sign in selector for sign in "*?[") and (
         fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)
     )
+
+
+def is_idle(snapshot: Snapshot) -> bool:
+    """It is down because nobody has asked for it; not by an operator's order, nor because it ended."""
+    return snapshot.state is State.STOPPED and snapshot.cause is not Cause.OPERATOR
 
 
 def _is_over(process: Process) -> bool:

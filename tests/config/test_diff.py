@@ -128,15 +128,15 @@ def test_between_one_and_many_all_processes_are_new(project):
 def test_the_daemons_settings_say_when_they_take_effect(project):
     old = project.configuration("programs: {a: {command: x}}")
     new = project.configuration("""
-        daemon: {run_dir: other, log: {level: debug}, stop_timeout: 5s, http: 9001, history: {max_age: 1d}}
+        daemon: {socket: other.sock, log: {level: debug}, stop_timeout: 5s, http: 9001, history: {max_age: 1d}}
         programs: {a: {command: x, logs: {stdout: .asupd/logs/a.log}}}
     """)
     result = diff(old, new)
-    assert result.daemon_keys == ("run_dir", "socket", "http")
+    assert result.daemon_keys == ("socket", "http")
     assert result.daemon_in_place == ("log.level", "stop_timeout", "history.max_age")
     assert result.describe() == (
         "~ daemon in place: log.level, stop_timeout, history.max_age",
-        "! daemon at the next start: run_dir, socket, http",
+        "! daemon at the next start: socket, http",
         "= 1 unchanged",
     )
 
@@ -144,7 +144,15 @@ def test_the_daemons_settings_say_when_they_take_effect(project):
 def test_a_plan_is_plain_data_for_scripts(project):
     data = plan(project, "", "command: y").to_json()
     assert data["changed"] == [
-        {"program": "web", "restart": True, "keys": ["command"], "in_place": [], "added_processes": [], "removed_processes": []}
+        {
+            "program": "web",
+            "restart": True,
+            "keys": ["command"],
+            "in_place": [],
+            "starts": False,
+            "added_processes": [],
+            "removed_processes": [],
+        }
     ]
     assert msgspec.convert(data, Plan) == plan(project, "", "command: y")
 

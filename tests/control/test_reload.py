@@ -60,6 +60,29 @@ async def test_reload_tells_what_became_of_each_that_it_touched() -> None:
         assert b'"gone"' not in await scene.commands.status_json(figures=False)
 
 
+async def test_what_becomes_autostart_is_started_unless_somebody_stopped_it_or_it_had_its_life() -> None:
+    names = ("idle", "changed", "ordered", "up", "done", "fresh")
+    before = [swift(name, autostart=False) for name in names]
+    after = [swift(name) for name in names]
+    after[1] = swift("changed", environment={"A": "1"})
+    async with playing(*before, swift("off"), load=File(*after, swift("off", autostart=False))) as scene:
+        await scene.commands.start(["ordered", "up", "done"])
+        await scene.commands.stop(["ordered"])
+        scene.child("done").end(code=0)
+        await scene.commands.wait(["done"], "exited", timeout=5.0)
+        plan, outcome = await scene.commands.reload()
+        assert plan.describe()[:2] == ("~ idle in place: autostart", "+ idle started, unless somebody stopped it")
+        assert told(outcome) == {
+            "idle": (True, "running"),
+            "changed": (True, "running"),
+            "fresh": (True, "running"),
+        }
+        states = {name: process.snapshot.state for name, process in scene.supervisor.processes.items()}
+        assert states["ordered"] is State.STOPPED and states["done"] is State.EXITED
+        assert states["up"] is states["off"] is State.RUNNING
+        assert scene.snapshot("up").run == scene.snapshot("off").run == 1
+
+
 async def test_reload_that_touches_nothing_has_no_results() -> None:
     async with playing(swift("web"), load=File(swift("web", description="the shop"))) as scene:
         plan, outcome = await scene.commands.reload()

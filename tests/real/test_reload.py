@@ -51,6 +51,24 @@ def test_only_what_changed_is_touched(daemon: Make) -> None:
     assert json.loads(live.do("config", "tuned", "--json"))["restart"]["max_restarts"] == 7
 
 
+def test_a_living_daemon_refuses_to_move_and_touches_nothing(daemon: Make) -> None:
+    live = daemon(BASE)
+    before = pids(live, "same", "edited", "tuned")
+    live.write("daemon:\n  run_dir: elsewhere\n" + BASE)
+    for verb in (["reload"], ["reload", "--plan"]):
+        refused = live.ctl(*verb)
+        assert refused.returncode == 2
+        assert f"programs.yaml:2:12: daemon.run_dir: the living daemon cannot move from {live.folder}/.asupd: stop it" in refused.stderr
+    refused = live.ctl("reexec")
+    assert refused.returncode == 1
+    assert "a living daemon cannot move to another run_dir" in refused.stderr
+    assert pids(live, *before) == before
+    assert not (live.folder / "elsewhere").exists()
+    live.write(BASE)
+    live.do("reload")
+    assert pids(live, *before) == before
+
+
 def test_a_refused_file_leaves_everything_and_says_all(daemon: Make) -> None:
     live = daemon(BASE)
     before = pids(live, "same", "edited")

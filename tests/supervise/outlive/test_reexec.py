@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from supervisord_async.config.load import load
@@ -20,6 +21,7 @@ from supervisord_async.supervise.daemon import Daemon
 from supervisord_async.supervise.outlive import persist, prepared, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import descriptors
 from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
@@ -172,7 +174,7 @@ async def test_the_new_self_is_given_what_the_trial_has_loaded(monkeypatch: pyte
     command = [sys.executable, "-m", reexec.MODULE, "-c", str(file), "--trial"]
     monkeypatch.setattr(reexec, "new_code", lambda *_: command)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    left = await reexec.try_new_code(STATE)
+    left = await reexec.try_new_code(msgspec.structs.replace(STATE, instance=instance_of(str(tmp_path / ".asupd"))))
     size = os.fstat(left).st_size
     damaged = os.memfd_create("damaged")
     os.write(damaged, os.pread(left, size - 9, 0))
@@ -212,7 +214,10 @@ def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
             for fd in passed:
                 os.close(fd)
 
-    assert trial(persist.encode(STATE)).returncode == 0
+    state = msgspec.structs.replace(STATE, instance=instance_of(str(tmp_path / ".asupd")))
+    assert trial(persist.encode(state)).returncode == 0
+    moved = trial(persist.encode(STATE))
+    assert moved.returncode != 0 and "a living daemon cannot move to another run_dir" in moved.stderr
     assert trial(None).returncode != 0
     refused = trial(persist.encode(STATE).replace(b"asupd-state 1 ", b"asupd-state 99 ", 1))
     assert refused.returncode != 0 and "written by a newer asupd" in refused.stderr
