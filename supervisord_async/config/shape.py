@@ -222,7 +222,9 @@ class Limits(Shape, frozen=True, kw_only=True):
     open_files: Annotated[Annotated[int, Meta(ge=1, le=2**31 - 1)] | None, _doc("Open descriptors.")] = None
     processes: Annotated[Annotated[int, Meta(ge=1, le=2**31 - 1)] | None, _doc("Processes of the user.")] = None
     core_size: Annotated[Size | None, _doc("The size of a core dump.")] = None
-    memory: Annotated[Size | None, _doc("Resident size of the whole tree; above it the process is restarted.")] = None
+    memory: Annotated[
+        Size | None, _doc("Resident size of the whole tree, what is shared in it once; above it the process is restarted.")
+    ] = None
     nice: Annotated[
         Annotated[int, Meta(ge=-20, le=19), _expected("a whole number from -20 to 19")] | None, _doc("The nice value, absolute.")
     ] = None

@@ -171,7 +171,9 @@ def _last_exits(rows: list[Row]) -> Metric:
 def _figures(rows: list[Row]) -> Iterator[Metric]:
     cpu = CounterMetricFamily("asup_process_cpu_seconds", "CPU time of what lives of the process's tree.", labels=_LABELS)
     gauges = {
-        "memory_bytes": GaugeMetricFamily("asup_process_memory_bytes", "Resident memory of the process's tree.", labels=_LABELS),
+        "memory_bytes": GaugeMetricFamily(
+            "asup_process_memory_bytes", "Resident memory of the process's tree, what is shared in it once.", labels=_LABELS
+        ),
         "cpu_percent": GaugeMetricFamily("asup_process_cpu_percent", "CPU use of the tree since the last look.", labels=_LABELS),
         "processes": GaugeMetricFamily("asup_process_tree_processes", "Processes of the tree.", labels=_LABELS),
         "threads": GaugeMetricFamily("asup_process_threads", "Threads of the tree.", labels=_LABELS),

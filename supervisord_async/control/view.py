@@ -38,7 +38,7 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     next_at: str | None  #: when the next attempt, or KILL, is due; ISO 8601, UTC
     description: str  #: the program's own description; without one the state in words
     cpu_percent: float | None  #: of one core, the whole tree; null without a process
-    memory_bytes: int | None  #: resident size of the whole tree; null without a process
+    memory_bytes: int | None  #: resident size of the whole tree, what is shared in it once; null without a process
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):

@@ -55,6 +55,19 @@ def _usage(pid: int) -> Usage | None:
     return Usage(pid, int(fields[1]), int(fields[3]), int(fields[17]), int(fields[19]), cpu, int(fields[21]))
 
 
+def proportional_bytes(pid: int) -> int | None:
+    """The resident size of ``pid`` with what it shares divided by those who share it (PSS); None if it is gone or may not be seen.
+
+    The kernel looks at each of its pages: 0.1 ms for most, some 10 ms for each GB.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
+            _, found, rest = file.read(4096).partition(b"\nPss:")
+        return int(rest.split(None, 1)[0]) * 1024 if found else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def open_files(pid: int) -> int | None:
     """How many descriptors ``pid`` has open; None if it is gone or belongs to somebody else."""
     folder = f"/proc/{pid}/fd"

@@ -1,7 +1,7 @@
 """The memory watcher: what whole trees hold resident, against ``limits.memory``. One pass over /proc for all programs.
 
-It sleeps while no process with such a limit runs. Resident sizes are added up, so what processes of a tree share
-counts more than once; a limit is a limit of the sum.
+It sleeps while no process with such a limit runs. What processes of a tree share counts once, where we may look at their pages
+(``/proc/PID/smaps_rollup``); nobody is told to go by an estimate.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ class MemoryWatch:
             limit, found = process.program.limits.memory_bytes, figures.get(process.name)
             if limit is None or found is None or process.name not in runs or found.memory_bytes <= limit:
                 continue
+            held = await self._sampler.held_bytes(process)
+            if held is None or held <= limit:
+                continue
             detail = f"{found.processes} processes hold" if found.processes > 1 else "it holds"
-            detail += f" {found.memory_bytes / _MIB:.1f} MiB, more than limits.memory ({limit / _MIB:.1f} MiB)"
+            detail += f" {held / _MIB:.1f} MiB, more than limits.memory ({limit / _MIB:.1f} MiB)"
             process.post(Faulted(runs[process.name], Cause.MEMORY_LIMIT, detail))

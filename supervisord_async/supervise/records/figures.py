@@ -1,7 +1,8 @@
 """What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled only while somebody looks.
 
 One pass over /proc serves all processes; it is made in a worker thread and kept for :data:`FRESH_SECONDS`. A tree is everything that
-descends from the main process, and what still has its session after its parent is gone.
+descends from the main process, and what still has its session after its parent is gone. What several processes of a tree share
+counts once in its memory: eight forked workers are not eight times as large.
 """
 
 from __future__ import annotations
@@ -9,19 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import anyio
 import anyio.to_thread
 import msgspec
 
 from supervisord_async.core.state import Snapshot
-from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, storage_bytes, usages
+from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, proportional_bytes, storage_bytes, usages
 
 #: A sample this young is good enough for the next one who looks.
 FRESH_SECONDS = 1.0
 #: A sample older than this tells nothing of now: the mean since the start is told instead.
 STALE_SECONDS = 30.0
+#: In a smaller tree what is shared is not worth a look at each of its pages.
+SHARING_BYTES = 16 * 1024 * 1024
+#: What is shared is looked at again after so long, and after so many times as long as the last look took.
+SHARING_SECONDS, SHARING_PART = 5.0, 50
 
 
 class Looked(Protocol):
@@ -36,12 +41,19 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     cpu_percent: float  #: of one core, since the sample before; at the first look the mean since the process started
     cpu_seconds: float  #: of all that lives, and of what it waited for
-    memory_bytes: int  #: resident
+    memory_bytes: int  #: resident, what is shared in the tree once
     processes: int
     threads: int
     open_files: int | None = None  #: None where it was not asked for or may not be seen
     read_bytes: int | None = None  #: from storage
     written_bytes: int | None = None
+
+
+class _Share(NamedTuple):
+    """What a tree holds, in parts of what its processes hold resident one by one."""
+
+    part: float
+    until: float  #: monotonic: when it is to be looked at again
 
 
 class Sampler:
@@ -54,6 +66,7 @@ class Sampler:
         self._lock = anyio.Lock()
         #: main pid, its start → the tree's CPU ticks and when that was
         self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
+        self._shares: dict[tuple[int, int], _Share] = {}  #: by the same
 
     @property
     def is_fresh(self) -> bool:
@@ -73,10 +86,38 @@ class Sampler:
             self._at, self._detailed = anyio.current_time(), detailed
             return self.last
 
+    async def held_bytes(self, process: Looked) -> int | None:
+        """What its tree holds at this instant, not scaled from an earlier look; None without a process."""
+        async with self._lock:
+            pid = process.snapshot.pid
+            return await anyio.to_thread.run_sync(self._held, pid) if pid is not None else None
+
+    def _held(self, pid: int) -> int | None:
+        everything = usages()
+        main = everything.get(pid)
+        if main is None:
+            return None
+        self._shares.pop((pid, main.start_ticks), None)
+        return self._memory_bytes(main, trees_of({pid}, everything)[pid], time.monotonic(), self._shares)
+
+    def _memory_bytes(self, main: Usage, members: list[Usage], now: float, shares: dict[tuple[int, int], _Share]) -> int:
+        """What ``members`` hold; how much of it they share may be known from an earlier look, and is kept in ``shares``."""
+        resident = sum(member.rss_pages for member in members) * PAGE_BYTES
+        if len(members) == 1 or resident < SHARING_BYTES:
+            return resident
+        key = (main.pid, main.start_ticks)
+        share = self._shares.get(key)
+        if share is None or now >= share.until:
+            held = sum(_held_bytes(member) for member in members)
+            share = _Share(min(1.0, held / resident), now + max(SHARING_SECONDS, SHARING_PART * (time.monotonic() - now)))
+        shares[key] = share
+        return int(resident * share.part)
+
     def _sample(self, mains: Mapping[str, int], detailed: bool) -> dict[str, Figures]:
         everything, now, boot_now = usages(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
         trees = trees_of(set(mains.values()), everything)
         before, self._ticks = self._ticks, {}
+        shares: dict[tuple[int, int], _Share] = {}
         found = {}
         for name, pid in mains.items():
             main = everything.get(pid)
@@ -86,7 +127,8 @@ class Sampler:
             ticks = sum(member.cpu_ticks for member in members)
             self._ticks[pid, main.start_ticks] = (ticks, now)
             percent = _cpu_percent(ticks, now, before.get((pid, main.start_ticks)), boot_now - main.start_ticks / TICKS)
-            found[name] = _figures(members, ticks, percent, detailed)
+            found[name] = _figures(members, ticks, percent, self._memory_bytes(main, members, time.monotonic(), shares), detailed)
+        self._shares = shares
         return found
 
 
@@ -113,6 +155,12 @@ def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list
     return trees
 
 
+def _held_bytes(member: Usage) -> int:
+    """With its part of what it shares; all of that where we may not look."""
+    found = proportional_bytes(member.pid)
+    return member.rss_pages * PAGE_BYTES if found is None else found
+
+
 def _cpu_percent(ticks: int, now: float, before: tuple[int, float] | None, age_seconds: float) -> float:
     if before is not None and 0 < now - before[1] < STALE_SECONDS:
         spent, span = ticks - before[0], now - before[1]
@@ -121,7 +169,7 @@ def _cpu_percent(ticks: int, now: float, before: tuple[int, float] | None, age_s
     return round(max(0.0, 100.0 * spent / TICKS / span), 1)  # what a dead child took along makes it negative
 
 
-def _figures(members: list[Usage], ticks: int, percent: float, detailed: bool) -> Figures:
+def _figures(members: list[Usage], ticks: int, percent: float, memory_bytes: int, detailed: bool) -> Figures:
     files = read = written = None
     if detailed:
         counts = [count for member in members if (count := open_files(member.pid)) is not None]
@@ -132,7 +180,7 @@ def _figures(members: list[Usage], ticks: int, percent: float, detailed: bool) -
     return Figures(
         cpu_percent=percent,
         cpu_seconds=round(ticks / TICKS, 2),
-        memory_bytes=sum(member.rss_pages for member in members) * PAGE_BYTES,
+        memory_bytes=memory_bytes,
         processes=len(members),
         threads=sum(member.threads for member in members),
         open_files=files,

@@ -27,6 +27,10 @@ class FakeSampler:
         self.bytes: dict[str, int] = {}
         self.looks: list[list[str]] = []
         self.failing = False
+        self.held: dict[str, int] = {}  # where a closer look finds something else
+
+    async def held_bytes(self, process: Any) -> int | None:
+        return self.held.get(process.name, self.bytes.get(process.name))
 
     async def look(self, processes: Any, *, detailed: bool = False) -> dict[str, Figures]:
         names = [process.name for process in processes]
@@ -81,6 +85,19 @@ def test_who_is_above_the_limit_is_restarted_and_counted() -> None:
         assert processes["fine"].snapshot.state is State.RUNNING
 
     play(scene, hog=100, fine=100)
+
+
+def test_nobody_is_ended_by_an_estimate() -> None:
+    async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
+        sampler.bytes, sampler.held = {"web": 200 * MIB}, {"web": 90 * MIB}
+        processes["web"].post(StartRequested())
+        await anyio.sleep(10 * INTERVAL_SECONDS)
+        assert processes["web"].snapshot.state is State.RUNNING
+        sampler.held = {"web": 150 * MIB}
+        await state(processes["web"], State.BACKOFF)
+        assert processes["web"].snapshot.detail == "2 processes hold 150.0 MiB, more than limits.memory (100.0 MiB)"
+
+    play(scene, web=100)
 
 
 def test_only_running_processes_with_a_limit_are_measured() -> None:

@@ -14,14 +14,14 @@ import pytest
 
 from supervisord_async.supervise.records import figures as figures_module
 from supervisord_async.supervise.records.figures import Sampler, trees_of
-from supervisord_async.system.usage import Usage, usages
+from supervisord_async.system.usage import Usage, proportional_bytes, usages
 from tests.waiting import wait_until
 
 BUSY = "while True: pass"
 #: Two levels below, in a session of its own, with a descriptor and 30 MB.
 FAMILY = """
 import subprocess, sys
-inner = "import time; block = bytearray(30_000_000); file = open('/dev/null'); print('ready', flush=True); time.sleep(600)"
+inner = "import time; block = bytearray(b'x') * 40_000_000; file = open('/dev/null'); print('ready', flush=True); time.sleep(600)"
 outer = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {inner!r}]); time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", outer]).wait()
 """
@@ -80,6 +80,46 @@ async def test_memory_threads_and_descriptors_are_those_of_the_whole_tree(starte
     assert found.open_files >= 3 * 3
     assert found.written_bytes is not None
     assert "down" not in sampler.last
+
+
+#: A master of 60 MB, and as many workers as a preforking server has, which share them.
+PREFORKED = """
+import os, time
+block = bytearray(b'x') * 60_000_000
+for _ in range(8):
+    if os.fork() == 0:
+        time.sleep(600)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.anyio
+async def test_what_workers_share_counts_once(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = started(PREFORKED)
+    assert child.stdout.readline() == b"ready\n"
+    looks: list[int] = []
+    monkeypatch.setattr(figures_module, "proportional_bytes", lambda pid: looks.append(pid) or proportional_bytes(pid))
+    monkeypatch.setattr(figures_module, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(figures_module, "SHARING_SECONDS", 600.0)
+    sampler, web = Sampler(), named("web", child.pid)
+    for _ in range(3):
+        found = (await sampler.look([web]))["web"]
+        assert found.processes == 9
+        assert 60_000_000 < found.memory_bytes < 120_000_000
+    assert len(looks) == 9, "its pages are looked at once, not by everybody who looks"
+    held = await sampler.held_bytes(web)
+    assert held is not None and 60_000_000 < held < 120_000_000
+    assert len(looks) == 18
+    monkeypatch.setattr(figures_module, "proportional_bytes", lambda pid: None)  # somebody else's
+    alone = (await Sampler().look([web]))["web"]
+    assert alone.memory_bytes > 9 * 60_000_000
+    assert await sampler.held_bytes(named("down", None)) is None
+
+
+def test_what_has_no_pages_to_look_at_has_no_part() -> None:
+    assert proportional_bytes(2**22) is None
+    assert proportional_bytes(os.getpid()) or pytest.skip("no smaps_rollup here")
 
 
 @pytest.mark.anyio
