@@ -1,7 +1,7 @@
-"""What the daemon has in its run_dir and cannot do without: the lock and the control socket, made anew when somebody removed them.
+"""What the daemon has in its run_dir and cannot do without: lock, control socket and state, made anew when somebody removed them.
 
-Logs, state and history see to themselves with their next write. Looking is a ``stat`` now and then: a notifier could be
-refused, and is not worth one of its instances.
+Logs and history see to themselves with their next write; of a state nothing may be written for days. Looking is a ``stat`` now
+and then: a notifier could be refused, and is not worth one of its instances.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ LOOK_SECONDS = 10.0
 
 
 class Belongings:
-    """Looks after the lock and the socket of one daemon."""
+    """Looks after the lock, the socket and the state of one daemon."""
 
-    def __init__(self, lock: InstanceLock, socket: Callable[[], str], serve_anew: Callable[[], None]) -> None:
-        """``serve_anew`` is called when the socket is gone from its path, or is another's."""
+    def __init__(
+        self, lock: InstanceLock, socket: Callable[[], str], serve_anew: Callable[[], None], state: str, save_anew: Callable[[], None]
+    ) -> None:
+        """``serve_anew`` is called when the socket is gone from its path, or is another's; ``save_anew`` when ``state`` is."""
+        self._state, self._save_anew = state, save_anew
         self._lock = lock
         self._socket = socket
         self._serve_anew = serve_anew
@@ -44,6 +47,8 @@ class Belongings:
             await anyio.sleep(LOOK_SECONDS)
             self._see_to_lock()
             self._see_to_socket()
+            if _inode(self._state) is None:
+                self._save_anew()  # no word of it: there is none before the first change
 
     def _see_to_lock(self) -> None:
         try:

@@ -158,7 +158,8 @@ class Daemon:
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
         self._control_scope = anyio.CancelScope()
-        self._belongings = Belongings(lock, lambda: self._configuration.daemon.socket, lambda: self._control_scope.cancel())
+        state, socket = os.path.join(self._run_dir, persist.FILE_NAME), lambda: self._configuration.daemon.socket
+        self._belongings = Belongings(lock, socket, lambda: self._control_scope.cancel(), state, self._saver.changed)
         self._go = anyio.Event()  # a re-exec was tried, and shall be
         self._prepared: list[int] = []  # the descriptor of what the trial left for it
         self._event_hooks = EventHooks(

@@ -279,6 +279,19 @@ def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> Non
     assert live.tagged() == []
 
 
+def test_the_state_of_a_removed_run_dir_comes_back_although_nothing_changes(daemon: Make) -> None:
+    live = daemon(PROGRAMS)
+    pids = up(live, "counter", "victim")
+    live.do("stop", "victim")
+    shutil.rmtree(live.folder / ".asupd")
+    live.wait_until((live.folder / ".asupd" / "state.json").exists, "the state is there again")
+    live.wait_until(live.answers, "the control socket is there again")
+    live.kill()
+    live.start()
+    assert live.process_of("victim")["state"] == "STOPPED", "an order survives"
+    assert live.wait_for("counter", "RUNNING", run=1)["pid"] == pids["counter"]
+
+
 def test_without_inotify_files_are_polled_and_it_is_said(daemon: Make, tmp_path: Path) -> None:
     """The limit is that of a user namespace of the daemon's own: nobody else is starved."""
     command = ("unshare", "--user", "--map-root-user", "sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', "sh")
