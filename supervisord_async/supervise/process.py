@@ -403,8 +403,9 @@ class Process:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._end_taking_over()
-        if inherited.ending and self.snapshot.state is State.STOPPING:
-            self._start(self._terminate)  # who told all to go may not have come to this one, and knew of no stop.command
+        if inherited.ending and self._run is not None and self.snapshot.state is State.STOPPING:
+            # Who told all to go may not have come to this one. What that began since, to end itself by, is let be.
+            self._start(self._run.signal, self.program.stop.signal, "main")
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
             await self._abandon(self.snapshot.run)  # what was begun meanwhile broke with an earlier attempt at this
 

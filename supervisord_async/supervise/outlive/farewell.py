@@ -12,10 +12,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from supervisord_async.system import cgroups
-from supervisord_async.system.identity import Identity
 from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged
 
@@ -32,6 +31,8 @@ class Manner(NamedTuple):
 
 
 USUAL = Manner()
+
+_Audience: TypeAlias = tuple[str, int, bool]  #: of a process's run, all that lives of it or its main process alone
 
 
 def manners(run_dir: str) -> dict[str, Manner]:
@@ -59,39 +60,56 @@ class Farewell:
     ) -> None:
         self._instance, self._others, self._grace_seconds, self._refused = instance, others, grace_seconds, refused
         self._begun = time.monotonic()
-        self._told: set[Identity] = set()
+        self._told: set[_Audience] = set()
 
     def overdue_seconds(self, living: list[Tagged]) -> float:
         """For how long the last one of ``living`` should have been gone; below 0: it has time yet."""
         return time.monotonic() - self._begun - max((self._grace(each) for each in living), default=0.0)
 
     def tell(self, living: list[Tagged]) -> None:
-        """Those of ``living`` whose time is over are killed; the others know."""
+        """Those of ``living`` whose time is over are killed; the others know, each run once.
+
+        What a run begins after it was told is how it ends: a signal to that would spoil it, as it would with a daemon.
+        """
         passed = time.monotonic() - self._begun
         late = [each for each in living if passed >= self._grace(each)]
         if late:
             self._kill_cgroups({f"{self._instance}/{each.name}/{each.run}" for each in late})
+        for each in late:
+            self._send(each, signal.SIGKILL)
+        for audience in self._audiences(living).items():
+            self._tell_once(*audience)
+
+    def _audiences(self, living: list[Tagged]) -> dict[_Audience, list[Tagged]]:
+        """Those of each run who are meant: with ``scope: main`` the main process alone, as long as there is one."""
         led = {(each.name, each.run) for each in living if each.is_leader}
+        found: dict[_Audience, list[Tagged]] = {}
         for each in living:
-            try:
-                if each in late:
-                    send_signal(each.identity, signal.SIGKILL)
-                elif each.identity not in self._told and self._is_meant(each, led):
-                    self._told.add(each.identity)
-                    send_signal(each.identity, self._manner(each).signal)
-                    send_signal(each.identity, signal.SIGCONT)
-            except PermissionError:
-                self._refused(each)
+            alone = self._manner(each).scope == "main" and (each.name, each.run) in led
+            if each.is_leader or not alone:
+                found.setdefault((each.name, each.run, alone), []).append(each)
+        return found
+
+    def _tell_once(self, audience: _Audience, members: list[Tagged]) -> None:
+        if audience in self._told:
+            return
+        self._told.add(audience)
+        for each in members:
+            if self._send(each, self._manner(each).signal):
+                self._send(each, signal.SIGCONT)
+
+    def _send(self, each: Tagged, signum: int) -> bool:
+        try:
+            return send_signal(each.identity, signum)
+        except PermissionError:
+            self._refused(each)
+            return False
 
     def _manner(self, each: Tagged) -> Manner:
         return self._others.get(each.name.partition(":")[0], USUAL)
 
     def _grace(self, each: Tagged) -> float:
         return self._manner(each).grace_seconds if self._grace_seconds is None else self._grace_seconds
-
-    def _is_meant(self, each: Tagged, led: set[tuple[str, int]]) -> bool:
-        """With ``scope: main`` only the main process is told, as long as there is one."""
-        return each.is_leader or self._manner(each).scope == "tree" or (each.name, each.run) not in led
 
     def _kill_cgroups(self, late: set[str]) -> None:
         for tag, cgroup in cgroups.of_instance(self._instance).items():

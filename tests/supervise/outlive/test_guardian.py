@@ -111,7 +111,7 @@ def test_without_a_sound_state_all_are_told_as_usual(tmp_path: Path, content: by
 
 def test_with_scope_main_only_the_main_process_is_told_while_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(farewell, "send_signal", lambda identity, signum: sent.append((identity.pid, signum)))
+    monkeypatch.setattr(farewell, "send_signal", lambda identity, signum: not sent.append((identity.pid, signum)))
     main, worker = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1) for pid in (1, 2))
     ending = Farewell("nobody", {"web": Manner(3, 60.0, "main")}, None)
     ending.tell([main, worker])
@@ -119,6 +119,19 @@ def test_with_scope_main_only_the_main_process_is_told_while_there_is_one(monkey
     assert sent == [(1, 3), (1, 18)]
     ending.tell([worker])
     assert sent[2:] == [(2, 3), (2, 18)]
+
+
+def test_what_a_run_begins_to_end_itself_is_not_told_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(farewell, "send_signal", lambda identity, signum: not sent.append((identity.pid, signum)))
+    main, worker, late = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1) for pid in (1, 2, 3))
+    other = Tagged(Identity(4, 1, "boot"), "web", 2, True)
+    ending = Farewell("nobody", {}, 60.0)
+    ending.tell([main, worker])
+    ending.tell([main, worker, late])
+    assert sent == [(1, 15), (1, 18), (2, 15), (2, 18)]
+    ending.tell([late, other])  # a run that was born meanwhile
+    assert sent[4:] == [(4, 15), (4, 18)]
 
 
 def _reaping(living: object, *children: subprocess.Popen[bytes]) -> object:
