@@ -73,6 +73,7 @@ def foreground(
     from supervisord_async.logs.echo import Echo
     from supervisord_async.rundir import remember
     from supervisord_async.supervise.daemon import Options, serve
+    from supervisord_async.supervise.outlive import leftovers
     from supervisord_async.supervise.run_dir import make_run_dir
     from supervisord_async.system import descriptors, heap, loop, signals
 
@@ -84,6 +85,8 @@ def foreground(
         signals.reset_inherited()
     os.umask(0o022)
     daemon = configuration.daemon
+    if former is None and run_dir is None:  # the file has moved it, perhaps; who names a run_dir means it
+        leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
     make_run_dir(daemon.run_dir)
     own = [_own_log(daemon.log)]
 

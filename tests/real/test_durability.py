@@ -577,6 +577,20 @@ programs:
 """
 
 
+def test_a_file_that_moved_its_run_dir_begins_no_second_copies(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(SLEEPER)
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.kill()
+    live.write("daemon: {run_dir: elsewhere}\n" + SLEEPER)
+    live.start(wait=False)
+    assert live.wait() == 1
+    assert f"programs of an earlier daemon of this file live on by {tmp_path}/.asupd (a): " in live.text()
+    assert not (tmp_path / "elsewhere").exists()
+    live.write(SLEEPER)
+    live.start()
+    assert live.wait_for("a", "RUNNING", run=1)["pid"] == pid
+
+
 def _manners(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / ".asupd" / "state.json").read_bytes().partition(b"\n")[2])["manners"])
 

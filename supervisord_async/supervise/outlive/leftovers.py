@@ -11,8 +11,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from supervisord_async.errors import DaemonError
+from supervisord_async.rundir import default_socket, recall
 from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.outlive.farewell import Farewell, manners
+from supervisord_async.supervise.outlive.guardian import has_holder
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import cgroups, clock, procfs, tags
 from supervisord_async.system.tags import Tagged
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asupd")
 
+LOCK_NAME = "asupd.lock"
 #: The pause between two looks at /proc.
 LOOK_SECONDS = 0.1
 #: After KILL: so long until what still lives is told.
@@ -33,9 +37,25 @@ def find(run_dir: str) -> list[Tagged]:
     return tags.living(instance_of(run_dir))
 
 
+def refuse_elsewhere(file: str, run_dir: str) -> None:
+    """No programs of a dead daemon of ``file`` live on by another run_dir than ``run_dir``: there would be two copies of each.
+
+    Raises DaemonError. A living daemon there is no trouble: somebody wants two.
+    """
+    former = recall(file)
+    places = {os.path.dirname(default_socket(file)), *([former.run_dir] if former is not None else [])}
+    for place in sorted(places - {run_dir}):
+        if not os.path.isdir(place) or os.path.realpath(place) == os.path.realpath(run_dir) or has_holder(os.path.join(place, LOCK_NAME)):
+            continue
+        if found := find(place):
+            names = ", ".join(dict.fromkeys(each.name for each in found))
+            ways = f"`asupd --run-dir {place}` takes them back, `asupctl cleanup --run-dir {place} --apply` ends them"
+            raise DaemonError(f"cannot begin in {run_dir}: programs of an earlier daemon of this file live on by {place} ({names}): {ways}")
+
+
 def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
     """A living daemon's PID among the parents of these: its run_dir was removed under it, so its lock tells nobody."""
-    wanted = {os.path.join(os.path.realpath(run_dir), "asupd.lock") + ending for ending in ("", " (deleted)")}
+    wanted = {os.path.join(os.path.realpath(run_dir), LOCK_NAME) + ending for ending in ("", " (deleted)")}
     parents = {found.parent for each in leftovers if (found := procfs.stat(each.identity.pid)) is not None}
     return next((pid for pid in sorted(parents) if wanted & _open_files(pid)), None)
 
