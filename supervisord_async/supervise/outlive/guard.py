@@ -13,6 +13,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.system.child import Child
 from supervisord_async.system.spawn import SpawnSpec, spawn
 
+#: Between two starts of a guardian at least: who lived longer is replaced at once.
 PAUSE_SECONDS = 5.0
 MODULE = "supervisord_async.supervise.outlive.guardian"
 
@@ -54,6 +55,7 @@ class Guard:
             self.dismiss()
 
     async def _keep_one(self) -> None:
+        began = anyio.current_time()
         try:
             self._child = await spawn(self._spec)
             await self._child.wait()
@@ -61,4 +63,4 @@ class Guard:
             _log.error("degraded: no guardian (%s): if the daemon is killed, its programs live on; trying again", error)
         self._child = None
         if self._wanted:
-            await anyio.sleep(PAUSE_SECONDS)
+            await anyio.sleep_until(began + PAUSE_SECONDS)
