@@ -38,11 +38,13 @@ class LiveDaemon:
         options: tuple[str, ...] = (),
         prefix: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        constants: dict[str, float] | None = None,
     ) -> None:
         self.folder = folder
         self.file = folder / "programs.yaml"
         self.options = options
         self.prefix = prefix  #: a command that becomes the daemon: it must exec what follows, so that the PID stays
+        self.constants = constants or {}  #: "module.NAME" to another value: its daemons wait less for what they look at now and then
         self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "xdg"), **(environment or {})}
         self.environment.pop("ASUP_SOCKET", None)
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,13 +60,20 @@ class LiveDaemon:
     def start(self, *, wait: bool = True, output: int | None = None) -> LiveDaemon:
         """The daemon runs, and answers unless ``wait`` is False; what it says goes to ``output``, by default to :attr:`log`."""
         with self.log.open("ab") as log:
-            command = [*self.prefix, sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(self.file), *self.options]
+            command = [*self.prefix, sys.executable, *self._main(), "-c", str(self.file), *self.options]
             self.process = subprocess.Popen(
                 command, stdout=output or log, stderr=output or log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder
             )
         if wait:
             self.wait_until(lambda: self.answers(), "the daemon answers")
         return self
+
+    def _main(self) -> list[str]:
+        if not self.constants:
+            return ["-m", "supervisord_async.cli.asupd"]
+        named = [(*name.rsplit(".", 1), value) for name, value in self.constants.items()]
+        lines = [f"import {module}; {module}.{constant} = {value}" for module, constant, value in named]
+        return ["-c", "\n".join([*lines, "from supervisord_async.cli.asupd import main; main()"])]
 
     @property
     def pid(self) -> int:

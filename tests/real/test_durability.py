@@ -495,7 +495,7 @@ def test_on_death_stop_spares_the_programs_of_a_daemon_that_returns(daemon: Make
 
 
 def test_on_death_follows_a_reload_and_a_killed_guardian_is_replaced(daemon: Make) -> None:
-    live = daemon(SLEEPER)
+    live = daemon(SLEEPER, constants={"supervisord_async.supervise.outlive.guard.PAUSE_SECONDS": 0.5})
     live.write("daemon: {on_death: stop}\n" + SLEEPER)
     live.do("reload")
     live.wait_until(lambda: guardians(live) == 1, "the guardian is there")

@@ -18,9 +18,9 @@ def test_a_sliding_window_trips_although_each_life_was_calm(daemon: Make) -> Non
     """The consecutive count returns to 0 each time; the window remembers."""
     live = daemon("""
 programs:
-  seed: {command: [sh, -c, "sleep 1; exit 1"], start_seconds: 0,
+  seed: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
          restart: {max_restarts: 3, within: 10m, reset_after: 100ms, backoff: {initial: 50ms, factor: 1}}}
-  calm: {command: [sh, -c, "sleep 1; exit 1"], start_seconds: 0,
+  calm: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
          restart: {max_restarts: 3, reset_after: 100ms, backoff: {initial: 50ms, factor: 1}}}
 """)
     status = live.wait_for("seed", "FATAL")
