@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import tempfile
@@ -20,6 +21,9 @@ from tests.leaks import holdings, left_behind
 # Machines are shared and noisy: no test fails for being slow once. CI replays the same examples each time.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("house")
+
+# What the tests start has its modules compiled once, as for a user, and not anew with each of a thousand processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Who runs the tests in the background of a shell, or by nohup, has them ignore signals, and children inherit that.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
