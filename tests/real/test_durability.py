@@ -160,7 +160,7 @@ def test_a_run_finds_the_place_of_its_heartbeat_again(daemon: Make) -> None:
 
 def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
     live = daemon(
-        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 2s}}}"
+        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 3s}}}"
     )
     live.wait_until((live.folder / "up").exists, "it ignores TERM")
     pid = live.wait_for("a", "RUNNING")["pid"]
@@ -304,7 +304,7 @@ def test_a_replica_that_a_successor_retires_comes_back_when_it_is_wanted_again(d
 def test_what_a_file_does_not_list_for_a_while_runs_again_when_a_successor_reads_of_it(daemon: Make, by: str) -> None:
     both = "programs:\n  a: {command: [sleep, '1000'], start_seconds: 0}\n"
     both += (
-        "  b: {command: \"trap '' TERM; sleep 1000 & while :; do wait; done\", shell: true, start_seconds: 0, stop: {grace_period: 2s}}\n"
+        "  b: {command: \"trap '' TERM; sleep 1000 & while :; do wait; done\", shell: true, start_seconds: 0, stop: {grace_period: 3s}}\n"
     )
     live = daemon(both)
     live.wait_for("b", "RUNNING")
