@@ -169,7 +169,7 @@ class LiveDaemon:
             found.update(self.status().get(name, {}))
             return found.get("state") == state and all(found.get(key) == value for key, value in fields.items())
 
-        self.wait_until(there, f"{name} to be {state} {fields}", every=0.02)
+        self.wait_until(there, f"{name} to be {state} {fields}")
         return dict(found)
 
     def wait_watching(self) -> None:
