@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import tempfile
@@ -20,6 +21,9 @@ from tests.leaks import holdings, left_behind
 # Machines are shared and noisy: no test fails for being slow once. CI replays the same examples each time.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 settings.load_profile("house")
+
+# What the tests start has its modules compiled once, as for a user, and not anew with each of a thousand processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Who runs the tests in the background of a shell, or by nohup, has them ignore signals, and children inherit that.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -82,6 +86,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("anyio") is not None:
         request.getfixturevalue("anyio_backend")  # set up before, torn down after: its loop is no leak
     gc.collect()
+    gc.freeze()  # what is there now is no test's leak: the next looks need not go through all that pytest keeps, 0.1 s each
     before = holdings()
     yield
     gc.collect()

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from supervisord_async.client import Client
-from supervisord_async.errors import NoDaemonError
+from supervisord_async.errors import NoDaemonError, SupervisordError
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import cgroups, tags
 from tests.waiting import PATIENCE_SECONDS, wait_until_sync
 
 COMMAND_SECONDS = 60
+#: At the end of a test: so long the programs may take for going by themselves.
+HASTE_SECONDS = 0.5
 
 
 def python(code: str) -> str:
@@ -36,11 +38,13 @@ class LiveDaemon:
         options: tuple[str, ...] = (),
         prefix: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        constants: dict[str, float] | None = None,
     ) -> None:
         self.folder = folder
         self.file = folder / "programs.yaml"
         self.options = options
         self.prefix = prefix  #: a command that becomes the daemon: it must exec what follows, so that the PID stays
+        self.constants = constants or {}  #: "module.NAME" to another value: its daemons wait less for what they look at now and then
         self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "xdg"), **(environment or {})}
         self.environment.pop("ASUP_SOCKET", None)
         self.process: subprocess.Popen[bytes] | None = None
@@ -56,13 +60,20 @@ class LiveDaemon:
     def start(self, *, wait: bool = True, output: int | None = None) -> LiveDaemon:
         """The daemon runs, and answers unless ``wait`` is False; what it says goes to ``output``, by default to :attr:`log`."""
         with self.log.open("ab") as log:
-            command = [*self.prefix, sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(self.file), *self.options]
+            command = [*self.prefix, sys.executable, *self._main(), "-c", str(self.file), *self.options]
             self.process = subprocess.Popen(
                 command, stdout=output or log, stderr=output or log, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.folder
             )
         if wait:
             self.wait_until(lambda: self.answers(), "the daemon answers")
         return self
+
+    def _main(self) -> list[str]:
+        if not self.constants:
+            return ["-m", "supervisord_async.cli.asupd"]
+        named = [(*name.rsplit(".", 1), value) for name, value in self.constants.items()]
+        lines = [f"import {module}; {module}.{constant} = {value}" for module, constant, value in named]
+        return ["-c", "\n".join([*lines, "from supervisord_async.cli.asupd import main; main()"])]
 
     @property
     def pid(self) -> int:
@@ -105,7 +116,7 @@ class LiveDaemon:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(COMMAND_SECONDS)
+                self._wait_impatiently(self.process)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -113,6 +124,14 @@ class LiveDaemon:
             os.kill(process.identity.pid, signal.SIGKILL)
         wait_until_sync(lambda: not self.tagged(), what="the end of what was killed")
         cgroups.remove_all(self.instance)
+
+    def _wait_impatiently(self, process: subprocess.Popen[bytes]) -> None:
+        """It has ended; what keeps it from that is killed by it, for the asking once more: the test is over."""
+        try:
+            process.wait(HASTE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait(COMMAND_SECONDS)
 
     # what it knows
 
@@ -131,6 +150,9 @@ class LiveDaemon:
         return done.stdout
 
     def status(self, *selectors: str) -> dict[str, dict[str, Any]]:
+        """What ``asupctl status --json`` prints, by name: asked for without a process of its own, unless there is something to be told."""
+        with contextlib.suppress(SupervisordError), Client(self.folder / ".asupd" / "asupd.sock") as client:
+            return {entry["name"]: entry for entry in client.process_documents(*selectors)}
         done = self.ctl("status", "--json", *selectors)
         assert done.returncode in (0, 3), done.stderr
         return {entry["name"]: entry for entry in json.loads(done.stdout)}
@@ -147,7 +169,7 @@ class LiveDaemon:
             found.update(self.status().get(name, {}))
             return found.get("state") == state and all(found.get(key) == value for key, value in fields.items())
 
-        self.wait_until(there, f"{name} to be {state} {fields}", every=0.1)
+        self.wait_until(there, f"{name} to be {state} {fields}")
         return dict(found)
 
     def wait_watching(self) -> None:

@@ -41,6 +41,7 @@ class Sizes:
     loggers: int = 100
     logger_seconds: int = 5
     idle_seconds: float = 4.0
+    settle_seconds: float = 1.3  #: s6 and runit keep starts one second apart, and start_seconds passes
     questions: int = 5
     patience_seconds: float = 40.0
 
@@ -49,7 +50,16 @@ class Sizes:
 SWIFT = Sizes(fleets=(1, 10, 100, 1000, 3000), kills=10, logger_seconds=3, idle_seconds=2.0, questions=3)
 
 SHORT = Sizes(
-    fleets=(1, 20), crowd=20, kills=3, log_bytes=8_000_000, loggers=5, logger_seconds=1, idle_seconds=0.5, questions=2, patience_seconds=15
+    fleets=(1, 20),
+    crowd=20,
+    kills=3,
+    log_bytes=8_000_000,
+    loggers=5,
+    logger_seconds=1,
+    idle_seconds=0.2,
+    settle_seconds=0.1,
+    questions=2,
+    patience_seconds=15,
 )
 
 
@@ -94,10 +104,10 @@ def started(contestant: Contestant, sizes: Sizes) -> float:
     return max(at for _, at in wait_stamps(contestant, contestant.count, sizes)) - begin
 
 
-def settle(contestant: Contestant) -> None:
+def settle(contestant: Contestant, sizes: Sizes) -> None:
     """Nothing of the start is going on any more."""
     contestant.ready()
-    time.sleep(1.3)  # s6 and runit keep starts one second apart, and start_seconds passes
+    time.sleep(sizes.settle_seconds)
     until = time.monotonic() + 10
     while time.monotonic() < until:
         pids = processes.own(contestant.tag, contestant.tools.child)
@@ -111,7 +121,7 @@ def fleet(kind: type[Contestant], tools: Tools, sizes: Sizes, count: int) -> Fig
     """Start of N, memory, idle, and status."""
     with running(kind, tools, count) as contestant:
         figures = {f"start {count} [s]": started(contestant, sizes)}
-        settle(contestant)
+        settle(contestant, sizes)
         pids = processes.own(contestant.tag, tools.child)
         figures[f"start CPU {count} [s]"] = processes.cost(pids).cpu_seconds
         figures[f"memory {count} [MiB]"] = processes.pss_bytes(pids) / (1 << 20)
@@ -142,7 +152,7 @@ def respawn(kind: type[Contestant], tools: Tools, sizes: Sizes) -> Figures:
     """SIGKILL to one after the other, each long alive; from the signal to the successor's own stamp."""
     with running(kind, tools, sizes.kills) as contestant:
         started(contestant, sizes)
-        settle(contestant)
+        settle(contestant, sizes)
         took = []
         for number, (pid, _) in enumerate(stamps(contestant)[: sizes.kills], start=1):
             begin = time.monotonic()
@@ -158,20 +168,20 @@ def crowd(kind: type[Contestant], tools: Tools, sizes: Sizes) -> Figures:
     count, figures = sizes.crowd, {}
     with running(kind, tools, count) as contestant:
         started(contestant, sizes)
-        settle(contestant)
+        settle(contestant, sizes)
         victims = [pid for pid, _ in stamps(contestant)]
         begin = time.monotonic()
         for pid in victims:
             os.kill(pid, signal.SIGKILL)
         expected = 2 * count
         figures[f"{count} deaths at once [s]"] = max(at for _, at in wait_stamps(contestant, expected, sizes)) - begin
-        settle(contestant)
+        settle(contestant, sizes)
         contestant.prepare_one_more()
         begin = time.monotonic()
         contestant.add_one()
         expected += 1
         figures[f"reload, one more of {count} [ms]"] = (wait_stamps(contestant, expected, sizes, every=0.002)[-1][1] - begin) * 1000
-        settle(contestant)
+        settle(contestant, sizes)
         alive = processes.children(contestant.tag, tools.child)
         begin = time.monotonic()
         contestant.stop()

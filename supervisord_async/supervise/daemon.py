@@ -143,6 +143,7 @@ class Daemon:
         self._options = options
         self._configuration = configuration
         self._lock = lock
+        self._file = os.path.realpath(options.file)
         self._run_dir = configuration.daemon.run_dir
         self._instance = launch.instance_of(self._run_dir)
         self._bus = Bus()
@@ -203,6 +204,7 @@ class Daemon:
         return SavedState(
             boot_id=clock.boot_id(),
             instance=self._instance,
+            file=self._file,
             last_record_id=self._bus.last_id,
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
             sockets=self._sockets.saved(),

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
@@ -154,14 +155,11 @@ class Supervisor:
         with self.bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_later)
-                while not self._all_down() or waiting:
-                    held = []
-                    for process in waiting:
-                        if self._hastened_at is not None or self.dependencies.may_stop(process):
-                            self._ask(process, StopRequested(Cause.DAEMON_STOP))
-                        else:
-                            held.append(process)
-                    waiting = held
+                while True:
+                    waiting = self._ask_to_stop(waiting)
+                    await anyio.lowlevel.checkpoint()  # who is down already heeds it, and has no record to tell of it
+                    if self._all_down() and not waiting:
+                        break
                     with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
                         await records.receive()
                     while records.receive_nowait() is not None:
@@ -172,6 +170,16 @@ class Supervisor:
         for process in self.processes.values():
             if process.snapshot.state not in DOWN:
                 _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
+
+    def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
+        """Those of ``waiting`` that may stop are asked to; returns the others, that others still need."""
+        held = []
+        for process in waiting:
+            if self._hastened_at is not None or self.dependencies.may_stop(process):
+                self._ask(process, StopRequested(Cause.DAEMON_STOP))
+            else:
+                held.append(process)
+        return held
 
     async def _hasten_later(self) -> None:
         with anyio.move_on_after(self.configuration.daemon.stop_timeout_seconds):

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.real
 
 COMMAND = [sys.executable, "-m", "supervisord_async.cli.asupctl"]
 PROGRAMS = """
+defaults: {start_seconds: 0}
 programs:
   sleeper: {command: [sleep, "1000"]}
   stubborn: {command: "trap '' TERM; while :; do sleep 0.1; done", shell: true, stop: {grace_period: 200ms}}

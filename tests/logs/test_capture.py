@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from supervisord_async.logs import capture, sink
 from supervisord_async.logs import writer as writing
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.spool import Spool
@@ -104,7 +105,8 @@ async def test_timestamps_and_json_tell_time_run_and_what_is_no_text(tmp_path: P
     assert {(one["name"], one["stream"], one["run"]) for one in found} == {("web:1", "stdout", 4)}
 
 
-async def test_a_line_without_its_end_is_written_after_a_while_of_quiet(tmp_path: Path) -> None:
+async def test_a_line_without_its_end_is_written_after_a_while_of_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capture, "HELD_SECONDS", 0.5)
     log = log_of(tmp_path)
     async with captured(Target(str(log), format="timestamp")) as [stream]:
         stream.say(b"whole\nprompt> ")
@@ -180,7 +182,10 @@ async def test_a_reconfigured_path_and_format_take_what_comes_next(tmp_path: Pat
 
 
 @pytest.mark.parametrize("recreate", [True, False])
-async def test_a_log_renamed_by_logrotate_is_left_and_its_path_written(tmp_path: Path, recreate: bool) -> None:
+async def test_a_log_renamed_by_logrotate_is_left_and_its_path_written(
+    tmp_path: Path, recreate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "CHECK_SECONDS", 0.2)
     log = log_of(tmp_path)
     async with captured(Target(str(log))) as [stream]:
         stream.say(b"old\n")

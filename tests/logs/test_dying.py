@@ -76,7 +76,7 @@ def deaths(stream: Stream, *before: Ending, fails: int | None = None, first: int
 
 @pytest.mark.parametrize(
     ("format_", "compress", "lines"),
-    [("raw", False, 20), ("raw", True, 20), ("timestamp", False, 8), ("json", False, 8), ("json", True, 8)],
+    [("raw", False, 20), ("raw", True, 20), ("timestamp", False, 8), ("json", True, 8)],
 )
 def test_two_owners_in_succession_may_die_at_any_steps(tmp_path: Path, format_: Format, compress: bool, lines: int) -> None:
     """The second may die while it mends what the first left, or before it has said anything itself."""

@@ -11,8 +11,8 @@ from tests.simulation.chaos import run
 pytestmark = pytest.mark.real
 
 
-def test_twenty_seconds_of_misfortune_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_some_seconds_of_every_misfortune_lose_and_double_nothing(tmp_path: Path) -> None:
     seed = 20
-    report = run(tmp_path, seed=seed, seconds=20)
+    report = run(tmp_path, seed=seed, seconds=10)
     assert not report.complaints, f"seed {seed}: {report.describe()}"
-    assert sum(report.faults.values()) > 5
+    assert len(report.faults) >= 6 and sum(report.faults.values()) > 8

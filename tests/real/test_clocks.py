@@ -43,7 +43,7 @@ SPEAKING = "import time\nwhile True:\n  print(time.time(), flush=True)\n  time.s
 #: Alive, and to be left alone.
 HEALTHY = ("beating", "astray", "notifying", "speaking", "limited")
 #: How long the healthy ones are watched after each change of a clock: more than a heartbeat's timeout.
-WATCHED_SECONDS = 6.0
+WATCHED_SECONDS = 3.5
 
 
 def programs() -> str:
@@ -54,9 +54,9 @@ def programs() -> str:
 daemon: {{stop_timeout: 1s}}
 defaults: {{start_seconds: 0}}
 programs:
-  beating: {{command: {python(BEATING)}, heartbeat: 5s}}
-  astray: {{command: {python(ASTRAY)}, heartbeat: 5s}}
-  notifying: {{command: {python(NOTIFYING)}, heartbeat: 5s, notify: true}}
+  beating: {{command: {python(BEATING)}, heartbeat: 3s}}
+  astray: {{command: {python(ASTRAY)}, heartbeat: 3s}}
+  notifying: {{command: {python(NOTIFYING)}, heartbeat: 3s, notify: true}}
   speaking: {{command: {python(SPEAKING)}, logs: {{format: timestamp}}}}
   limited: {{command: [sleep, "1000"], restart: {{max_restarts: 2, within: 20m, backoff: {{initial: 10ms, factor: 1}}}}}}
   waiting: {{command: ["false"], restart: {{backoff: {{initial: 30m, max: 30m}}}}}}

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from supervisord_async.core.state import State
-from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.outlive import guardian, persist
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon, alive, unbroken
@@ -152,14 +153,14 @@ def test_a_run_finds_the_place_of_its_heartbeat_again(daemon: Make) -> None:
     live = daemon(f"programs: {{a: {{command: [sh, -c, {json.dumps(beat)}], heartbeat: 5s, start_seconds: 0}}}}")
     live.wait_for("a", "RUNNING", health="healthy")
     live.kill()
-    shutil.rmtree(live.folder / ".asupd")
+    shutil.rmtree((live.folder / ".asupd").rename(live.folder / "gone"))  # from where it beats at this moment
     live.start()
     live.wait_for("a", "RUNNING", health="healthy", run=1)
 
 
 def test_a_stop_in_flight_goes_on_after_a_death(daemon: Make) -> None:
     live = daemon(
-        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 5s}}}"
+        "programs: {a: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 3s}}}"
     )
     live.wait_until((live.folder / "up").exists, "it ignores TERM")
     pid = live.wait_for("a", "RUNNING")["pid"]
@@ -303,7 +304,7 @@ def test_a_replica_that_a_successor_retires_comes_back_when_it_is_wanted_again(d
 def test_what_a_file_does_not_list_for_a_while_runs_again_when_a_successor_reads_of_it(daemon: Make, by: str) -> None:
     both = "programs:\n  a: {command: [sleep, '1000'], start_seconds: 0}\n"
     both += (
-        "  b: {command: \"trap '' TERM; sleep 1000 & while :; do wait; done\", shell: true, start_seconds: 0, stop: {grace_period: 5s}}\n"
+        "  b: {command: \"trap '' TERM; sleep 1000 & while :; do wait; done\", shell: true, start_seconds: 0, stop: {grace_period: 3s}}\n"
     )
     live = daemon(both)
     live.wait_for("b", "RUNNING")
@@ -454,17 +455,28 @@ def test_a_decoy_with_the_pid_of_the_dead_is_never_signalled(daemon: Make) -> No
 
 
 def test_on_death_stop_ends_the_programs_of_a_daemon_that_does_not_return(daemon: Make, tmp_path: Path) -> None:
-    stubborn = "trap '' TERM; (trap '' TERM; exec setsid sleep 1000) & while :; do sleep 0.1; done"
+    tree = "(exec setsid sleep 1000) & exec sleep 1000"
     live = daemon(
-        f"daemon: {{on_death: stop}}\nprograms: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: {json.dumps(stubborn)}, shell: true, start_seconds: 0}}}}"
+        f"daemon: {{on_death: stop}}\nprograms: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: {json.dumps(tree)}, shell: true, start_seconds: 0}}}}"
     )
     for name in ("a", "b"):
         live.wait_for(name, "RUNNING")
-    live.wait_until(lambda: len(live.tagged()) >= 4, "the whole tree is there")
+    live.wait_until(lambda: len(live.tagged()) == 3, "the whole tree is there")
     live.wait_until(lambda: guardians(live) == 1, "the guardian is there")
     live.kill()
     live.wait_until(lambda: live.tagged() == [], "everything is ended")
     live.wait_until(lambda: guardians(live) == 0, "the guardian has done its duty")
+
+
+def test_the_guardian_kills_what_takes_no_term(daemon: Make) -> None:
+    stubborn = "trap '' TERM; (trap '' TERM; exec setsid sleep 1000) & touch up; while :; do sleep 0.1; done"
+    how = "shell: true, start_seconds: 0, stop: {grace_period: 0.5s}"
+    live = daemon(f"programs: {{b: {{command: {json.dumps(stubborn)}, {how}}}}}")
+    live.wait_until((live.folder / "up").exists, "it ignores TERM")
+    live.wait_until(lambda: len(live.tagged()) >= 2, "the whole tree is there")
+    live.kill()
+    guardian.end_all(live.instance, lock_of(live))
+    assert live.tagged() == []
 
 
 def test_on_death_stop_spares_the_programs_of_a_daemon_that_returns(daemon: Make) -> None:
@@ -483,7 +495,7 @@ def test_on_death_stop_spares_the_programs_of_a_daemon_that_returns(daemon: Make
 
 
 def test_on_death_follows_a_reload_and_a_killed_guardian_is_replaced(daemon: Make) -> None:
-    live = daemon(SLEEPER)
+    live = daemon(SLEEPER, constants={"supervisord_async.supervise.outlive.guard.PAUSE_SECONDS": 0.5})
     live.write("daemon: {on_death: stop}\n" + SLEEPER)
     live.do("reload")
     live.wait_until(lambda: guardians(live) == 1, "the guardian is there")
@@ -500,8 +512,12 @@ def guardians(live: LiveDaemon) -> int:
     return len(guardian_pids(live))
 
 
+def lock_of(live: LiveDaemon) -> str:
+    return str(live.folder / ".asupd" / "asupd.lock")
+
+
 def guardian_pids(live: LiveDaemon) -> list[int]:
-    lock = str(live.folder / ".asupd" / "asupd.lock").encode()
+    lock = lock_of(live).encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -542,14 +558,18 @@ def _as_before(live: LiveDaemon) -> None:
 
 @pytest.mark.parametrize("returns", ["amid it", "afterwards"])
 def test_what_the_guardian_ended_runs_again_with_the_next_daemon(daemon: Make, returns: str) -> None:
-    live = daemon("daemon: {on_death: stop}" + SLOW_TO_GO)
+    """The guardian is here, and gives no time to return."""
+    live = daemon(SLOW_TO_GO)
     _up_and_down(live)
     live.kill()
-    if returns == "amid it":
-        live.wait_until((live.folder / ".asupd" / "ending").exists, "the guardian has begun")
-    else:
-        live.wait_until(lambda: not live.tagged(), "the guardian ended all")
-    live.start()
+    with ThreadPoolExecutor() as threads:
+        ended = threads.submit(guardian.end_all, live.instance, lock_of(live))
+        if returns == "amid it":
+            live.wait_until((live.folder / ".asupd" / "ending").exists, "the guardian has begun")
+        else:
+            ended.result()
+            assert not live.tagged()
+        live.start()
     _as_before(live)
     live.kill()  # the ending is over: now they are taken over
     live.start()
@@ -589,6 +609,23 @@ def test_a_file_that_moved_its_run_dir_begins_no_second_copies(daemon: Make, tmp
     live.write(SLEEPER)
     live.start()
     assert live.wait_for("a", "RUNNING", run=1)["pid"] == pid
+
+
+def test_another_file_of_the_folder_is_not_held_up_by_what_lives_on_there(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(SLEEPER)
+    live.wait_for("a", "RUNNING")
+    live.kill()
+    (tmp_path / "other").mkdir()
+    file = tmp_path / "other.yaml"
+    file.write_text("daemon: {run_dir: other/run}\n" + SLEEPER)
+    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(file)]
+    with subprocess.Popen(command, env=live.environment, stderr=subprocess.PIPE, text=True) as other:
+        assert other.stderr is not None
+        words = next((line for line in other.stderr if "everything" in line or "RUNNING" in line or "cannot begin" in line), "")
+        other.terminate()
+        other.stderr.read()
+    assert "RUNNING" in words
+    assert other.returncode == 0
 
 
 def _manners(folder: Path) -> dict[str, object]:

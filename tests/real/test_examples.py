@@ -63,6 +63,7 @@ programs:
     command: [{sys.executable}, {EXAMPLES / "protected_worker.py"}]
     environment: {{ASUP_EXAMPLE_INTERVAL: "0.05", ASUP_EXAMPLE_HANG_AFTER: "3"}}
     heartbeat: 2s
+    stop: {{grace_period: 500ms}}  # which hears no TERM while it hangs
     logs: {{stdout: worker.log}}
     start_seconds: 0
     restart: {{backoff: {{initial: 50ms}}}}

@@ -214,7 +214,8 @@ def test_a_change_whose_notification_was_dropped_is_found(daemon: Make, tmp_path
     (source / "app.py").write_text("1")
     live = daemon(
         "programs: {web: {command: [sleep, '1000'], start_seconds: 0, watch: {paths: [src], ignore: ['*.noise'], debounce: 50ms}},"
-        " other: {command: [sleep, '1000'], start_seconds: 0}}"
+        " other: {command: [sleep, '1000'], start_seconds: 0}}",
+        constants={"supervisord_async.supervise.senses.filewatch.lookout.DOUBT_SECONDS": 1.0},
     )
     other = live.wait_for("other", "RUNNING")["pid"]
     live.wait_for("web", "RUNNING")

@@ -36,10 +36,10 @@ def test_python_sdnotify_reports_ready_and_status(daemon: Make, tmp_path: Path) 
 
 
 def test_a_run_that_never_says_ready_is_replaced_unless_it_asks_for_time(daemon: Make) -> None:
-    slow = "say('EXTEND_TIMEOUT_USEC=60000000'); time.sleep(5.5)\nsay('READY=1'); time.sleep(1000)"
+    slow = "say('EXTEND_TIMEOUT_USEC=60000000'); time.sleep(2.5)\nsay('READY=1'); time.sleep(1000)"
     live = daemon(f"""
 programs:
-  slow: {{command: {python(slow)}, notify: {{start_timeout: 5s}}}}
+  slow: {{command: {python(slow)}, notify: {{start_timeout: 2s}}}}
   mute: {{command: [sleep, '1000'], notify: {{start_timeout: 500ms}}, restart: {{max_restarts: 0}}}}
 """)
     assert live.wait_for("slow", "RUNNING")["run"] == 1
@@ -55,7 +55,7 @@ while not os.path.exists('hang') or os.environ['ASUP_RUN'] != '1':
     say('WATCHDOG=1'); time.sleep(int(os.environ['WATCHDOG_USEC']) / 4e6)
 time.sleep(1000)
 """
-    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true, heartbeat: 4s, restart: {{backoff: {{initial: 10ms}}}}}}}}")
+    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true, heartbeat: 2s, restart: {{backoff: {{initial: 10ms}}}}}}}}")
     live.wait_for("a", "RUNNING", health="healthy")
     (tmp_path / "hang").touch()
     status = live.wait_for("a", "RUNNING", run=2, health="healthy")

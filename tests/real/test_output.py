@@ -137,7 +137,7 @@ def test_last_words_are_in_the_log_when_the_process_is_down(daemon: Make, tmp_pa
     (tmp_path / "speaker.py").write_text(SPEAKER)
     (tmp_path / "both.py").write_text("import subprocess, sys\nsubprocess.Popen([sys.executable, 'speaker.py'])\n" + SPEAKER)
     live = daemon(f"""
-defaults: {{autostart: false, logs: {{format: {format_}}}, restart: never}}
+defaults: {{autostart: false, start_seconds: 0, logs: {{format: {format_}}}, restart: never}}
 programs:
   one: {{command: [{sys.executable}, speaker.py]}}
   both: {{command: [{sys.executable}, both.py]}}

@@ -18,9 +18,9 @@ def test_a_sliding_window_trips_although_each_life_was_calm(daemon: Make) -> Non
     """The consecutive count returns to 0 each time; the window remembers."""
     live = daemon("""
 programs:
-  seed: {command: [sh, -c, "sleep 1; exit 1"], start_seconds: 0,
+  seed: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
          restart: {max_restarts: 3, within: 10m, reset_after: 100ms, backoff: {initial: 50ms, factor: 1}}}
-  calm: {command: [sh, -c, "sleep 1; exit 1"], start_seconds: 0,
+  calm: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
          restart: {max_restarts: 3, reset_after: 100ms, backoff: {initial: 50ms, factor: 1}}}
 """)
     status = live.wait_for("seed", "FATAL")
@@ -54,7 +54,8 @@ programs:
     ]
     assert len(pauses) == 5
     for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.4, 0.4), strict=True):
-        assert least - 0.005 <= pause < least + 20.0  # how late a loaded machine is does not matter; the cap does
+        # A loaded daemon tells of a death some milliseconds late, which shortens the pause; how late the start is does not matter.
+        assert least - 0.05 <= pause < least + 20.0
     for number in range(12):
         live.wait_for(f"spread:{number}", "BACKOFF")
     due = [datetime.fromisoformat(status["next_at"]).timestamp() for name, status in live.status().items() if name.startswith("spread")]

@@ -121,7 +121,7 @@ def test_real_servers_take_the_socket_and_refuse_nobody_over_restarts(daemon: Ma
         "gunicorn": f"[{sys.executable}, -m, gunicorn, 'app:app', --workers, '1', --log-level, warning, --no-control-socket]",
         "uvicorn": f"[{sys.executable}, -m, uvicorn, --interface, wsgi, --fd, '3', --log-level, warning, 'app:app']",
     }[server]
-    live = daemon(f"programs: {{web: {{command: {command}, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}}}")
+    live = daemon(f"programs: {{web: {{command: {command}, start_seconds: 0, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}}}")
     live.wait_for("web", "RUNNING")
     with hammering(free_port) as hammer:
         live.wait_until(lambda: b"hello" in hammer.answers, "it serves")

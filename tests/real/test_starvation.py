@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -170,8 +171,11 @@ def test_more_programs_than_descriptors_are_taken_over_and_ended(daemon: Make) -
     unbroken(live)
 
 
+SOON = {"supervisord_async.supervise.daemon.CONTROL_RETRY_SECONDS": 0.5}
+
+
 def test_a_control_socket_that_cannot_be_had_is_tried_again(daemon: Make) -> None:
-    live = daemon("daemon: {socket: elsewhere/asupd.sock}\n" + FORTY.replace("40", "1"), start=False)
+    live = daemon("daemon: {socket: elsewhere/asupd.sock}\n" + FORTY.replace("40", "1"), start=False, constants=SOON)
     (live.folder / "elsewhere" / "asupd.sock").mkdir(parents=True)
     live.start(wait=False)
     live.wait_until(lambda: "no control socket" in live.text(), "it is told")
@@ -253,7 +257,7 @@ def test_a_state_that_has_no_room_is_told_and_kept_when_there_is(daemon: Make, s
 
 
 def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> None:
-    live = daemon(PROGRAMS)
+    live = daemon(PROGRAMS, constants={"supervisord_async.supervise.belongings.LOOK_SECONDS": 0.5})
     pids = up(live, "counter", "victim")
     run_dir = live.folder / ".asupd"
     shutil.rmtree(run_dir)
@@ -391,6 +395,7 @@ def test_two_hundred_deaths_in_one_moment(daemon: Make) -> None:
 def test_a_daemon_whose_log_is_read_by_nobody_goes_on(daemon: Make) -> None:
     """Its stderr is a pipe that is full for good."""
     reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     live = daemon(
         "programs: {crash: {command: ['false'], restart: {backoff: {initial: 1ms, max: 1ms}}}, a: {command: [sleep, '1000'], start_seconds: 0}}",
         start=False,
@@ -401,7 +406,7 @@ def test_a_daemon_whose_log_is_read_by_nobody_goes_on(daemon: Make) -> None:
         os.close(writing)
     try:
         pid = live.wait_for("a", "RUNNING")["pid"]
-        live.wait_until(lambda: live.process_of("crash")["run"] > 400, "many times more than the pipe holds was said", every=0.3)
+        live.wait_until(lambda: live.process_of("crash")["run"] > 100, "many times more than the pipe holds was said", every=0.3)
         assert live.process_of("a")["pid"] == pid
         assert live.end() == 0
     finally:

@@ -79,15 +79,15 @@ def test_a_hung_program_is_found_by_its_heartbeat(daemon: Make) -> None:
 
 def test_a_stopped_daemon_blames_no_healthy_program(daemon: Make) -> None:
     script = "import os,time\nf=os.environ['ASUP_HEARTBEAT_FILE']\nwhile True: open(f,'w').write(str(time.time())); time.sleep(0.1)"
-    live = daemon(f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], heartbeat: 4s, start_seconds: 0}}}}")
+    live = daemon(f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(script)}], heartbeat: 2s, start_seconds: 0}}}}")
     first = live.wait_for("w", "RUNNING", health="healthy")
     live.send(signal.SIGSTOP)
-    until = time.monotonic() + 6  # longer than the timeout: the condition is that time itself
+    until = time.monotonic() + 3  # longer than the timeout: the condition is that time itself
     wait_until_sync(lambda: time.monotonic() > until)
     live.send(signal.SIGCONT)
     beats = live.folder / ".asupd" / "heartbeats" / "w"
     seen = beats.stat().st_mtime_ns
-    live.wait_until(lambda: beats.stat().st_mtime_ns > seen + 5_000_000_000, "five seconds of beats after the daemon woke")
+    live.wait_until(lambda: beats.stat().st_mtime_ns > seen + 2_500_000_000, "more than a timeout of beats after the daemon woke")
     assert live.process_of("w")["pid"] == first["pid"]
 
 

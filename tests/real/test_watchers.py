@@ -53,7 +53,7 @@ def test_own_logs_and_junk_below_a_watched_path_restart_nothing(daemon: Make, tm
     """A program that watches the whole directory in which run_dir, its log and byte code lie."""
     script = (
         "import itertools, os, time\nos.makedirs('__pycache__', exist_ok=True); os.makedirs('.git', exist_ok=True)\n"
-        "for n in itertools.count():\n  print('line', n)\n"
+        "for n in itertools.count():\n  print('line', n, '.' * 20)\n"
         "  for junk in ('__pycache__/a.pyc', '.git/index', '.app.py.swp', 'app.py~', '4913'): open(junk, 'w').write(str(n))\n"
         "  open('beats', 'w').write(str(n)) if n % 10 == 9 else None\n  time.sleep(0.02)"
     )
@@ -63,7 +63,7 @@ def test_own_logs_and_junk_below_a_watched_path_restart_nothing(daemon: Make, tm
         "logs: {stdout: logs/w.log, max_size: 1KiB, compress: true}, start_seconds: 0}}"
     )
     live.wait_for("w", "RUNNING")
-    live.wait_until(lambda: int((tmp_path / "beats").read_text() or 0) > 150, "three seconds of noise")
+    live.wait_until(lambda: int((tmp_path / "beats").read_text() or 0) > 75, "seconds of noise")
     assert list((tmp_path / "logs").glob("w.log.*"))  # it was rotated meanwhile
     assert live.process_of("w")["run"] == 1
     (tmp_path / "app.py").write_text("2")
@@ -82,7 +82,7 @@ def test_a_program_that_writes_what_it_watches_is_suspended_and_says_so(daemon: 
     status = live.wait_for("w", "RUNNING")
     assert (status["cause"], status["restarts"]) == ("file_changed", 0)
     written = (tmp_path / "data" / "out").stat().st_mtime_ns
-    live.wait_until(lambda: (tmp_path / "data" / "out").stat().st_mtime_ns > written + 2_000_000_000, "two more seconds of writing")
+    live.wait_until(lambda: (tmp_path / "data" / "out").stat().st_mtime_ns > written + 1_000_000_000, "it writes on")
     assert live.process_of("w")["run"] == status["run"]
 
 

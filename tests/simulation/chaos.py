@@ -190,8 +190,9 @@ def run(folder: Path, *, seed: int, seconds: float) -> Report:  # noqa: C901  th
         if room is not None:
             deeds += [(fill_disk, 2), (kill_daemon_on_a_full_disk, 1)]
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            deed = chance.choices([each for each, _ in deeds], [weight for _, weight in deeds])[0]
+        first = chance.sample([each for each, _ in deeds], len(deeds))  # each once, however short it is
+        while time.monotonic() < until or first:
+            deed = first.pop() if first else chance.choices([each for each, _ in deeds], [weight for _, weight in deeds])[0]
             deed()
             report.faults[deed.__name__.replace("_", " ")] += 1
             time.sleep(chance.uniform(0.0, 0.3))

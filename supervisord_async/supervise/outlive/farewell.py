@@ -11,8 +11,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 from supervisord_async.system import cgroups
 from supervisord_async.system.pidfd import send_signal
@@ -37,14 +37,29 @@ _Audience: TypeAlias = tuple[str, int, bool]  #: of a process's run, all that li
 
 def manners(run_dir: str) -> dict[str, Manner]:
     """Those of programs that have another than the usual, as saved by the last daemon of ``run_dir``; none where nothing can be read."""
+    for state in _states(run_dir):
+        try:
+            return {program: Manner(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in state["manners"].items()}
+        except (LookupError, ValueError, TypeError, AttributeError):
+            continue  # of a daemon that saved none: the other one, or the usual manner
+    return {}
+
+
+def file_of(run_dir: str) -> str | None:
+    """The configuration of the last daemon of ``run_dir``, by its real path; None where nobody knows."""
+    return next((file for state in _states(run_dir) if isinstance(file := state.get("file"), str)), None)
+
+
+def _states(run_dir: str) -> Iterator[dict[str, Any]]:
+    """What the last daemon saved, the newest first; what is not there or damaged is passed over."""
     for name in STATE_NAMES:
         try:
             with open(os.open(os.path.join(run_dir, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
                 state = json.loads(file.read().partition(b"\n")[2])
-            return {program: Manner(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in state["manners"].items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            continue  # not there, damaged, or of a daemon that saved none: the other one, or the usual manner
-    return {}
+        except (OSError, ValueError):
+            continue
+        if isinstance(state, dict):
+            yield state
 
 
 class Farewell:

@@ -14,6 +14,7 @@ from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Child
 from supervisord_async.system.spawn import SpawnSpec, spawn
 
+#: Between two starts of a guardian at least: who lived longer is replaced at once.
 PAUSE_SECONDS = 5.0
 MODULE = "supervisord_async.supervise.outlive.guardian"
 
@@ -56,9 +57,9 @@ class Guard:
             self.dismiss()
 
     async def _keep_one(self) -> None:
+        began = anyio.current_time()
         try:
             self._child = await spawn(self._spec)
-            began = anyio.current_time()
             trouble = f"it ended: {exit_words((await self._child.wait()).status)}"
             if anyio.current_time() - began > PAUSE_SECONDS:
                 self._trouble = ""  # all was well for a while
@@ -67,7 +68,7 @@ class Guard:
         self._child = None
         if self._wanted:
             self._tell(trouble)
-            await anyio.sleep(PAUSE_SECONDS)
+            await anyio.sleep_until(began + PAUSE_SECONDS)
 
     def _tell(self, trouble: str) -> None:
         """Each trouble is told once, however often it comes in a row."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from supervisord_async.errors import DaemonError
 from supervisord_async.rundir import default_socket, recall
 from supervisord_async.supervise.outlive import ending
-from supervisord_async.supervise.outlive.farewell import Farewell, manners
+from supervisord_async.supervise.outlive.farewell import Farewell, file_of, manners
 from supervisord_async.supervise.outlive.guardian import has_holder
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import cgroups, clock, procfs, tags
@@ -43,11 +43,10 @@ def refuse_elsewhere(file: str, run_dir: str) -> None:
     Raises DaemonError. A living daemon there is no trouble: somebody wants two.
     """
     former = recall(file)
-    places = {os.path.dirname(default_socket(file)), *([former.run_dir] if former is not None else [])}
-    for place in sorted(places - {run_dir}):
-        if not os.path.isdir(place) or os.path.realpath(place) == os.path.realpath(run_dir) or has_holder(os.path.join(place, LOCK_NAME)):
+    for place in {os.path.dirname(default_socket(file)), *([former.run_dir] if former is not None else [])}:
+        if os.path.realpath(place) == os.path.realpath(run_dir) or has_holder(os.path.join(place, LOCK_NAME)):
             continue
-        if found := find(place):
+        if file_of(place) == os.path.realpath(file) and (found := find(place)):
             names = ", ".join(dict.fromkeys(each.name for each in found))
             ways = f"`asupd --run-dir {place}` takes them back, `asupctl cleanup --run-dir {place} --apply` ends them"
             raise DaemonError(f"cannot begin in {run_dir}: programs of an earlier daemon of this file live on by {place} ({names}): {ways}")

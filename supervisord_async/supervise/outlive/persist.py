@@ -90,6 +90,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
     boot_id: str
     instance: str
+    file: str = ""  #: the configuration's real path
     last_record_id: int = 0
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()

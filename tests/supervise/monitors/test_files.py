@@ -1,10 +1,11 @@
-"""The file-change watcher of a process: what counts, when, and what becomes of it; on real files, on both loops."""
+"""The file-change watcher of a process: what counts, when, and what becomes of it; on real files."""
 
 from __future__ import annotations
 
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -19,12 +20,20 @@ from supervisord_async.supervise.senses.filewatch import watching
 from supervisord_async.supervise.senses.filewatch.ignore import IgnoreRules
 from supervisord_async.supervise.senses.filewatch.lookout import Pace
 from supervisord_async.supervise.senses.filewatch.view import Sighting, Territory, View
+from supervisord_async.system.loop import new_event_loop
 from tests.fake_host import FakeHost, program, surroundings
 from tests.supervise.filebench import bench, only
 from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
 
 real = pytest.mark.real
+
+
+@pytest.fixture
+def anyio_backend() -> Any:
+    """The daemon's own loop: who looks is a thread, and how it tells a loop is tried on both by the tests of filewatch."""
+    new_event_loop().close()  # libuv opens a pipe for signals with its first loop and keeps it: no test's leak
+    return "asyncio", {"loop_factory": new_event_loop}
 
 
 # What counts

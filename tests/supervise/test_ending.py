@@ -1,0 +1,55 @@
+"""The end of the daemon: all are down, and nothing waits for what is down already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from supervisord_async.config.model import Configuration, Daemon
+from supervisord_async.core.inputs import StartRequested
+from supervisord_async.core.state import Cause, State
+from supervisord_async.supervise.supervisor import Supervisor
+from tests.fake_host import FakeHost, program, surroundings
+from tests.virtual_clock import run_virtually, until
+
+
+def supervisor_of(host: FakeHost) -> Supervisor:
+    """Of one program that is not started by itself."""
+    configuration = Configuration(
+        file="/nowhere/programs.yaml",
+        daemon=Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock"),
+        programs={"web": program("web", autostart=False, start_seconds=0.0)},
+    )
+    return Supervisor(configuration, never, lambda made: surroundings(host, waits_for=made.dependencies.waits_for), never)
+
+
+async def never() -> Any:
+    raise AssertionError("nobody asks for it here")
+
+
+def test_a_shutdown_waits_for_nothing_where_all_are_down_already() -> None:
+    async def main() -> None:
+        supervisor = supervisor_of(FakeHost())
+        supervisor.request_shutdown()
+        began = anyio.current_time()
+        assert await supervisor.run() == 0
+        assert anyio.current_time() == began, "what is STOPPED has no record to tell that it was asked to stop"
+
+    run_virtually(main)
+
+
+def test_a_start_that_was_asked_for_just_before_a_shutdown_leaves_nobody_behind() -> None:
+    async def main() -> None:
+        host = FakeHost()
+        supervisor = supervisor_of(host)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(supervisor.run)
+            await until(lambda: "web" in supervisor.processes)
+            web = supervisor.processes["web"]
+            web.post(StartRequested(Cause.OPERATOR))
+            supervisor.request_shutdown()
+        assert web.snapshot.state is State.STOPPED
+        assert not any(child.alive for child in host.children)
+
+    run_virtually(main)
