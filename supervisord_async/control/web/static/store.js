@@ -128,13 +128,19 @@ function heed(id, type, event) {
   refresh();
 }
 
+/** What a reload takes away is stopped first: asked for by name it might be an error by then. New ones are in no row yet. */
+function mayBeGone(name) {
+  const row = state.processes.get(name);
+  return !row || row.state === "STOPPED";
+}
+
 /** Ask anew for the rows that events told of: one question for many events. */
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
   await pause(REFRESH_SECONDS);
   while (everything || news.size) {
-    const names = everything || news.size > 20 || [...news].some((name) => !state.processes.has(name)) ? null : [...news];
+    const names = everything || news.size > 20 || [...news].some(mayBeGone) ? null : [...news];
     const all = everything;
     news = new Set();
     everything = false;
