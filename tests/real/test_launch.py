@@ -134,8 +134,7 @@ def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_pa
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}", start=False)
     assert detached(tmp_path, "-c", "programs.yaml").returncode == 0
     try:
-        status = live.process_of("a")
-        assert status["state"] == "RUNNING"
+        status = live.wait_for("a", "RUNNING")
         second = detached(tmp_path, "-c", "programs.yaml")
         holder = (tmp_path / ".asupd" / "asupd.lock").read_text().split()[0]
         assert second.returncode == 4 and f"PID {holder}" in second.stderr
