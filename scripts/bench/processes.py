@@ -6,19 +6,17 @@ import ctypes
 import os
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 #: Every process of a contestant inherits this variable, whoever its parent is.
 TAG = "BENCH_TAG"
 
 
-@dataclass
-class Cost:
-    """Of all processes of a contestant together; a later one minus an earlier one is what happened between."""
+class Spent(NamedTuple):
+    """What one thread has used, or all of them."""
 
     cpu_seconds: float = 0.0
-    switches: int = 0
     wakeups: int = 0
 
 
@@ -72,26 +70,49 @@ def pss_bytes(pids: list[int]) -> int:
     return total
 
 
-def cost(pids: list[int]) -> Cost:
-    """CPU by the scheduler's own count (nanoseconds), and how often they were switched to and woke up."""
-    sum_ = Cost()
+def threads(pids: list[int]) -> dict[str, Spent]:
+    """Of each living thread the CPU by the scheduler's own count (nanoseconds), and how often it woke up."""
+    found = {}
+    for pid in pids:
+        for task in _listed(f"/proc/{pid}/task"):
+            base = f"/proc/{pid}/task/{task}"
+            try:
+                cpu_seconds = int(Path(f"{base}/schedstat").read_text().split()[0]) / 1e9
+                lines = Path(f"{base}/status").read_text().splitlines()
+            except OSError:  # it is over
+                continue
+            found[task] = Spent(cpu_seconds, next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt")))
+    return found
+
+
+def spent_between(earlier: dict[str, Spent], later: dict[str, Spent]) -> Spent:
+    """By the threads that lived at the end: what those used that ended meanwhile is not known so exactly."""
+    cpu_seconds, wakeups = 0.0, 0
+    for task, spent in later.items():
+        before = earlier.get(task, Spent())
+        cpu_seconds += spent.cpu_seconds - before.cpu_seconds
+        wakeups += spent.wakeups - before.wakeups
+    return Spent(cpu_seconds, wakeups)
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Since their start, with the threads that are over: those the kernel has by hundredths of a second alone."""
+    total = 0.0
     for pid in pids:
         try:
-            for task in os.listdir(f"/proc/{pid}/task"):
-                base = f"/proc/{pid}/task/{task}"
-                sum_.cpu_seconds += int(Path(f"{base}/schedstat").read_text().split()[0]) / 1e9
-                for line in Path(f"{base}/status").read_text().splitlines():
-                    if line.startswith("voluntary_ctxt"):
-                        sum_.wakeups += int(line.split()[1])
-                    if "ctxt_switches" in line:
-                        sum_.switches += int(line.split()[1])
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-    return sum_
+        coarse = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        total += max(coarse, sum(spent.cpu_seconds for spent in threads([pid]).values()))
+    return total
 
 
-def difference(later: Cost, earlier: Cost) -> Cost:
-    return Cost(later.cpu_seconds - earlier.cpu_seconds, later.switches - earlier.switches, later.wakeups - earlier.wakeups)
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def sweep(tag: str) -> None:

@@ -111,9 +111,9 @@ def settle(contestant: Contestant, sizes: Sizes) -> None:
     until = time.monotonic() + 10
     while time.monotonic() < until:
         pids = processes.own(contestant.tag, contestant.tools.child)
-        before = processes.cost(pids)
+        before = processes.threads(pids)
         time.sleep(0.25)
-        if processes.difference(processes.cost(pids), before).cpu_seconds < 0.01:
+        if processes.spent_between(before, processes.threads(pids)).cpu_seconds < 0.01:
             return
 
 
@@ -123,11 +123,11 @@ def fleet(kind: type[Contestant], tools: Tools, sizes: Sizes, count: int) -> Fig
         figures = {f"start {count} [s]": started(contestant, sizes)}
         settle(contestant, sizes)
         pids = processes.own(contestant.tag, tools.child)
-        figures[f"start CPU {count} [s]"] = processes.cost(pids).cpu_seconds
+        figures[f"start CPU {count} [s]"] = processes.cpu_seconds(pids)
         figures[f"memory {count} [MiB]"] = processes.pss_bytes(pids) / (1 << 20)
-        before, begin = processes.cost(pids), time.monotonic()
+        before, begin = processes.threads(pids), time.monotonic()
         time.sleep(sizes.idle_seconds)
-        spent, seconds = processes.difference(processes.cost(pids), before), time.monotonic() - begin
+        spent, seconds = processes.spent_between(before, processes.threads(pids)), time.monotonic() - begin
         figures[f"idle wakeups {count} [1/s]"] = spent.wakeups / seconds
         figures[f"idle CPU {count} [ms/s]"] = spent.cpu_seconds * 1000 / seconds
         contestant.raw_status()  # the first one is not counted; circus's own has one before it as well
@@ -198,7 +198,7 @@ def log(kind: type[Contestant], tools: Tools, sizes: Sizes) -> Figures:
         contestant.start()
         wait_stamps(contestant, 1, sizes)
         time.sleep(0.7)  # the child rests for a second
-        before = processes.cost(processes.own(contestant.tag, tools.child))
+        before = processes.threads(processes.own(contestant.tag, tools.child))
         begin = wait_stamps(contestant, 2, sizes)[1][1]
         until = time.monotonic() + sizes.patience_seconds
         while contestant.log_bytes() < sizes.log_bytes:
@@ -206,7 +206,7 @@ def log(kind: type[Contestant], tools: Tools, sizes: Sizes) -> Figures:
                 raise IncompleteError(f"{contestant.log_bytes()} of {sizes.log_bytes} bytes are in the files")
             time.sleep(0.005)
         seconds = time.monotonic() - begin
-        spent = processes.difference(processes.cost(processes.own(contestant.tag, tools.child)), before)
+        spent = processes.spent_between(before, processes.threads(processes.own(contestant.tag, tools.child)))
         per_gib = (1 << 30) / sizes.log_bytes
         return {"log throughput [MB/s]": sizes.log_bytes / seconds / 1e6, "log CPU [s/GiB]": spent.cpu_seconds * per_gib}
 
@@ -217,7 +217,7 @@ def fanin(kind: type[Contestant], tools: Tools, sizes: Sizes) -> Figures:
     with running(kind, tools, sizes.loggers, f"rate:{lines}:{sizes.logger_seconds}", logs=True) as contestant:
         contestant.start()
         wait_stamps(contestant, sizes.loggers, sizes)
-        before = processes.cost(processes.own(contestant.tag, tools.child))
+        before = processes.threads(processes.own(contestant.tag, tools.child))
         wait_stamps(contestant, 2 * sizes.loggers, sizes, every=0.1)
         expected = sizes.loggers * sizes.logger_seconds * lines * 100
         until = time.monotonic() + sizes.patience_seconds
@@ -225,7 +225,7 @@ def fanin(kind: type[Contestant], tools: Tools, sizes: Sizes) -> Figures:
             if time.monotonic() > until:
                 raise IncompleteError(f"{contestant.log_bytes()} of {expected} bytes are in the files")
             time.sleep(0.05)
-        spent = processes.difference(processes.cost(processes.own(contestant.tag, tools.child)), before)
+        spent = processes.spent_between(before, processes.threads(processes.own(contestant.tag, tools.child)))
         per_ten = 10 / sizes.logger_seconds
         return {
             f"{sizes.loggers} loggers, CPU in 10 s [s]": spent.cpu_seconds * per_ten,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from concurrent.futures import wait
 from enum import Enum
 
 from supervisord_async.system.mounts import mounts
+from supervisord_async.system.threads import DaemonThreads
 
 #: Disks that have not told in this time what is on them are silent.
 PATIENCE_SECONDS = 2.0
@@ -36,46 +36,23 @@ class Kind(Enum):
 
 def look_at(paths: Iterable[str], patience_seconds: float = PATIENCE_SECONDS) -> Mapping[str, Kind]:
     """What is at each of ``paths``. Blocks for ``patience_seconds`` at the most, once for all disks that are silent."""
-    looks = [_Look(each) for each in _by_mount(dict.fromkeys(paths)).values()]
-    for look in looks:
-        look.start()
-    until = time.monotonic() + patience_seconds
     found: dict[str, Kind] = {}
-    for look in looks:
-        look.wait(until)
-        found |= look.found()
-    return found
+    groups = _by_mount(dict.fromkeys(paths)).values()
+    threads = DaemonThreads(len(groups), "look")
+    try:
+        looks = [threads.submit(_look, group, found) for group in groups]
+    except RuntimeError:  # not one thread is to be had
+        looks = []
+        for group in groups:
+            _look(group, found)
+    wait(looks, patience_seconds)
+    told = found.copy()  # a look that hangs may still find something
+    return {path: told.get(path, Kind.SILENT) for group in groups for path in group}
 
 
-class _Look(threading.Thread):
-    """One look at the paths of one mount, by a thread that may hang."""
-
-    def __init__(self, paths: list[str]) -> None:
-        super().__init__(name="look", daemon=True)
-        self._paths = paths
-        self._found: dict[str, Kind] = {}
-
-    def start(self) -> None:
-        """The look goes on; where no thread can be had it is over already."""
-        try:
-            super().start()
-        except RuntimeError:
-            self.run()
-
-    def wait(self, until: float) -> None:
-        """The look is over, or it is ``until`` by the monotonic clock."""
-        if self.is_alive():
-            self.join(max(0.0, until - time.monotonic()))
-
-    def run(self) -> None:
-        """The look is over."""
-        for path in self._paths:
-            self._found[path] = _kind(path)
-
-    def found(self) -> dict[str, Kind]:
-        """What is known now."""
-        found = self._found.copy()
-        return {path: found.get(path, Kind.SILENT) for path in self._paths}
+def _look(paths: list[str], found: dict[str, Kind]) -> None:
+    for path in paths:
+        found[path] = _kind(path)
 
 
 def _kind(path: str) -> Kind:
@@ -90,9 +67,14 @@ def _kind(path: str) -> Kind:
 
 def _by_mount(paths: Iterable[str]) -> dict[str, list[str]]:
     """The paths by where they are mounted, as far as their names tell: symbolic links may lead elsewhere."""
-    points = sorted({mount.point for mount in mounts()}, key=len, reverse=True)
+    points = {mount.point for mount in mounts()}
     grouped: dict[str, list[str]] = {}
     for path in paths:
-        point = next((point for point in points if f"{path}/".startswith(point.rstrip("/") + "/")), "/")
-        grouped.setdefault(point, []).append(path)
+        grouped.setdefault(_mount_of(path, points), []).append(path)
     return grouped
+
+
+def _mount_of(path: str, points: Container[str]) -> str:
+    while path not in points and path != (parent := os.path.dirname(path)):
+        path = parent
+    return path
