@@ -120,15 +120,17 @@ def _visit(folder: str, devices: set[int]) -> None:
 def _header(file: str, devices: set[int]) -> bytes | None:
     """The beginning of a file, whose device is in ``devices`` then; empty if it is not ours to read; None: it is none."""
     try:
+        found = os.stat(file)
+        if not stat.S_ISREG(found.st_mode):  # to open a device may do something
+            return None
+        devices.add(found.st_dev)
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except PermissionError:
         return b""
     except OSError:
         return None
     try:
-        found = os.fstat(descriptor)
-        devices.add(found.st_dev)
-        return os.read(descriptor, _HEADER_BYTES) if stat.S_ISREG(found.st_mode) else None
+        return os.read(descriptor, _HEADER_BYTES)
     except OSError:
         return b""
     finally:
