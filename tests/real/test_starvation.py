@@ -33,8 +33,11 @@ programs:
 
 
 def up(live: LiveDaemon, *names: str) -> dict[str, int]:
-    """These programs run; their PIDs."""
-    return {name: live.wait_for(name, "RUNNING")["pid"] for name in names}
+    """These programs run, and the counter's log is open; their PIDs."""
+    pids = {name: live.wait_for(name, "RUNNING")["pid"] for name in names}
+    if "counter" in names:
+        live.wait_until(lambda: counter_log(live).stat().st_size > 0, "the counter's output arrives")
+    return pids
 
 
 def counter_log(live: LiveDaemon) -> Path:
