@@ -27,7 +27,8 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 cwd=tmp_path,
-                env=inherited | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+                # Not PYTHONUNBUFFERED: a print would be two writes, and a line of the log could come between them.
+                env=inherited | {"PYTHONPATH": str(ROOT), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
