@@ -214,6 +214,7 @@ class Daemon:
 
     async def run(self, control: ControlPlane, former: SavedState | None) -> int:
         """Take over what is there, supervise, and end; returns the exit code."""
+        self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._history() as history, anyio.create_task_group() as tasks:
             self._bus.listen(_log_record)

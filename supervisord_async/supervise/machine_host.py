@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import cast
 
 import anyio
@@ -31,6 +33,8 @@ from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin at one turn of the loop; each takes about half a millisecond of it.
 SPAWNS_A_TURN = 16
+#: So many different executables are asked for before the first start of a daemon.
+LOOKED_AHEAD = 16
 #: A directory service that hangs can be asked so often at a time, and for so long.
 USER_THREADS, USER_SECONDS = 16, 10.0
 
@@ -58,6 +62,12 @@ class MachineHost:
     def has_answered(self, executable: Executable) -> bool:
         """What is on this machine's disks and was asked for a moment ago."""
         return self._disks.have_answered(executable)
+
+    def look_ahead(self, executables: Iterable[Executable]) -> None:
+        """Ask the disks of some before they are started: a thousand starts need not wait for the first answer, all at the same time."""
+        with suppress(RuntimeError):  # no thread: whoever needs the answer tries again
+            for executable in islice(dict.fromkeys(executables), LOOKED_AHEAD):
+                self._disks.begin_to_ask(executable)
 
     async def wait_executable(self, executable: Executable) -> None:
         """Ask its disks, off the loop."""

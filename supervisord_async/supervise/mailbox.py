@@ -18,7 +18,7 @@ class Mailbox:
     __slots__ = ("_alarm", "_inputs")
 
     def __init__(self) -> None:
-        self._inputs: list[Input] = []  # short: a deque would cost more than it saves
+        self._inputs: tuple[Input, ...] = ()  # short, and mostly empty
         self._alarm: Alarm | None = None  # while it is open
 
     def open(self, callback: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class Mailbox:
         """``input_`` will be received; raises BusyError for a request when too many wait already."""
         if len(self._inputs) >= REQUEST_LIMIT and not isinstance(input_, News):
             raise BusyError(f"cannot take the request: {len(self._inputs)} others wait for this process already")
-        self._inputs.append(input_)
+        self._inputs += (input_,)
         self.wake()
 
     def wake(self) -> None:
@@ -51,4 +51,8 @@ class Mailbox:
 
     def receive_nowait(self) -> Input | None:
         """The oldest input, None where there is none."""
-        return self._inputs.pop(0) if self._inputs else None
+        if not self._inputs:
+            return None
+        oldest, *later = self._inputs
+        self._inputs = tuple(later)
+        return oldest

@@ -82,6 +82,31 @@ class _Change(NamedTuple):
 class Process:
     """One supervised slot of a program."""
 
+    __slots__ = (
+        "_around",
+        "_breaks",
+        "_broke_at",
+        "_errands",
+        "_inherited",
+        "_launcher",
+        "_mailbox",
+        "_resume_at",
+        "_run",
+        "_settings",
+        "_taken_over",
+        "_untold",
+        "_voice",
+        "_watch_scope",
+        "last_ended",
+        "name",
+        "output",
+        "policy",
+        "program",
+        "replica",
+        "scheduled_at",
+        "snapshot",
+    )
+
     def __init__(self, name: str, replica: int, program: Program, surroundings: Surroundings) -> None:
         self.name = name
         self.replica = replica
@@ -305,16 +330,13 @@ class Process:
         """The run, by the settings of now: they may have changed while it began. Nothing watches yet."""
         if context.program is not self.program:
             context = replace(context, program=self.program)
-        return Run(context, self._on_ended, self._after_exit)
+        return Run(context, self._on_ended, self._launcher)
 
     def _snapshot(self) -> Snapshot:
         return self.snapshot
 
     def _on_ended(self, ended: Ended) -> None:
         self.last_ended = ended
-
-    async def _after_exit(self, run: Run, ended: Ended, cause: Cause) -> None:
-        await self._launcher.after_exit(self.program, run.context, ended, cause)
 
     async def _terminate(self) -> None:
         await self._wait_settled()

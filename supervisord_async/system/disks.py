@@ -68,15 +68,20 @@ class Disks:
         """
         if self.have_answered(executable):
             return
-        asked = self._asked.get(executable)
-        if asked is None:
-            asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(self._ask, executable))
-            asked.add_done_callback(lambda asked: self._heard(executable, asked))
+        asked = self.begin_to_ask(executable)
         done, _ = await asyncio.wait([asked], timeout=self._answer_seconds)
         if not done:
             words = f"its disk, or that of {executable.directory}, has not answered for {self._answer_seconds:g} s"
             raise SpawnError("exec", None, f"{executable.program}: {words} (is it a network's, and the server away?)")
         asked.result()
+
+    def begin_to_ask(self, executable: Executable) -> asyncio.Future[bool]:
+        """It is being asked, and whoever waits for it soon waits for less. Raises RuntimeError: there is no thread to ask in."""
+        asked = self._asked.get(executable)
+        if asked is None:
+            asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(self._ask, executable))
+            asked.add_done_callback(lambda asked: self._heard(executable, asked))
+        return asked
 
     def _ask(self, executable: Executable) -> bool:
         """All that executing it reads has been read; whether that is of this machine alone. In a thread."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import grp
 import os
-import shutil
 import socket
 import stat
 import struct
+from contextlib import suppress
 
 from supervisord_async.errors import DaemonError
 
@@ -90,9 +90,8 @@ def _refuse_occupied(path: str) -> None:
 
 def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
     """Bind in a directory that only we can enter, make it right, then move it to its name."""
-    import tempfile
-
-    private = tempfile.mkdtemp(prefix=".bind-", dir=os.path.dirname(path) or ".")
+    private = os.path.join(os.path.dirname(path) or ".", f".bind-{os.urandom(8).hex()}")
+    os.mkdir(private, 0o700)
     directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -106,8 +105,11 @@ def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> sock
         os.rename(unseen, path)
     except BaseException:
         listener.close()
+        with suppress(OSError):
+            os.unlink(os.path.join(private, "s"))
         raise
     finally:
         os.close(directory_fd)
-        shutil.rmtree(private, ignore_errors=True)
+        with suppress(OSError):
+            os.rmdir(private)
     return listener

@@ -58,6 +58,8 @@ _log = logging.getLogger(__name__)
 class Tree:
     """The processes of one run."""
 
+    __slots__ = ("_cgroup", "_orphans_come_to_us", "main", "session", "tag")
+
     def __init__(
         self,
         child_pid: int,

@@ -425,9 +425,9 @@ def test_the_server_is_light_until_it_serves() -> None:
 def test_the_server_leaves_the_command_line_of_its_library_alone() -> None:
     code = (
         "import sys, supervisord_async.control.listener;"
-        "print({'uvicorn.main', 'logging.config', 'multiprocessing', 'click'} & sys.modules.keys());"
-        "import uvicorn.main, logging.config;"
-        "print(uvicorn.main.Server.__name__, uvicorn.main.main.name, logging.config.dictConfig.__name__)"
+        "print({'uvicorn.main', 'logging.config', 'multiprocessing', 'click', 'configparser', 'email', 'tempfile'} & sys.modules.keys());"
+        "import uvicorn.main, logging.config, email.utils;"
+        "print(uvicorn.main.Server.__name__, uvicorn.main.main.name, logging.config.dictConfig.__name__, email.utils.formatdate.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
-    assert done.stdout == b"set()\nServer main dictConfig\n"
+    assert done.stdout == b"set()\nServer main dictConfig formatdate\n"

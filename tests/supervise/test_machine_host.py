@@ -13,8 +13,10 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import machine_host
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.system import credentials
+from supervisord_async.system.disks import Executable
 from supervisord_async.system.spawn import SpawnSpec
 from tests.hanging_disk import HangingDisk, can_hang
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +53,12 @@ async def test_a_command_whose_disk_hangs_has_no_more_time_than_any(tmp_path: Pa
         spec = SpawnSpec((str(disk.path),), "/", {}, 1, 2)
         with anyio.fail_after(30):
             assert await MachineHost().run_command(spec, 0.1) is None
+
+
+async def test_a_daemon_asks_the_disks_of_what_it_will_start_before_it_does(tmp_path: Path) -> None:
+    host = MachineHost()
+    programs = [Executable("sh", str(tmp_path), None), Executable("/bin/true", str(tmp_path), None)]
+    others = [Executable("sh", f"/{number}", None) for number in range(machine_host.LOOKED_AHEAD)]
+    host.look_ahead([*programs * 2, *others])
+    await wait_until(lambda: all(map(host.has_answered, [*programs, *others[:-2]])))
+    assert not any(map(host.has_answered, others[-2:]))  # so many, and no more: each may take a thread

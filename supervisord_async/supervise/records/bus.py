@@ -19,7 +19,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.jsontext import spelt
 from supervisord_async.system.alarm import Alarm
 
-RING_RECORDS = 2048
+RING_RECORDS = 1024
 SUBSCRIBER_RECORDS = 1024
 
 _log = logging.getLogger(__name__)

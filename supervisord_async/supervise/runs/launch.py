@@ -13,6 +13,7 @@ from supervisord_async import wire
 from supervisord_async.config.model import Daemon, Program
 from supervisord_async.errors import SpawnError
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.disks import Executable
 from supervisord_async.system.limits import Limits
 from supervisord_async.system.spawn import SpawnSpec
 
@@ -44,6 +45,11 @@ def settings_digest(program: Program) -> str:
     sockets = (program.sockets,) if program.sockets else ()
     identity = (program.command, program.shell, program.directory, *who, environment, *sockets)
     return hashlib.blake2s(repr(identity).encode(), digest_size=8).hexdigest()
+
+
+def executable_of(program: Program) -> Executable:
+    """What a spawn of it reads from a disk."""
+    return Executable(program.command[0], program.directory, program.environment.get("PATH"))
 
 
 def tag_of(instance: str, name: str, run: int) -> str:

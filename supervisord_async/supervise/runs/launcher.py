@@ -15,14 +15,14 @@ from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.runs.equipment import equip
 from supervisord_async.supervise.runs.hooks import Hooks
-from supervisord_async.supervise.runs.launch import RunEnvironment, prepare_heartbeat_file, spawn_spec
+from supervisord_async.supervise.runs.launch import RunEnvironment, executable_of, prepare_heartbeat_file, spawn_spec
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.senses.logsearch import LogSearch
 from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
-from supervisord_async.system.disks import ANSWER_SECONDS, Executable
+from supervisord_async.system.disks import ANSWER_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Launcher:
         snapshot: the present one of the process.
     """
 
-    __slots__ = ("_around", "_hooks", "_name", "_output", "_post", "_preparing", "_replica", "_snapshot")
+    __slots__ = ("_around", "_name", "_output", "_post", "_preparing", "_replica", "_snapshot")
 
     def __init__(
         self,
@@ -53,7 +53,6 @@ class Launcher:
         self._around = around
         self._post = post
         self._snapshot = snapshot
-        self._hooks = Hooks(name, around.host)
         self._preparing: anyio.CancelScope | None = None
 
     async def begin(self, program: Program, run: int, voice: Voice | None) -> RunContext | None:
@@ -61,7 +60,7 @@ class Launcher:
 
         None, and nothing was begun: it was given up. Raises SpawnError, its stage telling what could not be had.
         """
-        if _is_plain(program) and self._around.host.has_answered(_executable(program)):
+        if _is_plain(program) and self._around.host.has_answered(executable_of(program)):
             environment, baseline = self._environment(program, run, None), None
         else:
             with anyio.CancelScope() as preparing:
@@ -95,7 +94,7 @@ class Launcher:
             baseline = await self._baseline(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
-        await host.wait_executable(_executable(program))
+        await host.wait_executable(executable_of(program))
         return environment, baseline
 
     async def _baseline(self, heartbeat_file: str) -> Signature:
@@ -118,15 +117,16 @@ class Launcher:
             _log.warning("%s: its run goes on, but %s", self._name, error)
         return self._context(child, environment, voice, self._output.searches, None)
 
-    async def after_exit(self, program: Program, context: RunContext, ended: Ended, cause: Cause) -> None:
+    async def after_exit(self, context: RunContext, ended: Ended, cause: Cause) -> None:
         """The hook has ended. What it cannot have (its user, a pipe) is reported, and does not hold the run up."""
+        program = context.program
         try:
             credentials = await self.credentials(program)
             log, _ = self._output.open(program.logs, credentials)
         except SpawnError as error:
             _log.warning("%s: cannot run after_exit: %s", self._name, error)
             return
-        await self._hooks.after_exit(
+        await Hooks(self._name, self._around.host).after_exit(
             program, context.environment, credentials, log, status=ended.status, cause=cause, pid=context.child.pid
         )
 
@@ -146,7 +146,7 @@ class Launcher:
         program = environment.program
         self._output.search(())  # what a probe looks for, the program itself must say
         log, _ = self._output.open(program.logs, credentials)
-        await self._hooks.before_start(program, environment, credentials, log)
+        await Hooks(self._name, self._around.host).before_start(program, environment, credentials, log)
         await self._output.drain()
 
     def _environment(self, program: Program, run: int, credentials: Credentials | None) -> RunEnvironment:
@@ -184,7 +184,3 @@ class Launcher:
 def _is_plain(program: Program) -> bool:
     """Whether all there is to wait for is the disk that it is on."""
     return program.user is None and program.group_name is None and program.heartbeat is None and program.hooks.before_start is None
-
-
-def _executable(program: Program) -> Executable:
-    return Executable(program.command[0], program.directory, program.environment.get("PATH"))

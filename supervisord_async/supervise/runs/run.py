@@ -19,6 +19,7 @@ from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
 from supervisord_async.supervise.patience import patiently
+from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.system.child import Ended
 
@@ -34,14 +35,26 @@ MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (
 class Run:
     """A live run. ``ended`` says how its main process ended, None while it lives."""
 
-    def __init__(
-        self, context: RunContext, on_ended: Callable[[Ended], None], after_exit: Callable[[Run, Ended, Cause], Coroutine[Any, Any, None]]
-    ) -> None:
+    __slots__ = (
+        "_beside",
+        "_beside_over",
+        "_errands",
+        "_hearing",
+        "_launcher",
+        "_on_ended",
+        "_over",
+        "_scope",
+        "context",
+        "ended",
+        "session",
+    )
+
+    def __init__(self, context: RunContext, on_ended: Callable[[Ended], None], launcher: Launcher) -> None:
         self.context = context
         self.session = context.child.pid  #: that every process of the run was born in, whatever its main process is
         self.ended: Ended | None = None
         self._on_ended = on_ended
-        self._after_exit = after_exit
+        self._launcher = launcher
         self._errands: Errands | None = None
         self._scope: anyio.CancelScope | None = None
         self._hearing: anyio.CancelScope | None = None
@@ -175,7 +188,7 @@ class Run:
         if self._beside_over is not None:
             await self._beside_over.wait()
         if self.context.program.hooks.after_exit is not None:
-            await self._after_exit(self, ended, cause)
+            await self._launcher.after_exit(self.context, ended, cause)
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
