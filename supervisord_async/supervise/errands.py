@@ -10,8 +10,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import anyio
+from anyio import TaskHandle
 from anyio.abc import TaskGroup
+
+_GOING = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
 
 
 class Errands:
@@ -20,13 +22,14 @@ class Errands:
     An exception in one errand cancels the others. When all of them are over the owner is told, and may begin anew.
     """
 
-    __slots__ = ("_broke", "_cancelled", "_errors", "_scopes", "_tasks")
+    __slots__ = ("_broke", "_cancelled", "_errors", "_going", "_handles", "_tasks")
 
     def __init__(self, broke: Callable[[Exception], None]) -> None:
         """``broke`` is called with what an errand raised; with a group, where it was more than one."""
         self._broke = broke
         self._tasks: TaskGroup | None = None
-        self._scopes: tuple[anyio.CancelScope, ...] = ()  # one for each errand
+        self._handles: tuple[TaskHandle[None], ...] = ()  # of errands that go on, and perhaps of some that are over
+        self._going = 0  # errands that are not over
         self._errors: tuple[Exception, ...] = ()  # that the owner was not told of
         self._cancelled = 0  # how often all were: what has waited for its turn since before then never begins
 
@@ -48,9 +51,9 @@ class Errands:
         """``function(*arguments)`` begins at the loop's next turn, unless this is closed, or failing: then its owner begins anew."""
         if self._tasks is None or self.failing:
             return
-        scope = anyio.CancelScope()
-        self._scopes += (scope,)
-        self._tasks.start_soon(self._run, scope, function, arguments, name=name)
+        going = tuple(handle for handle in self._handles if handle.status in _GOING)
+        self._handles = (*going, self._tasks.start_soon(self._run, function, arguments, name=name))
+        self._going += 1
 
     def start_at(
         self,
@@ -75,26 +78,25 @@ class Errands:
         self._cancel()
         self._tell()
 
-    async def _run(
-        self, scope: anyio.CancelScope, function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]
-    ) -> None:
-        with scope:
-            try:
-                await function(*arguments)
-            except Exception as error:
-                self._errors += (error,)
-                self._cancel()
-            finally:
-                self._scopes = tuple(other for other in self._scopes if other is not scope)
-                self._tell()
+    async def _run(self, function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]) -> None:
+        try:
+            await function(*arguments)
+        except Exception as error:
+            self._errors += (error,)
+            self._cancel()
+        finally:
+            self._going -= 1
+            if not self._going:
+                self._handles = ()
+            self._tell()
 
     def _cancel(self) -> None:
         self._cancelled += 1
-        for scope in self._scopes:
-            scope.cancel()
+        for handle in self._handles:
+            handle.cancel()
 
     def _tell(self) -> None:
         """The owner knows of what failed, once nothing of it goes on."""
-        if self._errors and not self._scopes:
+        if self._errors and not self._going:
             errors, self._errors = self._errors, ()
             self._broke(errors[0] if len(errors) == 1 else ExceptionGroup("several errands failed", errors))

@@ -225,32 +225,32 @@ class Process:
         """All that came is decided on, and the deadline if it has passed; the next call is due at the next one."""
         if self._errands.failing:
             return  # this is called again when supervision is taken up again
+        now = anyio.current_time()
         try:
             if self._resume_at is not None:
-                if anyio.current_time() < self._resume_at:
+                if now < self._resume_at:
                     self._mailbox.wake_at(self._resume_at)
                     return
                 self._resume_at = None
                 self._take_up()
-            while (input_ := self._next_input()) is not None:
-                self._decide(input_)
+            while (input_ := self._next_input(now)) is not None:
+                self._decide(input_, now)
             if self._untold:
                 self._around.bus.soon(self._tell)  # a run that was to begin has begun by then
         except Exception as error:
             self._errands.fail(error)
 
-    def _next_input(self) -> Input | None:
+    def _next_input(self, now: float) -> Input | None:
         """What is to be decided on now; None: nothing before the deadline."""
         input_ = self._mailbox.receive_nowait()
         if input_ is None:
             at = deadline(self.snapshot, self.policy)
-            if at is not None and anyio.current_time() >= at:
+            if at is not None and now >= at:
                 return DeadlinePassed()
             self._mailbox.wake_at(at)
         return input_
 
-    def _decide(self, input_: Input) -> None:
-        now = anyio.current_time()
+    def _decide(self, input_: Input, now: float) -> None:
         after, effects = step(self.snapshot, input_, self.policy, now)
         if after is not self.snapshot:
             self._commit(after, now)

@@ -34,9 +34,9 @@ class Saboteur:
 
         return sabotaged
 
-    def decide(self, process: Process, input_: Any) -> None:
+    def decide(self, process: Process, input_: Any, now: float) -> None:
         """Instead of ``Process._decide``: what was decided is under way when it breaks."""
-        DECIDE(process, input_)
+        DECIDE(process, input_, now)
         if process.name == "victim":
             self.count += 1
             if self.count == self.target:
@@ -87,10 +87,10 @@ class _Tasks:
     async def __aexit__(self, *args: object) -> Any:
         return await self._group.__aexit__(*args)
 
-    def start_soon(self, function: Any, *args: Any, name: str = "") -> None:
+    def start_soon(self, function: Any, *args: Any, name: str = "") -> Any:
         if name.endswith(" victim"):
             function = self._saboteur.wrap(function)
-        self._group.start_soon(function, *args, name=name)
+        return self._group.start_soon(function, *args, name=name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._group, name)
@@ -153,7 +153,7 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
 
     create = anyio.create_task_group
     monkeypatch.setattr(process_module.anyio, "create_task_group", lambda: _Tasks(create(), saboteur))
-    monkeypatch.setattr(Process, "_decide", lambda process, input_: saboteur.decide(process, input_))
+    monkeypatch.setattr(Process, "_decide", lambda process, input_, now: saboteur.decide(process, input_, now))
     run_virtually(scene)
     monkeypatch.undo()
     return told, processes, host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -145,14 +146,19 @@ def spawn_spec(
     stdout: int,
     stderr: int,
     argv: tuple[str, ...] | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> SpawnSpec:
-    """Everything that the system needs to know of a run, or of another command in its place."""
+    """Everything that the system needs to know of a run, or of another command in its place.
+
+    Who spawns often gives a descriptor of /dev/null as ``stdin``: else it is opened each time.
+    """
     return SpawnSpec(
         argv=argv or program.command,
         directory=program.directory,
         environment=environment,
         stdout=stdout,
         stderr=stderr,
+        stdin=stdin,
         credentials=credentials,
         umask=program.umask,
         limits=limits_of(program) if argv is None else None,

@@ -74,7 +74,7 @@ class Launcher:
         searches = self._output.search(program.log_patterns())
         stdout, stderr = self._output.open(program.logs, environment.credentials)
         self._output.run_started(run)
-        spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr)
+        spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._around.null_fd)
         spec = await equip(spec, program, voice, self._around)
         child = await self._around.host.spawn(spec)
         return self._context(child, environment, voice, searches, baseline)
