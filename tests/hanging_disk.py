@@ -12,6 +12,7 @@ import select
 import stat
 import struct
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -40,7 +41,7 @@ class HangingDisk:
         self.folder = folder
         self.path = folder / name
         self._name = name.encode()
-        self._content = content
+        self._content, self._saved_ns = content, 0
         self._silent = frozenset({_READ})
         self._held: list[tuple[int, int, int, bytes]] = []  #: requests that wait
         self._lock = threading.Lock()
@@ -71,6 +72,11 @@ class HangingDisk:
         with self._lock:
             self._silent = _ALL
             self.waiting.clear()
+
+    def save(self, content: bytes) -> None:
+        """Somebody else has given the file another content, of another length."""
+        with self._lock:
+            self._content, self._saved_ns = content, time.time_ns()
 
     def answer(self) -> None:
         """The disk is back: who waits is answered, and who asks from now on is answered at once."""
@@ -141,7 +147,9 @@ class HangingDisk:
 
     def _attributes(self, node: int) -> bytes:
         mode, size = (stat.S_IFDIR | 0o755, 0) if node == _ROOT else (stat.S_IFREG | 0o755, len(self._content))
-        return struct.pack("<QQQQQQIIIIIIIIII", node, size, (size + 511) // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+        seconds, nanoseconds = divmod(self._saved_ns, 10**9)
+        times = (seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds)
+        return struct.pack("<QQQQQQIIIIIIIIII", node, size, (size + 511) // 512, *times, mode, 1, 0, 0, 0, 4096, 0)
 
     def _reply(self, unique: int, data: bytes) -> None:
         self._write(struct.pack("<IiQ", 16 + len(data), 0, unique) + data)

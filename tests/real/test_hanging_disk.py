@@ -63,3 +63,28 @@ programs:
         live.wait_for("watches", "RUNNING", run=2)
         assert live.process_of("in")["state"] == "STOPPED"
         assert live.end() == 0
+
+
+def test_a_watched_path_on_a_disk_that_hangs_holds_up_no_other(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    here = tmp_path / "src"
+    here.mkdir()
+    disk.answer()
+    programs = f"""
+programs:
+  away: {{command: sleep 1000, watch: [{disk.folder}]}}
+  here: {{command: sleep 1000, watch: [{here}]}}
+"""
+    with daemon(programs) as live:
+        live.wait_for("away", "RUNNING")
+        live.wait_for("here", "RUNNING")
+        disk.save(SLEEPER + b"# saved by another machine")
+        live.wait_for("away", "RUNNING", run=2)
+        disk.hang()
+        assert disk.waiting.wait(30)
+        (here / "app.py").write_text("saved here")
+        live.wait_for("here", "RUNNING", run=2)
+        disk.save(SLEEPER)
+        disk.answer()
+        live.wait_for("away", "RUNNING", run=3)
+        disk.hang()
+        assert live.end() == 0

@@ -50,7 +50,7 @@ class View:
     """One territory as it was seen last.
 
     ``directories`` are to be watched for what happens in them; ``approach`` maps each directory on the way to the
-    root, links followed, to the names in it that the way depends on.
+    root, links followed, to the names in it that the way depends on. ``devices`` are the disks that both are on.
     """
 
     def __init__(self, territory: Territory, since_ns: int | None = None) -> None:
@@ -59,6 +59,7 @@ class View:
         self._since_ns = since_ns
         self.directories: dict[str, Identity] = {}
         self.approach: dict[str, set[str]] = {}
+        self.devices: set[int] = set()
         self.missing = True
         self._files: dict[str, Stamp] = {}
         self._rules: IgnoreRules | None = None
@@ -72,7 +73,7 @@ class View:
         root = self.territory.root
         self._rules = IgnoreRules(root, self.territory.ignore, self.territory.ignored_paths)
         walk = _Walk(self._rules, stopped)
-        approach = approach_to(root)
+        approach, devices = approach_to(root)
         missing = not walk.begin(root)
         if stopped():
             return set()
@@ -80,6 +81,7 @@ class View:
             walk.files |= {path: stamp for path, stamp in self._files.items() if path == unreadable or path.startswith(unreadable + "/")}
         before, self._files = self._files, walk.files
         self.directories, self.approach, self.missing = walk.directories, approach, missing
+        self.devices = devices | walk.devices
         if not self._seen_before:
             self._seen_before = True
             return self._modified_meanwhile()
@@ -123,6 +125,7 @@ class _Walk:
         self.files: dict[str, Stamp] = {}
         self.directories: dict[str, Identity] = {}
         self.unreadable: list[str] = []
+        self.devices: set[int] = set()
         self._rules, self._stopped = rules, stopped
         self._visited: set[Identity] = set()
         self._pending: list[str] = []
@@ -137,6 +140,7 @@ class _Walk:
                 return False
             self.unreadable.append(root)
             return True
+        self.devices.add(found.st_dev)
         if not stat.S_ISDIR(found.st_mode):
             self.files[root] = (found.st_ino, found.st_size, found.st_mtime_ns)
             return True
@@ -152,6 +156,7 @@ class _Walk:
             if identity in self._visited:
                 return
             self._visited.add(identity)
+            self.devices.add(found.st_dev)
             self.directories[directory] = identity
             with os.scandir(directory) as entries:
                 for entry in entries:
@@ -193,12 +198,13 @@ def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
     return (*stamp, target.st_ino, target.st_size, target.st_mtime_ns) if stat.S_ISREG(target.st_mode) else None
 
 
-def approach_to(path: str) -> dict[str, set[str]]:
-    """The directories on the way to ``path``, with the names in each that the way takes; links are followed.
+def approach_to(path: str) -> tuple[dict[str, set[str]], set[int]]:
+    """The directories on the way to ``path``, with the names in each that the way takes, links followed; and the disks that it takes.
 
     The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear.
     """
     approach: dict[str, set[str]] = {}
+    devices: set[int] = set()
     here, links = "/", 0
     ahead = path.split("/")[::-1]
     while ahead:
@@ -211,7 +217,9 @@ def approach_to(path: str) -> dict[str, set[str]]:
         approach.setdefault(here, set()).add(name)
         there = os.path.join(here, name)
         try:
-            if not stat.S_ISLNK(os.lstat(there).st_mode):
+            found = os.lstat(there)
+            devices.add(found.st_dev)
+            if not stat.S_ISLNK(found.st_mode):
                 here = there
                 continue
             target = os.readlink(there)
@@ -222,4 +230,4 @@ def approach_to(path: str) -> dict[str, set[str]]:
             break
         here = "/" if target.startswith("/") else here
         ahead += target.split("/")[::-1]
-    return approach
+    return approach, devices
