@@ -88,3 +88,25 @@ programs:
         live.wait_for("away", "RUNNING", run=3)
         disk.hang()
         assert live.end() == 0
+
+
+def test_a_heartbeat_on_a_disk_that_hangs_is_not_called_missed(daemon: Make, disk: HangingDisk) -> None:
+    disk.answer()
+    with daemon(
+        f"programs: {{web: {{command: sleep 1000, heartbeat: {{file: {disk.path}, timeout: 5s}}}}}}",
+        constants={"supervisord_async.system.disks.ANSWER_SECONDS": 1.0},
+    ) as live:
+        live.wait_for("web", "RUNNING")
+        disk.save(SLEEPER + b"# beat")
+        live.wait_for("web", "RUNNING", health="healthy")
+        disk.hang()
+        status = live.wait_for("web", "RUNNING", health="unhealthy")
+        words = f"nobody can tell whether it beats: the disk of {disk.path} has not answered for 1 s"
+        assert status["description"] == f"unhealthy: {words}"
+        assert f"health: unhealthy ({words})" in live.text()
+        assert "heartbeat: unhealthy: nobody can tell" in live.ctl("why", "web").stdout
+        disk.save(SLEEPER)
+        disk.answer()
+        assert live.wait_for("web", "RUNNING", health="healthy")["run"] == 1
+        assert live.wait_for("web", "RUNNING", run=2)["cause"] == "heartbeat_missed"
+        assert live.end() == 0
