@@ -18,7 +18,8 @@ from types import TracebackType
 
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _STATFS, _RELEASE, _FLUSH, _INIT = 1, 2, 3, 14, 15, 17, 18, 25, 26
 _OPENDIR, _READDIR, _RELEASEDIR, _INTERRUPT, _BATCH_FORGET = 27, 28, 29, 36, 42
-_ALL = frozenset(range(1, 60)) - {_FORGET, _INTERRUPT, _BATCH_FORGET, _INIT}
+#: All that somebody waits for.
+_ALL = frozenset(range(1, 60)) - {_FORGET, _INTERRUPT, _BATCH_FORGET, _INIT, _RELEASE, _RELEASEDIR}
 _HEADER = struct.Struct("<IIQQIIII")
 _ROOT, _FILE = 1, 2
 _MNT_DETACH = 2

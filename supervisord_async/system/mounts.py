@@ -55,11 +55,15 @@ class MountTable:
 
     def devices_at(self, path: str) -> frozenset[int]:
         """Of all that is mounted on the way to ``path``, which is absolute, there, and below; empty where there is no /proc."""
+        return self.devices_on_way(path) | {self._devices[point] for point in self._below(path)}
+
+    def devices_on_way(self, path: str) -> frozenset[int]:
+        """As :meth:`devices_at`, without what is below."""
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._devices = {mount.point: mount.device for mount in mounts()}
             self._points = sorted(self._devices)
             self._read_at = time.monotonic()
-        return frozenset(self._devices[point] for point in (*self._above(path), *self._below(path)))
+        return frozenset(self._devices[point] for point in self._above(path))
 
     def _above(self, path: str) -> Iterator[str]:
         while True:

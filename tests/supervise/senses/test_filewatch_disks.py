@@ -117,6 +117,27 @@ async def test_the_end_does_not_wait_for_a_disk_that_hangs(disk: HangingDisk, mo
     await wait_until(lambda: not watch_threads())
 
 
+@real
+@fuse
+@pytest.mark.anyio
+async def test_a_link_to_a_disk_that_hangs_from_the_beginning_is_followed_by_its_own_lookout(source: Path, disk: HangingDisk) -> None:
+    current = source.parent / "current"
+    current.symlink_to("newest")
+    (source.parent / "newest").symlink_to(source)
+    async with bench() as b:
+        await b.monitor(current)
+        disk.hang()
+        (source.parent / "next").symlink_to(disk.folder)
+        (source.parent / "next").replace(source.parent / "newest")
+        b.tasks.start_soon(b.monitor, current / "app")
+        await anyio.to_thread.run_sync(disk.waiting.wait, 30)
+        await b.monitor(source)
+        (source / "app.py").write_text("22")
+        assert await b.next_detail() == "src/app.py changed"
+        disk.answer()
+        await wait_until(lambda: "current/app and 1 more changed" in b.details())
+
+
 # Many disks, and ways that lead elsewhere
 
 

@@ -27,7 +27,7 @@ from typing import Protocol
 import msgspec
 
 from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
-from supervisord_async.system.mounts import is_served, mounts
+from supervisord_async.system.mounts import MountTable, is_served, mounts
 
 #: Directories may change while they are counted; this often it is tried again at once.
 OPEN_ATTEMPTS = 5
@@ -154,6 +154,7 @@ class Lookout:
         self._handed: dict[Territory, View] = {}  #: what others knew of them
         # From here on the thread's own.
         self._devices = devices
+        self._mounts = MountTable()
         self._kinds: dict[int, str] = {}  #: what is mounted, of the devices that were met
         self._generation = 0
         self._views: dict[Territory, View] = {}
@@ -360,9 +361,12 @@ class Lookout:
         for view in views:
             if self._stopping.is_set():
                 return
-            if found := view.scan(self._stopping.is_set):
+            if found := view.scan(self._stopping.is_set, self._strange):
                 changes.setdefault(view.territory, set()).update(found)
             self._place(view)
+
+    def _strange(self, place: str) -> frozenset[int]:
+        return self._mounts.devices_on_way(place) - self._devices if self._devices else frozenset()
 
     def _place(self, view: View) -> None:
         """Once its disks are known: it may need one that is not ours, or be in need of polling."""

@@ -24,6 +24,9 @@ Identity = tuple[int, int]
 #: Inode, size, time of modification in nanoseconds; of a link and of what it leads to.
 Stamp = tuple[int, ...]
 
+#: The disks on the way to a place that are not to be asked.
+Strange = Callable[[str], frozenset[int]]
+
 #: As many links as the kernel follows in one path.
 LINKS_MAX = 40
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -65,15 +68,19 @@ class View:
         self._rules: IgnoreRules | None = None
         self._seen_before = False
 
-    def scan(self, stopped: Callable[[], bool]) -> set[str]:
+    def scan(self, stopped: Callable[[], bool], strange: Strange = lambda _: frozenset()) -> set[str]:
         """Look at everything; returns the files that changed since the last look, at the first one since the watch began.
 
-        Changes nothing when ``stopped()`` becomes true meanwhile.
+        Changes nothing when ``stopped()`` becomes true meanwhile, and nothing but ``devices`` where the root's links lead to
+        disks that are ``strange``: those are not asked.
         """
         root = self.territory.root
         self._rules = IgnoreRules(root, self.territory.ignore, self.territory.ignored_paths)
         walk = _Walk(self._rules, stopped)
-        approach, devices = approach_to(root)
+        approach, devices, asked = approach_to(root, strange)
+        if not asked:
+            self.devices = devices
+            return set()
         missing = not walk.begin(root)
         if stopped():
             return set()
@@ -198,10 +205,11 @@ def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
     return (*stamp, target.st_ino, target.st_size, target.st_mtime_ns) if stat.S_ISREG(target.st_mode) else None
 
 
-def approach_to(path: str) -> tuple[dict[str, set[str]], set[int]]:
+def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[int], bool]:
     """The directories on the way to ``path``, with the names in each that the way takes, links followed; and the disks that it takes.
 
-    The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear.
+    The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear. Or where a link has
+    led to ``strange`` disks, which are not asked: then the last part is False.
     """
     approach: dict[str, set[str]] = {}
     devices: set[int] = set()
@@ -216,6 +224,8 @@ def approach_to(path: str) -> tuple[dict[str, set[str]], set[int]]:
             continue
         approach.setdefault(here, set()).add(name)
         there = os.path.join(here, name)
+        if links and (disks := strange(there)):
+            return approach, devices | disks, False
         try:
             found = os.lstat(there)
             devices.add(found.st_dev)
@@ -230,4 +240,4 @@ def approach_to(path: str) -> tuple[dict[str, set[str]], set[int]]:
             break
         here = "/" if target.startswith("/") else here
         ahead += target.split("/")[::-1]
-    return approach, devices
+    return approach, devices, True
