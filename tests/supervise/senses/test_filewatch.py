@@ -146,7 +146,7 @@ def test_a_file_that_is_saved_before_the_first_look_is_seen(source: Path) -> Non
         def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
             looking.stop()
 
-    looking = lookout.Lookout(Reports(degraded=None, recovered=None), Pace(gather=0.0))
+    looking = lookout.Lookout(Reports(degraded=None, recovered=None), Pace())
     looking.want(1, [territory], since_ns=time.time_ns())
     (source / "app.py").write_text("saved while the watch begins")
     os.utime(source / "app.py")  # by the finer clock: the coarse one may not have ticked yet

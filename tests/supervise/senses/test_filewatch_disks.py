@@ -168,13 +168,13 @@ def test_what_changes_while_a_path_is_handed_to_another_lookout_is_found(source:
         handed.extend(views)
         first.stop()
 
-    first = Lookout(SimpleNamespace(strayed=strayed), Pace(gather=0.0), frozenset({here + 1}))
+    first = Lookout(SimpleNamespace(strayed=strayed), Pace(), frozenset({here + 1}))
     first.want(1, [territory], since_ns=time.time_ns())
     first.serve()
     (source / "gone.py").unlink()
     (source / "app.py").write_text("22")
     os.utime(source / "app.py", ns=(0, 0))
-    second = Lookout(SimpleNamespace(changed=told.append, armed=lambda *_: second.stop()), Pace(gather=0.0), frozenset({here, here + 1}))
+    second = Lookout(SimpleNamespace(changed=told.append, armed=lambda *_: second.stop()), Pace(), frozenset({here, here + 1}))
     second.want(2, [territory], since_ns=time.time_ns(), handed=handed)
     second.serve()
     assert told == [{territory: {str(source / "app.py"), str(source / "gone.py")}}]
@@ -190,7 +190,7 @@ def test_a_part_of_a_disk_that_has_a_number_of_its_own_is_no_other_disk(source: 
         armed.append(territories)
         looking.stop()
 
-    looking = Lookout(SimpleNamespace(armed=arm), Pace(gather=0.0), frozenset({1}))
+    looking = Lookout(SimpleNamespace(armed=arm), Pace(), frozenset({1}))
     territory = Territory(str(source))
     looking.want(1, [territory], since_ns=time.time_ns())
     looking.serve()

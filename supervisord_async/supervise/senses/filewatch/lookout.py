@@ -53,7 +53,7 @@ class Pace(msgspec.Struct, frozen=True):
     idle: float = 0.5  #: between two looks while nothing happens: two wakeups a second, 0.03 % of a processor
     warm: float = 0.05  #: and while changes come
     warm_for: float = 2.0
-    gather: float = 0.05  #: for more wishes to come, before the first is fulfilled: programs start together
+    gather: float = 0.05  #: for more subscriptions to come, before the first is passed on: programs start together
     fallback_poll: float = 2.0  #: between two scans where no notifier is to be had, or of use
     retry: float = 60.0  #: until a notifier is tried again; doubled each time
     retry_max: float = 300.0
@@ -199,8 +199,6 @@ class Lookout:
         """Look, until stopped; no notifier is open afterwards."""
         try:
             while not self._stopping.is_set():
-                if self._wake.is_set():
-                    self._stopping.wait(self._pace.gather)
                 self._wake.clear()
                 changes: Changes = {}
                 newcomers = self._take_over()

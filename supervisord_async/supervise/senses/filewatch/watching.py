@@ -123,6 +123,7 @@ class FileWatching:
         async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
             while True:
                 await self._news.wait()
+                await anyio.sleep(self._pace.gather)
                 self._news = anyio.Event()
                 self._distribute()
                 unmanned, self._unmanned = self._unmanned, []
