@@ -12,12 +12,14 @@ import select
 import stat
 import struct
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _STATFS, _RELEASE, _FLUSH, _INIT = 1, 2, 3, 14, 15, 17, 18, 25, 26
 _OPENDIR, _READDIR, _RELEASEDIR, _INTERRUPT, _BATCH_FORGET = 27, 28, 29, 36, 42
-_ALL = frozenset(range(1, 60)) - {_FORGET, _INTERRUPT, _BATCH_FORGET, _INIT}
+#: All that somebody waits for.
+_ALL = frozenset(range(1, 60)) - {_FORGET, _INTERRUPT, _BATCH_FORGET, _INIT, _RELEASE, _RELEASEDIR}
 _HEADER = struct.Struct("<IIQQIIII")
 _ROOT, _FILE = 1, 2
 _MNT_DETACH = 2
@@ -40,7 +42,7 @@ class HangingDisk:
         self.folder = folder
         self.path = folder / name
         self._name = name.encode()
-        self._content = content
+        self._content, self._saved_ns = content, 0
         self._silent = frozenset({_READ})
         self._held: list[tuple[int, int, int, bytes]] = []  #: requests that wait
         self._lock = threading.Lock()
@@ -71,6 +73,11 @@ class HangingDisk:
         with self._lock:
             self._silent = _ALL
             self.waiting.clear()
+
+    def save(self, content: bytes) -> None:
+        """Somebody else has given the file another content, of another length."""
+        with self._lock:
+            self._content, self._saved_ns = content, time.time_ns()
 
     def answer(self) -> None:
         """The disk is back: who waits is answered, and who asks from now on is answered at once."""
@@ -141,7 +148,9 @@ class HangingDisk:
 
     def _attributes(self, node: int) -> bytes:
         mode, size = (stat.S_IFDIR | 0o755, 0) if node == _ROOT else (stat.S_IFREG | 0o755, len(self._content))
-        return struct.pack("<QQQQQQIIIIIIIIII", node, size, (size + 511) // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+        seconds, nanoseconds = divmod(self._saved_ns, 10**9)
+        times = (seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds)
+        return struct.pack("<QQQQQQIIIIIIIIII", node, size, (size + 511) // 512, *times, mode, 1, 0, 0, 0, 4096, 0)
 
     def _reply(self, unique: int, data: bytes) -> None:
         self._write(struct.pack("<IiQ", 16 + len(data), 0, unique) + data)

@@ -168,7 +168,7 @@ class Watch(Shape, frozen=True, kw_only=True):
         Annotated[SignalName | None, _expected("restart, or a signal such as HUP")],
         _doc("`restart`, or the name of a signal to send. Default: `reload_signal` where set, else `restart`."),
     ] = None
-    poll: Annotated[Duration | None, _doc("Look this often instead of being told by the system; for network file systems.")] = None
+    poll: Annotated[Duration | None, _doc("Look this often instead of being told by the system; 2s on network file systems.")] = None
 
 
 WatchItem: TypeAlias = Annotated[str | Watch, _expected("a path, or a mapping with paths")]

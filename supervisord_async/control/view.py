@@ -114,7 +114,7 @@ def state_words(snapshot: Snapshot) -> str:
         case State.RUNNING if not snapshot.detail:
             return f"run {snapshot.run}"
         case State.STARTING:
-            return f"starting run {snapshot.run}"
+            return (f"{snapshot.detail}; " if snapshot.detail else "") + f"starting run {snapshot.run}"
         case State.WAITING:
             return "waiting for its dependencies"
         case State.STOPPED if not snapshot.run:

@@ -96,7 +96,7 @@ class Host(Protocol):
         """A probe's answer: None when all is well, else why not, in words."""
 
     async def signature(self, path: str) -> Signature:
-        """The file's present signature."""
+        """The file's present signature; raises TimeoutError, which says for how long its disk has not answered."""
 
     def may_have_oom_killed(self) -> bool:
         """False: the kernel has never ended anything for lack of memory, so there is nothing to ask it."""

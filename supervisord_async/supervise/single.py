@@ -28,7 +28,7 @@ from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise.host import ChildProcess
+from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.monitors.context import LOOKS
 from supervisord_async.supervise.process import Process
@@ -111,12 +111,12 @@ class Single:
             self._say(f"degraded: no subreaper ({error.strerror}); what the command double-forks away is found by its environment only")
         self.bus.listen(self._heed)
         with SignalsWithOrigin(_heard(), self._signalled):  # before any thread begins: those inherit the mask
-            baseline = await self._host.signature(self._presumed.file) if self._presumed is not None and self._presumed.file else None
+            presumed, baseline = await self._presume()
             async with orphans.reaping(), anyio.create_task_group() as tasks:
                 if self._program.watch:
                     tasks.start_soon(self._around.files.run, name="file watching")
-                if self._presumed is not None:
-                    tasks.start_soon(self._expect_heartbeat, self._presumed, baseline, name="heartbeat to come")
+                if presumed is not None:
+                    tasks.start_soon(self._expect_heartbeat, presumed, baseline, name="heartbeat to come")
                 self._process.begin(tasks)
                 self._process.post(StartRequested(Cause.AUTOSTART))
                 try:
@@ -193,7 +193,17 @@ class Single:
 
     # Heartbeat
 
-    async def _expect_heartbeat(self, heartbeat: Heartbeat, baseline: object) -> None:
+    async def _presume(self) -> tuple[Heartbeat | None, Signature]:
+        """A heartbeat that may come without being asked for, and what its file is before; none where its disk does not answer."""
+        if self._presumed is None or self._presumed.file is None:
+            return None, None
+        try:
+            return self._presumed, await self._host.signature(self._presumed.file)
+        except TimeoutError as error:
+            self._say(f"no heartbeat is watched: {error}", what="no_heartbeat")
+            return None, None
+
+    async def _expect_heartbeat(self, heartbeat: Heartbeat, baseline: Signature) -> None:
         """Nobody asked for a heartbeat: it counts from its first sign on; that there is none is said once."""
         assert heartbeat.file is not None  # noqa: S101  the usual file has a name
         patience = heartbeat.initial_delay_seconds + heartbeat.timeout_seconds
@@ -201,7 +211,10 @@ class Single:
         while True:
             await anyio.sleep(heartbeat.timeout_seconds / LOOKS)
             silent += heartbeat.timeout_seconds / LOOKS
-            signature = await self._host.signature(heartbeat.file)
+            try:
+                signature = await self._host.signature(heartbeat.file)
+            except TimeoutError:
+                continue
             if signature is not None and signature != baseline:
                 break
             if silent >= patience and not said:

@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from supervisord_async.errors import SpawnError
+from supervisord_async.system.mounts import FRESH_SECONDS as MOUNTS_SECONDS
 from supervisord_async.system.mounts import mounts
 from supervisord_async.system.threads import DaemonThreads
 
 #: Disks that have not answered after so long do not, as far as this start is concerned.
 ANSWER_SECONDS = 10.0
 FRESH_SECONDS = 5.0
-#: The mounts, of which some machines have thousands, are read again after this time.
-MOUNTS_SECONDS = 1.0
 #: File systems that ask no other machine, and no other process.
 LOCAL_KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay", "squashfs", "erofs", "tmpfs", "ramfs", "rootfs"})
 #: So many files of disks that hang can be waited for; those of other disks wait behind them.

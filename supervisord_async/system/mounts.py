@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from supervisord_async.system import procfs
 
+#: The mounts, of which some machines have thousands, are read again after this time.
+FRESH_SECONDS = 1.0
+#: Their server is another machine, or a process: it may be away, and others change what is on them without a word to this machine.
+_SERVED_KINDS = frozenset({
+    "9p", "afs", "autofs", "beegfs", "ceph", "cifs", "coda", "drvfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs", "prl_fs",
+    "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
+})  # fmt: skip
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
@@ -21,6 +30,11 @@ class Mount(NamedTuple):
     device: int  #: ``st_dev`` of what is on it; btrfs says another one for each subvolume
 
 
+def is_served(kind: str) -> bool:
+    """Whether file systems of this kind ask another machine, or another process, for what is on them."""
+    return kind in _SERVED_KINDS or kind.startswith("fuse")
+
+
 def mounts() -> Iterator[Mount]:
     """All of them; the later hide the earlier ones of the same place. None where there is no /proc."""
     for line in (procfs.read_file("/proc/self/mountinfo", 1 << 22) or b"").splitlines():
@@ -28,6 +42,43 @@ def mounts() -> Iterator[Mount]:
         _, _, device, root, point = head.split()[:5]
         major, minor = map(int, device.split(b":"))
         yield Mount(_decoded(point), _decoded(root), _decoded(tail.split(b" ", 1)[0]), os.makedev(major, minor))
+
+
+class MountTable:
+    """Which disks a path needs, as far as its name and the mounts of a moment ago tell: a symbolic link may lead elsewhere."""
+
+    def __init__(self) -> None:
+        """Nothing has been read yet."""
+        self._read_at = float("-inf")
+        self._devices: dict[str, int] = {}  #: by point
+        self._points: list[str] = []  #: in order
+
+    def devices_at(self, path: str) -> frozenset[int]:
+        """Of all that is mounted on the way to ``path``, which is absolute, there, and below; empty where there is no /proc."""
+        return self.devices_on_way(path) | {self._devices[point] for point in self._below(path)}
+
+    def devices_on_way(self, path: str) -> frozenset[int]:
+        """As :meth:`devices_at`, without what is below."""
+        if time.monotonic() - self._read_at > FRESH_SECONDS:
+            self._devices = {mount.point: mount.device for mount in mounts()}
+            self._points = sorted(self._devices)
+            self._read_at = time.monotonic()
+        return frozenset(self._devices[point] for point in self._above(path))
+
+    def _above(self, path: str) -> Iterator[str]:
+        while True:
+            if path in self._devices:
+                yield path
+            if path == (parent := os.path.dirname(path)):
+                return
+            path = parent
+
+    def _below(self, path: str) -> Iterator[str]:
+        prefix = path.rstrip("/") + "/"
+        for place in range(bisect_left(self._points, prefix), len(self._points)):
+            if not self._points[place].startswith(prefix):
+                return
+            yield self._points[place]
 
 
 def _decoded(field: bytes) -> str:

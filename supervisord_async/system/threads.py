@@ -11,10 +11,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: Work that was begun; whoever waits for it by :func:`wait_over` may give up without an effect on it.
+Call: TypeAlias = asyncio.Future[T]
 
 #: A thread without work ends after this.
 IDLE_SECONDS = 2.0
@@ -54,7 +57,11 @@ class DaemonThreads(Executor):
 
         Raises RuntimeError, as :meth:`submit`.
         """
-        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+        return await self.begin(function, *args, **kwargs)
+
+    def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        """``function`` is called in a thread, whose answer the loop gets. Raises RuntimeError, as :meth:`submit`."""
+        return asyncio.wrap_future(self.submit(function, *args, **kwargs))
 
     def _start_thread(self) -> None:
         """One thread more; where none can be had, those that there are do the work. Raises RuntimeError: there is none."""
@@ -101,3 +108,8 @@ class DaemonThreads(Executor):
                         self._free -= 1
                         self._threads -= 1
                         return None
+
+
+async def wait_over(call: Call[Any]) -> None:
+    """The call has ended, however."""
+    await asyncio.wait([call])

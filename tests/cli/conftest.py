@@ -13,6 +13,7 @@ import pytest
 
 from supervisord_async.cli.asupctl import run
 from tests.cli.fake_daemon import FakeDaemon, process
+from tests.leaks import end_processes_in
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from supervisord_async.cli.asupctl import main; main()"]
@@ -34,6 +35,14 @@ def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.fixture
+def leaves_no_process(tmp_path: Path) -> Iterator[None]:
+    """A command outlives an asup-run that had to be killed: it is nobody's child, and is found where it runs."""
+    yield
+    if killed := end_processes_in(tmp_path):
+        pytest.fail("left behind, and killed:\n  " + "\n  ".join(killed), pytrace=False)
 
 
 @pytest.fixture

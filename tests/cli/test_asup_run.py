@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
 import shutil
 import signal
 import subprocess
@@ -17,34 +15,16 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import alive
-from tests.leaks import end_processes_in
+from tests.cli.asup_running import ASUP_RUN, ROOT, SECONDS, default_signals
 from tests.waiting import wait_until_sync
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("leaves_no_process")]
 
-ROOT = Path(__file__).parents[2]
-ASUP_RUN = [sys.executable, "-m", "supervisord_async.cli.asup_run"]
 EXAMPLES = ROOT / "config" / "examples"
-SECONDS = 60
 QUICK = ("--backoff-factor", "0.01")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-def _default_signals() -> None:
-    """The tests' own starter may ignore signals; users' shells do not."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
-@pytest.fixture(autouse=True)
-def leaves_no_process(tmp_path: Path) -> Iterator[None]:
-    """A command outlives an asup-run that had to be killed: it is nobody's child, and is found where it runs."""
-    yield
-    if killed := end_processes_in(tmp_path):
-        pytest.fail("left behind, and killed:\n  " + "\n  ".join(killed), pytrace=False)
 
 
 @pytest.fixture
@@ -62,7 +42,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """As ``run``, left running; its output goes to ``out`` and ``err`` there."""
     started: list[subprocess.Popen[str]] = []
 
-    def call(*words: str, preexec_fn: Callable[[], None] = _default_signals) -> subprocess.Popen[str]:
+    def call(*words: str, preexec_fn: Callable[[], None] = default_signals) -> subprocess.Popen[str]:
         with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
             process = subprocess.Popen(
                 [*ASUP_RUN, *words],
@@ -263,7 +243,7 @@ def test_nohup_keeps_its_meaning(start: Start, tmp_path: Path) -> None:
 
 
 def test_the_command_inherits_no_blocked_or_ignored_signal(run: Run) -> None:
-    done = run("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status", preexec_fn=_default_signals)
+    done = run("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status", preexec_fn=default_signals)
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["0" * 16] * 2
 
 
@@ -387,7 +367,7 @@ def test_as_pid_1_it_hears_signals_and_reaps_orphans(tmp_path: Path) -> None:
     """
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *ASUP_RUN, "sh", "-c", script]
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
-        outside = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=err, preexec_fn=_default_signals)  # noqa: PLW1509
+        outside = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=err, preexec_fn=default_signals)  # noqa: PLW1509
     try:
         assert "parent 1\n" in wait_said(tmp_path / "out", "orphan\n")
         (pid_1,) = map(int, Path(f"/proc/{outside.pid}/task/{outside.pid}/children").read_text().split())
@@ -399,119 +379,3 @@ def test_as_pid_1_it_hears_signals_and_reaps_orphans(tmp_path: Path) -> None:
     finally:
         outside.kill()
         outside.wait()
-
-
-# A terminal
-
-
-COUNT_INTS = """
-import os, signal, time
-got = []
-signal.signal(signal.SIGINT, lambda *_: got.append("x"))
-open("pid", "w").write(str(os.getppid()))
-print("READY", flush=True)
-while not got:
-    time.sleep(0.02)
-time.sleep(0.3)
-open("ints", "w").write("".join(got))
-raise SystemExit(7)
-"""
-
-
-class Terminal:
-    """An interactive bash on a terminal of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:  # pragma: no cover  another program from here on
-            _default_signals()
-            os.chdir(folder)
-            os.environ.update(PS1="$ ", HISTFILE="", TERM="dumb", PYTHONPATH=str(ROOT), ASUP=" ".join(ASUP_RUN))
-            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
-        self.heard = b""
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def expect(self, text: str) -> None:
-        """What was not yet expected contains ``text``; it is expected now."""
-        until = time.monotonic() + SECONDS
-        while text.encode() not in self.heard:
-            assert time.monotonic() < until, f"no {text!r} on the terminal, but:\n{self.heard.decode(errors='replace')}"
-            if select.select([self.fd], [], [], 0.2)[0]:
-                self.heard += os.read(self.fd, 4096)
-        self.heard = self.heard.partition(text.encode())[2]
-
-    def hang_up(self) -> None:
-        os.close(self.fd)
-        self.fd = -1
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            self.type("\x03\x03\nkill -9 %1 2>/dev/null; exit\n")
-        os.kill(self.pid, signal.SIGHUP)
-        until = time.monotonic() + 20
-        while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
-            if time.monotonic() > until:
-                os.kill(self.pid, signal.SIGKILL)
-            time.sleep(0.05)
-        if self.fd >= 0:
-            os.close(self.fd)
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    opened = Terminal(tmp_path)
-    yield opened
-    opened.close()
-
-
-def test_ctrl_c_reaches_the_command_once_and_ends_with_130(terminal: Terminal, tmp_path: Path) -> None:
-    (tmp_path / "count.py").write_text(COUNT_INTS)
-    terminal.type(f"$ASUP {sys.executable} count.py; echo CODE=$?\n")
-    terminal.expect("READY")
-    terminal.type("\x03")
-    terminal.expect("CODE=130")
-    assert (tmp_path / "ints").read_text() == "x"
-
-
-def test_ctrl_z_and_fg_stop_and_continue_the_command(terminal: Terminal) -> None:
-    terminal.type("$ASUP cat; echo CODE=$?\n")
-    terminal.expect("→ RUNNING")
-    terminal.type("hello\n")
-    terminal.expect("hello\r\nhello")
-    terminal.type("\x1a")
-    terminal.expect("Stopped")
-    terminal.expect("CODE=148\r\n$ ")  # with its prompt the shell reads what is typed; what comes earlier may be lost on it
-    terminal.type("fg; echo CODE=$?\n")
-    terminal.expect("fg; echo CODE=$?\r\n")
-    terminal.expect("ASUP cat")  # bash names what it continues
-    terminal.type("again\n")
-    terminal.expect("again\r\nagain")
-    terminal.type("\x04")
-    terminal.expect("CODE=0")
-
-
-def test_signals_of_others_reach_a_command_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
-    (tmp_path / "count.py").write_text(COUNT_INTS)
-    terminal.type(f"$ASUP {sys.executable} count.py; echo CODE=$?\n")
-    terminal.expect("READY")
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGINT)
-    terminal.expect("CODE=130")
-    assert (tmp_path / "ints").read_text() == "x"
-
-
-def test_a_terminal_that_a_killed_command_left_without_echo_is_repaired(terminal: Terminal) -> None:
-    terminal.type("$ASUP --restart-on never sh -c 'stty -echo -icanon; kill -9 $$'; stty -a | grep -o ' -*icanon'; echo DO''NE\n")
-    terminal.expect("killed by SIGKILL")
-    terminal.expect(" icanon")
-    terminal.expect("DONE")
-
-
-def test_a_terminal_that_hangs_up_ends_both(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.type("$ASUP --restart-on always sh -c 'echo $$ $PPID > pids; exec sleep 300'\n")
-    terminal.expect("→ RUNNING")
-    wait_until_sync(lambda: (tmp_path / "pids").read_text().endswith("\n"), SECONDS)
-    pids = [int(word) for word in (tmp_path / "pids").read_text().split()]
-    terminal.hang_up()
-    wait_until_sync(lambda: not any(map(alive, pids)), SECONDS, what="both are gone")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -94,6 +93,25 @@ def test_status_exit_code_3_means_missing(daemon: FakeDaemon, ctl: Ctl, fields: 
 def test_status_of_no_programs(daemon: FakeDaemon, ctl: Ctl) -> None:
     daemon.processes.clear()
     assert ctl("status") == Ended(0, "no programs\n", "")
+
+
+def test_status_as_a_tree_has_below_each_what_it_needs(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.add(process("w:0"), process("w:1", "BACKOFF"))
+    daemon.answers["GET /v1/dependencies"] = {
+        "programs": [
+            {"name": "web", "depends_on": {"w": "ready", "db": "started"}},
+            {"name": "db", "depends_on": {}},
+            {"name": "w", "depends_on": {"db": "started"}},
+        ]
+    }
+    ended = ctl("status", "--tree")
+    assert [line.split("  ")[0].rstrip() for line in ended.out.splitlines()] == ["NAME", "web", "├─ w", "│", "└─ db"]
+    assert "1 RUNNING, 1 BACKOFF" in ended.out
+    assert ended.code == 3
+    (web,) = json.loads(ctl("status", "--tree", "--json", "web").out)
+    assert [(one["program"], one["need"]) for one in web["depends_on"]] == [("w", "ready"), ("db", "started")]
+    assert [one["name"] for one in web["depends_on"][0]["processes"]] == ["w:0", "w:1"]
+    assert ctl("status", "--tree", "db").out.splitlines()[1].split()[:2] == ["db", "STOPPED"]
 
 
 def test_control_characters_of_names_never_reach_the_output(daemon: FakeDaemon, ctl: Ctl) -> None:
@@ -268,141 +286,6 @@ def test_reload_of_an_unsound_file_is_exit_code_2_with_every_problem(daemon: Fak
     assert json.loads(ended.out) == {"problems": problems}
 
 
-def test_config_is_yaml_for_people_and_json_for_programs(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.answers["GET /v1/config"] = lambda query, _: {"name": query.get("name"), "environment": {"TOKEN": "***"}}
-    assert ctl("config", "web").out == "name: web\nenvironment:\n  TOKEN: '***'\n"
-    assert json.loads(ctl("config", "--json").out) == {"name": None, "environment": {"TOKEN": "***"}}
-
-
-def test_config_schema_needs_no_daemon(tmp_path: Path, ctl: Ctl) -> None:
-    ended = ctl("config", "--schema", socket=tmp_path / "none.sock")
-    assert ended.code == 0
-    assert "programs" in json.loads(ended.out)["$defs"]["File"]["properties"]
-    assert ctl("config", "web", "--schema").code == 2
-
-
-# logs and events
-
-
-def test_logs_of_one_are_its_bytes(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
-    daemon.log("web", b"\xff raw \x1b[31mred", "two")
-    out, _ = spawn_ctl("logs", "web").communicate(timeout=20)
-    assert out == b"\xff raw \x1b[31mred\ntwo\n"
-
-
-def test_logs_of_several_have_prefixes(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.log("web", "a")
-    daemon.log("db", "b", "c")
-    assert ctl("logs", "all").out == "==> web <==\nweb | a\n==> db <==\ndb  | b\ndb  | c\n"
-
-
-def test_logs_that_have_times_are_merged_by_them(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.log("web", "2026-11-21T12:00:00.000Z a", "no time of its own", "2026-11-21T12:00:02.000Z c")
-    daemon.log("db", '{"at":"2026-11-21T12:00:01.000Z","line":"b"}')
-    daemon.log_formats |= {"web": "timestamp", "db": "json"}
-    out = ctl("logs", "all").out.splitlines()
-    assert [line[-3:] for line in out] == ["Z a", "own", 'b"}', "Z c"]
-    assert [line[:3] for line in out] == ["web", "web", "db ", "web"]
-    assert [one["name"] for one in json.loads(ctl("logs", "all", "--json").out)] == ["web", "web", "db", "web"]
-
-
-def test_logs_of_stderr_say_where_it_goes_with_stdout(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.log("web", "err", stream="stderr")
-    assert ctl("logs", "--stderr", "web").err == ""
-    daemon.shared_stderr.add("web")
-    daemon.log("web", "both")
-    ended = ctl("logs", "--stderr", "web")
-    assert ended.out == "both\n"
-    assert "standard error of web goes where standard output goes" in ended.err
-    assert ended.code == 0
-
-
-def test_logs_options_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.log("web", "out")
-    daemon.log("web", "err 1", "err 2", stream="stderr")
-    assert ctl("logs", "-n", "1", "--stderr", "web").out == "err 2\n"
-    assert ctl("logs", "--since", "2026-11-21T12:00:00+00:00", "web").out == "out\n"
-    (first, _), (second, _) = daemon.asked("GET", "/v1/processes/web/logs")
-    assert first == {"lines": "1", "stream": "stderr"}
-    assert second["since"] == "2026-11-21T12:00:00.000Z"
-    assert int(second["lines"]) > 1000
-
-
-def test_logs_since_takes_a_duration(daemon: FakeDaemon, ctl: Ctl) -> None:
-    assert ctl("logs", "--since", "10m", "web").code == 0
-    ((query, _),) = daemon.asked("GET", "/v1/processes/web/logs")
-    assert query["since"].endswith("Z")
-    assert ctl("logs", "--since", "yesterday", "web").code == 2
-
-
-def test_logs_json_is_one_document_or_one_object_a_line(daemon: FakeDaemon, ctl: Ctl, spawn_ctl: Spawn) -> None:
-    daemon.log("web", "a", b"\xff")
-    expected = [{"name": "web", "stream": "stdout", "line": line} for line in ("a", "\ufffd")]
-    assert json.loads(ctl("logs", "--json", "web").out) == expected
-    child = spawn_ctl("logs", "-f", "--json", "web")
-    assert child.stdout is not None
-    assert [json.loads(child.stdout.readline()) for _ in range(2)] == expected
-
-
-def test_followed_logs_merge_and_survive_a_restart_of_the_daemon(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
-    daemon.log("web", "w1")
-    child = spawn_ctl("logs", "-f", "all")
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"web | w1\n"
-    daemon.log("db", "d1")
-    assert child.stdout.readline() == b"db  | d1\n"
-    daemon.stop()
-    daemon.log("web", "w2")
-    daemon.start()
-    assert child.stdout.readline() == b"web | w2\n"
-    daemon.log("db", "d2")
-    assert child.stdout.readline() == b"db  | d2\n"
-
-
-def test_too_many_logs_are_not_followed(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.add(*(process(f"p{number}") for number in range(100)))
-    ended = ctl("logs", "-f", "all")
-    assert ended.code == 2
-    assert "at most 64" in ended.err
-
-
-def test_events_of_the_past_in_words_and_json(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.event(type="state", name="web", **{"from": "STARTING", "to": "RUNNING"}, message="running, pid 7, run 1")
-    daemon.event(type="reload", message="reloaded\x1b[2J")
-    first, second = ctl("events").out.splitlines()
-    assert re.split("  +", first)[1:] == ["web", "STARTING \N{RIGHTWARDS ARROW} RUNNING", "running, pid 7, run 1"]
-    assert re.split("  +", second)[1:] == ["daemon", "reload", "reloaded\\x1b[2J"]
-    assert first.index("running,") == second.index("reloaded")
-    assert json.loads(ctl("events", "--json", "-n", "1").out) == daemon.events[-1:]
-
-
-def test_events_say_nothing_twice(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.event(type="health", name="web", **{"from": "starting", "to": "healthy"}, message="health: healthy")
-    daemon.event(type="flapping", name="web", to="true", message="flapping: 5 automatic restarts")
-    health, flapping = ctl("events").out.splitlines()
-    assert re.split("  +", health)[1:] == ["web", "health healthy"]
-    assert re.split("  +", flapping)[1:] == ["web", "flapping", "5 automatic restarts"]
-
-
-def test_status_as_a_tree_has_below_each_what_it_needs(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.add(process("w:0"), process("w:1", "BACKOFF"))
-    daemon.answers["GET /v1/dependencies"] = {
-        "programs": [
-            {"name": "web", "depends_on": {"w": "ready", "db": "started"}},
-            {"name": "db", "depends_on": {}},
-            {"name": "w", "depends_on": {"db": "started"}},
-        ]
-    }
-    ended = ctl("status", "--tree")
-    assert [line.split("  ")[0].rstrip() for line in ended.out.splitlines()] == ["NAME", "web", "├─ w", "│", "└─ db"]
-    assert "1 RUNNING, 1 BACKOFF" in ended.out
-    assert ended.code == 3
-    (web,) = json.loads(ctl("status", "--tree", "--json", "web").out)
-    assert [(one["program"], one["need"]) for one in web["depends_on"]] == [("w", "ready"), ("db", "started")]
-    assert [one["name"] for one in web["depends_on"][0]["processes"]] == ["w:0", "w:1"]
-    assert ctl("status", "--tree", "db").out.splitlines()[1].split()[:2] == ["db", "STOPPED"]
-
-
 def test_reload_that_fails_for_a_name_is_exit_code_1_and_names_it(daemon: FakeDaemon, ctl: Ctl) -> None:
     results = [{"name": "a", "ok": True, "message": "running, pid 7, run 1"}, {"name": "b", "ok": False, "message": "run 1 exited with 3"}]
     done = {"applied": True, "lines": ["+ a added", "+ b added"], "plan": {}, "results": results}
@@ -416,14 +299,17 @@ def test_reload_that_fails_for_a_name_is_exit_code_1_and_names_it(daemon: FakeDa
     assert json.loads(ctl("reload", "--no-wait", "--json").out)["asked"] == {"wait": "false"}
 
 
-def test_followed_events_are_json_lines_without_gap(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
-    daemon.event(type="reload")
-    daemon.event(type="reload")
-    child = spawn_ctl("events", "-f", "-n", "1", "--json")
-    assert child.stdout is not None
-    assert json.loads(child.stdout.readline())["id"] == 2
-    daemon.event(type="state", name="web")
-    assert json.loads(child.stdout.readline())["id"] == 3
+def test_config_is_yaml_for_people_and_json_for_programs(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["GET /v1/config"] = lambda query, _: {"name": query.get("name"), "environment": {"TOKEN": "***"}}
+    assert ctl("config", "web").out == "name: web\nenvironment:\n  TOKEN: '***'\n"
+    assert json.loads(ctl("config", "--json").out) == {"name": None, "environment": {"TOKEN": "***"}}
+
+
+def test_config_schema_needs_no_daemon(tmp_path: Path, ctl: Ctl) -> None:
+    ended = ctl("config", "--schema", socket=tmp_path / "none.sock")
+    assert ended.code == 0
+    assert "programs" in json.loads(ended.out)["$defs"]["File"]["properties"]
+    assert ctl("config", "web", "--schema").code == 2
 
 
 # past

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.config.model import Restart, Stop
+from supervisord_async.config.model import Backoff, Restart, Stop
 from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import State
@@ -260,6 +260,21 @@ async def test_status_has_exactly_the_keys_of_the_contract() -> None:
         assert down["description"] == "a shop"
         with pytest.raises(NotFoundError, match="is 2 processes"):
             await scene.commands.status_of("web")
+
+
+async def test_status_tells_while_it_is_tried_again_why_the_start_had_failed() -> None:
+    quick = Restart(policy=RestartPolicy.ALWAYS, backoff=Backoff(initial_seconds=0.0, jitter=0.0))
+    async with playing(swift("web", autostart=False, start_seconds=600.0, restart=quick)) as scene:
+        scene.host.refuse.append(SpawnError("exec", 2, "cannot run serve"))
+        await scene.commands.start(["web"], wait=False)
+        await wait_until(lambda: scene.snapshot("web").run == 2 and scene.snapshot("web").pid is not None)
+        status = await scene.commands.status_of("web")
+        assert (status.state, status.cause) == ("STARTING", "spawn_failed")
+        assert status.description == f"{scene.snapshot('web').detail}; starting run 2"
+        assert status.description.startswith("exec: cannot run serve: No such file")
+        await scene.commands.restart(["web"], wait=False)
+        await wait_until(lambda: scene.snapshot("web").run == 3 and scene.snapshot("web").pid is not None)
+        assert (await scene.commands.status_of("web")).description == "starting run 3"
 
 
 async def test_status_tells_when_the_next_attempt_is() -> None:

@@ -63,3 +63,50 @@ programs:
         live.wait_for("watches", "RUNNING", run=2)
         assert live.process_of("in")["state"] == "STOPPED"
         assert live.end() == 0
+
+
+def test_a_watched_path_on_a_disk_that_hangs_holds_up_no_other(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    here = tmp_path / "src"
+    here.mkdir()
+    disk.answer()
+    programs = f"""
+programs:
+  away: {{command: sleep 1000, watch: [{disk.folder}]}}
+  here: {{command: sleep 1000, watch: [{here}]}}
+"""
+    with daemon(programs) as live:
+        live.wait_for("away", "RUNNING")
+        live.wait_for("here", "RUNNING")
+        disk.save(SLEEPER + b"# saved by another machine")
+        live.wait_for("away", "RUNNING", run=2)
+        disk.hang()
+        assert disk.waiting.wait(30)
+        (here / "app.py").write_text("saved here")
+        live.wait_for("here", "RUNNING", run=2)
+        disk.save(SLEEPER)
+        disk.answer()
+        live.wait_for("away", "RUNNING", run=3)
+        disk.hang()
+        assert live.end() == 0
+
+
+def test_a_heartbeat_on_a_disk_that_hangs_is_not_called_missed(daemon: Make, disk: HangingDisk) -> None:
+    disk.answer()
+    with daemon(
+        f"programs: {{web: {{command: sleep 1000, heartbeat: {{file: {disk.path}, timeout: 5s}}}}}}",
+        constants={"supervisord_async.system.disks.ANSWER_SECONDS": 1.0},
+    ) as live:
+        live.wait_for("web", "RUNNING")
+        disk.save(SLEEPER + b"# beat")
+        live.wait_for("web", "RUNNING", health="healthy")
+        disk.hang()
+        status = live.wait_for("web", "RUNNING", health="unhealthy")
+        words = f"nobody can tell whether it beats: the disk of {disk.path} has not answered for 1 s"
+        assert status["description"] == f"unhealthy: {words}"
+        assert f"health: unhealthy ({words})" in live.text()
+        assert "heartbeat: unhealthy: nobody can tell" in live.ctl("why", "web").stdout
+        disk.save(SLEEPER)
+        disk.answer()
+        assert live.wait_for("web", "RUNNING", health="healthy")["run"] == 1
+        assert live.wait_for("web", "RUNNING", run=2)["cause"] == "heartbeat_missed"
+        assert live.end() == 0

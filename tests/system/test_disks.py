@@ -15,7 +15,7 @@ import pytest
 from supervisord_async.errors import SpawnError
 from supervisord_async.system import disks
 from supervisord_async.system.disks import Disks, Executable
-from supervisord_async.system.mounts import mounts
+from supervisord_async.system.mounts import Mount, MountTable, mounts
 from tests.hanging_disk import HangingDisk, can_hang
 from tests.waiting import wait_until
 
@@ -122,6 +122,18 @@ def test_places_with_blanks_are_known_by_their_names(monkeypatch: pytest.MonkeyP
     line = rb"36 35 98:0 /mnt1\134x /mnt\0402 rw,noatime master:1 - nfs4 /dev/root rw,errors=continue"
     monkeypatch.setattr("supervisord_async.system.procfs.read_file", lambda *_: line + b"\n")
     assert list(mounts()) == [("/mnt 2", "/mnt1\\x", "nfs4", os.makedev(98, 0))]
+
+
+def test_a_path_needs_the_disks_on_its_way_there_and_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {"/": 1, "/net": 2, "/net/home/x y": 3, "/network": 4, "/late": 5}
+    monkeypatch.setattr("supervisord_async.system.mounts.mounts", lambda: [Mount(point, "/", "nfs4", n) for point, n in points.items()])
+    table = MountTable()
+    needed = {"/": {1, 2, 3, 4, 5}, "/net": {1, 2, 3}, "/net/home/x y/app": {1, 2, 3}, "/net/homes": {1, 2}, "/network/": {1, 4}, "/a": {1}}
+    assert {path: table.devices_at(path) for path in needed} == needed
+    monkeypatch.setattr("supervisord_async.system.mounts.mounts", list)
+    assert table.devices_at("/late/it") == {1, 5}, "read again"
+    monkeypatch.setattr("supervisord_async.system.mounts.FRESH_SECONDS", 0.0)
+    assert table.devices_at("/late/it") == set()
 
 
 def test_the_mounts_of_this_machine_are_told() -> None:

@@ -19,7 +19,7 @@ from supervisord_async.config.model import Watch
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested
 from supervisord_async.core.state import Cause
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.senses.filewatch.watching import FileWatching
+from supervisord_async.supervise.senses.filewatch.watching import FileWatching, Subscription
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.surroundings import Surroundings
@@ -90,25 +90,30 @@ async def monitor_files(
     in a loop, and when it resumes. What changes while it is suspended is followed when it resumes, but for what the
     program's last start still writes.
     """
-    guard = LoopGuard(watch.debounce_seconds)
-    acted_at: float | None = None
     with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths) as changes:
-        await changes.wait_armed()
-        for path in changes.missing:
-            message = f"watched path {path} does not exist; it is watched for its creation"
-            bus.publish("watch", name=name, message=message, data={"what": "missing", "path": path})
-        async for paths in changes:
-            started_at = max((at for at in (acted_at, watching.started_at(name)) if at is not None), default=None)
-            pause = guard.pause_after(changes.seen_at, started_at)
-            if pause is None:
-                acted_at = anyio.current_time()
-                post(_input(watch, paths))
-                continue
-            _publish_suspended(bus, name, watch, paths, pause)
-            await anyio.sleep(min(guard.suspect_seconds, pause))
-            changes.discard()
-            await anyio.sleep(max(0.0, pause - guard.suspect_seconds))
-            bus.publish("watch", name=name, message="following file changes again", data={"what": "resumed"})
+        async with anyio.create_task_group() as tasks:  # a path whose disk hangs is never armed: the others do not wait for it
+            tasks.start_soon(_tell_missing, changes, name, bus)
+            guard = LoopGuard(watch.debounce_seconds)
+            acted_at: float | None = None
+            async for paths in changes:
+                started_at = max((at for at in (acted_at, watching.started_at(name)) if at is not None), default=None)
+                pause = guard.pause_after(changes.seen_at, started_at)
+                if pause is None:
+                    acted_at = anyio.current_time()
+                    post(_input(watch, paths))
+                    continue
+                _publish_suspended(bus, name, watch, paths, pause)
+                await anyio.sleep(min(guard.suspect_seconds, pause))
+                changes.discard()
+                await anyio.sleep(max(0.0, pause - guard.suspect_seconds))
+                bus.publish("watch", name=name, message="following file changes again", data={"what": "resumed"})
+
+
+async def _tell_missing(changes: Subscription, name: str, bus: Bus) -> None:
+    await changes.wait_armed()
+    for path in changes.missing:
+        message = f"watched path {path} does not exist; it is watched for its creation"
+        bus.publish("watch", name=name, message=message, data={"what": "missing", "path": path})
 
 
 def _input(watch: Watch, paths: frozenset[str]) -> Input:

@@ -1,15 +1,15 @@
 """The heartbeat watcher: a file that must change.
 
 A beat is a *change* of the file's signature, seen while this run lives. Neither the wall clock nor the file's age has
-a say. Silence is counted only while we were awake to see: a daemon that was stopped, or a machine that slept, blames
-no program for it.
+a say. Silence is counted only while we could see: a daemon that was stopped, a machine that slept, or a disk that does
+not answer is no program's fault. The latter is told, as its health: a new run would wait for the same disk.
 """
 
 from __future__ import annotations
 
 import anyio
 
-from supervisord_async.core.inputs import Faulted, HealthReported
+from supervisord_async.core.inputs import Faulted
 from supervisord_async.core.state import Cause, Health
 from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
 
@@ -23,7 +23,7 @@ async def monitor_heartbeat(context: RunContext) -> None:
     if settings is None or path is None:
         return
     interval = settings.timeout_seconds / LOOKS
-    last, silent, healthy = context.heartbeat_baseline, 0.0, False
+    last, silent, said = context.heartbeat_baseline, 0.0, Health.STARTING
     await anyio.sleep(settings.initial_delay_seconds)
     if interval > GRID_SECONDS:
         await anyio.sleep(-anyio.current_time() % GRID_SECONDS)
@@ -32,16 +32,24 @@ async def monitor_heartbeat(context: RunContext) -> None:
         due += interval * (1 + max(0.0, anyio.current_time() - due) // interval)  # in step, however late this look was
         await anyio.sleep_until(due)
         now = anyio.current_time()
-        silent += min(now - looked, 2 * interval)
-        looked = now
-        signature = await context.host.signature(path)
+        awake, looked = min(now - looked, 2 * interval), now
+        try:
+            signature = await context.host.signature(path)
+        except TimeoutError as error:
+            silent, said, looked = 0.0, Health.UNHEALTHY, anyio.current_time()
+            context.report(HEARTBEAT_CHECK, said, f"nobody can tell whether it beats: {error}")
+            continue
+        silent += awake
+        word = said
         if signature != last and signature is not None:
-            silent = 0.0
-            if not healthy:
-                healthy = True
-                context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.HEALTHY))
+            silent, word = 0.0, Health.HEALTHY
+        elif said is Health.UNHEALTHY:
+            word = Health.STARTING  # its disk has answered
+        if word is not said:
+            said = word
+            context.report(HEARTBEAT_CHECK, said)
         last = signature
-    context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.UNHEALTHY))
+    context.report(HEARTBEAT_CHECK, Health.UNHEALTHY)
     context.post(
         Faulted(context.run, Cause.HEARTBEAT_MISSED, f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s, {path})")
     )

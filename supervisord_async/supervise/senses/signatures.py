@@ -1,7 +1,8 @@
 """What tells a file's contents apart, looked at off the loop: files of one directory that are asked for together take one hop.
 
 A hop to a thread costs as much as eighty looks. Only one directory's files share it: on a file system that hangs, the
-others' looks do not hang with them, and no more threads hang than :data:`THREADS`.
+others' looks do not hang with them. A directory is looked at by one thread at a time, and no more of them than
+:data:`THREADS` hang, however many programs have their files there and however often they ask.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import anyio.lowlevel
 import msgspec
 
 from supervisord_async.supervise.host import Signature
-from supervisord_async.system.threads import DaemonThreads
+from supervisord_async.system.disks import ANSWER_SECONDS
+from supervisord_async.system.threads import Call, DaemonThreads, wait_over
 
-#: Files on file systems that hang can occupy so many threads.
-THREADS = 8
+#: So many directories of disks that hang can be waited for; all others wait behind them.
+THREADS = 32
 
 
 class _Look(msgspec.Struct):
@@ -24,18 +26,22 @@ class _Look(msgspec.Struct):
 
     paths: list[str]
     found: dict[str, Signature] = msgspec.field(default_factory=dict)
+    silent: bool = False  #: the disk did not answer
     over: anyio.Event = msgspec.field(default_factory=anyio.Event)
 
 
 class Signatures:
     """Looks at files for whoever asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_seconds: float = ANSWER_SECONDS) -> None:
+        """A disk may take ``answer_seconds``."""
+        self._answer_seconds = answer_seconds
         self._threads = DaemonThreads(THREADS, "look")
         self._gathering: dict[str, _Look] = {}  #: by directory: looks that one can still join
+        self._calls: dict[str, Call[dict[str, Signature]]] = {}  #: by directory: what a thread does, or hangs in
 
     async def of(self, path: str) -> Signature:
-        """The signature of now. Raises RuntimeError: there is no thread to look in."""
+        """The signature of now. Raises TimeoutError: its disk does not answer; RuntimeError: there is no thread to look in."""
         directory = os.path.dirname(path)
         while True:
             look = self._gathering.get(directory)
@@ -46,15 +52,25 @@ class Signatures:
                 look.paths.append(path)
                 await look.over.wait()
             if path in look.found:
-                return look.found[path]  # else who led it was cancelled, or has raised: the next one leads
+                return look.found[path]
+            if look.silent:
+                raise TimeoutError(f"the disk of {path} has not answered for {self._answer_seconds:g} s")
+            # Who led it was cancelled, or has raised: the next one leads.
 
     async def _lead(self, directory: str, look: _Look) -> None:
         try:
-            try:
-                await anyio.lowlevel.checkpoint()  # whoever woke at the same time joins
-            finally:
-                del self._gathering[directory]
-            look.found = await self._threads.run(_look, look.paths)
+            with anyio.move_on_after(self._answer_seconds) as patience:
+                try:
+                    await anyio.lowlevel.checkpoint()  # whoever woke at the same time joins
+                    if (before := self._calls.get(directory)) is not None:
+                        await wait_over(before)
+                finally:
+                    del self._gathering[directory]
+                call = self._calls[directory] = self._threads.begin(_look, look.paths)
+                await wait_over(call)
+                del self._calls[directory]
+                look.found = call.result()
+            look.silent = patience.cancelled_caught
         finally:
             look.over.set()
 

@@ -203,7 +203,7 @@ def test_from_a_save_to_a_new_process_it_takes_less_than_a_second(source: Path) 
             while not around.files._subscriptions or not host.children:
                 await anyio.sleep(0.01)
             (changes,) = around.files._subscriptions
-            changes._arm(changes._generation, frozenset())  # nobody looks here: the test tells what was seen
+            changes._arm(changes._generation, changes.territories, frozenset())  # nobody looks here: the test tells what was seen
             await anyio.sleep(1.0)
             began = anyio.current_time()
             changes._add({str(source / "app.py")})

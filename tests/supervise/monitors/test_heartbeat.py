@@ -25,11 +25,15 @@ class Beats:
     def __init__(self, signature: Signature = None) -> None:
         self.present = signature
         self.looks = 0
+        self.away = False  #: its disk, for longer than anybody looks
         self.posts: list[tuple[float, Input]] = []
 
     async def signature(self, path: str) -> Signature:
         assert path == "/run/beat"
         self.looks += 1
+        if self.away:
+            await anyio.sleep(10.0)
+            raise TimeoutError("the disk of /run/beat has not answered for 10 s")
         return self.present
 
     def post(self, input_: Input) -> None:
@@ -123,6 +127,31 @@ def test_a_beat_is_a_change_be_its_time_older_than_the_last() -> None:
 
     watch(beats, life, baseline=(9_000, 1, 1))
     assert beats.kinds()[:2] == [Health.HEALTHY, Health.NONE]
+
+
+def test_a_disk_that_does_not_answer_is_told_and_no_fault_of_the_program() -> None:
+    beats, back = Beats(), 0.0
+
+    async def life() -> None:
+        nonlocal back
+        await anyio.sleep(TIMEOUT / 2)
+        beats.present = (1, 1, 1)
+        await anyio.sleep(TIMEOUT / 2)
+        beats.away = True
+        await anyio.sleep(100 * TIMEOUT)
+        beats.away = False
+        await anyio.sleep(TIMEOUT / 2)
+        beats.present = (2, 1, 1)
+        back = anyio.current_time()
+        await anyio.sleep(TIMEOUT * 2)
+
+    _, ended = watch(beats, life)
+    words = [(input_.health, input_.detail) for _, input_ in beats.posts if isinstance(input_, HealthReported)]
+    silent = (Health.UNHEALTHY, "nobody can tell whether it beats: the disk of /run/beat has not answered for 10 s")
+    assert list(dict.fromkeys(words)) == [(Health.HEALTHY, ""), silent, (Health.STARTING, ""), (Health.UNHEALTHY, "")]
+    assert words[-3:] == [(Health.STARTING, ""), (Health.HEALTHY, ""), (Health.UNHEALTHY, "")]
+    assert beats.kinds()[-1] == "Faulted"
+    assert TIMEOUT <= ended - back <= 1.25 * TIMEOUT
 
 
 def test_a_daemon_that_slept_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

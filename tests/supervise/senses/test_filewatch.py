@@ -17,7 +17,7 @@ from supervisord_async.config.model import Watch
 from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import FileWatching, monitor_files
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.senses.filewatch import lookout, watching
+from supervisord_async.supervise.senses.filewatch import lookout, outpost, watching
 from supervisord_async.supervise.senses.filewatch.lookout import Pace
 from supervisord_async.supervise.senses.filewatch.view import Sighting, Territory, View
 from tests.supervise.filebench import bench, inotify_instances, watch_threads
@@ -143,11 +143,11 @@ def test_a_file_that_is_saved_before_the_first_look_is_seen(source: Path) -> Non
         def changed(self, changes: lookout.Changes) -> None:
             told.append(changes)
 
-        def armed(self, generation: int, missing: frozenset[str]) -> None:
+        def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
             looking.stop()
 
-    looking = lookout.Lookout(Reports(degraded=None, recovered=None), Pace(gather=0.0))
-    looking.want(1, [territory])
+    looking = lookout.Lookout(Reports(degraded=None, recovered=None), Pace())
+    looking.want(1, [territory], since_ns=time.time_ns())
     (source / "app.py").write_text("saved while the watch begins")
     os.utime(source / "app.py")  # by the finer clock: the coarse one may not have ticked yet
     looking.serve()
@@ -307,7 +307,7 @@ async def test_busy_directories_on_the_way_are_not_listened_to(tmp_path: Path, m
 @real
 @pytest.mark.anyio
 async def test_no_thread_while_nobody_subscribes(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(outpost, "LINGER_SECONDS", 0.05)
     async with bench() as b:
         watch = Watch(paths=(str(source),), debounce_seconds=0.05)
         for text in ("22", "333"):
@@ -408,7 +408,7 @@ def test_a_stop_in_any_moment_is_heard() -> None:
     reports = SimpleNamespace(changed=lambda *_: None, armed=lambda *_: None, stop=lambda: None)
     look = lookout.Lookout(reports, Pace())
     look._wake = LateWake()
-    look.want(1, ())
+    look.want(1, (), since_ns=0)
     thread = threading.Thread(target=look.serve, daemon=True)
     thread.start()
     thread.join(20)

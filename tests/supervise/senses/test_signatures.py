@@ -73,6 +73,54 @@ def test_the_others_look_themselves_when_who_led_is_cancelled(tmp_path: Path, ho
     assert hops[-1] == [str(tmp_path / "follower")]
 
 
+def test_a_directory_that_hangs_has_one_thread_and_keeps_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, hanging = threading.Event(), list[str]()
+    look = signatures._look
+
+    def hang(paths: list[str]) -> dict[str, Signature]:
+        if paths[0].startswith("/away"):
+            hanging.extend(paths)
+            answer.wait(30)
+        return look(paths)
+
+    monkeypatch.setattr(signatures, "_look", hang)
+    monkeypatch.setattr(signatures, "THREADS", 2)
+    silent: list[str] = []
+
+    async def ask(looks: Signatures, path: str) -> None:
+        try:
+            await looks.of(path)
+        except TimeoutError as error:
+            silent.append(str(error))
+
+    async def main() -> None:
+        looks = Signatures(answer_seconds=0.05)
+        with anyio.fail_after(20):
+            for _ in range(3):
+                async with anyio.create_task_group() as tasks:
+                    for name in "abc":
+                        tasks.start_soon(ask, looks, f"/away/{name}")
+                assert await looks.of(str(tmp_path / "here")) is None
+            with anyio.move_on_after(0):
+                await looks.of("/away/a")  # who gives up begins no second one either
+            patient = anyio.Event()
+
+            async def wait() -> None:
+                looks._answer_seconds = 20.0
+                await looks.of("/away/d")
+                patient.set()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                await anyio.lowlevel.checkpoint()
+                answer.set()
+            assert patient.is_set()
+
+    anyio.run(main)
+    assert hanging == [f"/away/{name}" for name in "abcd"]
+    assert silent == [f"the disk of /away/{name} has not answered for 0.05 s" for name in "abc"] * 3
+
+
 def test_each_hears_that_there_is_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

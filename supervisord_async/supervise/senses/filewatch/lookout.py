@@ -1,8 +1,13 @@
-"""The one thread that looks after all watched paths: told by one notifier, or polling where that is not to be had.
+"""One thread that looks after the watched paths of some disks: told by one notifier, or polling where that is of no use.
+
+A disk that hangs holds up the thread, and with it all paths of its disks. A path that turns out to need another one, by a link or
+by what was mounted meanwhile, is handed back with what is known of it.
 
 The notifier (watchfiles' RustNotify) is given single directories, never trees: so ignored ones cost nothing, a single
 file is watched through its directory without all that lies beside it, and a path that does not exist yet through the
 nearest directory that does. It cannot be given more of them later, so a new one is opened before the old is closed.
+While one is opened nothing else of the daemon runs: it is given nothing of a disk whose server may be away, and where others
+save without a word to it. There, and where the system has none to give, everything is scanned now and then.
 
 It does not say when its queue overflowed, and may miss what happens while it is opened. Therefore views are scanned
 again after it was opened, after every burst of notifications, and some seconds after any: it tells of many changes of
@@ -22,6 +27,7 @@ from typing import Protocol
 import msgspec
 
 from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
+from supervisord_async.system.mounts import MountTable, is_served, mounts
 
 #: Directories may change while they are counted; this often it is tried again at once.
 OPEN_ATTEMPTS = 5
@@ -47,8 +53,8 @@ class Pace(msgspec.Struct, frozen=True):
     idle: float = 0.5  #: between two looks while nothing happens: two wakeups a second, 0.03 % of a processor
     warm: float = 0.05  #: and while changes come
     warm_for: float = 2.0
-    gather: float = 0.05  #: for more wishes to come, before the first is fulfilled: programs start together
-    fallback_poll: float = 2.0  #: between two scans where no notifier is to be had
+    gather: float = 0.05  #: for more subscriptions to come, before the first is passed on: programs start together
+    fallback_poll: float = 2.0  #: between two scans where no notifier is to be had, or of use
     retry: float = 60.0  #: until a notifier is tried again; doubled each time
     retry_max: float = 300.0
 
@@ -59,8 +65,11 @@ class Reports(Protocol):
     def changed(self, changes: Changes) -> None:
         """Files below these territories changed; none: something did, and it is not known yet what."""
 
-    def armed(self, generation: int, missing: frozenset[str]) -> None:
+    def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
         """From now on no change of these territories is missed; these roots do not exist yet."""
+
+    def strayed(self, views: list[View]) -> None:
+        """These need other disks than ours: they are not looked at any more, and somebody else may take them over as they are."""
 
     def degraded(self, reason: str) -> None:
         """No notifier is to be had; everything is polled."""
@@ -134,18 +143,24 @@ class _Station(msgspec.Struct):
 class Lookout:
     """Serves the territories that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
 
-    def __init__(self, reports: Reports, pace: Pace) -> None:
+    def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int] = frozenset()) -> None:
+        """For what is on ``devices``; none: for all that it is given, wherever that leads."""
         self._reports, self._pace = reports, pace
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._wanted: tuple[int, frozenset[Territory]] = (0, frozenset())
         self._since: dict[Territory, int] = {}  #: when each was first wanted: nanoseconds since 1970, as files are stamped
+        self._handed: dict[Territory, View] = {}  #: what others knew of them
         # From here on the thread's own.
+        self._devices = devices
+        self._mounts = MountTable()
+        self._kinds: dict[int, str] = {}  #: what is mounted, of the devices that were met
         self._generation = 0
         self._views: dict[Territory, View] = {}
         self._polls_due: dict[View, float] = {}
         self._stale: set[View] = set()
+        self._strays: set[View] = set()
         self._stations: dict[str, _Station] = {}
         self._notifier: Notifier | None = None
         self._given: dict[str, Identity] = {}
@@ -159,12 +174,15 @@ class Lookout:
         self._retry_seconds = pace.retry
         self._failed_at = -FAILURE_SECONDS
 
-    def want(self, generation: int, territories: Iterable[Territory]) -> None:
-        """Watch these, and no others; ``armed`` reports when that holds."""
-        now = time.time_ns()
+    def want(self, generation: int, territories: Iterable[Territory], *, since_ns: int, handed: Iterable[View] = ()) -> None:
+        """Watch these, and no others; ``armed`` reports when that holds.
+
+        What was not wanted before is watched since ``since_ns`` (since 1970, as files have it); ``handed`` is what others know of it.
+        """
         with self._lock:
             self._wanted = (generation, frozenset(territories))
-            self._since = {each: self._since.get(each, now) for each in self._wanted[1]}
+            self._since = {each: self._since.get(each, since_ns) for each in self._wanted[1]}
+            self._handed |= {view.territory: view for view in handed}
         self._wake.set()
 
     def stop(self) -> None:
@@ -181,23 +199,28 @@ class Lookout:
         """Look, until stopped; no notifier is open afterwards."""
         try:
             while not self._stopping.is_set():
-                if self._wake.is_set():
-                    self._stopping.wait(self._pace.gather)
                 self._wake.clear()
                 changes: Changes = {}
                 newcomers = self._take_over()
                 self._look(changes, newcomers)
                 for view in self._stale:
                     changes.setdefault(view.territory, set())
-                if changes and not self._stopping.is_set():
-                    self._reports.changed(changes)
-                if newcomers is not None and not self._stopping.is_set():
-                    self._reports.armed(self._generation, frozenset(each.root for each, view in self._views.items() if view.missing))
+                self._report(changes, newcomers is not None)
                 if not self._stopping.is_set():  # its wake may have been taken for one of a wish
                     self._wake.wait(self._pause())
         finally:
             self._close(self._notifier)
             self._close_retired()
+
+    def _report(self, changes: Changes, armed: bool) -> None:
+        if changes and not self._stopping.is_set():
+            self._reports.changed(changes)
+        if self._strays and not self._stopping.is_set():
+            strays, self._strays = self._strays, set()
+            self._reports.strayed([self._forget(view.territory) for view in strays])
+        if armed and not self._stopping.is_set():
+            missing = frozenset(each.root for each, view in self._views.items() if view.missing)
+            self._reports.armed(self._generation, frozenset(self._views), missing)
 
     def _pause(self) -> float | None:
         now = time.monotonic()
@@ -214,31 +237,39 @@ class Lookout:
         """The views that were not there before; None when nothing else is wanted than before."""
         with self._lock:
             (generation, territories), since = self._wanted, self._since
+            handed, self._handed = self._handed, {}
         if generation == self._generation:
             return None
         self._generation = generation
         for gone in self._views.keys() - territories:
-            view = self._views.pop(gone)
-            self._polls_due.pop(view, None)
-            self._stale.discard(view)
-            self._reopen = True
+            self._forget(gone)
         newcomers = set()
         for territory in territories - self._views.keys():
-            self._views[territory] = view = View(territory, since[territory])
+            self._views[territory] = view = handed.get(territory) or View(territory, since[territory])
             newcomers.add(view)
             if self._polled(view):
                 self._polls_due[view] = 0.0
         self._stale |= newcomers
         return newcomers
 
+    def _forget(self, territory: Territory) -> View:
+        view = self._views.pop(territory)
+        self._polls_due.pop(view, None)
+        self._stale.discard(view)
+        self._reopen = True
+        return view
+
     def _polled(self, view: View) -> bool:
-        return view.territory.poll_seconds is not None or self._retry_at is not None
+        return view.territory.poll_seconds is not None or self._retry_at is not None or self._is_served(view)
+
+    def _is_served(self, view: View) -> bool:
+        return any(is_served(self._kinds.get(device, "")) for device in view.devices)
 
     def _is_degraded(self) -> bool:
         return self._retry_at is not None
 
     def _told(self) -> list[View]:
-        return [view for view in self._views.values() if not self._polled(view)]
+        return [view for view in self._views.values() if not self._polled(view) and view not in self._strays]
 
     def _look(self, changes: Changes, newcomers: set[View] | None) -> None:
         now = time.monotonic()
@@ -328,8 +359,22 @@ class Lookout:
         for view in views:
             if self._stopping.is_set():
                 return
-            if found := view.scan(self._stopping.is_set):
+            if found := view.scan(self._stopping.is_set, self._strange):
                 changes.setdefault(view.territory, set()).update(found)
+            self._place(view)
+
+    def _strange(self, place: str) -> frozenset[int]:
+        return self._mounts.devices_on_way(place) - self._devices if self._devices else frozenset()
+
+    def _place(self, view: View) -> None:
+        """Once its disks are known: it may need one that is not ours, or be in need of polling."""
+        if new := view.devices - self._kinds.keys():
+            kinds = {mount.device: mount.kind for mount in mounts()}
+            self._kinds |= {device: kinds.get(device, "") for device in new}  # none: a part of a disk, as btrfs has them
+        if self._devices and any(self._kinds[device] and device not in self._devices for device in view.devices):
+            self._strays.add(view)
+        elif self._is_served(view):
+            self._polls_due.setdefault(view, time.monotonic() + self._pace.fallback_poll)
 
     def _poll(self, now: float, changes: Changes) -> None:
         for view, due in self._polls_due.items():

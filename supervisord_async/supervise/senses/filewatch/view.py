@@ -24,6 +24,9 @@ Identity = tuple[int, int]
 #: Inode, size, time of modification in nanoseconds; of a link and of what it leads to.
 Stamp = tuple[int, ...]
 
+#: The disks on the way to a place that are not to be asked.
+Strange = Callable[[str], frozenset[int]]
+
 #: As many links as the kernel follows in one path.
 LINKS_MAX = 40
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -50,7 +53,7 @@ class View:
     """One territory as it was seen last.
 
     ``directories`` are to be watched for what happens in them; ``approach`` maps each directory on the way to the
-    root, links followed, to the names in it that the way depends on.
+    root, links followed, to the names in it that the way depends on. ``devices`` are the disks that both are on.
     """
 
     def __init__(self, territory: Territory, since_ns: int | None = None) -> None:
@@ -59,20 +62,25 @@ class View:
         self._since_ns = since_ns
         self.directories: dict[str, Identity] = {}
         self.approach: dict[str, set[str]] = {}
+        self.devices: set[int] = set()
         self.missing = True
         self._files: dict[str, Stamp] = {}
         self._rules: IgnoreRules | None = None
         self._seen_before = False
 
-    def scan(self, stopped: Callable[[], bool]) -> set[str]:
+    def scan(self, stopped: Callable[[], bool], strange: Strange = lambda _: frozenset()) -> set[str]:
         """Look at everything; returns the files that changed since the last look, at the first one since the watch began.
 
-        Changes nothing when ``stopped()`` becomes true meanwhile.
+        Changes nothing when ``stopped()`` becomes true meanwhile, and nothing but ``devices`` where the root's links lead to
+        disks that are ``strange``: those are not asked.
         """
         root = self.territory.root
         self._rules = IgnoreRules(root, self.territory.ignore, self.territory.ignored_paths)
         walk = _Walk(self._rules, stopped)
-        approach = approach_to(root)
+        approach, devices, asked = approach_to(root, strange)
+        if not asked:
+            self.devices = devices
+            return set()
         missing = not walk.begin(root)
         if stopped():
             return set()
@@ -80,6 +88,7 @@ class View:
             walk.files |= {path: stamp for path, stamp in self._files.items() if path == unreadable or path.startswith(unreadable + "/")}
         before, self._files = self._files, walk.files
         self.directories, self.approach, self.missing = walk.directories, approach, missing
+        self.devices = devices | walk.devices
         if not self._seen_before:
             self._seen_before = True
             return self._modified_meanwhile()
@@ -123,6 +132,7 @@ class _Walk:
         self.files: dict[str, Stamp] = {}
         self.directories: dict[str, Identity] = {}
         self.unreadable: list[str] = []
+        self.devices: set[int] = set()
         self._rules, self._stopped = rules, stopped
         self._visited: set[Identity] = set()
         self._pending: list[str] = []
@@ -137,6 +147,7 @@ class _Walk:
                 return False
             self.unreadable.append(root)
             return True
+        self.devices.add(found.st_dev)
         if not stat.S_ISDIR(found.st_mode):
             self.files[root] = (found.st_ino, found.st_size, found.st_mtime_ns)
             return True
@@ -152,6 +163,7 @@ class _Walk:
             if identity in self._visited:
                 return
             self._visited.add(identity)
+            self.devices.add(found.st_dev)
             self.directories[directory] = identity
             with os.scandir(directory) as entries:
                 for entry in entries:
@@ -193,12 +205,14 @@ def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
     return (*stamp, target.st_ino, target.st_size, target.st_mtime_ns) if stat.S_ISREG(target.st_mode) else None
 
 
-def approach_to(path: str) -> dict[str, set[str]]:
-    """The directories on the way to ``path``, with the names in each that the way takes; links are followed.
+def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[int], bool]:
+    """The directories on the way to ``path``, with the names in each that the way takes, links followed; and the disks that it takes.
 
-    The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear.
+    The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear. Or where a link has
+    led to ``strange`` disks, which are not asked: then the last part is False.
     """
     approach: dict[str, set[str]] = {}
+    devices: set[int] = set()
     here, links = "/", 0
     ahead = path.split("/")[::-1]
     while ahead:
@@ -210,8 +224,12 @@ def approach_to(path: str) -> dict[str, set[str]]:
             continue
         approach.setdefault(here, set()).add(name)
         there = os.path.join(here, name)
+        if links and (disks := strange(there)):
+            return approach, devices | disks, False
         try:
-            if not stat.S_ISLNK(os.lstat(there).st_mode):
+            found = os.lstat(there)
+            devices.add(found.st_dev)
+            if not stat.S_ISLNK(found.st_mode):
                 here = there
                 continue
             target = os.readlink(there)
@@ -222,4 +240,4 @@ def approach_to(path: str) -> dict[str, set[str]]:
             break
         here = "/" if target.startswith("/") else here
         ahead += target.split("/")[::-1]
-    return approach
+    return approach, devices, True

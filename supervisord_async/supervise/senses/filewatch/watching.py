@@ -1,15 +1,15 @@
 """File changes for all programs of a daemon: who wants to hear of what, and when a burst of changes is over.
 
-The looking is done by :mod:`~supervisord_async.supervise.senses.filewatch.lookout` in one thread, which exists only while
-somebody subscribes; all else happens on the loop.
+The looking is done by :mod:`~supervisord_async.supervise.senses.filewatch.lookout`, in a thread for each set of disks that a path may
+need: what is on a disk that hangs waits for it, and nothing else does. Where there is one disk there is one thread, while somebody
+subscribes, and else none. All else happens on the loop.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,10 @@ from supervisord_async.config.model import Watch
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.senses.filewatch.lookout import Changes, Lookout, Pace
-from supervisord_async.supervise.senses.filewatch.view import Territory
+from supervisord_async.supervise.senses.filewatch.lookout import Changes, Pace
+from supervisord_async.supervise.senses.filewatch.outpost import Outpost
+from supervisord_async.supervise.senses.filewatch.view import Territory, View
+from supervisord_async.system.mounts import MountTable
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -30,16 +32,10 @@ BOUND_FACTOR = 10.0
 BOUND_SECONDS = 2.0
 #: So many paths of one burst are remembered; more of them would not change what follows.
 PATHS_MAX = 1000
-#: The thread stays this long after the last subscription, for the next one: a reload ends and begins many.
-LINGER_SECONDS = 1.0
-#: After a bug in the thread it is started again; the pause doubles up to a minute.
+#: So many sets of disks have a thread of their own; all others share one.
+OUTPOSTS = 8
+#: After a bug in a thread it is started again; the pause doubles up to a minute.
 RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
-#: A thread that was told to stop is looked for this often. It ends between two system calls,
-JOIN_SECONDS = 0.002
-#: and where one hangs, with the disk, it is left to itself after this time.
-JOIN_MAX_SECONDS = 1.0
-#: How often a thread that waits for the loop looks whether it is to stop.
-REPORT_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +50,7 @@ class Subscription:
         self._quiet_seconds = watch.debounce_seconds
         self._bound_seconds = max(BOUND_FACTOR * watch.debounce_seconds, BOUND_SECONDS)
         self._generation = generation
+        self._unarmed = set(territories)
         self._armed = anyio.Event()
         self._paths: set[str] = set()
         self._first_at = self._last_at = 0.0
@@ -81,10 +78,13 @@ class Subscription:
         """Forget the changes that were seen and not yet taken."""
         self._paths = set()
 
-    def _arm(self, generation: int, missing: frozenset[str]) -> None:
-        if generation >= self._generation and not self._armed.is_set():
-            self.missing = tuple(sorted({each.root for each in self.territories} & missing))
-            self._armed.set()
+    def _arm(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
+        if generation >= self._generation and not self._unarmed.isdisjoint(territories):
+            roots = {each.root for each in self._unarmed & territories}
+            self.missing = tuple(sorted({*self.missing, *roots & missing}))
+            self._unarmed -= territories
+            if not self._unarmed:
+                self._armed.set()
 
     def _add(self, paths: set[str]) -> None:
         """Take changes in; an empty set prolongs the burst, if there is one."""
@@ -105,19 +105,37 @@ class FileWatching:
         self._pace = pace or Pace()
         self._subscriptions: set[Subscription] = set()
         self._generation = 0
-        self._lookout: Lookout | None = None
+        self._mounts = MountTable()
+        self._outposts: dict[frozenset[int], Outpost] = {}  #: by their disks
+        self._places: dict[Territory, Outpost] = {}  #: who looks after it
+        self._unmanned: list[Outpost] = []
+        self._since_ns: int | None = None  #: when the first subscription began that no outpost knows of (as files have it)
         self._news = anyio.Event()
         self._followed: dict[str, int] = {}
         self._started: dict[str, float] = {}
         bus.listen(self._note_start)
 
     async def run(self) -> None:
-        """Serve until cancelled; the thread is gone afterwards. A bug in it is reported, and it is started again."""
+        """Serve until cancelled; the threads are gone then, but for those that hang. A bug in one is reported, and it is started again."""
+        await self._news.wait()
+        from anyio.from_thread import BlockingPortal
+
+        async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
+            while True:
+                await self._news.wait()
+                await anyio.sleep(self._pace.gather)
+                self._news = anyio.Event()
+                self._distribute()
+                unmanned, self._unmanned = self._unmanned, []
+                for outpost in unmanned:
+                    tasks.start_soon(self._keep, outpost, portal)
+
+    async def _keep(self, outpost: Outpost, portal: BlockingPortal) -> None:
+        """Returns when there is nothing left for it to look after."""
         pause = RETRY_SECONDS
-        while True:
-            await self._wait_subscribed()
+        while outpost.territories:
             try:
-                await self._serve()
+                await outpost.serve(portal)
             except Exception as error:  # the programs run on; only their files go unwatched for a moment
                 _log.exception("watching files failed; trying again in %g s", pause)
                 self._bus.publish(
@@ -127,6 +145,8 @@ class FileWatching:
                 )
                 await anyio.sleep(pause)
                 pause = min(pause * 2, RETRY_MAX_SECONDS)
+                outpost.want(self._generation, outpost.territories, since_ns=time.time_ns())
+        del self._outposts[outpost.devices]
 
     @contextmanager
     def subscribe(self, watch: Watch, *, ignored_paths: tuple[str, ...]) -> Iterator[Subscription]:
@@ -139,13 +159,14 @@ class FileWatching:
         self._generation += 1
         subscription = Subscription(watch, territories, self._generation)
         self._subscriptions.add(subscription)
-        self._tell()
+        self._since_ns = self._since_ns or time.time_ns()
+        self._news.set()
         try:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
             self._generation += 1
-            self._tell()
+            self._news.set()
 
     @contextmanager
     def follow(self, name: str) -> Iterator[None]:
@@ -167,70 +188,52 @@ class FileWatching:
         if record.type == "state" and record.to == State.STARTING and record.name in self._followed:
             self._started[record.name] = anyio.current_time()
 
-    def _tell(self) -> None:
-        self._news.set()
-        if self._lookout is not None:
-            self._lookout.want(self._generation, self._territories())
+    def _distribute(self, handed: Iterable[View] = ()) -> None:
+        """Each outpost knows what it is to look after; with what others, of whom they strayed, knew of it."""
+        since_ns, self._since_ns = self._since_ns or time.time_ns(), None
+        wanted = {each for subscription in self._subscriptions for each in subscription.territories}
+        self._places = {each: self._places.get(each) or self._outpost_for(self._mounts.devices_at(each.root)) for each in wanted}
+        shares: dict[Outpost, list[Territory]] = {outpost: [] for outpost in self._outposts.values()}
+        for territory, outpost in self._places.items():
+            shares[outpost].append(territory)
+        for outpost, territories in shares.items():
+            own = [view for view in handed if self._places.get(view.territory) is outpost]
+            outpost.want(self._generation, frozenset(territories), since_ns=since_ns, handed=own)
 
-    def _territories(self) -> frozenset[Territory]:
-        return frozenset(each for subscription in self._subscriptions for each in subscription.territories)
+    def _outpost_for(self, devices: frozenset[int]) -> Outpost:
+        """The one of these disks, or where there are many already, that of all others."""
+        if devices not in self._outposts and len(self._outposts) >= OUTPOSTS:
+            devices = frozenset()
+        outpost = self._outposts.get(devices)
+        if outpost is None:
+            outpost = self._outposts[devices] = Outpost(self, self._pace, devices)
+            self._unmanned.append(outpost)
+            self._news.set()
+        return outpost
 
-    async def _wait_subscribed(self) -> None:
-        while not self._subscriptions:
-            self._news = anyio.Event()
-            await self._news.wait()
+    # What the lookouts report, on the loop
 
-    async def _wait_deserted(self) -> None:
-        """Returns when nobody has subscribed for a while."""
-        while self._subscriptions:
-            self._news = anyio.Event()
-            await self._news.wait()
-            if not self._subscriptions:
-                await anyio.sleep(LINGER_SECONDS)
-
-    async def _serve(self) -> None:
-        """Has the thread look until nobody wants it any more; raises what the thread raised."""
-        from anyio.from_thread import BlockingPortal
-
-        failures: list[Exception] = []
-        async with BlockingPortal() as portal:
-            reports = _OnLoop(self, portal)
-            self._lookout = lookout = Lookout(reports, self._pace)
-            self._tell()
-            ended = anyio.Event()
-            thread = threading.Thread(target=_look, args=(lookout, portal, ended, failures), name="asup-files", daemon=True)
-            thread.start()
-            try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._cancel_when_deserted, tasks.cancel_scope)
-                    await ended.wait()
-                    tasks.cancel_scope.cancel()
-            finally:
-                self._lookout = None
-                lookout.stop()
-                reports.stop()
-                with anyio.move_on_after(JOIN_MAX_SECONDS, shield=True):
-                    while thread.is_alive():  # noqa: ASYNC110  a thread's end is no event
-                        await anyio.sleep(JOIN_SECONDS)
-        if failures:
-            raise failures[0]
-
-    async def _cancel_when_deserted(self, scope: anyio.CancelScope) -> None:
-        await self._wait_deserted()
-        scope.cancel()
-
-    # What the lookout reports, on the loop
-
-    def _changed(self, changes: Changes) -> None:
+    def changed(self, changes: Changes) -> None:
+        """Whoever watches these has heard."""
         for subscription in self._subscriptions:
             if own := subscription.territories & changes.keys():
                 subscription._add(set[str]().union(*(changes[territory] for territory in own)))  # noqa: SLF001  the two are one mechanism
 
-    def _armed(self, generation: int, missing: frozenset[str]) -> None:
+    def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
+        """Whoever waited for these, since ``generation`` at the latest, waits no more."""
         for subscription in self._subscriptions:
-            subscription._arm(generation, missing)  # noqa: SLF001
+            subscription._arm(generation, territories, missing)  # noqa: SLF001
 
-    def _degraded(self, reason: str) -> None:
+    def strayed(self, views: list[View]) -> None:
+        """Those who look after the disks that these need have taken them over."""
+        for view in views:
+            devices = self._mounts.devices_at(view.territory.root) | view.devices
+            self._places[view.territory] = self._outpost_for(frozenset(devices))
+        self._generation += 1
+        self._distribute(views)
+
+    def degraded(self, reason: str) -> None:
+        """It is published that some files are polled."""
         self._bus.publish(
             "watch",
             message=f"cannot be told of file changes: {reason}; polling every {self._pace.fallback_poll:g} s or slower instead "
@@ -238,60 +241,9 @@ class FileWatching:
             data={"what": "degraded", "reason": reason},
         )
 
-    def _recovered(self) -> None:
-        self._bus.publish("watch", message="told of file changes again; no longer polling", data={"what": "recovered"})
-
-
-class _OnLoop:
-    """Carries the lookout's reports from its thread to the loop; each waits until the loop has taken it.
-
-    A loop that is cancelled may never take one: a lookout that is told to stop does not wait on.
-    """
-
-    def __init__(self, watching: FileWatching, portal: BlockingPortal) -> None:
-        self._watching, self._portal = watching, portal
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """No report is waited for any more."""
-        self._stopping.set()
-
-    def changed(self, changes: Changes) -> None:
-        self._call(self._watching._changed, changes)  # noqa: SLF001
-
-    def armed(self, generation: int, missing: frozenset[str]) -> None:
-        self._call(self._watching._armed, generation, missing)  # noqa: SLF001
-
-    def degraded(self, reason: str) -> None:
-        self._call(self._watching._degraded, reason)  # noqa: SLF001
-
     def recovered(self) -> None:
-        self._call(self._watching._recovered)  # noqa: SLF001
-
-    def _call(self, report: Callable[..., None], *arguments: object) -> None:
-        if self._stopping.is_set():
-            return
-        future = self._portal.start_task_soon(report, *arguments)
-        while not self._stopping.is_set():
-            if concurrent.futures.wait((future,), REPORT_SECONDS).done:
-                future.result()
-                return
-
-
-def _look(lookout: Lookout, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
-    """The thread: looks until stopped, and says when it ends."""
-    try:
-        lookout.serve()
-    except concurrent.futures.CancelledError:  # the loop is leaving and took no report any more
-        return
-    except Exception as error:  # raised again on the loop
-        failures.append(error)
-    if not lookout.stopping:
-        portal.start_task_soon(_set, ended)
-
-
-def _set(event: anyio.Event) -> None:
-    event.set()
+        """It is published that they no longer are."""
+        self._bus.publish("watch", message="told of file changes again; no longer polling", data={"what": "recovered"})
 
 
 def _beneath(root: str, paths: tuple[str, ...]) -> tuple[str, ...]:

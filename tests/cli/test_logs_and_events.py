@@ -1,0 +1,124 @@
+"""asupctl logs and events: what was said and what happened, of the past and as it comes; against a fake daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+
+from tests.cli.conftest import Ended
+from tests.cli.fake_daemon import FakeDaemon, process
+
+Ctl = Callable[..., Ended]
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def test_logs_of_one_are_its_bytes(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", b"\xff raw \x1b[31mred", "two")
+    out, _ = spawn_ctl("logs", "web").communicate(timeout=20)
+    assert out == b"\xff raw \x1b[31mred\ntwo\n"
+
+
+def test_logs_of_several_have_prefixes(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "a")
+    daemon.log("db", "b", "c")
+    assert ctl("logs", "all").out == "==> web <==\nweb | a\n==> db <==\ndb  | b\ndb  | c\n"
+
+
+def test_logs_that_have_times_are_merged_by_them(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "2026-11-21T12:00:00.000Z a", "no time of its own", "2026-11-21T12:00:02.000Z c")
+    daemon.log("db", '{"at":"2026-11-21T12:00:01.000Z","line":"b"}')
+    daemon.log_formats |= {"web": "timestamp", "db": "json"}
+    out = ctl("logs", "all").out.splitlines()
+    assert [line[-3:] for line in out] == ["Z a", "own", 'b"}', "Z c"]
+    assert [line[:3] for line in out] == ["web", "web", "db ", "web"]
+    assert [one["name"] for one in json.loads(ctl("logs", "all", "--json").out)] == ["web", "web", "db", "web"]
+
+
+def test_logs_of_stderr_say_where_it_goes_with_stdout(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "err", stream="stderr")
+    assert ctl("logs", "--stderr", "web").err == ""
+    daemon.shared_stderr.add("web")
+    daemon.log("web", "both")
+    ended = ctl("logs", "--stderr", "web")
+    assert ended.out == "both\n"
+    assert "standard error of web goes where standard output goes" in ended.err
+    assert ended.code == 0
+
+
+def test_logs_options_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "out")
+    daemon.log("web", "err 1", "err 2", stream="stderr")
+    assert ctl("logs", "-n", "1", "--stderr", "web").out == "err 2\n"
+    assert ctl("logs", "--since", "2026-11-21T12:00:00+00:00", "web").out == "out\n"
+    (first, _), (second, _) = daemon.asked("GET", "/v1/processes/web/logs")
+    assert first == {"lines": "1", "stream": "stderr"}
+    assert second["since"] == "2026-11-21T12:00:00.000Z"
+    assert int(second["lines"]) > 1000
+
+
+def test_logs_since_takes_a_duration(daemon: FakeDaemon, ctl: Ctl) -> None:
+    assert ctl("logs", "--since", "10m", "web").code == 0
+    ((query, _),) = daemon.asked("GET", "/v1/processes/web/logs")
+    assert query["since"].endswith("Z")
+    assert ctl("logs", "--since", "yesterday", "web").code == 2
+
+
+def test_logs_json_is_one_document_or_one_object_a_line(daemon: FakeDaemon, ctl: Ctl, spawn_ctl: Spawn) -> None:
+    daemon.log("web", "a", b"\xff")
+    expected = [{"name": "web", "stream": "stdout", "line": line} for line in ("a", "\ufffd")]
+    assert json.loads(ctl("logs", "--json", "web").out) == expected
+    child = spawn_ctl("logs", "-f", "--json", "web")
+    assert child.stdout is not None
+    assert [json.loads(child.stdout.readline()) for _ in range(2)] == expected
+
+
+def test_followed_logs_merge_and_survive_a_restart_of_the_daemon(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", "w1")
+    child = spawn_ctl("logs", "-f", "all")
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"web | w1\n"
+    daemon.log("db", "d1")
+    assert child.stdout.readline() == b"db  | d1\n"
+    daemon.stop()
+    daemon.log("web", "w2")
+    daemon.start()
+    assert child.stdout.readline() == b"web | w2\n"
+    daemon.log("db", "d2")
+    assert child.stdout.readline() == b"db  | d2\n"
+
+
+def test_too_many_logs_are_not_followed(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.add(*(process(f"p{number}") for number in range(100)))
+    ended = ctl("logs", "-f", "all")
+    assert ended.code == 2
+    assert "at most 64" in ended.err
+
+
+def test_events_of_the_past_in_words_and_json(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.event(type="state", name="web", **{"from": "STARTING", "to": "RUNNING"}, message="running, pid 7, run 1")
+    daemon.event(type="reload", message="reloaded\x1b[2J")
+    first, second = ctl("events").out.splitlines()
+    assert re.split("  +", first)[1:] == ["web", "STARTING \N{RIGHTWARDS ARROW} RUNNING", "running, pid 7, run 1"]
+    assert re.split("  +", second)[1:] == ["daemon", "reload", "reloaded\\x1b[2J"]
+    assert first.index("running,") == second.index("reloaded")
+    assert json.loads(ctl("events", "--json", "-n", "1").out) == daemon.events[-1:]
+
+
+def test_events_say_nothing_twice(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.event(type="health", name="web", **{"from": "starting", "to": "healthy"}, message="health: healthy")
+    daemon.event(type="flapping", name="web", to="true", message="flapping: 5 automatic restarts")
+    health, flapping = ctl("events").out.splitlines()
+    assert re.split("  +", health)[1:] == ["web", "health healthy"]
+    assert re.split("  +", flapping)[1:] == ["web", "flapping", "5 automatic restarts"]
+
+
+def test_followed_events_are_json_lines_without_gap(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.event(type="reload")
+    daemon.event(type="reload")
+    child = spawn_ctl("events", "-f", "-n", "1", "--json")
+    assert child.stdout is not None
+    assert json.loads(child.stdout.readline())["id"] == 2
+    daemon.event(type="state", name="web")
+    assert json.loads(child.stdout.readline())["id"] == 3
