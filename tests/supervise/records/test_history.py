@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -86,7 +87,10 @@ async def test_ids_rise_after_a_crash_that_lost_records(tmp_path: Path) -> None:
     crashed = History(path)
     bus = Bus(last_id=await crashed.open())
     lost = bus.publish("daemon").id  # never written, the file never closed cleanly
-    again = History(path)
+    (tmp_path / "later").mkdir()
+    for file in tmp_path.glob("history.db*"):
+        shutil.copy(file, tmp_path / "later")  # as the kernel has them when a process is killed
+    again = History(tmp_path / "later" / "history.db")
     assert await again.open() >= lost
     await again.aclose()
     await crashed.aclose()
@@ -138,16 +142,57 @@ async def test_a_corrupt_database_is_moved_aside_and_said(tmp_path: Path, caplog
 async def test_a_database_that_breaks_while_written_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     async with kept(path) as (history, bus):
-        bus.publish("daemon")
+        for number in range(2000):  # more than is held in memory
+            bus.publish("daemon", name=f"n{number}", message="x" * 1000)
         await history.flush()
-        other = sqlite3.connect(path)
-        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        other.close()
-        with path.open("r+b") as file:
-            file.write(b"\xff" * path.stat().st_size)
-        bus.publish("daemon")
-        await wait_until(lambda: history.written >= 2)
-        await wait_until(lambda: history.trouble is None)
+        for file in (path, path.with_name("history.db-wal")):
+            file.write_bytes(b"\xff" * file.stat().st_size)
+        count = history.written
+        await wait_until(
+            lambda: bus.publish("daemon", name=f"n{history.written % 7}").id > 0 and path.with_name("history.db.corrupt-1").exists()
+        )
+        await history.flush()
+        assert history.written > count
+        assert history.trouble is None
+
+
+async def test_files_that_are_cut_short_under_the_daemon_do_not_end_it(tmp_path: Path) -> None:
+    """A mapped file would: SIGBUS, for this very process."""
+    path = tmp_path / "history.db"
+    async with kept(path) as (history, bus):
+        for _ in range(3):
+            bus.publish("daemon")
+            await history.flush()
+            for file in tmp_path.iterdir():
+                file.write_bytes(b"")
+            assert isinstance(await history.records(0), list)
+        assert not path.with_name("history.db-shm").exists()
+        await wait_until(lambda: bus.publish("daemon").id > 0 and history.written > 3 and history.trouble is None)
+
+
+async def test_what_a_hanging_disk_holds_up_is_answered_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first question is told that there is no answer, the next ones are so sooner; both are over when the disk goes on."""
+    monkeypatch.setattr(history_module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(history_module, "FRESH_SECONDS", 0.01)
+    hangs, write = threading.Event(), Store.write
+
+    def slow(self: Store, records: Sequence[Record]) -> None:
+        hangs.wait(20)
+        write(self, records)
+
+    async with kept(tmp_path / "history.db") as (history, bus):
+        monkeypatch.setattr(Store, "write", slow)
+        sent = bus.publish("daemon")
+        try:
+            await anyio.sleep(2 * history_module.GATHER_SECONDS)
+            for _ in range(3):
+                with pytest.raises(UnavailableError, match="its disk does not answer"):
+                    await history.runs("web")
+                assert await history.last_records(1) == []
+        finally:
+            hangs.set()
+        await history.flush()
+        assert await history.last_records(1) == [sent]
 
 
 async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
@@ -165,16 +210,19 @@ async def test_a_locked_database_is_waited_for(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("supervisord_async.supervise.records.history_store.BUSY_SECONDS", 0.05)
     monkeypatch.setattr(history_module, "RETRY_SECONDS", (0.05,))
     path = tmp_path / "history.db"
-    async with kept(path) as (history, bus):
-        locker = sqlite3.connect(path, isolation_level=None)
+    with closing(sqlite3.connect(path, isolation_level=None)) as locker:
         locker.execute("BEGIN EXCLUSIVE")
-        sent = bus.publish("daemon")
-        await wait_until(lambda: history.trouble is not None and "locked" in history.trouble)
-        locker.execute("COMMIT")
-        locker.close()
-        await history.flush()
-        assert [record.id for record in await history.records(0)] == [sent.id]
-    assert sum("cannot write" in record.message for record in caplog.records) == 1
+        async with kept(path) as (history, bus):
+            sent = bus.publish("daemon")
+            assert history.trouble is not None
+            assert "locked" in history.trouble
+            locker.execute("COMMIT")
+            locker.close()
+            await history.flush()
+            assert [record.id for record in await history.records(0)] == [sent.id]
+            with closing(sqlite3.connect(path, timeout=0)) as another, pytest.raises(sqlite3.OperationalError, match="locked"):
+                another.execute("SELECT * FROM records")
+    assert sum("cannot open" in record.message for record in caplog.records) == 1
 
 
 async def test_a_folder_that_cannot_be_written_is_said_once_and_never_fatal(
