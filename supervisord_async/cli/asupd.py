@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from supervisord_async.cli import early
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import mean_utf8, show_what_can_be_shown
@@ -34,6 +35,7 @@ EXIT_LOCKED = 4
 
 def main() -> NoReturn:
     """Be the daemon, or do what the arguments say instead, and end the process with its exit code."""
+    early.hold()
     mean_utf8()
     open_missing()
     show_what_can_be_shown()

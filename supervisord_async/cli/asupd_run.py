@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from supervisord_async.cli import early
 from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import DaemonError, NoDaemonError, Problem
 
@@ -82,7 +83,7 @@ def foreground(
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
     if former is None:
-        signals.reset_inherited()
+        signals.reset_inherited(early.SIGNALS)
     os.umask(0o022)
     daemon = configuration.daemon
     if former is None and run_dir is None:  # the file has moved it, perhaps; who names a run_dir means it

@@ -374,7 +374,7 @@ class Daemon:
 
     async def _heed_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # a former self may have blocked them over its re-exec
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # blocked over the re-exec, or since the start
             told_at: float | None = None
             async for signum in received:
                 match signum:

@@ -15,13 +15,13 @@ _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 
 
-def reset_inherited() -> None:
-    """Nothing is blocked and nothing ignored that who started us blocked or ignored.
+def reset_inherited(waiting: Collection[int] = ()) -> None:
+    """Nothing is blocked, but those that are ``waiting`` for their receiver, and nothing ignored that who started us blocked or ignored.
 
     To be called first thing in the daemon, on the main thread: children inherit what is in force when they are
     spawned (``man 7 signal``). Handlers that were installed since are kept.
     """
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
     for number in signal.valid_signals() - _UNCATCHABLE - _IGNORED_BY_PYTHON:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

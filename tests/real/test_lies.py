@@ -63,8 +63,7 @@ def test_a_log_whose_terminal_went_away_is_told_once_and_written_again_when_the_
     """Writing to a terminal whose other side was closed is EIO."""
     master, slave = os.openpty()
     path, log = tmp_path / "device", tmp_path / ".asupd" / "logs" / "other.log"
-    path.symlink_to(os.ttyname(slave))
-    os.close(slave)
+    path.symlink_to(os.ttyname(slave))  # open to the end: the kernel would give its number to the next who wants a terminal
     live = daemon(
         f"programs: {{counter: {{command: {COUNTER_COMMAND}, start_seconds: 0, logs: {{stdout: device}}}}, other: {{command: {COUNTER_COMMAND}, start_seconds: 0}}}}"
     )
@@ -82,6 +81,7 @@ def test_a_log_whose_terminal_went_away_is_told_once_and_written_again_when_the_
     _points_to(path, tmp_path / "new.log")
     live.wait_until(lambda: (tmp_path / "new.log").exists() and len(numbers(tmp_path / "new.log")) > 200, "it is written again")
     _nothing_is_missing(live, tmp_path / "new.log")
+    os.close(slave)
     assert {name: live.process_of(name)["pid"] for name in before} == before
     assert numbers(log) == list(range(len(numbers(log))))
     unbroken(live)
@@ -124,6 +124,32 @@ def _nothing_is_missing(live: LiveDaemon, log: Path) -> None:
     assert written == list(range(written[0], written[0] + len(written)))
     live.wait_until(lambda: "is written again; nothing was lost" in live.text(), "the recovery is told, without a loss")
     assert live.text().count("cannot write") == live.text().count("is written again") == 1
+
+
+# Signals that come too early
+
+HASTY = """
+import os, signal
+from supervisord_async.cli import asupd
+load = asupd._load
+def hit(*arguments):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+    return load(*arguments)
+asupd._load = hit
+asupd.main()
+"""
+
+
+def test_signals_that_come_while_the_daemon_is_loaded_wait_for_it(daemon: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", HASTY])
+    live = daemon("programs: {a: {command: [sh, -c, 'grep SigBlk /proc/self/status; exec sleep 1000'], start_seconds: 0}}")
+    live.wait_until(lambda: "re-executed" in live.text(), "the re-exec")
+    live.wait_until(live.answers, "it answers")
+    log = live.folder / ".asupd" / "logs" / "a.log"
+    live.wait_until(lambda: log.exists() and log.read_text().endswith("\n"), "the program tells")
+    assert log.read_text().split() == ["SigBlk:", "0" * 16]
+    unbroken(live)
 
 
 # Words that mean nothing
