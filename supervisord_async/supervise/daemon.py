@@ -220,6 +220,8 @@ class Daemon:
             self._bus.listen(_log_record)
             self._bus.listen(self._event_hooks.heed)
             tasks.start_soon(self._heed_signals_to_the_last, name="signals")
+            if former is not None:
+                self._saver.changed()  # what was decided just before the re-exec came here by memory alone
             tasks.start_soon(self._saver.run, name="state")
             tasks.start_soon(self._sweep_journal, name="journal")
             tasks.start_soon(self._guard.run, name="guardian")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisord_async.supervise.outlive import persist
 from tests.daemons import LiveDaemon, unbroken
 
 Make = Callable[..., LiveDaemon]
@@ -150,6 +151,21 @@ def test_signals_that_come_while_the_daemon_is_loaded_wait_for_it(daemon: Make, 
     live.wait_until(lambda: log.exists() and log.read_text().endswith("\n"), "the program tells")
     assert log.read_text().split() == ["SigBlk:", "0" * 16]
     unbroken(live)
+
+
+# A state file that is older than all that is known
+
+
+def test_a_reexec_leaves_to_the_disk_what_it_took_over_by_memory(daemon: Make) -> None:
+    """The last save may be older than the re-exec; nothing need happen after it before a death."""
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.wait_for("a", "RUNNING")
+    saved = live.folder / ".asupd" / persist.FILE_NAME
+    live.wait_until(saved.exists, "it is saved")
+    saved.write_bytes(b"older than all that is known\n")
+    live.do("reexec")
+    live.wait_until(lambda: persist.MAGIC.encode() in saved.read_bytes(), "it is saved")
+    assert live.end() == 0
 
 
 # Words that mean nothing

@@ -16,6 +16,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,8 @@ def _content(path: str) -> bytes:
 def save(run_dir: str, state: SavedState) -> None:
     """``state`` is in the file, and the former content in ``.previous``; the file is sound, and there, at every instant.
 
-    Once there are both, a save takes no room on the disk, unless the state has grown by more than a quarter. Raises OSError;
-    then the file is as it was.
+    After the first, a save takes no room on the disk, unless the state has grown by more than a quarter. Raises OSError; then
+    the file is as it was.
     """
     path, spare = (os.path.join(run_dir, name) for name in (FILE_NAME, SPARE_NAME))
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
@@ -189,7 +190,11 @@ def save(run_dir: str, state: SavedState) -> None:
         os.fsync(descriptor)
     try:
         exchange(spare, path)
-    except OSError:  # there is none yet, or the filesystem cannot
+    except FileNotFoundError:  # it is the first
+        os.replace(spare, path)
+        with suppress(OSError):  # room for the next save: by then the disk may be full
+            _reserve(spare, size)
+    except OSError:  # the filesystem cannot
         os.replace(spare, path)
     directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -215,6 +220,12 @@ def _opened(spare: str) -> int:
         os.close(descriptor)
     Path(spare).unlink(missing_ok=True)
     return os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _reserve(spare: str, size: int) -> None:
+    """The file has ``size`` bytes of nothing."""
+    with os.fdopen(_opened(spare), "wb") as stream:
+        stream.write(b"\n" * size)
 
 
 def _size(present: int, needed: int) -> int:

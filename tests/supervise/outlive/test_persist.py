@@ -144,6 +144,18 @@ def test_a_filesystem_that_exchanges_no_names_has_the_state(tmp_path: Path, monk
     assert persist.load(str(tmp_path)) == (STATE, [])
 
 
+def test_the_first_save_has_room_for_the_next(tmp_path: Path) -> None:
+    """What fills the disk in between takes the place of no order."""
+    persist.save(str(tmp_path), STATE)
+    first, spare = tmp_path / persist.FILE_NAME, tmp_path / persist.SPARE_NAME
+    assert spare.stat().st_size == first.stat().st_size
+    assert persist.load(str(tmp_path)) == (STATE, [])
+    inodes = {first.stat().st_ino, spare.stat().st_ino}
+    persist.save(str(tmp_path), STATE)
+    assert {first.stat().st_ino, spare.stat().st_ino} == inodes
+    assert spare.stat().st_size == first.stat().st_size
+
+
 def test_a_save_that_gets_no_descriptor_costs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         persist.save(str(tmp_path), STATE)
