@@ -22,7 +22,7 @@ def bind_unix(
 ) -> socket.socket:
     """A listening stream socket at ``path``, non-blocking, with ``mode``, ``group`` and owner ``uid`` (-1: ours) before anybody can see it.
 
-    A socket file on which nobody answers is replaced, at one stroke.
+    A socket file on which nobody answers is replaced, at one stroke; on a disk that is full it makes room first.
 
     Raises DaemonError: somebody answers there; something that is no socket is there; the path is too long; the
     group is unknown; or the system refuses.
@@ -36,7 +36,12 @@ def bind_unix(
     gid = _gid(name, group)
     try:
         _refuse_occupied(name)
-        return _bind_unseen(name, mode, uid, gid, backlog)
+        try:
+            return _bind_unseen(name, mode, uid, gid, backlog)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        return _bind_in_place(name, mode, uid, gid, backlog)
     except OSError as error:
         raise DaemonError(f"cannot bind {name}: {error.strerror}") from error
 
@@ -112,4 +117,23 @@ def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> sock
         os.close(directory_fd)
         with suppress(OSError):
             os.rmdir(private)
+    return listener
+
+
+def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
+    """Bind where there is no room for a directory, with the room of the socket file that is there; others can enter when it is right."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setblocking(False)
+        os.fchmod(listener.fileno(), 0o600)  # what the file gets from it, less the umask
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        if (uid, gid) != (-1, -1):
+            os.chown(path, uid, gid)
+        os.chmod(path, mode)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
     return listener

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -46,6 +47,33 @@ def test_stale_socket_is_replaced_and_an_answering_one_is_not(tmp_path: Path) ->
         with pytest.raises(DaemonError, match="another process answers there"):
             sockets.bind_unix(path)
         assert path.stat().st_ino == before
+
+
+def test_full_disk_has_room_for_the_socket_in_the_place_of_a_stale_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen, chmod = tmp_path / "s", [], os.chmod
+    sockets.bind_unix(path).close()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def watch(name: str, mode: int) -> None:
+        seen.append(stat.S_IMODE(os.stat(name).st_mode))
+        chmod(name, mode)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    monkeypatch.setattr(os, "chmod", watch)
+    with sockets.bind_unix(path, 0o660), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with pytest.raises(DaemonError, match="another process answers there"):
+            sockets.bind_unix(path)
+    assert seen == [0o600 & ~_umask()]
+    assert os.listdir(tmp_path) == ["s"]
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0o077))
+    return mask
 
 
 def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
