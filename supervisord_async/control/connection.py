@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import sys
 from typing import Any
@@ -18,6 +19,8 @@ from supervisord_async.control.uvicorn_core import H11Protocol
 from supervisord_async.system.sockets import peer
 
 MAX_CONNECTIONS = 256
+#: No more than this part of the descriptors that the process may have: programs need some, and the daemon itself.
+DESCRIPTOR_PART = 8
 #: A request's line and headers must be here within this time of the connection, or of their first byte.
 HEAD_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 15
@@ -39,7 +42,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connected; where there is no room the one that is idle for longest goes, or this one."""
-        if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
+        if len(self.connections) >= _most_connections() and not self._make_room():
             self.transport, self._refused = transport, True
             self._refuse(503, f"{len(self.connections)} connections are open and busy")
             return
@@ -128,6 +131,10 @@ class Connection(H11Protocol):
         head = (f"HTTP/1.1 {status} {_REASONS[status]}", f"content-type: {MEDIA_TYPE}", f"content-length: {len(body)}", "connection: close")
         self.transport.write(_CRLF.join((*head, "", "")).encode() + body)
         self.transport.close()
+
+
+def _most_connections() -> int:
+    return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // DESCRIPTOR_PART)
 
 
 def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -182,6 +183,22 @@ async def test_many_idle_connections_keep_nobody_out(serving: Serving, monkeypat
         finally:
             for stream in idle:
                 await stream.aclose()
+
+
+async def test_idle_connections_take_no_more_than_their_part_of_few_descriptors(serving: Serving) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with serving(swift("web")) as wire:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+        try:
+            idle = [await wire.connect() for _ in range(100)]
+            assert (await wire.ask("GET", "/v1/health")).status == 200
+            with anyio.fail_after(60), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await idle[0].receive()
+            assert (await ask(idle[-1], "GET", "/v1/health")).status == 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for stream in idle:
+            await stream.aclose()
 
 
 async def test_two_hundred_idle_connections_are_held_and_others_answered(serving: Serving) -> None:
