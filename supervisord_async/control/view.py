@@ -65,6 +65,8 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
     """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
     snapshot, program = process.snapshot, process.program
     cause = snapshot.cause
+    if snapshot.pid is None:
+        figures = None  # those of the last look may be of a run that has ended since
     return ProcessView(
         name=process.name,
         program=program.name,

@@ -50,6 +50,13 @@ def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
                 assert found == [process_view(process, now, 1e9 + now, figures.get(process.name))]
 
 
+def test_figures_of_a_run_that_has_ended_since_are_nobodys() -> None:
+    figures = Figures(cpu_percent=90.0, cpu_seconds=2.5, memory_bytes=4096, processes=1, threads=1)
+    stopped = process_view(a_process(snapshot=replace(RUNNING, state=State.STOPPED, pid=None)), 120.0, 1e9, figures)
+    assert (stopped.cpu_percent, stopped.memory_bytes) == (None, None)
+    assert process_view(a_process(), 120.0, 1e9, figures).memory_bytes == 4096
+
+
 def test_views_of_many_are_those_of_each_whoever_comes_goes_and_changes_among_them() -> None:
     views, pick = SteadyViews(), random.Random(7)
     processes = [a_process(name=f"p{number}") for number in range(6)]
