@@ -29,6 +29,7 @@ from supervisord_async.supervise import means, watchdog
 from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
+from supervisord_async.supervise.lasting import lasting
 from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec, takeover
@@ -222,19 +223,19 @@ class Daemon:
             tasks.start_soon(self._heed_signals_to_the_last, name="signals")
             if former is not None:
                 self._saver.changed()  # what was decided just before the re-exec came here by memory alone
-            tasks.start_soon(self._saver.run, name="state")
-            tasks.start_soon(self._sweep_journal, name="journal")
-            tasks.start_soon(self._guard.run, name="guardian")
+            tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
+            tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
+            tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
             tasks.start_soon(self._writer.run, name="logs")
             tasks.start_soon(self._keep_control, control, history, former, name="control")
-            tasks.start_soon(self._belongings.run, name="belongings")
-            tasks.start_soon(self._enclosures.run, name="cgroups")
+            tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
+            tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
             tasks.start_soon(self._reexec, history, name="re-exec")
-            tasks.start_soon(self._event_hooks.run, name="on_event")
-            tasks.start_soon(watchdog.beat, name="watchdog")
+            tasks.start_soon(lasting, "running on_event", self._event_hooks.run, name="on_event")
+            tasks.start_soon(lasting, "the watchdog's beat", watchdog.beat, name="watchdog")
             standing = Standing(self._supervisor)
             self._bus.listen(standing.heed)
-            tasks.start_soon(standing.run, name="standing")
+            tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
             what = "re-executed" if former is not None else "started"
             adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
             count = len(self._configuration.programs)
@@ -315,7 +316,7 @@ class Daemon:
         self._kept_history = history
         self._bus.listen(history.take)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(history.run, name="history")
+            tasks.start_soon(lasting, "writing the history", history.run, name="history")
             yield history
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
@@ -409,6 +410,8 @@ class Daemon:
             await self._supervisor.reexec()
         except CommandError as error:
             self._bus.publish("daemon", message=str(error), data={"what": "reexec_refused"})
+        except Exception:
+            _log.exception("cannot re-exec; this code stays in service")
 
     # Re-exec
 

@@ -28,6 +28,7 @@ from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
 from supervisord_async.supervise.fleet.stopping import OrderlyStops
+from supervisord_async.supervise.lasting import lasting
 from supervisord_async.supervise.monitors.memory import MemoryWatch
 from supervisord_async.supervise.monitors.schedule import ScheduleWatch
 from supervisord_async.supervise.outlive.takeover import Inherited
@@ -126,10 +127,10 @@ class Supervisor:
 
     def _begin(self, tasks: TaskGroup, estate: dict[str, Inherited]) -> None:
         """All processes are supervised, those that are to be up are started, and what is of no process is watched."""
-        tasks.start_soon(self._around.files.run, name="file watching")
-        tasks.start_soon(MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
-        tasks.start_soon(self._schedules.run, name="schedules")
-        tasks.start_soon(self._activation.run, name="connections")
+        tasks.start_soon(lasting, "file watching", self._around.files.run, name="file watching")
+        tasks.start_soon(lasting, "measuring memory", MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
+        tasks.start_soon(lasting, "starting by schedule", self._schedules.run, name="schedules")
+        tasks.start_soon(lasting, "watching for connections", self._activation.run, name="connections")
         for program in self.configuration.programs.values():
             self._add(program, program.process_names(), estate)
         self.bus.listen(self.dependencies.heed)

@@ -52,6 +52,7 @@ class Activation:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        self._scopes.clear()
         async with anyio.create_task_group() as tasks:
             while True:
                 wanted = {name: program for name, program in self._programs().items() if program.start_on_connect}

@@ -65,12 +65,15 @@ async def try_new_code(state: SavedState) -> int:
 
     Raises FailedError, with what it said, where it cannot.
     """
-    loaded = os.memfd_create("asupd-prepared")
     try:
-        await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
-    except BaseException:
-        os.close(loaded)
-        raise
+        loaded = os.memfd_create("asupd-prepared")
+        try:
+            await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
+        except BaseException:
+            os.close(loaded)
+            raise
+    except OSError as error:
+        raise FailedError(f"cannot re-exec: the new code cannot be tried: {why_not(error)}; this one stays in service") from error
     return loaded
 
 
@@ -85,8 +88,6 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
             pass_fds=(descriptor, loaded),
             env={**os.environ, ENV_STATE: str(descriptor)},
         )
-    except OSError as error:
-        raise FailedError(f"cannot re-exec: the new code cannot be tried: {why_not(error)}; this one stays in service") from error
     finally:
         os.close(descriptor)
     said = b""

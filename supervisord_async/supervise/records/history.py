@@ -245,7 +245,7 @@ class History:
 
     def _write(self, batch: list[Record]) -> bool:
         """``batch`` is kept; False where it cannot be for now."""
-        if self._store is None or not self.path.exists():
+        if self._store is None or not os.path.exists(self.path):  # not Path.exists, which raises where a folder may not be entered
             self._reopen()
         if self._store is None:
             return False

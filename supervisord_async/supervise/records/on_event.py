@@ -94,6 +94,7 @@ class EventHooks:
 
     async def run(self) -> None:
         """Deliver until cancelled."""
+        self._queues.clear()
         async with anyio.create_task_group() as self._tasks:
             await anyio.sleep_forever()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -243,6 +244,25 @@ async def test_a_folder_that_cannot_be_written_is_said_once_and_never_fatal(
         await history.flush()
         assert len(await history.records(0)) == 10
     assert sum("cannot open" in record.message for record in caplog.records if record.levelno >= logging.ERROR) == 1
+
+
+async def test_a_folder_that_may_not_be_entered_is_a_trouble_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "RETRY_SECONDS", (0.01,))
+    stat, folder = os.stat, tmp_path / "folder"
+    folder.mkdir()
+
+    def closed(path: Any, *arguments: Any, **named: Any) -> Any:
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **named)
+
+    async with kept(folder / "history.db") as (history, bus):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", closed)
+            bus.publish("daemon")
+            await wait_until(lambda: history.trouble is not None)
+        await history.flush()
+        assert history.trouble is None
 
 
 async def test_a_removed_file_is_begun_anew(tmp_path: Path) -> None:
