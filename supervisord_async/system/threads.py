@@ -7,6 +7,7 @@ They are daemon threads: one that hangs in the kernel keeps neither the loop nor
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -113,3 +114,17 @@ class DaemonThreads(Executor):
 async def wait_over(call: Call[Any]) -> None:
     """The call has ended, however."""
     await asyncio.wait([call])
+
+
+def held_up() -> set[int]:
+    """The threads of this process that wait where no signal reaches them: state D (``man 5 proc``), a disk mostly."""
+    found = set()
+    for name in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{name}/stat", "rb") as file:
+                state = file.read().rpartition(b")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        if state == b"D":
+            found.add(int(name))
+    return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from supervisord_async.system import threads
 from supervisord_async.system.threads import DaemonThreads
+from tests.hanging_disk import HangingDisk, can_hang
 from tests.waiting import wait_until_sync
 
 
@@ -52,3 +55,15 @@ def test_who_is_cancelled_does_not_wait_for_the_thread() -> None:
 def test_an_error_comes_out() -> None:
     with pytest.raises(ZeroDivisionError):
         asyncio.run(DaemonThreads(1, "error").run(lambda: 1 // 0))
+
+
+@pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
+def test_a_thread_that_a_disk_holds_up_is_known(tmp_path: Path) -> None:
+    """Here one whose child was born and is not executed yet."""
+    with HangingDisk(tmp_path / "away", "app", b"#!/bin/sh\n") as disk:
+        thread = threading.Thread(target=subprocess.call, args=([disk.path],))
+        thread.start()
+        wait_until_sync(lambda: threads.held_up() == {thread.native_id})
+        disk.answer()
+        thread.join()
+    assert threads.held_up() == set()

@@ -22,12 +22,15 @@ import anyio
 from supervisord_async.errors import FailedError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
-from supervisord_async.system import own_python
+from supervisord_async.system import own_python, threads
 from supervisord_async.wire import ENV_STATE
 
 TRIAL_SECONDS = 30.0
 #: A trial that was killed is waited for so long.
 DEATH_SECONDS = 1.0
+#: A thread that a disk holds up for so long hangs; and the time between two looks.
+HANG_SECONDS = 5.0
+LOOK_SECONDS = 0.05
 MODULE = "supervisord_async.cli.asupd"
 
 
@@ -69,6 +72,7 @@ async def try_new_code(state: SavedState) -> int:
         loaded = os.memfd_create("asupd-prepared")
         try:
             await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
+            await _wait_for_disks()
         except BaseException:
             os.close(loaded)
             raise
@@ -101,6 +105,20 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
     if process.returncode != 0:
         words = said.decode(errors="replace").strip()[-2000:] or f"it ended with {process.returncode}"
         raise FailedError(f"cannot re-exec: the new code cannot take over; this one stays in service: {words}")
+
+
+async def _wait_for_disks() -> None:
+    """No thread hangs in the kernel: ``execve`` ends all threads first, and would wait for it, and nothing be supervised meanwhile.
+
+    Raises FailedError where one does for :data:`HANG_SECONDS`.
+    """
+    held_up = threads.held_up()
+    until = anyio.current_time() + HANG_SECONDS
+    while held_up:
+        if anyio.current_time() >= until:
+            raise FailedError("cannot re-exec: a disk that does not answer a thread would hold it up; this code stays in service")
+        await anyio.sleep(LOOK_SECONDS)
+        held_up &= threads.held_up()
 
 
 def why_not(error: OSError) -> str:

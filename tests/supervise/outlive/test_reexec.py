@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from supervisord_async.supervise.outlive import persist, prepared, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.runs.launch import instance_of
-from supervisord_async.system import descriptors
+from supervisord_async.system import descriptors, threads
 from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
 
@@ -163,6 +164,32 @@ async def test_new_code_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, 
 async def test_new_code_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, command: list[str], words: str) -> None:
     monkeypatch.setattr(reexec, "new_code", lambda *_: command)
     with pytest.raises(FailedError, match=words):
+        await reexec.try_new_code(STATE)
+
+
+@pytest.mark.anyio
+async def test_nobody_is_replaced_while_a_disk_holds_a_thread_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would wait for that thread, with nobody to supervise anything."""
+    held_up = [{1, 2}, {2, 3}, {3}]
+    monkeypatch.setattr(reexec, "new_code", lambda *_: ["true"])
+    monkeypatch.setattr(threads, "held_up", lambda: held_up.pop(0))
+    os.close(await reexec.try_new_code(STATE))  # each waits for a moment, as threads do that write
+    assert held_up == []
+    monkeypatch.setattr(reexec, "HANG_SECONDS", 0.1)
+    monkeypatch.setattr(threads, "held_up", lambda: {7})
+    with pytest.raises(FailedError, match="this code stays in service"):
+        await reexec.try_new_code(STATE)
+    memories = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and "memfd:asupd" in os.readlink(link)]
+    assert memories == []
+
+
+@pytest.mark.anyio
+async def test_a_reexec_without_descriptors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", none_left)
+    with pytest.raises(FailedError, match="cannot be tried: Too many open files"):
         await reexec.try_new_code(STATE)
 
 
