@@ -16,8 +16,8 @@ from supervisord_async.system import oom, orphans, procfs
 _TAGS_LIMIT = 16384
 _STRANGER_ROUNDS = 20
 
-#: The tag in a process's environment, by PID and start: it is inherited, so what was once seen stays true.
-_tags: dict[tuple[int, int], str] = {}
+#: The tag in a process's environment, by PID, start and session: it is inherited, so what was once seen stays true.
+_tags: dict[tuple[int, int, int], str] = {}
 
 
 class Strangers(msgspec.Struct, frozen=True):
@@ -115,20 +115,23 @@ class Census:
         return self._everything
 
     def descendants(self, roots: set[int]) -> set[int]:
-        """``roots`` with all their descendants."""
+        """``roots`` with all their descendants.
+
+        One that lost its parent meanwhile is left to the next look: by then its number, too, may be somebody else's.
+        """
         found: set[int] = set()
         pending = list(roots)
         while pending:
             pid = pending.pop()
             if pid not in found:
                 found.add(pid)
-                pending.extend(self.children(pid))
+                pending.extend(child for child in self.children(pid) if (born := self.stat(child)) is not None and born.parent == pid)
         return found
 
 
 def tag_of(process: procfs.Stat) -> str | None:
     """The run that the process's environment names (:data:`.wire.ENV_TAG`); "" for none, None if unreadable."""
-    key = (process.pid, process.start_ticks)
+    key = (process.pid, process.start_ticks, process.session)
     tag = _tags.get(key)
     if tag is None:
         tag = procfs.environment_value(process.pid, wire.ENV_TAG)

@@ -35,12 +35,6 @@ def began(identity: Identity) -> float:
     return clock.monotonic() - max(0.0, age)
 
 
-def is_same(identity: Identity) -> bool:
-    """True while the PID still belongs to that very process, be it a zombie."""
-    found = procfs.stat(identity.pid)
-    return found is not None and of(found) == identity
-
-
 def is_alive(identity: Identity) -> bool:
     """True while that very process runs: a zombie, and a stranger with its PID, count as gone."""
     return identify(identity.pid) == identity

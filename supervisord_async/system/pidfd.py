@@ -6,11 +6,14 @@ import asyncio
 import os
 import signal
 
-from supervisord_async.system.identity import Identity, is_same
+from supervisord_async.system import procfs
+from supervisord_async.system.identity import Identity, of
 
 
-def open_pidfd(identity: Identity) -> int | None:
+def open_pidfd(identity: Identity, *, session: int | None = None) -> int | None:
     """A descriptor that means that very process, alive or a zombie; None if it is gone. The caller closes it.
+
+    With ``session``, None as well if it is in another by now: a stranger with its PID, born in the same tick, is in none of ours.
 
     Raises OSError: no free descriptor.
     """
@@ -18,18 +21,19 @@ def open_pidfd(identity: Identity) -> int | None:
         fd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    if not is_same(identity):  # looked at after opening: what the descriptor means can no longer change
+    found = procfs.stat(identity.pid)  # looked at after opening: what the descriptor means can no longer change
+    if found is None or of(found) != identity or session not in (None, found.session):
         os.close(fd)
         return None
     return fd
 
 
-def send_signal(identity: Identity, signum: int) -> bool:
-    """Signal that very process, never a stranger with its PID; False if it is gone.
+def send_signal(identity: Identity, signum: int, *, session: int | None = None) -> bool:
+    """Signal that very process, never a stranger with its PID; False if it is gone, or has left the ``session``.
 
     Raises PermissionError: it runs as somebody whom we may not signal. OSError: no free descriptor.
     """
-    fd = open_pidfd(identity)
+    fd = open_pidfd(identity, session=session)
     if fd is None:
         return False
     try:

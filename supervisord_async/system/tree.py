@@ -14,7 +14,10 @@ hides from all the others, and is over at once, whatever forks. The others stay:
 its cgroup, a moment after its birth, is found by them alone.
 
 Every signal goes through a pidfd whose process was compared with its identity after it was opened, or to the group
-of a child that we have not reaped, whose number therefore is taken. A PID that was reused is never signalled.
+of a child that we have not reaped, whose number therefore is taken. A PID that was reused is never signalled: an identity
+is as fine as a tick, some 10 ms, and where PIDs are all but used up one is reused within that, so a main process that was reaped is
+over whatever /proc says of its number, who is signalled is in the session in which it was found, a child still has the parent that
+named it, and who is in the cgroup is so before and after it is looked at.
 
 What is missed: without a cgroup, a process that leaves the session *and* wipes its environment *and* has lost its
 parent before anybody looked; and, where we are no subreaper or the run is not our child, one that leaves the session while its
@@ -58,7 +61,7 @@ _log = logging.getLogger(__name__)
 class Tree:
     """The processes of one run."""
 
-    __slots__ = ("_cgroup", "_orphans_come_to_us", "main", "session", "tag")
+    __slots__ = ("_cgroup", "_child", "_orphans_come_to_us", "main", "session", "tag")
 
     def __init__(
         self,
@@ -69,12 +72,14 @@ class Tree:
         identity: Identity | None = None,
         ours: bool | None = None,
         cgroup: Cgroup | None = None,
+        child: Child | None = None,
     ) -> None:
         """The run whose main process is, or was, ``child_pid``, leader of ``session``, with ``tag`` in its environment.
 
         ``identity`` of the main process and whether it is ``ours`` are looked up if they are not given; so give
-        them, or use :meth:`of`, where it may be gone already. Of a run whose main process is not known (a
-        ``child_pid`` of 0) only what carries the tag is found, and what is in the run's ``cgroup``, if it has one.
+        them, or use :meth:`of`, where it may be gone already. ``child`` knows for certain when it is over.
+        Of a run whose main process is not known (a ``child_pid`` of 0) only what carries the tag is found, and what
+        is in the run's ``cgroup``, if it has one.
         """
         main = procfs.stat(child_pid) if identity is None or ours is None else None
         if identity is None and main is not None:
@@ -83,16 +88,17 @@ class Tree:
             ours = main is not None and main.parent == os.getpid()
         self.main, self.session, self.tag = identity, session, tag
         self._cgroup = cgroup
+        self._child = child
         self._orphans_come_to_us = ours and orphans.gets_orphans()
 
     @classmethod
     def of(cls, child: Child, tag: str, cgroup: Cgroup | None = None) -> Tree:
         """The tree of a child that leads its own session, as every spawned one does."""
-        return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours, cgroup=cgroup)
+        return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours, cgroup=cgroup, child=child)
 
     def led_by(self, child: Child) -> Tree:
         """The same run, with ``child``, a process of it, as its main process."""
-        tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours, cgroup=self._cgroup)
+        tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours, cgroup=self._cgroup, child=child)
         tree._orphans_come_to_us = self._orphans_come_to_us
         return tree
 
@@ -230,7 +236,7 @@ class Tree:
             if group is not None and place is not None and place.group == group:
                 continue
             try:
-                send_signal(target, signum)
+                send_signal(target, signum, session=place.session if place is not None else None)
             except PermissionError:
                 _log.warning("may not send signal %d to process %d of %s", signum, target.pid, self.tag)
 
@@ -246,10 +252,15 @@ class Tree:
 
     def _members(self, now: Census) -> list[Identity]:
         """All that lives of the run, its main process first."""
-        roots = self._orphans(now) | self._confined()
+        roots = self._orphans(now)
         if self.main is not None and self._main_lives(now):
             roots.add(self.main.pid)
-        found = [now.stat(pid) for pid in now.descendants(roots)]
+        family = now.descendants(roots)
+        if confined := self._confined() - family:
+            for pid in confined:
+                now.stat(pid)
+            family |= now.descendants(confined & self._confined())  # who is in it still was so when it was looked at
+        found = [now.stat(pid) for pid in family]
         alive = [of(process) for process in found if process is not None and not process.dead and process.pid != os.getpid()]
         return sorted(alive, key=lambda member: (member != self.main, member.start_ticks, member.pid))
 
@@ -280,13 +291,17 @@ class Tree:
         if self.main is None:
             return False
         leader = now.stat(self.session)
-        return leader is None or of(leader) == self.main
+        return leader is None or (of(leader) == self.main and not self._main_is_over())
 
     def _main_lives(self, now: Census) -> bool:
-        if self.main is None:
+        if self.main is None or self._main_is_over():
             return False
         found = now.stat(self.main.pid)
         return found is not None and not found.dead and of(found) == self.main
+
+    def _main_is_over(self) -> bool:
+        """Whether it was reaped: where PIDs are scarce another process has its number within the same tick, and so its identity."""
+        return self._child is not None and self._child.ended is not None
 
     def _group_exists(self) -> bool:
         try:

@@ -3,14 +3,18 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import procfs, tree
-from supervisord_async.system.child import Child
+from supervisord_async.system import census, pidfd, procfs, tree
+from supervisord_async.system.cgroups import Cgroup
+from supervisord_async.system.child import Child, Ended
 from supervisord_async.system.identity import Identity, identify, is_alive
 from supervisord_async.system.tree import Tree
 from supervisord_async.wire import ENV_TAG
@@ -330,3 +334,46 @@ async def test_output_of_leftovers_comes_through_until_they_go(nursery: Nursery,
     await child.wait()
     go.write_text("now\n")
     assert read_all(nursery.pipe.read_fd, b"late\n") == b"late\n"
+
+
+# A stranger that has a number of ours, of the same tick: where PIDs are scarce
+
+
+async def test_stranger_with_the_number_of_a_main_process_that_was_reaped_is_left_alone(nursery: Nursery) -> None:
+    stranger = await nursery.spawn("sleep", "1000", environment={ENV_TAG: "nobody's"})
+    ended = SimpleNamespace(pid=stranger.pid, identity=stranger.identity, ours=True, ended=Ended(ExitStatus(code=0), None))
+    tree = Tree.of(cast("Child", ended), "test/ended/1")
+    assert tree.members() == []
+    assert tree.signal(signal.SIGKILL) == 0
+    assert await tree.kill() == []
+    assert is_alive(stranger.identity)
+
+
+async def test_stranger_is_not_signalled_in_a_session_that_is_not_its_own(nursery: Nursery) -> None:
+    stranger = await nursery.spawn("sleep", "1000")
+    assert not pidfd.send_signal(stranger.identity, signal.SIGKILL, session=os.getsid(0))
+    assert pidfd.send_signal(stranger.identity, signal.SIGKILL, session=stranger.pid)
+    assert (await stranger.wait()).status == ExitStatus(signal=signal.SIGKILL)
+
+
+async def test_stranger_with_the_number_of_a_child_or_of_one_in_the_cgroup_is_left_alone(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = await nursery.spawn("sleep", "1000", environment={ENV_TAG: "nobody's"})
+    main = await nursery.spawn("sleep", "1000")
+    children = procfs.children
+    monkeypatch.setattr(procfs, "children", lambda pid: children(pid) | ({stranger.pid} if pid == main.pid else set()))
+    looks = [{stranger.pid}, set()]
+    cgroup = SimpleNamespace(pids=lambda: looks.pop(0))
+    assert Tree.of(main, "test/main/1", cast("Cgroup", cgroup)).members() == [main.identity]
+    assert looks == []
+
+
+async def test_stranger_has_not_the_tag_of_who_had_its_number(nursery: Nursery) -> None:
+    tagged = await nursery.spawn("sleep", "1000", environment={ENV_TAG: "test/tagged/1"})
+    process = procfs.stat(tagged.pid)
+    assert process is not None
+    assert census.tag_of(process) == "test/tagged/1"
+    tagged.send_signal(signal.SIGKILL)
+    await tagged.wait()
+    assert not census.tag_of(replace(process, session=process.session + 1))
