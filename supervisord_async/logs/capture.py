@@ -163,14 +163,13 @@ class Capture:
         """For messages: whose output it is."""
         return f"{self._process_name} ({self._stream})"
 
-    def start(self) -> None:
-        """What comes is written from now on; what an earlier daemon left of this stream, first."""
+    def start(self, *, afresh: bool = False) -> None:
+        """What comes is written from now on; what an earlier daemon left of this stream, first; ``afresh``: as lines of its own."""
         if self.target.compress and self.target.path is not None:
             self._writer.compress(self.sink)  # what a killed daemon did not come to
-        if self._journal is not None and self._journal.has_left(self._process_name, self._stream):
-            self._ask()
-        else:
-            self._listen()
+        left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
+        self._torn = left and afresh  # the rest of a line that was begun went with the old pipe
+        (self._ask if left else self._listen)()
 
     def run_started(self, run: int) -> None:
         """What is read from now on is labelled with ``run``; :meth:`drain` before, to have the earlier run's all."""

@@ -295,6 +295,21 @@ async def test_what_a_detached_capture_left_its_successor_writes(tmp_path: Path)
         await wait_until(lambda: log.read_bytes().endswith(b"Z begun and ended\n"))
 
 
+async def test_a_line_whose_rest_went_with_its_pipe_is_not_continued_by_the_next_run(tmp_path: Path) -> None:
+    """The daemon and the program died together: what was taken of a line is one, and what comes by a new pipe begins another."""
+    log, directory = log_of(tmp_path), tmp_path / "journal"
+    target = Target(str(log), format="timestamp")
+    async with captured(target, journal=Journal.open(str(directory))) as [stream]:
+        stream.say(b"whole\nbegun")
+        await wait_until(lambda: log.read_bytes().endswith(b"whole\n"))
+        await stream.capture.detach()
+        stream.journal = Journal.open(str(directory))
+        stream.capture = stream.make_capture()
+        stream.say(b"another\n")  # before the first turn
+        stream.capture.start(afresh=True)
+        await wait_until(lambda: said(log.read_bytes(), "timestamp") == [b"whole\n", b"begun\n", b"another\n"])
+
+
 @pytest.mark.parametrize("format_", ["timestamp", "json"])
 async def test_a_line_whose_rest_comes_while_the_begin_is_flushed_is_one_line(
     tmp_path: Path, format_: Format, monkeypatch: pytest.MonkeyPatch

@@ -84,7 +84,7 @@ class Output:
             pipe = captured.pipe
         else:
             pipe = Pipe.open()
-            self._capture(stream, pipe, where)
+            self._capture(stream, pipe, where).start(afresh=True)
         if credentials is not None:
             pipe.give_to(credentials.uid, credentials.gid)
         return pipe.child_fd
@@ -105,7 +105,6 @@ class Output:
             echo=echo,
         )
         self._captured += (_Captured(stream, pipe, capture),)
-        capture.start()
         return capture
 
     def _say(self, stream: Stream, data: bytes) -> None:
@@ -129,7 +128,9 @@ class Output:
                 continue
             pipe = _inherited_pipe(saved.get(stream), inherited, number)
             if pipe is not None:
-                self._capture(stream, pipe, where).run_started(inherited.snapshot.run)
+                capture = self._capture(stream, pipe, where)
+                capture.start()
+                capture.run_started(inherited.snapshot.run)
 
     def saved(self) -> dict[str, SavedStream]:
         """What a successor needs to find the pipes again."""
