@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
@@ -36,6 +36,7 @@ from supervisord_async.supervise.outlive import ending, leftovers, persist, prep
 from supervisord_async.supervise.outlive.guard import Guard
 from supervisord_async.supervise.outlive.persist import SavedState, Saver
 from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.on_event import EventHooks
 from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_socket
@@ -52,6 +53,9 @@ from supervisord_async.system.lock import InstanceLock
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.history import History
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _log = logging.getLogger("asupd")
 
@@ -259,17 +263,17 @@ class Daemon:
         """What an earlier daemon of this run_dir, or this one before a re-exec, left."""
         saved, ended = former, False
         if saved is None:
-            saved, complaints = await anyio.to_thread.run_sync(persist.load, self._run_dir)
+            saved, complaints = await _in_thread(persist.load, self._run_dir)
             for complaint in complaints:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
             if ended := ending.is_begun(self._run_dir):
-                saved = await anyio.to_thread.run_sync(leftovers.take_note_of_ending, self._run_dir, saved)
+                saved = await _in_thread(leftovers.take_note_of_ending, self._run_dir, saved)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._enclosures.open, name="cgroups")  # which mostly waits for the kernel
-            marked = await anyio.to_thread.run_sync(tags.marked, self._instance)
-        living = await self._without_side_commands(await anyio.to_thread.run_sync(tags.completed, marked, self._enclosures.known))
+            marked = await _in_thread(tags.marked, self._instance)
+        living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._enclosures.known))
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
         if ended:
             estate = takeover.finish_ending(estate, clock.monotonic())
@@ -455,6 +459,11 @@ class Daemon:
         except OSError as error:
             descriptors.sd_notify("READY=1")  # else we were reloading for ever
             return reexec.why_not(error)
+
+
+async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+    """What it returns, called in a thread as soon as the machine has one: who takes over has nobody else to leave that to."""
+    return await patiently("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 
 def log_paths(configuration: Configuration) -> tuple[str, ...]:

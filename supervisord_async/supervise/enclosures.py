@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import anyio
 import anyio.to_thread
 
-from supervisord_async.supervise.patience import is_want
+from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.system import cgroups
 from supervisord_async.system.census import Census
 from supervisord_async.system.cgroups import Cgroup, UnusableError
@@ -51,7 +51,7 @@ class Enclosures:
 
     async def open(self) -> None:
         """Runs can have cgroups from now on, or :attr:`missing` says why not; those of an earlier daemon are known."""
-        self._known = await anyio.to_thread.run_sync(self._look)
+        self._known = await patiently("look for cgroups", lambda: anyio.to_thread.run_sync(self._look))
 
     def _look(self) -> dict[str, Cgroup]:
         try:
