@@ -28,6 +28,7 @@ from supervisord_async.control.operations import Api
 from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError
+from supervisord_async.system.accepting import Accepting
 from supervisord_async.system.sockets import bind_unix
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class _Server(Server):
         config.load()
         super().__init__(config)
         self._sockets, self._streams = sockets, streams
+        self._accepting: list[Accepting] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -232,22 +234,25 @@ class _Server(Server):
         """Listen on all sockets, each with its own TLS or none."""
         self.lifespan = self.config.lifespan_class(self.config)
         self.server_state.default_headers = [(b"x-content-type-options", b"nosniff")]
-        self.servers = [await self._listen(sock, tls) for sock, tls in self._sockets]
+        self._accepting = [self._listen(sock, tls) for sock, tls in self._sockets]
         self.started = True
 
     async def exchange(self, sock: socket.socket) -> None:
         """``sock`` is listened on instead of the first socket; connections stay."""
-        former, self.servers[0] = self.servers[0], await self._listen(sock, None)
+        former, self._accepting[0] = self._accepting[0], self._listen(sock, None)
         self._sockets[0] = sock, None
         former.close()
 
-    async def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> asyncio.Server:
+    def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> Accepting:
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
             return Connection(config=self.config, server_state=self.server_state, app_state={}, _loop=loop)
 
-        return await loop.create_server(protocol, sock=sock.dup(), ssl=tls, backlog=BACKLOG)
+        listener = sock.dup()
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+        return Accepting(listener, protocol, tls)
 
     async def pause(self) -> None:
         """No connection is accepted or left. Clients that have one get the answer to what they asked, if that is soon enough.
@@ -255,12 +260,12 @@ class _Server(Server):
         One that has asked nothing yet was made to ask something at once: it is waited for, too. Streams are cut: their
         readers know how to go on.
         """
-        for server in self.servers:
-            server.close()
-        for _ in range(2):  # who was just accepted is introduced
-            await asyncio.sleep(0)
+        for accepting in self._accepting:
+            accepting.close()
         connections: Any = self.server_state.connections
         with anyio.move_on_after(PAUSE_SECONDS):
+            for accepting in self._accepting:
+                await accepting.introduced()
             while len(connections) > self._streams.open:
                 for connection in list(connections):
                     if connection.has_asked:
@@ -271,8 +276,8 @@ class _Server(Server):
 
     async def leave(self) -> None:
         """No connection is accepted or left; answers that are under way had :data:`GOODBYE_SECONDS`."""
-        for server in self.servers:
-            server.close()
+        for accepting in self._accepting:
+            accepting.close()
         self._streams.close()
         state = self.server_state
         for connection in list(state.connections):

@@ -1,0 +1,79 @@
+"""Connections of a listening socket, each made a transport with its protocol; a want of descriptors is waited out.
+
+The loops' own servers are not used: where no descriptor is to be had uvloop's is called again at once, for ever, since whoever wants
+to connect still waits, and takes all of a processor meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+#: Nobody is accepted for so long where there is nothing to accept them with; they wait in the kernel's queue.
+PAUSE_SECONDS = 0.5
+
+_log = logging.getLogger("asupd")
+
+
+class Accepting:
+    """Accepts until it is closed. Owns the socket, which listens and does not block."""
+
+    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
+        """To be made on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._listener, self._protocol, self._tls = listener, protocol, tls
+        self._introductions: set[asyncio.Task[None]] = set()
+        self._again: asyncio.TimerHandle | None = None
+        self._wanting = False
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        """One of those who wait; while there are more, the loop calls again."""
+        try:
+            connection, _address = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._pause(error)
+            return
+        if self._wanting:
+            _log.info("connections can be accepted again")
+            self._wanting = False
+        connection.setblocking(False)
+        introduction = self._loop.create_task(self._introduce(connection))
+        self._introductions.add(introduction)
+        introduction.add_done_callback(self._introductions.discard)
+
+    async def _introduce(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
+        except OSError as error:  # it went away, or its TLS is none
+            _log.debug("a connection came to nothing: %s", error)
+            connection.close()
+
+    def _pause(self, error: OSError) -> None:
+        if not self._wanting:
+            _log.warning("transient: cannot accept a connection: %s; it is tried again", error.strerror)
+            self._wanting = True
+        self._loop.remove_reader(self._listener.fileno())
+        self._again = self._loop.call_later(PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._again = None
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    async def introduced(self) -> None:
+        """Who was accepted until now has its protocol, or went away."""
+        if self._introductions:
+            await asyncio.wait(self._introductions)
+
+    def close(self) -> None:
+        """Nobody is accepted any more; connections stay."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
