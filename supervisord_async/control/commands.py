@@ -106,10 +106,11 @@ class Commands:
         """The figures of now; the last ones known, or none, where they cannot be had soon."""
         if self.figures is None:
             return {}
-        if self.figures.is_fresh:
-            return self.figures.last
+        processes = self.supervisor.processes.values()
+        if (known := self.figures.known(processes)) is not None:
+            return known
         with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
-            return await self.figures.look(self.supervisor.processes.values())
+            return await self.figures.look(processes)
         return self.figures.last
 
     def process(self, name: str) -> Process:

@@ -65,6 +65,7 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
     """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
     snapshot, program = process.snapshot, process.program
     cause = snapshot.cause
+    use = figures if snapshot.pid is not None else None  # a look may be older than the end of the run that it saw
     return ProcessView(
         name=process.name,
         program=program.name,
@@ -80,8 +81,8 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
         cause=cause.value if cause is not None else None,
         next_at=next_iso(process, now, wall_now),
         description=_description(process),
-        cpu_percent=figures.cpu_percent if figures is not None else None,
-        memory_bytes=figures.memory_bytes if figures is not None else None,
+        cpu_percent=use.cpu_percent if use is not None else None,
+        memory_bytes=use.memory_bytes if use is not None else None,
     )
 
 

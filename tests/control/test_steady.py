@@ -84,3 +84,11 @@ def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     views.json([process], 121.0, 1e9, {})
     assert len(views._made_of) == len(views._since) == 1
     assert views.json([], 121.0, 1e9, {}) == b"[]"
+
+
+def test_what_has_no_process_uses_nothing_whatever_the_last_look_saw() -> None:
+    figures = Figures(cpu_percent=1.5, cpu_seconds=2.5, memory_bytes=4096, processes=1, threads=1)
+    ended = a_process(snapshot=replace(RUNNING, state=State.BACKOFF, pid=None, exit=ExitStatus(code=1)))
+    view = process_view(ended, 120.0, 1e9, figures)
+    assert (view.cpu_percent, view.memory_bytes) == (None, None)
+    assert process_view(a_process(), 120.0, 1e9, figures).memory_bytes == 4096
