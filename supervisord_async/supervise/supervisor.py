@@ -334,7 +334,8 @@ class Supervisor:
             loaded = await self._load()
         except ConfigError as error:
             self.refused = error.problems
-            message = f"refused {self.configuration.file}: {len(error.problems)} problem(s); everything stays as it was"
+            count = len(error.problems)
+            message = f"refused {self.configuration.file}: {count} problem{'s' if count != 1 else ''}; everything stays as it was"
             self.bus.publish("config_refused", message=message, data={"problems": [str(problem) for problem in error.problems]})
             return error
         self.refused = ()

@@ -97,8 +97,8 @@ def test_a_circle_of_dependencies_is_shown_whole(project):
           self: {command: x, depends_on: [self]}
     """)
     assert problems == [
-        "programs.yaml:2:21: programs.web.depends_on: a program cannot wait for itself: web → api → db → web",
-        "programs.yaml:6:22: programs.self.depends_on: a program cannot wait for itself: self → self",
+        "programs.yaml:2:21: programs.web.depends_on: dependency cycle, a program cannot wait for itself: web → api → db → web",
+        "programs.yaml:6:22: programs.self.depends_on: dependency cycle, a program cannot wait for itself: self → self",
     ]
 
 
