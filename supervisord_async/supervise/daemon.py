@@ -66,8 +66,8 @@ LEVELS = {
 #: Causes for which we end a run that nobody asked us to end.
 FAULTS = frozenset({Cause.HEARTBEAT_MISSED, Cause.LIVENESS_FAILED, Cause.READINESS_FAILED, Cause.MEMORY_LIMIT})
 STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
-#: A signal to stop that comes twice within this is one: timeout(1) signals us, and then our group.
-ECHO_SECONDS = 0.1
+#: The same signal to stop that comes twice within this is one: timeout(1) signals us, and at once our group.
+ECHO_SECONDS = 0.03
 #: By then every program that was taken over has its captures.
 SWEEP_AFTER_SECONDS = 5.0
 #: A control socket that cannot be had is tried again so often.
@@ -375,7 +375,7 @@ class Daemon:
     async def _heed_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # a former self may have blocked them over its re-exec
-            told_at: float | None = None
+            told: tuple[int, float] | None = None
             async for signum in received:
                 match signum:
                     case signal.SIGHUP:
@@ -387,9 +387,9 @@ class Daemon:
                         tasks.start_soon(self._ask_for_reexec)
                     case _:
                         now = anyio.current_time()
-                        if told_at is None or now - told_at > ECHO_SECONDS:
+                        if told is None or signum != told[0] or now - told[1] > ECHO_SECONDS:
                             self._supervisor.request_shutdown(why=signals.name(signum))
-                        told_at = told_at or now
+                        told = told or (signum, now)
 
     async def _reload(self) -> None:
         try:

@@ -457,7 +457,7 @@ class Supervisor:
 def _selects(selector: str, process: Process) -> bool:
     if selector in ("all", process.name, process.program.name):
         return True
-    if selector.endswith(":*") and selector[:-2] in (process.program.group, process.program.name):
+    if selector.endswith(":*") and process.program.group == selector[:-2]:
         return True
     return any(sign in selector for sign in "*?[") and (
         fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)

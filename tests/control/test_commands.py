@@ -38,6 +38,13 @@ async def test_start_of_what_runs_is_fine_and_starts_nothing() -> None:
         assert len(scene.host.children) == 1
 
 
+async def test_a_groups_selector_means_the_group_and_no_program_that_is_called_like_it() -> None:
+    names = [swift("core", group="other"), swift("web", group="core"), swift("pair", group="core", replicas=2)]
+    async with playing(*names) as scene:
+        assert [result.name for result in (await scene.commands.start(["core:*"])).results] == ["web", "pair:0", "pair:1"]
+        assert [result.name for result in (await scene.commands.start(["pair:*"])).results] == ["pair:0", "pair:1"]
+
+
 async def test_start_after_a_stop_that_nobody_waited_for_wins() -> None:
     async with playing(swift("web")) as scene:
         await scene.commands.stop(["web"], wait=False)
