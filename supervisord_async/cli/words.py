@@ -96,7 +96,7 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
         parts.append("flapping")
     if process.state in _AFTER_A_RUN:
         parts.append(exit_words(process.exit_status))
-    if (process.cause or "") not in _PLAIN_CAUSES:
+    if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING":
         parts.append((process.cause or "").replace("_", " "))
     left = seconds_until(process.next_at, now)
     if left is not None and process.state in ("BACKOFF", "FATAL"):

@@ -356,6 +356,6 @@ def _outcome(processes: Iterable[Process], verdicts: dict[str, Verdict | None], 
     for process in processes:
         verdict = verdicts[process.name] or Verdict(False, "no result")
         snapshot = process.snapshot
-        cause = str(snapshot.cause) if snapshot.cause is not None else None
-        results.append(Result(name=process.name, ok=verdict.ok, state=str(snapshot.state), cause=cause, message=verdict.message))
+        state, cause = str(snapshot.state), str(snapshot.told_cause) if snapshot.told_cause is not None else None
+        results.append(Result(name=process.name, ok=verdict.ok, state=state, cause=cause, message=verdict.message))
     return Outcome(results=results, timed_out=tuple(late))

@@ -64,7 +64,7 @@ def iso(at: float) -> str:
 def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:
     """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
     snapshot, program = process.snapshot, process.program
-    cause = snapshot.cause
+    cause = snapshot.told_cause
     use = figures if snapshot.pid is not None else None  # a look may be older than the end of the run that it saw
     return ProcessView(
         name=process.name,

@@ -109,7 +109,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         program=process.program.name,
         state=s.state.value,
         health=s.health.value,
-        cause=s.cause.value if s.cause else None,
+        cause=s.told_cause.value if s.told_cause else None,
         headline=_headline(process, told, now),
         for_seconds=round(max(0.0, now - s.since), 3),
         run=s.run,

@@ -136,6 +136,16 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
         assert why.rule[1].startswith("on_dependency_failure wait")
         status = await scene.commands.status_of("needy")
         assert status.description.startswith("waiting for db, which will not come")
+        assert (status.state, status.cause, why.cause) == ("WAITING", "dependency", "dependency")
+        [waits] = [record for record in scene.bus.since(0)[0] if record.to == "WAITING"]
+        assert waits.cause == "dependency"
+
+
+@pytest.mark.anyio
+async def test_one_that_has_waited_runs_for_the_reason_that_it_was_started_for() -> None:
+    async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"}, autostart=False)) as scene:
+        await scene.commands.start(["needy"])
+        assert (await scene.commands.status_of("needy")).cause == "operator"
 
 
 @pytest.mark.anyio
