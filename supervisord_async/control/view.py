@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.records.narrate import detail_words, exit_json, exit_words
 
 if TYPE_CHECKING:
@@ -87,10 +87,11 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
 
 
 def next_iso(process: Process, now: float, wall_now: float) -> str | None:
-    """When something is due that a person waits for: the next attempt, KILL, or the next start by its schedule."""
+    """When something is due that a person waits for: the next attempt, KILL, or the next start by its schedule, which a stop pauses."""
     if process.next_at is not None:
         return iso(wall_now + process.next_at - now)
-    return iso(process.scheduled_at) if process.scheduled_at is not None else None
+    paused = process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR
+    return iso(process.scheduled_at) if process.scheduled_at is not None and not paused else None
 
 
 def _description(process: Process) -> str:

@@ -86,6 +86,13 @@ def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     assert views.json([], 121.0, 1e9, {}) == b"[]"
 
 
+def test_what_an_operator_stopped_is_not_announced_by_its_schedule() -> None:
+    due = 1_700_000_000.0
+    for cause, told in ((Cause.OPERATOR, None), (None, "2023-11-14T22:13:20.000Z")):
+        process = a_process(snapshot=Snapshot(state=State.STOPPED, cause=cause), scheduled_at=due)
+        assert process_view(process, 120.0, 1e9).next_at == told
+
+
 def test_what_has_no_process_uses_nothing_whatever_the_last_look_saw() -> None:
     figures = Figures(cpu_percent=1.5, cpu_seconds=2.5, memory_bytes=4096, processes=1, threads=1)
     ended = a_process(snapshot=replace(RUNNING, state=State.BACKOFF, pid=None, exit=ExitStatus(code=1)))
