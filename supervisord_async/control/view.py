@@ -113,8 +113,8 @@ def state_words(snapshot: Snapshot) -> str:
     match snapshot.state:
         case State.RUNNING | State.STARTING if snapshot.complaint:
             return ("not ready yet" if snapshot.state is State.STARTING else str(snapshot.health)) + f": {snapshot.complaint}"
-        case State.RUNNING if not snapshot.detail:
-            return f"run {snapshot.run}"
+        case State.RUNNING:  # what is told of the run before is no fault of this one
+            return f"run {snapshot.run}" + (f"; before it: {detail_words(snapshot)}" if snapshot.detail else "")
         case State.STARTING:
             return (f"{snapshot.detail}; " if snapshot.detail else "") + f"starting run {snapshot.run}"
         case State.WAITING:

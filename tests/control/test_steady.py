@@ -86,6 +86,11 @@ def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     assert views.json([], 121.0, 1e9, {}) == b"[]"
 
 
+def test_a_run_is_not_told_to_have_the_fault_of_the_one_before() -> None:
+    snapshot = replace(RUNNING, run=2, cause=Cause.SPAWN_FAILED, detail="exec: ./late: No such file or directory")
+    assert process_view(a_process(snapshot=snapshot), 120.0, 1e9).description == "run 2; before it: exec: ./late: No such file or directory"
+
+
 def test_what_an_operator_stopped_is_not_announced_by_its_schedule() -> None:
     due = 1_700_000_000.0
     for cause, told in ((Cause.OPERATOR, None), (None, "2023-11-14T22:13:20.000Z")):
