@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.figures import Figures
 
 
+#: Causes whose details tell what a new run was asked for, and no fault.
+_ASKED = frozenset({Cause.CONFIG_CHANGED, Cause.FILE_CHANGED, Cause.DEPENDENCY})
+
+
 class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     """One process, as ``asupctl status --json`` lists it."""
 
@@ -113,8 +117,10 @@ def state_words(snapshot: Snapshot) -> str:
     match snapshot.state:
         case State.RUNNING | State.STARTING if snapshot.complaint:
             return ("not ready yet" if snapshot.state is State.STARTING else str(snapshot.health)) + f": {snapshot.complaint}"
-        case State.RUNNING:  # what is told of the run before is no fault of this one
-            return f"run {snapshot.run}" + (f"; before it: {detail_words(snapshot)}" if snapshot.detail else "")
+        case State.RUNNING if not snapshot.detail:
+            return f"run {snapshot.run}"
+        case State.RUNNING if snapshot.cause not in _ASKED:  # what was wrong was so with the run before
+            return f"run {snapshot.run}; before it: {detail_words(snapshot)}"
         case State.STARTING:
             return (f"{snapshot.detail}; " if snapshot.detail else "") + f"starting run {snapshot.run}"
         case State.WAITING:

@@ -89,6 +89,8 @@ def test_views_of_processes_that_are_gone_are_not_kept() -> None:
 def test_a_run_is_not_told_to_have_the_fault_of_the_one_before() -> None:
     snapshot = replace(RUNNING, run=2, cause=Cause.SPAWN_FAILED, detail="exec: ./late: No such file or directory")
     assert process_view(a_process(snapshot=snapshot), 120.0, 1e9).description == "run 2; before it: exec: ./late: No such file or directory"
+    asked = replace(RUNNING, run=2, cause=Cause.FILE_CHANGED, detail="app.py changed")
+    assert process_view(a_process(snapshot=asked), 120.0, 1e9).description == "app.py changed"
 
 
 def test_what_an_operator_stopped_is_not_announced_by_its_schedule() -> None:
