@@ -134,7 +134,7 @@ def state_words(snapshot: Snapshot) -> str:
         case State.BACKOFF if not snapshot.detail:
             return exit_words(snapshot.exit)
         case _:
-            return detail_words(snapshot) or (snapshot.cause.value if snapshot.cause else "")
+            return detail_words(snapshot) or (snapshot.cause.value.replace("_", " ") if snapshot.cause else "")
 
 
 def event_view(record: Record) -> EventView:

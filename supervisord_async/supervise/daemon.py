@@ -234,7 +234,8 @@ class Daemon:
             self._bus.listen(standing.heed)
             tasks.start_soon(standing.run, name="standing")
             what = "re-executed" if former is not None else "started"
-            adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
+            alive = sum(slot.main is not None for slot in estate.values())
+            adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
             count = len(self._configuration.programs)
             programs = f"{count} program{'s' if count != 1 else ''}"
             message = f"asupd {__version__} {what}, pid {os.getpid()}, {programs}, run_dir {self._run_dir}{adopted}"

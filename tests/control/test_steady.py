@@ -86,6 +86,11 @@ def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     assert views.json([], 121.0, 1e9, {}) == b"[]"
 
 
+def test_a_cause_stands_for_a_description_in_words() -> None:
+    going = replace(RUNNING, state=State.STOPPING, cause=Cause.DAEMON_STOP)
+    assert process_view(a_process(snapshot=going), 120.0, 1e9).description == "daemon stop"
+
+
 def test_a_run_is_not_told_to_have_the_fault_of_the_one_before() -> None:
     snapshot = replace(RUNNING, run=2, cause=Cause.SPAWN_FAILED, detail="exec: ./late: No such file or directory")
     assert process_view(a_process(snapshot=snapshot), 120.0, 1e9).description == "run 2; before it: exec: ./late: No such file or directory"
