@@ -239,6 +239,11 @@ def test_nothing_is_more_than_no_memory_and_nobody_connects_to_port_0(project):
     ]
 
 
+def test_a_secret_in_a_missing_commands_path_is_masked(project):
+    loaded = project.load("programs: {a: {command: /opt/hunter22/run, environment: {KEY_PASSWORD: hunter22}}}")
+    assert [problem.message for problem in check(loaded)] == ["programs.a.command: there is no /opt/********/run here"]
+
+
 def test_every_command_is_looked_for(project):
     loaded = project.load("""\
         programs:
