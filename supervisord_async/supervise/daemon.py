@@ -187,6 +187,7 @@ class Daemon:
             remembered=self._saver.caught_up,
             sockets=self._sockets,
             waits_for=lambda process: supervisor.dependencies.waits_for(process),
+            spawned=lambda process: supervisor.dependencies.release(process),
             roll=lambda process, request: supervisor.rolling.follow(
                 process, request, supervisor.dependencies.members(process.program.name)
             ),
