@@ -132,7 +132,7 @@ def main() -> NoReturn:
     show_default=True,
     help="How much to say on stderr.",
 )
-@click.version_option(__version__, prog_name="asup-run")
+@click.version_option(__version__, "--version", prog_name="asup-run", message="%(prog)s %(version)s")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
 def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any) -> None:  # fmt: skip

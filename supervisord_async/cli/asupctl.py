@@ -100,7 +100,7 @@ def _in_our_words(session: Session, call: Callable[[], int]) -> int:
     try:
         return call()
     except ConfigError as error:
-        return _complain(str(error), 2)
+        return _complain(str(error), 2, begin="")  # what is said about a file begins with FILE:LINE:COLUMN
     except NoDaemonError as error:
         advice = session.advice
         return _complain(f"{error}: {advice}" if advice and str(error).startswith("no daemon at") else str(error), error.exit_code)
@@ -108,10 +108,10 @@ def _in_our_words(session: Session, call: Callable[[], int]) -> int:
         return _complain(str(error), error.exit_code)
 
 
-def _complain(text: str, exit_code: int) -> int:
+def _complain(text: str, exit_code: int, *, begin: str = "asupctl: ") -> int:
     from supervisord_async.cli.output import complain
 
-    complain(text)
+    complain(text, begin=begin)
     return exit_code
 
 

@@ -22,7 +22,7 @@ from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Overrides daemon.log.format.")
 @click.option("--log-file", metavar="FILE", help="Overrides daemon.log.file; with --detach by default RUN_DIR/asupd.log.")
 @click.option("--trial", is_flag=True, hidden=True)
-@click.version_option(__version__, prog_name="asupd")
+@click.version_option(__version__, "--version", prog_name="asupd", message="%(prog)s %(version)s")
 @click.pass_obj
 def asupd(run: Callable[[DaemonArguments], int], /, **options: Any) -> NoReturn:
     """Start the programs that FILE lists, watch them, and restart them by their policies.

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from supervisord_async.cli.residence import LOCK_NAME
 from supervisord_async.errors import ConfigError, SupervisordError
 from supervisord_async.rundir import SOCKET_NAME
 
@@ -69,6 +70,22 @@ class Patient:
         """The sound configuration, if there is one."""
         return self.loaded.configuration if self.loaded is not None else None
 
+    @property
+    def lock_path(self) -> str:
+        """The lock of the run_dir."""
+        return os.path.join(self.run_dir, LOCK_NAME)
+
+    @property
+    def hides_lock(self) -> bool:
+        """Whether this user may not look at the lock, so that it cannot be told who holds it."""
+        try:
+            os.close(os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC))  # as who asks for its holder does
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return False
+
 
 def examine(run_dir: str, file: str | None) -> list[Finding]:
     """All findings. Blocks, for some 2 seconds at most where a daemon hangs, and :data:`PATIENCE_SECONDS` for a check whose disk does."""
@@ -83,7 +100,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
             findings = [Finding("error", "configuration", f"{file}: {_SILENT}", "look at what it includes, and at what is mounted there")]
         found += findings
     path = loaded.configuration.daemon.socket if loaded is not None else os.path.join(run_dir, SOCKET_NAME)
-    patient = Patient(run_dir, file, path, InstanceLock(os.path.join(run_dir, "asupd.lock")).holder(), loaded)
+    patient = Patient(run_dir, file, path, InstanceLock(os.path.join(run_dir, LOCK_NAME)).holder(), loaded)
     for check in CHECKS:
         try:
             found += _in_time(partial(_all_of, check, patient))
@@ -117,7 +134,8 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
             for each in error.problems
         ]
     problems = (*loaded.warnings, *check(loaded))
-    sound = Finding("ok", "configuration", f"{file}: sound, {len(loaded.configuration.programs)} programs")
+    count = len(loaded.configuration.programs)
+    sound = Finding("ok", "configuration", f"{file}: sound, {count} program{'' if count == 1 else 's'}")
     return loaded, [sound, *(_of_problem(each.message, str(each)) for each in problems)]
 
 
@@ -277,6 +295,10 @@ def run_dir(patient: Patient) -> Iterator[Finding]:
 
 def lock(patient: Patient) -> Iterator[Finding]:
     """A daemon that holds the lock answers; a lock file without a holder is as it should be."""
+    if patient.hides_lock:
+        advice = "look as the user that the daemon runs as, or as root"
+        yield Finding("warning", "lock", f"{patient.lock_path} is not readable for this user: whether a daemon runs cannot be told", advice)
+        return
     if patient.daemon_pid is None:
         yield Finding("ok", "lock", "no daemon holds the run_dir")
         yield from _leftovers(patient)
@@ -299,7 +321,8 @@ def _leftovers(patient: Patient) -> Iterator[Finding]:
     if found := leftovers.find(patient.run_dir):
         pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")
         advice = "start asupd to take them back, or end them with asupctl cleanup --apply"
-        yield Finding("warning", "leftovers", f"{len(found)} processes of a dead daemon live on: {pids}", advice)
+        words = f"{len(found)} processes of a dead daemon live on" if len(found) > 1 else "a process of a dead daemon lives on"
+        yield Finding("warning", "leftovers", f"{words}: {pids}", advice)
 
 
 def control_socket(patient: Patient) -> Iterator[Finding]:
@@ -309,7 +332,7 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
         advice = "set daemon.socket to a shorter path, e.g. below /run"
         yield Finding("error", "socket", f"{path} has more than {SOCKET_PATH_BYTES} bytes", advice)
         return
-    if patient.daemon_pid is not None or not os.path.lexists(path):
+    if patient.daemon_pid is not None or patient.hides_lock or not os.path.lexists(path):
         return
     if not Path(path).is_socket():
         yield Finding("error", "socket", f"{path} is there and is no socket", "move it away, or set daemon.socket")

@@ -117,10 +117,10 @@ def say(text: str) -> None:
     sys.stdout.write(printable(text) + "\n")
 
 
-def complain(text: str) -> None:
-    """Lines on standard error, control characters spelt out, the word ``asupctl`` before the first."""
+def complain(text: str, *, begin: str = "asupctl: ") -> None:
+    """Lines on standard error, control characters spelt out, ``begin`` before the first."""
     first, *others = text.split("\n")
-    lines = [f"asupctl: {printable(first)}", *(printable(line) for line in others)]
+    lines = [begin + printable(first), *(printable(line) for line in others)]
     sys.stdout.flush()
     with suppress(OSError):  # nobody to tell; the exit code says it, too
         sys.stderr.write("\n".join(lines) + "\n")

@@ -96,16 +96,20 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
         parts.append("flapping")
     if process.state in _AFTER_A_RUN:
         parts.append(exit_words(process.exit_status))
-    if (process.cause or "") not in _PLAIN_CAUSES:
+    if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING":
         parts.append((process.cause or "").replace("_", " "))
     left = seconds_until(process.next_at, now)
     if left is not None and process.state in ("BACKOFF", "FATAL"):
-        parts.append(f"next attempt in {left:.0f} s")
+        parts.append(f"next attempt in {_wait(left)}")
     elif left is not None and process.state == "STOPPING":
-        parts.append(f"KILL in {left:.0f} s")
+        parts.append(f"KILL in {_wait(left)}")
     elif left is not None:
         parts.append(f"next run at {_soon(process.next_at, now)}")
     return "; ".join(_with(process.description, [part for part in parts if part]))
+
+
+def _wait(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
 
 
 def _with(description: str, parts: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from supervisord_async.config.load import Loaded
 from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Program
 from supervisord_async.config.place import Origin, Report
+from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.errors import Problem
 
 
@@ -84,12 +85,12 @@ def _check_executable(program: Program, executable: str, sub: Path, origin: Orig
         return  # said by the load, the latter
     silent = next((path for path, kind in candidates.items() if kind is Kind.SILENT), None)
     if silent is not None:
-        origin.warning(sub, f"nobody knows what is at {silent}: its disk does not answer")
+        words = f"nobody knows what is at {silent}: its disk does not answer"
     elif "/" not in executable:
-        origin.warning(sub, f"there is no '{executable}' in the program's PATH")
-    elif kinds[program.directory] is Kind.FOLDER:  # else said by the load
+        words = f"there is no '{executable}' in the program's PATH"
+    elif kinds[program.directory] is not Kind.FOLDER:
+        return  # said by the load
+    else:
         (path, kind), *_ = candidates.items()
-        if kind is Kind.OTHER:
-            origin.warning(sub, f"{path} is not executable; chmod +x, or name its interpreter")
-        else:
-            origin.warning(sub, f"there is no {path} here")
+        words = f"{path} is not executable; chmod +x, or name its interpreter" if kind is Kind.OTHER else f"there is no {path} here"
+    origin.warning(sub, masked_text(words, secret_values(program)))

@@ -174,7 +174,7 @@ class _Loading:
             self._include(document, index, pattern, defaults, under)
         if main and "programs" not in data and "include" not in data:
             self._report.add(Problem(document.name, 1, 1, "programs: missing; expected a mapping of names to programs"))
-        elif main and not self._names:
+        elif main and not self._names and not self._report.errors:
             self._report.add(Place(document, (), ()).problem(("programs",), "there are no programs", warning=True))
 
     @staticmethod

@@ -213,7 +213,7 @@ def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, O
                 origins[program.name].error(("depends_on", name), f"there is no program '{name}'{suggestion(name, known)}", at_key=True)
     for cycle in _cycles({name: tuple(d for d in program.depends_on if d in programs) for name, program in programs.items()}):
         path = " → ".join((*cycle, cycle[0]))
-        origins[cycle[0]].error(("depends_on",), f"a program cannot wait for itself: {path}", at_key=True)
+        origins[cycle[0]].error(("depends_on",), f"dependency cycle, a program cannot wait for itself: {path}", at_key=True)
 
 
 def _cycles(graph: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:

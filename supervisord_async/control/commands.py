@@ -106,10 +106,11 @@ class Commands:
         """The figures of now; the last ones known, or none, where they cannot be had soon."""
         if self.figures is None:
             return {}
-        if self.figures.is_fresh:
-            return self.figures.last
+        processes = self.supervisor.processes.values()
+        if (known := self.figures.known(processes)) is not None:
+            return known
         with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
-            return await self.figures.look(self.supervisor.processes.values())
+            return await self.figures.look(processes)
         return self.figures.last
 
     def process(self, name: str) -> Process:
@@ -355,6 +356,6 @@ def _outcome(processes: Iterable[Process], verdicts: dict[str, Verdict | None], 
     for process in processes:
         verdict = verdicts[process.name] or Verdict(False, "no result")
         snapshot = process.snapshot
-        cause = str(snapshot.cause) if snapshot.cause is not None else None
-        results.append(Result(name=process.name, ok=verdict.ok, state=str(snapshot.state), cause=cause, message=verdict.message))
+        state, cause = str(snapshot.state), str(snapshot.told_cause) if snapshot.told_cause is not None else None
+        results.append(Result(name=process.name, ok=verdict.ok, state=state, cause=cause, message=verdict.message))
     return Outcome(results=results, timed_out=tuple(late))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from supervisord_async.control.view import state_words
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit
 from supervisord_async.core.state import Cause, Snapshot, State
@@ -71,9 +72,9 @@ def is_stopped(process: Process, before: Snapshot) -> Verdict | None:
 
 
 def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
-    """RUNNING, which says ready wherever there is a probe. FATAL will not become it without a word from somebody."""
+    """RUNNING and not unhealthy. FATAL will not become it without a word from somebody."""
     now = process.snapshot
-    if now.state is State.RUNNING:
+    if now.is_ready:
         return Verdict(True, f"ready, pid {now.pid}, run {now.run}")
     return Verdict(False, trouble(now)) if _is_final_failure(process) else None
 
@@ -101,6 +102,8 @@ def trouble(now: Snapshot) -> str:
     """What went wrong, in words."""
     if now.state is State.UNKNOWN:
         return f"supervision of it broke, its child is left alone: {now.detail}"
+    if now.state is State.RUNNING and not now.is_ready:
+        return state_words(now)
     if now.detail:
         return detail_words(now)
     if now.cause is Cause.EXITED:

@@ -45,7 +45,7 @@ class Row:
         self.state, self.health = snapshot.state, snapshot.health
         self.restarts, self.run, self.exit = snapshot.restarts, snapshot.run, snapshot.exit
         self.uptime = now - snapshot.run_since if snapshot.pid is not None else 0.0
-        self.figures = figures
+        self.figures = figures if snapshot.pid is not None else None
         captures = process.output.captures
         self.log_bytes = sum(capture.bytes_written for capture in captures)
         self.lost_bytes = sum(capture.bytes_lost for capture in captures)

@@ -25,7 +25,7 @@ from supervisord_async.control.tally import Tally
 from supervisord_async.control.view import ProcessView, event_view, iso
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import State
 from supervisord_async.errors import BusyError, FailedError, UsageError
 from supervisord_async.jsontext import json_bytes
 from supervisord_async.wire import API_VERSION
@@ -220,11 +220,9 @@ async def get_ready(api: Api, _call: Call) -> Response:
 
 
 def is_ready(process: Process) -> bool:
-    """RUNNING; a job that ended well; or down because an operator wants it so."""
+    """RUNNING and not unhealthy; or a job that ended well."""
     now = process.snapshot
-    if now.state is State.STOPPED:
-        return now.cause is Cause.OPERATOR
-    return now.state is State.RUNNING or (now.state is State.EXITED and succeeded(now, process.policy))
+    return now.is_ready or (now.state is State.EXITED and succeeded(now, process.policy))
 
 
 async def get_metrics(api: Api, _call: Call) -> Response:

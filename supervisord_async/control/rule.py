@@ -95,7 +95,7 @@ def _delay(s: Snapshot, p: Policy) -> str:
 
 def _limit(p: Policy) -> str:
     window = f"within {span(p.within_seconds)}" if p.within_seconds is not None else "in a row"
-    return f"the limit is {p.max_restarts} automatic restarts {window}"
+    return f"the limit is {p.max_restarts} automatic restart{'s' if p.max_restarts != 1 else ''} {window}"
 
 
 def _after_limit(p: Policy) -> str:

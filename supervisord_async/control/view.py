@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.records.narrate import detail_words, exit_json, exit_words
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.figures import Figures
+
+
+#: Causes whose details tell what a new run was asked for, and no fault.
+_ASKED = frozenset({Cause.CONFIG_CHANGED, Cause.FILE_CHANGED, Cause.DEPENDENCY})
 
 
 class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +68,8 @@ def iso(at: float) -> str:
 def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:
     """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
     snapshot, program = process.snapshot, process.program
-    cause = snapshot.cause
-    if snapshot.pid is None:
-        figures = None  # those of the last look may be of a run that has ended since
+    cause = snapshot.told_cause
+    use = figures if snapshot.pid is not None else None  # a look may be older than the end of the run that it saw
     return ProcessView(
         name=process.name,
         program=program.name,
@@ -82,16 +85,17 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
         cause=cause.value if cause is not None else None,
         next_at=next_iso(process, now, wall_now),
         description=_description(process),
-        cpu_percent=figures.cpu_percent if figures is not None else None,
-        memory_bytes=figures.memory_bytes if figures is not None else None,
+        cpu_percent=use.cpu_percent if use is not None else None,
+        memory_bytes=use.memory_bytes if use is not None else None,
     )
 
 
 def next_iso(process: Process, now: float, wall_now: float) -> str | None:
-    """When something is due that a person waits for: the next attempt, KILL, or the next start by its schedule."""
+    """When something is due that a person waits for: the next attempt, KILL, or the next start by its schedule, which a stop pauses."""
     if process.next_at is not None:
         return iso(wall_now + process.next_at - now)
-    return iso(process.scheduled_at) if process.scheduled_at is not None else None
+    paused = process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR
+    return iso(process.scheduled_at) if process.scheduled_at is not None and not paused else None
 
 
 def _description(process: Process) -> str:
@@ -115,6 +119,8 @@ def state_words(snapshot: Snapshot) -> str:
             return ("not ready yet" if snapshot.state is State.STARTING else str(snapshot.health)) + f": {snapshot.complaint}"
         case State.RUNNING if not snapshot.detail:
             return f"run {snapshot.run}"
+        case State.RUNNING if snapshot.cause not in _ASKED:  # what was wrong was so with the run before
+            return f"run {snapshot.run}; before it: {detail_words(snapshot)}"
         case State.STARTING:
             return (f"{snapshot.detail}; " if snapshot.detail else "") + f"starting run {snapshot.run}"
         case State.WAITING:
@@ -128,7 +134,7 @@ def state_words(snapshot: Snapshot) -> str:
         case State.BACKOFF if not snapshot.detail:
             return exit_words(snapshot.exit)
         case _:
-            return detail_words(snapshot) or (snapshot.cause.value if snapshot.cause else "")
+            return detail_words(snapshot) or (snapshot.cause.value.replace("_", " ") if snapshot.cause else "")
 
 
 def event_view(record: Record) -> EventView:

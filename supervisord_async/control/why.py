@@ -109,7 +109,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         program=process.program.name,
         state=s.state.value,
         health=s.health.value,
-        cause=s.cause.value if s.cause else None,
+        cause=s.told_cause.value if s.told_cause else None,
         headline=_headline(process, told, now),
         for_seconds=round(max(0.0, now - s.since), 3),
         run=s.run,
@@ -209,6 +209,8 @@ def _end_words(story: Story) -> str:
     exit_status, uptime = story.figures.get("exit"), story.figures.get("uptime_seconds")
     if exit_status is None and story.end_cause == "spawn_failed":
         return f"run {story.run} could not be started: {story.last_word}"
+    if exit_status is None and story.end_cause == "restart_limit":
+        return f"run {story.run} could not be started: {story.last_word.rpartition('; last: ')[2]}; the restart limit was reached"
     words = f"run {story.run} {exit_story(exit_status)}"
     if uptime is not None:
         words += f" after {span(uptime)}"

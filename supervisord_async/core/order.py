@@ -63,7 +63,7 @@ def _outlook(need: Need, s: Snapshot, p: Policy) -> Outlook:
         case Need.STARTED:
             met = (s.pid is not None and s.state in (State.STARTING, State.RUNNING)) or _exited_well(s, p)
         case Need.READY:
-            met = s.state is State.RUNNING and s.health is not Health.UNHEALTHY
+            met = s.is_ready
         case Need.COMPLETED:
             met = s.state is State.EXITED
         case Need.SUCCEEDED:

@@ -109,6 +109,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return Health.NONE
 
     @property
+    def told_cause(self) -> Cause | None:
+        """Why it is in its state, for whoever asks: what waits is there for its dependencies, whoever wants it up."""
+        return Cause.DEPENDENCY if self.state is State.WAITING else self.cause
+
+    @property
+    def is_ready(self) -> bool:
+        """RUNNING, which with a probe means ready, and no check that found it unhealthy since."""
+        return self.state is State.RUNNING and self.health is not Health.UNHEALTHY
+
+    @property
     def complaint(self) -> str:
         """What the checks find wrong, in words; empty when nothing is."""
         return "; ".join(check.detail for check in self.checks if check.detail)

@@ -71,8 +71,8 @@ LEVELS = {
 #: Causes for which we end a run that nobody asked us to end.
 FAULTS = frozenset({Cause.HEARTBEAT_MISSED, Cause.LIVENESS_FAILED, Cause.READINESS_FAILED, Cause.MEMORY_LIMIT})
 STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
-#: A signal to stop that comes twice within this is one: timeout(1) signals us, and then our group.
-ECHO_SECONDS = 0.1
+#: The same signal to stop that comes twice within this is one: timeout(1) signals us, and at once our group.
+ECHO_SECONDS = 0.03
 #: By then every program that was taken over has its captures.
 SWEEP_AFTER_SECONDS = 5.0
 #: A control socket that cannot be had is tried again so often.
@@ -192,6 +192,7 @@ class Daemon:
             remembered=self._saver.caught_up,
             sockets=self._sockets,
             waits_for=lambda process: supervisor.dependencies.waits_for(process),
+            spawned=lambda process: supervisor.dependencies.release(process),
             roll=lambda process, request: supervisor.rolling.follow(
                 process, request, supervisor.dependencies.members(process.program.name)
             ),
@@ -241,7 +242,8 @@ class Daemon:
             self._bus.listen(standing.heed)
             tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
             what = "re-executed" if former is not None else "started"
-            adopted = f", {sum(slot.main is not None for slot in estate.values())} runs found alive" if estate else ""
+            alive = sum(slot.main is not None for slot in estate.values())
+            adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
             count = len(self._configuration.programs)
             programs = f"{count} program{'s' if count != 1 else ''}"
             message = f"asupd {__version__} {what}, pid {os.getpid()}, {programs}, run_dir {self._run_dir}{adopted}"
@@ -382,7 +384,7 @@ class Daemon:
     async def _heed_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # blocked over the re-exec, or since the start
-            told_at: float | None = None
+            told: tuple[int, float] | None = None
             async for signum in received:
                 match signum:
                     case signal.SIGHUP:
@@ -394,9 +396,9 @@ class Daemon:
                         tasks.start_soon(self._ask_for_reexec)
                     case _:
                         now = anyio.current_time()
-                        if told_at is None or now - told_at > ECHO_SECONDS:
+                        if told is None or signum != told[0] or now - told[1] > ECHO_SECONDS:
                             self._supervisor.request_shutdown(why=signals.name(signum))
-                        told_at = told_at or now
+                        told = told or (signum, now)
 
     async def _reload(self) -> None:
         try:

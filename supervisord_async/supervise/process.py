@@ -264,6 +264,8 @@ class Process:
         if after.state in DOWN and self._voice is not None:
             self._voice.store.clear()  # what was left for a next run: none will follow by itself
         self._around.committed(self)
+        if before.pid is None and after.pid is not None:
+            self._around.spawned(self)
         self._untold += (_Change(before, after, self.policy, now, self.last_ended),)
 
     def _tell(self) -> None:

@@ -335,7 +335,8 @@ class Supervisor:
             loaded = await self._load()
         except ConfigError as error:
             self.refused = error.problems
-            message = f"refused {self.configuration.file}: {len(error.problems)} problem(s); everything stays as it was"
+            count = len(error.problems)
+            message = f"refused {self.configuration.file}: {count} problem{'s' if count != 1 else ''}; everything stays as it was"
             self.bus.publish("config_refused", message=message, data={"problems": [str(problem) for problem in error.problems]})
             return error
         self.refused = ()
@@ -457,7 +458,7 @@ class Supervisor:
 def _selects(selector: str, process: Process) -> bool:
     if selector in ("all", process.name, process.program.name):
         return True
-    if selector.endswith(":*") and selector[:-2] in (process.program.group, process.program.name):
+    if selector.endswith(":*") and process.program.group == selector[:-2]:
         return True
     return any(sign in selector for sign in "*?[") and (
         fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)

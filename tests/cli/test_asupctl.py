@@ -280,7 +280,7 @@ def test_reload_of_an_unsound_file_is_exit_code_2_with_every_problem(daemon: Fak
     problems = [{"file": "p.yaml", "line": line, "column": 1, "message": "no", "warning": False} for line in (1, 2)]
     daemon.answers["POST /v1/reload"] = RefusalError(422, "no", problems=problems)
     ended = ctl("reload")
-    assert ended == Ended(2, "", "asupctl: p.yaml:1:1: no\np.yaml:2:1: no\n")
+    assert ended == Ended(2, "", "p.yaml:1:1: no\np.yaml:2:1: no\n")
     ended = ctl("reload", "--plan", "--json")
     assert ended.code == 2
     assert json.loads(ended.out) == {"problems": problems}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from supervisord_async.cli import diagnosis
 from supervisord_async.cli.asupctl import run
+from supervisord_async.cli.residence import LOCK_NAME
 from supervisord_async.rundir import remember
 from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon
@@ -187,6 +189,27 @@ def test_text_says_what_to_do_below_each_fault(doctor: Doctor, capsys: pytest.Ca
 
 
 @pytest.mark.real
+def test_who_may_not_look_at_the_lock_is_not_told_that_the_daemon_is_dead(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refused(path: Any, *arguments: Any, **named: Any) -> int:
+        if str(path).endswith(LOCK_NAME):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **named)
+
+    with LiveDaemon(tmp_path, SOUND) as daemon:
+        daemon.wait_for("sleeper", "RUNNING")
+        monkeypatch.setattr(os, "open", refused)
+        code, findings = doctor()
+        monkeypatch.undo()
+    assert code == 0
+    assert "cannot be told" in only(findings, "lock")["message"]
+    assert not [each for each in findings if each["check"] in ("leftovers", "socket", "daemon")]
+
+
+@pytest.mark.real
 def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path) -> None:
     with LiveDaemon(tmp_path, SOUND) as daemon:
         daemon.wait_for("sleeper", "RUNNING")
@@ -194,7 +217,7 @@ def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path
         daemon.send(signal.SIGKILL)
         daemon.wait()
         text = daemon.do("doctor")
-        assert "1 processes of a dead daemon live on" in text
+        assert "a process of a dead daemon lives on" in text
         assert "cleanup --apply" in text
 
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 from tests.cli.conftest import Ended
-from tests.cli.fake_daemon import FakeDaemon, process
+from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
 
 Ctl = Callable[..., Ended]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -24,6 +24,16 @@ def test_logs_of_several_have_prefixes(daemon: FakeDaemon, ctl: Ctl) -> None:
     daemon.log("web", "a")
     daemon.log("db", "b", "c")
     assert ctl("logs", "all").out == "==> web <==\nweb | a\n==> db <==\ndb  | b\ndb  | c\n"
+
+
+def test_logs_of_several_are_shown_though_one_of_them_is_not_kept(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "a")
+    daemon.answers["GET /v1/processes/db/logs"] = RefusalError(409, "cannot read stdout of db: it is not kept", kind="failed")
+    words = "asupctl: cannot read stdout of db: it is not kept\n"
+    assert ctl("logs", "all") == Ended(1, "==> web <==\nweb | a\n", words)
+    ended = ctl("logs", "all", "--json")
+    assert (ended.code, json.loads(ended.out), ended.err) == (1, [{"name": "web", "stream": "stdout", "line": "a"}], words)
+    assert ctl("logs", "db") == Ended(1, "", words)
 
 
 def test_logs_that_have_times_are_merged_by_them(daemon: FakeDaemon, ctl: Ctl) -> None:

@@ -66,6 +66,7 @@ def test_exits_in_words(status: dict[str, object] | None, words: str) -> None:
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SOON = (NOW + timedelta(seconds=4)).isoformat().replace("+00:00", "Z")
+LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,7 @@ SOON = (NOW + timedelta(seconds=4)).isoformat().replace("+00:00", "Z")
         ),
         ({"state": "RUNNING", "cause": "heartbeat_missed", "description": "the shop"}, "heartbeat missed; the shop"),
         ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),
+        ({"state": "BACKOFF", "cause": "exited", "next_at": LATER}, "next attempt in 59m54s"),
         (
             {"state": "FATAL", "cause": "restart_limit", "exit_status": {"signal": "SIGSEGV", "core": True}},
             "killed by SIGSEGV (core dumped)",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from supervisord_async import __version__
 from supervisord_async.cli.asupd_options import asupd
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon, plain_status
 
@@ -63,6 +64,13 @@ def test_plain_daemon_means_what_click_reads(words: str) -> None:
 )
 def test_what_is_not_plain_for_the_daemon_is_left_to_click(words: str) -> None:
     assert plain_daemon(words.split()) is None
+
+
+@pytest.mark.parametrize("module", ["asupd", "asupctl", "asup_run"])
+def test_each_command_says_its_version_alike(module: str) -> None:
+    command = [sys.executable, "-m", f"supervisord_async.cli.{module}", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{module.replace('_', '-')} {__version__}\n", "")
 
 
 def test_daemon_that_is_told_plainly_loads_no_click(tmp_path: Path) -> None:

@@ -153,6 +153,12 @@ def test_a_file_that_is_no_configuration_says_why(project, text, complaint):
     assert complaint in project.problems(text)
 
 
+@pytest.mark.parametrize("text", ["programs: web", "programs: [web]", "programs: [{command: x}]"])
+def test_programs_that_cannot_be_read_are_not_told_to_be_none(project, text):
+    [problem] = project.problems(text)
+    assert "warning" not in problem
+
+
 def test_problems_of_included_files_name_them_as_the_user_would(project):
     project.write("conf.d/a.yaml", "programs:\n  web: {command: x, bad: 1}\ndaemon: {}\n")
     assert project.problems("include: [conf.d/*.yaml, gone.yaml, nowhere/*.yaml]\nprograms:\n  web: {command: x}") == [

@@ -97,8 +97,8 @@ def test_a_circle_of_dependencies_is_shown_whole(project):
           self: {command: x, depends_on: [self]}
     """)
     assert problems == [
-        "programs.yaml:2:21: programs.web.depends_on: a program cannot wait for itself: web → api → db → web",
-        "programs.yaml:6:22: programs.self.depends_on: a program cannot wait for itself: self → self",
+        "programs.yaml:2:21: programs.web.depends_on: dependency cycle, a program cannot wait for itself: web → api → db → web",
+        "programs.yaml:6:22: programs.self.depends_on: dependency cycle, a program cannot wait for itself: self → self",
     ]
 
 
@@ -237,6 +237,11 @@ def test_nothing_is_more_than_no_memory_and_nobody_connects_to_port_0(project):
         "limits.memory: expected a size above 0, found 0",
         "readiness.tcp: expected a port to connect to, found 'localhost:0'",
     ]
+
+
+def test_a_secret_in_a_missing_commands_path_is_masked(project):
+    loaded = project.load("programs: {a: {command: /opt/hunter22/run, environment: {KEY_PASSWORD: hunter22}}}")
+    assert [problem.message for problem in check(loaded)] == ["programs.a.command: there is no /opt/********/run here"]
 
 
 def test_every_command_is_looked_for(project):

@@ -18,6 +18,7 @@ from supervisord_async.control.operations import Api
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.supervisor import Supervisor
+from supervisord_async.supervise.surroundings import Surroundings
 from tests.fake_host import FakeChild, FakeHost, program, surroundings
 from tests.waiting import wait_until
 
@@ -67,9 +68,11 @@ async def playing(*programs: Program, daemon: Daemon | None = None, load: Any = 
     host = FakeHost()
     daemon = daemon or Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock")
     configuration = Configuration(file="/nowhere/programs.yaml", daemon=daemon, programs={one.name: one for one in programs})
-    supervisor = Supervisor(
-        configuration, load or _no_file, lambda made: surroundings(host, waits_for=made.dependencies.waits_for), refuse_reexec
-    )
+
+    def around(made: Supervisor) -> Surroundings:
+        return surroundings(host, waits_for=made.dependencies.waits_for, spawned=made.dependencies.release)
+
+    supervisor = Supervisor(configuration, load or _no_file, around, refuse_reexec)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervisor.run)
         await wait_until(lambda: len(supervisor.processes) >= len(programs))

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.config.model import Backoff, Restart, Stop
+from supervisord_async.config.model import Backoff, Probe, Restart, Stop
 from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import State
@@ -36,6 +36,13 @@ async def test_start_of_what_runs_is_fine_and_starts_nothing() -> None:
         assert result.ok
         assert result.message.startswith("already running")
         assert len(scene.host.children) == 1
+
+
+async def test_a_groups_selector_means_the_group_and_no_program_that_is_called_like_it() -> None:
+    names = [swift("core", group="other"), swift("web", group="core"), swift("pair", group="core", replicas=2)]
+    async with playing(*names) as scene:
+        assert [result.name for result in (await scene.commands.start(["core:*"])).results] == ["web", "pair:0", "pair:1"]
+        assert [result.name for result in (await scene.commands.start(["pair:*"])).results] == ["pair:0", "pair:1"]
 
 
 async def test_start_after_a_stop_that_nobody_waited_for_wins() -> None:
@@ -183,6 +190,18 @@ async def test_wait_for_ready_is_woken_by_somebody_elses_start() -> None:
             while not outcomes:
                 await anyio.sleep(0.01)
         assert one(outcomes[0]).ok
+
+
+async def test_what_is_unhealthy_is_not_ready_before_it_is_well_again() -> None:
+    probe = Probe(kind="http", http="http://127.0.0.1:1/", interval_seconds=0.01, failures=1)
+    async with playing(swift("web", readiness=probe)) as scene:
+        assert one(await scene.commands.wait(["web"], "ready", timeout=60)).ok
+        scene.host.answers[probe.http] = "no answer"
+        await wait_until(lambda: not scene.snapshot("web").is_ready)
+        late = one(await scene.commands.wait(["web"], "ready", timeout=0.05))
+        assert late.message.endswith("still RUNNING (unhealthy: no answer)")
+        scene.host.answers[probe.http] = None
+        assert one(await scene.commands.wait(["web"], "ready", timeout=60)).ok
 
 
 async def test_wait_for_exited_tells_how_and_for_ready_fails_on_fatal() -> None:

@@ -91,3 +91,30 @@ def test_views_of_processes_that_are_gone_are_not_kept() -> None:
     views.json([process], 121.0, 1e9, {})
     assert len(views._made_of) == len(views._since) == 1
     assert views.json([], 121.0, 1e9, {}) == b"[]"
+
+
+def test_a_cause_stands_for_a_description_in_words() -> None:
+    going = replace(RUNNING, state=State.STOPPING, cause=Cause.DAEMON_STOP)
+    assert process_view(a_process(snapshot=going), 120.0, 1e9).description == "daemon stop"
+
+
+def test_a_run_is_not_told_to_have_the_fault_of_the_one_before() -> None:
+    snapshot = replace(RUNNING, run=2, cause=Cause.SPAWN_FAILED, detail="exec: ./late: No such file or directory")
+    assert process_view(a_process(snapshot=snapshot), 120.0, 1e9).description == "run 2; before it: exec: ./late: No such file or directory"
+    asked = replace(RUNNING, run=2, cause=Cause.FILE_CHANGED, detail="app.py changed")
+    assert process_view(a_process(snapshot=asked), 120.0, 1e9).description == "app.py changed"
+
+
+def test_what_an_operator_stopped_is_not_announced_by_its_schedule() -> None:
+    due = 1_700_000_000.0
+    for cause, told in ((Cause.OPERATOR, None), (None, "2023-11-14T22:13:20.000Z")):
+        process = a_process(snapshot=Snapshot(state=State.STOPPED, cause=cause), scheduled_at=due)
+        assert process_view(process, 120.0, 1e9).next_at == told
+
+
+def test_what_has_no_process_uses_nothing_whatever_the_last_look_saw() -> None:
+    figures = Figures(cpu_percent=1.5, cpu_seconds=2.5, memory_bytes=4096, processes=1, threads=1)
+    ended = a_process(snapshot=replace(RUNNING, state=State.BACKOFF, pid=None, exit=ExitStatus(code=1)))
+    view = process_view(ended, 120.0, 1e9, figures)
+    assert (view.cpu_percent, view.memory_bytes) == (None, None)
+    assert process_view(a_process(), 120.0, 1e9, figures).memory_bytes == 4096

@@ -81,7 +81,7 @@ async def test_the_limit_names_itself_and_the_spawn_error_its_stage() -> None:
         scene.child("web").end(code=7)
         await scene.state("web", State.FATAL)
         web = await scene.commands.why("web")
-        assert web.rule[0] == "the limit is 1 automatic restarts in a row"
+        assert web.rule[0] == "the limit is 1 automatic restart in a row"
         assert web.chain[0].text.startswith("run 2 exited with 7 after")
         assert web.chain[0].text.endswith("the restart limit was reached")
         scene.host.refuse.append(SpawnError("user", None, "no user named 'www'"))
@@ -90,6 +90,19 @@ async def test_the_limit_names_itself_and_the_spawn_error_its_stage() -> None:
         assert "no user named 'www'" in lost.headline
         assert lost.keys[0] == "programs.lost.user"
         assert "could not be started" in lost.chain[0].text
+
+
+@pytest.mark.anyio
+async def test_a_spawn_that_failed_for_the_last_time_is_told_as_one() -> None:
+    limited = Restart(max_restarts=1, backoff=Backoff(initial_seconds=0.0, jitter=0.0))
+    async with playing(swift("lost", autostart=False, restart=limited)) as scene:
+        scene.host.refuse += [SpawnError("user", None, "no user named 'www'")] * 2
+        await scene.commands.start(["lost"])
+        await scene.state("lost", State.FATAL)
+        assert [link.text.partition(" (it was")[0] for link in (await scene.commands.why("lost")).chain] == [
+            "run 2 could not be started: user: no user named 'www'; the restart limit was reached",
+            "run 1 could not be started: user: no user named 'www'",
+        ]
 
 
 @pytest.mark.anyio
@@ -123,6 +136,16 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
         assert why.rule[1].startswith("on_dependency_failure wait")
         status = await scene.commands.status_of("needy")
         assert status.description.startswith("waiting for db, which will not come")
+        assert (status.state, status.cause, why.cause) == ("WAITING", "dependency", "dependency")
+        [waits] = [record for record in scene.bus.since(0)[0] if record.to == "WAITING"]
+        assert waits.cause == "dependency"
+
+
+@pytest.mark.anyio
+async def test_one_that_has_waited_runs_for_the_reason_that_it_was_started_for() -> None:
+    async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"}, autostart=False)) as scene:
+        await scene.commands.start(["needy"])
+        assert (await scene.commands.status_of("needy")).cause == "operator"
 
 
 @pytest.mark.anyio

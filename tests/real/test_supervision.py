@@ -213,6 +213,17 @@ def test_a_second_daemon_names_the_first_and_touches_nothing(daemon: Make) -> No
     assert live.process_of("a")["pid"] == first["pid"]
 
 
+def test_another_signal_hastens_a_slow_stop_however_soon_it_comes(daemon: Make) -> None:
+    live = daemon(
+        "programs: {stubborn: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 10m}}}"
+    )
+    live.wait_for("stubborn", "RUNNING")
+    live.send(signal.SIGTERM)
+    live.send(signal.SIGINT)
+    assert live.wait() == 0
+    assert live.tagged() == []
+
+
 def test_a_second_signal_hastens_a_slow_stop(daemon: Make) -> None:
     live = daemon(
         "programs: {stubborn: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 10m}}}"
@@ -222,7 +233,7 @@ def test_a_second_signal_hastens_a_slow_stop(daemon: Make) -> None:
     live.wait_for("stubborn", "STOPPING")
 
     def insist() -> bool:
-        """One that comes right after the first may be taken for its echo."""
+        """The same one that comes right after the first may be taken for its echo."""
         assert live.process is not None
         if live.process.poll() is None:
             live.send(signal.SIGTERM)

@@ -122,6 +122,7 @@ class World:
                 committed=lambda process: None if life.dead else self._committed(process),
                 remembered=anyio.lowlevel.checkpoint,
                 waits_for=lambda process: self.supervisor.dependencies.waits_for(process),
+                spawned=lambda process: self.supervisor.dependencies.release(process),
                 shut_down=lambda _why: None,
             )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,10 @@ from supervisord_async.cli.output import colours, complain, print_json, print_js
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable, printable_line
 from supervisord_async.client.answers import Log
-from supervisord_async.errors import CommandError, UsageError
+from supervisord_async.errors import CommandError, FailedError, UsageError
+
+if TYPE_CHECKING:
+    from supervisord_async.client.api import Client
 
 #: Each followed process costs a connection and a thread.
 MOST_FOLLOWED = 64
@@ -51,7 +54,7 @@ class Since(click.ParamType[str]):
 @click.option("-n", "--lines", type=click.IntRange(min=0), help=f"How many lines of each; default: {DEFAULT_LINES}, with --since all.")
 @click.option("--stderr", is_flag=True, help="Standard error's log, where it is one of its own.")
 @click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 2026-11-21T14:00.")
-def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> None:
+def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> int:
     """Print what programs printed.
 
     Lines of several programs have their names before them. They are in the order of their times where the logs have
@@ -66,27 +69,41 @@ def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int 
         }
         if follow:
             if stderr:
-                _say_shared({name: client.log(name, lines=0, stream="stderr") for name in names})
+                _say_shared(_read(client, names, query | {"lines": 0}, tell=False))
             for name, line in _followed(session, names, query):
                 _print(name, line, names, query["stream"], as_json=session.json)
                 sys.stdout.flush()
-            return
-        logs = {name: client.log(name, **query) for name in names}
+            return 0
+        logs = _read(client, names, query)
     if stderr:
         _say_shared(logs)
     ordered = merged(logs)
     if session.json:
         print_json([_document(name, _text(line), query["stream"]) for name, line in ordered or _one_after_the_other(logs)])
-        return
-    if ordered is not None:
+    elif ordered is not None:
         for name, raw in ordered:
             _print(name, _text(raw), names, query["stream"], as_json=False)
-        return
-    for name, log in logs.items():
-        if len(logs) > 1:
-            say(f"==> {name} <==")
-        for raw in log.lines:
-            _print(name, _text(raw), names, query["stream"], as_json=False)
+    else:
+        for name, log in logs.items():
+            if len(names) > 1:
+                say(f"==> {name} <==")
+            for raw in log.lines:
+                _print(name, _text(raw), names, query["stream"], as_json=False)
+    return 0 if len(logs) == len(names) else 1
+
+
+def _read(client: Client, names: Sequence[str], query: Mapping[str, Any], *, tell: bool = True) -> dict[str, Log]:
+    """The logs by name. Of several those that are no file are left out, and told; the only one's lack is the command's failure."""
+    logs = {}
+    for name in names:
+        try:
+            logs[name] = client.log(name, **query)
+        except FailedError as error:
+            if len(names) == 1:
+                raise
+            if tell:
+                complain(str(error))
+    return logs
 
 
 def _one_after_the_other(logs: Mapping[str, Log]) -> Iterator[tuple[str, bytes]]:

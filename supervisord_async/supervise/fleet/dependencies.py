@@ -85,6 +85,12 @@ class Dependencies:
             elif record.to == State.RUNNING:
                 self._follow(process, changed)
 
+    def release(self, dependency: Process) -> None:
+        """``dependency`` has a process now. It goes on STARTING, so no record tells, but whoever needs it started may go."""
+        for process in self.dependents(dependency.program.name):
+            if process.snapshot.state is State.WAITING:
+                self._consider(process)
+
     def reconsider(self) -> None:
         """Whoever waits is looked at anew: the settings, or the daemon, may have changed since the wait began."""
         for process in list(self._processes().values()):

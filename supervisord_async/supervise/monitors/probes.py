@@ -53,7 +53,8 @@ async def monitor_liveness(context: RunContext) -> None:
             continue
         if not verdict:
             context.report("liveness", Health.UNHEALTHY, words)
-            context.post(Faulted(context.run, Cause.LIVENESS_FAILED, f"liveness failed {probe.failures} times: {words}"))
+            times = f" {probe.failures} times" if probe.failures != 1 else ""
+            context.post(Faulted(context.run, Cause.LIVENESS_FAILED, f"liveness failed{times}: {words}"))
             return
         context.report("liveness", Health.HEALTHY)
 

@@ -21,6 +21,8 @@ from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files,
 
 #: A sample this young is good enough for the next one who looks.
 FRESH_SECONDS = 1.0
+#: Main processes that came since are looked at sooner: after so many times as long as the last look took.
+NEWCOMERS_PART = 10
 #: A sample older than this tells nothing of now: the mean since the start is told instead.
 STALE_SECONDS = 30.0
 #: In a smaller tree what is shared is not worth a look at each of its pages.
@@ -61,29 +63,42 @@ class Sampler:
 
     def __init__(self) -> None:
         self.last: dict[str, Figures] = {}
+        self._mains: dict[str, int] = {}  #: whom ``last`` is of: main pids by process name
         self._at = float("-inf")
+        self._again_at = float("-inf")  #: from then on newcomers are worth a look
         self._detailed = False
         self._lock = anyio.Lock()
         #: main pid, its start → the tree's CPU ticks and when that was
         self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
         self._shares: dict[tuple[int, int], _Share] = {}  #: by the same
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether those of the last look are still good enough."""
-        return anyio.current_time() - self._at < FRESH_SECONDS
+    def known(self, processes: Iterable[Looked]) -> dict[str, Figures] | None:
+        """Those of the last look, if they are still good enough for all of ``processes``."""
+        now = anyio.current_time()
+        if now - self._at >= FRESH_SECONDS:
+            return None
+        return self.last if now < self._again_at or self._mains == _mains(processes) else None
 
     async def look(self, processes: Iterable[Looked], *, detailed: bool = False) -> dict[str, Figures]:
         """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
 
-        Names without a process are absent. Those who look at the same time share a pass.
+        Names without a process are absent. Those who look at the same time share a pass; who came since the last one is looked at alone.
         """
         async with self._lock:
-            if self.is_fresh and (self._detailed or not detailed):
-                return self.last
-            mains = {process.name: pid for process in processes if (pid := process.snapshot.pid) is not None}
-            self.last = await anyio.to_thread.run_sync(partial(self._sample, mains, detailed)) if mains else {}
-            self._at, self._detailed = anyio.current_time(), detailed
+            found = self.known(processes)
+            if found is not None and (self._detailed or not detailed):
+                return found
+            mains, begun = _mains(processes), anyio.current_time()
+            if begun - self._at < FRESH_SECONDS and (self._detailed or not detailed):
+                stay = {name for name, pid in self._mains.items() if mains.get(name) == pid}
+                newcomers = {name: pid for name, pid in mains.items() if name not in stay}
+                found = await anyio.to_thread.run_sync(partial(self._sample, newcomers, self._detailed, keep=True)) if newcomers else {}
+                self.last = {name: figures for name, figures in self.last.items() if name in stay} | found
+            else:
+                self.last = await anyio.to_thread.run_sync(partial(self._sample, mains, detailed)) if mains else {}
+                self._at, self._detailed = anyio.current_time(), detailed
+            self._mains, ended = mains, anyio.current_time()
+            self._again_at = ended + NEWCOMERS_PART * (ended - begun)
             return self.last
 
     async def held_bytes(self, process: Looked) -> int | None:
@@ -113,11 +128,12 @@ class Sampler:
         shares[key] = share
         return int(resident * share.part)
 
-    def _sample(self, mains: Mapping[str, int], detailed: bool) -> dict[str, Figures]:
+    def _sample(self, mains: Mapping[str, int], detailed: bool, *, keep: bool = False) -> dict[str, Figures]:
+        """The figures of ``mains``; what was counted of others is forgotten, unless ``keep``."""
         everything, now, boot_now = usages(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
         trees = trees_of(set(mains.values()), everything)
-        before, self._ticks = self._ticks, {}
-        shares: dict[tuple[int, int], _Share] = {}
+        before, self._ticks = self._ticks, dict(self._ticks) if keep else {}
+        shares = dict(self._shares) if keep else {}
         found = {}
         for name, pid in mains.items():
             main = everything.get(pid)
@@ -130,6 +146,10 @@ class Sampler:
             found[name] = _figures(members, ticks, percent, self._memory_bytes(main, members, time.monotonic(), shares), detailed)
         self._shares = shares
         return found
+
+
+def _mains(processes: Iterable[Looked]) -> dict[str, int]:
+    return {process.name: pid for process in processes if (pid := process.snapshot.pid) is not None}
 
 
 def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list[Usage]]:

@@ -83,7 +83,7 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
                 "name": name,
                 "from_": before.state.value,
                 "to": after.state.value,
-                "cause": after.cause.value if after.cause else None,
+                "cause": after.told_cause.value if after.told_cause else None,
                 "run": after.run,
                 "message": state_message(before, after, policy, now),
                 "data": data,

@@ -24,6 +24,7 @@ from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.outlive.persist import SavedVoice
 from supervisord_async.supervise.senses.fdstore import DescriptorStore
+from supervisord_async.system import procfs
 from supervisord_async.system.bell import Bell
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.identity import identify
@@ -188,7 +189,9 @@ class Voice:
         elif not self._may_speak(run, datagram.pid):
             access = run.context.program.notify.access if run.context.program.notify else "main"
             whose = "the main process" if access == "main" else "a process of this run"
-            self._ignore(run, datagram, f"it is not from {whose} (notify.access: {access})")
+            gone = access == "all" and datagram.pid > 0 and procfs.stat(datagram.pid) is None
+            why = "its sender had ended, and nobody can tell whose it was" if gone else f"it is not from {whose}"
+            self._ignore(run, datagram, f"{why} (notify.access: {access})")
         else:
             self.accepted += 1
             left = datagram.descriptors

@@ -38,6 +38,20 @@ async def test_a_dependent_that_is_down_waits_for_the_new_run_of_its_dependency(
         assert steps == [("db", "STARTING"), ("db", "RUNNING"), ("web", "STARTING"), ("web", "RUNNING")]
 
 
+async def test_who_needs_it_started_goes_as_soon_as_it_has_a_process() -> None:
+    """It may take an hour to become RUNNING."""
+    slow = swift("db", start_seconds=3600.0, autostart=False)
+    web, patient = (
+        swift("web", depends_on={"db": "started"}, autostart=False),
+        swift("patient", depends_on={"db": "ready"}, autostart=False),
+    )
+    async with playing(web, patient, slow) as scene:
+        await scene.commands.start(["patient"], wait=False)
+        outcome = await scene.commands.start(["web"], timeout=60)
+        assert [(result.name, result.ok) for result in outcome.results] == [("web", True)]
+        assert (scene.snapshot("db").state, scene.snapshot("patient").state) == (State.STARTING, State.WAITING)
+
+
 async def test_levels_count_what_comes_up_one_after_the_other() -> None:
     a, b, c, free = swift("a", depends_on={"b": "ready", "c": "ready"}), swift("b", depends_on={"c": "ready"}), swift("c"), swift("free")
     async with playing(a, b, c, free) as scene:

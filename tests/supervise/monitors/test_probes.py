@@ -88,6 +88,9 @@ def test_a_liveness_that_fails_so_often_in_a_row_is_a_fault_and_said_once() -> N
     told = host.watched(monitor_liveness, 100.0, liveness=Probe(**TCP, failures=2, interval_seconds=10.0))
     assert told == [(0.0, Health.HEALTHY), (40.0, Health.UNHEALTHY), (40.0, Faulted)]
     assert host.posts[-1][1] == Faulted(3, Cause.LIVENESS_FAILED, "liveness failed 2 times: why")
+    host = Asked("why")
+    host.watched(monitor_liveness, 10.0, liveness=Probe(**TCP, failures=1))
+    assert host.posts[-1][1] == Faulted(3, Cause.LIVENESS_FAILED, "liveness failed: why")
 
 
 @pytest.mark.anyio

@@ -156,3 +156,32 @@ async def test_those_who_look_together_share_one_pass(monkeypatch: pytest.Monkey
     detailed = await sampler.look([named("me", os.getpid())], detailed=True)
     assert len(passes) == 2
     assert detailed["me"].open_files
+
+
+@pytest.mark.anyio
+async def test_a_newcomer_is_looked_at_without_the_others_and_one_that_ended_is_forgotten(
+    started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures_module, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(figures_module, "NEWCOMERS_PART", 0)
+    sampler, other = Sampler(), started("import time; print(flush=True); time.sleep(600)")
+    other.stdout.readline()
+    first = await sampler.look([named("me", os.getpid()), named("gone", os.getppid())])
+    both = [named("me", os.getpid()), named("new", other.pid), named("gone", None)]
+    assert sampler.known(both) is None
+    second = await sampler.look(both)
+    assert set(second) == {"me", "new"}
+    assert second["me"] is first["me"]
+    assert second["new"].memory_bytes > 0
+    assert sampler.known(both) is second
+    again = await sampler.look([named("me", os.getpid()), named("new", os.getpid())])  # a newer run under the same name
+    assert again["new"].memory_bytes == pytest.approx(again["me"].memory_bytes, rel=0.5)
+
+
+@pytest.mark.anyio
+async def test_newcomers_take_a_part_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures_module, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr(figures_module, "NEWCOMERS_PART", 1_000_000)
+    sampler = Sampler()
+    found = await sampler.look([named("me", os.getpid())])
+    assert await sampler.look([named("me", os.getpid()), named("new", os.getppid())]) is found

@@ -6,6 +6,7 @@ import array
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +103,19 @@ def test_a_process_that_is_not_the_main_one_is_not_heard(tmp_path: Path) -> None
             slot.say(b"READY=1\nSTATUS=forged")
             assert (slot.posts, slot.voice.words, slot.voice.ignored) == ([], "", 1)
             slot.voice.close()
+        other.kill()
+
+
+def test_a_sender_that_is_gone_is_not_called_a_stranger(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as other:
+        slot = Slot(tmp_path, main=other.pid, access="all")
+        address = slot.address.replace("@", "\0", 1)
+        code = f"import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', {address!r})"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        slot.heed()
+        assert slot.posts == []
+        assert "its sender had ended" in slot.records[-1].message
+        slot.voice.close()
         other.kill()
 
 
