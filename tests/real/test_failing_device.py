@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,8 @@ def die(live: LiveDaemon, run: int) -> dict[str, Any]:
 
 def runs_kept(live: LiveDaemon) -> list[int]:
     """The runs of the victim that the history has."""
-    return sorted(entry["run"] for entry in json.loads(live.ctl("history", "victim", "--json").stdout or "{}").get("runs", []))
+    with sqlite3.connect(f"file:{history_of(live)}?mode=ro", uri=True) as database:
+        return [run for (run,) in database.execute("SELECT run FROM runs WHERE name = 'victim' ORDER BY id")]
 
 
 def said(live: LiveDaemon, words: str) -> int:

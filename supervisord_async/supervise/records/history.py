@@ -24,8 +24,9 @@ import anyio.to_thread
 from supervisord_async.core.record import Record
 from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.patience import patiently
-from supervisord_async.supervise.records.history_store import SchemaError, Store
+from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
 from supervisord_async.supervise.records.run_entry import RunEntry
+from supervisord_async.system.threads import DaemonThreads
 
 T = TypeVar("T")
 
@@ -37,8 +38,10 @@ BATCH_RECORDS = 2_000
 GATHER_SECONDS = 0.1
 #: A question waits so long for what was taken before it to be written.
 FRESH_SECONDS = 0.5
-#: A question waits so long for a disk that holds the writer up; where the question before it had no answer, as long as for what is fresh.
+#: ... and so long for its disk; where the question before it had no answer, as long as for what is fresh.
 ANSWER_SECONDS = 5.0
+#: So many questions are asked at a time; on a disk that hangs so many threads hang.
+READERS = 4
 #: The pauses between attempts while writing fails, the last one repeated.
 RETRY_SECONDS = (0.2, 1.0, 5.0)
 #: How often the bounds are looked at.
@@ -72,7 +75,9 @@ class History:
         self._news = anyio.Event()
         self._idle = anyio.Event()
         self._store: Store | None = None
-        self._one_thread = anyio.CapacityLimiter(1)  # the database is asked on the connection that writes
+        self._reader = Reader(self.path)
+        self._one_writer = anyio.CapacityLimiter(1)
+        self._readers = DaemonThreads(READERS, "history")
         self._said_dropped = 0
         self._unreadable = False  #: the last question had no answer, which was said
         self._seen_id = 0  #: of the last record taken
@@ -154,19 +159,19 @@ class History:
 
     async def runs(self, name: str, limit: int = 50) -> list[RunEntry]:
         """The last ``limit`` runs of ``name``, newest first. Raises UnavailableError where the database cannot be read."""
-        return await self._answer(lambda store: store.runs(name, limit))
+        return await self._answer(lambda: self._reader.runs(name, limit))
 
     async def records(self, after_id: int, limit: int = 1000, name: str | None = None) -> list[Record]:
         """At most ``limit`` records behind number ``after_id``, oldest first."""
-        return await self._question(lambda store: store.records(after_id, limit, name), [])
+        return await self._question(lambda: self._reader.records(after_id, limit, name), [])
 
     async def last_records(self, limit: int, name: str | None = None) -> list[Record]:
         """The last ``limit`` records, oldest first."""
-        return await self._question(lambda store: store.last_records(limit, name), [])
+        return await self._question(lambda: self._reader.last_records(limit, name), [])
 
     async def totals(self, name: str) -> dict[str, int]:
         """How often ``name`` was started again since the history began, by cause."""
-        return await self._question(lambda store: store.totals(name), {})
+        return await self._question(lambda: self._reader.totals(name), {})
 
     async def _catch_up(self) -> None:
         """What was taken until now is written, if that is soon: whoever asks has seen it happen."""
@@ -175,20 +180,20 @@ class History:
             while self._written_id < newest and self.trouble is None:
                 await self._wrote.wait()
 
-    async def _question(self, ask: Callable[[Store], T], nothing: T) -> T:
+    async def _question(self, ask: Callable[[], T], nothing: T) -> T:
         """As :meth:`_answer`, for those who can do without: ``nothing`` where it cannot be read."""
         try:
             return await self._answer(ask)
         except UnavailableError:
             return nothing
 
-    async def _answer(self, ask: Callable[[Store], T]) -> T:
+    async def _answer(self, ask: Callable[[], T]) -> T:
         if self._store is None:
             raise UnavailableError(f"the history cannot be read: {self.trouble or 'it is not open yet'}")
         await self._catch_up()
         try:
-            with anyio.fail_after(FRESH_SECONDS if self._unreadable else ANSWER_SECONDS):  # a thread that has begun is not left
-                answer = await anyio.to_thread.run_sync(self._ask, ask, limiter=self._one_thread)
+            with anyio.fail_after(FRESH_SECONDS if self._unreadable else ANSWER_SECONDS):
+                answer = await self._readers.run(ask)
         except TimeoutError:
             raise self._no_answer("its disk does not answer") from None
         except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a row that a damaged page made up
@@ -207,13 +212,8 @@ class History:
 
     # In the worker thread
 
-    def _ask(self, ask: Callable[[Store], T]) -> T:
-        if self._store is None:
-            raise UnavailableError(f"the history cannot be read: {self.trouble}")
-        return ask(self._store)
-
     async def _blocking(self, function: Callable[[], T]) -> T:
-        return await patiently("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_thread))
+        return await patiently("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_writer))
 
     def _open_store(self) -> Store | None:
         for _ in range(2):

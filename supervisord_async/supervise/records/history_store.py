@@ -1,11 +1,7 @@
 """The history's database: schema, writing a batch, the bounds, the questions. Blocking; called in worker threads only.
 
-One file, ``run_dir/history.db``, in WAL mode: a batch is one transaction, and costs no sync. A run has a row of its own, kept up to date
-from the ``state`` records, so that questions about runs do not replay records.
-
-The file is locked as long as it is open. Sqlite has the index of the WAL in its own memory then, not in a mapped file ``-shm``: where
-somebody cuts such a file short, whoever looks at it dies of SIGBUS, and no code can help it. So questions are asked on the one
-connection, between two batches; whoever else opens the file is told that it is locked.
+One file, ``run_dir/history.db``, in WAL mode: readers do not disturb the writer, and a batch is one transaction. A run has a row of
+its own, kept up to date from the ``state`` records, so that questions about runs do not replay records.
 """
 
 from __future__ import annotations
@@ -56,7 +52,7 @@ class SchemaError(Exception):
 
 
 class Store:
-    """An open database, for one thread at a time."""
+    """An open database, for one writing thread at a time."""
 
     def __init__(self, path: Path) -> None:
         """Open or create it; raises sqlite3.Error or OSError where it cannot be used, SchemaError where it is from the future."""
@@ -70,7 +66,6 @@ class Store:
             raise
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before anything is read: that would map the file ``-shm``
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise SchemaError(f"{self.path} has schema {version}, this version knows {SCHEMA_VERSION}")
@@ -86,7 +81,6 @@ class Store:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'reserved'").fetchone()
         self.last_id: int = max(last, row[0] if row else 0)
         self._reserve(self.last_id + RESERVED_IDS)
-        self.path.with_name(f"{self.path.name}-shm").unlink(missing_ok=True)  # of a version that had one
 
     def _reserve(self, up_to: int) -> None:
         self._db.execute("INSERT INTO meta VALUES ('reserved', ?) ON CONFLICT DO UPDATE SET value = excluded.value", (up_to,))
@@ -139,40 +133,6 @@ class Store:
     def _used_bytes(self) -> int:
         pages, free, size = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size"))
         return int((pages - free) * size)
-
-    # Questions
-
-    def runs(self, name: str, limit: int) -> list[RunEntry]:
-        """The last ``limit`` runs of ``name``, newest first."""
-        rows = self._ask(
-            "SELECT name, run, cause, started_at, running_at, ended_at, end_cause, end_detail, exit, pid, uptime_seconds, max_rss_bytes, "
-            "cpu_seconds FROM runs WHERE name = ? ORDER BY id DESC LIMIT ?",
-            (name, limit),
-        )
-        return [_entry(row) for row in rows]
-
-    def records(self, after_id: int, limit: int, name: str | None = None) -> list[Record]:
-        """At most ``limit`` records behind ``after_id``, oldest first, of one name or of all."""
-        if name is None:
-            rows = self._ask("SELECT * FROM records WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit))
-        else:
-            rows = self._ask("SELECT * FROM records WHERE id > ? AND name = ? ORDER BY id LIMIT ?", (after_id, name, limit))
-        return [_record(row) for row in rows]
-
-    def last_records(self, limit: int, name: str | None = None) -> list[Record]:
-        """The last ``limit`` records, oldest first, of one name or of all."""
-        if name is None:
-            rows = self._ask("SELECT * FROM records ORDER BY id DESC LIMIT ?", (limit,))
-        else:
-            rows = self._ask("SELECT * FROM records WHERE name = ? ORDER BY id DESC LIMIT ?", (name, limit))
-        return [_record(row) for row in reversed(rows)]
-
-    def totals(self, name: str) -> dict[str, int]:
-        """How often ``name`` was started again since the history began, by cause."""
-        return dict(self._ask("SELECT cause, count FROM totals WHERE name = ?", (name,)))
-
-    def _ask(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
-        return self._db.execute(sql, arguments).fetchall()
 
     def close(self, last_id: int | None = None) -> None:
         """The file is closed; with ``last_id`` the numbers reserved beyond it may be handed out again."""
@@ -250,6 +210,49 @@ def _end_run(db: sqlite3.Connection, record: Record, run: int, *, over: bool = T
 def _count(db: sqlite3.Connection, record: Record) -> None:
     sql = "INSERT INTO totals VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1"
     db.execute(sql, (record.name, record.cause or ""))
+
+
+class Reader:
+    """Questions, each on a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def runs(self, name: str, limit: int) -> list[RunEntry]:
+        """The last ``limit`` runs of ``name``, newest first."""
+        rows = self._ask(
+            "SELECT name, run, cause, started_at, running_at, ended_at, end_cause, end_detail, exit, pid, uptime_seconds, max_rss_bytes, "
+            "cpu_seconds FROM runs WHERE name = ? ORDER BY id DESC LIMIT ?",
+            (name, limit),
+        )
+        return [_entry(row) for row in rows]
+
+    def records(self, after_id: int, limit: int, name: str | None = None) -> list[Record]:
+        """At most ``limit`` records behind ``after_id``, oldest first, of one name or of all."""
+        if name is None:
+            rows = self._ask("SELECT * FROM records WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit))
+        else:
+            rows = self._ask("SELECT * FROM records WHERE id > ? AND name = ? ORDER BY id LIMIT ?", (after_id, name, limit))
+        return [_record(row) for row in rows]
+
+    def last_records(self, limit: int, name: str | None = None) -> list[Record]:
+        """The last ``limit`` records, oldest first, of one name or of all."""
+        if name is None:
+            rows = self._ask("SELECT * FROM records ORDER BY id DESC LIMIT ?", (limit,))
+        else:
+            rows = self._ask("SELECT * FROM records WHERE name = ? ORDER BY id DESC LIMIT ?", (name, limit))
+        return [_record(row) for row in reversed(rows)]
+
+    def totals(self, name: str) -> dict[str, int]:
+        """How often ``name`` was started again since the history began, by cause."""
+        return dict(self._ask("SELECT cause, count FROM totals WHERE name = ?", (name,)))
+
+    def _ask(self, sql: str, arguments: tuple[Any, ...]) -> list[Any]:
+        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            return db.execute(sql, arguments).fetchall()
+        finally:
+            db.close()
 
 
 def _record(row: tuple[Any, ...]) -> Record:
