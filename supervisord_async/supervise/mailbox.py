@@ -49,6 +49,10 @@ class Mailbox:
         if self._alarm is not None:
             self._alarm.set(at)
 
+    def holds(self, kind: type[Input]) -> bool:
+        """Whether one of that kind waits."""
+        return any(isinstance(input_, kind) for input_ in self._inputs)
+
     def receive_nowait(self) -> Input | None:
         """The oldest input, None where there is none."""
         if not self._inputs:

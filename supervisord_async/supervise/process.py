@@ -31,6 +31,7 @@ from supervisord_async.core.inputs import (
     RestartRequested,
     Spawned,
     SpawnFailed,
+    StopRequested,
     SupervisionBroke,
     TreeGone,
 )
@@ -83,29 +84,10 @@ class Process:
     """One supervised slot of a program."""
 
     __slots__ = (
-        "_around",
-        "_breaks",
-        "_broke_at",
-        "_errands",
-        "_inherited",
-        "_launcher",
-        "_mailbox",
-        "_resume_at",
-        "_run",
-        "_settings",
-        "_taken_over",
-        "_untold",
-        "_voice",
-        "_watch_scope",
-        "last_ended",
-        "name",
-        "output",
-        "policy",
-        "program",
-        "replica",
-        "scheduled_at",
-        "snapshot",
-    )
+        "_around", "_breaks", "_broke_at", "_errands", "_inherited", "_launcher", "_mailbox", "_resume_at", "_run", "_settings",
+        "_taken_over", "_untold", "_voice", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
+        "scheduled_at", "snapshot",
+    )  # fmt: skip
 
     def __init__(self, name: str, replica: int, program: Program, surroundings: Surroundings) -> None:
         self.name = name
@@ -148,6 +130,13 @@ class Process:
     def waits_for(self) -> str:
         """Whom it waits for and why, in words; empty unless it is WAITING."""
         return self._around.waits_for(self) if self.snapshot.state is State.WAITING else ""
+
+    @property
+    def stop_ordered(self) -> bool:
+        """It is stopped, or on its way there for good, or will be when it decides on what waits for it."""
+        now = self.snapshot
+        on_its_way = now.state is State.STOPPING and not now.wanted
+        return now.state is State.STOPPED or on_its_way or self._mailbox.holds(StopRequested)
 
     @property
     def settled(self) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: A record that a subscriber lost must not hold a restart up.
 LOOK_SECONDS = 1.0
+STOPPED_MEANWHILE = "it was stopped meanwhile"
 
 
 class Roll:
@@ -35,6 +36,7 @@ class Roll:
         self.request = request
         self.failure: str | None = None  #: why it stopped before its end
         self.pending = [process.name for process in processes]  #: those whose turn has not come
+        self.down = {process.name for process in processes if process.stop_ordered}  #: a stop of the others is later than the restart
         self.scope = anyio.CancelScope()
 
     def refusal(self, name: str) -> str | None:
@@ -125,6 +127,8 @@ class Rolling:
 
     async def _replace(self, process: Process, roll: Roll) -> str | None:
         """``process`` was replaced, or was down and shall stay so: None; else why it was not."""
+        if process.stop_ordered and process.name not in roll.down:
+            return STOPPED_MEANWHILE
         with self._bus.subscribe() as records:
             before = process.snapshot
             try:
@@ -158,7 +162,7 @@ def _judge(process: Process, before: Snapshot, request: RestartRequested) -> str
             return "" if succeeded(now, process.policy) else exit_words(now.exit)
         case State.STOPPED:
             was_down = before.state is State.STOPPED and request.cause is not Cause.OPERATOR
-            return "" if was_down else "it was stopped meanwhile"
+            return "" if was_down else STOPPED_MEANWHILE
         case State.BACKOFF | State.FATAL | State.UNKNOWN:
             return now.detail or (exit_words(now.exit) if now.cause is Cause.EXITED else str(now.cause))
         case _:

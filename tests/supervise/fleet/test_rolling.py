@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ import anyio
 import pytest
 
 from supervisord_async.config.model import Configuration, Heartbeat, Logs, Restart
-from supervisord_async.core.inputs import RestartRequested
+from supervisord_async.core.inputs import RestartRequested, StopRequested
 from supervisord_async.core.policy import RestartPolicy
+from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import FailedError, NotFoundError
 from supervisord_async.supervise.fleet.scaling import rescaled
@@ -110,6 +112,26 @@ async def test_a_newer_restart_takes_the_place_of_an_older_one() -> None:
 
 async def restart_into(scene: Scene, outcomes: list[Any]) -> None:
     outcomes.append(await scene.commands.restart(["web"]))
+
+
+async def test_a_stop_wins_over_a_rolling_restart_however_close_it_comes() -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+
+        def stop_all() -> None:
+            for process in scene.supervisor.processes.values():
+                process.post(StopRequested())
+
+        def heed(record: Record) -> None:
+            """The stop comes when the restart is about to hear that the first is back, and nobody has decided on it then."""
+            if (record.name, record.to, record.run) == ("web:0", State.RUNNING, 2):
+                asyncio.get_running_loop().call_soon(stop_all)
+
+        scene.bus.listen(heed)
+        outcome = await scene.commands.restart(["web"])
+        assert not any(result.ok for result in outcome.results[1:]), outcome.results
+        await wait_until(lambda: all(process.snapshot.state is State.STOPPED for process in scene.supervisor.processes.values()))
+        assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 1, 1]
 
 
 async def test_changed_files_and_a_changed_configuration_roll_too() -> None:
