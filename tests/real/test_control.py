@@ -31,7 +31,9 @@ def changes(daemon: LiveDaemon, *states: str) -> list[tuple[str, str]]:
 def test_start_and_stop_of_all_keep_the_order_of_dependencies(tmp_path: Path) -> None:
     with LiveDaemon(tmp_path, LAYERS) as daemon:
         daemon.do("wait", "all", "--for", "ready", "--timeout", "30s")
-        assert changes(daemon, "RUNNING") == [("db", "RUNNING"), ("api", "RUNNING"), ("web", "RUNNING")]
+        assert changes(daemon, "STARTING") == [("db", "STARTING"), ("api", "STARTING"), ("web", "STARTING")]
+        begun = changes(daemon, "STARTING", "RUNNING")
+        assert begun.index(("db", "RUNNING")) < begun.index(("api", "STARTING"))  # web needs api started, not RUNNING
         daemon.do("stop", "all")
         assert changes(daemon, "STOPPED") == [("web", "STOPPED"), ("api", "STOPPED"), ("db", "STOPPED")]
         daemon.do("start", "web")  # brings up what it needs
