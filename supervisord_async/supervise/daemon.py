@@ -151,12 +151,12 @@ class Daemon:
         self._file = os.path.realpath(options.file)
         self._run_dir = configuration.daemon.run_dir
         self._instance = launch.instance_of(self._run_dir)
-        self._bus = Bus()
         self._writer = Writer()
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
         self._sockets = SocketRegistry()
         self._enclosures = Enclosures(self._instance)
         self._host = MachineHost(self._enclosures)
+        self._bus = Bus(hurried=self._host.hurried)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listeners: Listeners | None = None
         self._kept_history: History | None = None
@@ -495,4 +495,6 @@ def _log_record(record: Record) -> None:
         level = STATE_LEVELS.get(record.to or "", logging.WARNING if record.to == "STOPPING" and record.cause in FAULTS else logging.INFO)
     if _log.isEnabledFor(level):
         transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
-        _log.log(level, "%s%s", transition, record.message, extra={"subject": record.name})
+        line = _log.makeRecord(_log.name, level, "", 0, transition + record.message, (), None, extra={"subject": record.name})
+        line.created = record.at  # the line is of then
+        _log.handle(line)

@@ -54,6 +54,10 @@ class MachineHost:
         """At once for a few."""
         self._turns.take(callback)
 
+    def hurried(self) -> bool:
+        """More spawns are to begin than a turn of the loop takes."""
+        return self._turns.crowded
+
     async def prepare(self) -> None:
         """What a birth in a cgroup waits for is waited for now."""
         if self._enclosures is not None:

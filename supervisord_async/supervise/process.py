@@ -224,8 +224,7 @@ class Process:
                 self._take_up()
             while (input_ := self._next_input(now)) is not None:
                 self._decide(input_, now)
-            if self._untold:
-                self._around.bus.soon(self._tell)  # a run that was to begin has begun by then
+            self._tell_soon()  # a run that was to begin has begun by then
         except Exception as error:
             self._errands.fail(error)
 
@@ -257,20 +256,25 @@ class Process:
             self._around.spawned(self)
         self._untold += (_Change(before, after, self.policy, now, self.last_ended),)
 
-    def _tell(self) -> None:
+    def _tell_soon(self) -> None:
+        """The world will be told of what has changed."""
+        untold, self._untold = self._untold, ()
+        if untold:
+            self._around.bus.soon(self._tell, untold)
+
+    def _tell(self, changes: tuple[_Change, ...], wall_time: float) -> None:
         try:
-            self._publish_changes()
+            self._publish(changes, wall_time)
         except Exception as error:
             self._errands.fail(error)
 
-    def _publish_changes(self) -> None:
-        """The records of what has changed are published."""
-        untold, self._untold = self._untold, ()
-        for before, after, policy, at, ended in untold:
+    def _publish(self, changes: tuple[_Change, ...], wall_time: float | None = None) -> None:
+        """The records of ``changes`` are published, which were at ``wall_time``, or now."""
+        for before, after, policy, at, ended in changes:
             for type_, fields in records_of(self.name, before, after, policy, at):
                 if type_ == "state" and "exit" in fields["data"] and ended is not None:
                     fields["data"] |= ended.figures()
-                self._around.bus.publish(type_, **fields)
+                self._around.bus.publish(type_, at=wall_time, **fields)
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
@@ -454,7 +458,8 @@ class Process:
             message = f"supervision of it broke: {error!r}; it is taken up again"
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
-            self._publish_changes()
+            untold, self._untold = self._untold, ()
+            self._publish(untold)  # here: what cannot be told is not to break it again
         except Exception:
             _log.exception("%s: cannot tell that supervision of it broke", self.name)
         if self._run is not None:

@@ -18,6 +18,11 @@ class Turns:
         self._left = limit
         self._waiting: deque[Callable[[], None]] = deque()
 
+    @property
+    def crowded(self) -> bool:
+        """Some wait for a later turn."""
+        return bool(self._waiting)
+
     def take(self, callback: Callable[[], None]) -> None:
         """``callback`` is called at once as long as there are some left of this turn, else at a later one."""
         if self._left == self._limit:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -21,8 +21,14 @@ from supervisord_async.system.alarm import Alarm
 
 RING_RECORDS = 1024
 SUBSCRIBER_RECORDS = 1024
+#: While many wait for something more urgent, the world is told of a change this much later at most.
+LATE_SECONDS = 1.0
+#: So many changes are told at one turn of the loop; of those that are late, more than a turn of starts can add.
+TOLD_A_TURN, LATE_TOLD_A_TURN = 32, 128
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Subscription:
@@ -75,35 +81,61 @@ class Subscription:
 class Bus:
     """Numbers records and hands them to listeners (called at once) and subscriptions (queued)."""
 
-    def __init__(self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time, hurried: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Numbers go on from ``last_id``. While ``hurried`` says so, what is to be told :meth:`soon` gives way."""
         self.last_id = last_id
         self._wall_clock = wall_clock
+        self._hurried = hurried
         self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Record], None]] = []
-        self._untold: list[Callable[[], object]] = []
-        self._soon = Alarm(self.catch_up)
+        self._untold: deque[tuple[float, Callable[[Any, float], object], Any]] = deque()  # since when, who tells, what
+        self._soon = Alarm(self._tell_some)
 
-    def soon(self, tell: Callable[[], object]) -> None:
-        """``tell``, which publishes, is called at the loop's next turn, or before the next record, or before anybody asks for
-        records: what a change has begun by then comes first, and the world is told of it afterwards. To be called on the
-        running loop; it must not raise.
+    def soon(self, tell: Callable[[T, float], object], what: T) -> None:
+        """``tell``, which publishes, is called with ``what`` and the wall time of now: at a coming turn of the loop, or before the
+        next record, or before anybody asks for records. What a change has begun by then comes first, and the world is told of it
+        afterwards.
+
+        That is the next turn, unless so much is to be begun that it takes many: then all of that comes first, for
+        :data:`LATE_SECONDS` at most. To be called on the running loop; ``tell`` must not raise.
         """
-        self._untold.append(tell)
+        self._untold.append((time.monotonic(), tell, what))
         self._soon.ring()
 
     def catch_up(self) -> None:
         """All that was to be told soon is told."""
-        untold, self._untold = self._untold, []
-        for tell in untold:
-            tell()
+        self._tell(len(self._untold))
 
-    def publish(self, type_: str, *, message: str = "", **fields: Any) -> Record:
-        """Number a record, keep it, hand it to everybody; returns it. ``message`` may have any path in it."""
+    def _tell_some(self) -> None:
+        if not self._hurried():
+            self._tell(TOLD_A_TURN)
+        elif self._untold and self._untold[0][0] <= time.monotonic() - LATE_SECONDS:
+            self._tell(LATE_TOLD_A_TURN)
+        if self._untold:
+            self._soon.ring()
+
+    def _tell(self, count: int) -> None:
+        """The oldest ``count`` changes are told; meanwhile none counts as untold, so what they publish goes out at once."""
+        untold, self._untold = self._untold, deque()
+        try:
+            for _ in range(min(count, len(untold))):
+                since, tell, what = untold.popleft()
+                tell(what, self._wall_clock() - (time.monotonic() - since))
+        finally:
+            untold += self._untold
+            self._untold = untold
+
+    def publish(self, type_: str, *, at: float | None = None, message: str = "", **fields: Any) -> Record:
+        """Number a record, keep it, hand it to everybody; returns it. ``at``: when it happened, by the wall clock; None: now.
+        ``message`` may have any path in it.
+        """
         if self._untold:
             self.catch_up()
         self.last_id += 1
-        record = Record(id=self.last_id, at=self._wall_clock(), type=type_, message=spelt(message), **fields)
+        record = Record(id=self.last_id, at=self._wall_clock() if at is None else at, type=type_, message=spelt(message), **fields)
         self._ring.append(record)
         for listener in self._listeners:
             try:

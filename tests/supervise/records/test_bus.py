@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from supervisord_async.core.record import Record
@@ -68,24 +69,80 @@ def test_what_is_told_soon_comes_after_what_was_begun_and_before_any_other_recor
         bus, heard = Bus(wall_clock=lambda: 0.0), list[str]()
         bus.listen(lambda record: heard.append(record.message))
 
+        def tell(what: str, at: float) -> None:
+            bus.publish("state", at=at, message=what)
+
         async def begin() -> None:
             heard.append("begun")
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(begin)
-            bus.soon(lambda: bus.publish("state", message="told"))
+            bus.soon(tell, "told")
             assert heard == []
         assert heard == ["begun", "told"]
-        bus.soon(lambda: bus.publish("state", message="first"))
+        bus.soon(tell, "first")
         bus.publish("daemon", message="second")
-        bus.soon(lambda: bus.publish("state", message="last"))
+        bus.soon(tell, "last")
         bus.close()
         assert heard[2:] == ["first", "second", "last"]
-        bus.soon(lambda: bus.publish("state", message="asked for"))
+        bus.soon(tell, "asked for")
         assert bus.since(bus.last_id)[0][0].message == "asked for"
-        bus.soon(lambda: bus.publish("state", message="before"))
+        bus.soon(tell, "before")
         with bus.subscribe() as records:
             bus.publish("daemon", message="after")
             assert (found := records.receive_nowait()) is not None and found.message == "after"
+
+    run_virtually(main)
+
+
+def test_what_is_told_soon_gives_way_to_a_crowd_but_not_for_long_and_says_when_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        crowd, heard, clock = [True], list[Record](), [1000.0]
+        bus = Bus(wall_clock=lambda: clock[0], hurried=lambda: bool(crowd))
+        bus.listen(heard.append)
+
+        def tell(what: str, at: float) -> None:
+            bus.publish("state", at=at, message=what)
+
+        async def turn(times: int = 20) -> None:
+            for _ in range(times):
+                await anyio.lowlevel.checkpoint()
+
+        for number in range(300):
+            bus.soon(tell, str(number))
+        await turn()
+        assert heard == []
+        crowd.clear()
+        await turn(1)
+        assert 0 < len(heard) < 300, "not all in one turn"
+        await turn()
+        assert [record.message for record in heard] == [str(number) for number in range(300)]
+        assert [record.id for record in heard] == list(range(1, 301))
+        assert all(999.0 < record.at <= 1000.0 for record in heard), "not later than it happened"
+
+        heard.clear()
+        crowd.append(True)
+        monkeypatch.setattr("supervisord_async.supervise.records.bus.LATE_SECONDS", 0.0)
+        bus.soon(tell, "late")
+        await turn()
+        assert [record.message for record in heard] == ["late"]
+
+    run_virtually(main)
+
+
+def test_a_teller_that_fails_loses_nobody_else() -> None:
+    async def main() -> None:
+        bus, heard = Bus(), list[str]()
+        bus.listen(lambda record: heard.append(record.message))
+
+        def fail(_what: str, _at: float) -> None:
+            raise ValueError("a bug")
+
+        bus.soon(fail, "")
+        bus.soon(lambda what, at: bus.publish("state", at=at, message=what), "told")
+        with pytest.raises(ValueError, match="a bug"):
+            bus.catch_up()
+        bus.catch_up()
+        assert heard == ["told"]
 
     run_virtually(main)
