@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import anyio
@@ -28,7 +29,7 @@ from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.outlive.takeover import settle
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.supervisor import Supervisor
+from supervisord_async.supervise.supervisor import Supervisor, is_idle
 from tests.fake_host import program, surroundings
 from tests.simulation.machine import BOOT, BrokenInvariantError, LifeOfADaemon, Machine
 from tests.virtual_clock import run_virtually
@@ -58,6 +59,8 @@ class World:
     def __init__(self, seed: int) -> None:
         self.machine = Machine(seed)
         self.random = self.machine.random
+        self._hurry = Random(seed)  #: of its own: turns of the loop are no part of a story
+        self._crowded = self._hurry.choice([0.0, 0.5, 0.97])  #: how often the telling of changes gives way to starts
         self.story = Story(seed, self.machine)
         self.programs = {name: self._program(name) for name in ("web", "worker", "job", "cache")}
         self.stopped: set[str] = set()  #: the operators' last word on these was to stop
@@ -110,7 +113,7 @@ class World:
     async def live(self, estate: dict[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """One daemon, until it is told to end or killed."""
         self.life = LifeOfADaemon(self.machine)
-        bus = Bus(last_id=self.last_id, wall_clock=lambda: 0.0)
+        bus = Bus(last_id=self.last_id, wall_clock=lambda: 0.0, hurried=lambda: self._hurry.random() < self._crowded)
         life = self.life
         bus.listen(lambda record: None if life.dead else self._heed(record))
 
@@ -241,7 +244,8 @@ class World:
         known = {each.name: each.snapshot for each in saved.processes} if saved is not None else {}
         tagged = self.machine.tagged()
         later = {each.name for each in tagged if each.name in known and each.run > known[each.name].run}  # started after the last save
-        self.stopped = {name for name in self.stopped - later if name in known and not known[name].wanted}  # others: not yet saved
+        told = {name for name, snapshot in known.items() if not snapshot.wanted and not is_idle(snapshot)}
+        self.stopped = (self.stopped - later) & told  # others: not yet saved
         estate = settle(saved, tagged, BOOT, by_reexec=by_reexec)
         if by_reexec:
             for name, snapshot in known.items():
