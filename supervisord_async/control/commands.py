@@ -22,9 +22,8 @@ from supervisord_async.control.steady import SteadyViews
 from supervisord_async.control.touched import Touched
 from supervisord_async.control.view import ProcessView, process_view, waiting_words
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError
-from supervisord_async.supervise.fleet.dependencies import DOWN
 from supervisord_async.system import signals
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import Any
 import msgspec
 
 from supervisord_async.core.record import Record
+from supervisord_async.core.state import RUN_ENDED
 
-#: The states in which nothing of the last run lives.
-OVER = frozenset({"STOPPED", "BACKOFF", "EXITED", "FATAL"})
 #: Causes of an end that the daemon brought about, and how they read.
 CAUSES = {
     "operator": "an operator asked for it",
@@ -75,7 +74,7 @@ def stories(records: Iterable[Record]) -> list[Story]:
             story.end_cause = story.end_cause or record.cause
             story.reason = story.reason or record.message.removeprefix("stopping (").removesuffix(")")
             _take_figures(story, record)
-        elif record.to in OVER and story.ended_at is None:
+        elif record.to in RUN_ENDED and story.ended_at is None:
             _end(story, record)
     return runs[::-1]
 

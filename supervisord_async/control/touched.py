@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Verdict
-from supervisord_async.core.state import Snapshot, State
-from supervisord_async.supervise.fleet.dependencies import DOWN
+from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.supervise.supervisor import is_idle
 
 if TYPE_CHECKING:

@@ -24,6 +24,12 @@ class State(StrEnum):
     UNKNOWN = "UNKNOWN"  #: supervision of it broke; its child was left alone
 
 
+#: The states in which nothing of a process lives, and no further run follows by itself.
+DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
+#: The states that end a run: nothing of it lives. After BACKOFF another one follows.
+RUN_ENDED = DOWN | {State.BACKOFF}
+
+
 class Health(StrEnum):
     """How a process is doing; an axis of its own beside the state."""
 

@@ -37,7 +37,7 @@ from supervisord_async.core.inputs import (
 )
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.core.state import DOWN, Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.errands import Errands
 from supervisord_async.supervise.host import ChildProcess
@@ -60,9 +60,6 @@ from supervisord_async.system.child import Ended
 from supervisord_async.system.identity import Identity
 
 _log = logging.getLogger(__name__)
-
-#: Nothing of a process lives, and none follows by itself.
-DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 
 #: A broken supervision is taken up again after these pauses, the last one repeated.
 RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)

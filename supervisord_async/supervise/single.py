@@ -24,7 +24,7 @@ from supervisord_async.config.model import Daemon, Heartbeat, Program
 from supervisord_async.core.inputs import SignalRequested, StartRequested, StopRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
@@ -47,7 +47,6 @@ ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 #: A signal to go that comes again so soon is one: timeout(1) signals us, and then our group.
 ECHO_SECONDS = 0.1
-OVER = (State.STOPPED, State.EXITED, State.FATAL)
 #: As a shell says it.
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
 #: Of executing a command: what no second attempt mends.
@@ -135,7 +134,7 @@ class Single:
             return
         if record.to == State.STOPPING and record.cause == Cause.HEARTBEAT_MISSED:
             self._faulted_run = record.run or 0
-        if record.to in OVER:
+        if record.to in DOWN:
             self._over.set()
 
     def _refused(self, error: SpawnError) -> None:

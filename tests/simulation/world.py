@@ -23,7 +23,7 @@ from supervisord_async.core.inputs import RestartRequested, SignalRequested, Sta
 from supervisord_async.core.machine import ASKED_FOR
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.outlive.persist import SavedState
@@ -37,7 +37,6 @@ from tests.virtual_clock import run_virtually
 INSTANCE = "0123456789abcdef"
 #: Longer than every backoff, retry and grace period of these programs together.
 CALM_SECONDS = 7200.0
-DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 
 
 @dataclass

@@ -12,11 +12,8 @@ from supervisord_async.config.model import Configuration
 from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, RestartRequested, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.supervise.process import Process
-
-#: Nothing of a process lives, and none is on its way.
-DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 
 
 class Dependencies:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from supervisord_async.core.inputs import StopRequested
-from supervisord_async.core.state import Snapshot, State
+from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.fleet.dependencies import DOWN, Dependencies
+from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import anyio.to_thread
 from supervisord_async.config.model import Program, Schedule
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
 from supervisord_async.supervise.records.bus import Bus
@@ -36,7 +36,6 @@ LATE_AT_START_SECONDS = 2.0
 #: A clock that is set back by less repeats nothing, as cron does; by more, it begins anew. What is due more often than the
 #: clock was set back by begins anew in any case: it would rest for all that time.
 SET_BACK_SECONDS = 3 * 3600.0
-_DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
 
 
 class ScheduleWatch:
@@ -136,7 +135,7 @@ class ScheduleWatch:
             if now.state is State.STOPPED and now.cause is Cause.OPERATOR:
                 message = f"scheduled start{words} left out: an operator stopped it; a start by hand takes the schedule up again"
                 self._tell(process, message, "paused")
-            elif now.state not in _DOWN:
+            elif now.state not in DOWN:
                 self._tell(process, f"scheduled start{words} left out: it is {now.state}", "overlap")
             else:
                 self._tell(process, f"started by its schedule{words}", "started")

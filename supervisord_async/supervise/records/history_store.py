@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from supervisord_async.core.record import Record
+from supervisord_async.core.state import RUN_ENDED
 from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.records.run_entry import RunEntry
 
@@ -25,8 +26,6 @@ RESERVED_IDS = 100_000
 BUSY_SECONDS = 5.0
 #: What is held of the file between two batches; sqlite's own 2 MiB would be a twentieth of the daemon, and the kernel has them anyway.
 CACHE_KIB = 256
-#: The states in which nothing of the last run lives.
-_OVER = frozenset({"STOPPED", "BACKOFF", "EXITED", "FATAL"})
 #: What is deleted at a time when the file is too big, in parts of all records.
 _SHRINK_PART = 8
 
@@ -178,7 +177,7 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
             "(SELECT max(id) FROM runs WHERE name = ? AND run = ?) AND ended_at IS NULL",
             (record.at, data.get("pid"), name, run),
         )
-    elif record.to in _OVER and run:
+    elif record.to in RUN_ENDED and run:
         _end_run(db, record, run)
     elif record.to == "STOPPING" and run:  # why it is told to go; it has not gone yet
         _end_run(db, record, run, over=False)
