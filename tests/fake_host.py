@@ -153,7 +153,7 @@ class FakeHost:
     async def was_oom_killed(self, pid: int) -> bool | None:
         return pid in self.oom_killed
 
-    async def run_command(self, spec: Any, timeout_seconds: float, on_started: Any = None) -> int | None:
+    async def run_command(self, spec: Any, timeout_seconds: float) -> int | None:
         return 0
 
 

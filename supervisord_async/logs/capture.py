@@ -227,16 +227,6 @@ class Capture:
         if self._spool is not None:
             self._spool.close()
 
-    async def detach(self) -> None:
-        """Nothing is read any more and nothing is lost: what is in the pipe, and a line's beginning, are for a successor.
-
-        For a re-exec of the daemon. The pipe must go on being held by somebody.
-        """
-        if await self._stop():
-            self._writer.close_sink(self.sink)
-            if self._spool is not None:
-                self._spool.close()
-
     async def _stop(self) -> bool:
         """No turn comes any more, and none is under way; False: its thread hangs, so its log and spool must stay open."""
         self._closed = True

@@ -52,11 +52,6 @@ class Outlet:
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    @property
-    def lost(self) -> int:
-        """How many puts were lost and are not yet reported in the output."""
-        return self._lost
-
     def put(self, data: bytes) -> None:
         """``data`` will be written, or is counted as lost where too much waits. Never waits, never fails."""
         with self._news:

@@ -104,5 +104,5 @@ class Host(Protocol):
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""
 
-    async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
+    async def run_command(self, spec: SpawnSpec, timeout_seconds: float) -> int | None:
         """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``."""

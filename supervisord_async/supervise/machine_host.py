@@ -159,7 +159,7 @@ class MachineHost:
                 raise
             return None
 
-    async def run_command(self, spec: SpawnSpec, timeout_seconds: float, on_started: Callable[[int], None] | None = None) -> int | None:
+    async def run_command(self, spec: SpawnSpec, timeout_seconds: float) -> int | None:
         """Run a short command with its tree, to its end or to the timeout."""
         with anyio.move_on_after(timeout_seconds) as looking:
             await self.wait_executable(Executable(spec.argv[0], spec.directory, spec.environment.get("PATH")))
@@ -168,8 +168,6 @@ class MachineHost:
         child = await spawn.spawn(spec)
         tree = Tree.of(child, spec.environment.get(ENV_TAG, ""))
         try:
-            if on_started is not None:
-                on_started(child.pid)
             with anyio.move_on_after(timeout_seconds):
                 return (await child.wait()).status.code
             return None

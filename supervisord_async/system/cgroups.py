@@ -220,15 +220,6 @@ def of_instance(instance: str) -> dict[str, Cgroup]:
     return found
 
 
-def kill_all(instance: str) -> None:
-    """All that is in an instance's cgroups was told to die, as far as we may."""
-    for cgroup in of_instance(instance).values():
-        try:
-            cgroup.kill()
-        except OSError:  # not ours to kill: the caller sees what lives on
-            continue
-
-
 def remove_all(instance: str) -> None:
     """No folder of an instance is left in which nothing lives."""
     for home in homes_of(instance):

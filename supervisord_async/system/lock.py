@@ -86,7 +86,7 @@ class InstanceLock:
         self.sign()
 
     def sign(self) -> None:
-        """Write inside who holds it: this process. To be called again after a fork.
+        """Write inside who holds it: this process.
 
         A full disk is no reason not to run: the lock holds all the same.
         """
@@ -97,10 +97,6 @@ class InstanceLock:
             os.ftruncate(self.fd, len(text))
         except OSError:
             return
-
-    def set_inheritable(self, inheritable: bool) -> None:
-        """Whether the lock survives ``execv`` of the daemon onto itself."""
-        os.set_inheritable(self.fd, inheritable)
 
     def release(self) -> None:
         """Give the lock back; the file stays, since removing it would let two daemons hold two files."""

@@ -1,7 +1,7 @@
 """Parent of the orphans: descendants that lose their parent come to us, and are reaped when they die.
 
-As PID 1 of a container we have that duty anyway. Children that somebody waits for (:data:`.exits.watched`, and
-``known``) are never touched: every reaping here is of one PID that was found to be a stranger.
+As PID 1 of a container we have that duty anyway. Children that somebody waits for (:data:`.exits.watched`) are never
+touched: every reaping here is of one PID that was found to be a stranger.
 
 A process that another part of the daemon starts behind the loop's back (``subprocess.run`` in a thread) is such a
 stranger too, and would lose its status: start everything by the loop.
@@ -49,12 +49,12 @@ def gets_orphans() -> bool:
 
 
 def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
-    """Those of our children that nobody waits for: orphans that came to us."""
+    """Those of our ``children`` that nobody waits for: orphans that came to us; without those that are ``known`` already."""
     return [pid for pid in children if pid not in exits.watched and pid not in known]
 
 
-def reap_orphans(known: Container[int] = ()) -> int:
-    """Reap all dead children that are neither watched nor in ``known``; return how many. Never waits."""
+def reap_orphans() -> int:
+    """Reap all dead children that nobody watches; return how many. Never waits."""
     reaped = 0
     while True:
         try:
@@ -63,14 +63,14 @@ def reap_orphans(known: Container[int] = ()) -> int:
             return reaped
         if found is None:
             return reaped
-        if strangers([found.si_pid], known):
+        if strangers([found.si_pid]):
             reaped += reap(found.si_pid)
         else:  # one that is somebody's stands before the others: look behind it
-            return reaped + sum(map(reap, strangers(_own_children(), known)))
+            return reaped + sum(map(reap, strangers(_own_children())))
 
 
 @asynccontextmanager
-async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
+async def reaping() -> AsyncIterator[None]:
     """Reap orphans as they die, until the block ends. Main thread only; one block at a time.
 
     A handler of Python's own, since uvloop keeps SIGCHLD to itself in ``add_signal_handler``; a burst of deaths
@@ -82,7 +82,7 @@ async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
     def reap_all() -> None:
         pending.clear()
         try:
-            reap_orphans(known)
+            reap_orphans()
         except OSError:  # no descriptor for a look at /proc: the dead can wait
             pending.append(loop.call_later(RETRY_SECONDS, reap_all))
 
@@ -92,7 +92,7 @@ async def reaping(known: Container[int] = ()) -> AsyncIterator[None]:
 
     earlier = signal.signal(signal.SIGCHLD, child_changed)
     try:
-        reap_orphans(known)
+        reap_orphans()
         yield
     finally:
         signal.signal(signal.SIGCHLD, earlier)

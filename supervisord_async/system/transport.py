@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from supervisord_async.system import procfs
-from supervisord_async.system.exits import Ended, ExitWatch, Rusage, watched
+from supervisord_async.system.exits import Ended, ExitWatch, watched
 from supervisord_async.system.identity import of
 
 #: When the loop has turned so often, a newborn executes its program, most likely. A transport takes as many to connect.
@@ -94,11 +94,6 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         os.kill(self._proc.pid, signal.SIGKILL)  # ours and not reaped: the PID cannot be a stranger's
         self.watch_exit()
         self.close()
-
-    @property
-    def rusage(self) -> Rusage | None:
-        """What the child used; None while it runs."""
-        return self.watch.ended.rusage if self.watch.ended else None
 
     def close(self) -> None:
         """Close the pipes, if any; the child is left alone, and still reaped when it ends."""

@@ -15,6 +15,7 @@ import pytest
 
 from supervisord_async.logs import capture, sink
 from supervisord_async.logs import writer as writing
+from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.spool import Spool
 from supervisord_async.logs.target import Format, Target
@@ -281,13 +282,21 @@ async def test_quiet_streams_have_no_task_timer_or_thread(tmp_path: Path) -> Non
         assert all(stream.capture._wakeup._timer is None for stream in streams)
 
 
-async def test_what_a_detached_capture_left_its_successor_writes(tmp_path: Path) -> None:
+async def abandon(capture: Capture) -> None:
+    """As a daemon that dies leaves it: nothing is read any more, and what is in the pipe and the spool is for a successor."""
+    assert await capture._stop()
+    capture._writer.close_sink(capture.sink)
+    assert capture._spool is not None
+    capture._spool.close()
+
+
+async def test_what_an_abandoned_capture_left_its_successor_writes(tmp_path: Path) -> None:
     log = log_of(tmp_path)
     target = Target(str(log), format="timestamp")
     async with captured(target, journal=Journal.open(str(tmp_path / "journal"))) as [stream]:
         stream.say(b"whole\nbegun ")
         await wait_until(lambda: log.read_bytes().endswith(b"whole\n"))
-        await stream.capture.detach()
+        await abandon(stream.capture)
         stream.say(b"and ended\n")
         stream.journal = Journal.open(str(tmp_path / "journal"))
         stream.capture = stream.make_capture()
@@ -302,7 +311,7 @@ async def test_a_line_whose_rest_went_with_its_pipe_is_not_continued_by_the_next
     async with captured(target, journal=Journal.open(str(directory))) as [stream]:
         stream.say(b"whole\nbegun")
         await wait_until(lambda: log.read_bytes().endswith(b"whole\n"))
-        await stream.capture.detach()
+        await abandon(stream.capture)
         stream.journal = Journal.open(str(directory))
         stream.capture = stream.make_capture()
         stream.say(b"another\n")  # before the first turn

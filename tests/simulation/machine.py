@@ -224,7 +224,7 @@ class LifeOfADaemon:
         await anyio.sleep(0)
         return None
 
-    async def run_command(self, spec: Any, timeout_seconds: float, on_started: Any = None) -> int | None:
+    async def run_command(self, spec: Any, timeout_seconds: float) -> int | None:
         await self._act("run a command", 0.0)
         return 1 if self.machine.fault(0.1) else 0
 

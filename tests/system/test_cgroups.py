@@ -47,12 +47,17 @@ print("escaped", flush=True)
 Put = Callable[..., tuple[Cgroup, str]]
 
 
+def _kill_all(instance: str) -> None:
+    for cgroup in cgroups.of_instance(instance).values():
+        cgroup.kill()
+
+
 @pytest.fixture
 def instance() -> Iterator[str]:
     need_cgroups()
     name = f"confined{os.getpid()}"
     yield name
-    cgroups.kill_all(name)
+    _kill_all(name)
     wait_until_sync(lambda: not any(cgroup.pids() for cgroup in cgroups.of_instance(name).values()), what="the end of the killed")
     orphans.reap_orphans()
     cgroups.remove_all(name)
@@ -231,7 +236,7 @@ async def test_who_says_whose_it_is_is_believed(nursery: Nursery, cgroup: Cgroup
 async def test_all_that_is_left_is_killed_and_removed(nursery: Nursery, cgroup: Cgroup, instance: str, tmp_path: Path) -> None:
     child, _, left = await hidden(nursery, cgroup, tmp_path)
     decoy = await nursery.spawn("sleep", "1000")
-    cgroups.kill_all(instance)
+    _kill_all(instance)
     await child.wait()
     await gone(left)
     cgroups.remove_all(instance)

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import orphans, procfs
+from supervisord_async.system import exits, orphans, procfs
 from tests.system.processes import Nursery
 from tests.waiting import wait_until
 
@@ -33,16 +33,18 @@ async def test_reaping_never_takes_a_watched_childs_status(nursery: Nursery) -> 
     assert [(await child.wait()).status for child in children] == [ExitStatus(code=code) for code in range(20)]
 
 
-async def test_orphan_behind_a_dead_child_of_somebodys_is_reaped(subreaper: None) -> None:
+async def test_orphan_behind_a_dead_child_of_somebodys_is_reaped(subreaper: None, monkeypatch: pytest.MonkeyPatch) -> None:
     known = subprocess.Popen(["true"])
+    monkeypatch.setattr(exits, "watched", {known.pid})
     orphan = subprocess.Popen(["true"])
     for process in (known, orphan):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert orphans.reap_orphans({known.pid}) == 1
+    assert orphans.reap_orphans() == 1
     assert procfs.stat(orphan.pid) is None
     assert known.wait() == 0
     orphan.returncode = 0
 
 
-async def test_reaping_without_children_is_no_error() -> None:
-    assert orphans.reap_orphans(set(procfs.children(os.getpid()))) == 0
+async def test_reaping_without_children_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exits, "watched", procfs.children(os.getpid()))
+    assert orphans.reap_orphans() == 0

@@ -60,10 +60,6 @@ class Output:
         """The captures that there are, the oldest first."""
         return tuple(each.capture for each in self._captured)
 
-    def paths(self) -> tuple[str, ...]:
-        """The files that are written."""
-        return tuple(capture.target.path for capture in self.captures if capture.target.path is not None)
-
     def open(self, logs: Logs, credentials: Credentials | None) -> tuple[int, int]:
         """The descriptors for the next run's stdout and stderr; raises SpawnError, stage ``log``."""
         self._logs = logs
@@ -135,11 +131,6 @@ class Output:
     def saved(self) -> dict[str, SavedStream]:
         """What a successor needs to find the pipes again."""
         return {stream: SavedStream(pipe.inode, pipe.read_fd, pipe.child_fd) for stream, pipe, _ in self._captured}
-
-    def set_inheritable(self, inheritable: bool) -> None:
-        """Whether the pipes survive the daemon's ``execv``."""
-        for each in self._captured:
-            each.pipe.set_inheritable(inheritable)
 
     def _target(self, where: str) -> Target:
         logs = self._logs

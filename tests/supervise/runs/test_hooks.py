@@ -28,7 +28,7 @@ class HookedHost(FakeHost):
         self.ran: list[Any] = []
         self.given_up = 0
 
-    async def run_command(self, spec: Any, timeout_seconds: float, on_started: Any = None) -> int | None:
+    async def run_command(self, spec: Any, timeout_seconds: float) -> int | None:
         with anyio.move_on_after(timeout_seconds):
             try:
                 await anyio.sleep(self.seconds)
