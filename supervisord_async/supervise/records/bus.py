@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from supervisord_async.core.record import Record
+from supervisord_async.core.record import Record, RecordType
 from supervisord_async.jsontext import spelt
 from supervisord_async.system.alarm import Alarm
 
@@ -128,7 +128,7 @@ class Bus:
             untold += self._untold
             self._untold = untold
 
-    def publish(self, type_: str, *, at: float | None = None, message: str = "", **fields: Any) -> Record:
+    def publish(self, type_: RecordType, *, at: float | None = None, message: str = "", **fields: Any) -> Record:
         """Number a record, keep it, hand it to everybody; returns it. ``at``: when it happened, by the wall clock; None: now.
         ``message`` may have any path in it.
         """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from supervisord_async.core.policy import Policy, backoff_delay
+from supervisord_async.core.record import RecordType
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.system import signals
 
@@ -71,7 +72,7 @@ def _ended_unheard(before: Snapshot, after: Snapshot) -> bool:
     return before.state is State.STOPPING and after.state is not State.STOPPING and before.ended_run == before.run and not told
 
 
-def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now: float) -> Iterator[tuple[str, dict[str, Any]]]:
+def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now: float) -> Iterator[tuple[RecordType, dict[str, Any]]]:
     """The type and fields of each record that the change deserves."""
     if after.state is not before.state or after.run != before.run:
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
