@@ -6,7 +6,7 @@ one directory of the user who runs the daemon: ``$XDG_STATE_HOME/asup``, else ``
 ``~/.local/state/asup``; one small JSON file each, named by a hash of FILE's real path, mode 0600. A daemon at the
 default place (``.asupd`` beside FILE) needs no record and leaves none.
 
-The daemon calls :func:`remember` when it has its socket, asupctl calls :func:`recall`. A record is a hint, never proof:
+The daemon calls :func:`remember` as it begins, asupctl calls :func:`recall`. A record is a hint, never proof:
 whoever follows it asks the daemon there which file it serves.
 """
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RUN_DIR = ".asupd"
 SOCKET_NAME = "asupd.sock"
+LOCK_NAME = "asupd.lock"
 
 
 class Remembered(NamedTuple):

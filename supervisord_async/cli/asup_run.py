@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from supervisord_async import __version__, wire
+from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import mean_utf8
 
@@ -30,27 +31,6 @@ MAX_DELAY_SECONDS = 60.0
 #: Never a reason to restart: what editors, interpreters and version control write beside what one edits.
 IGNORED = (".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "*.swp", "*.swx", "*~", ".#*", "4913", "node_modules/", ".asupd/")
 HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
-
-
-class Duration(click.ParamType[float]):
-    """``5s``, ``1m30s`` or a number of seconds; at least 0, or more than it where ``more`` says so."""
-
-    name = "duration"
-
-    def __init__(self, *, more: bool = False) -> None:
-        self._more = more
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; a usage error for anything else."""
-        from supervisord_async.config.units import parse_duration
-
-        try:
-            seconds = parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
-        if seconds < 0 or (self._more and seconds == 0):
-            self.fail(f"{value!r}: expected {'more than' if self._more else 'at least'} 0", param, ctx)
-        return seconds
 
 
 def main() -> NoReturn:

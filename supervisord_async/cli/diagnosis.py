@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from supervisord_async.cli.residence import LOCK_NAME
 from supervisord_async.errors import ConfigError, SupervisordError
-from supervisord_async.rundir import SOCKET_NAME
+from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
+from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
@@ -35,8 +35,6 @@ OLDEST_PYTHON = (3, 11)
 #: A check that has not ended by then waits for a disk that hangs.
 PATIENCE_SECONDS = 10.0
 _SILENT = f"cannot be told: a disk has not answered for {PATIENCE_SECONDS:g} s"
-#: A unix socket's path holds no more (``man 7 unix``).
-SOCKET_PATH_BYTES = 107
 #: Descriptors of the daemon for itself, and for each process (two pipes, a pidfd, two logs), at most.
 OWN_FILES, FILES_PER_PROCESS = 64, 8
 FREE_BYTES = 64 * 1024 * 1024
@@ -328,9 +326,9 @@ def _leftovers(patient: Patient) -> Iterator[Finding]:
 def control_socket(patient: Patient) -> Iterator[Finding]:
     """The control socket can be bound, or is the living daemon's."""
     path = patient.socket
-    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+    if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
         advice = "set daemon.socket to a shorter path, e.g. below /run"
-        yield Finding("error", "socket", f"{path} has more than {SOCKET_PATH_BYTES} bytes", advice)
+        yield Finding("error", "socket", f"{path} has more than {PATH_LIMIT_BYTES} bytes", advice)
         return
     if patient.daemon_pid is not None or patient.hides_lock or not os.path.lexists(path):
         return

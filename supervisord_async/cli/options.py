@@ -8,22 +8,8 @@ from typing import Any
 
 import click
 
+from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.session import Session
-
-
-class Duration(click.ParamType[float]):
-    """``5s``, ``1m30s``, ``500ms`` or a number of seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; a usage error for anything else."""
-        from supervisord_async.config.units import parse_duration
-
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -12,14 +12,12 @@ import click
 
 from supervisord_async.cli.locate import DEFAULT_FILE, socket_named_in
 from supervisord_async.errors import ConfigError, UsageError
-from supervisord_async.rundir import DEFAULT_RUN_DIR, recall
+from supervisord_async.rundir import DEFAULT_RUN_DIR, LOCK_NAME, recall
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.wire import ENV_SOCKET
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
-
-LOCK_NAME = "asupd.lock"
 
 run_dir_option = click.option("--run-dir", metavar="DIR", help="The daemon's run_dir, where there is no file to name it.")
 

@@ -13,17 +13,7 @@ from supervisord_async.config.place import Report
 from supervisord_async.errors import Problem
 
 #: What the daemon's own supervisor told the daemon is not for its programs.
-NEVER_INHERITED = frozenset(
-    {
-        *(value for name, value in vars(wire).items() if name.startswith("ENV_")),
-        "NOTIFY_SOCKET",
-        "WATCHDOG_USEC",
-        "WATCHDOG_PID",
-        "LISTEN_FDS",
-        "LISTEN_PID",
-        "LISTEN_FDNAMES",
-    }
-)
+NEVER_INHERITED = frozenset(value for name, value in vars(wire).items() if name.startswith("ENV_"))
 #: What systemd says of the daemon's own service (``man 5 systemd.exec``): folders with what is the daemon's, its log, its
 #: identity. A program that heeds them would take them for its own, so it gets those only that its settings name.
 OF_THE_SERVICE = frozenset(

@@ -13,6 +13,7 @@ import msgspec
 from supervisord_async.config import model, units
 from supervisord_async.config.document import Path, found
 from supervisord_async.config.place import Origin
+from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
 T = TypeVar("T")
 K = TypeVar("K", bound=str)
@@ -21,7 +22,6 @@ NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}$")
 NAME_EXPECTED = "expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', at most 100 long"
 #: Words of a command that only a shell understands.
 SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
-SOCKET_PATH_BYTES = 107
 
 
 class Values(msgspec.Struct, frozen=True):
@@ -133,10 +133,10 @@ class Values(msgspec.Struct, frozen=True):
         return value
 
     def socket_path(self, value: str, sub: Path, advice: str) -> str:
-        """The path of a unix socket, which holds 107 bytes at most."""
+        """The path of a unix socket, which is bounded by the system."""
         size = len(value.encode("utf-8", "replace"))
-        if size > SOCKET_PATH_BYTES:
-            self.origin.error(sub, f"a unix socket's path holds {SOCKET_PATH_BYTES} bytes, {value} has {size}; {advice}")
+        if size > PATH_LIMIT_BYTES:
+            self.origin.error(sub, f"a unix socket's path holds {PATH_LIMIT_BYTES} bytes, {value} has {size}; {advice}")
         return value
 
     def only_one(self, values: Mapping[K, Any], sub: Path) -> K | None:

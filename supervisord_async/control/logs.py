@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from supervisord_async.errors import FailedError
 from supervisord_async.logs.tail import READERS, tail_sync
 from supervisord_async.logs.tail import follow as follow_file
+from supervisord_async.logs.target import Format
 
 if TYPE_CHECKING:
     from supervisord_async.control.stream import SendChunk
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 #: A log that was not read in this time cannot be.
 ANSWER_SECONDS = 10.0
-
-Format = Literal["raw", "timestamp", "json"]
 
 
 class Source(msgspec.Struct, frozen=True):

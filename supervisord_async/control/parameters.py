@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,9 +12,6 @@ import msgspec
 from supervisord_async.errors import UsageError
 from supervisord_async.system import signals
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
-_PLAIN = re.compile(r"\d{1,12}(?:\.\d{1,9})?")
-_UNITS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 _TRUE, _FALSE = frozenset({"", "1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 #: The largest number of anything that may be asked for.
 COUNT_LIMIT = 100_000
@@ -80,9 +76,7 @@ class Parameters:
         value = self._values.get(name)
         if value is None:
             return None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
-            return float(value)
-        found = seconds_of(value) if isinstance(value, str) else None
+        found = _seconds_of(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
         if found is None:
             raise UsageError(f"{name}: expected a duration such as 5, 500ms or 1m30s, found {value!r}")
         return found
@@ -92,7 +86,7 @@ class Parameters:
         text = self.text(name)
         if text is None:
             return None
-        back = seconds_of(text)
+        back = _seconds_of(text)
         if back is not None:
             return time.time() - back
         try:
@@ -112,15 +106,14 @@ class Parameters:
             raise UsageError(f"{name}: no signal {value!r} (names such as HUP, TERM, USR1, or a number)") from None
 
 
-def seconds_of(text: str) -> float | None:
-    """The seconds of ``5``, ``500ms``, ``1m30s``, ``2h``, ``1d``; None for anything else."""
-    if _PLAIN.fullmatch(text):
-        return float(text)
-    match = _DURATION.fullmatch(text) if text and len(text) < 64 else None
-    if match is None or not any(match.groups()):
+def _seconds_of(value: float | str) -> float | None:
+    """The seconds of a duration as configuration files have them (``5``, ``500ms``, ``1m30s``); None for anything else."""
+    from supervisord_async.config.units import parse_duration  # after a re-exec nothing else has needed it yet
+
+    try:
+        return parse_duration(value)
+    except ValueError:
         return None
-    seconds = sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True) if part is not None)
-    return seconds if seconds < 1e12 else None
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -20,11 +20,10 @@ import msgspec
 from supervisord_async import __version__
 from supervisord_async.config.model import Configuration, DaemonLog, Program
 from supervisord_async.config.recollection import Recollection
-from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause
 from supervisord_async.errors import BusyError, CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
+from supervisord_async.rundir import LOCK_NAME
 from supervisord_async.supervise import means, watchdog
 from supervisord_async.supervise.belongings import Belongings
 from supervisord_async.supervise.enclosures import Enclosures
@@ -38,6 +37,7 @@ from supervisord_async.supervise.outlive.persist import SavedState, Saver
 from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
 from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.log_lines import log_record
 from supervisord_async.supervise.records.on_event import EventHooks
 from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_socket
 from supervisord_async.supervise.runs import launch
@@ -60,17 +60,6 @@ Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("asupd")
 
 HEARD = frozenset({signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
-LEVELS = {
-    "log_loss": logging.ERROR,
-    "config_refused": logging.ERROR,
-    "flapping": logging.WARNING,
-    "watch": logging.WARNING,
-    "rolling_failed": logging.WARNING,
-    "supervision": logging.ERROR,
-}
-#: Causes for which we end a run that nobody asked us to end.
-FAULTS = frozenset({Cause.HEARTBEAT_MISSED, Cause.LIVENESS_FAILED, Cause.READINESS_FAILED, Cause.MEMORY_LIMIT})
-STATE_LEVELS = {"FATAL": logging.ERROR, "UNKNOWN": logging.ERROR, "BACKOFF": logging.WARNING}
 #: The same signal to stop that comes twice within this is one: timeout(1) signals us, and at once our group.
 ECHO_SECONDS = 0.03
 #: By then every program that was taken over has its captures.
@@ -127,7 +116,7 @@ async def serve(options: Options, configuration: Configuration, control: Control
     """
     run_dir = configuration.daemon.run_dir
     make_run_dir(run_dir)
-    lock = InstanceLock(os.path.join(run_dir, "asupd.lock"))
+    lock = InstanceLock(os.path.join(run_dir, LOCK_NAME))
     if former is not None and former.descriptors.get("lock"):
         lock.inherit(former.descriptors["lock"][0])
     else:
@@ -223,7 +212,7 @@ class Daemon:
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._history() as history, anyio.create_task_group() as tasks:
-            self._bus.listen(_log_record)
+            self._bus.listen(log_record)
             self._bus.listen(self._event_hooks.heed)
             tasks.start_soon(self._heed_signals_to_the_last, name="signals")
             if former is not None:
@@ -486,15 +475,3 @@ def _become_parent_of_orphans() -> None:
         _log.warning(
             "degraded: no subreaper (%s); what programs double-fork away is found by its session and environment only", error.strerror
         )
-
-
-def _log_record(record: Record) -> None:
-    """The daemon's log is a function of the records."""
-    level = LEVELS.get(record.type, logging.INFO)
-    if record.type == "state":
-        level = STATE_LEVELS.get(record.to or "", logging.WARNING if record.to == "STOPPING" and record.cause in FAULTS else logging.INFO)
-    if _log.isEnabledFor(level):
-        transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
-        line = _log.makeRecord(_log.name, level, "", 0, transition + record.message, (), None, extra={"subject": record.name})
-        line.created = record.at  # the line is of then
-        _log.handle(line)

@@ -351,7 +351,7 @@ class Process:
         if self.program.stop.scope == "tree":
             await patiently(f"kill {self.name}", self._run.tree.kill)
         else:
-            await self._run.signal(9, "main")
+            await self._run.signal(signal.SIGKILL, "main")
 
     # File changes
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from supervisord_async.errors import DaemonError
 
-#: sun_path has 108 bytes, with a NUL at the end.
+#: A unix socket's path holds no more: sun_path has 108 bytes, with a NUL at the end (``man 7 unix``).
 PATH_LIMIT_BYTES = 107
 _UCRED = struct.Struct("3i")
 

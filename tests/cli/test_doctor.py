@@ -16,8 +16,7 @@ import pytest
 
 from supervisord_async.cli import diagnosis
 from supervisord_async.cli.asupctl import run
-from supervisord_async.cli.residence import LOCK_NAME
-from supervisord_async.rundir import remember
+from supervisord_async.rundir import LOCK_NAME, remember
 from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from supervisord_async.cli.options import Duration, verb
+from supervisord_async.cli.duration import Duration
+from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import print_json, say, table
-from supervisord_async.cli.residence import LOCK_NAME, find_run_dir, run_dir_option
+from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
 from supervisord_async.errors import CommandError, FailedError, LockHeldError, SupervisordError
-from supervisord_async.rundir import SOCKET_NAME
+from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
 
 if TYPE_CHECKING:
     from supervisord_async.system.tags import Tagged

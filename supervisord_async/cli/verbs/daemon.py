@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisord_async import __version__
-from supervisord_async.cli.options import Duration, verb
+from supervisord_async.cli.duration import Duration
+from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.session import Session
 from supervisord_async.client import Client, DaemonHealth

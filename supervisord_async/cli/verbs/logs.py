@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.merge import merged
-from supervisord_async.cli.options import Duration, selectors_argument, verb
+from supervisord_async.cli.options import selectors_argument, verb
 from supervisord_async.cli.output import colours, complain, print_json, print_json_line, say, styled
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable, printable_line

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from supervisord_async.errors import DaemonError
-from supervisord_async.rundir import default_socket, recall
+from supervisord_async.rundir import LOCK_NAME, default_socket, recall
 from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.outlive.farewell import Farewell, file_of, manners
 from supervisord_async.supervise.outlive.guardian import has_holder
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asupd")
 
-LOCK_NAME = "asupd.lock"
 #: The pause between two looks at /proc.
 LOOK_SECONDS = 0.1
 #: After KILL: so long until what still lives is told.

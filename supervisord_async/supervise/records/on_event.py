@@ -28,7 +28,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.refused import RefusedError
+from supervisord_async.supervise.records.refused import RefusedError
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.runs.launch import tag_of
 from supervisord_async.system.spawn import SpawnSpec

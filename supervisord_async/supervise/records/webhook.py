@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from supervisord_async import __version__
-from supervisord_async.supervise.refused import RefusedError
+from supervisord_async.supervise.records.refused import RefusedError
 
 #: A webhook that is silent for longer has not taken it.
 ANSWER_SECONDS = 10.0

@@ -1,0 +1,42 @@
+"""The daemon's own log as a function of the records: one line for each, at the level that its type, or its state, deserves."""
+
+from __future__ import annotations
+
+import logging
+
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import Cause, State
+
+_log = logging.getLogger("asupd")
+
+#: By type of record; others are for information.
+LEVELS = {
+    "log_loss": logging.ERROR,
+    "config_refused": logging.ERROR,
+    "flapping": logging.WARNING,
+    "watch": logging.WARNING,
+    "rolling_failed": logging.WARNING,
+    "supervision": logging.ERROR,
+}
+#: Of a record of type ``state``: by the state that was entered.
+STATE_LEVELS: dict[str, int] = {State.FATAL: logging.ERROR, State.UNKNOWN: logging.ERROR, State.BACKOFF: logging.WARNING}
+#: Causes for which the daemon ends a run that nobody asked it to end.
+FAULTS = frozenset({Cause.HEARTBEAT_MISSED, Cause.LIVENESS_FAILED, Cause.READINESS_FAILED, Cause.MEMORY_LIMIT})
+
+
+def log_record(record: Record) -> None:
+    """A listener of the bus: logs ``record``, dated when it happened and not when it was told."""
+    level = _level(record)
+    if _log.isEnabledFor(level):
+        transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""
+        line = _log.makeRecord(_log.name, level, "", 0, transition + record.message, (), None, extra={"subject": record.name})
+        line.created = record.at
+        _log.handle(line)
+
+
+def _level(record: Record) -> int:
+    if record.type != "state":
+        return LEVELS.get(record.type, logging.INFO)
+    if record.to == State.STOPPING and record.cause in FAULTS:
+        return logging.WARNING
+    return STATE_LEVELS.get(record.to or "", logging.INFO)
