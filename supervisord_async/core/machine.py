@@ -434,6 +434,11 @@ def _ignoring(state: State, *inputs: type[Input]) -> Row:
     return dict.fromkeys(inputs, (ignored, (state,)))
 
 
+def _without_a_run(state: State) -> Row:
+    """Nothing lives in ``state``: nobody can be signalled, all news is of runs that are over, and no bug loses a child from sight."""
+    return _ignoring(state, SignalRequested, SupervisionBroke, *_NEWS_OF_A_RUN)
+
+
 def _rows() -> dict[State, Row]:
     S = State  # noqa: N806  the table reads better with a short name
     broken: Row = {SupervisionBroke: (broke, (S.UNKNOWN,))}
@@ -447,16 +452,15 @@ def _rows() -> dict[State, Row]:
             StartRequested: (start, (S.STARTING, S.WAITING)),
             RestartRequested: (restart_down, (S.STARTING, S.WAITING, S.STOPPED)),
             StopRequested: (stop_again, (S.STOPPED,)),
-            **_ignoring(S.STOPPED, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed),
-            **_ignoring(S.STOPPED, *_NEWS_OF_A_RUN),
-            **_ignoring(S.STOPPED, SupervisionBroke),  # nothing lives that could be lost from sight
+            **_ignoring(S.STOPPED, DependenciesMet, DependencyFailed, DeadlinePassed),
+            **_without_a_run(S.STOPPED),
         },
         S.WAITING: {
             StopRequested: (stop, (S.STOPPED,)),
             DependenciesMet: (depend, (S.STARTING,)),
             DependencyFailed: (dependency_failed, (S.FATAL,)),
-            **_ignoring(S.WAITING, StartRequested, RestartRequested, SignalRequested, DeadlinePassed, *_NEWS_OF_A_RUN),
-            **_ignoring(S.WAITING, SupervisionBroke),  # nothing lives that could be lost from sight
+            **_ignoring(S.WAITING, StartRequested, RestartRequested, DeadlinePassed),
+            **_without_a_run(S.WAITING),
         },
         S.STARTING: {
             **alive,
@@ -490,8 +494,8 @@ def _rows() -> dict[State, Row]:
             StopRequested: (stop, (S.STOPPED,)),
             RestartRequested: (restart_ended, (S.STARTING, S.WAITING)),
             DeadlinePassed: (due(attempt), (S.STARTING, S.BACKOFF)),
-            **_ignoring(S.BACKOFF, SignalRequested, DependenciesMet, DependencyFailed, *_NEWS_OF_A_RUN),
-            **_ignoring(S.BACKOFF, SupervisionBroke),  # nothing lives that could be lost from sight
+            **_ignoring(S.BACKOFF, DependenciesMet, DependencyFailed),
+            **_without_a_run(S.BACKOFF),
         },
         S.STOPPING: {
             StartRequested: (want, (S.STOPPING,)),
@@ -513,16 +517,16 @@ def _rows() -> dict[State, Row]:
             StartRequested: (start, (S.STARTING, S.WAITING)),
             StopRequested: (stop, (S.STOPPED,)),
             RestartRequested: (restart_ended, (S.STARTING, S.WAITING)),
-            **_ignoring(S.EXITED, SignalRequested, DependenciesMet, DependencyFailed, DeadlinePassed, *_NEWS_OF_A_RUN),
-            **_ignoring(S.EXITED, SupervisionBroke),  # nothing lives that could be lost from sight
+            **_ignoring(S.EXITED, DependenciesMet, DependencyFailed, DeadlinePassed),
+            **_without_a_run(S.EXITED),
         },
         S.FATAL: {
             StartRequested: (start, (S.STARTING, S.WAITING)),
             StopRequested: (stop, (S.STOPPED,)),
             RestartRequested: (restart_ended, (S.STARTING, S.WAITING)),
             DeadlinePassed: (due(retry), (S.STARTING, S.FATAL)),
-            **_ignoring(S.FATAL, SignalRequested, DependenciesMet, DependencyFailed, *_NEWS_OF_A_RUN),
-            **_ignoring(S.FATAL, SupervisionBroke),  # nothing lives that could be lost from sight
+            **_ignoring(S.FATAL, DependenciesMet, DependencyFailed),
+            **_without_a_run(S.FATAL),
         },
         S.UNKNOWN: {
             StopRequested: (stop_run, (S.STOPPING,)),  # also without a pid: a spawn may be in flight, a tree may live
