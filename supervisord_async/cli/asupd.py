@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from supervisord_async.errors import Problem
     from supervisord_async.supervise.outlive.persist import SavedState
 
-#: Of 1,000 programs' start a sixth went into looking for garbage, of 2,500's a fifth; there is next to none.
+#: By Python's own thresholds a sixth of the start of 1,000 programs, a fifth of 2,500's, was garbage collection that found next to nothing.
 GC_THRESHOLDS = (10_000, 20, 20)
 #: The shell's completion sets it; see click.shell_completion.
 COMPLETION_VARIABLE = "_ASUPD_COMPLETE"
@@ -82,7 +82,7 @@ def run(arguments: DaemonArguments) -> int:
 
 
 def _former_self() -> SavedState | None:
-    """What this process was before a re-exec, or what the daemon is that tries whether this code could follow it."""
+    """The state of this process before a re-exec; in a trial, of the daemon that asks whether this code could take over; else None."""
     if ENV_STATE not in os.environ:
         return None
     from supervisord_async.supervise.outlive.reexec import inherited_state
@@ -91,7 +91,7 @@ def _former_self() -> SavedState | None:
 
 
 def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:
-    """What the trial has loaded; None where nothing of it is there."""
+    """The configuration as the trial has loaded it; None where it left none."""
     from supervisord_async.supervise.outlive import prepared
 
     return prepared.handed_over(former)

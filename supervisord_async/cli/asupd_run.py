@@ -28,7 +28,7 @@ _log = logging.getLogger("asupd")
 
 #: A daemon in the background that does not answer in this time is given up on, with a message.
 ANSWER_SECONDS = 30.0
-#: After a re-exec all is as it was when so much time has passed.
+#: What only a reload needs is imported so long after the start.
 AT_REST_SECONDS = 3.0
 
 
@@ -41,7 +41,7 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
 def trial(former: SavedState | None, configuration: Configuration, warnings: tuple[Problem, ...], recollection: Recollection) -> None:
     """The code of this process could take over from the daemon that asks: everything imports, and its state could be read.
 
-    What was loaded is left to the one that does.
+    The configuration that was loaded here is handed to the process that does.
     """
     from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
     from supervisord_async.supervise import daemon, means  # noqa: F401
@@ -86,7 +86,7 @@ def foreground(
         signals.reset_inherited(early.SIGNALS)
     os.umask(0o022)
     daemon = configuration.daemon
-    if former is None and run_dir is None:  # the file has moved it, perhaps; who names a run_dir means it
+    if former is None and run_dir is None:  # the file may name another one than for its last daemon; --run-dir is meant
         leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
     make_run_dir(daemon.run_dir)
     own = [_own_log(daemon.log)]
@@ -120,7 +120,7 @@ def foreground(
 
 
 def _load_later() -> None:
-    """What a reload alone needs is loaded once nobody waits: who installs other code afterwards does not mix the two."""
+    """A thread imports what only a reload needs, once nobody waits for the start: code that is installed later is not mixed with ours."""
 
     def load() -> None:
         for name in ("supervisord_async.config.load", "supervisord_async.config.diff"):

@@ -1,7 +1,7 @@
 """Signals to a daemon that is being loaded.
 
-Reload, reopen, re-exec: whoever sends one as soon as there is a process means the daemon that it will be. Until it can hear them they
-wait; the kernel would end the process otherwise. Those that tell it to go end it.
+Reload, reopen, re-exec: whoever sends one as soon as there is a process means the daemon that it will be. They stay pending until
+that listens; by default the kernel would end the process. Signals that tell it to stop are not held: they end it.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def hold() -> None:
-    """They wait, for whoever lets them through (the daemon, when it listens) or for the end of the process."""
+    """All of :data:`SIGNALS` are blocked, until the daemon listens for them and unblocks them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

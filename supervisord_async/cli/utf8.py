@@ -8,9 +8,9 @@ from contextlib import suppress
 
 
 def mean_utf8() -> None:
-    """File names are UTF-8 in this process: it begins anew where its locale would have them otherwise. To be called first of all.
+    """File names are UTF-8 in this process; where the locale says otherwise Python is executed again with ``-X utf8``.
 
-    By an option, not by the environment: programs have the locale that they were given.
+    To be called first of all. By an option and not by PYTHONUTF8: that would be in the environment of programs, too.
     """
     if sys.getfilesystemencoding() == "utf-8":
         return

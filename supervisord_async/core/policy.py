@@ -28,7 +28,7 @@ class OnLimit(StrEnum):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one process that decide; everything else is for those who carry out."""
+    """The settings of one process that decisions depend on; all others concern those who carry them out."""
 
     restart: RestartPolicy = RestartPolicy.ON_FAILURE
     success_exit_codes: tuple[int, ...] = (0,)

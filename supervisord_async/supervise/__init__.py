@@ -1,19 +1,20 @@
 """Supervision: the driver of one process, its monitors, and the daemon that holds them together.
 
-One way up, one way down: ``monitors`` post inputs, the pure machine of ``core`` decides, ``process`` carries the effects
-out and ``records`` tell everybody. Where to look:
+``monitors`` watch and post inputs, the pure machine of ``core`` decides, ``process`` commits the decision and carries out its
+effects, ``records`` tell everybody what changed. Where to look:
 
-* a process: ``process`` (one mailbox, one deadline), ``mailbox``, ``errands`` (its tasks, while there is something to do);
-* ``runs``: how one run of it begins, is equipped and heard, and ends;
-* ``monitors``: what watches it (exit, heartbeat, probes, files, memory, schedule, notify), one file a kind, by ``senses``:
-  the questions, the searches, the one file watcher, the sd_notify socket;
-* ``fleet``: all of them: dependencies, stopping, rolling, scaling, sockets and activation, schedules; ``supervisor`` holds
-  the names and carries out plans;
-* ``records``: what is told: the bus, its words, masking, history, figures, hooks on events;
-* the daemon: ``daemon`` (lifetime), ``run_dir``, ``means`` and ``belongings`` (what it needs, what it must not lose), ``watchdog`` and
-  ``standing`` (what systemd is told);
-  ``single`` is the whole of asup-run;
-* ``enclosures``: a cgroup for each run, where such are to be had;
-* ``outlive``: the saved state, the takeover of what lives, re-exec, on_death, leftovers;
-* the machine below: ``host`` is the seam, ``machine_host`` the real one, tests have others; ``patience`` waits out shortages.
+* one process: ``process``, its driver (one mailbox, one deadline), with ``mailbox``, ``errands`` (its tasks, while there is
+  something to do) and ``surroundings`` (what all processes share);
+* one run of it: ``runs``: how it is prepared, spawned, captured, asked to stop, and ends;
+* what watches a run: ``monitors``, one file a kind (exit, heartbeat, probes, files, memory, schedule, notify); they perceive by
+  ``senses``: how a probe is asked, output searched, files watched for all programs, and sd_notify heard;
+* several processes: ``supervisor`` holds the names and applies plans; ``fleet`` has dependencies, orderly stops, rolling restarts,
+  scaling, sockets, activation and schedules;
+* what is told: ``records``: the bus, the words of a record, masking, the log, the history, figures, hooks on events;
+* the daemon: ``daemon`` (lifetime, signals, re-exec), ``loading`` (the file, read again), ``run_dir``, ``belongings`` (lock, socket and
+  state, made anew when somebody removed them), ``means`` (optional modules), ``lasting`` (tasks of its own, begun again after a bug),
+  ``watchdog`` and ``standing`` (what systemd is told); ``single`` is the whole of asup-run;
+* its death: ``outlive``: saved state, takeover by the next daemon, re-exec, on_death, leftovers;
+* the machine below: ``host`` is the seam, ``machine_host`` the real one, tests have others; ``enclosures`` gives each run a cgroup,
+  ``patience`` waits out shortages.
 """

@@ -48,7 +48,7 @@ class Belongings:
             self._see_to_lock()
             self._see_to_socket()
             if _inode(self._state) is None:
-                self._save_anew()  # no word of it: there is none before the first change
+                self._save_anew()  # not reported: before the first change there is none either
 
     def _see_to_lock(self) -> None:
         try:

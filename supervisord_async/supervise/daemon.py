@@ -62,7 +62,7 @@ _log = logging.getLogger("asupd")
 HEARD = frozenset({signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
 #: The same signal to stop that comes twice within this is one: timeout(1) signals us, and at once our group.
 ECHO_SECONDS = 0.03
-#: By then every program that was taken over has its captures.
+#: After this, output that a former daemon left unfinished belongs to programs that are gone: all others have their captures by then.
 SWEEP_AFTER_SECONDS = 5.0
 #: A control socket that cannot be had is tried again so often.
 CONTROL_RETRY_SECONDS = 5.0
@@ -155,8 +155,8 @@ class Daemon:
         self._control_scope = anyio.CancelScope()
         state, socket = os.path.join(self._run_dir, persist.FILE_NAME), lambda: self._configuration.daemon.socket
         self._belongings = Belongings(lock, socket, lambda: self._control_scope.cancel(), state, self._saver.changed)
-        self._go = anyio.Event()  # a re-exec was tried, and shall be
-        self._prepared: list[int] = []  # the descriptor of what the trial left for it
+        self._go = anyio.Event()  # set when the new code was tried and is to take over
+        self._prepared: list[int] = []  # of a trial: the descriptor of the configuration that it has loaded
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
         )
@@ -275,7 +275,7 @@ class Daemon:
         return estate
 
     async def _enclose(self, estate: dict[str, Inherited], living: list[tags.Tagged]) -> None:
-        """Runs that were begun without a cgroup (by an older daemon, or elsewhere) have one, where their end is that of their tree."""
+        """Runs that an earlier daemon began without a cgroup are moved into one each, where ``stop.scope`` is ``tree``."""
         open_air: dict[str, list[Identity]] = {}
         for name, slot in estate.items():
             program = self._configuration.programs.get(name.partition(":")[0])
@@ -439,7 +439,7 @@ class Daemon:
                 await listeners.resume()
 
     def _become_new_code(self, listeners: Listeners | None) -> str:
-        """Never returns, or says why not, and everything is as it was."""
+        """The new code runs in this process, so this never returns; or it returns why it cannot, and everything is as it was."""
         self._bus.catch_up()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
         state = persist.with_descriptors(self.state(), kept)
@@ -453,7 +453,7 @@ class Daemon:
 
 
 async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    """What it returns, called in a thread as soon as the machine has one: who takes over has nobody else to leave that to."""
+    """What ``function`` returns, called in a thread; while the machine has none to give it is waited for: a takeover cannot do without."""
     return await patiently("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 

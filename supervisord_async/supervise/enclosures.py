@@ -72,9 +72,9 @@ class Enclosures:
         return self._known.get(tag)
 
     async def prepare(self) -> None:
-        """A run that is born within some 15 ms waits for less; what is wrong is said when there is one.
+        """What the birth of a run waits for is begun, so that one within some 15 ms waits for less. Errors are :meth:`make`'s to report.
 
-        Others may work in threads meanwhile and keep ours from telling when it was done, so :meth:`make` has it done once more.
+        When it was done cannot be told, as other threads may keep ours from saying so; therefore :meth:`make` does it once more.
         """
         if self._home is None or self._preparing is not None or self._warming is not None:
             return

@@ -1,7 +1,7 @@
-"""The tasks of one owner among many in one task group: they fail together, and nobody else with them.
+"""The tasks of one owner in a task group that many owners share: when one fails, the owner's others are cancelled, and nobody else's.
 
-A task group of its own would do the same for an owner. But it has a task that holds it open for as long as it may be
-needed, and a thousand owners at rest would hold megabytes of those.
+A task group of its own would do the same for an owner. But each needs a task that holds it open for as long as it may be
+needed, and for a thousand owners at rest those are megabytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GOING = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
 
 
 class Errands:
-    """What one owner has begun and is not over yet; at rest it is nothing.
+    """The tasks that one owner has begun and that are not over yet.
 
     An exception in one errand cancels the others. When all of them are over the owner is told, and may begin anew.
     """
@@ -62,7 +62,7 @@ class Errands:
         *arguments: object,
         name: str,
     ) -> None:
-        """As :meth:`start_soon`, when ``turn`` calls back what it is given: one of a thousand that wait for theirs is no task yet."""
+        """As :meth:`start_soon`, once ``turn`` calls back what it is given. What waits for its turn is no task yet: it may be thousands."""
         if self._tasks is not None and not self.failing:
             turn(partial(self._start_unless_cancelled, self._cancelled, function, arguments, name))
 
@@ -96,7 +96,7 @@ class Errands:
             handle.cancel()
 
     def _tell(self) -> None:
-        """The owner knows of what failed, once nothing of it goes on."""
+        """The owner is told of what failed, once all of its errands are over."""
         if self._errors and not self._going:
             errors, self._errors = self._errors, ()
             self._broke(errors[0] if len(errors) == 1 else ExceptionGroup("several errands failed", errors))

@@ -33,9 +33,9 @@ from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin at one turn of the loop; each takes about half a millisecond of it.
 SPAWNS_A_TURN = 16
-#: So many different executables are asked for before the first start of a daemon.
+#: At the daemon's start the disks of so many different executables are asked before the programs are started.
 LOOKED_AHEAD = 16
-#: A directory service that hangs can be asked so often at a time, and for so long.
+#: So many users are looked up at a time, each for so long: a directory service may hang.
 USER_THREADS, USER_SECONDS = 16, 10.0
 
 
@@ -51,7 +51,7 @@ class MachineHost:
         self._turns = Turns(SPAWNS_A_TURN)
 
     def at_turn(self, callback: Callable[[], None]) -> None:
-        """At once for a few."""
+        """At once for the first few of a turn, see :class:`.Turns`."""
         self._turns.take(callback)
 
     def hurried(self) -> bool:
@@ -64,7 +64,7 @@ class MachineHost:
             await self._enclosures.prepare()
 
     def has_answered(self, executable: Executable) -> bool:
-        """What is on this machine's disks and was asked for a moment ago."""
+        """True of an executable on this machine's own disks that was looked at a moment ago."""
         return self._disks.have_answered(executable)
 
     def look_ahead(self, executables: Iterable[Executable]) -> None:

@@ -161,7 +161,7 @@ class Process:
         self.policy = program.policy(self.name)
         self.output.reconfigure(program.logs)
         if program.stop != before.stop:
-            self._around.committed(self)  # who ends it without a daemon goes by what is saved
+            self._around.committed(self)  # the guardian and ``asupctl cleanup`` end it by what is saved
         if self._resume_at is None:
             if self._run is not None:
                 self._run.reconfigure(program, self._errands)
@@ -186,7 +186,7 @@ class Process:
         self._errands.close()
 
     def hush(self) -> None:
-        """Nobody hears its runs any more, and what they left with us is closed."""
+        """Its notify socket is closed, and so are the descriptors that its runs stored with us."""
         if self._voice is not None:
             self._voice.close()
 
@@ -254,7 +254,7 @@ class Process:
         self._untold += (_Change(before, after, self.policy, now, self.last_ended),)
 
     def _tell_soon(self) -> None:
-        """The world will be told of what has changed."""
+        """The records of what has changed will be published, see :meth:`.Bus.soon`."""
         untold, self._untold = self._untold, ()
         if untold:
             self._around.bus.soon(self._tell, untold)
@@ -319,7 +319,7 @@ class Process:
         return self._settings
 
     def _held(self, context: RunContext) -> Run:
-        """The run, by the settings of now: they may have changed while it began. Nothing watches yet."""
+        """The run of ``context`` by the present settings, which may have changed while it began; nothing watches it yet."""
         if context.program is not self.program:
             context = replace(context, program=self.program)
         return Run(context, self._on_ended, self._launcher)
@@ -418,10 +418,10 @@ class Process:
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._end_taking_over()
         if inherited.ending and self._run is not None and self.snapshot.state is State.STOPPING:
-            # Who told all to go may not have come to this one. What that began since, to end itself by, is let be.
+            # Whoever told all programs to end may not have come to this one. What it has begun since, to end itself, is left alone.
             self._start(self._run.signal, self.program.stop.signal, "main")
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
-            await self._abandon(self.snapshot.run)  # what was begun meanwhile broke with an earlier attempt at this
+            await self._abandon(self.snapshot.run)  # a run was begun meanwhile, and broke with an earlier attempt to take over
 
     def _end_taking_over(self) -> None:
         self._inherited = None  # not before: a bug on the way must not cost a living run

@@ -83,7 +83,7 @@ class Supervisor:
         self._tasks: TaskGroup | None = None
         self._retiring: dict[str, Bell] = {}  #: rung at each record of the process
         self._hastened_at: float | None = None
-        self._standing: list[Process] = []  #: of a shutdown: some that may not be down yet
+        self._standing: list[Process] = []  #: during a shutdown: those that were not down at the last look
         self._reload_lock = anyio.Lock()
         self._reloads_asked = 0
         self._reloads_done = 0
@@ -97,7 +97,7 @@ class Supervisor:
         return self._around.bus
 
     async def remembered(self) -> None:
-        """What was decided until now outlives the daemon, or cannot be saved soon."""
+        """What was decided until now is saved and so outlives the daemon; or it cannot be saved soon, and is not waited for."""
         await self._around.remembered()
 
     # Lifetime
@@ -137,7 +137,7 @@ class Supervisor:
         self.bus.listen(self._consider_exit)
         self.bus.listen(self._tell_retiring)
         self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].begins_anew)
-        self._retire_heirless(estate)
+        self._retire_unlisted(estate)
         self.dependencies.reconsider()
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
@@ -158,13 +158,13 @@ class Supervisor:
                 tasks.start_soon(self._hasten_later)
                 while True:
                     waiting = self._ask_to_stop(waiting)
-                    await anyio.lowlevel.checkpoint()  # who is down already heeds it, and has no record to tell of it
+                    await anyio.lowlevel.checkpoint()  # those that are down decide on it without a record to tell of it
                     if self._all_down() and not waiting:
                         break
                     with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
                         await records.receive()
                     while records.receive_nowait() is not None:
-                        pass  # one look for all that changed: a thousand ends are not to be a thousand looks at a thousand
+                        pass  # one look for all that changed: a look after each of a thousand ends would be quadratic
                     if self._hastened_too_long():
                         break
                 tasks.cancel_scope.cancel()
@@ -193,7 +193,7 @@ class Supervisor:
         return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
 
     def _all_down(self) -> bool:
-        """Looks at all again only when those that stood at the last look are down: linear over a whole shutdown."""
+        """Whether all are down. All are looked at again only when those of the last look are: linear over a whole shutdown."""
         while self._standing and self._standing[-1].snapshot.state in DOWN and self._standing[-1].settled:
             self._standing.pop()
         if not self._standing:
@@ -213,11 +213,11 @@ class Supervisor:
 
     # Processes
 
-    def _retire_heirless(self, estate: dict[str, Inherited]) -> None:
+    def _retire_unlisted(self, estate: dict[str, Inherited]) -> None:
         """Processes of an earlier daemon that the file does not list any more are taken over to be stopped."""
         for name, inherited in estate.items():
             if name not in self.processes:
-                owner = name.partition(":")[0]  # by which a later reload may want it back
+                owner = name.partition(":")[0]  # so that a later reload that lists the program again takes it back
                 program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
                 self._add(program, [name], estate)
                 self._begin_to_retire(self.processes[name])
@@ -370,16 +370,17 @@ class Supervisor:
         self._activation.reconfigure()
 
     def _change(self, processes: Sequence[Process], plan: Plan) -> None:
-        """Those of ``processes`` whose settings are others now have them, and are asked to restart where that is needed.
+        """``processes`` have their new settings, and are asked to restart where a change needs that.
 
-        Dependencies first: each decides in the order in which it was woken, so none takes a former run for the new one.
+        Dependencies first: processes decide in the order in which they are asked, so no dependent takes the run that is about
+        to go for the new one.
         """
         programs, restarted = self.configuration.programs, plan.restarted()
         asked: dict[RestartRequested, list[Process]] = {}
         changed = []
         for process in processes:
             program = programs[process.program.name]
-            if process.program is not program and process.program != program:  # what was not resolved again is the same object
+            if process.program is not program and process.program != program:  # a program that the load found unchanged is the same object
                 changed.append(process)
         for process in self.dependencies.in_start_order(changed):
             program = programs[process.program.name]
@@ -390,7 +391,7 @@ class Supervisor:
         self._restart(asked)
 
     def _restart(self, asked: Mapping[RestartRequested, list[Process]]) -> None:
-        """Everybody is asked for what is wanted of them, one after the other where they roll, else dependencies first."""
+        """Each process is asked for its restart: those that roll one after the other, the others at once, dependencies first."""
         at_once: dict[Process, RestartRequested] = {}
         for request, processes in asked.items():
             rolled = self.rolling.take(processes, request)
@@ -401,8 +402,9 @@ class Supervisor:
     def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
         """The program ``name`` has so many processes until the next reload, or until the daemon ends in peace.
 
-        Returns the processes that come, those that go, and whether those that come are started: with autostart, or if any
-        of the program is up, or there was none. Raises NotFoundError, and FailedError where they would share a file.
+        Returns the processes that are added, those that are removed, and whether the added ones are started: they are if the
+        program has ``autostart``, or a process that is wanted up, or had none. Raises NotFoundError, and FailedError where
+        they would share a file.
         """
         from supervisord_async.config.diff import diff
 

@@ -1,6 +1,6 @@
-"""So many at a turn of the loop: what a thousand want to do at once is spread over turns, and others have theirs between.
+"""A rate limit by turns of the event loop: what a thousand want to begin at once is spread over turns, and other callbacks run between.
 
-A turn is not given back: whoever hangs in what it began holds nobody up.
+It limits beginnings only. Nothing is to be given back, so what was begun and hangs holds nobody up.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
 
 
 def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
-    """What somebody had begun to end is on its way down by what is saved, too; returns that. Blocks."""
+    """``saved``, but what lived is STOPPING: somebody had begun to end all. That is saved too, and the mark of it is gone. Blocks."""
     from supervisord_async.supervise.outlive import persist, takeover  # which who clears up without a daemon does not need
 
     _log.warning("the programs of the daemon before were told to end: those that live are ended, and all start anew")

@@ -36,9 +36,11 @@ class Inherited(msgspec.Struct, frozen=True):
 
     @property
     def begins_anew(self) -> bool:
-        """It starts as with a first daemon: nobody knows what was wanted of it and nothing but leavings of it lives, or nobody
-        ever asked for it, or it went down only because the daemon did, which was killed before everything was, or because the
-        file did not list it for a while.
+        """Whether it starts by ``autostart``, as with a first daemon: it is not wanted up, and the reason is one of these.
+
+        * There is none: nobody ever asked for it, or all that was known of it is lost and only leftovers live.
+        * It went down with the daemon, which was killed before everything was down.
+        * It went down because the file did not list it for a while.
         """
         if self.snapshot.wanted:
             return False

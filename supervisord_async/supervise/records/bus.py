@@ -95,12 +95,11 @@ class Bus:
         self._soon = Alarm(self._tell_some)
 
     def soon(self, tell: Callable[[T, float], object], what: T) -> None:
-        """``tell``, which publishes, is called with ``what`` and the wall time of now: at a coming turn of the loop, or before the
-        next record, or before anybody asks for records. What a change has begun by then comes first, and the world is told of it
-        afterwards.
+        """``tell``, which publishes records, will be called with ``what`` and the wall time of now.
 
-        That is the next turn, unless so much is to be begun that it takes many: then all of that comes first, for
-        :data:`LATE_SECONDS` at most. To be called on the running loop; ``tell`` must not raise.
+        So the effects of a change begin before the world hears of it. It is called at the loop's next turn; while ``hurried``
+        says that more is to begin than a turn takes, :data:`LATE_SECONDS` later at most; and in any case before another record
+        is published, and before anybody asks for records. To be called on the running loop; ``tell`` must not raise.
         """
         self._untold.append((time.monotonic(), tell, what))
         self._soon.ring()
