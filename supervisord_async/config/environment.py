@@ -50,11 +50,6 @@ class EnvironmentFiles(msgspec.Struct):
     report: Report
     _read: dict[str, dict[str, str] | OSError] = msgspec.field(default_factory=dict)
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Every file that was asked for."""
-        return tuple(self._read)
-
     def read(self, path: str) -> dict[str, str]:
         """Its variables; raises OSError where it cannot be read. Bad lines are reported under the file's own name."""
         if path not in self._read:

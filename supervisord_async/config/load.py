@@ -88,7 +88,7 @@ class _Loading:
         self._remembered: dict[str, tuple[Reading, Program]] = {}
         self._report = Report()
         self._files = EnvironmentFiles(self._report)
-        self._read: dict[str, str] = {}  # real path → path
+        self._read: set[str] = set()  # real paths
         self._entries: dict[str, _Entry] = {}
         self._names: set[str] = set()
 
@@ -108,8 +108,7 @@ class _Loading:
         self._collect(document, data, {}, (), main=True)
         surroundings = Surroundings(daemon.run_dir, self._variables, self._files)
         programs = {entry.name: program for entry in self._entries.values() if (program := self._program(entry, surroundings))}
-        files = (*self._read.values(), *self._files.paths)
-        configuration = Configuration(file=path, daemon=daemon, programs=programs, files=files)
+        configuration = Configuration(file=path, daemon=daemon, programs=programs)
         origins = {program: self._entries[program].origin for program in programs}
         check_rules(configuration, origins, origin, known=frozenset(self._names))
         if self._report.errors:
@@ -119,7 +118,7 @@ class _Loading:
 
     def _document(self, path: str, name: str) -> Document | None:
         """The file's document; None where it cannot be read. Its problems are taken over."""
-        self._read[os.path.realpath(path)] = path
+        self._read.add(os.path.realpath(path))
         try:
             text = read_regular_file(path, MAX_FILE_BYTES).decode("utf-8-sig")
         except OSError as error:

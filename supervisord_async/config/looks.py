@@ -34,8 +34,8 @@ class Kind(Enum):
         return self in (Kind.FOLDER, Kind.SILENT)
 
 
-def look_at(paths: Iterable[str], patience_seconds: float = PATIENCE_SECONDS) -> Mapping[str, Kind]:
-    """What is at each of ``paths``. Blocks for ``patience_seconds`` at the most, once for all disks that are silent."""
+def look_at(paths: Iterable[str]) -> Mapping[str, Kind]:
+    """What is at each of ``paths``. Blocks for :data:`PATIENCE_SECONDS` at the most, once for all disks that are silent."""
     found: dict[str, Kind] = {}
     groups = _by_mount(dict.fromkeys(paths)).values()
     threads = DaemonThreads(len(groups), "look")
@@ -45,7 +45,7 @@ def look_at(paths: Iterable[str], patience_seconds: float = PATIENCE_SECONDS) ->
         looks = []
         for group in groups:
             _look(group, found)
-    wait(looks, patience_seconds)
+    wait(looks, PATIENCE_SECONDS)
     told = found.copy()  # a look that hangs may still find something
     return {path: told.get(path, Kind.SILENT) for group in groups for path in group}
 

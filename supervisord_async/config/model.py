@@ -289,4 +289,3 @@ class Configuration(Struct, frozen=True, kw_only=True):
     file: str  #: absolute path
     daemon: Daemon
     programs: dict[str, Program]  #: by name, in file order
-    files: tuple[str, ...] = ()  #: every file that was read: this one, includes, environment files

@@ -55,11 +55,6 @@ def test_bad_lines_of_an_environment_file_are_named_there(project):
     assert problems == [f"{project.folder}/a.env:{line}:1: expected NAME=value, a comment or an empty line" for line in (2, 3)]
 
 
-def test_environment_files_are_among_the_files_that_were_read(project):
-    project.write("a.env", "A=1")
-    assert project.configuration("programs: {w: {command: x, environment_files: [a.env]}}").files[-1] == f"{project.folder}/a.env"
-
-
 def test_values_expand_from_the_daemons_environment_alone(project):
     project.write("a.env", "A=file")
     program = project.program('command: x\nenvironment_files: [a.env]\nenvironment: {B: "${A}", C: $A, D: $$A}', A="up")

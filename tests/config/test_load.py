@@ -167,12 +167,6 @@ def test_included_files_bring_programs_with_their_own_paths_and_defaults(project
     a, c = configuration.programs["a"], configuration.programs["c"]
     assert (a.logs.stdout, a.stop.signal, a.stop.grace_seconds) == (f"{project.folder}/conf.d/a.txt", 2, 1.0)
     assert (c.stop.signal, c.stop.grace_seconds, c.directory) == (2, 10.0, str(project.folder))
-    assert [os.path.relpath(file, project.folder) for file in configuration.files] == [
-        "programs.yaml",
-        "conf.d/a.yaml",
-        "conf.d/b.yaml",
-        "conf.d/deeper/c.yaml",
-    ]
 
 
 def test_files_without_end_are_not_read(project, monkeypatch):
