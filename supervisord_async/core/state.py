@@ -116,7 +116,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def told_cause(self) -> Cause | None:
-        """Why it is in its state, for whoever asks: what waits is there for its dependencies, whoever wants it up."""
+        """The cause to show: ``dependency`` while it waits for its dependencies, whatever made it wanted; else :attr:`cause`."""
         return Cause.DEPENDENCY if self.state is State.WAITING else self.cause
 
     @property

@@ -77,4 +77,4 @@ def _inode(path: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError:
-        return -1  # not to be told now: not ours either, but nobody removed it for sure
+        return -1  # it cannot be looked at: not the file that we know, but not certainly gone either

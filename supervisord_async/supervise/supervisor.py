@@ -364,7 +364,7 @@ class Supervisor:
         added = []
         for program in programs.values():
             added += self._add(program, [name for name in program.process_names() if name not in self.processes])
-        self._autostart([*idle, *added])  # after the others: what is new waits for the new run of what it needs
+        self._autostart([*idle, *added])  # after the others: a new program waits for the new run of a dependency that restarts
         self._sort()
         self._around.sockets.retain(programs)
         self._activation.reconfigure()

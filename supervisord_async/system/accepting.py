@@ -1,7 +1,7 @@
 """Connections of a listening socket, each made a transport with its protocol; a want of descriptors is waited out.
 
-The loops' own servers are not used: where no descriptor is to be had uvloop's is called again at once, for ever, since whoever wants
-to connect still waits, and takes all of a processor meanwhile.
+The event loops' own servers are not used: without a free descriptor uvloop's is called again and again, since the client still waits
+in the queue, and takes all of a processor.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Census:
     def descendants(self, roots: set[int]) -> set[int]:
         """``roots`` with all their descendants.
 
-        One that lost its parent meanwhile is left to the next look: by then its number, too, may be somebody else's.
+        A child that has lost its parent since it was listed is left to the next look: its PID may be another process's by now.
         """
         found: set[int] = set()
         pending = list(roots)

@@ -6,7 +6,7 @@ A process that left its session, wiped its environment and lost its parent is st
 The name is the run's tag, so nothing needs to be saved: whoever looks for an instance's folders finds the runs in them.
 
 A run is born in its cgroup: we step into it, fork, and step back (:func:`born_in`). To move the newborn child instead costs
-half as much, and is too late where the processors are taken: tried, one in twenty that daemonised at once was away by then.
+half as much, but comes too late on a busy machine: when that was tried, one in twenty that daemonised at once had got away.
 
 Reading takes no lock. Moving is another matter: the kernel waits for a grace period of RCU first, some 10 ms (measured:
 4 to 20), unless somebody moved a moment ago, and whoever makes or removes a cgroup meanwhile waits too. So

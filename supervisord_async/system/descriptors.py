@@ -8,7 +8,7 @@ import resource
 import socket
 from collections.abc import Collection
 
-#: Descriptors that programs leave free: who makes a pipe, so that a log can be opened for it, and who opens a log or takes a run over.
+#: Descriptors that must stay free for the daemon when one is opened for a program: a pipe (a log is opened after it), a log, an adoption.
 PIPE_ROOM, LOG_ROOM, ADOPTION_ROOM = 32, 16, 8
 #: Whoever may have no more than this leaves half of them.
 FEW = 64

@@ -47,7 +47,7 @@ class InstanceLock:
         self.sign()
 
     def _take(self, fd: int) -> None:
-        """Lock it, past those who only look whether somebody holds it, and not before a newcomer has signed: he is to be named."""
+        """Lock it. Waits out those who only look whether it is held, and the instant in which another daemon has not signed yet."""
         until = time.monotonic() + GLANCE_SECONDS
         while True:
             try:

@@ -36,11 +36,12 @@ class Roll:
         self.request = request
         self.failure: str | None = None  #: why it stopped before its end
         self.pending = [process.name for process in processes]  #: those whose turn has not come
-        self.down = {process.name for process in processes if process.stop_ordered}  #: a stop of the others is later than the restart
+        #: Those that were stopped before the restart was asked for; a stop of another one comes after it, and wins.
+        self.down = {process.name for process in processes if process.stop_ordered}
         self.scope = anyio.CancelScope()
 
     def refusal(self, name: str) -> str | None:
-        """Why ``name`` was, and will be, left out; None: it was not."""
+        """Why ``name`` is not restarted: the roll has stopped before its turn. None: it was restarted, or may be yet."""
         return f"not restarted: {self.failure}" if self.failure is not None and name in self.pending else None
 
 
@@ -152,7 +153,7 @@ class Rolling:
 
 
 def _judge(process: Process, before: Snapshot, request: RestartRequested) -> str | None:
-    """The empty word: it is as it should be. Words: what is wrong. None: not yet."""
+    """Empty: the process is as it should be. Words: what is wrong. None: it is not decided yet."""
     now = process.snapshot
     newer = now.run > before.run
     match now.state:

@@ -18,7 +18,7 @@ Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 
 def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
-    """The end was told, as that of most runs can be: nothing is to be awaited. False: it was not, and :func:`monitor_exit` must."""
+    """Posts Exited and returns True where nothing is to be awaited first, as with most runs; False: :func:`monitor_exit` has to."""
     if afterwards is not None or context.voice is not None or not context.output.settled:
         return False
     if _is_unexplained(context, ended) and context.host.may_have_oom_killed():

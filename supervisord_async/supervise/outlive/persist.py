@@ -212,7 +212,7 @@ def _opened(spare: str) -> int:
         descriptor = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if is_want(error):
-            raise  # it may be sound, and its room is not to be lost
+            raise  # the file may be sound: it is kept, with the room that it has on the disk
     else:
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
@@ -288,7 +288,7 @@ class Saver:
                 await self._awaited.wait()
 
     async def save(self) -> bool:
-        """Whether the state of now is saved; why it cannot be is reported (once), and :meth:`run` will try again."""
+        """Save the present state. False: it cannot be saved, which is reported once, and :meth:`run` will try again."""
         state = self._collect()
         try:
             await anyio.to_thread.run_sync(save, self._run_dir, state)

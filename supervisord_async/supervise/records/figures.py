@@ -82,7 +82,7 @@ class Sampler:
     async def look(self, processes: Iterable[Looked], *, detailed: bool = False) -> dict[str, Figures]:
         """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
 
-        Names without a process are absent. Those who look at the same time share a pass; who came since the last one is looked at alone.
+        Names without a process are absent. Callers at the same time share a pass; processes that came since the last are looked at alone.
         """
         async with self._lock:
             found = self.known(processes)

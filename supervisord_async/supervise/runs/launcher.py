@@ -104,7 +104,7 @@ class Launcher:
             raise SpawnError("heartbeat", None, str(error)) from None
 
     async def resume(self, program: Program, run: int, child: ChildProcess, voice: Voice | None) -> RunContext:
-        """``run``, whose main process lives, finds again what it writes to and whom it speaks to; what cannot be had is reported."""
+        """The context of ``run``, which an earlier daemon spawned and which lives on in ``child``; what cannot be had of it is reported."""
         environment = self._environment(program, run, None)
         try:
             environment = self._environment(program, run, await self.credentials(program))  # its user may be gone, and it lives

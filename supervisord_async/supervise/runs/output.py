@@ -164,7 +164,7 @@ class Output:
     async def settle(self) -> None:
         """What a run that is over has said is in the files; what a device holds up for longer than a moment comes later.
 
-        It costs nothing where nothing is on its way, so that the next run of who died in silence is not kept waiting.
+        It costs nothing where nothing is on its way: the next run of a program that died silently is not kept waiting.
         """
         unsettled = [capture for capture in self.captures if capture.unsettled]
         if unsettled:

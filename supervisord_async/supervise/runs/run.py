@@ -87,7 +87,7 @@ class Run:
             child.on_end(self._main_ended)
 
     def watch(self, errands: Errands) -> None:
-        """All monitors watch, in ``errands``; of a run whose main process is over, what there is left to say is said."""
+        """All monitors watch, as tasks of ``errands``. Where the main process has ended already, that is acted on now."""
         self._errands = errands
         self.child.on_end(self._main_ended)
         if self.ended is None:
@@ -97,7 +97,7 @@ class Run:
             self._start_checks(errands)
 
     def neglect(self) -> None:
-        """Its end begins nothing, until it is watched again; its errands are over."""
+        """An end of the main process is not acted on, until the run is watched again. The tasks that watched it are over."""
         self.child.forget(self._main_ended)
 
     def reconfigure(self, program: Program, errands: Errands) -> None:
@@ -137,7 +137,7 @@ class Run:
             self._beside_over.set()
 
     async def wait_ended(self) -> None:
-        """The main process, whichever it was by then, is over."""
+        """The main process has ended; where another one took its place (MAINPID), that one."""
         if self.ended is None:
             self._over = self._over or anyio.Event()
             await self._over.wait()
@@ -180,7 +180,7 @@ class Run:
         self.context.host.forget(self.tag)
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
-        """What the end of the run waits for: a command that is still ending it, and the hook, if the settings of now have one."""
+        """What is to be awaited when nothing of the run lives: a ``stop.command`` that still runs, and the hook of the present settings."""
         acts = self._beside_over is not None and not self._beside_over.is_set()
         return self._follow if acts or self.context.program.hooks.after_exit is not None else None
 

@@ -287,7 +287,7 @@ class Lookout:
             self._scan_again_at = began + SCAN_SHARE * (time.monotonic() - began)
 
     def _catch_up(self, stale: set[View], changes: Changes) -> None:
-        """Scan, have a notifier for what was found, scan for what happened before it was there, until that is nothing."""
+        """Scan; open a notifier for the directories found; scan again for changes from before it was open; until the directories stay."""
         for _ in range(OPEN_ATTEMPTS):
             self._scan(stale, changes)
             if not self._renew():

@@ -189,7 +189,7 @@ class FileWatching:
             self._started[record.name] = anyio.current_time()
 
     def _distribute(self, handed: Iterable[View] = ()) -> None:
-        """Each outpost knows what it is to look after; with what others, of whom they strayed, knew of it."""
+        """Each outpost knows the territories that it is to look after; views ``handed`` back by another go to whom they belong."""
         since_ns, self._since_ns = self._since_ns or time.time_ns(), None
         wanted = {each for subscription in self._subscriptions for each in subscription.territories}
         self._places = {each: self._places.get(each) or self._outpost_for(self._mounts.devices_at(each.root)) for each in wanted}
