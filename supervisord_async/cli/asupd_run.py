@@ -148,9 +148,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
 
     Raises DaemonError where it runs and does not answer.
     """
-    from supervisord_async.client import Client
     from supervisord_async.supervise.run_dir import make_run_dir
-    from supervisord_async.system import own_python
 
     daemon = configuration.daemon
     make_run_dir(daemon.run_dir)
@@ -163,13 +161,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
         if overrides[key]:
             command += [f"--log-{key}", overrides[key]]
     complaints = Path(daemon.run_dir) / "asupd.stderr"
-    try:
-        with complaints.open("wb") as stderr:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
-    except OSError as error:
-        complaints.unlink(missing_ok=True)
-        why = own_python.refusal(error) if error.filename == sys.executable else str(error)
-        raise DaemonError(f"cannot go to the background: {why}; without -d it runs as it is") from error
+    child = _in_background(command, complaints)
     until = time.monotonic() + ANSWER_SECONDS
     why = ""
     while time.monotonic() < until and not (why := _why_deaf(log_file, log_begins)):
@@ -177,16 +169,36 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
             words = complaints.read_text(errors="replace") or f"asupd: the daemon ended with {child.returncode}: see {log_file}\n"
             sys.stderr.write(words)
             return child.returncode or 1
-        try:
-            if Client(daemon.socket).health().pid == child.pid:
-                complaints.unlink(missing_ok=True)
-                return 0
-        except NoDaemonError:
-            pass  # not yet: that is what we wait for
+        if _answers(daemon.socket, child.pid):
+            complaints.unlink(missing_ok=True)
+            return 0
         time.sleep(0.02)
     why = why or f"no answer at {daemon.socket} after {ANSWER_SECONDS:g} s"
     what = f"the daemon (pid {child.pid}) supervises, but cannot be asked: {why}"
     raise DaemonError(f"{what} (kill {child.pid} stops it; its log is {log_file})")
+
+
+def _in_background(command: list[str], complaints: Path) -> subprocess.Popen[bytes]:
+    """The command runs in a session of its own; what it says on stderr is in the file ``complaints``. Raises DaemonError."""
+    from supervisord_async.system import own_python
+
+    try:
+        with complaints.open("wb") as stderr:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+    except OSError as error:
+        complaints.unlink(missing_ok=True)
+        why = own_python.refusal(error) if error.filename == sys.executable else str(error)
+        raise DaemonError(f"cannot go to the background: {why}; without -d it runs as it is") from error
+
+
+def _answers(socket: str, pid: int) -> bool:
+    """Whether the daemon of that PID answers there by now."""
+    from supervisord_async.client import Client
+
+    try:
+        return Client(socket).health().pid == pid
+    except NoDaemonError:
+        return False
 
 
 def _why_deaf(log_file: str, begins: int) -> str:

@@ -25,21 +25,19 @@ class Belongings:
     """Looks after the lock, the socket and the state of one daemon."""
 
     def __init__(
-        self, lock: InstanceLock, socket: Callable[[], str], serve_anew: Callable[[], None], state: str, save_anew: Callable[[], None]
+        self, lock: InstanceLock, *, socket: str, serve_anew: Callable[[], None], state: str, save_anew: Callable[[], None]
     ) -> None:
         """``serve_anew`` is called when the socket is gone from its path, or is another's; ``save_anew`` when ``state`` is."""
         self._state, self._save_anew = state, save_anew
         self._lock = lock
         self._socket = socket
         self._serve_anew = serve_anew
-        self._bound: tuple[str, int] | None = None
+        self._bound: int | None = None  #: the inode of the socket that answers; None: none is expected
         self._trouble = ""
 
     def serving(self) -> None:
         """The socket answers now."""
-        path = self._socket()
-        inode = _inode(path)
-        self._bound = (path, inode) if inode is not None else None
+        self._bound = _inode(self._socket)
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -62,13 +60,11 @@ class Belongings:
             self._trouble = ""
 
     def _see_to_socket(self) -> None:
-        if self._bound is None:
+        if self._bound is None or _inode(self._socket) == self._bound or not os.path.isdir(os.path.dirname(self._socket)):
             return
-        path, inode = self._bound
-        if _inode(path) != inode and os.path.isdir(os.path.dirname(path)):
-            self._bound = None
-            _log.warning("%s was removed: it is served anew", path)
-            self._serve_anew()
+        self._bound = None
+        _log.warning("%s was removed: it is served anew", self._socket)
+        self._serve_anew()
 
 
 def _inode(path: str) -> int | None:

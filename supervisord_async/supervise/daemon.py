@@ -51,6 +51,8 @@ from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.history import History
 
@@ -153,8 +155,13 @@ class Daemon:
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
         self._control_scope = anyio.CancelScope()
-        state, socket = os.path.join(self._run_dir, persist.FILE_NAME), lambda: self._configuration.daemon.socket
-        self._belongings = Belongings(lock, socket, lambda: self._control_scope.cancel(), state, self._saver.changed)
+        self._belongings = Belongings(
+            lock,
+            socket=configuration.daemon.socket,
+            serve_anew=lambda: self._control_scope.cancel(),
+            state=os.path.join(self._run_dir, persist.FILE_NAME),
+            save_anew=self._saver.changed,
+        )
         self._go = anyio.Event()  # set when the new code was tried and is to take over
         self._prepared: list[int] = []  # of a trial: the descriptor of the configuration that it has loaded
         self._event_hooks = EventHooks(
@@ -212,32 +219,8 @@ class Daemon:
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._history() as history, anyio.create_task_group() as tasks:
-            self._bus.listen(log_record)
-            self._bus.listen(self._event_hooks.heed)
-            tasks.start_soon(self._heed_signals_to_the_last, name="signals")
-            if former is not None:
-                self._saver.changed()  # what was decided just before the re-exec came here by memory alone
-            tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
-            tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
-            tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
-            tasks.start_soon(self._writer.run, name="logs")
-            tasks.start_soon(self._keep_control, control, history, former, name="control")
-            tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
-            tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
-            tasks.start_soon(self._reexec, history, name="re-exec")
-            tasks.start_soon(lasting, "running on_event", self._event_hooks.run, name="on_event")
-            tasks.start_soon(lasting, "the watchdog's beat", watchdog.beat, name="watchdog")
-            standing = Standing(self._supervisor)
-            self._bus.listen(standing.heed)
-            tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
-            what = "re-executed" if former is not None else "started"
-            alive = sum(slot.main is not None for slot in estate.values())
-            adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
-            count = len(self._configuration.programs)
-            programs = f"{count} program{'s' if count != 1 else ''}"
-            message = f"asupd {__version__} {what}, pid {os.getpid()}, {programs}, run_dir {self._run_dir}{adopted}"
-            self._bus.publish("daemon", message=message, data={"what": "reexec" if former is not None else "started", "pid": os.getpid()})
-            means.report_missing(no_cgroups=self._enclosures.missing)
+            self._begin(tasks, control, history, former)
+            self._tell_begun(estate, by_reexec=former is not None)
             code = await self._supervisor.run(estate)
             await self._event_hooks.drain(QUIET_SECONDS)
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
@@ -249,6 +232,37 @@ class Daemon:
         await anyio.to_thread.run_sync(persist.forget, self._run_dir)
         os.close(self._null_fd)
         return code
+
+    def _begin(self, tasks: TaskGroup, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
+        """All that goes on beside the programs has begun, in ``tasks``."""
+        self._bus.listen(log_record)
+        self._bus.listen(self._event_hooks.heed)
+        tasks.start_soon(self._heed_signals_to_the_last, name="signals")
+        if former is not None:
+            self._saver.changed()  # what was decided just before the re-exec came here by memory alone
+        tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
+        tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
+        tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
+        tasks.start_soon(self._writer.run, name="logs")
+        tasks.start_soon(self._keep_control, control, history, former, name="control")
+        tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
+        tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
+        tasks.start_soon(self._reexec, history, name="re-exec")
+        tasks.start_soon(lasting, "running on_event", self._event_hooks.run, name="on_event")
+        tasks.start_soon(lasting, "the watchdog's beat", watchdog.beat, name="watchdog")
+        standing = Standing(self._supervisor)
+        self._bus.listen(standing.heed)
+        tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
+
+    def _tell_begun(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
+        """Who began, where, and what was found; and what is missing here."""
+        alive = sum(slot.main is not None for slot in estate.values())
+        adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
+        count = len(self._configuration.programs)
+        who = f"asupd {__version__} {'re-executed' if by_reexec else 'started'}, pid {os.getpid()}"
+        message = f"{who}, {count} program{'s' if count != 1 else ''}, run_dir {self._run_dir}{adopted}"
+        self._bus.publish("daemon", message=message, data={"what": "reexec" if by_reexec else "started", "pid": os.getpid()})
+        means.report_missing(no_cgroups=self._enclosures.missing)
 
     async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
         """What an earlier daemon of this run_dir, or this one before a re-exec, left."""

@@ -400,19 +400,7 @@ class Process:
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()
                 return
-            context = await self._launcher.resume(self.program, run, child, self._voice_for(self.program))
-            self._run = self._held(context)
-            if self.snapshot.pid != child.pid or not inherited.by_reexec:
-                self.post(Adopted(run, child.pid))
-                tell_adopted(self._around.bus, self.name, run, child.pid)
-            if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
-                self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
-            self._run.watch(self._errands)
-            self._settings = inherited.saved.settings if inherited.saved is not None else ""
-            if self._settings not in ("", launch.settings_digest(self.program)):
-                request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
-                if not self._around.roll(self, request):
-                    self.post(request)
+            await self._go_on_with(child, inherited)
         elif inherited.snapshot.state in LIVE:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
@@ -422,6 +410,22 @@ class Process:
             self._start(self._run.signal, self.program.stop.signal, "main")
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
             await self._abandon(self.snapshot.run)  # a run was begun meanwhile, and broke with an earlier attempt to take over
+
+    async def _go_on_with(self, child: ChildProcess, inherited: Inherited) -> None:
+        """The run of ``child`` is this daemon's; it is asked to restart if its settings have changed since it began."""
+        run = inherited.snapshot.run
+        self._run = self._held(await self._launcher.resume(self.program, run, child, self._voice_for(self.program)))
+        if self.snapshot.pid != child.pid or not inherited.by_reexec:
+            self.post(Adopted(run, child.pid))
+            tell_adopted(self._around.bus, self.name, run, child.pid)
+        if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
+            self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
+        self._run.watch(self._errands)
+        self._settings = inherited.saved.settings if inherited.saved is not None else ""
+        if self._settings not in ("", launch.settings_digest(self.program)):
+            request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
+            if not self._around.roll(self, request):
+                self.post(request)
 
     def _end_taking_over(self) -> None:
         self._inherited = None  # not before: a bug on the way must not cost a living run
