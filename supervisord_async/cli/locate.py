@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from supervisord_async.config.files import MAX_FILE_BYTES, read_regular_file
+from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.errors import NoDaemonError, SupervisordError, UsageError
 from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
@@ -113,17 +113,10 @@ def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
         return None
     folder = os.path.dirname(os.path.abspath(file))
     if "socket" in settings:
-        return _absolute(folder, settings["socket"], environ)
+        return absolute(settings["socket"], folder, environ)
     if "run_dir" in settings:
-        return os.path.join(_absolute(folder, settings["run_dir"], environ), SOCKET_NAME)
+        return os.path.join(absolute(settings["run_dir"], folder, environ), SOCKET_NAME)
     return default_socket(file)
-
-
-def _absolute(folder: str, path: str, environ: Mapping[str, str]) -> str:
-    """As the daemon reads a path of its file; ``~/`` is HOME."""
-    if path.startswith("~/") and environ.get("HOME"):
-        path = environ["HOME"] + path[1:]
-    return os.path.normpath(os.path.join(folder, path))
 
 
 def _daemon_settings(text: bytes, environ: Mapping[str, str]) -> dict[str, str] | None:

@@ -1,13 +1,21 @@
-"""Reads configuration files from disk: regular ones, bounded, never waiting for anybody."""
+"""Configuration files on disk: regular ones, read within bounds, never waiting for anybody; and what a path in one of them means."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections.abc import Mapping
 
 #: The most of a configuration file.
 MAX_FILE_BYTES = 8 * 1024 * 1024
+
+
+def absolute(path: str, directory: str, variables: Mapping[str, str]) -> str:
+    """``path`` as seen from ``directory``, normalised; ``~/`` is the daemon's HOME."""
+    if path.startswith("~/") and variables.get("HOME"):
+        path = variables["HOME"] + path[1:]
+    return os.path.normpath(os.path.join(directory, path))
 
 
 def read_regular_file(path: str, limit: int) -> bytes:

@@ -20,14 +20,14 @@ from supervisord_async.config import shape
 from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting
-from supervisord_async.config.files import MAX_FILE_BYTES, read_regular_file
+from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
 from supervisord_async.config.recollection import Reading, Recollection, reading_of
 from supervisord_async.config.resolve import Surroundings, resolve_program
 from supervisord_async.config.resolve_daemon import resolve_daemon
 from supervisord_async.config.rules import check_rules
-from supervisord_async.config.shorthand import absolute, merged, spelt_out
+from supervisord_async.config.shorthand import merged, spelt_out
 from supervisord_async.config.values import NAME_EXPECTED, NAME_PATTERN
 from supervisord_async.errors import ConfigError, Problem
 

@@ -10,8 +10,9 @@ import msgspec
 
 from supervisord_async.config import environment, model, shape, units
 from supervisord_async.config.document import found
+from supervisord_async.config.files import absolute
 from supervisord_async.config.place import Origin
-from supervisord_async.config.shorthand import PROBE_KINDS, absolute, without_nulls
+from supervisord_async.config.shorthand import PROBE_KINDS, without_nulls
 from supervisord_async.config.values import Values, text
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 

@@ -10,9 +10,11 @@ import msgspec
 
 from supervisord_async.config import model, shape, units
 from supervisord_async.config.document import found
+from supervisord_async.config.files import absolute
 from supervisord_async.config.place import Origin
-from supervisord_async.config.shorthand import absolute, without_nulls
+from supervisord_async.config.shorthand import without_nulls
 from supervisord_async.config.values import Values, text
+from supervisord_async.rundir import SOCKET_NAME
 
 
 def resolve_daemon(
@@ -55,7 +57,7 @@ def _stem(file: str) -> str:
 
 
 def _socket(given: str | None, run_dir: str, directory: str, variables: Mapping[str, str], values: Values) -> str:
-    path = os.path.join(run_dir, "asupd.sock") if given is None else absolute(given, directory, variables)
+    path = os.path.join(run_dir, SOCKET_NAME) if given is None else absolute(given, directory, variables)
     key = "run_dir" if given is None else "socket"
     return values.socket_path(path, (key,), "set daemon.socket to a shorter path, such as /run/asupd.sock or /tmp/NAME.sock")
 

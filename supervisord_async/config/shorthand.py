@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from supervisord_async.config.files import absolute
 from supervisord_async.config.shape import Data
 
 #: The words that stand where a log's path may.
 STREAM_WORDS = frozenset({"none", "inherit", "stdout"})
 PROBE_KINDS: tuple[Literal["http", "tcp", "command", "log"], ...] = ("http", "tcp", "command", "log")
-
-
-def absolute(path: str, directory: str, variables: Mapping[str, str]) -> str:
-    """``path`` as seen from ``directory``, normalised; ``~/`` is the daemon's HOME."""
-    if path.startswith("~/") and variables.get("HOME"):
-        path = variables["HOME"] + path[1:]
-    return os.path.normpath(os.path.join(directory, path))
 
 
 def spelt_out(data: Data, directory: str, variables: Mapping[str, str]) -> Data:
