@@ -138,7 +138,9 @@ class Probe(Shape, frozen=True, kw_only=True):
     ] = None
     tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
-    log: Annotated[str | None, _doc("A regular expression that a line of output matches.")] = None
+    log: Annotated[
+        str | None, _doc("A regular expression that a line of output matches: RE2's, without lookaround and backreferences.")
+    ] = None
     timeout: Annotated[Duration, _doc("An answer that takes longer is a failure.")] = "3s"
     failures: Annotated[Count, _doc("So many failures in a row mean unhealthy.")] = 3
     successes: Annotated[Count, _doc("So many successes in a row mean healthy.")] = 1

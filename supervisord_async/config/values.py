@@ -12,6 +12,7 @@ import msgspec
 
 from supervisord_async.config import model, units
 from supervisord_async.config.document import Path, found
+from supervisord_async.config.patterns import compile_pattern
 from supervisord_async.config.place import Origin
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
@@ -125,11 +126,13 @@ class Values(msgspec.Struct, frozen=True):
         return value
 
     def pattern(self, value: str, sub: Path) -> str:
-        """A regular expression."""
+        """A regular expression that output can be searched for."""
         try:
-            re.compile(value)
-        except (re.error, OverflowError, RecursionError) as error:
+            compile_pattern(value)
+        except ValueError as error:
             self.origin.error(sub, f"expected a regular expression, found {found(value)} ({error})")
+        except ImportError as error:
+            self.origin.error(sub, f"output cannot be searched here: {error}")
         return value
 
     def socket_path(self, value: str, sub: Path, advice: str) -> str:

@@ -109,6 +109,7 @@ def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
         ("readiness: {http: 'ftp://x'}", "readiness.http: expected a URL such as"),
         ("readiness: {tcp: x}", "readiness.tcp: expected HOST:PORT"),
         ("liveness: {log: '('}", "liveness.log: expected a regular expression, found '('"),
+        ("readiness: {log: '(?=x)y'}", "readiness.log: expected a regular expression, found '(?=x)y' (invalid perl operator: (?=)"),
         ("liveness: {log: x, start_timeout: 5s}", "liveness.start_timeout: unknown key"),
         ("sockets: {a: 'http://x:1'}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),
         ("sockets: {a: {url: 'tcp:x'}}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),

@@ -6,22 +6,9 @@ to that bound.
 
 from __future__ import annotations
 
-from typing import Any
+from supervisord_async.config.patterns import compile_pattern
 
 LINE_BYTES = 4096
-
-
-def compile_pattern(pattern: str) -> Any:
-    """``pattern`` as RE2 knows it; raises ValueError, in words, where it is none."""
-    import re2  # type: ignore[import-untyped]
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(pattern.encode(), options)
-    except re2.error as error:
-        words = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(words) from error
 
 
 class LogSearch:
