@@ -124,7 +124,19 @@ def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any
     chosen = {name for name in HEARTBEAT_OPTIONS if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     if chosen and options["no_heartbeat"]:
         raise click.UsageError(f"--no-heartbeat contradicts --{min(chosen).replace('_', '-')}")
+    _check_patterns(options["ignore"])
     sys.exit(_supervise(options, as_json=as_json, log_level=log_level, demanded=bool(chosen)))
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> None:
+    """Raises click.UsageError for one that is no pattern."""
+    for pattern in patterns:
+        from supervisord_async.config.patterns import compile_ignored
+
+        try:
+            compile_ignored((pattern,))
+        except ValueError:
+            raise click.UsageError(f"--ignore {pattern!r}: expected a pattern as in .gitignore") from None
 
 
 def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demanded: bool) -> int:

@@ -232,7 +232,7 @@ def _watch(given: shape.Watch, sub: tuple[str | int, ...], reload_signal: int | 
         signal = None if given.action == "restart" else values.signal(given.action, (*sub, "action"))
     return model.Watch(
         paths=tuple(given.paths),
-        ignore=tuple(given.ignore),
+        ignore=values.ignore_patterns(given.ignore, (*sub, "ignore")),
         debounce_seconds=values.duration(given.debounce, (*sub, "debounce"), zero=True),
         signal=signal,
         poll_seconds=None if given.poll is None else values.duration(given.poll, (*sub, "poll")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ import msgspec
 
 from supervisord_async.config import model, units
 from supervisord_async.config.document import Path, found
-from supervisord_async.config.patterns import compile_pattern
+from supervisord_async.config.patterns import compile_ignored, compile_pattern
 from supervisord_async.config.place import Origin
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
@@ -134,6 +134,17 @@ class Values(msgspec.Struct, frozen=True):
         except ImportError as error:
             self.origin.error(sub, f"output cannot be searched here: {error}")
         return value
+
+    def ignore_patterns(self, values: Sequence[str], sub: Path) -> tuple[str, ...]:
+        """Patterns as in .gitignore."""
+        for index, value in enumerate(values):
+            try:
+                compile_ignored((value,))
+            except ValueError:
+                self.origin.error((*sub, index), f"expected a pattern as in .gitignore, found {found(value)}")
+            except ImportError as error:
+                self.origin.error(sub, f"patterns cannot be used here: {error}")
+        return tuple(values)
 
     def socket_path(self, value: str, sub: Path, advice: str) -> str:
         """The path of a unix socket, which is bounded by the system."""

@@ -173,9 +173,9 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         sock.setblocking(False)
         sock.bind((host, port))
         sock.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # Unicode: no name that a host can have
         sock.close()
-        raise DaemonError(f"cannot bind {host}:{port}: {error.strerror or error}") from error
+        raise DaemonError(f"cannot bind {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
     return sock
 
 

@@ -145,7 +145,7 @@ def test_what_a_run_leaves_behind_is_gone_before_the_next(run: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     "words",
     [[], ["--timeout", "0", "true"], ["--timeout", "x", "true"], ["--max-restarts", "-2", "true"], ["--nonsense", "true"],
-     ["--restart-on", "x", "true"], ["--no-heartbeat", "--timeout", "3", "true"]],
+     ["--restart-on", "x", "true"], ["--no-heartbeat", "--timeout", "3", "true"], ["--ignore", "!", "true"]],
 )  # fmt: skip
 def test_wrong_words_are_usage_errors(run: Run, words: list[str]) -> None:
     assert run(*words).returncode == 2

@@ -110,6 +110,8 @@ def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
         ("readiness: {tcp: x}", "readiness.tcp: expected HOST:PORT"),
         ("liveness: {log: '('}", "liveness.log: expected a regular expression, found '('"),
         ("readiness: {log: '(?=x)y'}", "readiness.log: expected a regular expression, found '(?=x)y' (invalid perl operator: (?=)"),
+        ("watch: {paths: [x], ignore: [a, '!']}", "watch.ignore[1]: expected a pattern as in .gitignore, found '!'"),
+        ("watch: [{paths: [x], ignore: ['a\\']}]", "watch[0].ignore[0]: expected a pattern as in .gitignore, found 'a"),
         ("liveness: {log: x, start_timeout: 5s}", "liveness.start_timeout: unknown key"),
         ("sockets: {a: 'http://x:1'}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),
         ("sockets: {a: {url: 'tcp:x'}}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),

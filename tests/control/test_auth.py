@@ -158,6 +158,13 @@ async def test_the_pages_address_turns_the_token_into_a_strict_cookie_once(servi
 
 
 @pytest.mark.anyio
+async def test_a_host_that_can_be_none_costs_tcp_alone(serving: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(swift("web"), settings={"http": ("\N{SNOWMAN}.invalid", 1), "http_insecure": True}) as wire:
+        assert (await wire.ask("GET", "/v1/health")).status == 200
+    assert any("degraded: no HTTP over TCP" in record.message for record in caplog.records)
+
+
+@pytest.mark.anyio
 async def test_a_port_in_use_costs_tcp_alone_and_is_said(serving: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)  # held from here on: nobody else can have it
     taken = listener.extra(SocketAttribute.local_port)

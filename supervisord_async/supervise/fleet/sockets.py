@@ -154,6 +154,8 @@ async def _bind(settings: Socket, host: Host) -> _Bound:
         raise SpawnError("socket", None, str(error)) from error
     except socket.gaierror as error:
         raise SpawnError("socket", None, f"{words}: {error.strerror}") from error
+    except UnicodeError as error:  # no name that a host can have
+        raise SpawnError("socket", None, f"{words}: {error}") from error
     except OSError as error:
         raise SpawnError("socket", error.errno, words) from error
 

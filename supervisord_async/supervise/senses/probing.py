@@ -34,7 +34,7 @@ async def ask(probe: Probe, context: RunContext) -> str | None:
     with anyio.move_on_after(probe.timeout_seconds):
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
-        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError) as error:
+        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:  # Unicode: no name of a host
             words = f"{_target(probe)}: {_reason(error)}"
     return words or None
 

@@ -85,7 +85,7 @@ def test_an_address_in_use_is_a_spawn_error_of_stage_socket(registry: SocketRegi
             opened(registry, program(Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port)))
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "\N{SNOWMAN}.invalid"])
 def test_an_address_that_is_not_ours_is_a_spawn_error(registry: SocketRegistry, free_port: int, host: str) -> None:
     with pytest.raises(SpawnError) as caught:
         opened(registry, program(Socket(name="http", kind="tcp", host=host, port=free_port)))

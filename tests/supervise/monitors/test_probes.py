@@ -124,6 +124,14 @@ async def test_who_cannot_be_reached_is_told_in_the_systems_words(monkeypatch: p
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    "where", [{"kind": "tcp", "tcp": ("\N{SNOWMAN}.invalid", 1)}, {"kind": "http", "http": "http://\N{SNOWMAN}.invalid/"}]
+)
+async def test_what_is_no_name_of_a_host_is_an_answer(where: dict[str, Any]) -> None:
+    assert "not allowed" in (await ask(Probe(**where), cast("RunContext", SimpleNamespace())) or "")
+
+
+@pytest.mark.anyio
 async def test_a_command_has_the_time_that_the_probe_has() -> None:
     host = Asked(None)
     probe = Probe(kind="command", command=("x",), timeout_seconds=0.7)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
-if TYPE_CHECKING:
-    import pathspec
+from supervisord_async.config.patterns import compile_ignored
 
 #: What tools and editors leave beside sources. A program's pattern beginning with ``!`` brings one back.
 JUNK_DIRECTORIES = frozenset({
@@ -26,9 +24,9 @@ class IgnoreRules:
     and with all whose name it begins before a dot, so that ``x.log`` takes its backups ``x.log.1.gz`` along.
     """
 
-    def __init__(self, root: str, patterns: Iterable[str], paths: Iterable[str]) -> None:
+    def __init__(self, root: str, patterns: Sequence[str], paths: Iterable[str]) -> None:
         self._root = root
-        self._spec = _compile(tuple(patterns))
+        self._spec = compile_ignored(tuple(patterns)) if patterns else None
         self._paths = tuple(paths)
 
     def ignores(self, path: str, *, directory: bool) -> bool:
@@ -42,11 +40,3 @@ class IgnoreRules:
                 return verdict
         name = os.path.basename(path)
         return name in JUNK_DIRECTORIES if directory else JUNK_FILES.fullmatch(name) is not None
-
-
-def _compile(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec | None:
-    if not patterns:
-        return None
-    import pathspec
-
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
