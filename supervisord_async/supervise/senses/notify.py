@@ -11,6 +11,7 @@ is told once per run. The meaning of the words is that of ``man 3 sd_notify``.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -29,6 +30,7 @@ from supervisord_async.system.bell import Bell
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.identity import identify
 from supervisord_async.system.kinship import is_of_run
+from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.runs.run import Run
@@ -88,7 +90,7 @@ class Voice:
             return self._address
         self._close_socket()
         path = os.path.join(self._around.daemon.run_dir, "notify", f"{self._name}.sock")
-        abstract = f"asupd/{self._around.instance}/{self._name}"
+        abstract = _abstract(self._around.instance, self._name)
         try:
             self._socket, self._address = bind_datagrams(path, abstract, credentials, mode=0o666 if access == "all" else 0o600)
         except OSError as error:
@@ -299,6 +301,14 @@ class Voice:
         self._told += 1
         if self._told <= RECORDS_PER_RUN:
             self._around.bus.publish("notify", name=self._name, run=run.context.run, message=message)
+
+
+def _abstract(instance: str, name: str) -> str:
+    """The address of the process's socket where its path cannot be had: by its name, or by a digest of one that is too long for that."""
+    address = f"asupd/{instance}/{name}"
+    if len(address) <= PATH_LIMIT_BYTES:
+        return address
+    return f"asupd/{instance}/{hashlib.blake2s(name.encode(), digest_size=16).hexdigest()}"
 
 
 def parse(data: bytes) -> dict[str, str] | None:

@@ -32,13 +32,13 @@ from tests.virtual_clock import run_virtually
 class Slot:
     """A voice whose run is this very process, with what was posted and told."""
 
-    def __init__(self, folder: Path, *, main: int | None = None, access: Any = "main") -> None:
+    def __init__(self, folder: Path, *, main: int | None = None, access: Any = "main", name: str = "a") -> None:
         self.posts: list[Input] = []
         self.records: list[Any] = []
         self.around = surroundings(FakeHost(), daemon=Daemon(name="t", run_dir=str(folder), socket=str(folder / "s")))
         self.around.bus.listen(self.records.append)
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), notify=Notify(access=access))
-        self.voice = Voice("a", self.around)
+        self.voice = Voice(name, self.around)
         self.address = self.voice.open(program, None)
         pid = main or os.getpid()
         child = SimpleNamespace(pid=pid, identity=identify(pid))
@@ -195,8 +195,9 @@ def test_a_batch_is_bounded(slot: Slot) -> None:
     assert slot.voice.beats == sent
 
 
-def test_a_deep_run_dir_means_an_abstract_address(tmp_path: Path) -> None:
-    slot = Slot(tmp_path / ("deep" * 30))
+@pytest.mark.parametrize("name", ["a", "long" * 25])
+def test_a_deep_run_dir_means_an_abstract_address(tmp_path: Path, name: str) -> None:
+    slot = Slot(tmp_path / ("deep" * 30), name=name)
     assert slot.address.startswith("@asupd/")
     slot.say(b"STATUS=heard")
     assert slot.voice.words == "heard"
