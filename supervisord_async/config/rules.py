@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 from supervisord_async.config.document import Path
@@ -13,6 +14,15 @@ from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
 
+#: supervisord's expansions, and what stands for them here.
+_EXPANSIONS = {
+    "program_name": "in a log's path {program}, and in a command with shell: true $ASUP_PROGRAM",
+    "group_name": "in a command with shell: true $ASUP_GROUP",
+    "process_num": "in a log's path {replica}, and in a command with shell: true $ASUP_REPLICA",
+    "here": "a path that is relative to the file",
+    "host_node_name": "${HOSTNAME}",
+}
+_EXPANSION = re.compile(rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]")
 #: More than any machine runs; keeps a slip of the pen from filling the memory.
 MAX_PROCESSES = 50_000
 
@@ -33,6 +43,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
         origin = origins[program.name]
         _check_limit(program.restart, origin)
         _check_pairs(program, configuration, origin)
+        _check_expansions(program, origin)
         _check_folders(program, configuration, origin, kinds)
         for sub, path in _watched(program, origin):
             if kinds[path] is Kind.MISSING:
@@ -106,6 +117,20 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
     both = sorted(set(program.restart.success_exit_codes) & set(program.restart.prevent_exit_codes))
     if both:
         origin.warning(("restart", "prevent_exit_codes"), f"{', '.join(map(str, both))} is in success_exit_codes too")
+
+
+def _check_expansions(program: Program, origin: Origin) -> None:
+    """What supervisord expands, ``%(…)s``, is passed on as it stands, as what is none of it must be."""
+    own = ((("environment", name), value) for name, value in program.environment.items() if "%(" in value)
+    texts: list[tuple[Path, str]] = [(("command",), word) for word in program.command if "%(" in word]
+    texts += [(sub, value) for sub, value in own if origin.has(sub)]
+    texts += [(("logs", key), path) for key, path in (("stdout", program.logs.stdout), ("stderr", program.logs.stderr)) if "%(" in path]
+    texts += [(("directory",), program.directory)] if "%(" in program.directory else []
+    for sub, value in texts:
+        if match := _EXPANSION.search(value):
+            name = match["name"]
+            ours = f"${{{name.removeprefix('ENV_')}}}" if name.startswith("ENV_") else _EXPANSIONS[name]
+            origin.warning(sub, f"{match[0]} is passed on as it stands: it is supervisord's; here: {ours}")
 
 
 def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:
