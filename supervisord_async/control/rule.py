@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisord_async.config.secrets import masked_text, masked_words
@@ -46,6 +47,11 @@ STAGES = {
 
 def ruling(process: Process, now: float) -> Ruling:
     """What decided about ``process``, as it is at ``now`` (monotonic)."""
+    found = _ruling(process, now)
+    return found._replace(words=(*_killed(process.snapshot), *found.words))
+
+
+def _ruling(process: Process, now: float) -> Ruling:
     s, p = process.snapshot, process.policy
     match s.state:
         case State.BACKOFF:
@@ -77,6 +83,13 @@ def ruling(process: Process, now: float) -> Ruling:
             return Ruling((), _cause_keys(s))
 
 
+def _killed(s: Snapshot) -> tuple[str, ...]:
+    """Whom to suspect of a KILL that was not the daemon's."""
+    if s.exit is None or s.exit.signal != signal.SIGKILL or s.cause not in (Cause.EXITED, Cause.RESTART_LIMIT) or s.kills:
+        return ()
+    return ("the KILL was none of asupd's: somebody sent it, or the kernel, for want of memory (dmesg tells)",)
+
+
 def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
     bound = "no limit" if p.max_restarts < 0 else f"at most {p.max_restarts}"
     if p.within_seconds is not None and p.max_restarts >= 0:
@@ -84,7 +97,7 @@ def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
         counted = f"{count} automatic restarts in the last {span(p.within_seconds)} ({bound} in that time)"
     else:
         counted = f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
-    return (counted, "flapping: five or more without a calm time in between") if s.flapping else (counted,)
+    return (counted,)
 
 
 def _delay(s: Snapshot, p: Policy) -> str:
