@@ -32,7 +32,7 @@ STATE_STYLES = {
 }
 #: A first or last column narrower than this helps nobody: then lines may wrap.
 _NARROWEST = 12
-#: What a long first column leaves to the last one.
+#: What a long first column leaves to the last one at least; of a wide terminal it leaves half of what both have.
 _WANTED = 20
 _GAP = "  "
 
@@ -62,7 +62,9 @@ def table(
     room = None
     if limit is not None:
         gaps = len(_GAP) * (len(widths) - 1)
-        widths[0] = max(min(widths[0], _NARROWEST), min(widths[0], limit - sum(widths[1:-1]) - gaps - _WANTED))
+        shared = limit - sum(widths[1:-1]) - gaps
+        wanted = max(_WANTED, min(shared // 2, widths[-1]))
+        widths[0] = max(min(widths[0], _NARROWEST), min(widths[0], shared - wanted))
         room = max(_NARROWEST, limit - sum(widths[:-1]) - gaps)
     on = colours(stream)
     if room is None and not on and all(cell.isascii() for row in cells for cell in row):

@@ -296,6 +296,10 @@ class Supervisor:
     def _no_such(self, selector: str) -> str:
         if any(sign in selector for sign in "*?["):
             return f"no program matches {selector!r}"
+        if selector in self.configuration.programs:
+            return f"{selector!r} has no processes, it was scaled to 0: `asupctl scale {selector} N` gives it some"
+        if any(process.program.group == selector for process in self.processes.values()):
+            return f"no program {selector!r}, but a group: did you mean '{selector}:*'?"
         import difflib  # only for a name that was mistyped
 
         known = {*self.processes, *self.configuration.programs}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async import __version__
+from supervisord_async.cli import other_verbs
 from supervisord_async.cli.group import VERBS
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
@@ -241,6 +242,34 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
     ended = ctl("stauts")
     assert ended.code == 2
     assert "did you mean 'status'?" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["tail", "-f", "web"], "did you mean 'asupctl logs web'?"),
+        (["reread"], "did you mean 'asupctl reload --plan'?"),
+        (["ps"], "did you mean 'asupctl status'?"),
+        (["stat"], "did you mean 'status'?"),
+        (["down"], "did you mean 'asupctl shutdown'?"),
+        (["down", "web"], "did you mean 'asupctl stop web'?"),
+        (["up"], "`asupd -d` starts the daemon"),
+        (["help"], "did you mean 'asupctl --help'?"),
+        (["help", "logs"], "did you mean 'asupctl logs --help'?"),
+        (["signal", "web", "HUP"], "the signal comes first: asupctl signal HUP web"),
+        (["logs", "-n", "few", "web"], "'few': expected a whole number from 0"),
+    ],
+)
+def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: list[str], meant: str) -> None:
+    ended = ctl(*words)
+    assert ended.code == 2
+    assert meant in ended.err
+
+
+def test_other_verbs_lead_to_verbs_that_exist() -> None:
+    ours = {line.split()[0] for line in other_verbs._WORDS}
+    assert ours <= {*VERBS, "--help"}
+    assert not {word for words in other_verbs._WORDS.values() for word in words.split()} & set(VERBS)
 
 
 def test_both_ways_to_name_a_daemon_are_refused(tmp_path: Path, ctl: Ctl) -> None:
