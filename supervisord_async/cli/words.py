@@ -97,7 +97,7 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
     if process.state in _AFTER_A_RUN:
         parts.append(exit_words(process.exit_status))
     if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING":
-        parts.append((process.cause or "").replace("_", " "))
+        parts.append((process.cause or "").replace("config_", "configuration_").replace("_", " "))
     left = seconds_until(process.next_at, now)
     if left is not None and process.state not in (*_AFTER_A_RUN[:2], "STOPPING"):
         parts.append(f"next run at {_soon(process.next_at, now)}")

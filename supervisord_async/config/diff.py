@@ -93,7 +93,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.daemon_in_place:
             lines.append(f"~ daemon in place: {', '.join(self.daemon_in_place)}")
         if self.daemon_keys:
-            lines.append(f"! daemon at the next start: {', '.join(self.daemon_keys)}")
+            # who asks for a re-exec would wait for the answer at the old socket
+            how = "" if "socket" in self.daemon_keys else " (`asupctl reexec` is one)"
+            lines.append(f"! daemon at the next start{how}: {', '.join(self.daemon_keys)}")
         if self.unchanged or not lines:
             lines.append(f"= {self.unchanged} unchanged")
         return tuple(lines)

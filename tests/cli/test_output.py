@@ -78,6 +78,10 @@ LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
             {"state": "BACKOFF", "exit_status": {"code": 1}, "description": "exited with 1", "next_at": SOON, "flapping": True},
             "flapping; exited with 1; next attempt in 4 s",
         ),
+        (
+            {"state": "RUNNING", "cause": "config_changed", "description": "configuration changed: command"},
+            "configuration changed: command",
+        ),
         ({"state": "RUNNING", "cause": "heartbeat_missed", "description": "the shop"}, "heartbeat missed; the shop"),
         ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),
         (
