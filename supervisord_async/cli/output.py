@@ -79,11 +79,11 @@ def table(
 def _line(row: Sequence[str], widths: Sequence[int], room: int | None, styles: Mapping[str, str], on: bool) -> str:
     parts = []
     for column, (whole, width) in enumerate(zip(row[:-1], widths, strict=False)):
-        cell = _shortened(whole, width) if column == 0 and room is not None else whole
+        cell = shortened(whole, width) if column == 0 and room is not None else whole
         padding = " " * (width - _width(cell))
         parts.append(styled(cell, styles.get(cell), on=on) + padding)
     last = row[-1]
-    parts.append(styled(_shortened(last, room), styles.get(last), on=on))
+    parts.append(styled(shortened(last, room), styles.get(last), on=on))
     return _GAP.join(parts).rstrip() + "\n"
 
 
@@ -95,7 +95,8 @@ def _width(text: str) -> int:
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
-def _shortened(text: str, room: int | None) -> str:
+def shortened(text: str, room: int | None) -> str:
+    """The text in at most ``room`` columns, with an ellipsis where it was cut; None: as it is."""
     if room is None or _width(text) <= room:
         return text
     kept = text[:room]
