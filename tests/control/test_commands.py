@@ -192,6 +192,17 @@ async def test_wait_for_ready_is_woken_by_somebody_elses_start() -> None:
         assert one(outcomes[0]).ok
 
 
+async def test_what_is_late_says_what_holds_it_up() -> None:
+    probe = Probe(kind="http", http="http://127.0.0.1:1/", interval_seconds=0.01)
+    async with playing(swift("web", readiness=probe, autostart=False), swift("idle", autostart=False)) as scene:
+        scene.host.answers[probe.http] = "status 404"
+        await scene.commands.start(["web"], wait=False)
+        await wait_until(lambda: scene.snapshot("web").complaint)
+        late = one(await scene.commands.wait(["web"], "ready", timeout=0.05))
+        assert late.message.endswith("still STARTING (not ready yet: status 404)")
+        assert one(await scene.commands.wait(["idle"], "ready", timeout=0.05)).message.endswith("still STOPPED (not started)")
+
+
 async def test_what_is_unhealthy_is_not_ready_before_it_is_well_again() -> None:
     probe = Probe(kind="http", http="http://127.0.0.1:1/", interval_seconds=0.01, failures=1)
     async with playing(swift("web", readiness=probe)) as scene:
