@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -222,6 +223,15 @@ def test_no_daemon_is_exit_code_4_with_advice(tmp_path: Path, ctl: Ctl) -> None:
     ended = ctl("status", socket=tmp_path / "none.sock")
     assert ended.code == 4
     assert ended.err == f"asupctl: no daemon at {tmp_path}/none.sock: start one with `asupd -c FILE`\n"
+
+
+def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "left.sock"))
+    ended = ctl("status", socket=tmp_path / "left.sock")
+    assert ended.code == 4
+    assert "start one with `asupd -c FILE`; the last one died" in ended.err
+    assert "`asupctl cleanup` shows it" in ended.err
 
 
 @pytest.mark.parametrize("verb", [["status"], ["start", "x"], ["logs", "x"], ["events"], ["why", "x"], ["history", "x"], ["reload"],
