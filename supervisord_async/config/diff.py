@@ -62,7 +62,10 @@ class ProgramChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once."""
+    """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once.
+
+    ``warnings`` are what is doubtful in the new file, each ``FILE:LINE:COLUMN: warning: …``.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     daemon_keys: tuple[str, ...] = ()
     daemon_in_place: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:

@@ -48,7 +48,7 @@ STAGES = {
 def ruling(process: Process, now: float) -> Ruling:
     """What decided about ``process``, as it is at ``now`` (monotonic)."""
     found = _ruling(process, now)
-    return found._replace(words=(*_killed(process.snapshot), *found.words))
+    return found._replace(words=(*_killed(process.snapshot, process.policy), *found.words))
 
 
 def _ruling(process: Process, now: float) -> Ruling:
@@ -83,9 +83,10 @@ def _ruling(process: Process, now: float) -> Ruling:
             return Ruling((), _cause_keys(s))
 
 
-def _killed(s: Snapshot) -> tuple[str, ...]:
-    """Whom to suspect of a KILL that was not the daemon's."""
-    if s.exit is None or s.exit.signal != signal.SIGKILL or s.cause not in (Cause.EXITED, Cause.RESTART_LIMIT) or s.kills:
+def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
+    """Whom to suspect of a KILL that was not the daemon's, nor an operator's by it."""
+    of_itself = s.cause in (Cause.EXITED, Cause.RESTART_LIMIT) and not s.kills and not succeeded(s, p)
+    if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
         return ()
     return ("the KILL was none of asupd's: somebody sent it, or the kernel, for want of memory (dmesg tells)",)
 

@@ -63,6 +63,7 @@ HEARD = frozenset({signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT,
 LEVELS = {
     "log_loss": logging.ERROR,
     "config_refused": logging.ERROR,
+    "config_warning": logging.WARNING,
     "flapping": logging.WARNING,
     "watch": logging.WARNING,
     "rolling_failed": logging.WARNING,
