@@ -12,7 +12,7 @@ from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backof
 from supervisord_async.core.state import Cause, Snapshot, State
 
 if TYPE_CHECKING:
-    from supervisord_async.config.model import Probe
+    from supervisord_async.config.model import Probe, Program
     from supervisord_async.supervise.process import Process
 
 
@@ -60,7 +60,9 @@ def _ruling(process: Process, now: float) -> Ruling:
         case State.FATAL if s.cause is Cause.RESTART_LIMIT:
             return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
         case State.FATAL:
-            return Ruling((f"restart.policy {p.restart} wants no further attempt",), (*_cause_keys(s), "restart.policy"))
+            waited = s.cause is Cause.DEPENDENCY
+            word = _in_vain(process) if waited else f"restart.policy {p.restart} wants no further attempt"
+            return Ruling((word,), (*_cause_keys(s), *(() if waited else ("restart.policy",))))
         case State.EXITED:
             return _content(s, p)
         case State.STOPPING:
@@ -71,16 +73,22 @@ def _ruling(process: Process, now: float) -> Ruling:
         case State.WAITING:
             return Ruling(("it starts when all that it depends on is there", _in_vain(process)), ("depends_on", "on_dependency_failure"))
         case State.STOPPED:
-            if s.run == 0 and process.program.schedule is not None:
-                return Ruling(("it starts by its schedule",), ("schedule",))
-            if s.run == 0 and not process.program.autostart:
-                return Ruling(("autostart is false and nobody has started it",), ("autostart",))
-            return Ruling(("it stays stopped until somebody starts it",), ())
+            return _stopped(s, process.program)
         case State.RUNNING if s.restarts:
             calm = f"the counter returns to 0 once it is up for {span(p.reset_after_seconds)}"
             return Ruling((*_counted(s, p, now), calm), (*_cause_keys(s), "restart.reset_after"))
         case _:
             return Ruling((), _cause_keys(s))
+
+
+def _stopped(s: Snapshot, program: Program) -> Ruling:
+    if s.run == 0 and program.schedule is not None:
+        return Ruling(("it starts by its schedule",), ("schedule",))
+    if s.run == 0 and program.start_on_connect:
+        return Ruling(("it starts with the first connection to one of its sockets",), ("start_on_connect", "autostart"))
+    if s.run == 0 and not program.autostart:
+        return Ruling(("autostart is false and nobody has started it",), ("autostart",))
+    return Ruling(("it stays stopped until somebody starts it",), ())
 
 
 def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:

@@ -142,6 +142,21 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
 
 
 @pytest.mark.anyio
+async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connection_are_told_so() -> None:
+    needy = swift("needy", depends_on={"db": "ready"}, on_dependency_failure="fail")
+    idle = swift("idle", autostart=False, start_on_connect=True)
+    async with playing(swift("db", start_seconds=600.0, restart=Restart(policy=RestartPolicy.NEVER)), needy, idle) as scene:
+        await scene.state("needy", State.WAITING)
+        scene.host.refuse.append(SpawnError("exec", None, "no such file"))
+        await scene.commands.restart(["db"])
+        await scene.state("needy", State.FATAL)
+        why = await scene.commands.why("needy")
+        assert why.rule == ["on_dependency_failure fail: it is FATAL as soon as one of them is"]
+        assert why.keys == ["programs.needy.depends_on", "programs.needy.on_dependency_failure"]
+        assert (await scene.commands.why("idle")).rule == ["it starts with the first connection to one of its sockets"]
+
+
+@pytest.mark.anyio
 async def test_one_that_has_waited_runs_for_the_reason_that_it_was_started_for() -> None:
     async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"}, autostart=False)) as scene:
         await scene.commands.start(["needy"])
