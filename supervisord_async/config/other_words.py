@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 #: Keys of a program in supervisord, systemd, docker compose, process-compose, circus, pm2, honcho and Pebble, without case and separators.
@@ -95,6 +96,15 @@ _VALUES = {
     "completed": "process_completed",
     "succeeded": "service_completed_successfully process_completed_successfully",
 }
+#: supervisord's expansions, and what stands for them here.
+_EXPANSIONS = {
+    "program_name": "in a log's path {program}, and in a command with shell: true $ASUP_PROGRAM",
+    "group_name": "in a command with shell: true $ASUP_GROUP",
+    "process_num": "in a log's path {replica}, and in a command with shell: true $ASUP_REPLICA",
+    "here": "a path that is relative to the file",
+    "host_node_name": "${HOSTNAME}",
+}
+_EXPANSION = rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]"  # compiled where it is needed: no start has to wait for it
 _TABLES = {"Program": _WORDS, "File": _SECTIONS, "Readiness": _PROBE, "Liveness": _PROBE}
 
 
@@ -114,6 +124,16 @@ def our_value(value: object) -> str | None:
         value = value["condition"]
     word = str(value).lower() if isinstance(value, str | bool) else ""
     return next((ours for ours, theirs in _VALUES.items() if word in theirs.split()), None)
+
+
+def foreign_expansion(text: str) -> str | None:
+    """What to say of an expansion of supervisord's in ``text``; None where there is none."""
+    match = re.search(_EXPANSION, text) if "%(" in text else None
+    if match is None:
+        return None
+    name = match["name"]
+    ours = f"${{{name.removeprefix('ENV_')}}}" if name.startswith("ENV_") else _EXPANSIONS[name]
+    return f"{match[0]} is passed on as it stands: it is supervisord's; here: {ours}"
 
 
 def _bare(key: str) -> str:

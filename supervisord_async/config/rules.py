@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import grp
 import os
-import re
 from collections.abc import Iterator, Mapping
 
 from supervisord_async.config.document import Path
 from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Configuration, Daemon, Program, Restart
+from supervisord_async.config.other_words import foreign_expansion
 from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
 
-#: supervisord's expansions, and what stands for them here.
-_EXPANSIONS = {
-    "program_name": "in a log's path {program}, and in a command with shell: true $ASUP_PROGRAM",
-    "group_name": "in a command with shell: true $ASUP_GROUP",
-    "process_num": "in a log's path {replica}, and in a command with shell: true $ASUP_REPLICA",
-    "here": "a path that is relative to the file",
-    "host_node_name": "${HOSTNAME}",
-}
-_EXPANSION = re.compile(rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]")
 #: More than any machine runs; keeps a slip of the pen from filling the memory.
 MAX_PROCESSES = 50_000
 
@@ -121,16 +112,12 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
 
 def _check_expansions(program: Program, origin: Origin) -> None:
     """What supervisord expands, ``%(…)s``, is passed on as it stands, as what is none of it must be."""
-    own = ((("environment", name), value) for name, value in program.environment.items() if "%(" in value)
+    logs = program.logs
     texts: list[tuple[Path, str]] = [(("command",), word) for word in program.command if "%(" in word]
-    texts += [(sub, value) for sub, value in own if origin.has(sub)]
-    texts += [(("logs", key), path) for key, path in (("stdout", program.logs.stdout), ("stderr", program.logs.stderr)) if "%(" in path]
-    texts += [(("directory",), program.directory)] if "%(" in program.directory else []
-    for sub, value in texts:
-        if match := _EXPANSION.search(value):
-            name = match["name"]
-            ours = f"${{{name.removeprefix('ENV_')}}}" if name.startswith("ENV_") else _EXPANSIONS[name]
-            origin.warning(sub, f"{match[0]} is passed on as it stands: it is supervisord's; here: {ours}")
+    texts += [(("logs", key), path) for key, path in (("stdout", logs.stdout), ("stderr", logs.stderr)) if "%(" in path]
+    for sub, value in (*texts, (("directory",), program.directory)):
+        if words := foreign_expansion(value):
+            origin.warning(sub, words)
 
 
 def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:

@@ -20,7 +20,7 @@ LINE_BYTES = 8 * 1024
 NAME_COLUMNS = 24
 
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-_COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
+_COLOUR = r"(\x1b\[[0-9;:]*m)"
 _RESET = "\x1b[0m"
 _SHOWN = {code: f"^{chr(code ^ 64)}" for code in (*range(32), 127) if code != 9} | {code: f"\\x{code:02x}" for code in range(128, 160)}
 
@@ -75,7 +75,7 @@ class Echo:
         text = line.removesuffix(b"\r").decode("utf-8", "replace")
         if "\x1b" not in text:
             return self._printable(text).encode()
-        parts = _COLOUR.split(text)  # every second one is a colour
+        parts = re.split(_COLOUR, text)  # every second one is a colour
         words = [(part if self._colour else "") if index % 2 else self._printable(part) for index, part in enumerate(parts)]
         return ("".join(words) + (_RESET if self._colour and len(parts) > 1 else "")).encode()
 
