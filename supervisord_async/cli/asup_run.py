@@ -225,7 +225,7 @@ def _severity(record: Record) -> str:
     if record.type == "state":
         return {"FATAL": "error", "UNKNOWN": "error", "BACKOFF": "warning"}.get(record.to or "", "info")
     if record.type == "daemon":
-        return "warning" if record.data.get("what") in ("no_heartbeat", "note") else "error" if record.data.get("code") == 1 else "info"
+        return {"no_heartbeat": "warning", "note": "warning", "gave_up": "error"}.get(record.data.get("what", ""), "info")
     return {"flapping": "warning", "watch": "warning", "supervision": "error"}.get(record.type, "info")
 
 

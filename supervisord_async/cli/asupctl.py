@@ -102,7 +102,7 @@ def _in_our_words(session: Session, call: Callable[[], int]) -> int:
     except ConfigError as error:
         return _complain(str(error), 2, begin="")  # what is said about a file begins with FILE:LINE:COLUMN
     except NoDaemonError as error:
-        advice = session.advice
+        advice = session.advice(error)
         return _complain(f"{error}: {advice}" if advice and str(error).startswith("no daemon at") else str(error), error.exit_code)
     except CommandError as error:
         return _complain(str(error), error.exit_code)

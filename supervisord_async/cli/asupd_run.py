@@ -99,7 +99,7 @@ def foreground(
         remember(configuration.file, daemon.run_dir, daemon.socket)
     except OSError as error:
         _log.warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
-    shown = Echo() if echo else None
+    shown = Echo(names=[name for program in configuration.programs.values() for name in program.process_names()]) if echo else None
     options = Options(
         file=file,
         run_dir=run_dir,

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from supervisord_async.errors import ConfigError, SupervisordError
+from supervisord_async.errors import ConfigError, Problem, SupervisordError
 from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
@@ -91,7 +91,9 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
 
     found: list[Finding] = []
     loaded = None
-    if file is not None:
+    if file is None:
+        found.append(Finding("ok", "configuration", "no file was looked at (-c FILE, else programs.yaml here)"))
+    else:
         try:
             loaded, findings = _in_time(partial(_load, file, run_dir))
         except TimeoutError:
@@ -128,13 +130,23 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
         loaded = load(file, run_dir=run_dir)
     except ConfigError as error:
         return None, [
-            Finding("warning" if each.warning else "error", "configuration", str(each), "correct the file; `asupd --check` looks again")
+            Finding(
+                "warning" if each.warning else "error",
+                "configuration",
+                str(each._replace(warning=False)),
+                "correct the file; `asupd --check` looks again",
+            )
             for each in error.problems
         ]
     problems = (*loaded.warnings, *check(loaded))
     count = len(loaded.configuration.programs)
     sound = Finding("ok", "configuration", f"{file}: sound, {count} program{'' if count == 1 else 's'}")
-    return loaded, [sound, *(_of_problem(each.message, str(each)) for each in problems)]
+    return loaded, [sound, *(_of_problem(each.message, _told(each)) for each in problems)]
+
+
+def _told(problem: Problem) -> str:
+    """Its place and its words; how bad it is the finding says."""
+    return str(problem._replace(warning=False))
 
 
 def _of_problem(message: str, text: str) -> Finding:

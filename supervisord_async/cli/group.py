@@ -54,10 +54,9 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's own, but a misspelt verb is told the nearest one."""
         if args and not args[0].startswith("-") and args[0] not in VERBS:
-            from difflib import get_close_matches
+            from supervisord_async.cli.other_verbs import hint
 
-            near = get_close_matches(args[0], VERBS, n=1)
-            ctx.fail(f"no verb '{args[0]}'" + (f": did you mean '{near[0]}'?" if near else ""))
+            ctx.fail(f"no verb '{args[0]}'{hint(args[0], args[1:], tuple(VERBS))}")
         return super().resolve_command(ctx, args)
 
 

@@ -12,6 +12,17 @@ from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.session import Session
 
 
+class Whole(click.IntRange):
+    """A whole number from ``min`` on, in words that people use."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; a usage error for anything else."""
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r}: expected a whole number from {self.min}", param, ctx)
+
+
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
         if value is not None and value is not False:

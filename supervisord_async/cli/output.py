@@ -32,7 +32,7 @@ STATE_STYLES = {
 }
 #: A first or last column narrower than this helps nobody: then lines may wrap.
 _NARROWEST = 12
-#: What a long first column leaves to the last one.
+#: What a long first column leaves to the last one at least; of a wide terminal it leaves half of what both have.
 _WANTED = 20
 _GAP = "  "
 
@@ -62,7 +62,9 @@ def table(
     room = None
     if limit is not None:
         gaps = len(_GAP) * (len(widths) - 1)
-        widths[0] = max(min(widths[0], _NARROWEST), min(widths[0], limit - sum(widths[1:-1]) - gaps - _WANTED))
+        shared = limit - sum(widths[1:-1]) - gaps
+        wanted = max(_WANTED, min(shared // 2, widths[-1]))
+        widths[0] = max(min(widths[0], _NARROWEST), min(widths[0], shared - wanted))
         room = max(_NARROWEST, limit - sum(widths[:-1]) - gaps)
     on = colours(stream)
     if room is None and not on and all(cell.isascii() for row in cells for cell in row):
@@ -77,11 +79,11 @@ def table(
 def _line(row: Sequence[str], widths: Sequence[int], room: int | None, styles: Mapping[str, str], on: bool) -> str:
     parts = []
     for column, (whole, width) in enumerate(zip(row[:-1], widths, strict=False)):
-        cell = _shortened(whole, width) if column == 0 and room is not None else whole
+        cell = shortened(whole, width) if column == 0 and room is not None else whole
         padding = " " * (width - _width(cell))
         parts.append(styled(cell, styles.get(cell), on=on) + padding)
     last = row[-1]
-    parts.append(styled(_shortened(last, room), styles.get(last), on=on))
+    parts.append(styled(shortened(last, room), styles.get(last), on=on))
     return _GAP.join(parts).rstrip() + "\n"
 
 
@@ -93,7 +95,8 @@ def _width(text: str) -> int:
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
-def _shortened(text: str, room: int | None) -> str:
+def shortened(text: str, room: int | None) -> str:
+    """The text in at most ``room`` columns, with an ellipsis where it was cut; None: as it is."""
     if room is None or _width(text) <= room:
         return text
     kept = text[:room]

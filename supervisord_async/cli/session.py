@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from supervisord_async.cli.locate import Target, locate
@@ -31,10 +32,16 @@ class Session:
         """Whatever the options say, ``target`` is meant."""
         self._target = target
 
-    @property
-    def advice(self) -> str:
-        """How to start the daemon that was looked for; nothing where it never came to that."""
-        return self._target.advice if self._target else ""
+    def advice(self, error: Exception) -> str:
+        """How to start the daemon that was not there, by ``error``; nothing where none was looked for.
+
+        A socket's file that nobody listens at is that of a daemon that was killed.
+        """
+        if self._target is None:
+            return ""
+        died = isinstance(error.__cause__, ConnectionRefusedError) and not os.path.isdir(self._target.socket)
+        words = "; the last one died, and what it ran may live on: the next one takes it back, `asupctl cleanup` shows it"
+        return self._target.advice + (words if died else "")
 
     def asking(self) -> Asking:
         """As :meth:`client`, of one that only asks: it is loaded sooner."""

@@ -18,13 +18,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widgets import DataTable, Footer, Input, RichLog, Static
 
-from supervisord_async.cli.output import STATE_STYLES
+from supervisord_async.cli.output import STATE_STYLES, shortened
 from supervisord_async.cli.words import duration, printable, printable_line, reason, size
 from supervisord_async.client import ProcessStatus, Result
 from supervisord_async.errors import SupervisordError
 
 REFRESH_SECONDS = 1.0
 LOG_LINES = 200
+#: A longer name is cut, so that it leaves the states on the screen; the log's title has all of it.
+NAME_COLUMNS = 32
 COLUMNS = ("NAME", "STATE", "HEALTH", "PID", "CPU%", "MEMORY", "UPTIME", "RESTARTS", "DETAIL")
 
 Action = Literal["start", "stop", "restart"]
@@ -234,7 +236,7 @@ class Top(App[None]):
 
 def _row(one: ProcessStatus) -> tuple[str, ...]:
     return (
-        one.name,
+        shortened(printable(one.name), NAME_COLUMNS),
         one.state,
         "-" if one.health == "none" else one.health,
         str(one.pid or "-"),

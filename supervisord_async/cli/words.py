@@ -90,22 +90,23 @@ def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
 
 
 def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
-    """Why the process is as it is: flapping, the exit, the cause, the next attempt, its description; each said once."""
+    """Why the process is as it is: flapping, the exit, the cause, its description, what comes next; each said once."""
     parts: list[str] = []
     if process.flapping:
         parts.append("flapping")
     if process.state in _AFTER_A_RUN:
         parts.append(exit_words(process.exit_status))
     if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING":
-        parts.append((process.cause or "").replace("_", " "))
+        parts.append((process.cause or "").replace("config_", "configuration_").replace("_", " "))
     left = seconds_until(process.next_at, now)
+    if left is not None and process.state not in (*_AFTER_A_RUN[:2], "STOPPING"):
+        parts.append(f"next run at {_soon(process.next_at, now)}")
+    parts = _with(process.description, [part for part in parts if part])
     if left is not None and process.state in ("BACKOFF", "FATAL"):
         parts.append(f"next attempt in {_wait(left)}")
     elif left is not None and process.state == "STOPPING":
         parts.append(f"KILL in {_wait(left)}")
-    elif left is not None:
-        parts.append(f"next run at {_soon(process.next_at, now)}")
-    return "; ".join(_with(process.description, [part for part in parts if part]))
+    return "; ".join(parts)
 
 
 def _wait(seconds: float) -> str:

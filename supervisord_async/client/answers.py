@@ -116,6 +116,7 @@ class Reload:
     """
 
     lines: Sequence[str] = ()
+    warnings: Sequence[str] = ()  #: what is doubtful in the file, as ``FILE:LINE:COLUMN: warning: …``
     results: Sequence[Result] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
 

@@ -292,7 +292,8 @@ class Client(Asking):
         query = {"plan": "true" if plan else None, "wait": None if wait else "false", "timeout": timeout_seconds}
         document = as_object(self.request("POST", "/v1/reload", query, silence_seconds=LONGEST_ACTION_SECONDS))
         results = results_of(document) if "results" in document else []
-        return Reload(lines=document.get("lines", ()), results=results, document=document)
+        warnings = (document.get("plan") or {}).get("warnings", ())
+        return Reload(lines=document.get("lines", ()), warnings=warnings, results=results, document=document)
 
     def reexec(self) -> None:
         """The daemon has been told to replace itself in place."""

@@ -62,7 +62,10 @@ class ProgramChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once."""
+    """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once.
+
+    ``warnings`` are what is doubtful in the new file, each ``FILE:LINE:COLUMN: warning: …``.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     daemon_keys: tuple[str, ...] = ()
     daemon_in_place: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -93,7 +97,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.daemon_in_place:
             lines.append(f"~ daemon in place: {', '.join(self.daemon_in_place)}")
         if self.daemon_keys:
-            lines.append(f"! daemon at the next start: {', '.join(self.daemon_keys)}")
+            # who asks for a re-exec would wait for the answer at the old socket
+            how = "" if "socket" in self.daemon_keys else " (`asupctl reexec` is one)"
+            lines.append(f"! daemon at the next start{how}: {', '.join(self.daemon_keys)}")
         if self.unchanged or not lines:
             lines.append(f"= {self.unchanged} unchanged")
         return tuple(lines)

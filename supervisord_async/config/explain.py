@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from supervisord_async.config.document import Path, found
-from supervisord_async.config.other_words import our_word
+from supervisord_async.config.other_words import instead, our_value, our_word
 from supervisord_async.config.place import Place, Report
-from supervisord_async.config.shape import Data, Shape
-from supervisord_async.config.units import suggestion
+from supervisord_async.config.shape import Data, Program, Shape
+from supervisord_async.config.units import SIZE_EXPECTED, near_size, nearest, suggestion
 
 
 class Finding(NamedTuple):
@@ -106,7 +106,7 @@ def _explain(error: Any) -> Iterator[Finding]:
         known = error.schema.get("properties", {})
         for key in error.instance:
             if key not in known:
-                near = _near(key, known, of_program=error.schema.get("title") == "Program")
+                near = _near(key, known, error.schema.get("title", ""))
                 yield Finding((*path, key), f"unknown key{near}", (*path, key), at_key=True)
     elif error.validator == "required":
         for key in error.schema["required"]:
@@ -124,10 +124,18 @@ def _explain(error: Any) -> Iterator[Finding]:
         yield _mismatch(error, path)
 
 
-def _near(key: str, known: Iterable[str], *, of_program: bool) -> str:
-    """The key that was probably meant: another supervisor's word for it, else the nearest known one."""
-    ours = our_word(key) if of_program else None
-    return f"; here it is called '{ours}'" if ours else suggestion(key, known)
+def means_command(key: str) -> bool:
+    """Whether a program's unknown ``key`` was probably meant for its command."""
+    known = Program.__struct_fields__
+    return key not in known and (our_word(key, "Program") or nearest(key, known)) == "command"
+
+
+def _near(key: str, known: Iterable[str], title: str) -> str:
+    """The key that was probably meant: another supervisor's word for it, else the nearest known one; or what to do without."""
+    if ours := our_word(key, title):
+        return f"; here it is called '{ours}'"
+    without = instead(key) if title == "Program" else None
+    return f"; {without}" if without else suggestion(key, known)
 
 
 def _fitting_branch(error: Any) -> list[Any]:
@@ -149,8 +157,18 @@ def _fitting_branch(error: Any) -> list[Any]:
 def _mismatch(error: Any, path: Path) -> Finding:
     expected = expected_words(error.schema)
     words = [word for word in _words(error.schema) if word != error.instance]  # a number as text is not to be meant by itself
-    near = suggestion(error.instance, words) if isinstance(error.instance, str) else ""
-    return Finding(path, f"expected {expected}, found \0found\0{near}", path)
+    return Finding(path, f"expected {expected}, found \0found\0{_near_value(error.instance, expected, words)}", path)
+
+
+def _near_value(value: Any, expected: str, words: list[str]) -> str:
+    """The value that was probably meant: another supervisor's word for it, a size without its B, or the nearest of ``words``."""
+    ours = our_value(value)
+    if ours in words:
+        return f"; did you mean '{ours}'?"
+    if not isinstance(value, str):
+        return ""
+    size = near_size(value) if expected == SIZE_EXPECTED else None
+    return f"; did you mean '{size}'?" if size else suggestion(value, words)
 
 
 def expected_words(schema: dict[str, Any]) -> str:

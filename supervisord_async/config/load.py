@@ -19,7 +19,7 @@ import msgspec
 from supervisord_async.config import shape
 from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
-from supervisord_async.config.explain import fitting
+from supervisord_async.config.explain import fitting, means_command
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
@@ -152,7 +152,8 @@ class _Loading:
         if data is None:
             return {}
         if not isinstance(data, dict):
-            self._report.add(place.problem((), f"expected a mapping, found {found(data)}"))
+            meant = f"; did you mean {{command: {found(data)}}}?" if kind is shape.Program and isinstance(data, str) else ""
+            self._report.add(place.problem((), f"expected a mapping, found {found(data)}{meant}"))
             return {}
         return dict(fitting(place, data, kind, self._report))
 
@@ -233,9 +234,8 @@ class _Loading:
         problems = len(self._report.problems)
         data = self._section(place, item, shape.Program)
         data.pop("name", None)
-        broken = item is not None and (not isinstance(item, dict) or ("command" in item and "command" not in data))
-        if broken:  # reported already; a missing command beside it would be news of the same
-            data["command"] = "?"
+        if item is not None and "command" not in data and _speaks_of_a_command(item):
+            data["command"] = "?"  # reported already; a missing command beside it would be news of the same
         spelt = spelt_out(data, directory, self._variables)
         sound = len(self._report.problems) == problems
         self._entries[name] = _Entry(name, spelt, directory, defaults, origin, reading if sound else None)
@@ -272,3 +272,8 @@ class _Loading:
         if program is not None and entry.reading is not None:
             self._remembered[entry.name] = (entry.reading, program)
         return program
+
+
+def _speaks_of_a_command(item: Any) -> bool:
+    """Whether a program has a command, however wrong it or its key is."""
+    return not isinstance(item, dict) or "command" in item or any(map(means_command, item))

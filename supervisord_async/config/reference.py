@@ -44,5 +44,6 @@ says of its service (`STATE_DIRECTORY` and its like, `JOURNAL_STREAM`, `INVOCATI
 A restart of the program for `command`, `shell`, `environment` (with its files), `user`, `group_name`, `directory`, `umask`, `limits`
 (except `memory`), `sockets`, `notify`, `heartbeat.file` and the paths of logs; also when `heartbeat` comes or goes. Everything else is
 taken over in place. `replicas` adds and removes processes; between 1 and more their names change, so all of them are new. Of
-`daemon`, a change of `name`, `socket*` and `http*` waits for the daemon's next start, and one of `run_dir` is refused: programs live by it.
+`daemon`, a change of `name`, `socket*` and `http*` waits for the daemon's next start, as `asupctl reexec` is one, and one of `run_dir` is
+refused: programs live by it.
 """

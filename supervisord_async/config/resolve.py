@@ -11,6 +11,7 @@ import msgspec
 from supervisord_async.config import environment, model, shape, units
 from supervisord_async.config.document import found
 from supervisord_async.config.files import absolute
+from supervisord_async.config.other_words import foreign_expansion
 from supervisord_async.config.place import Origin
 from supervisord_async.config.shorthand import PROBE_KINDS, without_nulls
 from supervisord_async.config.values import Values, text
@@ -109,6 +110,8 @@ def _environment(given: shape.Program, origin: Origin, surroundings: Surrounding
                 ("environment", variable), "the daemon gives this variable to each run; the value here is not used where it does"
             )
         result[variable] = text(value)
+        if words := foreign_expansion(result[variable]):
+            origin.warning(("environment", variable), words)
     return result
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from supervisord_async.config.document import Path
 from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Configuration, Daemon, Program, Restart
+from supervisord_async.config.other_words import foreign_expansion
 from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
@@ -33,6 +34,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
         origin = origins[program.name]
         _check_limit(program.restart, origin)
         _check_pairs(program, configuration, origin)
+        _check_expansions(program, origin)
         _check_folders(program, configuration, origin, kinds)
         for sub, path in _watched(program, origin):
             if kinds[path] is Kind.MISSING:
@@ -106,6 +108,16 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
     both = sorted(set(program.restart.success_exit_codes) & set(program.restart.prevent_exit_codes))
     if both:
         origin.warning(("restart", "prevent_exit_codes"), f"{', '.join(map(str, both))} is in success_exit_codes too")
+
+
+def _check_expansions(program: Program, origin: Origin) -> None:
+    """What supervisord expands, ``%(…)s``, is passed on as it stands, as what is none of it must be."""
+    logs = program.logs
+    texts: list[tuple[Path, str]] = [(("command",), word) for word in program.command if "%(" in word]
+    texts += [(("logs", key), path) for key, path in (("stdout", logs.stdout), ("stderr", logs.stderr)) if "%(" in path]
+    for sub, value in (*texts, (("directory",), program.directory)):
+        if words := foreign_expansion(value):
+            origin.warning(sub, words)
 
 
 def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:

@@ -36,6 +36,7 @@ Name: TypeAlias = Annotated[str | int, _expected("a name")]
 Words: TypeAlias = Annotated[list[Text], Meta(min_length=1)]
 Address: TypeAlias = Annotated[str | int, _expected("an address such as 127.0.0.1:8080")]
 Command: TypeAlias = Annotated[str | Words, _expected("a command: a list of words, or a string")]
+Variables: TypeAlias = Annotated[dict[str, Text], _expected("a mapping of names to values")]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1), _expected("a number from 0 to 1")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1000), _expected("a whole number from 1 to 1000")]
 Status: TypeAlias = Annotated[int, Meta(ge=100, le=599), _expected("an HTTP status from 100 to 599")]
@@ -268,7 +269,7 @@ class Program(Shape, frozen=True, kw_only=True):
     description: Annotated[str, _doc("A sentence for people.")] = ""
     group: Annotated[Name | None, _doc("A name that several programs share, for `group:*`. Default: the program's own name.")] = None
     directory: Annotated[str, _doc("Where it runs.")] = "."
-    environment: Annotated[dict[str, Text] | None, _doc("Variables; they beat `environment_files`, which beat what is inherited.")] = {}
+    environment: Annotated[Variables | None, _doc("Variables; they beat `environment_files`, which beat what is inherited.")] = {}
     environment_files: Annotated[
         list[str] | None, _doc("Files of NAME=value lines, later ones beating earlier ones; each must exist.")
     ] = []

@@ -158,10 +158,22 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or bool(re.match(r"^127\.[0-9.]+$", host))
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'backoff'?`` where one of ``known`` is near to ``word``, else nothing."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The one of ``known`` that ``word`` is most like; None where it is like none."""
     by_lower = {name.lower(): name for name in known}
     import difflib
 
     near = difflib.get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
-    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+    return by_lower[near[0]] if near else None
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'backoff'?`` where one of ``known`` is near to ``word``, else nothing."""
+    near = nearest(word, known)
+    return f"; did you mean '{near}'?" if near else ""
+
+
+def near_size(text: str) -> str | None:
+    """The size that ``1G``, ``512m`` or ``10mb`` of other formats stand for; None where ``text`` is like no size."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt])(i?b?)", text, re.IGNORECASE)
+    return f"{match[1]}{match[2].upper()}{'B' if match[3].lower() == 'b' else 'iB'}" if match else None

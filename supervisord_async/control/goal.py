@@ -102,13 +102,13 @@ def trouble(now: Snapshot) -> str:
     """What went wrong, in words."""
     if now.state is State.UNKNOWN:
         return f"supervision of it broke, its child is left alone: {now.detail}"
-    if now.state is State.RUNNING and not now.is_ready:
+    if (now.state is State.RUNNING and not now.is_ready) or (now.state is State.STARTING and now.complaint):
         return state_words(now)
     if now.detail:
         return detail_words(now)
     if now.cause is Cause.EXITED:
         return f"run {now.run} {exit_words(now.exit)}"
-    return str(now.cause or now.state)
+    return str(now.cause) if now.cause is not None else state_words(now)
 
 
 def _is_final_failure(process: Process) -> bool:

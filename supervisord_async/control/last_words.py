@@ -80,6 +80,8 @@ class LastWords:
             total = written.get(source.path, 0)
             end = followed.get(source.path, 0) if followed is not None else total
             own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
+            if began is None and source.path in written and began_at is not None and began_at >= self._supervisor.started_at:
+                own = end  # it was born before births were noted: what this daemon wrote first is its
             until = last_moment if followed is not None else None
             search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
             lines = await anyio.to_thread.run_sync(search)

@@ -247,7 +247,8 @@ async def get_description(api: Api, _call: Call) -> Response:
 async def page_address(api: Api, _call: Call) -> Response:
     """The page's address."""
     if api.page_url is None:
-        raise FailedError("there is no page: the daemon does not answer over TCP (set daemon.http, e.g. 127.0.0.1:9001)")
+        how = "set daemon.http, e.g. 127.0.0.1:9001; it holds from `asupctl reexec` on"
+        raise FailedError(f"there is no page: the daemon does not answer over TCP ({how})")
     return reply(answers.Page(url=api.page_url))
 
 

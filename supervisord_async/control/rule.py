@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisord_async.config.secrets import masked_text, masked_words
@@ -11,7 +12,7 @@ from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backof
 from supervisord_async.core.state import Cause, Snapshot, State
 
 if TYPE_CHECKING:
-    from supervisord_async.config.model import Probe
+    from supervisord_async.config.model import Probe, Program
     from supervisord_async.supervise.process import Process
 
 
@@ -46,6 +47,11 @@ STAGES = {
 
 def ruling(process: Process, now: float) -> Ruling:
     """What decided about ``process``, as it is at ``now`` (monotonic)."""
+    found = _ruling(process, now)
+    return found._replace(words=(*_killed(process.snapshot, process.policy), *found.words))
+
+
+def _ruling(process: Process, now: float) -> Ruling:
     s, p = process.snapshot, process.policy
     match s.state:
         case State.BACKOFF:
@@ -54,7 +60,9 @@ def ruling(process: Process, now: float) -> Ruling:
         case State.FATAL if s.cause is Cause.RESTART_LIMIT:
             return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
         case State.FATAL:
-            return Ruling((f"restart.policy {p.restart} wants no further attempt",), (*_cause_keys(s), "restart.policy"))
+            waited = s.cause is Cause.DEPENDENCY
+            word = _in_vain(process) if waited else f"restart.policy {p.restart} wants no further attempt"
+            return Ruling((word,), (*_cause_keys(s), *(() if waited else ("restart.policy",))))
         case State.EXITED:
             return _content(s, p)
         case State.STOPPING:
@@ -65,16 +73,30 @@ def ruling(process: Process, now: float) -> Ruling:
         case State.WAITING:
             return Ruling(("it starts when all that it depends on is there", _in_vain(process)), ("depends_on", "on_dependency_failure"))
         case State.STOPPED:
-            if s.run == 0 and process.program.schedule is not None:
-                return Ruling(("it starts by its schedule",), ("schedule",))
-            if s.run == 0 and not process.program.autostart:
-                return Ruling(("autostart is false and nobody has started it",), ("autostart",))
-            return Ruling(("it stays stopped until somebody starts it",), ())
+            return _stopped(s, process.program)
         case State.RUNNING if s.restarts:
             calm = f"the counter returns to 0 once it is up for {span(p.reset_after_seconds)}"
             return Ruling((*_counted(s, p, now), calm), (*_cause_keys(s), "restart.reset_after"))
         case _:
             return Ruling((), _cause_keys(s))
+
+
+def _stopped(s: Snapshot, program: Program) -> Ruling:
+    if s.run == 0 and program.schedule is not None:
+        return Ruling(("it starts by its schedule",), ("schedule",))
+    if s.run == 0 and program.start_on_connect:
+        return Ruling(("it starts with the first connection to one of its sockets",), ("start_on_connect", "autostart"))
+    if s.run == 0 and not program.autostart:
+        return Ruling(("autostart is false and nobody has started it",), ("autostart",))
+    return Ruling(("it stays stopped until somebody starts it",), ())
+
+
+def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
+    """Whom to suspect of a KILL that was not the daemon's, nor an operator's by it."""
+    of_itself = s.cause in (Cause.EXITED, Cause.RESTART_LIMIT) and not s.kills and not succeeded(s, p)
+    if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
+        return ()
+    return ("the KILL was none of asupd's: somebody sent it, or the kernel, for want of memory (dmesg tells)",)
 
 
 def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
@@ -84,7 +106,7 @@ def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
         counted = f"{count} automatic restarts in the last {span(p.within_seconds)} ({bound} in that time)"
     else:
         counted = f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
-    return (counted, "flapping: five or more without a calm time in between") if s.flapping else (counted,)
+    return (counted,)
 
 
 def _delay(s: Snapshot, p: Policy) -> str:

@@ -17,7 +17,7 @@ from supervisord_async.control.rule import ruling
 from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
 from supervisord_async.control.view import iso, next_iso, state_words, waiting_words
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.supervise.records.narrate import detail_words
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word of readiness, liveness or heartbeat on the present run."""
+    """The last word of readiness, liveness or heartbeat on the present run; `log` where its output cannot be written."""
 
     name: str
     health: str
@@ -97,7 +97,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 async def explain(process: Process, bus: Bus, history: History | None, last_words: LastWords, refused: tuple[str, ...] = ()) -> Why:
     """Why ``process`` is in its state."""
-    told = stories(await _records(process.name, bus, history))
+    records = await _records(process.name, bus, history)
+    told = stories(records)
     now, wall = anyio.current_time(), time.time()
     s, rule = process.snapshot, ruling(process, now)
     ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
@@ -116,7 +117,7 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         pid=s.pid,
         flapping=s.flapping,
         next_at=next_iso(process, now, wall),
-        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks],
+        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
         chain=_chain(told),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys(rule.keys)],
@@ -126,6 +127,13 @@ async def explain(process: Process, bus: Bus, history: History | None, last_word
         lines=[],
     )
     return msgspec.structs.replace(why, lines=lines_of(why))
+
+
+def _lost_logs(records: list[Record]) -> list[CheckView]:
+    """The logs of whose last trouble nobody has said yet that it is over."""
+    last = {record.data.get("stream"): record for record in records if record.type in ("log_loss", "log_recovered")}
+    losses = [record for record in last.values() if record.type == "log_loss"]
+    return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
 
 
 def _last_moment(told: list[Story], ended: Story) -> float | None:

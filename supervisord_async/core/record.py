@@ -14,6 +14,7 @@ RecordType: TypeAlias = Literal[
     "adopted",
     "reload",
     "config_refused",
+    "config_warning",
     "log_loss",
     "log_recovered",
     "watch",

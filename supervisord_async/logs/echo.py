@@ -1,34 +1,40 @@
 """The programs' output on the daemon's own, for ``asupd --echo``: each line with its process's name before it.
 
-On a terminal names have colours (not with ``NO_COLOR``), and control characters of the output are shown, not obeyed.
+On a terminal names have colours (not with ``NO_COLOR`` nor where it is dumb), which the output keeps then as well and else
+loses; all other control characters of the output are shown, not obeyed.
 Elsewhere lines are as the programs said them. What the terminal does not take in time is dropped and counted.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import zlib
+from collections.abc import Iterable
 
 from supervisord_async.logs.outlet import Outlet
 
 #: The beginning of a line that has no end yet is kept up to this.
 LINE_BYTES = 8 * 1024
-#: Names are padded to the longest so far, but not beyond this.
+#: Names are padded to the longest, but not beyond this.
 NAME_COLUMNS = 24
 
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
+_COLOUR = r"(\x1b\[[0-9;:]*m)"
+_RESET = "\x1b[0m"
 _SHOWN = {code: f"^{chr(code ^ 64)}" for code in (*range(32), 127) if code != 9} | {code: f"\\x{code:02x}" for code in range(128, 160)}
 
 
 class Echo:
     """Call it with a process's name, a stream and what was said there."""
 
-    def __init__(self, fd: int = 1, *, terminal: bool | None = None, colour: bool | None = None) -> None:
-        """Write to ``fd``, which stays the caller's. ``terminal`` and ``colour`` None: find out."""
+    def __init__(self, fd: int = 1, *, names: Iterable[str] = (), terminal: bool | None = None, colour: bool | None = None) -> None:
+        """Write to ``fd``, which stays the caller's, of ``names``, and of others. ``terminal`` and ``colour`` None: find out."""
         self._terminal = os.isatty(fd) if terminal is None else terminal
-        self._colour = self._terminal and not os.environ.get("NO_COLOR") if colour is None else colour
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._colour = self._terminal and not plain if colour is None else colour
         self._begun: dict[tuple[str, str], bytes] = {}
-        self._columns = 0
+        self._columns = min(max(map(len, names), default=0), NAME_COLUMNS)
         self._outlet = Outlet(fd=fd, lost=lambda count: f"asupd: {count} pieces of output were not shown\n".encode())
 
     def __call__(self, name: str, stream: str, data: bytes) -> None:
@@ -59,14 +65,19 @@ class Echo:
         self._columns = min(max(self._columns, len(name)), NAME_COLUMNS)
         prefix = f"{self._printable(name):<{self._columns}} | "
         if self._colour:
-            prefix = f"\x1b[{_COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]}m{prefix}\x1b[0m"
+            prefix = f"\x1b[{_COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]}m{prefix}{_RESET}"
         before = prefix.encode(errors="backslashreplace")
         if self._terminal:
             lines = b"\n".join(self._shown(line) for line in lines.split(b"\n"))
         return before + lines.replace(b"\n", b"\n" + before) + b"\n"
 
     def _shown(self, line: bytes) -> bytes:
-        return self._printable(line.removesuffix(b"\r").decode("utf-8", "replace")).encode()
+        text = line.removesuffix(b"\r").decode("utf-8", "replace")
+        if "\x1b" not in text:
+            return self._printable(text).encode()
+        parts = re.split(_COLOUR, text)  # every second one is a colour
+        words = [(part if self._colour else "") if index % 2 else self._printable(part) for index, part in enumerate(parts)]
+        return ("".join(words) + (_RESET if self._colour and len(parts) > 1 else "")).encode()
 
     @staticmethod
     def _printable(text: str) -> str:

@@ -33,7 +33,7 @@ from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.monitors.context import LOOKS
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.records.narrate import exit_words
+from supervisord_async.supervise.records.narrate import detail_words, exit_words
 from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, orphans, procfs, signals
@@ -124,7 +124,7 @@ class Single:
                     self._process.dismiss()
                 tasks.cancel_scope.cancel()
             code = self._exit_code()
-            self._say(self._last_words(code), what="ended", code=code)
+            self._say(self._last_words(code), what="ended" if self._told or not code else "gave_up", code=code)
         self._host.close()
         os.close(self._null_fd)
         return code
@@ -248,9 +248,7 @@ class Single:
         if self._told is not None:
             why = f"told to go by {signals.name(self._told)}"
         elif snapshot.state is State.FATAL:
-            why = f"giving up: {snapshot.detail or snapshot.cause}"
-            if snapshot.cause is Cause.RESTART_LIMIT and self._faulted_run != snapshot.run and self._host.refused is None:
-                why += f" ({exit_words(snapshot.exit)})"
+            why = f"giving up: {detail_words(snapshot) or snapshot.cause}"
         else:
             why = exit_words(snapshot.exit)
         return f"{why}; {restarts}; ending with {code}"

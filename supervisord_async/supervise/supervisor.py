@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 #: After everything was killed: how long the kernel may take.
 KILL_WAIT_SECONDS = 5.0
 
+#: Warnings about a file that become records at a reload; whoever asked for it is told all.
+WARNINGS = 20
 Loader = Callable[[], Awaitable["Loaded"]]
 
 
@@ -296,6 +298,10 @@ class Supervisor:
     def _no_such(self, selector: str) -> str:
         if any(sign in selector for sign in "*?["):
             return f"no program matches {selector!r}"
+        if selector in self.configuration.programs:
+            return f"{selector!r} has no processes, it was scaled to 0: `asupctl scale {selector} N` gives it some"
+        if any(process.program.group == selector for process in self.processes.values()):
+            return f"no program {selector!r}, but a group: did you mean '{selector}:*'?"
         import difflib  # only for a name that was mistyped
 
         known = {*self.processes, *self.configuration.programs}
@@ -306,9 +312,12 @@ class Supervisor:
 
     async def plan(self) -> Plan:
         """What a reload of the file on disk would do; raises ConfigError where it is unsound."""
+        return self._planned(await self._load())
+
+    def _planned(self, loaded: Loaded) -> Plan:
         from supervisord_async.config.diff import diff
 
-        return diff(self.configuration, (await self._load()).configuration)
+        return replace(diff(self.configuration, loaded.configuration), warnings=tuple(map(str, loaded.warnings)))
 
     async def reload(self) -> Plan:
         """Apply the file on disk, as much of it as changed; returns what was done.
@@ -328,8 +337,6 @@ class Supervisor:
         return self._reload_outcome
 
     async def _reload_once(self) -> Plan | ConfigError:
-        from supervisord_async.config.diff import diff
-
         self._start_task(self._around.host.prepare, "prepare spawns")  # beside the load: what comes of it may be a new process
         try:
             loaded = await self._load()
@@ -340,7 +347,9 @@ class Supervisor:
             self.bus.publish("config_refused", message=message, data={"problems": [str(problem) for problem in error.problems]})
             return error
         self.refused = ()
-        plan = diff(self.configuration, loaded.configuration)
+        plan = self._planned(loaded)
+        for warning in plan.warnings[:WARNINGS]:
+            self.bus.publish("config_warning", message=warning)
         if not self.shutting_down:
             self.scaled = {}
             self._apply(plan, loaded.configuration)

@@ -99,7 +99,8 @@ def test_the_limit_ends_with_the_last_code_and_says_the_delays(run: Run) -> None
     assert "restart 2 in 0.0 s" in done.stderr
     last = done.stderr.splitlines()[-1]
     assert "giving up: restart limit of 2 reached" in last
-    assert last.endswith("(exited with 7); 2 restarts; ending with 7")
+    assert last.endswith("; last: exited with 7; 2 restarts; ending with 7")
+    assert " error " in last
 
 
 def test_delays_double_from_the_factor_on(run: Run) -> None:
@@ -123,7 +124,8 @@ def test_a_command_that_cannot_be_executed_ends_at_once_as_in_a_shell(
     (tmp_path / "text").write_text("no program")
     done = run(*options, command)
     assert done.returncode == code
-    assert f"giving up: exec: {command}" in done.stderr
+    assert f"giving up: exec: {command}" in done.stderr.splitlines()[-1]
+    assert " error " in done.stderr.splitlines()[-1]
     assert done.stderr.count("→ STARTING") == 1
     assert "BACKOFF" not in done.stderr
 

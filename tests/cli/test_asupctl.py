@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async import __version__
+from supervisord_async.cli import other_verbs
 from supervisord_async.cli.group import VERBS
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
@@ -223,6 +225,15 @@ def test_no_daemon_is_exit_code_4_with_advice(tmp_path: Path, ctl: Ctl) -> None:
     assert ended.err == f"asupctl: no daemon at {tmp_path}/none.sock: start one with `asupd -c FILE`\n"
 
 
+def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "left.sock"))
+    ended = ctl("status", socket=tmp_path / "left.sock")
+    assert ended.code == 4
+    assert "start one with `asupd -c FILE`; the last one died" in ended.err
+    assert "`asupctl cleanup` shows it" in ended.err
+
+
 @pytest.mark.parametrize("verb", [["status"], ["start", "x"], ["logs", "x"], ["events"], ["why", "x"], ["history", "x"], ["reload"],
                                   ["config"], ["wait", "x", "--for", "ready"], ["reexec"], ["shutdown"], ["web"], ["scale", "x", "1"],
                                   ["signal", "HUP", "x"], ["logs", "-f", "x"], ["events", "-f"], ["top", "--json"]])  # fmt: skip
@@ -241,6 +252,34 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
     ended = ctl("stauts")
     assert ended.code == 2
     assert "did you mean 'status'?" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["tail", "-f", "web"], "did you mean 'asupctl logs web'?"),
+        (["reread"], "did you mean 'asupctl reload --plan'?"),
+        (["ps"], "did you mean 'asupctl status'?"),
+        (["stat"], "did you mean 'status'?"),
+        (["down"], "did you mean 'asupctl shutdown'?"),
+        (["down", "web"], "did you mean 'asupctl stop web'?"),
+        (["up"], "`asupd -d` starts the daemon"),
+        (["help"], "did you mean 'asupctl --help'?"),
+        (["help", "logs"], "did you mean 'asupctl logs --help'?"),
+        (["signal", "web", "HUP"], "the signal comes first: asupctl signal HUP web"),
+        (["logs", "-n", "few", "web"], "'few': expected a whole number from 0"),
+    ],
+)
+def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: list[str], meant: str) -> None:
+    ended = ctl(*words)
+    assert ended.code == 2
+    assert meant in ended.err
+
+
+def test_other_verbs_lead_to_verbs_that_exist() -> None:
+    ours = {line.split()[0] for line in other_verbs._WORDS}
+    assert ours <= {*VERBS, "--help"}
+    assert not {word for words in other_verbs._WORDS.values() for word in words.split()} & set(VERBS)
 
 
 def test_both_ways_to_name_a_daemon_are_refused(tmp_path: Path, ctl: Ctl) -> None:

@@ -57,6 +57,11 @@ def test_completion_offers_live_names_and_groups(daemon: FakeDaemon, complete: C
     assert complete("why", "d") == ["db"]
 
 
+def test_completion_offers_signals_before_names(complete: Complete) -> None:
+    assert complete("signal", "u") == ["USR1", "USR2"]
+    assert complete("signal", "HUP", "w") == ["web"]
+
+
 def test_completion_asks_the_daemon_that_the_options_name(daemon: FakeDaemon, complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASUP_SOCKET", "/nowhere")
     assert complete("-s", str(daemon.socket_path), "start", "w") == ["web"]

@@ -78,8 +78,16 @@ LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
             {"state": "BACKOFF", "exit_status": {"code": 1}, "description": "exited with 1", "next_at": SOON, "flapping": True},
             "flapping; exited with 1; next attempt in 4 s",
         ),
+        (
+            {"state": "RUNNING", "cause": "config_changed", "description": "configuration changed: command"},
+            "configuration changed: command",
+        ),
         ({"state": "RUNNING", "cause": "heartbeat_missed", "description": "the shop"}, "heartbeat missed; the shop"),
         ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),
+        (
+            {"state": "BACKOFF", "cause": "spawn_failed", "description": "exec: web: No such file or directory", "next_at": SOON},
+            "spawn failed; exec: web: No such file or directory; next attempt in 4 s",
+        ),
         ({"state": "BACKOFF", "cause": "exited", "next_at": LATER}, "next attempt in 59m54s"),
         (
             {"state": "FATAL", "cause": "restart_limit", "exit_status": {"signal": "SIGSEGV", "core": True}},

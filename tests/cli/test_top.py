@@ -111,6 +111,15 @@ async def test_top_shows_changes_and_keeps_the_cursor(app: Top, client: Scripted
         assert app.selected == "db"
 
 
+async def test_top_cuts_a_long_name_and_keeps_its_whole_in_the_log_title(app: Top, client: ScriptedClient) -> None:
+    name = "n" * 70
+    client.states = {name: "RUNNING"}
+    async with app.run_test(size=(80, 24)):
+        await wait_until(lambda: [row[0] for row in cells(app)] == ["n" * 31 + "\N{HORIZONTAL ELLIPSIS}"])
+        assert app.selected == name
+        await wait_until(lambda: name in str(app.query_one("#title", Static).render()))
+
+
 @pytest.mark.parametrize(("key", "verb"), [("s", "start"), ("x", "stop"), ("r", "restart")])
 async def test_top_keys_tell_the_daemon_without_waiting(app: Top, client: ScriptedClient, key: str, verb: str) -> None:
     async with app.run_test(size=(120, 40)) as pilot:

@@ -139,6 +139,11 @@ def test_the_daemons_settings_say_when_they_take_effect(project):
         "! daemon at the next start: socket, http",
         "= 1 unchanged",
     )
+    page = project.configuration("""
+        daemon: {http: 9001}
+        programs: {a: {command: x}}
+    """)
+    assert diff(old, page).describe()[0] == "! daemon at the next start (`asupctl reexec` is one): http"
 
 
 def test_a_plan_is_plain_data_for_scripts(project):

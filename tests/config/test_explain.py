@@ -42,9 +42,8 @@ def test_every_problem_is_reported_at_once_in_order(project):
         "8:20: programs.web.stop.signal: expected a signal such as TERM, HUP or 15, found 'TREM'; did you mean 'TERM'?",
         "9:20: programs.web.logs.format: expected json, raw or timestamp, found 'jsn'; did you mean 'json'?",
         "9:35: programs.web.logs.max_size: expected a size such as 50MiB, 10MB or a number of bytes, found '5 parsecs'",
-        "10:3: programs.db.command: a program needs a command: a list of words, or a string",
         "11:5: programs.db.comand: unknown key; did you mean 'command'?",
-        "12:14: programs.db.restart: expected always, on-failure, never, or a mapping, found no",
+        "12:14: programs.db.restart: expected always, on-failure, never, or a mapping, found no; did you mean 'never'?",
         "13:16: programs.db.heartbeat: expected a duration such as 5s, 500ms or 1m30s, or a mapping, found 'soon'",
         "14:19: programs.db.environment.A: expected text, found a list",
         "14:30: programs.db.environment.B: expected text, found nothing",
@@ -88,7 +87,7 @@ def test_every_problem_is_reported_at_once_in_order(project):
         ("command: x\nstop: {scope: everything}", "stop.scope: expected main or tree, found 'everything'"),
         ("command: x\nlogs: {stdout: stdout}", "logs.stdout: expected a path, none or inherit, found 'stdout'"),
         ("command: x\nenvironment: {'A=B': c}", "environment.A=B: a variable's name cannot be empty, and holds no '='"),
-        ("command: x\nenvironment: nothing", "environment: expected a mapping, found 'nothing'"),
+        ("command: x\nenvironment: nothing", "environment: expected a mapping of names to values, found 'nothing'"),
         ("command: x\ngroup: 'a:b'", "group: expected a name of letters"),
         ("command: x\nname: other", "name: the program's name is its key, 'web'; leave this out"),
         ("command: a | b", "warning: command: '|' is passed on as a plain word; only a shell understands it: set shell: true"),
@@ -189,6 +188,68 @@ def test_words_of_other_supervisors_are_told_ours(project):
 def test_the_words_of_others_lead_to_keys_that_exist():
     known = schema.reference_text()
     assert all(f"| `{key}` |" in known for key in other_words._WORDS)
+    assert all(f"| `{kind}.{key}` |" in known for key in other_words._PROBE for kind in ("readiness", "liveness"))
+
+
+def test_the_top_of_other_files_is_told_ours(project):
+    assert project.problems("version: 3\nservices: {}\nunix_http_server: {}\nnonsense: 1") == [
+        "programs.yaml:1:1: programs: missing; expected a mapping of names to programs",
+        "programs.yaml:1:10: version: expected 1, the only version of this format, found 3",
+        "programs.yaml:2:1: services: unknown key; here it is called 'programs'",
+        "programs.yaml:3:1: unix_http_server: unknown key; here it is called 'daemon.socket'",
+        "programs.yaml:4:1: nonsense: unknown key",
+    ]
+
+
+def test_values_of_other_supervisors_are_told_ours(project):
+    found = project.program_problems(
+        "command: x\nrestart: unless-stopped\ndepends_on: {db: {condition: service_healthy}}\nlimits: {memory: 512m}\n"
+        "readiness: {tcp: 1, periodSeconds: 3}\nimage: y\nenvironment: [A=1]\npriority: 3"
+    )
+    assert found == [
+        "restart: expected always, on-failure, never, or a mapping, found 'unless-stopped'; did you mean 'always'?",
+        "depends_on.db: expected completed, ready, started or succeeded, found a mapping; did you mean 'ready'?",
+        "limits.memory: expected a size such as 50MiB, 10MB or a number of bytes, found '512m'; did you mean '512MiB'?",
+        "readiness.periodSeconds: unknown key; here it is called 'interval'",
+        "image: unknown key; programs run on the machine itself, without images",
+        "environment: expected a mapping of names to values, found a list",
+        "priority: unknown key; what must be up first is named by 'depends_on'",
+    ]
+    assert project.program_problems("command: x\nrestart: no") == [
+        "restart: expected always, on-failure, never, or a mapping, found no; did you mean 'never'?"
+    ]
+
+
+@pytest.mark.parametrize("key", ["comand", "ExecStart"])
+def test_a_command_under_another_name_is_told_once(project, key):
+    [problem] = project.problems(f"programs: {{web: {{{key}: x}}}}")
+    assert "unknown key" in problem
+
+
+def test_a_command_in_the_place_of_a_program_is_told_where_it_belongs(project):
+    assert project.problems("programs: {web: sleep 5}") == [
+        "programs.yaml:1:17: programs.web: expected a mapping, found 'sleep 5'; did you mean {command: 'sleep 5'}?"
+    ]
+
+
+@pytest.mark.parametrize("text", ["# ours\n\n[program:web]\ncommand=x\n", "[Unit]\nDescription = x\n[Service]\n"])
+def test_an_ini_file_is_taken_for_one(project, text):
+    [problem] = project.problems(text)
+    assert "this looks like an INI file" in problem
+    assert problem.startswith(f"programs.yaml:{text[: text.index('[')].count(chr(10)) + 1}:1:")
+    [other] = project.problems("[a, b]\nc: d\n")
+    assert "INI" not in other
+
+
+def test_expansions_of_supervisord_are_warned_of(project):
+    found = project.program_problems(
+        "command: serve %(ENV_PORT)s %(asctime)s\nenvironment: {A: '%(here)s/a'}\nlogs: {stdout: 'logs/%(program_name)s.log'}"
+    )
+    assert [line.partition(" is passed on as it stands")[0] for line in found] == [
+        "warning: command: %(ENV_PORT)s",
+        "warning: environment.A: %(here)s",
+        "warning: logs.stdout: %(program_name)s",
+    ]
 
 
 def test_a_mistake_in_defaults_is_said_once_at_its_place(project):

@@ -192,6 +192,17 @@ async def test_wait_for_ready_is_woken_by_somebody_elses_start() -> None:
         assert one(outcomes[0]).ok
 
 
+async def test_what_is_late_says_what_holds_it_up() -> None:
+    probe = Probe(kind="http", http="http://127.0.0.1:1/", interval_seconds=0.01)
+    async with playing(swift("web", readiness=probe, autostart=False), swift("idle", autostart=False)) as scene:
+        scene.host.answers[probe.http] = "status 404"
+        await scene.commands.start(["web"], wait=False)
+        await wait_until(lambda: scene.snapshot("web").complaint)
+        late = one(await scene.commands.wait(["web"], "ready", timeout=0.05))
+        assert late.message.endswith("still STARTING (not ready yet: status 404)")
+        assert one(await scene.commands.wait(["idle"], "ready", timeout=0.05)).message.endswith("still STOPPED (not started)")
+
+
 async def test_what_is_unhealthy_is_not_ready_before_it_is_well_again() -> None:
     probe = Probe(kind="http", http="http://127.0.0.1:1/", interval_seconds=0.01, failures=1)
     async with playing(swift("web", readiness=probe)) as scene:
@@ -243,6 +254,15 @@ async def test_unknown_names_are_told_with_the_nearest_and_nothing_is_done() -> 
             await scene.commands.stop([])
         with pytest.raises(NotFoundError, match="did you mean 'web'"):
             await scene.commands.scale("wbe", 3)
+
+
+async def test_a_group_and_a_program_without_processes_are_told_as_such() -> None:
+    async with playing(swift("web", group="shop"), swift("idle", autostart=False)) as scene:
+        with pytest.raises(NotFoundError, match=r"a group: did you mean 'shop:\*'"):
+            await scene.commands.stop(["shop"])
+        await scene.commands.scale("idle", 0)
+        with pytest.raises(NotFoundError, match="scaled to 0"):
+            await scene.commands.start(["idle"])
 
 
 async def test_nothing_is_started_while_the_daemon_shuts_down() -> None:

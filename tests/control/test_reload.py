@@ -24,12 +24,12 @@ DAEMON = Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock")
 class File:
     """The configuration file as the next reload finds it."""
 
-    def __init__(self, *programs: Program) -> None:
-        self.programs = programs
+    def __init__(self, *programs: Program, warnings: tuple[Problem, ...] = ()) -> None:
+        self.programs, self.warnings = programs, warnings
 
     async def __call__(self) -> Any:
         programs = {one.name: one for one in self.programs}
-        return Loaded(Configuration(file="/nowhere/programs.yaml", daemon=DAEMON, programs=programs), ())
+        return Loaded(Configuration(file="/nowhere/programs.yaml", daemon=DAEMON, programs=programs), self.warnings)
 
 
 def told(outcome: Any) -> dict[str, tuple[bool, str]]:
@@ -81,6 +81,15 @@ async def test_what_becomes_autostart_is_started_unless_somebody_stopped_it_or_i
         assert states["ordered"] is State.STOPPED and states["done"] is State.EXITED
         assert states["up"] is states["off"] is State.RUNNING
         assert scene.snapshot("up").run == scene.snapshot("off").run == 1
+
+
+async def test_reload_tells_what_is_doubtful_in_a_sound_file() -> None:
+    doubt = Problem("programs.yaml", 3, 5, "programs.web.rolling: this means nothing without replicas", warning=True)
+    async with playing(swift("web"), load=File(swift("web"), warnings=(doubt,))) as scene:
+        assert (await scene.commands.plan()).warnings == (str(doubt),)
+        plan, _ = await scene.commands.reload()
+        assert plan.warnings == (str(doubt),)
+        assert [record.message for record in scene.bus.since(0)[0] if record.type == "config_warning"] == [str(doubt)]
 
 
 async def test_reload_that_touches_nothing_has_no_results() -> None:

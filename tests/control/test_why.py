@@ -142,6 +142,21 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
 
 
 @pytest.mark.anyio
+async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connection_are_told_so() -> None:
+    needy = swift("needy", depends_on={"db": "ready"}, on_dependency_failure="fail")
+    idle = swift("idle", autostart=False, start_on_connect=True)
+    async with playing(swift("db", start_seconds=600.0, restart=Restart(policy=RestartPolicy.NEVER)), needy, idle) as scene:
+        await scene.state("needy", State.WAITING)
+        scene.host.refuse.append(SpawnError("exec", None, "no such file"))
+        await scene.commands.restart(["db"])
+        await scene.state("needy", State.FATAL)
+        why = await scene.commands.why("needy")
+        assert why.rule == ["on_dependency_failure fail: it is FATAL as soon as one of them is"]
+        assert why.keys == ["programs.needy.depends_on", "programs.needy.on_dependency_failure"]
+        assert (await scene.commands.why("idle")).rule == ["it starts with the first connection to one of its sockets"]
+
+
+@pytest.mark.anyio
 async def test_one_that_has_waited_runs_for_the_reason_that_it_was_started_for() -> None:
     async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"}, autostart=False)) as scene:
         await scene.commands.start(["needy"])
@@ -217,6 +232,29 @@ async def test_last_output_shows_no_secret(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_log_that_cannot_be_written_is_told_until_it_can() -> None:
+    async with playing(swift("web")) as scene:
+        scene.bus.publish("log_loss", name="web", message="cannot write web.log: No space left", data={"stream": "stdout"})
+        why = await scene.commands.why("web")
+        assert [(check.name, check.health, check.detail) for check in why.checks] == [
+            ("log", "unhealthy", "cannot write web.log: No space left")
+        ]
+        assert "  log: unhealthy: cannot write web.log: No space left" in why.lines
+        scene.bus.publish("log_recovered", name="web", message="again", data={"stream": "stdout"})
+        assert (await scene.commands.why("web")).checks == []
+
+
+@pytest.mark.anyio
+async def test_a_kill_that_was_none_of_ours_is_told_as_such() -> None:
+    async with playing(swift("web", restart=SLOW), swift("hung", stop=Stop(grace_seconds=0.0))) as scene:
+        scene.child("web").end(signal=9)
+        await scene.state("web", State.BACKOFF)
+        assert any("the KILL was none of asupd's" in line for line in (await scene.commands.why("web")).rule)
+        await scene.commands.stop(["hung"])
+        assert not any("none of asupd's" in line for line in (await scene.commands.why("hung")).rule)
+
+
+@pytest.mark.anyio
 async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
     async with serving(swift("web")) as wire:
         told = (await wire.ask("GET", "/v1/processes/web/why")).json
@@ -277,6 +315,24 @@ def test_last_words_are_those_of_the_run_that_died(tmp_path: Path) -> None:
     assert last_lines(stamped, 1, 1_795_176_003.0, skip=0, own=0) == ["2026-11-20T12:00:00.000Z early"]
     assert last_lines(stamped, 1, None, skip=0, own=0, since=1_795_176_003.0) == ["2026-11-20T12:00:09.000Z late"]
     assert last_lines(Source(str(tmp_path / "json.log"), "json"), 1, None, skip=0, own=0, since=1_795_176_003.0) == []
+
+
+@pytest.mark.anyio
+async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "web.log"
+    path.write_bytes(b"of an earlier daemon\nof this one\n")
+    process: Any = SimpleNamespace(
+        name="web",
+        replica=0,
+        output=SimpleNamespace(captures=(SimpleNamespace(target=SimpleNamespace(path=str(path)), bytes_written=len(b"of this one\n")),)),
+        program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
+    )
+    supervisor: Any = SimpleNamespace(bus=Bus(), processes={"web": process}, started_at=1000.0)
+    words = LastWords(supervisor)
+    [own] = await words.of(process, 1, 1000.5)
+    assert own.lines == ["of this one"]
+    [adopted] = await words.of(process, 1, 900.0)
+    assert adopted.lines == ["of an earlier daemon", "of this one"]
 
 
 @pytest.mark.anyio

@@ -144,6 +144,22 @@ def test_echo_prefixes_lines_and_lets_no_control_reach_a_terminal() -> None:
     assert "web      | " in text
 
 
+@pytest.mark.parametrize(
+    ("colour", "shown"),
+    [(False, "web        | red ^[[2J\nworker:0   | plain\n"), (True, "\x1b[1;31mred\x1b[0m ^[[2J\x1b[0m\n")],
+)
+def test_echo_on_a_terminal_keeps_colours_where_it_has_some_and_pads_names_to_the_longest_from_the_start(colour: bool, shown: str) -> None:
+    reader, writer = os.pipe()
+    echo = Echo(writer, names=["web", "worker:0", "scheduler1"], terminal=True, colour=colour)
+    echo("web", "stdout", b"\x1b[1;31mred\x1b[0m \x1b[2J\n")
+    echo("worker:0", "stdout", b"plain\n")
+    echo.close()
+    os.close(writer)
+    text = os.read(reader, 65536).decode()
+    os.close(reader)
+    assert shown in text
+
+
 def test_echo_elsewhere_is_plain() -> None:
     reader, writer = os.pipe()
     echo = Echo(writer)

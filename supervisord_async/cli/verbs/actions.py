@@ -6,12 +6,15 @@ from typing import Any
 
 import click
 
-from supervisord_async.cli.options import name_argument, selectors_argument, timeout_option, verb
+from supervisord_async.cli.options import Whole, name_argument, selectors_argument, timeout_option, verb
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session
 from supervisord_async.client.api import results_of
+
+#: Those that a shell completes: what operators send.
+SIGNALS = ("HUP", "INT", "TERM", "USR1", "USR2", "KILL", "QUIT", "STOP", "CONT", "WINCH", "ABRT")
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has taken the command.")
 
@@ -44,11 +47,25 @@ def restart(session: Session, selectors: tuple[str, ...], no_wait: bool, timeout
 
 
 @verb("signal")
-@click.argument("signal_name", metavar="SIGNAL")
+@click.argument(
+    "signal_name", metavar="SIGNAL", shell_complete=lambda *asked: [name for name in SIGNALS if name.startswith(asked[2].upper())]
+)
 @selectors_argument
 def signal(session: Session, signal_name: str, selectors: tuple[str, ...]) -> int:
     """Send a signal (HUP, SIGUSR1, 12 ...) to programs."""
+    if not _is_signal(signal_name) and len(selectors) == 1 and _is_signal(selectors[0]):
+        raise click.UsageError(f"the signal comes first: asupctl signal {selectors[0]} {signal_name}")
     return _act(session, "signal", selectors, "", body={"signal": signal_name})
+
+
+def _is_signal(word: str) -> bool:
+    from supervisord_async.config.units import parse_signal
+
+    try:
+        parse_signal(word)
+    except ValueError:
+        return False
+    return True
 
 
 @verb("wait")
@@ -68,7 +85,7 @@ def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: fl
 
 @verb("scale")
 @name_argument
-@click.argument("replicas", metavar="N", type=click.IntRange(min=0))
+@click.argument("replicas", metavar="N", type=Whole(min=0))
 @no_wait_option
 @timeout_option
 def scale(session: Session, name: str, replicas: int, no_wait: bool, timeout: float | None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from supervisord_async.cli.options import complete_names, timeout_option, verb
-from supervisord_async.cli.output import print_json, say
+from supervisord_async.cli.output import complain, print_json, say
 from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session
@@ -40,6 +40,8 @@ def reload(session: Session, plan: bool, no_wait: bool, timeout: float | None) -
     if session.json:
         print_json(done.document)
     else:
+        for warning in done.warnings:
+            complain(warning, begin="")
         for line in done.lines or ["nothing changes" if plan else "nothing changed"]:
             say(str(line))
         print_results("reload", done.results)

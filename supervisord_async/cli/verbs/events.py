@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from supervisord_async.cli.options import verb
+from supervisord_async.cli.options import Whole, verb
 from supervisord_async.cli.output import STATE_STYLES, colours, print_json, print_json_line, styled
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import local_time, printable
@@ -19,7 +19,7 @@ _WIDEST = 24
 
 @verb("events")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
-@click.option("-n", "--lines", "limit", type=click.IntRange(min=0), help="How many of the past; default: 20, with -f none.")
+@click.option("-n", "--lines", "limit", type=Whole(min=0), metavar="N", help="How many of the past; default: 20, with -f none.")
 def events(session: Session, follow: bool, limit: int | None) -> None:
     """List what changed, lately or from now on.
 

@@ -12,7 +12,7 @@ import click
 
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.merge import merged
-from supervisord_async.cli.options import selectors_argument, verb
+from supervisord_async.cli.options import Whole, selectors_argument, verb
 from supervisord_async.cli.output import colours, complain, print_json, print_json_line, say, styled
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable, printable_line
@@ -52,7 +52,7 @@ class Since(click.ParamType[str]):
 @verb("logs")
 @selectors_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on with what will be printed, across rotation and restarts.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), help=f"How many lines of each; default: {DEFAULT_LINES}, with --since all.")
+@click.option("-n", "--lines", type=Whole(min=0), metavar="N", help=f"How many lines of each; default: {DEFAULT_LINES}, with --since all.")
 @click.option("--stderr", is_flag=True, help="Standard error's log, where it is one of its own.")
 @click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 2026-11-21T14:00.")
 def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> int:

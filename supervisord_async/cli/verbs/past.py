@@ -6,7 +6,7 @@ import re
 
 import click
 
-from supervisord_async.cli.options import name_argument, verb
+from supervisord_async.cli.options import Whole, name_argument, verb
 from supervisord_async.cli.output import print_json, table
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import duration, exit_words, local_time, printable_line, size
@@ -36,7 +36,7 @@ def why(session: Session, name: str) -> None:
 
 @verb("history")
 @name_argument
-@click.option("-n", "--lines", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many runs.")
+@click.option("-n", "--lines", "limit", type=Whole(min=1), metavar="N", default=20, show_default=True, help="How many runs.")
 def history(session: Session, name: str, limit: int) -> None:
     """List a process's runs: cause, duration, end, peak memory."""
     with session.client() as client:

@@ -13,6 +13,7 @@ _log = logging.getLogger("asupd")
 LEVELS = {
     "log_loss": logging.ERROR,
     "config_refused": logging.ERROR,
+    "config_warning": logging.WARNING,
     "flapping": logging.WARNING,
     "watch": logging.WARNING,
     "rolling_failed": logging.WARNING,

@@ -140,7 +140,7 @@ async def test_changed_files_and_a_changed_configuration_roll_too() -> None:
     async def load() -> Any:
         after = web(environment={"A": "1"})
         configuration = Configuration(file="/nowhere/programs.yaml", daemon=scene.supervisor.configuration.daemon, programs={"web": after})
-        return type("Loaded", (), {"configuration": configuration})
+        return type("Loaded", (), {"configuration": configuration, "warnings": ()})
 
     async with playing(before, load=load) as scene:
         await wait_until(lambda: up(scene) == 3)

@@ -55,9 +55,10 @@ function Header({ rows, filter, setFilter, group, setGroup }) {
   return html`<header>
     <h1>${plain(health?.name ?? "asupd")}</h1>
     <span class=${`link ${link}`} role="status">${LINKS[link]}</span>
-    <nav aria-label="which processes">${GROUPS.map(
-      ([key, title, fits]) => html`<button class=${`chip ${key}`} aria-pressed=${group === key} onClick=${() => setGroup(key)}>${title} <b>${rows.filter(fits).length}</b></button>`,
-    )}</nav>
+    <nav aria-label="which processes">${GROUPS.map(([key, title, fits]) => {
+      const count = rows.filter(fits).length;
+      return html`<button class=${`chip ${key} ${count ? "some" : ""}`} aria-pressed=${group === key} onClick=${() => setGroup(key)}>${title} <b>${count}</b></button>`;
+    })}</nav>
     <input class="filter" type="search" placeholder="Filter ( / )" aria-label="filter processes" value=${filter} ref=${input}
       onInput=${(event) => setFilter(event.target.value)} onKeyDown=${(event) => event.key === "Escape" && (setFilter(""), input.current.blur())} />
     ${health && html`<span class="about" title=${plain(health.file)}>supervisord_async ${health.version} · pid ${health.pid}</span>`}
