@@ -5,8 +5,8 @@ our own child is reaped by ``wait4`` on that very PID, which gives status and re
 zombie /proc tells the status to whoever may trace it; of one that its parent has reaped, the pidfd itself tells
 (PIDFD_GET_INFO, Linux 6.15); otherwise nobody can tell and the status is unknown.
 
-:data:`watched` has the PIDs of our own children that are watched here, from the moment of their birth, so that
-:mod:`.orphans` never takes a status away from its owner.
+:data:`watched` has the PIDs of our own children that are watched here, from the moment of their birth, and of those that a
+former self had, from its end, so that :mod:`.orphans` never takes a status away from its owner.
 """
 
 from __future__ import annotations

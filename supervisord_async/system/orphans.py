@@ -69,6 +69,11 @@ def reap_orphans() -> int:
             return reaped + sum(map(reap, strangers(_own_children())))
 
 
+def spare(pids: Iterable[int]) -> None:
+    """Those of ``pids`` that are our children, alive or dead, are left to whoever will watch them: a former self had them."""
+    exits.watched.update(_own_children().intersection(pids))
+
+
 @asynccontextmanager
 async def reaping() -> AsyncIterator[None]:
     """Reap orphans as they die, until the block ends. Main thread only; one block at a time.

@@ -229,6 +229,31 @@ def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
     assert live.tagged() == []
 
 
+DYING_MEANWHILE = """
+import os, signal, sys
+from pathlib import Path
+if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv and os.path.exists("victim"):
+    pid = Path("victim").read_text()
+    os.remove("victim")
+    os.kill(int(pid), signal.SIGTERM)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        pass
+"""
+
+
+def test_a_run_that_ends_in_the_middle_of_a_reexec_ended_as_it_did(daemon: Make, tmp_path: Path) -> None:
+    """It was a success: with ``on-failure`` it is not run again."""
+    (tmp_path / "sitecustomize.py").write_text(DYING_MEANWHILE)
+    job = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('waits', flush=True)\nsignal.pause()"
+    programs = f"programs: {{job: {{command: [{sys.executable}, -c, {json.dumps(job)}], restart: on-failure, start_seconds: 0}}}}"
+    live = daemon(programs, environment={"PYTHONPATH": str(tmp_path)})
+    live.wait_until(lambda: "waits" in (live.folder / ".asupd" / "logs" / "job.log").read_text(), "it can be told")
+    (live.folder / "victim").write_text(str(live.process_of("job")["pid"]))
+    live.do("reexec")
+    live.wait_for("job", "EXITED", run=1, exit_status={"code": 0})
+    assert not (live.folder / "victim").exists()
+
+
 def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     live = daemon(SLEEPER)
     pid = live.wait_for("a", "RUNNING")["pid"]

@@ -22,7 +22,7 @@ import anyio
 from supervisord_async.errors import FailedError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
-from supervisord_async.system import own_python, threads
+from supervisord_async.system import orphans, own_python, threads
 from supervisord_async.wire import ENV_STATE
 
 TRIAL_SECONDS = 30.0
@@ -55,12 +55,17 @@ def state_file(state: SavedState) -> int:
 
 
 def inherited_state() -> SavedState | None:
-    """The state that a former self left to this process; None where there was none. Raises StateError."""
+    """The state that a former self left to this process, with its children, of which none is reaped until it is adopted.
+
+    None where there was none. Raises StateError.
+    """
     number = os.environ.pop(ENV_STATE, None)
     if number is None:
         return None
     with os.fdopen(int(number), "rb") as stream:
-        return persist.decode(stream.read())
+        state = persist.decode(stream.read())
+    orphans.spare(process.snapshot.pid for process in state.processes if process.snapshot.pid is not None)
+    return state
 
 
 async def try_new_code(state: SavedState) -> int:
