@@ -16,7 +16,6 @@ import msgspec
 
 from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Goal, Verdict
-from supervisord_async.control.last_words import LastWords
 from supervisord_async.control.pursuit import Pursuit
 from supervisord_async.control.steady import SteadyViews
 from supervisord_async.control.touched import Touched
@@ -85,7 +84,6 @@ class Commands:
         self.history_store = history
         self.figures = figures
         self._views = SteadyViews()
-        self._last_words = LastWords(supervisor)
 
     # Queries
 
@@ -129,7 +127,7 @@ class Commands:
 
         supervisor = self.supervisor
         refused = tuple(str(problem) for problem in supervisor.refused if not problem.warning)
-        return await explain(self.process(name), supervisor.bus, self.history_store, self._last_words, refused)
+        return await explain(self.process(name), supervisor.bus, self.history_store, refused)
 
     async def history(self, name: str, limit: int = 50) -> list[RunEntry]:
         """The last ``limit`` runs of ``name``, newest first.
@@ -138,6 +136,7 @@ class Commands:
         """
         if self.history_store is None:
             raise UnavailableError("there is no history: the daemon's log says why")
+        self.supervisor.bus.catch_up()  # whoever has seen a run has it in its history
         runs = await self.history_store.runs(name, limit)
         if not runs and name not in self.supervisor.processes:
             self.process(name)  # says what was probably meant

@@ -1,7 +1,7 @@
 """The last lines that a run printed before it died, although newer runs write to the same file.
 
-A raw log does not say which run a line is of. So at the birth of each run it is noted how much its streams had written; what
-came since is skipped from the end. The other formats tell by themselves: by the run, or by the time.
+A raw log does not say which run a line is of. But at the birth of each run the process has noted how much its streams had
+written; what came since is skipped from the end. The other formats tell by themselves: by the run, or by the time.
 """
 
 from __future__ import annotations
@@ -14,22 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
-import msgspec
 
 from supervisord_async.control import logs
-from supervisord_async.core.record import Record
 from supervisord_async.errors import FailedError
 
 if TYPE_CHECKING:
     from supervisord_async.control.why import Output
     from supervisord_async.supervise.process import Process
-    from supervisord_async.supervise.supervisor import Supervisor
 
 LINES = 20
 #: A line is cut after so many characters.
 LINE_CHARACTERS = 500
-#: Births that are remembered of each process.
-BIRTHS = 4
 #: Where younger runs have written more than this, an older one's last words are not looked for.
 SKIP_BYTES = 8 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024
@@ -37,61 +32,30 @@ WINDOW_BYTES = 256 * 1024
 ROUNDING_SECONDS = 0.001
 
 
-class Birth(msgspec.Struct, frozen=True):
-    """How much each file of a process had got when a run began."""
+async def of(process: Process, run: int, began_at: float | None = None, last_moment: float | None = None) -> list[Output]:
+    """The last lines of ``run``, for each stream that is kept in a file and has some."""
+    from supervisord_async.control.why import Output
 
-    run: int
-    written: dict[str, int]
-
-
-class LastWords:
-    """Notes of how much each process had written when each of its last runs was born."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-        self._births: dict[str, tuple[Birth, ...]] = {}  # tuples: a thousand empty deques are most of a megabyte
-        supervisor.bus.listen(self._heed)
-
-    def _heed(self, record: Record) -> None:
-        if record.type != "state" or record.to != "STARTING" or record.name is None:
-            return
-        process = self._supervisor.processes.get(record.name)
-        if process is not None:
-            births = self._births.get(record.name, ())
-            self._births[record.name] = (*births[1 - BIRTHS :], Birth(record.run or 0, _written(process)))
-        if len(self._births) > 2 * len(self._supervisor.processes) + 100:  # those of processes that a reload removed
-            self._births = {name: births for name, births in self._births.items() if name in self._supervisor.processes}
-
-    async def of(self, process: Process, run: int, began_at: float | None = None, last_moment: float | None = None) -> list[Output]:
-        """The last lines of ``run``, for each stream that is kept in a file and has some."""
-        from supervisord_async.control.why import Output
-
-        births = {birth.run: birth.written for birth in self._births.get(process.name, ())}
-        written, began, followed = _written(process), births.get(run), births.get(run + 1)
-        found, seen = [], set()
-        for stream in ("stdout", "stderr"):
-            try:
-                source = logs.source_of(process, stream)
-            except FailedError:
-                continue
-            if source.path in seen:
-                continue
-            seen.add(source.path)
-            total = written.get(source.path, 0)
-            end = followed.get(source.path, 0) if followed is not None else total
-            own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
-            if began is None and source.path in written and began_at is not None and began_at >= self._supervisor.started_at:
-                own = end  # it was born before births were noted: what this daemon wrote first is its
-            until = last_moment if followed is not None else None
-            search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
-            lines = await anyio.to_thread.run_sync(search)
-            if lines:
-                found.append(Output(stream=stream, run=run, lines=lines))
-        return found
-
-
-def _written(process: Process) -> dict[str, int]:
-    return {capture.target.path: capture.bytes_written for capture in process.output.captures if capture.target.path is not None}
+    births = {birth.run: birth.written for birth in process.output.births}
+    written, began, followed = process.output.written(), births.get(run), births.get(run + 1)
+    found, seen = [], set()
+    for stream in ("stdout", "stderr"):
+        try:
+            source = logs.source_of(process, stream)
+        except FailedError:
+            continue
+        if source.path in seen:
+            continue
+        seen.add(source.path)
+        total = written.get(source.path, 0)
+        end = followed.get(source.path, 0) if followed is not None else total
+        own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
+        until = last_moment if followed is not None else None
+        search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
+        lines = await anyio.to_thread.run_sync(search)
+        if lines:
+            found.append(Output(stream=stream, run=run, lines=lines))
+    return found
 
 
 def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int, own: int, since: float | None = None) -> list[str]:

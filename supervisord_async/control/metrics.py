@@ -63,6 +63,7 @@ class Metrics:
         supervisor, sampler = self._commands.supervisor, self._commands.figures
         figures = await sampler.look(supervisor.processes.values(), detailed=True) if sampler is not None else {}
         now = anyio.current_time()
+        supervisor.bus.catch_up()  # what is counted by records is as of now, too
         rows = [Row(process, now, figures.get(process.name)) for process in supervisor.processes.values()]
         store = self._commands.history_store
         daemon = {

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from supervisord_async.config.secrets import masked_text, secret_values
+from supervisord_async.control import last_words
 from supervisord_async.control.rule import ruling
 from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
 from supervisord_async.control.view import iso, next_iso, state_words, waiting_words
@@ -21,7 +22,6 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.supervise.records.narrate import detail_words
 
 if TYPE_CHECKING:
-    from supervisord_async.control.last_words import LastWords
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
@@ -95,7 +95,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]  #: all of it for people
 
 
-async def explain(process: Process, bus: Bus, history: History | None, last_words: LastWords, refused: tuple[str, ...] = ()) -> Why:
+async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...] = ()) -> Why:
     """Why ``process`` is in its state."""
     records = await _records(process.name, bus, history)
     told = stories(records)

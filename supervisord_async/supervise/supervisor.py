@@ -208,10 +208,19 @@ class Supervisor:
         if record.type != "state" or record.to not in DOWN or when == "never" or self.shutting_down:
             return
         if when == "any_fatal" and record.to == State.FATAL:
-            self.request_shutdown(exit_code=1, why=f"exit_when: any_fatal; {record.name} is FATAL")
+            self._exit(1, f"exit_when: any_fatal; {record.name} is FATAL")
         elif when == "all_exited" and all(_is_over(process) for process in self.processes.values()):
             failed = any(process.snapshot.state is State.FATAL for process in self.processes.values())
-            self.request_shutdown(exit_code=1 if failed else 0, why="exit_when: all_exited")
+            self._exit(1 if failed else 0, "exit_when: all_exited")
+
+    def _exit(self, code: int, why: str) -> None:
+        """The daemon will end, as soon as everybody has heard of what it ends for."""
+
+        async def exit_() -> None:
+            if not self.shutting_down:
+                self.request_shutdown(exit_code=code, why=why)
+
+        self._start_task(exit_, "exit_when")
 
     # Processes
 

@@ -11,13 +11,14 @@ from typing import Any
 import anyio
 import pytest
 
+from supervisord_async.config.model import Daemon, Restart
 from supervisord_async.control import events as events_module
 from supervisord_async.control import stream as stream_module
 from supervisord_async.control.events import Events
 from supervisord_async.supervise.records import bus as bus_module
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.history import History
-from tests.control.conftest import swift
+from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -217,3 +218,19 @@ async def test_fifty_subscribers_ten_of_them_stalled_leave_the_loop_free(serving
         assert sorted(late)[50] < 2.0
         for stream in streams:
             await stream.aclose()
+
+
+async def test_the_end_that_exit_when_brings_is_told_after_what_brought_it() -> None:
+    """A stream that got the later number first would leave the earlier one out."""
+    daemon = Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock", exit_when="any_fatal")
+    fragile = swift("web", restart=Restart(max_restarts=0))
+    async with playing(fragile, daemon=daemon) as scene:
+        with scene.bus.subscribe() as records:
+            scene.child("web").end(1)
+            told = []
+            while not told or told[-1].type != "daemon":
+                record = await records.receive()
+                assert record is not None
+                told.append(record)
+        assert [record.to or record.data["what"] for record in told] == ["FATAL", "stopping"]
+        assert told[0].id < told[1].id

@@ -13,7 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Backoff, Logs, Probe, Restart, Stop
-from supervisord_async.control.last_words import LastWords, last_lines
+from supervisord_async.control import last_words
+from supervisord_async.control.last_words import last_lines
 from supervisord_async.control.logs import Source
 from supervisord_async.control.rule import ruling
 from supervisord_async.control.stories import span, stories
@@ -22,7 +23,7 @@ from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.runs.output import Birth
 from tests.control.conftest import playing, swift
 from tests.fake_host import program
 from tests.waiting import wait_until
@@ -226,6 +227,7 @@ async def test_last_output_shows_no_secret(tmp_path: Path) -> None:
         await scene.commands.stop(["web"])
         process = scene.supervisor.processes["web"]
         process.program = replace(process.program, logs=Logs(stdout=str(log)))
+        process.output.births = ()  # it began under an earlier daemon
         why = await scene.commands.why("web")
         assert why.output[0].lines[0].startswith("connecting with ")
         assert "hunter2" not in "\n".join(why.lines)
@@ -321,36 +323,43 @@ def test_last_words_are_those_of_the_run_that_died(tmp_path: Path) -> None:
 async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path: Path) -> None:
     path = tmp_path / "web.log"
     path.write_bytes(b"of an earlier daemon\nof this one\n")
+    output = SimpleNamespace(births=(Birth(1, {}),), written=lambda: {str(path): len(b"of this one\n")})
     process: Any = SimpleNamespace(
         name="web",
         replica=0,
-        output=SimpleNamespace(captures=(SimpleNamespace(target=SimpleNamespace(path=str(path)), bytes_written=len(b"of this one\n")),)),
+        output=output,
         program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
     )
-    supervisor: Any = SimpleNamespace(bus=Bus(), processes={"web": process}, started_at=1000.0)
-    words = LastWords(supervisor)
-    [own] = await words.of(process, 1, 1000.5)
+    [own] = await last_words.of(process, 1, 1000.5)
     assert own.lines == ["of this one"]
-    [adopted] = await words.of(process, 1, 900.0)
+    output.births = ()  # it was adopted
+    [adopted] = await last_words.of(process, 1, 900.0)
     assert adopted.lines == ["of an earlier daemon", "of this one"]
 
 
 @pytest.mark.anyio
-async def test_births_are_noted_and_forgotten_with_their_process() -> None:
-    bus = Bus()
-    capture = SimpleNamespace(target=SimpleNamespace(path="/x.log"), bytes_written=0)
-    process = SimpleNamespace(
-        name="web",
-        replica=0,
-        output=SimpleNamespace(captures=(capture,)),
-        program=SimpleNamespace(logs=SimpleNamespace(stdout="/x.log", stderr="stdout", format="raw")),
-    )
-    supervisor: Any = SimpleNamespace(bus=bus, processes={"web": process})
-    words = LastWords(supervisor)
-    for run in range(1, 10):
-        capture.bytes_written = run * 100
-        bus.publish("state", name="web", to="STARTING", run=run)
-        bus.publish("state", name="gone", to="STARTING", run=run)
-    assert [birth.run for birth in words._births["web"]] == [6, 7, 8, 9]
-    assert "gone" not in words._births
-    assert await words.of(process, 8) == []  # type: ignore[arg-type]
+async def test_what_a_run_says_at_once_is_its_own_however_late_its_birth_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Births are noted before anything is spawned, not as records tell of them."""
+    async with playing(swift("web")) as scene:
+        monkeypatch.setattr(scene.bus, "_hurried", lambda: True)
+        web = scene.supervisor.processes["web"]
+        scene.child("web").end(1)
+        await wait_until(lambda: web.snapshot.run == 2 and web.snapshot.pid is not None)
+        assert scene.bus._untold, "nobody was told yet"
+        assert [birth.run for birth in web.output.births] == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_the_history_has_what_status_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Record] = []
+
+    async def runs(_name: str, _limit: int) -> list[Record]:
+        return list(kept)
+
+    async with playing(swift("web"), history=SimpleNamespace(runs=runs)) as scene:
+        scene.bus.listen(kept.append)
+        monkeypatch.setattr(scene.bus, "_hurried", lambda: True)
+        scene.child("web").end(1)
+        await scene.state("web", State.BACKOFF, State.STARTING, State.RUNNING)
+        await wait_until(lambda: scene.snapshot("web").run == 2)
+        assert 2 in [record.run for record in await scene.commands.history("web")]

@@ -91,7 +91,8 @@ class Bus:
         self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Record], None]] = []
-        self._untold: deque[tuple[float, Callable[[Any, float], object], Any]] = deque()  # since when, who tells, what
+        #: Since when by the monotonic clock and by the wall's, who tells, what.
+        self._untold: deque[tuple[float, float, Callable[[Any, float], object], Any]] = deque()
         self._soon = Alarm(self._tell_some)
 
     def soon(self, tell: Callable[[T, float], object], what: T) -> None:
@@ -101,7 +102,7 @@ class Bus:
         says that more is to begin than a turn takes, :data:`LATE_SECONDS` later at most; and in any case before another record
         is published, and before anybody asks for records. To be called on the running loop; ``tell`` must not raise.
         """
-        self._untold.append((time.monotonic(), tell, what))
+        self._untold.append((time.monotonic(), self._wall_clock(), tell, what))
         self._soon.ring()
 
     def catch_up(self) -> None:
@@ -121,8 +122,8 @@ class Bus:
         untold, self._untold = self._untold, deque()
         try:
             for _ in range(min(count, len(untold))):
-                since, tell, what = untold.popleft()
-                tell(what, self._wall_clock() - (time.monotonic() - since))
+                _, at, tell, what = untold.popleft()
+                tell(what, at)
         finally:
             untold += self._untold
             self._untold = untold
@@ -146,7 +147,7 @@ class Bus:
         return record
 
     def listen(self, listener: Callable[[Record], None]) -> None:
-        """Call ``listener`` with every record from now on, on the loop; it must not block."""
+        """Call ``listener`` with every record from now on, on the loop; it must not block, nor publish: others have not heard it."""
         self._listeners.append(listener)
 
     @contextmanager

@@ -30,6 +30,9 @@ _log = logging.getLogger("asupd")
 #: The end of a run waits no longer than this for a log.
 SETTLE_SECONDS = 1.0
 
+#: Births that are remembered of each process.
+BIRTHS = 4
+
 NO_SEARCHES: Mapping[str, LogSearch] = MappingProxyType({})
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
@@ -42,10 +45,17 @@ class _Captured(NamedTuple):
     capture: Capture
 
 
+class Birth(NamedTuple):
+    """How much each file of a process had got when a run began."""
+
+    run: int
+    written: Mapping[str, int]
+
+
 class Output:
     """Where a process's stdout and stderr go."""
 
-    __slots__ = ("_around", "_captured", "_logs", "_name", "_replica", "searches")
+    __slots__ = ("_around", "_captured", "_logs", "_name", "_replica", "births", "searches")
 
     def __init__(self, name: str, replica: int, surroundings: Surroundings) -> None:
         self._name = name
@@ -54,11 +64,16 @@ class Output:
         self._captured: tuple[_Captured, ...] = ()  # dictionaries would take most of a kilobyte
         self._logs: Logs | None = None
         self.searches: Mapping[str, LogSearch] = NO_SEARCHES
+        self.births: tuple[Birth, ...] = ()  #: of the last :data:`BIRTHS` runs that began here
 
     @property
     def captures(self) -> tuple[Capture, ...]:
         """The captures that there are, the oldest first."""
         return tuple(each.capture for each in self._captured)
+
+    def written(self) -> dict[str, int]:
+        """How many bytes of the programs each file got, since this daemon writes it."""
+        return {path: capture.bytes_written for capture in self.captures if (path := capture.target.path) is not None}
 
     def open(self, logs: Logs, credentials: Credentials | None) -> tuple[int, int]:
         """The descriptors for the next run's stdout and stderr; raises SpawnError, stage ``log``."""
@@ -147,7 +162,9 @@ class Output:
                 captured.capture.reconfigure(self._target(where))
 
     def run_started(self, run: int) -> None:
-        """What comes from now on is of ``run``."""
+        """What comes from now on is of ``run``; may be said again before it is spawned."""
+        if not self.births or self.births[-1].run != run:
+            self.births = (*self.births[1 - BIRTHS :], Birth(run, self.written()))
         for capture in self.captures:
             capture.run_started(run)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
 
-from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Output, _Captured
+from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Birth, Output, _Captured
 from tests.virtual_clock import run_virtually
 
 
@@ -48,3 +49,15 @@ def test_silence_is_not_waited_for() -> None:
     silent = Stream(3600.0, unsettled=False)
     assert settled(silent) == 0
     assert silent.drained is None
+
+
+def test_births_are_noted_with_what_was_written_before() -> None:
+    capture = SimpleNamespace(target=SimpleNamespace(path="/x.log"), bytes_written=0, run_started=lambda run: None)
+    output = Output("web", 0, cast("Any", None))
+    output._captured = (_Captured("stdout", cast("Any", None), cast("Any", capture)),)
+    for run in range(1, 10):
+        capture.bytes_written = run * 100
+        output.run_started(run)
+        capture.bytes_written += 50  # said by its hook
+        output.run_started(run)
+    assert output.births == tuple(Birth(run, {"/x.log": run * 100}) for run in (6, 7, 8, 9))
