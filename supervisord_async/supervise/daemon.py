@@ -218,7 +218,7 @@ class Daemon:
         """Take over what is there, supervise, and end; returns the exit code."""
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
-        async with self._history() as history, anyio.create_task_group() as tasks:
+        async with self._history(former) as history, anyio.create_task_group() as tasks:
             self._begin(tasks, control, history, former)
             self._tell_begun(estate, by_reexec=former is not None)
             code = await self._supervisor.run(estate)
@@ -306,7 +306,7 @@ class Daemon:
         return [process for process in living if not launch.is_side(process.name)]
 
     @asynccontextmanager
-    async def _history(self) -> AsyncIterator[History | None]:
+    async def _history(self, former: SavedState | None) -> AsyncIterator[History | None]:
         try:
             from supervisord_async.supervise.records.history import History
         except ImportError:
@@ -317,7 +317,8 @@ class Daemon:
             os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes
         )
         try:
-            self._bus.last_id = max(self._bus.last_id, await history.open())
+            left = former.unwritten if former is not None else ()
+            self._bus.last_id = max(self._bus.last_id, await history.open(left))
         except Exception as error:
             _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
             yield None
@@ -442,10 +443,7 @@ class Daemon:
             listeners = self._listeners
             if listeners is not None:
                 await listeners.pause()  # the client that asked for this gets its answer first
-            if history is not None:
-                with anyio.move_on_after(QUIET_SECONDS):
-                    await history.flush()
-            await signals.heeded()
+            await reexec.come_to_rest(self._supervisor.processes, self._bus, history)
             stopping = self._supervisor.shutting_down  # whoever told us to go meanwhile had no successor in mind
             why = "the daemon is shutting down" if stopping else self._become_new_code(listeners)
             self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
@@ -456,7 +454,7 @@ class Daemon:
         """The new code runs in this process, so this never returns; or it returns why it cannot, and everything is as it was."""
         self._bus.catch_up()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
-        state = persist.with_descriptors(self.state(), kept)
+        state = persist.with_descriptors(self.state(), kept, self._kept_history.unwritten() if self._kept_history is not None else ())
         descriptors.sd_notify("RELOADING=1")
         self._guard.dismiss()  # the new code has one of its own
         try:

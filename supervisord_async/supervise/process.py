@@ -141,6 +141,14 @@ class Process:
         return self._inherited is None
 
     @property
+    def in_motion(self) -> bool:
+        """It is about to change: something came that is not decided on, a start has no process yet, an end is not told yet."""
+        now, run = self.snapshot, self._run
+        begins = now.state is State.STARTING and now.pid is None
+        ends = run is not None and run.ended is not None and run.context.run == now.run != now.ended_run
+        return begins or ends or self._mailbox.holds(Input)
+
+    @property
     def voice(self) -> Voice:
         """What its runs say by sd_notify; made when first asked for: most say nothing."""
         if self._voice is None:

@@ -15,7 +15,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import anyio.to_thread
 import msgspec
 
 from supervisord_async.config.model import Program, Stop
+from supervisord_async.core.record import Record
 from supervisord_async.core.state import Snapshot
 from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.fleet.sockets import SavedSocket
@@ -98,6 +99,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     scaled: dict[str, int] = {}  #: programs with another number of replicas than the file's
     manners: dict[str, Manner] = {}  #: of the programs that are not told to go as usual, for who ends them without a daemon
     descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
+    unwritten: tuple[Record, ...] = ()  #: of a re-exec: what the history does not have yet
 
     def all_descriptors(self) -> set[int]:
         """Every descriptor that a re-exec carries over."""
@@ -106,9 +108,9 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
         return streams | voices | {each.fd for each in self.sockets} | {fd for numbers in self.descriptors.values() for fd in numbers}
 
 
-def with_descriptors(state: SavedState, descriptors: dict[str, list[int]]) -> SavedState:
-    """``state`` for a re-exec, which carries ``descriptors`` over."""
-    return msgspec.structs.replace(state, descriptors=descriptors)
+def with_descriptors(state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = ()) -> SavedState:
+    """``state`` for a re-exec, which carries ``descriptors`` over, and the records that the history does not have yet."""
+    return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten))
 
 
 def manners(programs: Iterable[Program]) -> dict[str, Manner]:

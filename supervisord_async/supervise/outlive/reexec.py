@@ -13,17 +13,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
 from supervisord_async.errors import FailedError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
-from supervisord_async.system import orphans, own_python, threads
+from supervisord_async.system import orphans, own_python, signals, threads
 from supervisord_async.wire import ENV_STATE
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+    from supervisord_async.supervise.records.bus import Bus
+    from supervisord_async.supervise.records.history import History
 
 TRIAL_SECONDS = 30.0
 #: A trial that was killed is waited for so long.
@@ -31,6 +36,9 @@ DEATH_SECONDS = 1.0
 #: A thread that a disk holds up for so long hangs; and the time between two looks.
 HANG_SECONDS = 5.0
 LOOK_SECONDS = 0.05
+#: A start that waits for its turn, or an end that is just told, is waited for so long; and the time between two looks.
+REST_SECONDS = 1.0
+REST_LOOK_SECONDS = 0.01
 MODULE = "supervisord_async.cli.asupd"
 
 
@@ -124,6 +132,23 @@ async def _wait_for_disks() -> None:
             raise FailedError("cannot re-exec: a disk that does not answer a thread would hold it up; this code stays in service")
         await anyio.sleep(LOOK_SECONDS)
         held_up &= threads.held_up()
+
+
+async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: History | None) -> None:
+    """No process is between two states, which the new self would have to guess from what lives, and the past is written.
+
+    In :data:`REST_SECONDS` each; else it goes as it is, and what is not written is handed over. Signals that had come are heeded.
+    """
+    until = anyio.current_time() + REST_SECONDS
+    while any(process.in_motion for process in processes.values()):
+        if anyio.current_time() >= until:
+            break
+        await anyio.sleep(REST_LOOK_SECONDS)
+    bus.catch_up()
+    if history is not None:
+        with anyio.move_on_after(REST_SECONDS):
+            await history.flush()
+    await signals.heeded()
 
 
 def why_not(error: OSError) -> str:

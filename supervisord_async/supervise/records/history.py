@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -85,13 +85,18 @@ class History:
         self._written_id = 0  #: of the last record written
         self._wrote = anyio.Event()  #: set with the next write
 
-    async def open(self) -> int:
+    async def open(self, unwritten: Iterable[Record] = ()) -> int:
         """The database is open, or the trouble with it is known and said; returns the number that the bus goes on from.
+        What of ``unwritten``, which a former self left, is not there yet will be written.
 
         Never raises for the database's sake. Without one the numbers go on from the clock, so that they rise over restarts all the same.
         """
         self._store = await self._blocking(self._open_store)
         self.last_id = self._store.last_id if self._store is not None else int(time.time() * 1000)
+        there = self._store.written_id if self._store is not None else 0
+        for record in unwritten:
+            if record.id > there:  # a batch may have been written in its last instant
+                self.take(record)
         return self.last_id
 
     def take(self, record: Record) -> None:
@@ -138,6 +143,10 @@ class History:
         # By number: a full queue drops its oldest meanwhile, and a cancellation may have come between writing and this.
         while self._queue and self._queue[0].id <= self._written_id:
             self._queue.popleft()
+
+    def unwritten(self) -> list[Record]:
+        """What was taken and, as far as is known, not written yet."""
+        return [record for record in self._queue if record.id > self._written_id]
 
     async def flush(self) -> None:
         """What was taken before is written; waits while it cannot be. :meth:`run` must be running."""

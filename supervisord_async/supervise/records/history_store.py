@@ -76,7 +76,7 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batch, never the file
         self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        last = self._db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0]
+        last = self.written_id = int(self._db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0])  #: of the last one there
         row = self._db.execute("SELECT value FROM meta WHERE key = 'reserved'").fetchone()
         self.last_id: int = max(last, row[0] if row else 0)
         self._reserve(self.last_id + RESERVED_IDS)

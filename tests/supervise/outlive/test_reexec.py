@@ -82,11 +82,12 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     daemon: Any = SimpleNamespace(
         _go=anyio.Event(),
         _lock=SimpleNamespace(fd=3),
+        _kept_history=None,
         _listeners=None,
         _prepared=[],
         _guard=SimpleNamespace(dismiss=lambda: dismissed.append(True)),
         _bus=bus,
-        _supervisor=SimpleNamespace(shutting_down=False),
+        _supervisor=SimpleNamespace(shutting_down=False, processes={}),
         _become_new_code=lambda listeners: Daemon._become_new_code(daemon, listeners),
         state=lambda: STATE,
     )
@@ -109,7 +110,7 @@ def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyP
     """The new code would not know that it is to end."""
     bus, told, resumed = Bus(), list[Record](), []
     bus.listen(told.append)
-    supervisor = SimpleNamespace(shutting_down=False)
+    supervisor = SimpleNamespace(shutting_down=False, processes={})
 
     async def pause() -> None:
         supervisor.shutting_down = True
@@ -249,3 +250,31 @@ def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
     refused = trial(persist.encode(STATE).replace(b"asupd-state 1 ", b"asupd-state 99 ", 1))
     assert refused.returncode != 0 and "written by a newer asupd" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["programs.yaml"]
+
+
+def test_a_reexec_waits_for_what_is_on_its_way_but_not_for_ever() -> None:
+    """A start that waits for its turn would be told as a run that ended, nobody saw how."""
+
+    async def seconds(rests_at: float) -> float:
+        begin = anyio.current_time()
+
+        class Web:
+            @property
+            def in_motion(self) -> bool:
+                return anyio.current_time() - begin < rests_at
+
+        processes: Any = {"web": Web()}
+        bus, told = Bus(), list[str]()
+        bus.soon(lambda what, _at: told.append(what), "late")
+        await reexec.come_to_rest(processes, bus, None)
+        assert told == ["late"]
+        return anyio.current_time() - begin
+
+    assert run_virtually(seconds, 0.0) == 0.0
+    assert 0.5 <= run_virtually(seconds, 0.5) < 0.6
+    assert reexec.REST_SECONDS <= run_virtually(seconds, 1000.0) < 2.0
+
+
+def test_what_the_history_does_not_have_goes_over_with_the_state() -> None:
+    record = Record(id=8, at=1.5, type="state", name="web", to="RUNNING", run=1, data={"pid": 7})
+    assert persist.decode(persist.encode(persist.with_descriptors(STATE, {}, [record]))).unwritten == (record,)

@@ -93,6 +93,33 @@ async def test_ids_rise_after_a_crash_that_lost_records(tmp_path: Path) -> None:
     await crashed.aclose()
 
 
+async def test_what_a_former_self_had_not_written_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    former = History(path)
+    bus = Bus(last_id=await former.open())
+    bus.listen(former.take)
+    for run in range(1, 4):
+        state(bus, "web", "BACKOFF", "STARTING", run, "exited")
+    left = former.unwritten()
+    assert [record.run for record in left] == [1, 2, 3]
+    await former._blocking(lambda: former._write(left[:2]))  # in its last instant: it does not know
+    await former.aclose()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM records WHERE id = ?", (left[2].id,))
+        db.execute("DELETE FROM runs WHERE run = 3")
+        db.execute("UPDATE totals SET count = 1")
+        db.commit()
+    successor = History(path)
+    assert await successor.open(left) >= left[-1].id
+    assert [record.run for record in successor.unwritten()] == [3]
+    await successor.aclose()
+    again = History(path)
+    await again.open()
+    assert await again.records(0) == left
+    assert await again.totals("web") == {"exited": 2}
+    await again.aclose()
+
+
 async def test_runs_tell_cause_duration_exit_and_figures(tmp_path: Path) -> None:
     async with kept(tmp_path / "history.db") as (history, bus):
         state(bus, "web", "STOPPED", "STARTING", 1)
