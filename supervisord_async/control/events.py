@@ -126,16 +126,16 @@ class Events:
             if record is None:
                 await send(b": still here\n\n")
                 continue
-            records, lost = [], 0
+            records: list[Record] = []
             while record is not None:
+                if record.id > position + 1 and position >= self.first_id:  # more was told at once than a queue holds
+                    await self._send(send, records)
+                    records, position = [], await self._send_past(send, chosen, position)
                 if record.id > position:
-                    lost += record.id - position - 1 if position >= self.first_id else 0
                     position = record.id
                     if chosen(record):
                         records.append(record)
                 record = news.receive_nowait()
-            if lost:
-                await send(_missed(lost))
             await self._send(send, records)
             if records:
                 await anyio.sleep(GATHER_SECONDS)

@@ -130,6 +130,26 @@ async def test_a_number_of_another_history_is_told_as_missed() -> None:
     assert reader.events[0] == (None, "missed", {"missed": None})
 
 
+async def test_more_at_once_than_a_queue_holds_comes_from_the_history(tmp_path: Path) -> None:
+    """A thousand that die together are more records than that, and are told at once when somebody asks."""
+    history = History(tmp_path / "history.db")
+    bus = Bus(last_id=await history.open())
+    bus.listen(history.take)
+    events, reader = Events(bus, history), Reader()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(history.run)
+        tasks.start_soon(lambda: events.follow(reader.send, everything))
+        await wait_until(lambda: reader.data != b"")
+        sent = [bus.publish("daemon").id for _ in range(2 * bus_module.SUBSCRIBER_RECORDS + 100)]
+        await wait_until(lambda: bool(reader.ids) and reader.ids[-1] == bus.last_id)
+        sent.append(bus.publish("daemon").id)
+        await wait_until(lambda: reader.ids[-1] == bus.last_id)
+        tasks.cancel_scope.cancel()
+    await history.aclose()
+    assert reader.ids == sent
+    assert all(type_ != "missed" for _, type_, _ in reader.events)
+
+
 async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many() -> None:
     bus = Bus()
     reader = Reader()
