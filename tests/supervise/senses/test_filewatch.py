@@ -241,14 +241,18 @@ async def test_lost_notifications_of_a_burst_are_made_up_for(source: Path, monke
 
 @real
 @pytest.mark.anyio
-async def test_name_that_is_no_utf8_breaks_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ignore", [(), ("*.log",)])
+async def test_name_that_is_no_utf8_breaks_nothing(source: Path, monkeypatch: pytest.MonkeyPatch, ignore: tuple[str, ...]) -> None:
     monkeypatch.setattr(files, "SUSPECTS", 100)
     async with bench() as b:
-        await b.monitor(source)
+        await b.monitor(source, ignore=ignore)
         for number in range(3):  # the second one in short time has it polled
             with open(os.fsencode(source) + b"/\xff%d" % number, "w") as file:
                 file.write("x")
             await b.next_detail()
+            if ignore:
+                with open(os.fsencode(source) + b"/\xff%d.log" % number, "w") as file:
+                    file.write("x")
             (source / "app.py").write_text("x" * (10 + number))
             assert await b.next_detail() == "src/app.py changed"
 
