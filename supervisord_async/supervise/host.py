@@ -99,7 +99,7 @@ class Host(Protocol):
         """The file's present signature; raises TimeoutError, which says for how long its disk has not answered."""
 
     def may_have_oom_killed(self) -> bool:
-        """False: the kernel has never ended anything for lack of memory, so there is nothing to ask it."""
+        """False: the kernel has ended nothing for lack of memory of late, so there is nothing to ask it."""
 
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""

@@ -49,6 +49,7 @@ class MachineHost:
         self._disks = Disks()
         self._users = DaemonThreads(USER_THREADS, "user")
         self._turns = Turns(SPAWNS_A_TURN)
+        self._toll = _toll()
 
     def at_turn(self, callback: Callable[[], None]) -> None:
         """At once for the first few of a turn, see :class:`.Turns`."""
@@ -144,7 +145,7 @@ class MachineHost:
     def may_have_oom_killed(self) -> bool:
         """Read the kernel's counter, on the loop and once for all who ask at this turn: 500 deaths are not to be 500 hops to a thread."""
         try:
-            return census.current().any_oom_killed()
+            return self._toll.may_include_one(census.current().oom_kills())
         except OSError as error:
             if not is_want(error):
                 raise
@@ -175,3 +176,11 @@ class MachineHost:
             with anyio.CancelScope(shield=True):
                 await tree.kill()
             child.close()
+
+
+def _toll() -> oom.Toll:
+    """From now on; where there is no descriptor to look with, from the first look on."""
+    try:
+        return oom.Toll(oom.kills())
+    except OSError:
+        return oom.Toll(None)

@@ -35,7 +35,7 @@ class Census:
         self._children: dict[int, set[int]] = {}
         self._everything: dict[int, procfs.Stat] | None = None
         self._strangers: Strangers | None = None
-        self._oom_killed: bool | None = None
+        self._oom_kills: tuple[int | None] | None = None
         self._listed = procfs.can_list_children()
 
     def stat(self, pid: int) -> procfs.Stat | None:
@@ -67,11 +67,11 @@ class Census:
             self._strangers = self._find_strangers()
         return self._strangers
 
-    def any_oom_killed(self) -> bool:
-        """As :func:`.oom.has_killed`; raises OSError as well."""
-        if self._oom_killed is None:
-            self._oom_killed = oom.has_killed()
-        return self._oom_killed
+    def oom_kills(self) -> int | None:
+        """As :func:`.oom.kills`; raises OSError as well."""
+        if self._oom_kills is None:
+            self._oom_kills = (oom.kills(),)
+        return self._oom_kills[0]
 
     def _find_strangers(self) -> Strangers:
         dead: set[int] = set()

@@ -145,3 +145,21 @@ def test_the_kernels_log_names_whom_it_killed(tmp_path: Path) -> None:
     assert oom.was_oom_killed(4711, kmsg=str(tmp_path / "none"), vmstat=str(counts)) is None
     counts.write_text("nr_free_pages 1\noom_kill 0\n")
     assert oom.was_oom_killed(4711, kmsg=str(log), vmstat=str(counts)) is False
+
+
+def test_only_who_dies_soon_after_a_kill_of_the_kernels_is_suspected(tmp_path: Path) -> None:
+    counts, now = tmp_path / "vmstat", [1000.0]
+
+    def suspected(count: str) -> bool:
+        counts.write_text(f"nr_free_pages 1\n{count}\n")
+        return toll.may_include_one(oom.kills(vmstat=str(counts)))
+
+    toll = oom.Toll(3, clock=lambda: now[0])
+    assert not suspected("oom_kill 3"), "of those before it nobody asks"
+    assert suspected("oom_kill 4")
+    now[0] += oom.SUSPICION_SECONDS / 2
+    assert suspected("oom_kill 4")
+    now[0] += oom.SUSPICION_SECONDS
+    assert not suspected("oom_kill 4")
+    assert suspected("no such count"), "a kernel that does not tell"
+    assert not oom.Toll(0, clock=lambda: now[0]).may_include_one(0)

@@ -72,7 +72,7 @@ async def _detail(context: RunContext, ended: Ended) -> str:
     """What else is known of an end: what the run said of it, or that the kernel was out of memory where it tells so."""
     if context.voice is not None and (said := context.voice.last_words()):
         return f"{exit_words(ended.status)}; {said}"
-    if not _is_unexplained(context, ended):
+    if not _is_unexplained(context, ended) or not context.host.may_have_oom_killed():
         return ""
     known = await context.host.was_oom_killed(context.child.pid)
     return "killed by SIGKILL: the kernel was out of memory" if known else ""
