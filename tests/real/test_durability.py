@@ -7,10 +7,8 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,51 +18,11 @@ from msgspec.structs import replace
 from supervisord_async.core.state import State
 from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.runs.launch import instance_of
-from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon, alive
+from tests.real.settled import PROGRAMS, SLEEPER, check_log, check_nothing_lost, settle
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
-
-COUNTER = "import itertools,sys,time\nfor n in itertools.count():\n  print(n, flush=True)\n  time.sleep(0.0005)"
-PROGRAMS = f"""
-programs:
-  counter: {{command: [{sys.executable}, -c, {json.dumps(COUNTER)}], start_seconds: 0}}
-  quiet: {{command: [sleep, "1000"], start_seconds: 0}}
-  many: {{command: [sleep, "1000"], replicas: 3, start_seconds: 0}}
-  stopped: {{command: [sleep, "1000"], start_seconds: 0}}
-  flaky: {{command: ["false"], restart: {{backoff: {{initial: 1h, max: 1h}}}}}}
-"""
-NAMES = ("counter", "quiet", "many:0", "many:1", "many:2")
-SLEEPER = "programs: {a: {command: [sleep, '1000'], start_seconds: 0}}"
-
-
-def settle(live: LiveDaemon) -> dict[str, int]:
-    """Everything is up, one is stopped by the operator, one waits in BACKOFF; the PIDs."""
-    pids = {name: live.wait_for(name, "RUNNING")["pid"] for name in NAMES}
-    live.do("stop", "stopped")
-    live.wait_for("flaky", "BACKOFF", restarts=1)
-    return pids
-
-
-def check_nothing_lost(live: LiveDaemon, pids: dict[str, int], cause: str | None = None) -> None:
-    """The same processes, once each; wishes and counters as they were; every line once."""
-    for name, pid in pids.items():
-        status = live.wait_for(name, "RUNNING")
-        assert (status["pid"], status["run"]) == (pid, 1), name
-        assert cause is None or status["cause"] == cause, name
-    assert live.process_of("stopped")["state"] == "STOPPED"
-    assert (live.process_of("flaky")["state"], live.process_of("flaky")["restarts"]) == ("BACKOFF", 1)
-    assert sorted(process.identity.pid for process in live.tagged()) == sorted(pids.values())
-
-
-def check_log(live: LiveDaemon) -> None:
-    """The counter's numbers are in its log, each once, in order, and go on."""
-    log = live.folder / ".asupd" / "logs" / "counter.log"
-    count = len(log.read_bytes().splitlines())
-    live.wait_until(lambda: len(log.read_bytes().splitlines()) > count + 50, "the counter goes on")
-    numbers = [int(line) for line in log.read_bytes().split(b"\n")[:-1]]
-    assert numbers == list(range(len(numbers)))
 
 
 def test_a_killed_daemons_programs_are_adopted(daemon: Make) -> None:
@@ -209,100 +167,6 @@ def test_what_was_answered_outlives_a_death_in_that_moment(daemon: Make) -> None
         live.wait_for("a", "RUNNING")
 
 
-def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
-    live = daemon(PROGRAMS)
-    pids = settle(live)
-    before = live.pid
-    for _ in range(2):
-        live.do("reexec")
-        live.wait_until(live.answers, "it answers again")
-        check_nothing_lost(live, pids, "autostart")
-        check_log(live)
-    live.send(signal.SIGUSR2)
-    live.wait_until(lambda: live.text().count("re-executed") == 3, "the third re-exec")
-    live.wait_until(live.answers, "it answers again")
-    check_nothing_lost(live, pids)
-    assert before == live.pid and alive(before)
-    os.kill(pids["quiet"], signal.SIGTERM)  # still our child: how it ended is known
-    live.wait_until(lambda: live.process_of("quiet")["exit_status"] == {"signal": "SIGTERM", "core": False}, "its end is told")
-    assert live.end() == 0
-    assert live.tagged() == []
-
-
-DYING_MEANWHILE = """
-import os, signal, sys
-from pathlib import Path
-if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv and os.path.exists("victim"):
-    pid = Path("victim").read_text()
-    os.remove("victim")
-    os.kill(int(pid), signal.SIGTERM)
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        pass
-"""
-
-
-def test_a_run_that_ends_in_the_middle_of_a_reexec_ended_as_it_did(daemon: Make, tmp_path: Path) -> None:
-    """It was a success: with ``on-failure`` it is not run again."""
-    (tmp_path / "sitecustomize.py").write_text(DYING_MEANWHILE)
-    job = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('waits', flush=True)\nsignal.pause()"
-    programs = f"programs: {{job: {{command: [{sys.executable}, -c, {json.dumps(job)}], restart: on-failure, start_seconds: 0}}}}"
-    live = daemon(programs, environment={"PYTHONPATH": str(tmp_path)})
-    live.wait_until(lambda: "waits" in (live.folder / ".asupd" / "logs" / "job.log").read_text(), "it can be told")
-    (live.folder / "victim").write_text(str(live.process_of("job")["pid"]))
-    live.do("reexec")
-    live.wait_for("job", "EXITED", run=1, exit_status={"code": 0})
-    assert not (live.folder / "victim").exists()
-
-
-def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
-    live = daemon(SLEEPER)
-    pid = live.wait_for("a", "RUNNING")["pid"]
-    refused: list[OSError] = []
-    knocks = unlocked = 0
-    over = threading.Event()
-    lock = InstanceLock(live.folder / ".asupd" / "asupd.lock")
-
-    def knock() -> None:
-        nonlocal knocks, unlocked
-        while not over.is_set():
-            unlocked += lock.holder() is None
-            with socket.socket(socket.AF_UNIX) as client:
-                try:
-                    client.connect(str(live.folder / ".asupd" / "asupd.sock"))
-                    client.sendall(b"GET /v1/health HTTP/1.1\r\nHost: asupd\r\n\r\n")
-                    if client.recv(12) != b"HTTP/1.1 200":
-                        raise ConnectionError("no answer")
-                    knocks += 1
-                except OSError as error:
-                    refused.append(error)
-
-    knocking = [threading.Thread(target=knock) for _ in range(3)]
-    for thread in knocking:
-        thread.start()
-    try:
-        for time in range(1, 4):
-            live.send(signal.SIGUSR2)
-
-            def done(time: int = time) -> bool:
-                live.send(signal.SIGHUP)  # one that comes while nobody has a handler would end it
-                return live.text().count("re-executed") == time
-
-            live.wait_until(done, "it is re-executed", every=0.002)
-            live.wait_until(live.answers, "it answers")
-    finally:
-        over.set()
-        for thread in knocking:
-            thread.join()
-    assert (refused, unlocked) == ([], 0) and knocks > 10
-    live.write(SLEEPER.replace("a:", "b:"))
-    live.send(signal.SIGHUP)
-    live.wait_for("b", "RUNNING")
-    assert not alive(pid)
-    live.send(signal.SIGUSR2)
-    live.wait_until(lambda: live.text().count("re-executed") == 4, "once more")
-    assert live.end() == 0
-
-
 def test_a_replica_that_a_successor_retires_comes_back_when_it_is_wanted_again(daemon: Make) -> None:
     """The file that the successor reads does not list it; the next one does, before its stop has come to an end."""
     stubborn = "command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0"
@@ -350,29 +214,6 @@ def test_a_stop_of_what_never_ran_survives_a_death(daemon: Make) -> None:
     live.kill()
     live.start()
     assert (live.process_of("a")["state"], live.process_of("a")["cause"], live.tagged()) == ("STOPPED", "operator", [])
-
-
-def test_a_stop_wins_over_a_reexec(daemon: Make) -> None:
-    """Also over one that is being tried while a program takes its time to end."""
-    live = daemon("programs: {a: {command: \"sh -c 'trap : TERM; sleep 2; sleep 1000'\", start_seconds: 0.2, stop: {grace_period: 3s}}}")
-    live.wait_for("a", "RUNNING")
-    live.send(signal.SIGUSR2)
-
-    def trying() -> bool:
-        children = Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()
-        return any("--trial" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
-
-    live.wait_until(trying, "the new code is tried", every=0.002)
-    assert live.end() == 0 and live.tagged() == []
-
-
-def test_a_second_daemon_is_refused_also_after_a_reexec(daemon: Make) -> None:
-    live = daemon(SLEEPER)
-    live.do("reexec")
-    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", str(live.file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=live.environment, check=False)
-    assert done.returncode == 4 and f"PID {live.pid}" in done.stderr
-    assert len(live.tagged()) == 1
 
 
 def test_after_a_clean_end_everything_begins_anew(daemon: Make) -> None:
@@ -426,21 +267,6 @@ def test_what_is_left_of_former_runs_is_ended_by_a_successor(daemon: Make) -> No
         finally:
             stray.kill()
             decoy.kill()
-
-
-def test_a_reexec_that_cannot_succeed_leaves_the_old_code_in_service(daemon: Make) -> None:
-    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
-    pid = live.wait_for("a", "RUNNING")["pid"]
-    good = live.file.read_text()
-    live.write("programs: {a: {comand: [sleep]}}")
-    refused = live.ctl("reexec")
-    assert refused.returncode == 1 and "stays in service" in refused.stderr and "comand" in refused.stderr
-    assert live.process_of("a")["pid"] == pid
-    live.send(signal.SIGUSR2)
-    live.wait_until(lambda: "cannot re-exec" in live.text() and "comand" in live.text(), "who asked by a signal is told too")
-    live.write(good)
-    live.do("reexec")
-    assert live.wait_for("a", "RUNNING")["pid"] == pid
 
 
 def test_a_stale_lock_and_socket_block_no_start(daemon: Make) -> None:
