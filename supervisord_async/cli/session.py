@@ -32,6 +32,10 @@ class Session:
         """Whatever the options say, ``target`` is meant."""
         self._target = target
 
+    def look_again(self) -> None:
+        """Where the daemon is will be looked up once more: a new one may have the socket that its file names by now."""
+        self._target = None
+
     def advice(self, error: Exception) -> str:
         """How to start the daemon that was not there, by ``error``; nothing where none was looked for.
 

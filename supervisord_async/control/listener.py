@@ -29,7 +29,7 @@ from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError
 from supervisord_async.system.accepting import Accepting
-from supervisord_async.system.sockets import bind_unix
+from supervisord_async.system.sockets import bind_unix, is_answered
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Daemon
@@ -109,6 +109,8 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
         except BaseException:
             local.close()
             raise
+        while adopted:  # the file names other addresses by now: clients at the former ones are refused, and do not wait for ever
+            adopted.pop().close()
         api.page_url = door.url if door is not None else None
         sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
         server = _Server(Application(api, Door(group=daemon.socket_group, tcp=door)), sockets, api.streams)
@@ -125,11 +127,19 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
 
 def _adopt_unix(daemon: Daemon, adopted: list[socket.socket]) -> socket.socket | None:
     for sock in adopted:
-        if sock.family == socket.AF_UNIX and _identity(daemon.socket) is not None:
+        if sock.family == socket.AF_UNIX and _leads_to_us(daemon.socket):
             adopted.remove(sock)
             sock.setblocking(False)
             return sock
     return None
+
+
+def _leads_to_us(path: str) -> bool:
+    """Whether who connects there comes to a socket that we listen on: the one that a former self left."""
+    try:
+        return is_answered(path, by=os.getpid())
+    except OSError:
+        return False
 
 
 def _identity(path: str) -> tuple[int, int] | None:

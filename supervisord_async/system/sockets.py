@@ -52,8 +52,11 @@ def peer(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def is_answered(path: str) -> bool:
-    """True if a process listens at ``path``. Raises OSError: it cannot be told."""
+def is_answered(path: str, *, by: int | None = None) -> bool:
+    """True if a process listens at ``path``: any, or the one whose PID is ``by``. Raises OSError: it cannot be told.
+
+    Where so many wait that nobody can be asked, the name speaks for itself.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.setblocking(False)
         try:
@@ -62,7 +65,7 @@ def is_answered(path: str) -> bool:
             return False
         except BlockingIOError:  # its queue is full: there is one
             return True
-    return True
+        return by is None or peer(probe)[0] == by
 
 
 def _gid(path: str, group: str | None) -> int:

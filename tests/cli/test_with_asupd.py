@@ -132,6 +132,14 @@ def test_a_day_with_the_real_daemon(file: Path, asupd: subprocess.Popen[bytes], 
     assert "start one with `asupd -c programs.yaml`" in gone.stderr
 
 
+def test_reexec_to_another_control_socket_is_found_there(file: Path, asupd: subprocess.Popen[bytes], asupctl: Call) -> None:
+    file.write_text(f"daemon: {{socket: other.sock}}\n{SOUND}")
+    done = asupctl("reexec", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pid"] == asupd.pid
+    assert (file.parent / "other.sock").is_socket()
+
+
 def test_followed_log_misses_and_repeats_nothing_across_a_reexec(file: Path, asupd: subprocess.Popen[bytes], asupctl: Call) -> None:
     with Client(file.parent / ".asupd" / "asupd.sock") as client:
         lines = client.follow_logs("web", lines=1, give_up_seconds=30)

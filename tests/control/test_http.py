@@ -28,6 +28,7 @@ from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
 from supervisord_async.supervise.records.history import History
+from supervisord_async.system.sockets import bind_unix
 from tests.control.conftest import Answer, ask, playing, read_answer, swift
 from tests.waiting import wait_until
 
@@ -373,6 +374,24 @@ async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
                 assert (await ask(stream, "GET", "/v1/health")).status == 200
             assert (await ask_tcp(port)).status == 401
         await waiting.aclose()
+
+
+async def test_inherited_sockets_that_the_file_no_longer_names_refuse(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
+    elsewhere = replace(daemon, socket=str(tmp_path / "other.sock"), http=None)
+    bind_unix(elsewhere.socket).close()  # left by a daemon that was killed
+    async with playing(swift("web"), daemon=daemon) as scene:
+        async with listening(daemon, Api(scene.commands)) as listeners:
+            inherited = [os.dup(sock.fileno()) for sock in listeners.sockets]
+            port = listeners.sockets[1].getsockname()[1]
+            os.link(daemon.socket, tmp_path / "former.sock")  # a re-exec does not unlink it
+        async with listening(elsewhere, Api(scene.commands), inherited):
+            async with await anyio.connect_unix(elsewhere.socket) as stream:
+                assert (await ask(stream, "GET", "/v1/health")).status == 200
+            with pytest.raises(ConnectionRefusedError):
+                await anyio.connect_unix(tmp_path / "former.sock")
+            with pytest.raises(OSError, match=r"refused|attempts failed"):
+                await anyio.connect_tcp("127.0.0.1", port)
 
 
 async def test_a_socket_that_somebody_removed_is_made_anew_and_who_is_connected_stays(serving: Serving, caplog: Any) -> None:

@@ -65,10 +65,16 @@ def _new_daemon(session: Session, before: DaemonHealth, process: Identity | None
     while time.monotonic() < deadline:
         if process is not None and not is_alive(process):
             raise NoDaemonError(f"the daemon, pid {process.pid}, died while it was to re-execute (a new one takes its programs over)")
-        with suppress(NoDaemonError, CommandError), session.client(timeout_seconds=1.0) as client:
-            now = client.health()
-            if now.started_at != before.started_at:  # an uptime would not tell: a young daemon's may be the shorter one
+        try:
+            with session.client(timeout_seconds=1.0) as client:
+                now = client.health()
+            # An uptime would not tell: a young daemon's may be the shorter one.
+            if now.started_at != before.started_at and now.pid == before.pid:
                 return now
+        except NoDaemonError:
+            session.look_again()
+        except CommandError:
+            pass  # it is on its way
         time.sleep(_POLL_SECONDS)
     raise TimedOutError(f"the daemon has not re-executed within {timeout_seconds:g} s (its log says why)")
 
