@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def die(live: LiveDaemon, run: int) -> dict[str, Any]:
 
 def runs_kept(live: LiveDaemon) -> list[int]:
     """The runs of the victim that the history has."""
-    with sqlite3.connect(f"file:{history_of(live)}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{history_of(live)}?mode=ro", uri=True)) as database:
         return [run for (run,) in database.execute("SELECT run FROM runs WHERE name = 'victim' ORDER BY id")]
 
 

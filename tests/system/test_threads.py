@@ -59,9 +59,9 @@ def test_an_error_comes_out() -> None:
 
 @pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
 def test_a_thread_that_a_disk_holds_up_is_known(tmp_path: Path) -> None:
-    """Here one whose child was born and is not executed yet."""
+    """Here one whose child was born and is not executed yet. With a ``cwd`` no Python uses posix_spawn, for which all threads wait."""
     with HangingDisk(tmp_path / "away", "app", b"#!/bin/sh\n") as disk:
-        thread = threading.Thread(target=subprocess.call, args=([disk.path],))
+        thread = threading.Thread(target=subprocess.call, args=([disk.path],), kwargs={"cwd": "/"})
         thread.start()
         wait_until_sync(lambda: threads.held_up() == {thread.native_id})
         disk.answer()

@@ -373,7 +373,7 @@ async def test_stranger_has_not_the_tag_of_who_had_its_number(nursery: Nursery) 
     tagged = await nursery.spawn("sleep", "1000", environment={ENV_TAG: "test/tagged/1"})
     process = procfs.stat(tagged.pid)
     assert process is not None
-    assert census.tag_of(process) == "test/tagged/1"
+    await wait_until(lambda: census.tag_of(process) == "test/tagged/1")  # while it is just executing it shows no environment
     tagged.send_signal(signal.SIGKILL)
     await tagged.wait()
     assert not census.tag_of(replace(process, session=process.session + 1))
