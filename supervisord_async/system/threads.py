@@ -34,7 +34,7 @@ class DaemonThreads(Executor):
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._free = 0
+        self._spare = 0  # threads that do nothing, less the work that waits for one
         self._shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -46,10 +46,9 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._shut:
                 raise RuntimeError(f"{self._name}: no work is taken any more")
-            if self._free:
-                self._free -= 1
-            elif self._threads < self._limit:
+            if self._spare <= 0 and self._threads < self._limit:
                 self._start_thread()
+            self._spare -= 1
         self._work.put((future, lambda: fn(*args, **kwargs)))
         return future
 
@@ -74,6 +73,7 @@ class DaemonThreads(Executor):
                 raise
         else:
             self._threads += 1
+            self._spare += 1
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  the base's signature
         """Threads end when the work that is queued is done; nobody waits for them."""
@@ -96,7 +96,7 @@ class DaemonThreads(Executor):
                     del result
             del item, future, call
             with self._lock:
-                self._free += 1
+                self._spare += 1
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         """The next piece of work; None: there is none for this thread any more."""
@@ -105,8 +105,8 @@ class DaemonThreads(Executor):
                 return self._work.get(timeout=IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._free:  # else some is on its way, and there is nobody else for it
-                        self._free -= 1
+                    if self._spare > 0:  # else some is on its way, and there is nobody else for it
+                        self._spare -= 1
                         self._threads -= 1
                         return None
 

@@ -29,6 +29,17 @@ def test_work_that_comes_when_a_thread_is_about_to_end_is_done(monkeypatch: pyte
     assert [pool.submit(int, number).result(10) for number in range(2000)] == list(range(2000))
 
 
+def test_work_that_had_to_wait_for_a_thread_leaves_none_expected_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once more than the threads could take at once was counted as threads that were free, and later work waited for them for ever."""
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.02)
+    pool, go = DaemonThreads(2, "waited"), threading.Event()
+    early = [pool.submit(go.wait, 30) for _ in range(6)]
+    go.set()
+    assert all(each.result(10) for each in early)
+    wait_until_sync(lambda: not any(thread.name.startswith("waited-") for thread in threading.enumerate()))
+    assert [pool.submit(int, number).result(10) for number in range(6)] == list(range(6))
+
+
 def test_no_more_than_the_limit_hang_and_the_rest_is_done_when_one_is_free() -> None:
     pool, go = DaemonThreads(2, "few"), threading.Event()
     hanging = [pool.submit(go.wait, 30) for _ in range(2)]
