@@ -165,7 +165,10 @@ class Watch(Shape, frozen=True, kw_only=True):
     """Files whose change restarts the program."""
 
     paths: Annotated[list[str], Meta(min_length=1), _doc("Files and folders, folders with everything below them.")]
-    ignore: Annotated[list[str], _doc("Patterns as in .gitignore, relative to each path.")] = []
+    ignore: Annotated[
+        list[str],
+        _doc("Patterns as in .gitignore, relative to each path. Logs, heartbeat files, run_dir, caches and editors' drafts never count."),
+    ] = []
     debounce: Annotated[Duration, _doc("Act when nothing has changed for this long.")] = "300ms"
     action: Annotated[
         Annotated[SignalName | None, _expected("restart, or a signal such as HUP")],

@@ -192,7 +192,7 @@ class Daemon:
             roll=lambda process, request: supervisor.rolling.follow(
                 process, request, supervisor.dependencies.members(process.program.name)
             ),
-            log_paths=lambda: log_paths(supervisor.configuration),
+            written_paths=lambda: written_paths(supervisor.configuration),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,
         )
@@ -469,13 +469,14 @@ async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
     return await patiently("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 
-def log_paths(configuration: Configuration) -> tuple[str, ...]:
-    """Every file that some program's output goes to."""
-    return tuple(
+def written_paths(configuration: Configuration) -> tuple[str, ...]:
+    """Every file that the daemon's own log, some program's output or its beats go to."""
+    own = (configuration.daemon.log.file,) if configuration.daemon.log.file else ()
+    return own + tuple(
         path.replace("{replica}", str(replica))
         for program in configuration.programs.values()
-        for path in {program.logs.stdout, program.logs.stderr}
-        if path.startswith("/")
+        for path in {program.logs.stdout, program.logs.stderr, program.heartbeat and program.heartbeat.file}
+        if path is not None and path.startswith("/")
         for replica in range(program.replicas)
     )
 

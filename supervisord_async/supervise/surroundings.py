@@ -37,6 +37,6 @@ class Surroundings(msgspec.Struct, frozen=True):
     remembered: Callable[[], Awaitable[None]]  #: what was committed until now is saved, or cannot be soon
     roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: whether a rolling restart takes care of that one
     sockets: SocketRegistry = msgspec.field(default_factory=SocketRegistry)
-    log_paths: Callable[[], tuple[str, ...]] = tuple  #: of all programs: what they write is no change of a source
+    written_paths: Callable[[], tuple[str, ...]] = tuple  #: logs and heartbeats of all: what is written there is no change of a source
     spawned: Callable[[Process], None] = lambda _process: None  #: called when a run of it has a process, of which no record tells
     echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes

@@ -50,7 +50,7 @@ def test_a_hang_is_found_between_one_and_one_and_a_half_timeouts_after_the_last_
 
 
 def test_own_logs_and_junk_below_a_watched_path_restart_nothing(daemon: Make, tmp_path: Path) -> None:
-    """A program that watches the whole directory in which run_dir, its log and byte code lie."""
+    """A program that watches the whole directory in which run_dir, its log, its heartbeat, the daemon's log and byte code lie."""
     script = (
         "import itertools, os, time\nos.makedirs('__pycache__', exist_ok=True); os.makedirs('.git', exist_ok=True)\n"
         "for n in itertools.count():\n  print('line', n, '.' * 20)\n"
@@ -59,8 +59,9 @@ def test_own_logs_and_junk_below_a_watched_path_restart_nothing(daemon: Make, tm
     )
     (tmp_path / "app.py").write_text("1")
     live = daemon(
-        f"programs: {{w: {{command: {python(script)}, watch: {{paths: [.], ignore: [beats, xdg/, asupd.log], debounce: 50ms}}, "
-        "logs: {stdout: logs/w.log, max_size: 1KiB, compress: true}, start_seconds: 0}}"
+        "daemon: {log: {file: own.log, level: debug}}\n"
+        f"programs: {{w: {{command: {python(script)}, watch: {{paths: [.], ignore: [xdg/, asupd.log], debounce: 50ms}}, "
+        "heartbeat: {file: beats, timeout: 60s}, logs: {stdout: logs/w.log, max_size: 1KiB, compress: true}, start_seconds: 0}}"
     )
     live.wait_for("w", "RUNNING")
     live.wait_until(lambda: int((tmp_path / "beats").read_text() or 0) > 75, "seconds of noise")

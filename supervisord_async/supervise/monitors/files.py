@@ -74,7 +74,7 @@ class LoopGuard:
 
 async def monitor_watches(around: Surroundings, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
     """:func:`monitor_files` of each of ``watches``, all of the process ``name``; what is the daemon's own is ignored."""
-    ignored = (around.daemon.run_dir, *around.log_paths())
+    ignored = (around.daemon.run_dir, *around.written_paths())
     async with anyio.create_task_group() as monitors:
         for watch in watches:
             monitor = partial(monitor_files, around.files, name=name, watch=watch, ignored_paths=ignored, post=post, bus=around.bus)
