@@ -53,8 +53,8 @@ class Stop(Struct, frozen=True, kw_only=True):
 class Heartbeat(Struct, frozen=True, kw_only=True):
     """A file that the program changes at least once in ``timeout_seconds``.
 
-    ``file`` None: one in run_dir that the program learns by ``ASUP_HEARTBEAT_FILE``. That of a replicated program
-    holds ``{replica}`` where the number goes.
+    ``file`` None: one in run_dir that the program learns by ``ASUP_HEARTBEAT_FILE``. It may hold ``{replica}``
+    where the number goes; that of a replicated program does.
     """
 
     file: str | None = None
@@ -142,7 +142,7 @@ class Hooks(Struct, frozen=True, kw_only=True):
 class Logs(Struct, frozen=True, kw_only=True):
     """Where output goes. A stream is an absolute path, ``none``, ``inherit``, or, of stderr, ``stdout``.
 
-    The path of a replicated program holds ``{replica}`` where the number goes.
+    A path may hold ``{replica}`` where the number goes; that of a replicated program does.
     """
 
     stdout: str

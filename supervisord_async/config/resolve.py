@@ -172,7 +172,7 @@ def _heartbeat(program: shape.Program, name: str, values: Values) -> model.Heart
         return None
     file = given.file
     if file is not None:
-        file = _placed(file, name, program.replicas)
+        file = _placed(file, name)
         if program.replicas > 1 and "{replica}" not in file:
             advice = "put '{replica}' into it, or leave it out and use ASUP_HEARTBEAT_FILE"
             values.origin.error(("heartbeat", "file"), f"{program.replicas} replicas would share this file; {advice}")
@@ -318,16 +318,15 @@ def _hooks(given: shape.Hooks, values: Values) -> model.Hooks:
     )
 
 
-def _placed(path: str, name: str, replicas: int) -> str:
-    """``path`` with the program's name, and the number of an only replica, filled in."""
-    path = path.replace("{program}", name)
-    return path if replicas > 1 else path.replace("{replica}", "0")
+def _placed(path: str, name: str) -> str:
+    """``path`` with the program's name filled in. The replica's number has its place still: there may be more of them by ``scale``."""
+    return path.replace("{program}", name)
 
 
 def _log_path(path: str, name: str, replicas: int) -> str:
     if path in ("none", "inherit", "stdout"):
         return path
-    path = _placed(path, name, replicas)
+    path = _placed(path, name)
     if replicas > 1 and "{replica}" not in path and not path.startswith("/dev/"):
         stem, suffix = os.path.splitext(path)
         path = f"{stem}-{{replica}}{suffix}"

@@ -198,7 +198,8 @@ def _check_files(configuration: Configuration, origins: Mapping[str, Origin], da
             if sub not in reported and not _claim(logs, path, owner, origin, sub, "log"):
                 reported.add(sub)
         if program.heartbeat and program.heartbeat.file:
-            _claim(hearts, program.heartbeat.file, f"program {program.name}", origin, ("heartbeat", "file"), "heartbeat file")
+            for path in dict.fromkeys(program.heartbeat.file.replace("{replica}", str(number)) for number in range(program.replicas)):
+                _claim(hearts, path, f"program {program.name}", origin, ("heartbeat", "file"), "heartbeat file")
 
 
 def _log_files(program: Program) -> Iterator[tuple[Path, str, str]]:

@@ -199,7 +199,7 @@ def test_replicas_get_logs_of_their_own(project):
     assert logs("logs: {stdout: a.b.log, stderr: err}").stderr == f"{folder}/err-{{replica}}"
     assert logs("logs: {stdout: 'x/{replica}/{program}.log'}").stdout == f"{folder}/x/{{replica}}/web.log"
     assert logs("logs: {stdout: /dev/null, stderr: none}").stdout == "/dev/null"
-    assert project.program("command: x\nlogs: {stdout: 'x-{replica}'}").logs.stdout == f"{folder}/x-0"
+    assert project.program("command: x\nlogs: {stdout: 'x-{replica}'}").logs.stdout == f"{folder}/x-{{replica}}"
 
 
 def test_stderr_at_the_path_of_stdout_is_stdout(project):

@@ -84,7 +84,7 @@ def test_replicas_need_heartbeat_files_of_their_own(project):
     assert problem.startswith("heartbeat.file: 2 replicas would share this file; put '{replica}' into it")
     program = project.program("command: x\nreplicas: 2\nheartbeat: {file: 'beat-{replica}'}")
     assert program.heartbeat.file == f"{project.folder}/beat-{{replica}}"
-    assert project.program("command: x\nheartbeat: {file: '{program}-{replica}'}").heartbeat.file == f"{project.folder}/web-0"
+    assert project.program("command: x\nheartbeat: {file: '{program}-{replica}'}").heartbeat.file == f"{project.folder}/web-{{replica}}"
 
 
 def test_a_circle_of_dependencies_is_shown_whole(project):

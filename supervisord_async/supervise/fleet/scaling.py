@@ -23,11 +23,9 @@ def rescaled(program: Program, replicas: int) -> Program:
     if replicas > 1 and heartbeat is not None and heartbeat.file is not None and _MARK not in heartbeat.file:
         advice = f"put '{_MARK}' into it, or leave it out"
         raise FailedError(f"cannot scale {program.name}: {replicas} processes would share heartbeat.file {heartbeat.file} ({advice})")
-    if heartbeat is not None and heartbeat.file is not None and replicas == 1:
-        heartbeat = structs.replace(heartbeat, file=heartbeat.file.replace(_MARK, "0"))
     place = _shared if replicas == 1 else _apart
     logs = structs.replace(program.logs, stdout=place(program.logs.stdout), stderr=place(program.logs.stderr))
-    return structs.replace(program, replicas=replicas, logs=logs, heartbeat=heartbeat)
+    return structs.replace(program, replicas=replicas, logs=logs)
 
 
 def _apart(path: str) -> str:
@@ -39,6 +37,6 @@ def _apart(path: str) -> str:
 
 
 def _shared(path: str) -> str:
-    """A log's path for an only process."""
+    """A log's path for an only process; :func:`_apart` leads back from it."""
     stem, suffix = os.path.splitext(path)
-    return stem.removesuffix(f"-{_MARK}") + suffix if stem.endswith(f"-{_MARK}") else path.replace(_MARK, "0")
+    return stem.removesuffix(f"-{_MARK}") + suffix

@@ -63,7 +63,7 @@ def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None
     if program.heartbeat is None or program.notify is not None:  # with notify WATCHDOG=1 is the beat
         return None
     if program.heartbeat.file is not None:
-        return program.heartbeat.file.replace("{replica}", name.rpartition(":")[2])
+        return program.heartbeat.file.replace("{replica}", name.rpartition(":")[2] if ":" in name else "0")
     return os.path.join(daemon.run_dir, "heartbeats", name)
 
 

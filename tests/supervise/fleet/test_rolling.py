@@ -9,13 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.config.model import Configuration, Heartbeat, Logs, Restart
+from supervisord_async.config.model import Configuration, Daemon, Heartbeat, Logs, Restart
 from supervisord_async.core.inputs import RestartRequested, StopRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import FailedError, NotFoundError
 from supervisord_async.supervise.fleet.scaling import rescaled
+from supervisord_async.supervise.runs import launch
 from tests.control.conftest import Scene, playing, swift
 from tests.fake_host import FakeChild, program
 from tests.waiting import wait_until
@@ -198,3 +199,11 @@ def test_scaled_processes_have_files_of_their_own() -> None:
     assert rescaled(three, 1) == one
     with pytest.raises(FailedError, match=r"heartbeat\.file"):
         rescaled(program(heartbeat=Heartbeat(file="/run/web.beat")), 2)
+
+
+def test_the_place_of_the_number_outlives_an_only_process() -> None:
+    """``asupctl scale web 1`` filled the number in, and then there was no way back."""
+    two = program(replicas=2, logs=Logs(stdout="/logs/{replica}/web.log"), heartbeat=Heartbeat(file="/run/{replica}.beat"))
+    one = rescaled(two, 1)
+    assert rescaled(one, 2) == two
+    assert launch.heartbeat_file_of(one, "web", Daemon(name="x", run_dir="/run", socket="/run/s")) == "/run/0.beat"
