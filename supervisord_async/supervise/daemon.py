@@ -471,14 +471,12 @@ async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
 
 def written_paths(configuration: Configuration) -> tuple[str, ...]:
     """Every file that the daemon's own log, some program's output or its beats go to."""
-    own = (configuration.daemon.log.file,) if configuration.daemon.log.file else ()
-    return own + tuple(
-        path.replace("{replica}", str(replica))
-        for program in configuration.programs.values()
-        for path in {program.logs.stdout, program.logs.stderr, program.heartbeat and program.heartbeat.file}
-        if path is not None and path.startswith("/")
-        for replica in range(program.replicas)
-    )
+    paths = [configuration.daemon.log.file or ""]
+    for program in configuration.programs.values():
+        beats = program.heartbeat.file if program.heartbeat is not None else None
+        for path in {program.logs.stdout, program.logs.stderr, beats or ""}:
+            paths += [path.replace("{replica}", str(replica)) for replica in range(program.replicas)]
+    return tuple(path for path in paths if path.startswith("/"))
 
 
 def _become_parent_of_orphans() -> None:

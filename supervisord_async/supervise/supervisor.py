@@ -69,12 +69,12 @@ class Supervisor:
         self.started_at = time.time()
         self.shutting_down = False
         self.exit_code = 0
-        self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask)
+        self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask, lambda: self.rolling, self._restart)
         self._follow_settings = follow_settings  #: the daemon's own settings changed by a reload
         self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
         self._load = load
         self._around = surroundings(self)
-        self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down)
+        self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
         self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
@@ -408,7 +408,7 @@ class Supervisor:
                 asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(process)
         self._restart(asked)
 
-    def _restart(self, asked: Mapping[RestartRequested, list[Process]]) -> None:
+    def _restart(self, asked: Mapping[RestartRequested, Sequence[Process]]) -> None:
         """Each process is asked for its restart: those that roll one after the other, the others at once, dependencies first."""
         at_once: dict[Process, RestartRequested] = {}
         for request, processes in asked.items():

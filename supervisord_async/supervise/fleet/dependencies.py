@@ -13,6 +13,7 @@ from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Inp
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
+from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.process import Process
 
 
@@ -24,10 +25,15 @@ class Dependencies:
         configuration: Callable[[], Configuration],
         processes: Callable[[], Mapping[str, Process]],
         ask: Callable[[Process, Input], None],
+        rolling: Callable[[], Rolling],
+        restart: Callable[[Mapping[RestartRequested, Sequence[Process]]], None],
     ) -> None:
+        """``restart`` asks each process for its restart, with regard to ``rolling``."""
         self._configuration = configuration
         self._processes = processes
         self._ask = ask
+        self._rolling = rolling
+        self._restart = restart
         self._index_of: Configuration | None = None
         self._index: dict[str, set[str]] = {}
 
@@ -79,8 +85,8 @@ class Dependencies:
         for process in self.dependents(changed.program.name):
             if process.snapshot.state is State.WAITING:
                 self._consider(process)
-            elif record.to == State.RUNNING:
-                self._follow(process, changed)
+        if record.to == State.RUNNING:
+            self.follow(changed.program.name)
 
     def release(self, dependency: Process) -> None:
         """``dependency`` has a process now. It goes on STARTING, so no record tells, but whoever needs it started may go."""
@@ -110,12 +116,21 @@ class Dependencies:
         elif all(verdict.outlook is Outlook.MET for verdict in verdicts):
             self._ask(process, DependenciesMet())
 
-    def _follow(self, process: Process, dependency: Process) -> None:
-        """``restart_with_dependency``: a run that is older than its dependency's is replaced."""
-        if not process.program.restart_with_dependency or process.snapshot.state not in (State.STARTING, State.RUNNING):
+    def follow(self, program: str) -> None:
+        """``restart_with_dependency``: runs that are older than one of ``program`` are replaced, unless more of that are to come."""
+        followers = [process for process in self.dependents(program) if self._may_follow(process)]
+        if not followers or self._rolling().under_way(program) is not None:
             return
-        if process.snapshot.run_since < dependency.snapshot.run_since:
-            self._ask(process, RestartRequested(Cause.DEPENDENCY, f"{dependency.name} was restarted"))
+        up = [member for member in self.members(program) if member.snapshot.state is State.RUNNING]
+        newest = max(up, key=lambda member: member.snapshot.run_since, default=None)
+        if newest is None:
+            return
+        older = [process for process in followers if process.snapshot.run_since < newest.snapshot.run_since]
+        self._restart({RestartRequested(Cause.DEPENDENCY, f"{newest.name} was restarted"): older})
+
+    def _may_follow(self, process: Process) -> bool:
+        up = process.snapshot.state in (State.STARTING, State.RUNNING)
+        return up and process.program.restart_with_dependency and not self._rolling().awaits(process)
 
     def start_order(self, programs: list[str]) -> list[str]:
         """``programs`` and what they depend on, dependencies first."""

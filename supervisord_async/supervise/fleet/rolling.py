@@ -48,11 +48,19 @@ class Roll:
 class Rolling:
     """The rolling restarts of one daemon."""
 
-    def __init__(self, bus: Bus, start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None], active: Callable[[], bool]) -> None:
-        """``start`` begins a task of a name; ``active`` says whether anything may be started at all."""
+    def __init__(
+        self,
+        bus: Bus,
+        start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
+        active: Callable[[], bool],
+        done: Callable[[str], None],
+    ) -> None:
+        """``start`` begins a task of a name; ``active`` says whether anything may be started at all; ``done`` hears of each program
+        whose replicas have all been restarted."""
         self._bus = bus
         self._start = start
         self._active = active
+        self._done = done
         self._rolls: dict[str, Roll] = {}
 
     def take(self, processes: Sequence[Process], request: Input | None) -> dict[str, Roll]:
@@ -76,6 +84,11 @@ class Rolling:
     def under_way(self, program: str) -> Roll | None:
         """The rolling restart of ``program``, if there is one."""
         return self._rolls.get(program)
+
+    def awaits(self, process: Process) -> bool:
+        """Whether ``process`` will be restarted when its turn comes."""
+        roll = self._rolls.get(process.program.name)
+        return roll is not None and process.name in roll.pending
 
     def follow(self, process: Process, request: RestartRequested, members: Sequence[Process]) -> bool:
         """Whether a restart that ``process`` asks for itself is taken care of here.
@@ -110,6 +123,8 @@ class Rolling:
                 await self._run(roll)
             if self._rolls.get(program) is roll:
                 del self._rolls[program]
+                if roll.failure is None and self._active():
+                    self._done(program)
 
         self._start(run, f"rolling restart {program}")
         return roll

@@ -93,6 +93,33 @@ async def test_one_replica_by_its_name_is_just_restarted() -> None:
         assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [1, 2, 1]
 
 
+async def test_who_follows_a_rolling_program_is_restarted_once_after_the_last() -> None:
+    """It was restarted by each replica that came back, before the next went."""
+    follower = swift("follower", depends_on={"web": "ready"}, restart_with_dependency=True)
+    async with playing(web(), follower) as scene:
+        await wait_until(lambda: up(scene) == 4)
+        records: list[Record] = []
+        scene.bus.listen(records.append)
+        assert (await scene.commands.restart(["web"])).error is None
+        await wait_until(lambda: scene.snapshot("follower").run == 2 and up(scene) == 4)
+        begun = [record.name for record in records if record.to == State.STARTING]
+        assert begun == ["web:0", "web:1", "web:2", "follower"]
+
+
+async def test_who_follows_rolls_too() -> None:
+    """And is not begun anew by each replica of a dependency that comes back with the others."""
+    async with playing(swift("db", replicas=2), web(depends_on={"db": "started"}, restart_with_dependency=True)) as scene:
+        await wait_until(lambda: up(scene) == 5)
+        counts = watch_least_up(scene)
+        records: list[Record] = []
+        scene.bus.listen(records.append)
+        assert (await scene.commands.restart(["db"])).error is None
+        await wait_until(lambda: [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2] and up(scene) == 5)
+        assert min(counts) >= 3  # of five: both of db go at once, those of web one by one
+        assert {scene.snapshot(f"web:{number}").cause for number in range(3)} == {Cause.DEPENDENCY}
+        assert not [record for record in records if record.type == "rolling_failed"]
+
+
 async def test_without_waiting_it_goes_on_by_itself() -> None:
     async with playing(web()) as scene:
         await wait_until(lambda: up(scene) == 3)
