@@ -25,6 +25,7 @@ from supervisord_async.core.state import DOWN, Cause, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
+from supervisord_async.supervise.fleet.exit_when import exit_for
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
 from supervisord_async.supervise.fleet.stopping import OrderlyStops
@@ -203,15 +204,12 @@ class Supervisor:
         return not self._standing
 
     def _consider_exit(self, record: Record) -> None:
-        """``daemon.exit_when``, after each process that went down."""
+        """``daemon.exit_when``, after each change; dependents have heeded it before."""
         when = self.configuration.daemon.exit_when
-        if record.type != "state" or record.to not in DOWN or when == "never" or self.shutting_down:
-            return
-        if when == "any_fatal" and record.to == State.FATAL:
-            self._exit(1, f"exit_when: any_fatal; {record.name} is FATAL")
-        elif when == "all_exited" and all(_is_over(process) for process in self.processes.values()):
-            failed = any(process.snapshot.state is State.FATAL for process in self.processes.values())
-            self._exit(1 if failed else 0, "exit_when: all_exited")
+        if when != "never" and not self.shutting_down:
+            end = exit_for(when, record, self.processes.values(), self.dependencies.is_stuck)
+            if end is not None:
+                self._exit(*end)
 
     def _exit(self, code: int, why: str) -> None:
         """The daemon will end, as soon as everybody has heard of what it ends for."""
@@ -488,9 +486,3 @@ def _selects(selector: str, process: Process) -> bool:
 def is_idle(snapshot: Snapshot) -> bool:
     """It is down because nobody has asked for it; not by an operator's order, nor because it ended."""
     return snapshot.state is State.STOPPED and snapshot.cause is not Cause.OPERATOR
-
-
-def _is_over(process: Process) -> bool:
-    """It is down, and nothing but a person will start it again."""
-    program = process.program
-    return process.snapshot.state in DOWN and process.next_at is None and program.schedule is None and not program.start_on_connect

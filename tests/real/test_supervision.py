@@ -263,6 +263,22 @@ def test_exit_when(daemon: Make, when: str, code: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("programs", "code"),
+    [
+        ("a: {command: ['false'], restart: {max_restarts: 0}}, b: {command: ['true'], depends_on: {a: ready}}", 1),
+        ("a: {command: ['true']}, b: {command: ['true'], depends_on: {a: ready}}", 1),
+        ("a: {command: ['true'], autostart: false}, b: {command: ['true'], depends_on: {a: succeeded}}, c: {command: ['true']}", 0),
+    ],
+)
+def test_who_waits_for_what_will_not_come_keeps_no_daemon_up(daemon: Make, programs: str, code: int) -> None:
+    """It never ended, although nothing ran, nor would. Whom the last end releases runs first."""
+    live = daemon(f"daemon: {{exit_when: all_exited}}\nprograms: {{{programs}}}", start=False)
+    live.start(wait=False)
+    assert live.wait() == code
+    assert ("nothing will release b" in live.text()) == (code == 1)
+
+
+@pytest.mark.parametrize(
     "due",
     [
         "schedule: '0 0 1 1 *'",

@@ -72,6 +72,13 @@ class Dependencies:
         """Whether something that it waits for will not come without somebody's word."""
         return any(verdict.outlook is Outlook.LOST for verdict in self.verdicts(process).values())
 
+    def is_stuck(self, process: Process) -> bool:
+        """Whether a WAITING process waits on while everybody else is down: for somebody who ended, and not for its own release or start."""
+        released = all(verdict.outlook is Outlook.MET for verdict in self.verdicts(process).values())
+        return not released and not any(
+            member.snapshot.state is State.STOPPED for program in process.program.depends_on for member in self.members(program)
+        )
+
     def heed(self, record: Record) -> None:
         """A listener of the bus: what a change of one process means for those that depend on it."""
         if record.type not in ("state", "health") or record.name is None:

@@ -56,7 +56,8 @@ class Rolling:
         done: Callable[[str], None],
     ) -> None:
         """``start`` begins a task of a name; ``active`` says whether anything may be started at all; ``done`` hears of each program
-        whose replicas have all been restarted."""
+        whose replicas have all been restarted.
+        """
         self._bus = bus
         self._start = start
         self._active = active

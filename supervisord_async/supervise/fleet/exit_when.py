@@ -1,0 +1,35 @@
+"""``daemon.exit_when``: whether a change ends the daemon, and with which exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from supervisord_async.core.record import Record
+from supervisord_async.core.state import DOWN, State
+from supervisord_async.supervise.process import Process
+
+
+def exit_for(when: str, record: Record, processes: Collection[Process], is_stuck: Callable[[Process], bool]) -> tuple[int, str] | None:
+    """The exit code and why, if ``record`` is the change that ``exit_when`` waits for; None: the daemon goes on.
+
+    Who waits for what does not come runs as little by itself as who is down; that is a failure. ``is_stuck`` says so of those
+    who wait, as long as nobody else is up.
+    """
+    if record.type != "state" or (record.to not in DOWN and record.to != State.WAITING):
+        return None
+    if when == "any_fatal" and record.to == State.FATAL:
+        return 1, f"exit_when: any_fatal; {record.name} is FATAL"
+    if when == "all_exited" and all(_rests(process) for process in processes):
+        waiting = [process for process in processes if process.snapshot.state is State.WAITING]
+        if waiting and not any(process.in_motion for process in processes) and all(map(is_stuck, waiting)):
+            return 1, f"exit_when: all_exited; nothing will release {', '.join(process.name for process in waiting[:5])}"
+        if not waiting:
+            return int(any(process.snapshot.state is State.FATAL for process in processes)), "exit_when: all_exited"
+    return None
+
+
+def _rests(process: Process) -> bool:
+    """It is down, and nothing but a person will start it again; or nothing but another process."""
+    program = process.program
+    by_itself = process.next_at is not None or program.schedule is not None or program.start_on_connect
+    return process.snapshot.state is State.WAITING or (process.snapshot.state in DOWN and not by_itself)
