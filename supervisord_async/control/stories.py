@@ -22,7 +22,7 @@ CAUSES = {
     "readiness_failed": "it was not ready in time",
     "file_changed": "a watched file changed",
     "config_changed": "its configuration changed",
-    "dependency": "of a program that it depends on",
+    "dependency": "a program that depends on it was to start",
     "memory_limit": "it used more memory than allowed",
     "restart_limit": "the restart limit was reached",
     "schedule": "its schedule said so",
@@ -91,8 +91,10 @@ def _take_figures(story: Story, record: Record) -> None:
             story.figures.setdefault(key, record.data[key])
 
 
-def cause_words(cause: str | None) -> str:
-    """``because …``, without the because."""
+def cause_words(cause: str | None, *, on_connect: bool = False) -> str:
+    """``because …``, without the because; ``on_connect``: it does not start with the daemon, but with a connection."""
+    if cause == "autostart" and on_connect:
+        return "somebody connected to one of its sockets"
     return CAUSES.get(cause or "", cause or "nobody knows")
 
 

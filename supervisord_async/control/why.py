@@ -118,7 +118,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         flapping=s.flapping,
         next_at=next_iso(process, now, wall),
         checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
-        chain=_chain(told),
+        chain=_chain(told, on_connect=_starts_on_connect(process)),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys(rule.keys)],
         last_end=_last_end(ended) if ended is not None else None,
@@ -183,7 +183,11 @@ def _because(process: Process, told: list[Story]) -> str:
         case State.STOPPED if s.cause is None:
             return "nobody has started it"
         case _:
-            return s.detail or (cause_words(s.cause) if s.cause else "")
+            return s.detail or (cause_words(s.cause, on_connect=_starts_on_connect(process)) if s.cause else "")
+
+
+def _starts_on_connect(process: Process) -> bool:
+    return process.program.start_on_connect and not process.program.autostart
 
 
 def _end_reason(story: Story) -> str:
@@ -195,13 +199,13 @@ def _end_reason(story: Story) -> str:
     return story.reason if story.reason not in ("", story.end_cause) else cause_words(story.end_cause)
 
 
-def _chain(told: list[Story]) -> list[Link]:
+def _chain(told: list[Story], *, on_connect: bool) -> list[Link]:
     """What led here, newest first: one line for each of the last runs. Why a run began is told where the run before does not tell it."""
     links = []
     for index, story in enumerate(told[:CHAIN_RUNS]):
         before = told[index + 1] if index + 1 < len(told) else None
         told_before = before is not None and before.end_cause == story.start_cause
-        began = "" if told_before or story.start_cause is None else f"because {cause_words(story.start_cause)}"
+        began = "" if told_before or story.start_cause is None else f"because {cause_words(story.start_cause, on_connect=on_connect)}"
         if story.ended_at is not None or story.figures:
             text = _end_words(story) + (f" (it was started {began})" if began else "")
             links.append(Link(at=_iso(story.ended_at), run=story.run, cause=story.end_cause, text=text))

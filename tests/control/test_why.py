@@ -18,7 +18,7 @@ from supervisord_async.control.last_words import last_lines
 from supervisord_async.control.logs import Source
 from supervisord_async.control.rule import ruling
 from supervisord_async.control.stories import span, stories
-from supervisord_async.core.inputs import Faulted
+from supervisord_async.core.inputs import Faulted, StartRequested
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
@@ -155,6 +155,18 @@ async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connec
         assert why.rule == ["on_dependency_failure fail: it is FATAL as soon as one of them is"]
         assert why.keys == ["programs.needy.depends_on", "programs.needy.on_dependency_failure"]
         assert (await scene.commands.why("idle")).rule == ["it starts with the first connection to one of its sockets"]
+        scene.supervisor.processes["idle"].post(StartRequested(Cause.AUTOSTART))  # as somebody who connects makes it start
+        await scene.state("idle", State.RUNNING)
+        why = await scene.commands.why("idle")
+        assert why.headline.endswith("because somebody connected to one of its sockets")
+        assert why.chain[0].text == "run 1 was started because somebody connected to one of its sockets"
+
+
+@pytest.mark.anyio
+async def test_one_that_was_started_for_another_is_told_so() -> None:
+    async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"})) as scene:
+        await scene.state("needy", State.RUNNING)
+        assert (await scene.commands.why("db")).headline.endswith("because a program that depends on it was to start")
 
 
 @pytest.mark.anyio
