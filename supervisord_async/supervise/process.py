@@ -200,14 +200,14 @@ class Process:
 
     def saved(self) -> SavedProcess:
         """What a successor needs to know of it."""
-        run = self._run
-        alive = run is not None and run.ended is None and run.child.pid == self.snapshot.pid
+        left = self._inherited.main if self._inherited is not None else None  # it is not taken over yet: this is all that is known
+        main = self._run.child.identity if self._run is not None and self._run.ended is None else left
         return SavedProcess(
             name=self.name,
             program=self.program.name,
             replica=self.replica,
             snapshot=self.snapshot,
-            start_ticks=run.child.identity.start_ticks if alive and run is not None else 0,
+            start_ticks=main.start_ticks if main is not None and main.pid == self.snapshot.pid else 0,
             settings=self._settings_digest(),
             streams=self.output.saved(),
             voice=self._voice.saved() if self._voice is not None else None,
@@ -385,6 +385,7 @@ class Process:
         """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`begin`."""
         self._inherited = inherited
         self._taken_over = anyio.Event()
+        self._settings = inherited.saved.settings if inherited.saved is not None else ""
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
         for search in searches.values():  # what it says once, it may have said after the last save, to a daemon that died
@@ -429,7 +430,6 @@ class Process:
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
         self._run.watch(self._errands)
-        self._settings = inherited.saved.settings if inherited.saved is not None else ""
         if self._settings not in ("", launch.settings_digest(self.program)):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
             if not self._around.roll(self, request):

@@ -7,17 +7,21 @@ import subprocess
 import time
 from typing import Any
 
+from msgspec import structs
+
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
 from supervisord_async.supervise.outlive.takeover import settle
+from supervisord_async.supervise.process import Process
 from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
+from tests.fake_host import FakeHost, program, surroundings
 
 BOOT = "boot"
 
 
 def saved(**snapshot: Any) -> SavedState:
-    process = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(**snapshot), start_ticks=500)
+    process = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(**snapshot), start_ticks=500, settings="d")
     return SavedState(boot_id=BOOT, instance="i", processes=(process,))
 
 
@@ -32,6 +36,16 @@ def test_what_was_saved_and_lives_goes_on() -> None:
     slot = settle(saved(**RUNNING), [alive(3)], BOOT)["web"]
     assert slot.main == Identity(42, 500, BOOT)
     assert slot.snapshot.state is State.RUNNING and slot.stray_runs == ()
+
+
+def test_what_is_saved_before_it_is_taken_over_is_enough_for_the_next_daemon() -> None:
+    process = Process("web", 0, program(), surroundings(FakeHost()))
+    former = saved(**RUNNING)
+    known = former.processes[0]
+    process.inherit(settle(former, [alive(3)], BOOT, by_reexec=True)["web"])
+    again = structs.replace(former, processes=(process.saved(),))
+    assert (again.processes[0].start_ticks, again.processes[0].settings) == (known.start_ticks, known.settings)
+    assert settle(again, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
 
 
 def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
