@@ -67,6 +67,9 @@ class FakeChild:
     def has_leftovers(self) -> bool:
         return self.leaves > 0
 
+    def left_behind(self) -> list[str]:
+        return ["helper"] * self.leaves
+
     def signal(self, signum: int, scope: str) -> None:
         self.signals.append(signum)
         if signum == 9 or (signum == 15 and self.obeys):

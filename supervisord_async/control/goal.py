@@ -38,7 +38,7 @@ def is_started(process: Process, before: Snapshot) -> Verdict | None:
             same = before.state is State.RUNNING and now.run == before.run
             return Verdict(True, f"{'already ' if same else ''}running, pid {now.pid}, run {now.run}")
         case State.EXITED if succeeded(now, process.policy):
-            return Verdict(True, f"run {now.run} {exit_words(now.exit)}: it is done")
+            return Verdict(True, f"run {now.run} {now.detail or f'{exit_words(now.exit)}: it is done'}")
         case State.STARTING | State.WAITING | State.STOPPING:
             return None
         case State.STOPPED:

@@ -128,7 +128,7 @@ def state_words(snapshot: Snapshot) -> str:
         case State.STOPPED if not snapshot.run:
             return "not started"
         case State.STOPPED | State.EXITED if snapshot.exit is not None:
-            return exit_words(snapshot.exit)
+            return (snapshot.state is State.EXITED and snapshot.detail) or exit_words(snapshot.exit)
         case State.STOPPED:
             return "stopped"
         case State.BACKOFF if not snapshot.detail:

@@ -46,6 +46,9 @@ class ProcessTree(Protocol):
     def has_leftovers(self) -> bool:
         """Whether anything but the main process lives."""
 
+    def left_behind(self) -> list[str]:
+        """The names of what lives but the main process, and is not about to end."""
+
     def signal(self, signum: int, scope: Scope) -> object:
         """Whatever lives of the scope was sent ``signum``, and is not stopped."""
 

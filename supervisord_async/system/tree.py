@@ -116,6 +116,12 @@ class Tree:
         """All that lives of the run but its main process."""
         return self._leftovers(census.current())
 
+    def left_behind(self) -> list[str]:
+        """The names of what lives of the run but its main process, and is not about to end, oldest first."""
+        now = census.current()
+        found = [now.stat(member.pid) for member in self._leftovers(now)]
+        return [process.name for process in found if process is not None and not process.dying]
+
     def members(self) -> list[Identity]:
         """All that lives of the run, its main process first."""
         return self._members(census.current())

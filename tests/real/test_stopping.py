@@ -77,6 +77,20 @@ def test_scope_main_leaves_descendants_alone(daemon: Make, tmp_path: Path) -> No
     os.kill(child, signal.SIGKILL)
 
 
+def test_a_program_that_leaves_for_the_background_is_ended_and_told(daemon: Make) -> None:
+    live = daemon("""
+defaults: {autostart: false}
+programs:
+  forks: {command: [sh, -c, "(exec setsid sleep 1000) & exit 0"]}
+  main: {command: [sh, -c, "(exec setsid sleep 1000) & exit 0"], stop: {scope: main}}
+""")
+    said = live.do("start", "forks")
+    assert "run 1 exited with 0; it left 1 process (" in said and "a program has to stay in the foreground" in said
+    assert "it left 1 process" in live.do("status", "forks") and "it left 1 process" in live.do("why", "forks")
+    assert "exited with 0; it left 1 process" in live.do("history", "forks") and live.tagged() == []
+    assert live.do("start", "main") == "main: run 1 exited with 0: it is done\n" and len(live.tagged()) == 1
+
+
 def test_scope_main_holds_for_the_kill_too(daemon: Make, tmp_path: Path) -> None:
     script = "trap '' TERM; sleep 1000 & echo $! > child; while :; do wait; done"
     settings = "stop: {scope: main, grace_period: 200ms}, start_seconds: 0"

@@ -13,6 +13,9 @@ from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Ended
 
+#: So many kinds of processes that were left behind are named.
+NAMED = 3
+
 #: What is to be awaited when nothing of a run lives.
 Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
@@ -39,7 +42,7 @@ async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower |
     cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
     remains = context.program.stop.scope == "tree" and _has_leftovers(context)
     more_to_come = remains or afterwards is not None
-    detail = await _detail(context, ended)
+    detail = await _detail(context, ended, remains=remains)
     if not more_to_come:
         await context.output.settle()
     context.post(Exited(context.run, ended.status, more_to_come, detail))
@@ -68,11 +71,27 @@ def _is_unexplained(context: RunContext, ended: Ended) -> bool:
     return ended.status.signal == signal.SIGKILL and now.state is not State.STOPPING and now.sent != signal.SIGKILL
 
 
-async def _detail(context: RunContext, ended: Ended) -> str:
-    """What else is known of an end: what the run said of it, or that the kernel was out of memory where it tells so."""
+async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
+    """What else is known of an end: what the run said of it, that it left for the background, or that the kernel was out of memory."""
     if context.voice is not None and (said := context.voice.last_words()):
         return f"{exit_words(ended.status)}; {said}"
+    if remains and ended.status.code == 0 and context.snapshot().state is not State.STOPPING:
+        return await _background_words(context)
     if not _is_unexplained(context, ended) or not context.host.may_have_oom_killed():
         return ""
     known = await context.host.was_oom_killed(context.child.pid)
     return "killed by SIGKILL: the kernel was out of memory" if known else ""
+
+
+async def _background_words(context: RunContext) -> str:
+    """Of a main process that has done its work, it seems, by leaving it to others; "" where these have gone as well."""
+    names: list[str] = []
+
+    async def look() -> None:
+        names[:] = context.tree.left_behind()
+
+    await patiently(f"see what {context.name} left", look)
+    if not names:
+        return ""
+    what = f"{len(names)} process{'es' if len(names) != 1 else ''} ({', '.join(sorted(set(names))[:NAMED])})"
+    return f"exited with 0; it left {what}, which asupd ends: a program has to stay in the foreground"

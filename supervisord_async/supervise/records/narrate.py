@@ -59,7 +59,7 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
         case State.STOPPING:
             return f"stopping ({after.detail or after.cause})"
         case State.EXITED:
-            return f"{exit_words(after.exit)}; not restarted"
+            return f"{after.detail or exit_words(after.exit)}; not restarted"
         case State.FATAL | State.UNKNOWN:
             return detail_words(after) or str(after.cause)
         case State.STOPPED:

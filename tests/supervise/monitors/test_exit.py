@@ -1,4 +1,4 @@
-"""What is said of a SIGKILL that nobody here sent."""
+"""What is said of a SIGKILL that nobody here sent, and of a program that left for the background."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ async def test_a_kill_by_the_kernel_is_named_only_where_it_is_known(known: bool 
         scene.child("web").end(signal=signal.SIGKILL)
         await scene.state("web", State.EXITED)
         assert scene.snapshot("web").detail == ("killed by SIGKILL: the kernel was out of memory" if known else "")
+
+
+@pytest.mark.parametrize(("code", "said"), [(0, True), (1, False)])
+async def test_a_program_that_left_for_the_background_is_told_as_that(code: int, said: bool) -> None:
+    """It looks as if it had done its work, and what it meant to leave running was ended without a word."""
+    async with playing(swift("web", restart=Restart(policy=RestartPolicy.NEVER))) as scene:
+        await scene.state("web", State.RUNNING)
+        scene.child("web").leaves = 2
+        scene.child("web").end(code=code)
+        await scene.state("web", State.EXITED)
+        words = "exited with 0; it left 2 processes (helper), which asupd ends: a program has to stay in the foreground"
+        assert scene.snapshot("web").detail == (words if said else "")
