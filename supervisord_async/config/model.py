@@ -47,7 +47,18 @@ class Stop(Struct, frozen=True, kw_only=True):
     signal: int = 15
     grace_seconds: float = 10.0
     command: tuple[str, ...] | None = None
-    scope: Literal["tree", "main"] = "tree"
+    scope: Literal["tree", "mixed", "main"] = "tree"  #: ``mixed``: the main process is told first, the rest when it has gone
+
+    @property
+    def ends_all(self) -> bool:
+        """Whether nothing of a run may outlive it."""
+        return self.scope != "main"
+
+    def audience(self, *, led: bool) -> Literal["tree", "main"]:
+        """Who of a run is told to go, as long as its main process lives (``led``), and then."""
+        if self.scope == "mixed":
+            return "main" if led else "tree"
+        return self.scope
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True):
@@ -219,6 +230,7 @@ class Program(Struct, frozen=True, kw_only=True):
             reset_after_seconds=restart.reset_after_seconds,
             start_seconds=self.start_seconds,
             grace_seconds=self.stop.grace_seconds,
+            tells_main_first=self.stop.scope == "mixed",
             start_timeout_seconds=self.start_timeout_seconds,
             has_dependencies=bool(self.depends_on),
             checks=tuple(name for name in ("heartbeat", "readiness", "liveness") if getattr(self, name)),

@@ -104,10 +104,11 @@ class Stop(Shape, frozen=True, kw_only=True):
         ),
     ] = None
     scope: Annotated[
-        Literal["tree", "main"],
+        Literal["tree", "mixed", "main"],
         _doc(
-            "`tree`: the signal goes to everything that the program started; `main`: to its main process alone, and what that leaves "
-            "behind lives on, until it is ended by hand; no cgroup is used."
+            "`tree`: the signal goes to everything that the program started; `mixed`: to its main process alone, and when that has ended "
+            "to what it left behind; `main`: to its main process alone, and what that leaves behind lives on, until it is ended by hand; "
+            "no cgroup is used."
         ),
     ] = "tree"
 

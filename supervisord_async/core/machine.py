@@ -353,9 +353,11 @@ def exited(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
 
 
 def exited_stopping(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
-    """The main process heard; the rest of its tree has the rest of the grace period."""
+    """The main process heard; the rest of its tree, which may have to be told yet, has the rest of the grace period."""
     s = replace(s, pid=None, exit=i.status, ended_run=s.run)
-    return (s, ()) if i.remains else _ended(s, p, now)
+    if i.remains:
+        return s, (Terminate(s.run),) if p.tells_main_first else ()
+    return _ended(s, p, now)
 
 
 def tree_gone(s: Snapshot, _i: TreeGone, p: Policy, now: float) -> Step:

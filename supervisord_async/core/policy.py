@@ -45,6 +45,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     start_seconds: float = 1.0
     start_timeout_seconds: float | None = None  #: not None: STARTING lasts until BecameReady, this long at most
     grace_seconds: float = 10.0
+    tells_main_first: bool = False  #: the rest of a run is told to go when its main process has gone
     has_dependencies: bool = False
     checks: tuple[str, ...] = ()  #: the names of the checks that report on a run
     seed: str = ""  #: spreads jitter between processes; their name

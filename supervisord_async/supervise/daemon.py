@@ -289,12 +289,12 @@ class Daemon:
         return estate
 
     async def _enclose(self, estate: dict[str, Inherited], living: list[tags.Tagged]) -> None:
-        """Runs that an earlier daemon began without a cgroup are moved into one each, where ``stop.scope`` is ``tree``."""
+        """Runs that an earlier daemon began without a cgroup are moved into one each, unless their ``stop.scope`` is ``main``."""
         open_air: dict[str, list[Identity]] = {}
         for name, slot in estate.items():
             program = self._configuration.programs.get(name.partition(":")[0])
             tag = launch.tag_of(self._instance, name, slot.snapshot.run)
-            if slot.main is None or program is None or program.stop.scope != "tree" or self._enclosures.of(tag) is not None:
+            if slot.main is None or program is None or not program.stop.ends_all or self._enclosures.of(tag) is not None:
                 continue
             open_air[tag] = [slot.main, *(each.identity for each in living if (each.name, each.run) == (name, slot.snapshot.run))]
         await self._enclosures.take_in(open_air)

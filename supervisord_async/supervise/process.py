@@ -344,19 +344,20 @@ class Process:
         if run is None:
             return
         run.stop_checks()
+        audience = stop.audience(led=run.ended is None)
         if self.snapshot.cause is Cause.HEARTBEAT_MISSED and self.program.notify is not None:
-            await run.signal(signal.SIGABRT, stop.scope)  # as systemd does: a core tells where it hangs
+            await run.signal(signal.SIGABRT, audience)  # as systemd does: a core tells where it hangs
             return
         if stop.command is not None and run.ended is None:
             credentials = partial(self._launcher.credentials, self.program)
             await run.beside(run_stop_command(run, stop.command, host=self._around.host, output=self.output, credentials=credentials))
-        await run.signal(stop.signal, stop.scope)
+        await run.signal(stop.signal, audience)
 
     async def _kill(self) -> None:
         if self._run is None:
             return
         self._run.give_up_beside()
-        if self.program.stop.scope == "tree":
+        if self.program.stop.ends_all:
             await patiently(f"kill {self.name}", self._run.tree.kill)
         else:
             await self._run.signal(signal.SIGKILL, "main")
@@ -404,7 +405,7 @@ class Process:
             try:
                 child = await self._adopt(inherited.main)
             except ProcessLookupError:
-                if self.program.stop.scope == "tree":  # what it left behind is gone before anything follows
+                if self.program.stop.ends_all:  # what it left behind is gone before anything follows
                     await self._kill_strays(run, grace_seconds)
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()

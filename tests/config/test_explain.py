@@ -84,7 +84,7 @@ def test_every_problem_is_reported_at_once_in_order(project):
         ("command: x\nwatch: {ignore: [a]}", "watch: 'paths' is missing"),
         ("command: x\nwatch: [{pathes: [a]}]", "watch[0].pathes: unknown key; did you mean 'paths'?"),
         ("command: x\nautostart: 'yes'", "autostart: expected true or false, found 'yes'"),
-        ("command: x\nstop: {scope: everything}", "stop.scope: expected main or tree, found 'everything'"),
+        ("command: x\nstop: {scope: everything}", "stop.scope: expected main, mixed or tree, found 'everything'"),
         ("command: x\nlogs: {stdout: stdout}", "logs.stdout: expected a path, none or inherit, found 'stdout'"),
         ("command: x\nenvironment: {'A=B': c}", "environment.A=B: a variable's name cannot be empty, and holds no '='"),
         ("command: x\nenvironment: nothing", "environment: expected a mapping of names to values, found 'nothing'"),

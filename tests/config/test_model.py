@@ -35,7 +35,7 @@ PROGRAM = Program(
         backoff=Backoff(initial_seconds=0.25, factor=3.0, max_seconds=11.0, jitter=0.5),
         reset_after_seconds=13.0,
     ),
-    stop=Stop(grace_seconds=4.0),
+    stop=Stop(grace_seconds=4.0, scope="mixed"),
     logs=Logs(stdout="none"),
     limits=model.Limits(
         open_files=100,
@@ -68,6 +68,7 @@ def test_every_setting_that_decides_reaches_the_machine() -> None:
         start_seconds=2.5,
         start_timeout_seconds=17.0,
         grace_seconds=4.0,
+        tells_main_first=True,
         has_dependencies=True,
         checks=("heartbeat", "readiness", "liveness"),
         seed="web:1",

@@ -77,6 +77,31 @@ def test_scope_main_leaves_descendants_alone(daemon: Make, tmp_path: Path) -> No
     os.kill(child, signal.SIGKILL)
 
 
+def test_scope_mixed_tells_the_main_process_first_and_the_rest_when_that_has_gone(daemon: Make, tmp_path: Path) -> None:
+    """As a queue's worker is to be stopped: it finishes its task by processes that must not hear of it. Also over a re-exec."""
+    rest = "trap 'echo rest >> order; exit' TERM; touch rest-up; while :; do sleep 0.05; done"
+    main = f"trap 'touch asked' TERM; sh -c {json.dumps(rest)} & while [ ! -e go ]; do sleep 0.05; done; echo main >> order; exit 7"
+    live = daemon(f"""
+programs: {{w: {{command: {json.dumps(["sh", "-c", main])}, stop: {{scope: mixed, grace_period: 1h}}, start_seconds: 0}}}}
+""")
+    live.wait_until((tmp_path / "rest-up").exists, "all of it is up")
+    live.do("stop", "--no-wait", "w")
+    live.wait_until((tmp_path / "asked").exists, "the main process was asked")
+    live.do("reexec")
+    (tmp_path / "go").touch()
+    live.do("stop", "w")
+    assert (tmp_path / "order").read_text().split() == ["main", "rest"]
+    assert live.process_of("w")["exit_status"] == {"code": 7} and live.tagged() == []
+
+
+def test_scope_mixed_kills_all(daemon: Make, tmp_path: Path) -> None:
+    command = json.dumps(["sh", "-c", "trap '' TERM; setsid sleep 1000 & touch up; while :; do sleep 0.05; done"])
+    live = daemon(f"programs: {{w: {{command: {command}, stop: {{scope: mixed, grace_period: 200ms}}, start_seconds: 0}}}}")
+    live.wait_until((tmp_path / "up").exists, "it is up")
+    live.do("stop", "w")
+    assert live.process_of("w")["exit_status"] == {"signal": "SIGKILL", "core": False} and live.tagged() == []
+
+
 def test_a_program_that_leaves_for_the_background_is_ended_and_told(daemon: Make) -> None:
     live = daemon("""
 defaults: {autostart: false}

@@ -26,7 +26,7 @@ def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None)
         return False
     if _is_unexplained(context, ended) and context.host.may_have_oom_killed():
         return False
-    if context.program.stop.scope == "tree" and _has_leftovers(context):
+    if context.program.stop.ends_all and _has_leftovers(context):
         return False
     context.post(Exited(context.run, ended.status))
     return True
@@ -40,7 +40,7 @@ async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower |
     """
     now = context.snapshot()
     cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
-    remains = context.program.stop.scope == "tree" and _has_leftovers(context)
+    remains = context.program.stop.ends_all and _has_leftovers(context)
     more_to_come = remains or afterwards is not None
     detail = await _detail(context, ended, remains=remains)
     if not more_to_come:

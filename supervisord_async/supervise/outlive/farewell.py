@@ -96,11 +96,11 @@ class Farewell:
             self._tell_once(*audience)
 
     def _audiences(self, living: list[Tagged]) -> dict[_Audience, list[Tagged]]:
-        """Those of each run who are meant: with ``scope: main`` the main process alone, as long as there is one."""
+        """Those of each run who are meant: with ``scope: main`` and ``mixed`` the main process alone, as long as there is one."""
         led = {(each.name, each.run) for each in living if each.is_leader}
         found: dict[_Audience, list[Tagged]] = {}
         for each in living:
-            alone = self._manner(each).scope == "main" and (each.name, each.run) in led
+            alone = self._manner(each).scope != "tree" and (each.name, each.run) in led
             if each.is_leader or not alone:
                 found.setdefault((each.name, each.run, alone), []).append(each)
         return found

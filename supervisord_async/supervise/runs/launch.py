@@ -162,7 +162,7 @@ def spawn_spec(
         credentials=credentials,
         umask=program.umask,
         limits=limits_of(program) if argv is None else None,
-        confined=argv is None and program.stop.scope == "tree",
+        confined=argv is None and program.stop.ends_all,
     )
 
 

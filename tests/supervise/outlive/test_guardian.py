@@ -109,11 +109,12 @@ def test_without_a_sound_state_all_are_told_as_usual(tmp_path: Path, content: by
         assert farewell.manners(str(tmp_path)) == {"web": Manner(2, 1.5, "main")}
 
 
-def test_with_scope_main_only_the_main_process_is_told_while_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scope", ["main", "mixed"])
+def test_only_the_main_process_is_told_while_there_is_one(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(farewell, "send_signal", lambda identity, signum: not sent.append((identity.pid, signum)))
     main, worker = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1) for pid in (1, 2))
-    ending = Farewell("nobody", {"web": Manner(3, 60.0, "main")}, None)
+    ending = Farewell("nobody", {"web": Manner(3, 60.0, scope)}, None)
     ending.tell([main, worker])
     ending.tell([main, worker])
     assert sent == [(1, 3), (1, 18)]
