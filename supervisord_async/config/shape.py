@@ -152,7 +152,9 @@ class Probe(Shape, frozen=True, kw_only=True):
 class Readiness(Probe, frozen=True, kw_only=True):
     """When a run is ready to serve; until then it is STARTING. Exactly one of `http`, `tcp`, `command` and `log`."""
 
-    interval: Annotated[Duration, _doc("The time between two questions.")] = "1s"
+    interval: Annotated[
+        Duration, _doc("The time between two questions. Within the first one, who is not ready is asked more often: after 0.1 s, 0.3 s, …")
+    ] = "1s"
     start_timeout: Annotated[Duration, _doc("Not ready after this long, the run is ended.")] = "60s"
 
 

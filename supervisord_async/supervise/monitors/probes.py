@@ -1,4 +1,4 @@
-"""The health watchers: readiness and liveness, asked at intervals.
+"""The health watchers: readiness and liveness, asked at intervals; whether it is ready more often at first.
 
 Readiness says when a run serves, and whether it still does; it never restarts. Liveness is asked once the run is
 RUNNING, and its failure replaces the run, once. Both end with the run: nothing is asked during backoff.
@@ -7,7 +7,7 @@ RUNNING, and its failure replaces the run, once. Both end with the run: nothing 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import anyio
 
@@ -19,6 +19,9 @@ from supervisord_async.supervise.records.masking import words_without_secrets
 
 _log = logging.getLogger(__name__)
 
+#: Who is not ready yet is asked again so soon, then after twice the time, until the first interval is over.
+FIRST_PAUSE_SECONDS = 0.1
+
 
 async def monitor_readiness(context: RunContext) -> None:
     """Posts BecameReady at the first success, and each change of health after it."""
@@ -26,7 +29,7 @@ async def monitor_readiness(context: RunContext) -> None:
     if probe is None:
         return
     ready = context.snapshot().state is State.RUNNING  # an adopted run was ready before
-    async for words, verdict in _answers(context, probe):
+    async for words, verdict in _answers(context, probe, eager=not ready):
         if not ready and not verdict:
             context.report("readiness", Health.STARTING, words)  # told before it is a verdict: somebody waits for it
         if verdict is None:
@@ -59,14 +62,18 @@ async def monitor_liveness(context: RunContext) -> None:
         context.report("liveness", Health.HEALTHY)
 
 
-async def _answers(context: RunContext, probe: Probe) -> AsyncIterator[tuple[str, bool | None]]:
-    """Each answer: what was wrong ("": nothing), and the verdict where this answer changed it: after so many equal ones in a row."""
+async def _answers(context: RunContext, probe: Probe, *, eager: bool = False) -> AsyncIterator[tuple[str, bool | None]]:
+    """Each answer: what was wrong ("": nothing), and the verdict where this answer changed it: after so many equal ones in a row.
+
+    ``eager``: the first interval is divided as long as something is wrong; what is wrong in between is neither told nor counted.
+    """
     await anyio.sleep(probe.initial_delay_seconds)
     verdict: bool | None = None
     row = 0
     last = None
+    pauses: Iterable[float] = _first_pauses(probe.interval_seconds) if eager else (probe.interval_seconds,)
+    words = await context.host.ask(probe, context)
     while True:
-        words = await context.host.ask(probe, context)
         healthy = words is None
         row = row + 1 if healthy == last else 1
         last = healthy
@@ -74,4 +81,19 @@ async def _answers(context: RunContext, probe: Probe) -> AsyncIterator[tuple[str
         if decided:
             verdict = healthy
         yield words or "", healthy if decided else None
-        await anyio.sleep(probe.interval_seconds)
+        for pause in (probe.interval_seconds,) if healthy else pauses:
+            await anyio.sleep(pause)
+            words = await context.host.ask(probe, context)
+            if words is None:
+                break
+        pauses = (probe.interval_seconds,)
+
+
+def _first_pauses(interval_seconds: float) -> Iterator[float]:
+    """They double, and last one interval together."""
+    pause = FIRST_PAUSE_SECONDS
+    while pause < interval_seconds:
+        yield pause
+        interval_seconds -= pause
+        pause *= 2
+    yield interval_seconds

@@ -70,6 +70,15 @@ def test_the_first_question_comes_after_the_delay_and_the_others_at_intervals() 
     assert host.at == [7.0, 10.0, 13.0]
 
 
+def test_who_is_not_ready_yet_is_asked_again_soon_and_never_later_than_after_an_interval() -> None:
+    host = Asked("no")
+    host.watched(monitor_readiness, 3.5, readiness=Probe(**TCP))
+    assert host.at == [0.0, 0.1, 0.3, 0.7, 1.0, 2.0, 3.0]
+    host = Asked("no", "no", None, None, "no")
+    told = host.watched(monitor_readiness, 1.5, readiness=Probe(**TCP, interval_seconds=0.5))
+    assert told == [(0.0, Health.STARTING), (0.3, BecameReady), (0.3, Health.HEALTHY)] and host.at == [0.0, 0.1, 0.3, 0.8, 1.3]
+
+
 def test_ready_is_who_answers_well_so_often_in_a_row() -> None:
     host = Asked(None, None, "no", None, None, None)
     told = host.watched(monitor_readiness, 10.0, readiness=Probe(**TCP, successes=3))
@@ -141,7 +150,7 @@ async def test_a_command_has_the_time_that_the_probe_has() -> None:
 
 def test_the_log_tells_why_a_run_is_not_ready_yet_and_why_no_longer(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    host = Asked("tcp x:1: refused", "tcp x:1: refused", None, "tcp x:1: gone")
+    host = Asked(*["tcp x:1: refused"] * 5, None, "tcp x:1: gone")  # those within the first interval do not count
     host.watched(monitor_readiness, 10.0, readiness=Probe(**TCP, failures=2))
     assert [(record.levelname, record.message.partition(": ")[2]) for record in caplog.records] == [
         ("INFO", "not ready yet: tcp x:1: refused"),
