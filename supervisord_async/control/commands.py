@@ -186,10 +186,15 @@ class Commands:
         return await self._act(selectors, RestartRequested(), goals.is_restarted, wait, timeout)
 
     async def wait(self, selectors: Sequence[str], for_: str, *, timeout: float | None = None) -> Outcome:
-        """All have become ``ready``, ``stopped`` or ``exited``; nothing is asked of them. Waits without limit where none is given."""
+        """All have become ``ready``, ``stopped`` or ``exited``; nothing is asked of them. Waits without limit where none is given.
+
+        For ``ready``, by a pattern, nobody waits for what is down and has no ``autostart``.
+        """
         goal = goals.WAITS.get(for_)
         if goal is None:
             raise UsageError(f"cannot wait for {for_!r}: expected {', '.join(goals.WAITS)}")
+        if for_ == "ready":
+            goal = goals.unless_idle(goal, selectors)
         return await self._act(selectors, None, goal, True, MAX_WAIT_SECONDS if timeout is None else timeout)
 
     async def signal(self, selectors: Sequence[str], signum: int) -> Outcome:

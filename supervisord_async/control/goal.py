@@ -6,7 +6,7 @@ to, or that somebody else led to since. Pure: no waiting, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from supervisord_async.control.view import state_words
@@ -38,7 +38,7 @@ def is_started(process: Process, before: Snapshot) -> Verdict | None:
             same = before.state is State.RUNNING and now.run == before.run
             return Verdict(True, f"{'already ' if same else ''}running, pid {now.pid}, run {now.run}")
         case State.EXITED if succeeded(now, process.policy):
-            return Verdict(True, f"run {now.run} {now.detail or f'{exit_words(now.exit)}: it is done'}")
+            return Verdict(True, _done(now))
         case State.STARTING | State.WAITING | State.STOPPING:
             return None
         case State.STOPPED:
@@ -71,11 +71,31 @@ def is_stopped(process: Process, before: Snapshot) -> Verdict | None:
             return Verdict(False, f"started again meanwhile ({now.cause})")
 
 
-def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
-    """RUNNING and not unhealthy. FATAL will not become it without a word from somebody."""
+def is_ready(process: Process) -> bool:
+    """RUNNING and not unhealthy; or a job that ended well."""
     now = process.snapshot
-    if now.is_ready:
-        return Verdict(True, f"ready, pid {now.pid}, run {now.run}")
+    return now.is_ready or (now.state is State.EXITED and succeeded(now, process.policy))
+
+
+def unless_idle(goal: Goal, named: Sequence[str]) -> Goal:
+    """``goal``; but who was not ``named`` (but selected by a pattern), is down, and does not start by itself, is not waited for."""
+
+    def judge(process: Process, before: Snapshot) -> Verdict | None:
+        idle = process.snapshot.state is State.STOPPED and not process.program.autostart
+        if idle and process.name not in named and process.program.name not in named:
+            return Verdict(True, "not awaited: autostart is false")
+        return goal(process, before)
+
+    return judge
+
+
+def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
+    """As :func:`is_ready`. FATAL, or a job that failed, will not become it without a word from somebody."""
+    now = process.snapshot
+    if is_ready(process):
+        return Verdict(True, f"ready, pid {now.pid}, run {now.run}" if now.is_ready else _done(now))
+    if now.state is State.EXITED and process.scheduled_at is None and not process.program.start_on_connect:
+        return Verdict(False, trouble(now))
     return Verdict(False, trouble(now)) if _is_final_failure(process) else None
 
 
@@ -96,6 +116,10 @@ def becomes_exited(process: Process, _before: Snapshot) -> Verdict | None:
 
 #: What ``wait --for`` may name.
 WAITS: dict[str, Goal] = {"ready": becomes_ready, "stopped": becomes_stopped, "exited": becomes_exited}
+
+
+def _done(now: Snapshot) -> str:
+    return f"run {now.run} {now.detail or f'{exit_words(now.exit)}: it is done'}"
 
 
 def trouble(now: Snapshot) -> str:

@@ -17,15 +17,14 @@ from supervisord_async import __version__
 from supervisord_async.control import answers, logs
 from supervisord_async.control.commands import Commands, Outcome
 from supervisord_async.control.events import Events
+from supervisord_async.control.goal import is_ready
 from supervisord_async.control.message import Headers, Response
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
 from supervisord_async.control.stream import SendChunk, Stream, Streams
 from supervisord_async.control.tally import Tally
 from supervisord_async.control.view import ProcessView, event_view, iso
-from supervisord_async.core.machine import succeeded
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import State
 from supervisord_async.errors import BusyError, FailedError, UsageError
 from supervisord_async.jsontext import json_bytes
 from supervisord_async.wire import API_VERSION
@@ -34,7 +33,6 @@ TEXT = "text/plain; charset=utf-8"
 
 if TYPE_CHECKING:
     from supervisord_async.control.metrics import Metrics
-    from supervisord_async.supervise.process import Process
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -217,12 +215,6 @@ async def get_ready(api: Api, _call: Call) -> Response:
     words = ", ".join(waiting[:10]) + (f" and {len(waiting) - 10} more" if len(waiting) > 10 else "")
     status, body, headers = document(BusyError(f"not ready: {words}"), ready=False, not_ready=waiting)
     return Response(body, status, MEDIA_TYPE, headers)
-
-
-def is_ready(process: Process) -> bool:
-    """RUNNING and not unhealthy; or a job that ended well."""
-    now = process.snapshot
-    return now.is_ready or (now.state is State.EXITED and succeeded(now, process.policy))
 
 
 async def get_metrics(api: Api, _call: Call) -> Response:

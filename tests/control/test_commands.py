@@ -228,6 +228,18 @@ async def test_wait_for_exited_tells_how_and_for_ready_fails_on_fatal() -> None:
             await scene.commands.wait(["job"], "sunny")
 
 
+async def test_nobody_waits_for_a_job_that_is_done_nor_by_a_pattern_for_what_does_not_start_by_itself() -> None:
+    never = Restart(policy=RestartPolicy.NEVER)
+    async with playing(swift("web"), swift("job", restart=never), swift("bad", restart=never), swift("rare", autostart=False)) as scene:
+        scene.child("job").end(code=0)
+        scene.child("bad").end(code=4)
+        await scene.state("bad", State.EXITED)
+        found = {result.name: (result.ok, result.message) for result in (await scene.commands.wait(["all"], "ready", timeout=20)).results}
+        assert found["web"][0] and found["job"] == (True, "run 1 exited with 0: it is done")
+        assert found["bad"] == (False, "run 1 exited with 4") and found["rare"] == (True, "not awaited: autostart is false")
+        assert (await scene.commands.wait(["all", "rare"], "ready", timeout=0.05)).timed_out == ("rare",)
+
+
 async def test_the_daemons_end_ends_all_waiting() -> None:
     async with playing(swift("web", autostart=False)) as scene, anyio.create_task_group() as tasks:
         outcomes = []
