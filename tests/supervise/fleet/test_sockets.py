@@ -50,6 +50,15 @@ def test_a_socket_stays_the_same_while_its_settings_do(registry: SocketRegistry,
         assert os.get_blocking(first[0][1]) is True
 
 
+def test_what_is_accepted_from_a_tcp_socket_sends_at_once(registry: SocketRegistry, free_port: int) -> None:
+    """A server that is given a descriptor may not know that it is TCP, so as to say it for each connection."""
+    fd = opened(registry, program(Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port)))[0][1]
+    with socket.socket(fileno=os.dup(fd)) as listener, socket.create_connection(("127.0.0.1", free_port), 5):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
 def test_a_socket_has_the_queue_and_the_owner_of_its_settings(registry: SocketRegistry, free_port: int, tmp_path: Path) -> None:
     tcp = Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port, backlog=3)
     unix = Socket(name="local", kind="unix", path=str(tmp_path / "s"), mode=0o640, user="somebody", backlog=2)
