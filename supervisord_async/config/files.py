@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import stat
 from collections.abc import Mapping
@@ -16,6 +17,23 @@ def absolute(path: str, directory: str, variables: Mapping[str, str]) -> str:
     if path.startswith("~/") and variables.get("HOME"):
         path = variables["HOME"] + path[1:]
     return os.path.normpath(os.path.join(directory, path))
+
+
+def begin_to_list(pattern: str) -> None:
+    """The folder in which the wildcards of ``pattern`` begin can be listed, or there is none. Raises OSError, its ``filename`` the folder.
+
+    ``glob`` says of a folder that cannot be listed what it says of an empty one, and its programs would be stopped.
+    """
+    folder = pattern
+    while glob.has_magic(folder):
+        folder = os.path.dirname(folder)
+    if folder == pattern:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            next(entries, None)
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 def read_regular_file(path: str, limit: int) -> bytes:

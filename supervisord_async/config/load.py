@@ -20,7 +20,7 @@ from supervisord_async.config import shape
 from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting, means_command
-from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
+from supervisord_async.config.files import MAX_FILE_BYTES, absolute, begin_to_list, read_regular_file
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
 from supervisord_async.config.recollection import Reading, Recollection, reading_of
@@ -76,6 +76,8 @@ def load(
         return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None, living_in)
     except RecursionError:  # no input is known that does it; it is the file's fault all the same
         raise ConfigError([Problem(name or given, 1, 1, "the file is too deeply nested")]) from None
+    except OSError as error:  # the machine is short of descriptors, say, to look at what is mounted
+        raise ConfigError([Problem(name or given, 0, 1, f"cannot be loaded now: {(error.strerror or str(error)).lower()}")]) from error
 
 
 class _Loading:
@@ -244,6 +246,11 @@ class _Loading:
         """Take note of the programs of the files that ``pattern`` means; those read before are not read again."""
         place = Place(document, (), ())
         full = absolute(pattern, document.directory, self._variables)
+        try:
+            begin_to_list(full)
+        except OSError as error:
+            self._report.add(place.problem(sub, f"cannot list {error.filename}: {(error.strerror or str(error)).lower()}"))
+            return
         matches = sorted(glob.glob(full, recursive=True)) if glob.has_magic(full) else [full]
         if not matches and not os.path.isdir(os.path.dirname(full)) and not glob.has_magic(os.path.dirname(full)):
             self._report.add(place.problem(sub, f"there is no folder {os.path.dirname(full)}", warning=True))

@@ -1,5 +1,6 @@
 """From files to a configuration: merging, shorthands, paths, includes, defaults."""
 
+import errno
 import os
 
 import msgspec
@@ -152,6 +153,29 @@ def test_programs_may_be_a_list_of_named_items(project):
         "programs.yaml:1:26: programs[1]: expected a mapping with 'name', found 5",
         "programs.yaml:1:52: programs.a: this program is defined twice; first at programs.yaml:1:29",
     ]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOTCONN])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(project, monkeypatch, number):
+    project.write("conf.d/b.yaml", "programs:\n  b: {command: x}\n")
+    folder, scandir = str(project.folder / "conf.d"), os.scandir
+
+    def refuse(path="."):
+        if path == folder:
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told = project.problems("include: [conf.d/*.yaml]\nprograms: {}")
+    assert told == [f"programs.yaml:1:11: include[0]: cannot list {folder}: {os.strerror(number).lower()}"]
+
+
+def test_a_machine_that_is_short_of_something_is_a_problem_of_the_file_as_a_whole(project, monkeypatch):
+    def refuse():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("supervisord_async.config.looks.mounts", refuse)
+    assert project.problems("programs: {a: x}") == ["programs.yaml:0:1: cannot be loaded now: too many open files"]
 
 
 def test_included_files_bring_programs_with_their_own_paths_and_defaults(project):
