@@ -57,6 +57,10 @@ class SpawnError(SupervisordError):
         super().__init__(f"{stage}: {what}{reason}")
 
 
+class UnaskedError(SupervisordError):
+    """A probe could not be asked, for want of something or because a disk hangs: nothing is known of the program."""
+
+
 class LockHeldError(SupervisordError):
     """Another daemon holds the run_dir; ``pid`` is its PID, None where it cannot be read."""
 

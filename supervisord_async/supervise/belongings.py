@@ -1,7 +1,7 @@
 """What the daemon has in its run_dir and cannot do without: lock, control socket and state, made anew when somebody removed them.
 
 Logs and history see to themselves with their next write; of a state nothing may be written for days. Looking is a ``stat`` now
-and then: a notifier could be refused, and is not worth one of its instances.
+and then, in a thread, since the disk may hang: a notifier could be refused, and is not worth one of its instances.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable
 import anyio
 
 from supervisord_async.errors import DaemonError
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.system.lock import InstanceLock
+from supervisord_async.system.threads import DaemonThreads
 
 _log = logging.getLogger("asupd")
 
@@ -41,12 +43,22 @@ class Belongings:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        threads = DaemonThreads(1, "belongings")
         while True:
             await anyio.sleep(LOOK_SECONDS)
-            self._see_to_lock()
-            self._see_to_socket()
-            if _inode(self._state) is None:
+            socket, state = await patiently("look after the run_dir", lambda: threads.run(self._look))
+            if self._bound is not None and socket is not None and socket != self._bound:
+                self._bound = None
+                _log.warning("%s was removed: it is served anew", self._socket)
+                self._serve_anew()
+            if state is None:
                 self._save_anew()  # not reported: before the first change there is none either
+
+    def _look(self) -> tuple[int | None, int | None]:
+        """The lock is held; the inodes of the socket, None without a folder for it, and of the state, None without one. In a thread."""
+        self._see_to_lock()
+        socket = _inode(self._socket) or 0
+        return socket if os.path.isdir(os.path.dirname(self._socket)) else None, _inode(self._state)
 
     def _see_to_lock(self) -> None:
         try:
@@ -58,13 +70,6 @@ class Belongings:
                 _log.error("degraded: %s; a second daemon would not be kept out", error)
         else:
             self._trouble = ""
-
-    def _see_to_socket(self) -> None:
-        if self._bound is None or _inode(self._socket) == self._bound or not os.path.isdir(os.path.dirname(self._socket)):
-            return
-        self._bound = None
-        _log.warning("%s was removed: it is served anew", self._socket)
-        self._serve_anew()
 
 
 def _inode(path: str) -> int | None:

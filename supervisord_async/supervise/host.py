@@ -96,7 +96,7 @@ class Host(Protocol):
         """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
-        """A probe's answer: None when all is well, else why not, in words."""
+        """A probe's answer: None when all is well, else why not, in words. Raises UnaskedError."""
 
     async def signature(self, path: str) -> Signature:
         """The file's present signature; raises TimeoutError, which says for how long its disk has not answered."""
@@ -108,4 +108,7 @@ class Host(Protocol):
         """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""
 
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float) -> int | None:
-        """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``."""
+        """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``.
+
+        Raises SpawnError, also where its disk did not answer for so long.
+        """

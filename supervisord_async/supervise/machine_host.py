@@ -165,7 +165,8 @@ class MachineHost:
         with anyio.move_on_after(timeout_seconds) as looking:
             await self.wait_executable(Executable(spec.argv[0], spec.directory, spec.environment.get("PATH")))
         if looking.cancelled_caught:
-            return None
+            words = f"its disk, or one of a log or the run_dir, has not answered for {timeout_seconds:g} s"
+            raise SpawnError("exec", None, f"{spec.argv[0]}: {words}")
         child = await spawn.spawn(spec)
         tree = Tree.of(child, spec.environment.get(ENV_TAG, ""))
         try:
@@ -174,7 +175,7 @@ class MachineHost:
             return None
         finally:
             with anyio.CancelScope(shield=True):
-                await tree.kill()
+                await patiently(f"end {spec.argv[0]}", tree.kill)
             child.close()
 
 

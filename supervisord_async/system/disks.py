@@ -3,6 +3,9 @@
 ``execve`` reads the beginning of a program and of the interpreter that its first line names, and whoever forked waits for it. On a
 file system whose server is away that is for ever, in the kernel. So the same is read here first, each time; of what is on disks of
 this machine alone it is taken to answer for :data:`FRESH_SECONDS`: a thousand programs of one file ask once.
+
+A child closes what it inherits before it executes anything, and a server is asked about each file that is closed. So the disks are
+asked too on which this process has files open: logs, and what is in the run_dir.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import NamedTuple
 
 from supervisord_async.errors import SpawnError
 from supervisord_async.system.mounts import FRESH_SECONDS as MOUNTS_SECONDS
-from supervisord_async.system.mounts import mounts
+from supervisord_async.system.mounts import is_served, mounts
 from supervisord_async.system.threads import DaemonThreads
 
 #: Disks that have not answered after so long do not, as far as this start is concerned.
@@ -51,7 +54,9 @@ class Disks:
         """Nothing is known yet of any; each may take ``answer_seconds``."""
         self._answer_seconds = answer_seconds
         self._threads = DaemonThreads(THREADS, "disk")
-        self._local: tuple[float, frozenset[int]] = (float("-inf"), frozenset())  # when it was looked, devices of this machine
+        self._looked_at = float("-inf")  # at what is mounted
+        self._local: frozenset[int] = frozenset()  # devices of this machine
+        self._served: tuple[str, ...] = ()  # where others' are mounted
         self._asked: dict[Executable, asyncio.Future[bool]] = {}  # and not answered: nobody asks a second time
         self._fresh: dict[Executable, float] = {}  # when it answered, by the loop's clock, the oldest first
 
@@ -70,7 +75,8 @@ class Disks:
         asked = self.begin_to_ask(executable)
         done, _ = await asyncio.wait([asked], timeout=self._answer_seconds)
         if not done:
-            words = f"its disk, or that of {executable.directory}, has not answered for {self._answer_seconds:g} s"
+            which = f"its disk, that of {executable.directory}, or one of a log or the run_dir"
+            words = f"{which}, has not answered for {self._answer_seconds:g} s"
             raise SpawnError("exec", None, f"{executable.program}: {words} (is it a network's, and the server away?)")
         asked.result()
 
@@ -83,13 +89,14 @@ class Disks:
         return asked
 
     def _ask(self, executable: Executable) -> bool:
-        """All that executing it reads has been read; whether that is of this machine alone. In a thread."""
+        """All that executing it needs has answered; whether that is of this machine alone. In a thread."""
         devices = _read(executable)
-        looked_at, local = self._local
-        if time.monotonic() - looked_at > MOUNTS_SECONDS:
-            local = frozenset(mount.device for mount in mounts() if mount.kind in LOCAL_KINDS)
-            self._local = time.monotonic(), local
-        return devices <= local
+        if time.monotonic() - self._looked_at > MOUNTS_SECONDS:
+            found = list(mounts())
+            self._local = frozenset(mount.device for mount in found if mount.kind in LOCAL_KINDS)
+            self._served = tuple(mount.point for mount in found if is_served(mount.kind))
+            self._looked_at = time.monotonic()
+        return not _ask_of_open_files(self._served) and devices <= self._local
 
     def _heard(self, executable: Executable, asked: asyncio.Future[bool]) -> None:
         del self._asked[executable]
@@ -113,6 +120,21 @@ def _read(executable: Executable) -> set[int]:
                 _header(os.path.join(executable.directory, os.fsdecode(words[0])), devices)
             break
     return devices
+
+
+def _ask_of_open_files(points: tuple[str, ...]) -> bool:
+    """Those of the disks mounted at ``points`` have answered that we have files of; whether there are any."""
+    if not points:
+        return False
+    paths = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(os.readlink(f"/proc/self/fd/{number}"))
+    asked = [point for point in points if any(path.startswith(f"{point}/") for path in paths)]
+    for point in asked:
+        with contextlib.suppress(OSError):  # an error is an answer
+            os.statvfs(point)
+    return bool(asked)
 
 
 def _visit(folder: str, devices: set[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ from supervisord_async.supervise import machine_host
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.system import credentials
 from supervisord_async.system.disks import Executable
+from supervisord_async.system.identity import Identity
+from supervisord_async.system.loop import run
 from supervisord_async.system.spawn import SpawnSpec
+from supervisord_async.system.tree import Tree
 from tests.hanging_disk import HangingDisk, can_hang
 from tests.waiting import wait_until
 
@@ -52,7 +56,25 @@ async def test_a_command_whose_disk_hangs_has_no_more_time_than_any(tmp_path: Pa
     with HangingDisk(tmp_path / "away", "app", b"#!/bin/sh\n") as disk:
         spec = SpawnSpec((str(disk.path),), "/", {}, 1, 2)
         with anyio.fail_after(30):
-            assert await MachineHost().run_command(spec, 0.1) is None
+            with pytest.raises(SpawnError, match=r"has not answered for 0\.1 s"):
+                await MachineHost().run_command(spec, 0.1)
+
+
+def test_a_command_is_over_although_there_was_no_descriptor_to_look_for_what_it_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill, refusals = Tree.kill, [OSError(errno.EMFILE, "none")]
+
+    async def refused_once(tree: Tree) -> list[Identity]:
+        if refusals:
+            raise refusals.pop()
+        return await kill(tree)
+
+    monkeypatch.setattr(Tree, "kill", refused_once)
+
+    async def main() -> None:
+        assert await MachineHost().run_command(SpawnSpec(("/bin/sh", "-c", "exit 3"), "/", {}, 1, 2), 30.0) == 3
+        assert not refusals
+
+    run(main)
 
 
 async def test_a_daemon_asks_the_disks_of_what_it_will_start_before_it_does(tmp_path: Path) -> None:

@@ -107,13 +107,33 @@ def test_no_answer_is_an_error_and_the_next_one_waits_for_the_same(
     async def main() -> None:
         asking = Disks(answer_seconds=0.05)
         for _ in range(3):
-            with pytest.raises(SpawnError, match=r"exec: .*: its disk, or that of /.*, has not answered for 0.05 s"):
+            words = r"exec: .*: its disk, that of /.*, or one of a log or the run_dir, has not answered for 0.05 s"
+            with pytest.raises(SpawnError, match=words):
                 await asking.wait_answered(executable)
         assert reads == [executable]
         disk.answer()
         await wait_until(lambda: not asking._asked)
         patient = Disks()
         await patient.wait_answered(executable)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
+def test_the_disks_of_open_files_are_asked_for_a_child_closes_what_it_inherits(disk: HangingDisk) -> None:
+    executable = Executable("/bin/true", "/", None)
+
+    async def main() -> None:
+        with disk.path.open("rb"):
+            disk.hang()
+            with pytest.raises(SpawnError, match="or one of a log or the run_dir, has not answered"):
+                await Disks(answer_seconds=0.05).wait_answered(executable)
+            disk.answer()
+            patient = Disks()
+            await patient.wait_answered(executable)
+            assert not patient.have_answered(executable), "it is asked each time"
+        await patient.wait_answered(executable)
+        assert patient.have_answered(executable)
 
     asyncio.run(main())
 

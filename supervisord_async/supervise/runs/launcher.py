@@ -84,6 +84,7 @@ class Launcher:
         With the signature of the file that must change.
         """
         host = self._around.host
+        await host.wait_executable(executable_of(program))  # and with it the run_dir, in which much is prepared
         credentials = await self.credentials(program)
         self._output.run_started(run)
         environment = self._environment(program, run, credentials)

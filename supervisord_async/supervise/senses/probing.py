@@ -13,7 +13,8 @@ import anyio
 import anyio.abc
 
 from supervisord_async.config.model import Probe
-from supervisord_async.errors import SpawnError
+from supervisord_async.errors import SpawnError, UnaskedError
+from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.runs import launch
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ GOOD_STATUS = range(200, 400)
 
 
 async def ask(probe: Probe, context: RunContext) -> str | None:
-    """None when all is well; else why not. Takes no longer than the probe's timeout, and what killing a command takes."""
+    """None when all is well; else why not. Takes no longer than the probe's timeout, and what killing a command takes.
+
+    Raises UnaskedError.
+    """
     if probe.kind == "command":
         return await _ask_command(probe, context)
     if probe.kind == "log":
@@ -111,6 +115,8 @@ async def _ask_command(probe: Probe, context: RunContext) -> str | None:
         spec = launch.spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
         code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
+        if error.errno is None or is_want(OSError(error.errno, "")):  # a disk or a directory hangs; the machine is short of something
+            raise UnaskedError(f"cannot run the probe: {error}") from error
         return f"cannot run the probe: {error}"
     if code is None:
         return f"the probe did not end within {probe.timeout_seconds:g} s"

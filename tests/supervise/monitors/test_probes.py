@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,12 +14,14 @@ import pytest
 from supervisord_async.config.model import Daemon, Logs, Probe, Program
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input
 from supervisord_async.core.state import Cause, Health, Snapshot, State
+from supervisord_async.errors import SpawnError, UnaskedError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
 from supervisord_async.supervise.runs.launch import RunEnvironment
 from supervisord_async.supervise.senses.probing import ask
 from tests.virtual_clock import run_virtually
 
+UNASKED = "the disk hangs"
 TCP: dict[str, Any] = {"kind": "tcp", "tcp": ("x", 1)}
 
 
@@ -33,7 +37,10 @@ class Asked:
 
     async def ask(self, _probe: Probe, _context: RunContext) -> str | None:
         self.at.append(round(anyio.current_time() - self.began, 3))
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer == UNASKED:
+            raise UnaskedError(UNASKED)
+        return answer
 
     async def credentials(self, *_: object) -> None:
         return None
@@ -156,3 +163,26 @@ def test_the_log_tells_why_a_run_is_not_ready_yet_and_why_no_longer(caplog: pyte
         ("INFO", "not ready yet: tcp x:1: refused"),
         ("WARNING", "no longer ready: tcp x:1: gone"),
     ]
+
+
+def test_nobody_is_restarted_because_the_machine_cannot_ask() -> None:
+    host = Asked(None, "no", UNASKED, UNASKED, UNASKED, "no", None, "no", "no")
+    told = host.watched(monitor_liveness, 100.0, liveness=Probe(**TCP, failures=2))
+    unknown = [(at, Health.UNHEALTHY) for at in (2.0, 3.0, 4.0)]
+    assert told == [(0.0, Health.HEALTHY), *unknown, (6.0, Health.HEALTHY), (8.0, Health.UNHEALTHY), (8.0, Faulted)]
+    assert [input_.detail for at, input_ in host.posts if at == 3.0 and isinstance(input_, HealthReported)] == [
+        f"nobody can tell: {UNASKED}"
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("number", "asked"), [(errno.EAGAIN, False), (None, False), (errno.ENOENT, True)])
+async def test_a_command_that_cannot_be_had_just_now_is_no_answer(number: int | None, asked: bool) -> None:
+    host, probe = Asked(), Probe(kind="command", command=("ask",))
+
+    async def refused(*_: object) -> None:
+        raise SpawnError("exec", number, "ask")
+
+    host.run_command = refused  # type: ignore[method-assign]
+    with nullcontext() if asked else pytest.raises(UnaskedError, match="cannot run the probe: exec: ask"):
+        assert (await ask(probe, host.context(readiness=probe)) or "").startswith("cannot run the probe: exec: ask")
