@@ -207,6 +207,7 @@ class Daemon:
             boot_id=clock.boot_id(),
             instance=self._instance,
             file=self._file,
+            run_dir=self._run_dir,
             last_record_id=self._bus.last_id,
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
             sockets=self._sockets.saved(),
@@ -279,6 +280,7 @@ class Daemon:
             tasks.start_soon(self._enclosures.open, name="cgroups")  # which mostly waits for the kernel
             marked = await _in_thread(tags.marked, self._instance)
         living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._enclosures.known))
+        living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
         if ended:
             estate = takeover.finish_ending(estate, clock.monotonic())

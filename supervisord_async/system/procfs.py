@@ -136,6 +136,14 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def real_uid(pid: int) -> int | None:
+    """Whose process it is, whatever it may do by now (its set-uid bit, or that it cannot be traced); None if it is gone."""
+    for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
+
+
 def environment_value(pid: int, name: str) -> str | None:
     """The value of ``name`` in the environment ``pid`` was executed with; "" if it is not set.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from supervisord_async.system import cgroups, procfs
 from supervisord_async.system.cgroups import Cgroup
@@ -23,6 +24,7 @@ class Tagged(msgspec.Struct, frozen=True):
     name: str
     run: int
     is_leader: bool  #: of a session, as the main process of every run is
+    uid: int | None = None  #: whose it says to be, the real one; None where its cgroup, into which nobody else gets, says whose it is
 
 
 def living(instance: str) -> list[Tagged]:
@@ -40,7 +42,7 @@ def marked(instance: str) -> list[Tagged]:
         name, _, run = tag.removeprefix(f"{instance}/").rpartition("/")
         process = procfs.stat(pid)
         if process is not None and not process.dead and run.isdecimal():
-            found.append(Tagged(of(process), name, int(run), process.session == pid))
+            found.append(Tagged(of(process), name, int(run), process.session == pid, procfs.real_uid(pid)))
     return found
 
 
@@ -50,6 +52,7 @@ def completed(marked: Iterable[Tagged], runs: Mapping[str, Cgroup]) -> list[Tagg
     known = {each.identity.pid for each in found}
     for tag, cgroup in runs.items():
         pids = cgroup.pids()
+        found = [replace(each, uid=None) if each.identity.pid in pids else each for each in found]
         if not pids <= known:
             found += _strangers(tag, pids, known)
     return sorted(found, key=lambda each: each.identity.start_ticks)

@@ -347,3 +347,40 @@ def test_a_probe_that_outlives_the_daemon_is_ended_without_a_word(daemon: Make, 
     live.wait_until(lambda: not alive(first), "the old probe is ended")
     assert live.wait_for("s", "RUNNING")["pid"] == pid
     assert "not in" not in live.text()
+
+
+def test_a_daemon_in_a_copied_folder_leaves_the_programs_of_the_first_alone(daemon: Make, tmp_path: Path) -> None:
+    first = daemon(PROGRAMS)
+    pids = settle(first)
+    state = first.folder / ".asupd" / "state.json"
+    first.wait_until(lambda: all(str(pid) in state.read_text() for pid in pids.values()), "all are saved")
+    folder = tmp_path / "copy"
+    (folder / ".asupd").mkdir(parents=True)
+    for name in ("state.json", "state.json.previous"):
+        shutil.copy(state.with_name(name), folder / ".asupd")
+    with LiveDaemon(folder, "programs: {web: {command: [sleep, '1000']}}") as second:
+        second.wait_for("web", "RUNNING", cause="autostart", run=1)
+        assert f"it is a copy of what is in {first.folder}/.asupd" in second.text()
+        assert second.end() == 0
+    assert all(map(alive, pids.values())) and {name: entry["pid"] for name, entry in first.status().items() if name in pids} == pids
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_only_carries_a_tag_leads_no_run_of_another_user(daemon: Make) -> None:
+    live = daemon("programs: {web: {command: [sleep, '1000']}, off: {command: [sleep, '1001'], autostart: false}}")
+    pid = live.wait_for("web", "RUNNING")["pid"]
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sleep", "1002"]
+    impostors = [
+        subprocess.Popen(command, env={**os.environ, "ASUP_TAG": f"{live.instance}/{name}/99"}, start_new_session=True)
+        for name in ("web", "off")
+    ]
+    try:
+        live.wait_until(lambda: len([each for each in live.tagged() if each.run == 99 and each.uid == 65534]) == 2, "both are there")
+        live.kill()
+        live.start()
+        assert live.wait_for("web", "RUNNING")["pid"] == pid
+        assert live.process_of("off")["state"] == "STOPPED"
+    finally:
+        for impostor in impostors:
+            impostor.kill()
+            impostor.wait()

@@ -29,6 +29,7 @@ from supervisord_async.config.model import Program, Stop
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Snapshot
 from supervisord_async.jsontext import json_bytes, json_value
+from supervisord_async.rundir import LOCK_NAME
 from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.outlive.farewell import Manner
 from supervisord_async.supervise.patience import is_want
@@ -93,6 +94,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     instance: str
     file: str = ""  #: the configuration's real path
+    run_dir: str = ""  #: where it was written
     last_record_id: int = 0
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
@@ -158,12 +160,25 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
     for name in (FILE_NAME, SPARE_NAME):
         path = os.path.join(run_dir, name)
         try:
-            return decode(_content(path)), complaints
+            state = decode(_content(path))
+            if _is_copy(state, run_dir):
+                raise StateError(f"it is a copy of what is in {state.run_dir}, whose processes are not ours")
+            return state, complaints
         except FileNotFoundError:
             continue
         except (OSError, StateError) as error:
             complaints.append(f"cannot use {path}: {error}")
     return None, complaints
+
+
+def _is_copy(state: SavedState, run_dir: str) -> bool:
+    """Whether it was written in another run_dir, which is still there: this one was copied, and not moved."""
+    try:
+        return (
+            bool(state.run_dir) and not os.path.samefile(state.run_dir, run_dir) and os.path.lexists(os.path.join(state.run_dir, LOCK_NAME))
+        )
+    except OSError:  # it is gone
+        return False
 
 
 def _content(path: str) -> bytes:

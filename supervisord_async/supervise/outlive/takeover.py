@@ -2,21 +2,27 @@
 
 Two witnesses are heard. The saved state says what was wanted and counted, up to the last save. /proc says what lives:
 every child carries ``INSTANCE/NAME/RUN`` in its environment. Where they differ /proc is right about lives, the state
-about wishes. A process is believed to be ours by its identity (PID, start time, boot) or by its tag, never by its PID.
+about wishes. A process is believed to be ours by its identity (PID, start time, boot) or by its tag, never by its PID. A tag is a word
+that anybody can say: it makes nobody the main process of a run whose own one lives, nor one of a user of whom that run cannot be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 from msgspec import structs
 from msgspec.structs import replace
 
+from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.system.identity import Identity, began
+from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.identity import Identity, began, is_alive
 from supervisord_async.system.tags import Tagged
 
 #: States in which a run has, or may have, a process.
@@ -45,6 +51,26 @@ class Inherited(msgspec.Struct, frozen=True):
         if self.snapshot.wanted:
             return False
         return self.snapshot.cause is Cause.CONFIG_CHANGED or (not self.by_reexec and self.snapshot.cause in (None, Cause.DAEMON_STOP))
+
+
+async def without_impostors(
+    living: list[Tagged],
+    programs: Mapping[str, Program],
+    look_up: Callable[[str | None, str | None], Awaitable[Credentials | None]],
+) -> list[Tagged]:
+    """``living``, in which nobody leads a run by a word that anybody can say: who is of a user that we had not made them.
+
+    Unless it is known by its identity it is ended, as what a run left behind. ``look_up`` is asked who a program's user is; where it
+    raises SpawnError nobody knows, and everybody is believed.
+    """
+    ours = (None, os.geteuid())
+    users: dict[str, int | None] = {}
+    for name in {each.name for each in living if each.is_leader and each.uid not in ours}:
+        program = programs.get(name.partition(":")[0])
+        with suppress(SpawnError):
+            who = await look_up(program.user, program.group_name) if program is not None else None
+            users[name] = who.uid if who is not None else None
+    return [replace(each, is_leader=False) if each.uid not in (*ours, users.get(each.name, each.uid)) else each for each in living]
 
 
 def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
@@ -106,12 +132,15 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
         fresh = structs.replace(fresh, run_since=began(newest.identity))
         return Inherited(name, fresh, newest.identity, None)
     snapshot = record.snapshot
+    known = Identity(snapshot.pid, record.start_ticks, boot_id) if snapshot.pid is not None else None
+    if known is not None and is_alive(known):  # no later run begins while it lives, whatever carries the tag of one
+        return Inherited(name, snapshot, known, record)
     if newest is not None and newest.run > snapshot.run:  # it was spawned after the last save
         later = structs.replace(snapshot, state=State.UNKNOWN, wanted=True, run=newest.run, ended_run=newest.run - 1, pid=None)
         later = structs.replace(later, run_since=began(newest.identity))
         return Inherited(name, later, newest.identity, record)
-    if snapshot.pid is not None:
-        return Inherited(name, snapshot, Identity(snapshot.pid, record.start_ticks, boot_id), record)
+    if known is not None:
+        return Inherited(name, snapshot, known, record)
     in_flight = snapshot.state in LIVE and snapshot.ended_run != snapshot.run
     main = newest.identity if newest is not None and newest.run == snapshot.run and in_flight else None
     return Inherited(name, snapshot, main, record)

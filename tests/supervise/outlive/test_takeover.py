@@ -7,12 +7,16 @@ import subprocess
 import time
 from typing import Any
 
+import pytest
 from msgspec import structs
 
+from supervisord_async.config.model import Logs, Program
 from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
-from supervisord_async.supervise.outlive.takeover import settle
+from supervisord_async.supervise.outlive.takeover import settle, without_impostors
 from supervisord_async.supervise.process import Process
+from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
 from tests.fake_host import FakeHost, program, surroundings
@@ -98,3 +102,45 @@ def test_descendants_alone_are_nobodys_main_process() -> None:
 
 def test_a_state_of_another_boot_says_nothing() -> None:
     assert settle(saved(**RUNNING), [], "another boot") == {}
+
+
+def test_while_the_saved_main_process_lives_nobody_leads_a_later_run() -> None:
+    me = identify(os.getpid())
+    assert me is not None
+    process = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(**RUNNING | {"pid": me.pid}), start_ticks=me.start_ticks)
+    state = SavedState(boot_id=me.boot_id, instance="i", processes=(process,))
+    slot = settle(state, [Tagged(Identity(7, 7, me.boot_id), "web", 999, True)], me.boot_id)["web"]
+    assert slot.main == me and slot.snapshot.run == 3 and slot.stray_runs == (999,)
+
+
+@pytest.mark.anyio
+async def test_a_tag_makes_nobody_lead_a_run_that_is_of_another_user() -> None:
+    own = os.geteuid()
+
+    def tagged(name: str, uid: int | None) -> Tagged:
+        return Tagged(Identity(7, 7, BOOT), name, 3, True, uid)
+
+    async def look_up(user: str | None, _group: str | None) -> Credentials | None:
+        if user == "nobody knows":
+            raise SpawnError("user", None, user)
+        return Credentials(4711, 4711, (), "www", "/") if user is not None else None
+
+    programs = {
+        user or "": Program(name="web", command=("a",), group="web", directory="/", logs=Logs(stdout="none"), user=user)
+        for user in (None, "www", "nobody knows")
+    }
+    living = [
+        tagged(name, uid)
+        for name, uid in [
+            ("", own),
+            ("", None),
+            ("www", own),
+            ("www", 4711),
+            ("nobody knows", own + 1),
+            ("", 4711),
+            ("www", own + 1),
+            ("gone", 4711),
+        ]
+    ]
+    led = [each.is_leader for each in await without_impostors(living, programs, look_up)]
+    assert led == [True] * 5 + [False] * 3
