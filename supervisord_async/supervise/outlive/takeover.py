@@ -63,7 +63,7 @@ async def without_impostors(
     Unless it is known by its identity it is ended, as what a run left behind. ``look_up`` is asked who a program's user is; where it
     raises SpawnError nobody knows, and everybody is believed.
     """
-    ours = (None, os.geteuid())
+    ours = (None, os.geteuid(), 0)  # root need not lie, and what became root by sudo must not be begun a second time
     users: dict[str, int | None] = {}
     for name in {each.name for each in living if each.is_leader and each.uid not in ours}:
         program = programs.get(name.partition(":")[0])
