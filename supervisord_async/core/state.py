@@ -26,8 +26,8 @@ class State(StrEnum):
 
 #: The states in which nothing of a process lives, and no further run follows by itself.
 DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
-#: The states that end a run: nothing of it lives. After BACKOFF another one follows.
-RUN_ENDED = DOWN | {State.BACKOFF}
+#: The states that end a run: nothing of it lives. After BACKOFF, and after WAITING for dependencies, another one follows.
+RUN_ENDED = DOWN | {State.BACKOFF, State.WAITING}
 
 
 class Health(StrEnum):

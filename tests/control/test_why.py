@@ -174,6 +174,9 @@ async def test_one_that_has_waited_runs_for_the_reason_that_it_was_started_for()
     async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"}, autostart=False)) as scene:
         await scene.commands.start(["needy"])
         assert (await scene.commands.status_of("needy")).cause == "operator"
+        await scene.commands.restart(["needy"])
+        chain = [link.text for link in (await scene.commands.why("needy")).chain]
+        assert re.match("run 1 (exited|was killed) .*told to go because an operator asked for it", chain[1]), chain
 
 
 @pytest.mark.anyio

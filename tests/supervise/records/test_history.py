@@ -141,6 +141,17 @@ async def test_runs_tell_cause_duration_exit_and_figures(tmp_path: Path) -> None
         assert await history.runs("nobody") == []
 
 
+async def test_a_restart_that_waits_for_dependencies_tells_how_the_run_before_ended(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1)
+        state(bus, "web", "RUNNING", "STOPPING", 1, "operator")
+        state(bus, "web", "STOPPING", "WAITING", 1, "dependency", exit={"code": 0}, uptime_seconds=2.0, cpu_seconds=0.5)
+        state(bus, "web", "WAITING", "STARTING", 2, "operator")
+        await history.flush()
+        _, run = await history.runs("web")
+        assert (run.exit_status, run.end_cause, run.duration_seconds, run.cpu_seconds) == ({"code": 0}, "operator", 2.0, 0.5)
+
+
 async def test_a_run_that_ends_with_leftovers_keeps_its_first_cause(tmp_path: Path) -> None:
     async with kept(tmp_path / "history.db") as (history, bus):
         state(bus, "web", "STOPPED", "STARTING", 1)
