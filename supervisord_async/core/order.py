@@ -32,6 +32,9 @@ class Outlook(StrEnum):
     LOST = "lost"  #: not without somebody's word
 
 
+_WORDS = {Need.STARTED: "to be started", Need.READY: "to be ready", Need.COMPLETED: "to complete", Need.SUCCEEDED: "to succeed"}
+
+
 class Verdict(NamedTuple):
     """How a need stands, and why in words (empty when met)."""
 
@@ -48,10 +51,10 @@ def judge(need: Need, members: Iterable[Member]) -> Verdict:
     for name, snapshot, policy in members:
         outlook = _outlook(need, snapshot, policy)
         if outlook is Outlook.LOST:
-            return Verdict(outlook, f"{name} is {snapshot.state}, it was to be {need}")
+            return Verdict(outlook, f"{name} is {snapshot.state}, it was {_WORDS[need]}")
         if outlook is Outlook.OPEN and waiting is None:
             unhealthy = ", unhealthy" if snapshot.health is Health.UNHEALTHY else ""
-            waiting = Verdict(outlook, f"{name} to be {need} (it is {snapshot.state}{unhealthy})")
+            waiting = Verdict(outlook, f"{name} {_WORDS[need]} (it is {snapshot.state}{unhealthy})")
     return waiting or Verdict(Outlook.MET, "")
 
 

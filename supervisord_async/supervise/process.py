@@ -389,8 +389,9 @@ class Process:
         self._settings = inherited.saved.settings if inherited.saved is not None else ""
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
-        for search in searches.values():  # what it says once, it may have said after the last save, to a daemon that died
-            search.matched = inherited.snapshot.state is State.RUNNING or not inherited.by_reexec
+        if inherited.snapshot.state is State.RUNNING or not inherited.by_reexec:
+            for search in searches.values():  # what it says once, it may have said after the last save, to a daemon that died
+                search.found.set()
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.saved.voice is not None and inherited.by_reexec:
             self.voice.inherit(inherited.saved.voice)

@@ -6,22 +6,24 @@ to that bound.
 
 from __future__ import annotations
 
+import anyio
+
 from supervisord_async.config.patterns import compile_pattern
 
 LINE_BYTES = 4096
 
 
 class LogSearch:
-    """Whether a line of one run's output matched; fed by its captures, asked by a probe."""
+    """Whether a line of one run's output matched; fed by its captures on the loop, asked and awaited by a probe."""
 
     def __init__(self, pattern: str) -> None:
-        self.matched = False
+        self.found = anyio.Event()  #: set by the first line that matches
         self._compiled = compile_pattern(pattern)
         self._begun: dict[str, bytes] = {}
 
     def feed(self, stream: str, data: bytes) -> None:
         """``data`` was printed on ``stream``."""
-        if self.matched:
+        if self.found.is_set():
             return
         *lines, rest = (self._begun.pop(stream, b"") + data).split(b"\n")
         if len(rest) > LINE_BYTES:
@@ -29,7 +31,7 @@ class LogSearch:
             rest = b""
         for line in lines:
             if self._compiled.search(line[:LINE_BYTES]):
-                self.matched = True
+                self.found.set()
                 return
         if rest:
             self._begun[stream] = rest

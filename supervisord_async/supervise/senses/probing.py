@@ -125,4 +125,4 @@ async def _ask_command(probe: Probe, context: RunContext) -> str | None:
 
 def _ask_log(probe: Probe, context: RunContext) -> str | None:
     search = context.searches.get(probe.log or "")
-    return None if search is not None and search.matched else f"no line matched {probe.log!r}"
+    return None if search is not None and search.found.is_set() else f"no line matched {probe.log!r}"

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from msgspec import structs
 
 from supervisord_async.config.model import Daemon, Logs, Probe, Program
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input
@@ -18,6 +19,7 @@ from supervisord_async.errors import SpawnError, UnaskedError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
 from supervisord_async.supervise.runs.launch import RunEnvironment
+from supervisord_async.supervise.senses.logsearch import LogSearch
 from supervisord_async.supervise.senses.probing import ask
 from tests.virtual_clock import run_virtually
 
@@ -84,6 +86,28 @@ def test_who_is_not_ready_yet_is_asked_again_soon_and_never_later_than_after_an_
     host = Asked("no", "no", None, None, "no")
     told = host.watched(monitor_readiness, 1.5, readiness=Probe(**TCP, interval_seconds=0.5))
     assert told == [(0.0, Health.STARTING), (0.3, BecameReady), (0.3, Health.HEALTHY)] and host.at == [0.0, 0.1, 0.3, 0.8, 1.3]
+
+
+def test_ready_by_its_log_is_who_printed_the_line_at_once_and_not_at_the_next_interval() -> None:
+    probe = Probe(kind="log", log="^serving", interval_seconds=10.0)
+    search = LogSearch("^serving")
+    host = Asked("no line matched", None)
+    context = structs.replace(host.context(readiness=probe), searches={"^serving": search})
+
+    async def main() -> None:
+        host.began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(monitor_readiness, context)
+            await anyio.sleep(0.25)
+            search.feed("stdout", b"starting\nserv")
+            await anyio.sleep(0.25)
+            search.feed("stdout", b"ing\n")
+            await anyio.sleep(20.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert host.at == [0.0, 0.5, 10.5, 20.5]
+    assert (0.5, BecameReady(3)) in host.posts
 
 
 def test_ready_is_who_answers_well_so_often_in_a_row() -> None:
