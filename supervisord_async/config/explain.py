@@ -130,11 +130,16 @@ def means_command(key: str) -> bool:
     return key not in known and (our_word(key, "Program") or nearest(key, known)) == "command"
 
 
+def means_programs(key: str) -> bool:
+    """Whether a file's unknown ``key`` is another supervisor's for ``programs``."""
+    return our_word(key, "File") == "programs"
+
+
 def _near(key: str, known: Iterable[str], title: str) -> str:
     """The key that was probably meant: another supervisor's word for it, else the nearest known one; or what to do without."""
     if ours := our_word(key, title):
         return f"; here it is called '{ours}'"
-    without = instead(key) if title == "Program" else None
+    without = instead(key) if title != "File" else None
     return f"; {without}" if without else suggestion(key, known)
 
 

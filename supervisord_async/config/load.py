@@ -19,9 +19,10 @@ import msgspec
 from supervisord_async.config import shape
 from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
-from supervisord_async.config.explain import fitting, means_command
+from supervisord_async.config.explain import fitting, means_command, means_programs
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, begin_to_list, read_regular_file
 from supervisord_async.config.model import Configuration, Program
+from supervisord_async.config.other_files import other_file
 from supervisord_async.config.place import Origin, Place, Report
 from supervisord_async.config.recollection import Reading, Recollection, reading_of
 from supervisord_async.config.resolve import Surroundings, resolve_program
@@ -32,6 +33,8 @@ from supervisord_async.config.values import NAME_EXPECTED, NAME_PATTERN
 from supervisord_async.errors import ConfigError, Problem
 
 MAX_FILES = 1000
+#: One of these at its top, and a file is one of ours.
+_OURS = frozenset({"programs", "include", "daemon", "defaults"})
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -131,6 +134,9 @@ class _Loading:
             self._report.add(Problem(name, line, 1, "this is not UTF-8"))
             return None
         document = Document(text, name=name, path=path, variables=self._variables)
+        if not (isinstance(document.data, dict) and _OURS & document.data.keys()) and (other := other_file(text)) is not None:
+            self._report.add(Problem(name, *other))  # in the place of all that is wrong with it as one of ours
+            return None
         for problem in document.problems:
             self._report.add(problem)
         return document
@@ -174,7 +180,7 @@ class _Loading:
             self._take(name, item, program_place, defaults, under, ground)
         for index, pattern in self._patterns(data):
             self._include(document, index, pattern, defaults, under)
-        if main and "programs" not in data and "include" not in data:
+        if main and "programs" not in data and "include" not in data and not any(means_programs(str(key)) for key in document.data):
             self._report.add(Problem(document.name, 1, 1, "programs: missing; expected a mapping of names to programs"))
         elif main and not self._names and not self._report.errors:
             self._report.add(Place(document, (), ()).problem(("programs",), "there are no programs", warning=True))

@@ -5,50 +5,76 @@ from __future__ import annotations
 import re
 from functools import cache
 
-#: Keys of a program in supervisord, systemd, docker compose, process-compose, circus, pm2, honcho and Pebble, without case and separators.
+#: Keys of a program in supervisord, systemd, docker compose, Kubernetes, process-compose, circus, pm2, runit, s6, honcho and Pebble,
+#: without case and separators.
 _WORDS = {
     "directory": "cwd chdir workdir workingdir workingdirectory currentdirectory",
     "command": "cmd execstart exec script run args entrypoint program",
     "environment": "env vars environ environmentvariables",
-    "environment_files": "envfile envfiles environmentfile dotenv",
-    "replicas": "numprocs instances numprocesses processes scale count deploy",
-    "autostart": "enabled disabled startup profiles wantedby",
-    "start_seconds": "startsecs minuptime startuptime",
+    "environment_files": "envfile envfiles environmentfile dotenv envfrom envdir",
+    "inherit_environment": "copyenv copypath filterenv",
+    "replicas": "numprocs instances numprocesses processes scale count deploy parallelism concurrency formation",
+    "rolling": "strategy updatestrategy rollingupdate updateconfig maxsurge maxunavailable",
+    "autostart": "enabled disabled startup profiles wantedby down",
+    "start_seconds": "startsecs minuptime startuptime minreadyseconds",
     "notify": "type",
     "group": "namespace",
     "stop": "shutdown",
     "watch": "develop watchpaths",
-    "restart": "autorestart restartpolicy availability onfailure onsuccess",
-    "restart.max_restarts": "maxrestarts startretries maxretry startlimitburst retries",
+    "watch.ignore": "ignorewatch",
+    "watch.debounce": "watchdelay",
+    "restart": "autorestart restartpolicy availability onfailure onsuccess respawn candie",
+    "restart.max_restarts": "maxrestarts startretries maxretry maxretries startlimitburst retries backofflimit",
     "restart.within": "startlimitinterval startlimitintervalsec",
-    "restart.backoff": "backoff backoffdelay restartsec restartdelay backofffactor backofflimit expbackoffrestartdelay",
+    "restart.backoff": "backoff backoffdelay backoffseconds restartsec restartdelay backofffactor expbackoffrestartdelay",
     "restart.success_exit_codes": "exitcodes successexitstatus successexitcodes",
-    "restart.prevent_exit_codes": "restartpreventexitstatus",
-    "stop.signal": "stopsignal killsignal",
-    "stop.grace_period": "stopwaitsecs stopgraceperiod gracefultimeout killtimeout killdelay timeoutstopsec stoptimeout",
+    "restart.prevent_exit_codes": "restartpreventexitstatus stopexitcodes",
+    "stop.signal": "stopsignal killsignal downsignal",
+    "stop.grace_period": "stopwaitsecs stopgraceperiod gracefultimeout killtimeout killdelay timeoutstopsec stoptimeout timeoutkill "
+    "terminationgraceperiodseconds",
     "stop.scope": "stopasgroup killasgroup killmode stopchildren treekill",
-    "stop.command": "execstop",
+    "stop.command": "execstop prestop lifecycle",
     "heartbeat": "watchdog watchdogsec heartbeattimeout heartbeatfile",
     "readiness": "readinessprobe startupprobe healthcheck check checks readylogline",
-    "readiness.start_timeout": "timeoutstartsec startuptimeout",
+    "readiness.start_timeout": "timeoutstartsec startuptimeout listentimeout progressdeadlineseconds",
     "liveness": "livenessprobe",
-    "logs": "log logging logfile",
-    "logs.stdout": "stdout stdoutlogfile standardoutput outfile loglocation outputlog",
-    "logs.stderr": "stderr stderrlogfile standarderror errorfile redirectstderr",
+    "logs": "log logging logfile logger",
+    "logs.stdout": "stdout stdoutlogfile standardoutput outfile loglocation outputlog stdoutstream disablelogs",
+    "logs.stderr": "stderr stderrlogfile standarderror errorfile redirectstderr stderrstream",
     "logs.max_size": "maxsize logmaxsize stdoutlogfilemaxbytes stderrlogfilemaxbytes",
     "logs.backups": "stdoutlogfilebackups stderrlogfilebackups logbackups",
-    "user": "uid runas",
-    "group_name": "gid",
+    "logs.format": "time logdateformat logtype",
+    "user": "uid runas runasuser securitycontext setuidgid",
+    "group_name": "gid runasgroup",
     "limits": "rlimits resources ulimits",
-    "limits.open_files": "limitnofile nofile",
+    "limits.open_files": "limitnofile nofile rlimitnofile",
+    "limits.processes": "limitnproc nproc rlimitnproc",
+    "limits.core_size": "limitcore rlimitcore",
     "limits.memory": "memorymax maxmemoryrestart memlimit memory",
     "limits.nice": "nice",
-    "schedule": "cron cronrestart oncalendar timer",
+    "limits.cpu_affinity": "cpuaffinity cpuset",
+    "schedule": "cron oncalendar timer",
+    "schedule.timezone": "timezone",
     "depends_on": "after requires wants bindsto dependencies needs dependson",
-    "hooks.before_start": "execstartpre prestart beforestart",
-    "hooks.after_exit": "execstoppost poststop afterstop",
-    "reload_signal": "execreload reload",
-    "sockets": "socket ports listen",
+    "hooks.before_start": "execstartpre prestart beforestart beforespawn",
+    "hooks.after_exit": "execstoppost poststop afterstop afterreap finish",
+    "reload_signal": "execreload reload sendhup",
+    "sockets": "socket ports listen usesockets",
+}
+#: Words that mean these keys only inside of their section.
+_INSIDE = {
+    "stop.grace_period": "timeout timeoutseconds",
+    "restart.policy": "condition",
+    "restart.max_restarts": "maxattempts limit",
+    "restart.within": "window interval",
+    "restart.backoff": "delay",
+    "schedule.at": "schedule cron every oncalendar",
+    "watch.paths": "path include",
+    "watch.ignore": "exclude ignored",
+    "logs.max_size": "size maxbytes",
+    "logs.backups": "maxfile maxfiles keep retain rotate",
+    "logs.stdout": "file path out",
+    "logs.stderr": "error err",
 }
 #: What a whole file is made of elsewhere.
 _SECTIONS = {
@@ -74,17 +100,44 @@ _PROBE = {
     "successes": "successthreshold",
     "initial_delay": "initialdelayseconds startperiod delay",
 }
+_ON_THE_MACHINE = "programs run on the machine itself"
+_NUMBERED = "ASUP_REPLICA is the replica's number, from which a command with shell: true computes a port"
 #: What there is no key for, and what to do instead.
 _WITHOUT = {
-    "image": "programs run on the machine itself, without images",
-    "build": "programs run on the machine itself, without images",
-    "volumes": "programs run on the machine itself and see its files",
-    "networks": "programs run on the machine itself and use its network",
+    "image imagepullpolicy build": f"{_ON_THE_MACHINE}, without images",
+    "volumes volumemounts": f"{_ON_THE_MACHINE} and see its files",
+    "networks": f"{_ON_THE_MACHINE} and use its network",
+    "labels annotations selector nodeselector tolerations affinity": f"{_ON_THE_MACHINE}; 'group' names several at once",
     "priority": "what must be up first is named by 'depends_on'",
     "containername": "the program's key is its name",
     "pidfile": "a program runs in the foreground and needs none",
     "isdaemon": "a program must run in the foreground",
     "processname": "processes are called NAME, or NAME:0, NAME:1 … of several replicas",
+    "initcontainers": "each is a program of its own; 'depends_on: {it: succeeded}' waits for it",
+    "poststart afterstart": "what follows the start is a program of its own, with 'depends_on: {this: ready}'",
+    "beforesignal beforestop prestop": "'stop.command' is run instead of the signal",
+    "concurrencypolicy": "a schedule never starts what still runs, like Forbid",
+    "startingdeadlineseconds": "'schedule.catch_up' says what becomes of a time that was missed",
+    "suspend": "`asupctl stop` pauses a schedule, `asupctl start` takes it up again",
+    "activedeadlineseconds runtimemaxsec commandtimeout": "no run is ended for its age: let the command begin with timeout(1)",
+    "maxage cronrestart": "a program with a schedule restarts another: {command: [asupctl, restart, NAME], schedule: '0 3 * * *'}",
+    "ttlsecondsafterfinished successfuljobshistorylimit failedjobshistorylimit revisionhistorylimit": "'daemon.history' says how long the "
+    "past is kept",
+    "cpu cpus cpuquota cpulimit": "there is no limit of CPU time but 'limits.nice' and 'limits.cpu_affinity'",
+    "requests": "nothing is reserved; 'limits' are limits",
+    "grpc": "ask by a command, such as [grpc_health_probe, '-addr=127.0.0.1:50051']",
+    "execmode": "replicas share a port by 'sockets'",
+    "interpreter interpreterargs nodeargs": "the command begins with the interpreter: [node, server.js]",
+    "virtualenv": "the command begins with the environment's own interpreter: [venv/bin/python, app.py]",
+    "waitready": "process.send('ready') is not heard: say READY=1 by 'notify', or let 'readiness' look for a line or ask",
+    "notificationfd": "nobody reads that descriptor: say READY=1 by 'notify', or let 'readiness' look for a line or ask",
+    "shutdownwithmessage": "a program is told to go by 'stop.signal'",
+    "mergelogs combinelogs": "each replica has a log; `asupctl logs NAME` shows them together",
+    "instancevar incrementvar": _NUMBERED,
+    "port": "a port is a variable like others: environment: {PORT: 8080}; " + _NUMBERED,
+    "envproduction envdevelopment envstaging": "a file has one 'environment', in which ${VAR} stands for what differs",
+    "sourcemapsupport": "node does it itself: [node, --enable-source-maps, server.js]",
+    "oneshot": "a job that ends well stays EXITED, with restart: on-failure (the default) or never",
 }
 #: Values of ``restart`` and of ``depends_on`` elsewhere; process-compose and compose write the latter below ``condition``.
 _VALUES = {
@@ -106,6 +159,7 @@ _EXPANSIONS = {
 }
 _EXPANSION = rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]"  # compiled where it is needed: no start has to wait for it
 _TABLES = {"Program": _WORDS, "File": _SECTIONS, "Readiness": _PROBE, "Liveness": _PROBE}
+_INNER = ("Hooks", "Limits", "Logs", "Restart", "Schedule", "Stop", "Watch")  #: shapes whose keys are also told by a program's dotted ones
 
 
 def our_word(key: str, shape: str) -> str | None:
@@ -114,8 +168,8 @@ def our_word(key: str, shape: str) -> str | None:
 
 
 def instead(key: str) -> str | None:
-    """What holds where a program has no ``key`` that others have; None of any other."""
-    return _WITHOUT.get(_bare(key))
+    """What holds where there is no ``key`` that others have; None of any other."""
+    return next((words for keys, words in _WITHOUT.items() if _bare(key) in keys.split()), None)
 
 
 def our_value(value: object) -> str | None:
@@ -142,4 +196,9 @@ def _bare(key: str) -> str:
 
 @cache
 def _inverted(shape: str) -> dict[str, str]:
-    return {word: key for key, words in _TABLES.get(shape, {}).items() for word in words.split()}
+    table = _TABLES.get(shape, {})
+    pairs = list(table.items())
+    if shape in _INNER:
+        section = f"{shape.lower()}."
+        pairs = [(key.removeprefix(section), words) for each in (_WORDS, _INSIDE) for key, words in each.items() if key.startswith(section)]
+    return {word: key for key, words in pairs for word in words.split()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import yaml
@@ -12,8 +11,6 @@ from yaml.reader import Reader
 from yaml.scanner import Scanner
 
 _INDENTATION = "is the indentation the same as on the lines around it?"
-#: A file whose first line, but for comments and empty ones, is a section's name and nothing else, and goes on with settings.
-_INI = r"(?:[ \t]*(?:#.*)?\n)*(\[[\w :.-]+\])[ \t]*(?:[#;].*)?\r?\n(?:.*\n)*?[ \t]*[\w.-]+[ \t]*="
 #: A part of the parser's message, and ours.
 _WORDS = (
     ("mapping values are not allowed", "a ':' is not allowed here; check the indentation, or put a value that holds ': ' into quotes"),
@@ -48,8 +45,6 @@ def human_words(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     if not isinstance(error, yaml.MarkedYAMLError):
         line, column = _place(text, getattr(error, "position", 0))
         return line, column, "a control character is not allowed here; in double quotes write it as an escape such as \\x01"
-    if ini := re.match(_INI, text):
-        return (*_place(text, ini.start(1)), "this looks like an INI file, as supervisord and systemd have them; here a file is YAML")
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return line, column, _words(error, text, line, column)

@@ -187,13 +187,12 @@ def test_words_of_other_supervisors_are_told_ours(project):
 
 def test_the_words_of_others_lead_to_keys_that_exist():
     known = schema.reference_text()
-    assert all(f"| `{key}` |" in known for key in other_words._WORDS)
+    assert all(f"| `{key}` |" in known for key in (*other_words._WORDS, *other_words._INSIDE))
     assert all(f"| `{kind}.{key}` |" in known for key in other_words._PROBE for kind in ("readiness", "liveness"))
 
 
 def test_the_top_of_other_files_is_told_ours(project):
     assert project.problems("version: 3\nservices: {}\nunix_http_server: {}\nnonsense: 1") == [
-        "programs.yaml:1:1: programs: missing; expected a mapping of names to programs",
         "programs.yaml:1:10: version: expected 1, the only version of this format, found 3",
         "programs.yaml:2:1: services: unknown key; here it is called 'programs'",
         "programs.yaml:3:1: unix_http_server: unknown key; here it is called 'daemon.socket'",
@@ -239,6 +238,52 @@ def test_an_ini_file_is_taken_for_one(project, text):
     assert problem.startswith(f"programs.yaml:{text[: text.index('[')].count(chr(10)) + 1}:1:")
     [other] = project.problems("[a, b]\nc: d\n")
     assert "INI" not in other
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "whose"),
+    [
+        ("// pm2\nmodule.exports = { apps: [{\n  name: 'api',\n}] };\n", 2, "JavaScript"),
+        ("apiVersion: v1\nkind: Pod\nspec: {}\n---\nkind: Service\n", 2, "a Kubernetes manifest"),
+        ("apiVersion: v1\nkind: Pod\nspec: {}\n", 2, "a Kubernetes manifest"),
+        ("# ours\n\nweb: serve --port ${PORT}\nworker: env A=b python w.py", 3, "a Procfile"),
+        ("web: sh -c 'a: b'\n", 1, "a Procfile"),
+    ],
+)
+def test_another_supervisors_file_is_told_as_one_and_nothing_else(project, text, line, whose):
+    [problem] = project.problems(text)
+    assert problem.startswith(f"programs.yaml:{line}:1: this looks like {whose}")
+
+
+@pytest.mark.parametrize(
+    "text", ["version: 1\n", "programs: {web: {command: x}}\nkind: Pod\n", "programs: web: x\n", "include: x: y\n", "prgrams:\n  web: x\n"]
+)
+def test_a_slip_is_not_taken_for_another_supervisors_file(project, text):
+    assert not [problem for problem in project.problems(text) if "looks like" in problem]
+
+
+def test_words_of_containers_and_of_node_are_told_ours_also_inside_of_their_sections(project):
+    found = project.program_problems(
+        "command: x\nterminationGracePeriodSeconds: 30\nbackoffLimit: 3\ninitContainers: []\ncron_restart: '0 3 * * *'\nwait_ready: true\n"
+        "stop: {preStop: x, timeout: 5}\nlimits: {cpu: 500m, nofile: 5}\nschedule: {at: '@every 5m', concurrencyPolicy: Forbid}\n"
+        "hooks: {after_start: x}"
+    )
+    assert [problem.partition(": unknown key; ")[::2] for problem in found] == [
+        ("terminationGracePeriodSeconds", "here it is called 'stop.grace_period'"),
+        ("backoffLimit", "here it is called 'restart.max_restarts'"),
+        ("initContainers", "each is a program of its own; 'depends_on: {it: succeeded}' waits for it"),
+        (
+            "cron_restart",
+            "a program with a schedule restarts another: {command: [asupctl, restart, NAME], schedule: '0 3 * * *'}",
+        ),
+        ("wait_ready", "process.send('ready') is not heard: say READY=1 by 'notify', or let 'readiness' look for a line or ask"),
+        ("stop.preStop", "here it is called 'command'"),
+        ("stop.timeout", "here it is called 'grace_period'"),
+        ("limits.cpu", "there is no limit of CPU time but 'limits.nice' and 'limits.cpu_affinity'"),
+        ("limits.nofile", "here it is called 'open_files'"),
+        ("schedule.concurrencyPolicy", "a schedule never starts what still runs, like Forbid"),
+        ("hooks.after_start", "what follows the start is a program of its own, with 'depends_on: {this: ready}'"),
+    ]
 
 
 def test_expansions_of_supervisord_are_warned_of(project):
