@@ -44,6 +44,19 @@ def connection_options(function: Any) -> Any:
     return function
 
 
+class Verb(click.Command):
+    """A command that knows what others' options mean."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's own, but with a word on an option of another supervisor's."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from supervisord_async.cli.other_verbs import option_hint
+
+            ctx.fail(error.format_message() + ("" if error.possibilities else option_hint(error.option_name)))
+
+
 def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
     """The function becomes the verb ``name``; it gets the session first and returns the exit code, None being 0."""
 
@@ -52,7 +65,7 @@ def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
             return function(click.get_current_context().ensure_object(Session), **arguments)
 
         update_wrapper(call, function)
-        command: click.Command = click.command(name)(connection_options(call))
+        command: click.Command = click.command(name, cls=Verb)(connection_options(call))
         return command
 
     return decorate

@@ -1,4 +1,4 @@
-"""What others call verbs: supervisorctl, systemctl, docker compose, kubectl, process-compose, pm2. Loaded only after a mistake."""
+"""What others call verbs: supervisorctl, systemctl, docker compose, kubectl, pm2, sv, circusctl and others. Loaded only after a mistake."""
 
 from __future__ import annotations
 
@@ -6,22 +6,64 @@ from collections.abc import Sequence
 
 #: Our words for theirs; ``{}`` is what was given after the verb.
 _WORDS = {
-    "status {}": "ps ls list st show is-active is-failed get",
-    "status --tree {}": "tree graph list-dependencies",
-    "status --json": "pid jlist prettylist",
-    "logs {}": "tail log journal maintail",
-    "reload": "update add daemon-reload apply sync",
+    "status {}": "ps ls list st show is-active is-failed get procs list-units",
+    "status --tree {}": "tree graph list-dependencies pstree",
+    "status --json {}": "pid id jlist prettylist listpids",
+    "logs {}": "tail log journal maintail attach",
+    "reload": "update add daemon-reload apply sync reloadconfig create",
     "reload --plan": "reread avail diff",
-    "stop {}": "delete del remove rm disable",
+    "stop {}": "delete del remove rm disable d force-stop pause suspend",
     "shutdown": "quit exit poweroff",
     "signal KILL {}": "kill",
+    "signal HUP {}": "hup",
+    "signal TERM {}": "term",
+    "signal {}": "sendsignal",
     "why {}": "describe inspect explain info",
-    "top": "monit stats",
-    "config {}": "cat env",
-    "start {}": "run enable",
-    "restart {}": "bounce try-restart rollout",
+    "top": "monit stats dstats",
+    "web": "dashboard ui plus open",
+    "config {}": "cat env options",
+    "start {}": "run enable resume u",
+    "restart {}": "bounce try-restart condrestart reload-or-restart force-restart force-reload gracefulreload",
+    "scale {} N": "numprocesses incr decr",
     "--help": "help ?",
 }
+#: What there is no verb for, and what to do instead.
+_INSTEAD = {
+    "save dump resurrect export": "the file is the list of programs: nothing has to be saved",
+    "startup unstartup": "a service starts asupd at boot, and it its programs: config/asupd.service is one for systemd",
+    "flush clear": "logs are rotated by logs.max_size; what is to go is emptied by `truncate -s 0 FILE`",
+    "reloadlogs reopen rotate logrotate": "asupd rotates its programs' logs itself, by logs.max_size; to reopen them after somebody else's "
+    "renaming send it USR1",
+    "reset": "`asupctl start NAME` begins anew after FATAL or flapping, with the count of restarts at 0",
+    "once o": "with restart: never in the file `asupctl start NAME` runs it once",
+    "check validate lint check-config configtest": "`asupd --check -c FILE` judges a file, `asupctl wait NAME --for ready` a program",
+    "exec connect sh shell fg": "a program runs on this machine: `asupctl status` has its PID, `asupctl config NAME` its environment",
+    "edit set init new install": "settings are in the file: edit it, then `asupctl reload`",
+    "port-forward": "a program runs on this machine, and listens here",
+    "healthz health ping live": "`asupctl version` ends with 0 where a daemon answers; over HTTP there is /v1/health",
+    "metrics": "Prometheus text is at /metrics of the control socket, and of daemon.http",
+    "echo": "`asupd --echo` shows what its programs print, `asupctl logs -f all` that of a running one",
+    "upgrade": "install the new version, then `asupctl reexec`: programs run on",
+}
+#: Options of others, and what is meant by them here.
+_OPTIONS = {
+    "--tail --lines --last": "so many lines are -n N",
+    "-p --previous": "the last output of the run before is in `asupctl why NAME`, and further up in the same log",
+    "-t --timestamps --time --date": "lines have times where the program's logs.format is timestamp",
+    "--err --error -e": "standard error is --stderr",
+    "-a --all": "'all' is a selector: every program",
+    "--replicas": "it is `asupctl scale NAME N`",
+    "-o --output --format": "for scripts there is --json, for jq and its like",
+    "-w --watch": "`asupctl top` is live, `asupctl events -f` a line for each change",
+    "--force": "a stop ends with KILL by itself, after stop.grace_period",
+    "-v --verbose": "`asupctl why NAME` has the details of one",
+    "-u --unit": "programs are named without an option",
+    "-d --daemon": "`asupd -d` is the daemon in the background",
+    "-l --level": "the daemon's own log has daemon.log.level",
+}
+#: kubectl's kinds, which have no place here.
+_KINDS = frozenset(("pod", "pods", "deployment", "deployments", "deploy", "job", "jobs", "cronjob", "cronjobs", "service", "svc", "sts"))
+_OF_ROLLOUT = {"restart": "restart {}", "status": "wait {} --for ready", "history": "history {}"}
 
 
 def hint(verb: str, others: Sequence[str], verbs: Sequence[str]) -> str:
@@ -29,20 +71,54 @@ def hint(verb: str, others: Sequence[str], verbs: Sequence[str]) -> str:
 
     A beginning of one of ``verbs`` is that one, the nearest one is the last guess.
     """
-    if verb == "up":
-        return ": `asupd -d` starts the daemon and its programs, `asupctl start all` what is stopped"
-    if verb == "down":
-        return f": did you mean 'asupctl {' '.join(('stop', *others)) if others else 'shutdown'}'?"
-    if verb in ("help", "?") and others and others[0] in verbs:
-        return f": did you mean 'asupctl {others[0]} --help'?"
-    begun = [one for one in verbs if one.startswith(verb)]
-    if len(begun) == 1:
-        return f": did you mean '{begun[0]}'?"
-    for ours, theirs in _WORDS.items():
-        if verb in theirs.split():
-            names = " ".join(word for word in others if not word.startswith("-"))
-            return f": did you mean 'asupctl {ours.format(names).rstrip()}'?"
+    word, names = verb.lower(), _names(others)
+    if word == "up":
+        begun = f"start {' '.join(names)}" if names else "start all"
+        return f": `asupd -d` starts the daemon and its programs, `asupctl {begun}` what is stopped"
+    if word == "rollout" and names:
+        return _of_rollout(names[0], names[1:])
+    for theirs, what in _INSTEAD.items():
+        if word in theirs.split():
+            return f": {what}"
+    if ours := _ours(word, others, names, verbs):
+        return f": did you mean '{ours}'?"
     from difflib import get_close_matches
 
-    near = get_close_matches(verb, verbs, n=1)
+    near = get_close_matches(word, verbs, n=1)
     return f": did you mean '{near[0]}'?" if near else ""
+
+
+def option_hint(option: str) -> str:
+    """What to do instead of an ``option`` that a verb does not have, to follow the words that there is none; empty where nobody knows."""
+    return next((f" {what[0].upper()}{what[1:]}." for theirs, what in _OPTIONS.items() if option in theirs.split()), "")
+
+
+def _ours(word: str, others: Sequence[str], names: Sequence[str], verbs: Sequence[str]) -> str | None:
+    """The command that another supervisor's ``word`` before ``others`` stands for; None where nobody knows."""
+    if word == "down":
+        return f"asupctl stop {' '.join(names)}" if names else "asupctl shutdown"
+    if word in ("help", "?") and others and others[0] in verbs:
+        return f"asupctl {others[0]} --help"
+    if word == "kill" and len(others) > 1 and others[0].startswith("-"):  # -9, -HUP, -s HUP
+        signal, *rest = others[1:] if others[0] in ("-s", "--signal") else (others[0].lstrip("-"), *others[1:])
+        return f"asupctl signal {' '.join((signal, *_names(rest)))}"
+    begun = [one for one in verbs if one.startswith(word)]
+    if len(begun) == 1 and len(word) > 1:
+        return begun[0]
+    template = next((ours for ours, theirs in _WORDS.items() if word in theirs.split()), None)
+    return None if template is None else "asupctl " + " ".join(template.format(" ".join(names)).split())
+
+
+def _of_rollout(what: str, names: Sequence[str]) -> str:
+    if what == "undo":
+        return ": put the former file in its place, then `asupctl reload`"
+    ours = _OF_ROLLOUT.get(what, "restart {}").format(" ".join(names))
+    return f": did you mean 'asupctl {' '.join(ours.split())}'?"
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """What was given after a verb, without options, a number for one of them, and kubectl's kinds (``pod web``, ``deployment/web``)."""
+    names = [word for word in words if not word.startswith("-") and not word.isdigit()]
+    if names and names[0] in _KINDS and (len(names) > 1 or names[0].endswith("s")):
+        names = names[1:]
+    return [word.partition("/")[2] if word.partition("/")[0] in _KINDS else word for word in names]

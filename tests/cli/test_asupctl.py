@@ -268,6 +268,18 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
         (["help", "logs"], "did you mean 'asupctl logs --help'?"),
         (["signal", "web", "HUP"], "the signal comes first: asupctl signal HUP web"),
         (["logs", "-n", "few", "web"], "'few': expected a whole number from 0"),
+        (["rollout", "restart", "deployment/web"], "did you mean 'asupctl restart web'?"),
+        (["rollout", "status", "web"], "did you mean 'asupctl wait web --for ready'?"),
+        (["rollout", "undo", "web"], "put the former file in its place"),
+        (["describe", "pod", "web"], "did you mean 'asupctl why web'?"),
+        (["get", "pods"], "did you mean 'asupctl status'?"),
+        (["kill", "-HUP", "web"], "did you mean 'asupctl signal HUP web'?"),
+        (["kill", "-s", "9", "web"], "did you mean 'asupctl signal 9 web'?"),
+        (["save"], "no verb 'save': the file is the list of programs"),
+        (["once", "web"], "no verb 'once': with restart: never"),
+        (["logs", "--previous", "web"], "No such option '--previous'. The last output of the run before is in `asupctl why NAME`"),
+        (["restart", "--all"], "No such option '--all'. 'all' is a selector"),
+        (["logs", "--folow", "web"], "Did you mean '--follow'?"),
     ],
 )
 def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: list[str], meant: str) -> None:
@@ -279,7 +291,9 @@ def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: lis
 def test_other_verbs_lead_to_verbs_that_exist() -> None:
     ours = {line.split()[0] for line in other_verbs._WORDS}
     assert ours <= {*VERBS, "--help"}
-    assert not {word for words in other_verbs._WORDS.values() for word in words.split()} & set(VERBS)
+    theirs = [word for words in (*other_verbs._WORDS.values(), *other_verbs._INSTEAD) for word in words.split()]
+    assert not set(theirs) & set(VERBS)
+    assert len(theirs) == len(set(theirs))
 
 
 def test_both_ways_to_name_a_daemon_are_refused(tmp_path: Path, ctl: Ctl) -> None:
