@@ -294,6 +294,18 @@ def test_hidden_page_keeps_no_connection_and_resumes(visit: Callable[..., Any], 
     page.get_by_role("tab", name="Log").wait_for()
 
 
+def test_a_daemon_that_does_not_answer_is_told_until_it_does(visit: Callable[..., Any]) -> None:
+    page = visit("#idle/log")
+    page.locator(".log[data-open]:empty").wait_for()  # it has printed nothing, and the page says so
+    held: list[Any] = []
+    page.route("**/v1/processes", lambda route: held.append(route))
+    page.get_by_role("alert").get_by_text("The daemon does not answer").wait_for()
+    page.locator(".link.late").wait_for()
+    page.unroute("**/v1/processes")  # which lets go of what it held
+    page.locator(".link.live").wait_for()
+    page.get_by_role("alert").wait_for(state="detached")
+
+
 def test_page_outlives_its_daemon_and_finds_the_next(visit: Callable[..., Any], daemon: LiveDaemon) -> None:
     page = visit("#web/log", quiet=False)  # the browser itself notes each connection that failed
     pid = daemon.process_of("web")["pid"]

@@ -36,7 +36,7 @@ function useAddress() {
   return [place, go];
 }
 
-const LINKS = { connecting: "connecting …", live: "live", lost: "connection lost", denied: "not allowed" };
+const LINKS = { connecting: "connecting …", live: "live", late: "no answer", lost: "connection lost", denied: "not allowed" };
 
 function Header({ rows, filter, setFilter, group, setGroup }) {
   const input = useRef();
@@ -51,7 +51,8 @@ function Header({ rows, filter, setFilter, group, setGroup }) {
     document.addEventListener("keydown", heed);
     return () => document.removeEventListener("keydown", heed);
   }, []);
-  const { health, link } = state;
+  const { health } = state;
+  const link = state.link === "live" && state.late ? "late" : state.link;
   return html`<header>
     <h1>${plain(health?.name ?? "asupd")}</h1>
     <span class=${`link ${link}`} role="status">${LINKS[link]}</span>
@@ -66,10 +67,11 @@ function Header({ rows, filter, setFilter, group, setGroup }) {
 }
 
 function Banners() {
-  const { health, link, trouble } = state;
+  const { health, link, late, trouble } = state;
   const refused = health?.refused ?? [];
   return html`<div class="banners">
     ${link === "lost" && html`<div class="banner bad" role="alert"><b>Connection lost:</b> ${trouble}. What you see may be old; trying again.</div>`}
+    ${link === "live" && late && html`<div class="banner warn" role="alert"><b>The daemon does not answer.</b> What you see may be old; still waiting.</div>`}
     ${link === "denied" && html`<div class="banner bad" role="alert"><b>Not allowed.</b> Run <code>asupctl web</code> and open the address that it prints.</div>`}
     ${health?.shutting_down && html`<div class="banner bad" role="status">The daemon is shutting down.</div>`}
     ${refused.length > 0 && html`<div class="banner bad refused" role="alert">

@@ -51,6 +51,7 @@ export class Log extends Component {
             opened = true;
             failures = 0;
             this.#clear();
+            this.#box.dataset.open = "";
             if (this.state.trouble) this.setState({ trouble: "" });
           },
           heed: (text) => this.#add(text),

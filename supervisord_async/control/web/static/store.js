@@ -5,6 +5,8 @@ import { act, eventReader, get, pause, Problem, stream } from "./api.js";
 const EVENTS_KEPT = 400;
 const REFRESH_SECONDS = 0.2;
 const FIGURES_SECONDS = 2.5;
+/** An answer that takes longer is told: what is shown may be old. */
+const LATE_SECONDS = 4;
 /** The daemon breaks its silence every 15 s. */
 const SILENCE_SECONDS = 45;
 const NOTICE_SECONDS = 8;
@@ -12,6 +14,7 @@ const NOTICE_SECONDS = 8;
 export const state = {
   link: "connecting", // connecting, live, lost, denied
   trouble: "",
+  late: false, // the connection is there, and who should answer does not
   health: null,
   processes: new Map(),
   events: [], // newest first
@@ -59,7 +62,7 @@ async function follow(signal) {
         headers: { "Last-Event-ID": String(lastId) },
         signal,
         silence: SILENCE_SECONDS,
-        opened: () => ((failures = 0), changed({ link: "live", trouble: "" })),
+        opened: () => ((failures = 0), changed({ link: "live", trouble: "", late: false })),
         heed: eventReader(heed),
       });
       failures += 1;
@@ -162,11 +165,14 @@ async function pollFigures(signal) {
     await pause(Math.max(FIGURES_SECONDS, 10 * took), signal);
     if (signal.aborted || state.link !== "live") continue;
     const began = performance.now();
+    const late = setTimeout(() => changed({ late: true }), LATE_SECONDS * 1000);
     try {
-      changed({ processes: merged(await get("/v1/processes"), true) });
-    } catch {
-      // The event stream finds out what is wrong, and says it.
+      changed({ processes: merged(await get("/v1/processes"), true), late: false });
+    } catch (error) {
+      // Else the event stream finds out what is wrong, and says it.
+      changed({ late: error.name === "TimeoutError" });
     }
+    clearTimeout(late);
     took = (performance.now() - began) / 1000;
   }
 }

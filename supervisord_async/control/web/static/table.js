@@ -54,6 +54,7 @@ export function Table({ rows, busy, chosen, choose, filter, group }) {
     const sign = order.down ? -1 : 1;
     found.sort((a, b) => (key(a) < key(b) ? -sign : key(a) > key(b) ? sign : 0));
   }
+  const shown = Math.max(limit, found.findIndex((row) => row.name === chosen) + 1); // a link may lead to one further down
   const turn = (column) => () =>
     setOrder((old) => (old.column !== column ? { column, down: false } : old.down ? { column: null, down: false } : { column, down: true }));
   return html`<table role="table" aria-label="processes">
@@ -62,12 +63,12 @@ export function Table({ rows, busy, chosen, choose, filter, group }) {
           ${key ? html`<button class="sort" onClick=${turn(i)}>${title}${order.column === i ? (order.down ? " ↑" : " ↓") : ""}</button>` : html`<span class="unseen">${title}</span>`}
         </th>`,
       )}</tr></thead>
-      <tbody role="rowgroup">${found.slice(0, limit).map(
+      <tbody role="rowgroup">${found.slice(0, shown).map(
         (row) => html`<${Row} key=${row.name} row=${row} busy=${busy.get(row.name)} chosen=${row.name === chosen} choose=${choose}
           up=${row.since === null ? "–" : uptime(Math.max(0, now - row.since) / 1000)} due=${due(row, now)} />`,
       )}</tbody>
     </table>
-    ${found.length > limit && html`<p class="hint"><button onClick=${() => setLimit(found.length)}>Show the other ${found.length - limit}</button></p>`}
+    ${found.length > shown && html`<p class="hint"><button onClick=${() => setLimit(found.length)}>Show the other ${found.length - shown}</button></p>`}
     ${!found.length && html`<p class="hint">${rows.length ? "No process fits the filter." : "No processes."}</p>`}`;
 }
 
