@@ -20,7 +20,9 @@ T = TypeVar("T")
 K = TypeVar("K", bound=str)
 
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}$")
-NAME_EXPECTED = "expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', at most 100 long"
+NAME_EXPECTED = (
+    "expected a name of letters A-Z and a-z, digits, '_', '-', '.', '+' and '@', the first a letter, digit or '_', at most 100 long"
+)
 #: Words of a command that only a shell understands.
 SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
 

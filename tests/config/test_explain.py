@@ -48,8 +48,8 @@ def test_every_problem_is_reported_at_once_in_order(project):
         "14:19: programs.db.environment.A: expected text, found a list",
         "14:30: programs.db.environment.B: expected text, found nothing",
         (
-            "15:3: programs.a b: expected a name of letters, digits, '_', '-', '.', '+' and '@' that begins with a letter, digit or '_', "
-            "at most 100 long, found 'a b'"
+            "15:3: programs.a b: expected a name of letters A-Z and a-z, digits, '_', '-', '.', '+' and '@', the first a letter, digit "
+            "or '_', at most 100 long, found 'a b'"
         ),
         "15:18: programs.a b.command: a quote is opened and never closed, or a backslash ends it",
         "16:3: programs.all: 'all' cannot be a program's name: in commands it means every program",
