@@ -7,6 +7,7 @@ control characters are spelt out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Protocol
@@ -249,4 +250,7 @@ def _row(one: ProcessStatus) -> tuple[str, ...]:
 
 
 def _cell(text: str) -> Text:
-    return Text(printable(text), style=STATE_STYLES.get(text, ""))
+    style = STATE_STYLES.get(text, "")
+    if os.environ.get("NO_COLOR"):  # in greys, red would be nearly as dark as the ground
+        style = "bold" if style == "red" else ""
+    return Text(printable(text), style=style)

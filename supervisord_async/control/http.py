@@ -81,7 +81,7 @@ class Routes:
                 return endpoints[method], places
             allowed += endpoints
         if allowed:
-            raise of_status(405, f"{method} is not for {path!r}", {"allow": ", ".join(allowed)})
+            raise of_status(405, f"{method} is not for {path!r}: that takes {' or '.join(allowed)}", {"allow": ", ".join(allowed)})
         raise of_status(404, f"there is nothing at {path!r}")
 
     def _at(self, path: str) -> Iterator[tuple[dict[str, Endpoint], dict[str, str]]]:

@@ -100,6 +100,15 @@ async def test_top_shows_the_table_and_the_log_of_the_selected(app: Top, client:
         assert threading.get_ident() not in client.threads
 
 
+async def test_top_without_colours_greys_no_state_out(app: Top, client: ScriptedClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    client.states["db"] = "FATAL"
+    async with app.run_test(size=(120, 40)):
+        await wait_until(lambda: len(cells(app)) == 3)
+        styles = {cell.plain: cell.style for row in range(3) for cell in app.query_one("#table", DataTable).get_row_at(row)}
+        assert (styles["FATAL"], styles["RUNNING"]) == ("bold", "")
+
+
 async def test_top_shows_changes_and_keeps_the_cursor(app: Top, client: ScriptedClient) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await wait_until(lambda: len(cells(app)) == 3)

@@ -104,6 +104,6 @@ async def test_a_place_of_a_path_is_one_segment_decoded_and_never_empty(serving:
         ):
             (await ask(stream, "GET", target or "/nowhere")).problem(404, "not_found")
         allowed = await ask(stream, "PUT", "/v1/processes/web/stop")
-        assert allowed.problem(405, "method_not_allowed")["detail"] == "PUT is not for '/v1/processes/web/stop'"
+        assert allowed.problem(405, "method_not_allowed")["detail"] == "PUT is not for '/v1/processes/web/stop': that takes POST"
         assert allowed.headers["allow"] == "POST"
         assert (await ask(stream, "PUT", "/v1/processes")).headers["allow"] == "GET, HEAD"

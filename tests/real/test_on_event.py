@@ -77,7 +77,8 @@ daemon: {{on_event: [{{events: [fatal], command: [sh, -c, 'cat > draft.json; ech
 programs: {{web: {BROKEN}, fine: {{command: [sleep, "1000"], start_seconds: 0}}}}
 """)
     live.wait_until((tmp_path / "told.json").exists, "the command has run")
-    assert json.loads((tmp_path / "told.json").read_text())["event"] == "fatal"
+    told = (tmp_path / "told.json").read_text()
+    assert json.loads(told)["event"] == "fatal" and told.count("\n") == 1 and told.endswith("\n")
     assert (tmp_path / "words").read_text() == "fatal web\n"
 
 

@@ -176,7 +176,7 @@ class EventHooks:
         }
         given = os.memfd_create("asup-event", os.MFD_CLOEXEC)
         try:
-            os.write(given, body)
+            os.write(given, body + b"\n")  # a line, as `read` of a shell and files of them want it
             os.lseek(given, 0, os.SEEK_SET)
             async with listening(self._null_fd, None) as (writing, heard):
                 directory = os.path.dirname(configuration.file)
