@@ -25,6 +25,8 @@ _WORDS = (
     ("did not find expected key", f"expected a key; {_INDENTATION}"),
     ("expected <document start>", "the document ends before this; is there a bracket too many?"),
     ("but found another document", "expected a single document, found another one after '---'"),
+    ("expected node content", "a value is missing here; is a bracket before it not closed?"),
+    ("expected the node content", "a value is missing here; is a bracket before it not closed?"),
     ("unexpected end of stream", "a quote is opened and never closed"),
     ("unknown escape character", "unknown escape after '\\'; in single quotes a backslash stands for itself"),
 )

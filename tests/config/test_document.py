@@ -104,6 +104,7 @@ def test_duplicate_keys_name_both_places():
         ("a: *x", "f.yaml:1:4: the alias refers to an anchor that is not defined before it; put text that begins with '*' into quotes"),
         ("a: b: c", "f.yaml:1:5: a ':' is not allowed here; check the indentation, or put a value that holds ': ' into quotes"),
         ("a: [1, 2", "f.yaml:2:1: expected ',' or ']': the list that began with '[' is not closed (line 1)"),
+        ("a: [", "f.yaml:2:1: a value is missing here; is a bracket before it not closed?"),
         ("a: 'x", "f.yaml:1:6: a quote is opened and never closed"),
         ("- a\nb: c", "f.yaml:2:1: expected a further '-' of the list; is the indentation the same as on the lines around it?"),
         ("a: {b: ${C}}", "'${…}' needs quotes"),
