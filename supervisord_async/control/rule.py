@@ -175,6 +175,16 @@ def _target(probe: Probe) -> str:
     return f"{probe.kind} {masked_text(probe.http or probe.log or '', ())}"
 
 
+def fault_keys(s: Snapshot, end_cause: str | None) -> tuple[str, ...]:
+    """The keys of what ended the last run, for ``end_cause``, before the restart limit ended the attempts; () where nothing of ours did."""
+    if s.cause is not Cause.RESTART_LIMIT:
+        return ()
+    stage = s.detail.rpartition("; last: ")[2].partition(":")[0]
+    if stage in STAGES:
+        return (STAGES[stage],)
+    return next((keys for cause, keys in KEYS.items() if cause == end_cause), ())
+
+
 def _cause_keys(s: Snapshot) -> tuple[str, ...]:
     if s.cause is Cause.SPAWN_FAILED:
         return (STAGES.get(s.detail.partition(":")[0], "command"),)

@@ -14,7 +14,7 @@ import msgspec
 
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.control import last_words
-from supervisord_async.control.rule import ruling
+from supervisord_async.control.rule import fault_keys, ruling
 from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
 from supervisord_async.control.view import iso, next_iso, state_words, waiting_words
 from supervisord_async.core.record import Record
@@ -102,6 +102,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
     now, wall = anyio.current_time(), time.time()
     s, rule = process.snapshot, ruling(process, now)
     ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
+    faults = fault_keys(s, ended.end_cause) if ended is not None else ()
     output = await last_words.of(process, ended.run, ended.started_at, _last_moment(told, ended)) if ended is not None else []
     secrets = secret_values(process.program)
     output = [msgspec.structs.replace(one, lines=[masked_text(line, secrets) for line in one.lines]) for one in output]
@@ -120,7 +121,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
         chain=_chain(told, on_connect=_starts_on_connect(process)),
         rule=list(rule.words),
-        keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys(rule.keys)],
+        keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys((*faults, *rule.keys))],
         last_end=_last_end(ended) if ended is not None else None,
         output=output,
         refused=list(refused),

@@ -104,6 +104,15 @@ async def test_a_spawn_that_failed_for_the_last_time_is_told_as_one() -> None:
             "run 2 could not be started: user: no user named 'www'; the restart limit was reached",
             "run 1 could not be started: user: no user named 'www'",
         ]
+        assert (await scene.commands.why("lost")).keys[:2] == ["programs.lost.user", "programs.lost.restart.max_restarts"]
+
+
+@pytest.mark.anyio
+async def test_the_keys_of_a_limit_begin_with_that_of_the_fault_which_reached_it() -> None:
+    async with playing(swift("web", restart=Restart(max_restarts=0))) as scene:
+        scene.supervisor.processes["web"].post(Faulted(1, Cause.MEMORY_LIMIT, "it holds 88.4 MiB, more than limits.memory (40.0 MiB)"))
+        await scene.state("web", State.FATAL)
+        assert (await scene.commands.why("web")).keys[:2] == ["programs.web.limits.memory", "programs.web.restart.max_restarts"]
 
 
 @pytest.mark.anyio
