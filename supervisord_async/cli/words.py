@@ -96,7 +96,8 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
         parts.append("flapping")
     if process.state in _AFTER_A_RUN:
         parts.append(exit_words(process.exit_status))
-    if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING":
+    named = process.cause == "file_changed" and process.description.endswith(" changed")  # says which, and so that one has
+    if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING" and not named:
         parts.append((process.cause or "").replace("config_", "configuration_").replace("_", " "))
     left = seconds_until(process.next_at, now)
     if left is not None and process.state not in (*_AFTER_A_RUN[:2], "STOPPING"):

@@ -82,6 +82,8 @@ LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
             {"state": "RUNNING", "cause": "config_changed", "description": "configuration changed: command"},
             "configuration changed: command",
         ),
+        ({"state": "RUNNING", "cause": "file_changed", "description": "src/app.py changed"}, "src/app.py changed"),
+        ({"state": "RUNNING", "cause": "file_changed", "description": "the shop"}, "file changed; the shop"),
         ({"state": "RUNNING", "cause": "heartbeat_missed", "description": "the shop"}, "heartbeat missed; the shop"),
         ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),
         (
