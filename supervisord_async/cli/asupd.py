@@ -57,7 +57,7 @@ def run(arguments: DaemonArguments) -> int:
     except ConfigError as error:
         for problem in error.problems:
             _complain(str(problem), "warning" if problem.warning else "error")
-        _complain(_count(error))
+        _complain(_verdict(arguments, error))
         return EXIT_UNSOUND
     for warning in warnings:
         _complain(str(warning), "warning")
@@ -120,9 +120,11 @@ def _complain(text: str, level: str = "error") -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _count(error: ConfigError) -> str:
-    errors = sum(not problem.warning for problem in error.problems)
-    return f"asupd: critical: {_counted(errors, 'error')}; nothing was started"
+def _verdict(arguments: DaemonArguments, error: ConfigError) -> str:
+    errors = _counted(sum(not problem.warning for problem in error.problems), "error")
+    if arguments.check:
+        return f"{arguments.file}: unsound: {errors}"
+    return f"asupd: critical: {errors}; nothing was started" + ("" if os.path.lexists(arguments.file) else " (-c FILE names another file)")
 
 
 def _counted(count: int, noun: str) -> str:

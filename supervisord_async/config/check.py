@@ -93,4 +93,6 @@ def _check_executable(program: Program, executable: str, sub: Path, origin: Orig
     else:
         (path, kind), *_ = candidates.items()
         words = f"{path} is not executable; chmod +x, or name its interpreter" if kind is Kind.OTHER else f"there is no {path} here"
+    if " " in executable and silent is None:
+        words += "; is the whole command in quotes?"
     origin.warning(sub, masked_text(words, secret_values(program)))

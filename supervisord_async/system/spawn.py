@@ -186,6 +186,8 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
     """More than the errno says, where it misleads."""
     program = spec.argv[0]
     path = os.path.join(spec.directory, program)
+    if number == errno.ENOENT and " " in program and not os.path.exists(path):
+        return " (a single word with spaces in it: is the whole command in quotes?)"
     if "/" not in program:
         return " (not in its PATH)" if number == errno.ENOENT else ""
     if number == errno.ENOENT and os.path.exists(path):

@@ -188,6 +188,11 @@ def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
     ]
 
 
+def test_check_asks_whether_a_whole_command_is_one_word(project):
+    [warning] = check(project.load("programs: {a: {command: ['sleep 5']}}"))
+    assert warning.message.endswith("there is no 'sleep 5' in the program's PATH; is the whole command in quotes?")
+
+
 def test_check_finds_executables_in_the_programs_own_path(project):
     project.write("bin/tool", "#!/bin/sh\n").chmod(0o755)
     assert check(project.load("programs: {a: {command: tool, environment: {PATH: bin}}}")) == ()

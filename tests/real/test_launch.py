@@ -152,8 +152,10 @@ def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_pa
         ("programs: {}", ("--run-dir", "programs.yaml/x"), 1, "cannot make the run_dir"),
         ("programs: {}", ("--run-dir", "x" * 120), 2, "a unix socket's path holds 107 bytes"),
         ("programs: {}", ("-c", "missing.yaml"), 2, "cannot read this file: no such file or directory"),
+        ("programs: {}", ("-c", "missing.yaml"), 2, "1 error; nothing was started (-c FILE names another file)"),
+        ("programs: 5", ("--check",), 2, "programs.yaml: unsound: 1 error\n"),
     ],
-    ids=["unsound file", "run_dir", "long path", "no file"],
+    ids=["unsound file", "run_dir", "long path", "no file", "another file", "check"],
 )
 def test_a_detached_daemon_that_cannot_begin_says_why(
     tmp_path: Path, programs: str, options: tuple[str, ...], code: int, words: str

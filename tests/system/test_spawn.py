@@ -35,6 +35,11 @@ async def test_missing_program_fails_at_exec_and_names_path(nursery: Nursery) ->
     assert "no-such-program (not in its PATH)" in str(error)
 
 
+async def test_a_whole_command_as_one_word_is_told_from_a_missing_program(nursery: Nursery) -> None:
+    error = await refused(nursery, "sleep 5")
+    assert str(error).startswith("exec: sleep 5 (a single word with spaces in it: is the whole command in quotes?)")
+
+
 async def test_program_that_is_not_executable_fails_at_exec(nursery: Nursery, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("#!/bin/sh\n")
     error = await refused(nursery, "./plain", directory=str(tmp_path))
