@@ -6,7 +6,7 @@ SupervisordError
 ├── LockHeldError      another daemon holds the run_dir; carries its PID
 ├── DaemonError        the daemon cannot begin, or go on: critical
 └── CommandError       a command cannot be carried out; its code maps once to HTTP and to exit codes
-    ├── UsageError, NotFoundError, NotAllowedError, BusyError, FailedError, TimedOutError, NoDaemonError
+    ├── UsageError, NotFoundError, NotAllowedError, BusyError, FailedError, TimedOutError, NoDaemonError (OtherDaemonError)
 
 Messages read ``cannot X: why (what to do)``.
 """
@@ -128,3 +128,7 @@ class NoDaemonError(CommandError):
     """Nobody answers at the socket."""
 
     status, exit_code, kind = 502, 4, "no_daemon"
+
+
+class OtherDaemonError(NoDaemonError):
+    """Who answers at the socket is the daemon of another file than the one that is meant."""

@@ -2,7 +2,8 @@
 
 A file is read leniently: only ``daemon.run_dir`` and ``daemon.socket`` count, whatever else is wrong with it. YAML is
 loaded only for a file that mentions either. Where the file leads to nobody, the record of its last daemon is tried
-(see :mod:`supervisord_async.rundir`), then the default place; what answers there must say that it serves this file.
+(see :mod:`supervisord_async.rundir`), then the default place. What answers at a place that the file does not name must say that it
+serves this file: the files of one folder share the default place.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
-from supervisord_async.errors import NoDaemonError, SupervisordError, UsageError
+from supervisord_async.errors import NoDaemonError, OtherDaemonError, SupervisordError, UsageError
 from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
 
@@ -33,7 +34,8 @@ class Target(NamedTuple):
 def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str] | None = None) -> Target:
     """The daemon that the options, the environment and the current directory mean.
 
-    Raises UsageError where both options are given, NoDaemonError where nothing says which daemon is meant.
+    Raises UsageError where both options are given, NoDaemonError where nothing says which daemon is meant, OtherDaemonError where the
+    one that is there serves another file.
     """
     environ = os.environ if environ is None else environ
     if file is not None and socket_path is not None:
@@ -52,15 +54,19 @@ def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str]
 def _by_file(file: str, environ: Mapping[str, str]) -> Target:
     named = socket_named_in(file, environ)
     advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"there is no {file} either (use -c FILE or -s SOCKET)"
-    first, tried = None, set[str]()
+    first, tried = None, dict[str, str | None]()  # with the other file that the one there serves
     for candidate in _candidates(file, named):
         first = first or candidate
         if candidate in tried:
             continue
-        tried.add(candidate)
-        if _listens(candidate) and (candidate == named or _serves(candidate, file)):
-            return Target(candidate, advice)
+        tried[candidate] = None
+        if _listens(candidate):
+            tried[candidate] = None if candidate == named != default_socket(file) else _other_file(candidate, file)
+            if tried[candidate] is None:
+                return Target(candidate, advice)
     first = first or default_socket(file)
+    if other := tried.get(first):
+        raise OtherDaemonError(f"no daemon of {file}: the one at {first} runs {other}")
     last = recall(file)
     if last is not None and first == default_socket(file) and os.path.exists(file):  # it was told --run-dir: without, all would run twice
         advice = f"start it as its last daemon, by `asupd -c {file} --run-dir {last.run_dir}` or its service"
@@ -90,14 +96,19 @@ def _listens(path: str) -> bool:
         return True
 
 
-def _serves(path: str, file: str) -> bool:
-    """True unless the daemon there says that it serves another file."""
-    from supervisord_async.client import Client
+def _other_file(path: str, file: str) -> str | None:
+    """The file that the daemon there says it serves, where that is not ``file``; None where it does not say.
 
-    with suppress(SupervisordError), Client(path, timeout_seconds=PROBE_SECONDS) as client:
-        served = client.health().file
-        return served is None or os.path.realpath(served) == os.path.realpath(file)
-    return True  # it does not say: the caller's own request will tell why
+    Beside the file its name is enough: a container may see the folder at another place.
+    """
+    from supervisord_async.client.asking import Asking
+
+    with suppress(SupervisordError), Asking(path, timeout_seconds=PROBE_SECONDS) as client:
+        served = client.health_document().get("file")
+        if isinstance(served, str) and os.path.realpath(served) != os.path.realpath(file):
+            beside = path == default_socket(file) and os.path.basename(served) == os.path.basename(file)
+            return None if beside else served
+    return None  # the caller's own request will tell why
 
 
 def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:

@@ -177,6 +177,27 @@ def test_daemon_of_another_file_at_the_default_place_is_left_alone(file: Path) -
         fake.stop()
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["another file", "no file"])
+def test_daemon_of_another_file_of_the_same_folder_is_left_alone(
+    file: Path, there: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = file.with_name("dev.yaml")
+    if there:
+        other.write_text("version: 1\n")
+    fake = _serve(Path(default_socket(file)), file)
+    try:
+        for verb in (["status"], ["stop", "all"], ["shutdown"]):
+            assert run(["-c", str(other), *verb]) == 4
+            assert capsys.readouterr().err == f"asupctl: no daemon of {other}: the one at {fake.socket_path} runs {file}\n"
+        assert not fake.asked("POST", "/v1/processes/all/stop") and not fake.asked("POST", "/v1/shutdown")
+        fake.health["file"] = "/app/programs.yaml"  # as its container sees the folder
+        assert run(["-c", str(file), "status"]) == 0
+        monkeypatch.chdir(file.parent)
+        assert run(["status"]) == 0
+    finally:
+        fake.stop()
+
+
 def test_symbolic_link_to_the_file_leads_to_its_daemon(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.yaml"
     link.symlink_to(file)

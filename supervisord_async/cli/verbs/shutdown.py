@@ -17,7 +17,7 @@ from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import awaited_words
 from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
-from supervisord_async.errors import FailedError, NoDaemonError, SupervisordError, TimedOutError, UsageError
+from supervisord_async.errors import FailedError, NoDaemonError, OtherDaemonError, SupervisordError, TimedOutError, UsageError
 from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str |
         if wait:
             _wait_gone(session, pid, STOP_SECONDS if kill and timeout is None else timeout)
             done = "stopped"
+    except OtherDaemonError:
+        raise
     except (NoDaemonError, TimedOutError) as error:
         holder = _holder(session, run_dir)
         if holder is None:
