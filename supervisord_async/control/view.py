@@ -104,6 +104,8 @@ def _description(process: Process) -> str:
         return waiting_words(process)
     if process.snapshot.pid is not None and process.words:
         return process.words
+    if process.program.start_on_connect and process.snapshot.state is State.STOPPED and not process.snapshot.run:
+        return process.program.description or "starts at the first connection"
     return process.program.description or state_words(process.snapshot)
 
 

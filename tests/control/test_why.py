@@ -164,6 +164,7 @@ async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connec
         assert why.rule == ["on_dependency_failure fail: it is FATAL as soon as one of them is"]
         assert why.keys == ["programs.needy.depends_on", "programs.needy.on_dependency_failure"]
         assert (await scene.commands.why("idle")).rule == ["it starts with the first connection to one of its sockets"]
+        assert (await scene.commands.status_of("idle")).description == "starts at the first connection"
         scene.supervisor.processes["idle"].post(StartRequested(Cause.AUTOSTART))  # as somebody who connects makes it start
         await scene.state("idle", State.RUNNING)
         why = await scene.commands.why("idle")
