@@ -266,6 +266,10 @@ class Held:
         self._life._check("look for leftovers", 0.03)
         return any(member is not self._main for member in self._members())
 
+    def left_behind(self) -> list[str]:
+        self._life._check("see what was left", 0.03)
+        return ["child" for member in self._members() if member is not self._main]
+
     def signal(self, signum: int, scope: str) -> None:
         self._life._check(f"signal {signum}", 0.03)
         for member in self._members():

@@ -89,7 +89,7 @@ class World:
             autostart=self.random.random() < 0.9,
             start_seconds=pick([0.0, 1.0]),
             restart=restart,
-            stop=Stop(grace_seconds=pick([0.0, 1.0, 10.0])),
+            stop=Stop(grace_seconds=pick([0.0, 1.0, 10.0]), scope=pick(["tree", "mixed"])),
             heartbeat=Heartbeat(timeout_seconds=20.0, file="/beat") if self.random.random() < 0.2 else None,
             depends_on={"cache": "started"} if name == "web" and self.random.random() < 0.5 else {},
         )
