@@ -138,7 +138,7 @@ class Probe(Shape, frozen=True, kw_only=True):
     expect_status: Annotated[
         Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that is well, instead of 200 to 399.")
     ] = None
-    tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection.")] = None
+    tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection; as one does, for a while, whose program hangs.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
     log: Annotated[
         str | None, _doc("A regular expression that a line of output matches: RE2's, without lookaround and backreferences.")
