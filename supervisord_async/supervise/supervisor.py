@@ -117,8 +117,7 @@ class Supervisor:
                 self._begin(self._tasks, estate)
                 await self._shutdown.wait()
                 await self._stop_everything()
-                for process in self.processes.values():
-                    await process.output.aclose()
+                await self._close_logs()
             finally:
                 for process in self.processes.values():
                     process.dismiss()
@@ -174,6 +173,15 @@ class Supervisor:
         for process in self.processes.values():
             if process.snapshot.state not in DOWN:
                 _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
+
+    async def _close_logs(self) -> None:
+        """What all have said is in their logs; those that a device holds up are waited for together, so no longer than one of them."""
+        async with anyio.create_task_group() as tasks:
+            for process in self.processes.values():
+                if process.output.settled:
+                    await process.output.aclose()
+                else:
+                    tasks.start_soon(process.output.aclose)
 
     def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
         """Those of ``waiting`` that may stop are asked to; returns the others, that others still need."""

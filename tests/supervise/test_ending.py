@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import pytest
 
 from supervisord_async.config.model import Configuration, Daemon
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import Cause, State
+from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.supervisor import Supervisor
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually, until
 
 
-def supervisor_of(host: FakeHost) -> Supervisor:
+def supervisor_of(host: FakeHost, replicas: int = 1) -> Supervisor:
     """Of one program that is not started by itself."""
     configuration = Configuration(
         file="/nowhere/programs.yaml",
         daemon=Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock"),
-        programs={"web": program("web", autostart=False, start_seconds=0.0)},
+        programs={"web": program("web", autostart=False, start_seconds=0.0, replicas=replicas)},
     )
     return Supervisor(configuration, never, lambda made: surroundings(host, waits_for=made.dependencies.waits_for), never)
 
@@ -35,6 +37,25 @@ def test_a_shutdown_waits_for_nothing_where_all_are_down_already() -> None:
         began = anyio.current_time()
         assert await supervisor.run() == 0
         assert anyio.current_time() == began, "what is STOPPED has no record to tell that it was asked to stop"
+
+    run_virtually(main)
+
+
+def test_logs_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other each took its ten seconds."""
+
+    async def hang(output: Output) -> None:
+        await anyio.sleep(10.0)
+
+    monkeypatch.setattr(Output, "settled", False)
+    monkeypatch.setattr(Output, "aclose", hang)
+
+    async def main() -> None:
+        supervisor = supervisor_of(FakeHost(), replicas=20)
+        supervisor.request_shutdown()
+        began = anyio.current_time()
+        assert await supervisor.run() == 0
+        assert anyio.current_time() - began < 11.0
 
     run_virtually(main)
 
