@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from supervisord_async.errors import FailedError
+from supervisord_async.errors import FailedError, SpawnError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
+from supervisord_async.supervise.patience import is_want
 from supervisord_async.system import orphans, own_python, signals, threads
+from supervisord_async.system.disks import Disks, Executable
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
@@ -84,7 +86,12 @@ async def try_new_code(state: SavedState) -> int:
     try:
         loaded = os.memfd_create("asupd-prepared")
         try:
+            await _ask_disks()
             await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
+            if not os.fstat(loaded).st_size:  # a module that is being installed may be empty, and ends in peace
+                raise FailedError(
+                    "cannot re-exec: the new code ended without a word (is it installed as a whole?); this one stays in service"
+                )
             await _wait_for_disks()
         except BaseException:
             os.close(loaded)
@@ -118,6 +125,18 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
     if process.returncode != 0:
         words = said.decode(errors="replace").strip()[-2000:] or f"it ended with {process.returncode}"
         raise FailedError(f"cannot re-exec: the new code cannot take over; this one stays in service: {words}")
+
+
+async def _ask_disks() -> None:
+    """Nothing that a child needs, or closes at its birth, is on a disk that hangs; raises FailedError where something is."""
+    try:
+        await Disks().wait_answered(Executable(sys.executable, "/", None))
+    except SpawnError as error:
+        raise FailedError(f"cannot re-exec: {error}; this code stays in service") from error
+    except RuntimeError as error:
+        if not is_want(error):
+            raise
+        raise FailedError(f"cannot re-exec: {error}; this code stays in service") from error
 
 
 async def _wait_for_disks() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,8 @@ from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import descriptors, threads
+from supervisord_async.system.disks import Disks
+from tests.hanging_disk import HangingDisk, can_hang
 from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
 
@@ -159,6 +162,7 @@ async def test_new_code_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, 
     [
         (["sh", "-c", "echo no such module >&2; exit 3"], "cannot take over; this one stays in service: no such module"),
         (["sh", "-c", "exit 3"], "cannot take over; this one stays in service: it ended with 3"),
+        (["true"], "the new code ended without a word .*; this one stays in service"),  # the module is empty, being installed
         (["/no/such/python"], "the new code cannot be tried: No such file or directory; this one stays in service"),
     ],
 )
@@ -172,7 +176,11 @@ async def test_new_code_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch, co
 async def test_nobody_is_replaced_while_a_disk_holds_a_thread_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel would wait for that thread, with nobody to supervise anything."""
     held_up = [{1, 2}, {2, 3}, {3}]
-    monkeypatch.setattr(reexec, "new_code", lambda *_: ["true"])
+
+    async def succeeding(_state: SavedState, loaded: int) -> None:
+        os.write(loaded, b"loaded")
+
+    monkeypatch.setattr(reexec, "_try_new_code", succeeding)
     monkeypatch.setattr(threads, "held_up", lambda: held_up.pop(0))
     os.close(await reexec.try_new_code(STATE))  # each waits for a moment, as threads do that write
     assert held_up == []
@@ -182,6 +190,18 @@ async def test_nobody_is_replaced_while_a_disk_holds_a_thread_up(monkeypatch: py
         await reexec.try_new_code(STATE)
     memories = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and "memfd:asupd" in os.readlink(link)]
     assert memories == []
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
+async def test_nobody_is_tried_while_a_disk_hangs_that_we_have_a_file_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(reexec, "Disks", partial(Disks, 0.05))
+    monkeypatch.setattr(reexec, "_try_new_code", None)
+    with HangingDisk(tmp_path / "away", "file", b"") as disk, disk.path.open("rb"):
+        disk.hang()
+        with pytest.raises(FailedError, match=r"cannot re-exec: .* has not answered for 0\.05 s .*; this code stays in service"):
+            await reexec.try_new_code(STATE)
+        disk.answer()  # else closing the file would wait too
 
 
 @pytest.mark.anyio
