@@ -20,7 +20,7 @@ from supervisord_async.config import shape
 from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting, means_command, means_programs
-from supervisord_async.config.files import MAX_FILE_BYTES, absolute, begin_to_list, read_regular_file
+from supervisord_async.config.files import MAX_FILE_BYTES, absolute, matching, read_regular_file
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.other_files import other_file
 from supervisord_async.config.place import Origin, Place, Report
@@ -253,11 +253,10 @@ class _Loading:
         place = Place(document, (), ())
         full = absolute(pattern, document.directory, self._variables)
         try:
-            begin_to_list(full)
+            matches = matching(full) if glob.has_magic(full) else [full]
         except OSError as error:
             self._report.add(place.problem(sub, f"cannot list {error.filename}: {(error.strerror or str(error)).lower()}"))
             return
-        matches = sorted(glob.glob(full, recursive=True)) if glob.has_magic(full) else [full]
         if not matches and not os.path.isdir(os.path.dirname(full)) and not glob.has_magic(os.path.dirname(full)):
             self._report.add(place.problem(sub, f"there is no folder {os.path.dirname(full)}", warning=True))
         for match in matches:

@@ -6,7 +6,7 @@ them cannot meet it any more without somebody's word, else open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -92,14 +92,16 @@ def dependents(graph: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
 def with_dependencies(names: Sequence[str], graph: Mapping[str, Iterable[str]]) -> list[str]:
     """``names`` and all that they depend on, dependencies first, each once."""
     ordered: dict[str, None] = {}
-
-    def visit(name: str) -> None:
-        if name in ordered:
-            return
-        for need in graph.get(name, ()):
-            visit(need)
-        ordered[name] = None
-
-    for name in names:
-        visit(name)
+    way: list[tuple[str, Iterator[str]]] = []  # a chain as long as all programs is no recursion that Python allows
+    for first in names:
+        if first not in ordered:
+            way.append((first, iter(graph.get(first, ()))))
+        while way:
+            name, needs = way[-1]
+            need = next((each for each in needs if each not in ordered), None)
+            if need is None:
+                ordered[name] = None
+                way.pop()
+            else:
+                way.append((need, iter(graph.get(need, ()))))
     return list(ordered)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: A reload whose files cannot be read in this time is refused.
 LOAD_SECONDS = 20.0
+#: So many that were given up may hang, and the next one, of a file that was mended meanwhile, still has a thread.
+MOST_LOADS = 4
 
 
 def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitable[Loaded]]:
@@ -38,7 +40,7 @@ def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitab
         finally:
             gc.enable()
 
-    threads = DaemonThreads(1, "load")
+    threads = DaemonThreads(MOST_LOADS, "load")
 
     async def run() -> Loaded:
         try:

@@ -6,7 +6,7 @@ import os
 import msgspec
 import pytest
 
-from supervisord_async.config import model
+from supervisord_async.config import files, model
 from supervisord_async.config.load import load
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.errors import ConfigError
@@ -170,12 +170,37 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(project, m
     assert told == [f"programs.yaml:1:11: include[0]: cannot list {folder}: {os.strerror(number).lower()}"]
 
 
+def test_a_pattern_means_what_a_shell_makes_of_it(project):
+    for name in ("b/x.yaml", "b/c/x.yaml", "b/.hidden.yaml", "b/c/.d/x.yaml", "b/[1].yaml", "b/y.yml"):
+        project.write(name, "")
+    (project.folder / "b" / "loop").symlink_to(project.folder)
+    root = str(project.folder)
+
+    def meant(pattern):
+        return [path.removeprefix(f"{root}/") for path in files.matching(f"{root}/{pattern}")]
+
+    assert meant("b/*.yaml") == ["b/[1].yaml", "b/x.yaml"]
+    assert meant("**/x.yaml") == ["b/c/x.yaml", "b/x.yaml"]
+    assert meant("b/.*") == ["b/.hidden.yaml"]
+    assert meant("?/c/../[xy].y*ml") == ["b/c/../x.yaml", "b/c/../y.yml"]
+    assert meant("b/[[]1].yaml") == ["b/[1].yaml"]
+    assert meant("none/*/x") == meant("b/x.yaml/*") == []
+
+
+def test_a_pattern_over_half_the_disk_is_refused(project, monkeypatch):
+    monkeypatch.setattr(files, "MAX_NAMES", 5)
+    for number in range(6):
+        project.write(f"far/{number}", "")
+    told = project.problems("include: ['**/x.yaml']\nprograms: {}")
+    assert told == [f"programs.yaml:1:11: include[0]: cannot list {project.folder}/far: more than 5 names to look at"]
+
+
 def test_a_machine_that_is_short_of_something_is_a_problem_of_the_file_as_a_whole(project, monkeypatch):
     def refuse():
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr("supervisord_async.config.looks.mounts", refuse)
-    assert project.problems("programs: {a: x}") == ["programs.yaml:0:1: cannot be loaded now: too many open files"]
+    assert project.problems("programs: {a: {command: x}}") == ["programs.yaml:0:1: cannot be loaded now: too many open files"]
 
 
 def test_included_files_bring_programs_with_their_own_paths_and_defaults(project):

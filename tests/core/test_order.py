@@ -98,3 +98,8 @@ def test_a_need_of_replicas_is_met_when_all_meet_it() -> None:
 def test_dependencies_come_before_what_needs_them() -> None:
     graph = {"web": ("app",), "app": ("db", "cache"), "db": (), "cache": ("db",), "other": ()}
     assert with_dependencies(["web"], graph) == ["db", "cache", "app", "web"]
+
+
+def test_a_chain_of_all_programs_is_no_recursion() -> None:
+    chain = {str(number): [str(number + 1)] for number in range(5000)}
+    assert with_dependencies(["4998", "0"], chain) == [str(number) for number in range(5000, -1, -1)]

@@ -6,9 +6,11 @@ import gc
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from supervisord_async.config import load as configuration_load
 from supervisord_async.config.model import Configuration
 from supervisord_async.errors import ConfigError
 from supervisord_async.supervise import loading
@@ -75,3 +77,24 @@ async def test_a_file_whose_disk_hangs_is_refused_in_time(tmp_path: Path, monkey
         go.set()
     monkeypatch.setattr(loading, "LOAD_SECONDS", 30.0)
     assert "a" in (await load()).configuration.programs
+
+
+async def test_a_file_that_was_mended_is_read_although_the_load_before_still_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "LOAD_SECONDS", 0.05)
+    file, answers, load = tmp_path / "programs.yaml", threading.Event(), configuration_load.load
+    file.write_text("programs: {a: {command: x}}\n")
+
+    def hanging(*arguments: Any, **settings: Any) -> configuration_load.Loaded:
+        answers.wait(30)
+        return load(*arguments, **settings)
+
+    read = loader(Options(file=str(file)))
+    try:
+        monkeypatch.setattr(configuration_load, "load", hanging)
+        with pytest.raises(ConfigError, match=r"could not be read within 0\.05 s"):
+            await read()
+        monkeypatch.setattr(configuration_load, "load", load)
+        monkeypatch.setattr(loading, "LOAD_SECONDS", 30.0)
+        assert set((await read()).configuration.programs) == {"a"}
+    finally:
+        answers.set()
