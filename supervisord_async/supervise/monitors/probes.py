@@ -23,6 +23,8 @@ from supervisord_async.supervise.records.masking import words_without_secrets
 
 _log = logging.getLogger(__name__)
 
+#: How often is looked whether a run has become RUNNING, so that its liveness is known soon after, and not an interval later.
+START_LOOK_SECONDS = 1.0
 #: Who is not ready yet is asked again so soon, then after twice the time, until the first interval is over.
 FIRST_PAUSE_SECONDS = 0.1
 
@@ -54,7 +56,7 @@ async def monitor_liveness(context: RunContext) -> None:
     if probe is None:
         return
     while context.snapshot().state is State.STARTING:  # noqa: ASYNC110  the machine's states have no event to wait for
-        await anyio.sleep(probe.interval_seconds)
+        await anyio.sleep(min(probe.interval_seconds, START_LOOK_SECONDS))
     async for words, verdict in _answers(context, probe, "liveness"):
         if verdict is None:
             continue

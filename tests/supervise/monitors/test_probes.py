@@ -133,6 +133,21 @@ def test_a_liveness_that_fails_so_often_in_a_row_is_a_fault_and_said_once() -> N
     assert host.posts[-1][1] == Faulted(3, Cause.LIVENESS_FAILED, "liveness failed: why")
 
 
+def test_liveness_is_first_asked_a_second_after_the_run_is_running_at_the_latest() -> None:
+    host = Asked(None)
+    context = host.context(liveness=Probe(**TCP, interval_seconds=60.0))
+    states = [State.STARTING] * 3
+    context = structs.replace(context, snapshot=lambda: Snapshot(state=states.pop() if states else State.RUNNING))
+
+    async def main() -> None:
+        host.began = anyio.current_time()
+        with anyio.move_on_after(50.0):
+            await monitor_liveness(context)
+
+    run_virtually(main)
+    assert host.at == [3.0]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["http", "tcp"])
 async def test_an_answer_is_not_waited_for_beyond_its_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
