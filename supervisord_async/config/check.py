@@ -16,6 +16,7 @@ from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Program
 from supervisord_async.config.place import Origin, Report
 from supervisord_async.config.secrets import masked_text, secret_values
+from supervisord_async.config.values import ASSIGNMENT
 from supervisord_async.errors import Problem
 
 
@@ -62,7 +63,8 @@ def _check_identity(program: Program, origin: Origin) -> None:
     if program.user is not None:
         uid = _number(program.user, lambda name: pwd.getpwnam(name).pw_uid)
         if uid is None:
-            origin.warning(("user",), f"there is no user '{program.user}' here")
+            beside = "; a group is named by group_name" if ":" in program.user else ""
+            origin.warning(("user",), f"there is no user '{program.user}' here{beside}")
         elif os.geteuid() not in (0, uid):
             origin.warning(("user",), f"only root can run a program as another user; this is user {os.geteuid()}")
     if program.group_name is not None and _number(program.group_name, lambda name: grp.getgrnam(name).gr_gid) is None:
@@ -83,6 +85,8 @@ def _check_executable(program: Program, executable: str, sub: Path, origin: Orig
     candidates = {path: kinds[path] for path in _candidates(program, executable)}
     if Kind.EXECUTABLE in candidates.values() or kinds[program.directory] is Kind.SILENT:
         return  # said by the load, the latter
+    if ASSIGNMENT.match(executable):
+        return  # that, too
     silent = next((path for path, kind in candidates.items() if kind is Kind.SILENT), None)
     if silent is not None:
         words = f"nobody knows what is at {silent}: its disk does not answer"

@@ -19,6 +19,9 @@ from supervisord_async.config.place import Place, Report
 from supervisord_async.config.shape import Data, Program, Shape
 from supervisord_async.config.units import SIZE_EXPECTED, near_size, nearest, suggestion
 
+#: The key that a single word in the place of a section is probably meant for.
+_MAIN_KEYS: dict[str | int, str] = {"logs": "stdout", "stop": "grace_period", "readiness": "http", "liveness": "http"}
+
 
 class Finding(NamedTuple):
     """A mismatch at ``path``; ``blame`` is what has to go for the rest to fit."""
@@ -162,7 +165,22 @@ def _fitting_branch(error: Any) -> list[Any]:
 def _mismatch(error: Any, path: Path) -> Finding:
     expected = expected_words(error.schema)
     words = [word for word in _words(error.schema) if word != error.instance]  # a number as text is not to be meant by itself
-    return Finding(path, f"expected {expected}, found \0found\0{_near_value(error.instance, expected, words)}", path)
+    near = _near_value(error.instance, expected, words) or _near_shape(error.instance, expected, path)
+    return Finding(path, f"expected {expected}, found \0found\0{near}", path)
+
+
+def _near_shape(value: Any, expected: str, path: Path) -> str:
+    """The same value in the shape that was expected, where others write it so."""
+    if expected.startswith("a list") and isinstance(value, str):
+        return f"; did you mean [{value}]?"
+    if expected.startswith("a list of paths") and value is True:
+        return "; did you mean ['.']?"
+    if expected == "a mapping of names to values" and isinstance(value, list):
+        return "; did you mean {NAME: value, …}?"  # not what was written: it may be secret
+    main = _MAIN_KEYS.get(path[-1]) if path and expected == "a mapping" else None
+    if main is None or not isinstance(value, str | bool):
+        return ""
+    return f"; did you mean {{{main}: {'none' if value is False else value}}}?"
 
 
 def _near_value(value: Any, expected: str, words: list[str]) -> str:

@@ -260,11 +260,23 @@ def _sockets(given: Mapping[str, Any], directory: str, surroundings: Surrounding
     return tuple(sockets)
 
 
+#: Names of cron lines, as cron has them.
+_CRON_NAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
 def _schedule(given: str | shape.Schedule | None, values: Values) -> model.Schedule | None:
     if not isinstance(given, shape.Schedule):
         return None
     every = None
-    at = given.at.strip()
+    at = _CRON_NAMES.get(given.at.strip(), given.at.strip())
     if at.startswith("@every"):
         every = values.duration(at.removeprefix("@every").strip(), ("schedule", "at"))
     else:

@@ -14,6 +14,8 @@ from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
 
+#: Below it a limit of memory is a slip of the unit.
+LEAST_MEMORY_BYTES = 1 << 16
 #: More than any machine runs; keeps a slip of the pen from filling the memory.
 MAX_PROCESSES = 50_000
 
@@ -105,6 +107,8 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
     if grace > bound:
         words = f"at shutdown daemon.stop_timeout ({format_duration(bound)}) cuts the {format_duration(grace)} short"
         origin.warning(("stop", "grace_period"), words)
+    if 0 < (program.limits.memory_bytes or 0) < LEAST_MEMORY_BYTES:
+        origin.warning(("limits", "memory"), "no program needs so little: a number alone is bytes; write 300MiB")
     both = sorted(set(program.restart.success_exit_codes) & set(program.restart.prevent_exit_codes))
     if both:
         origin.warning(("restart", "prevent_exit_codes"), f"{', '.join(map(str, both))} is in success_exit_codes too")

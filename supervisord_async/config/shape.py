@@ -35,6 +35,7 @@ Text: TypeAlias = Annotated[str | float | bool, _expected("text")]
 Name: TypeAlias = Annotated[str | int, _expected("a name")]
 Words: TypeAlias = Annotated[list[Text], Meta(min_length=1)]
 Address: TypeAlias = Annotated[str | int, _expected("an address such as 127.0.0.1:8080")]
+Url: TypeAlias = Annotated[str, _expected("a URL such as http://127.0.0.1:8080/healthz")]
 Command: TypeAlias = Annotated[str | Words, _expected("a command: a list of words, or a string")]
 Variables: TypeAlias = Annotated[dict[str, Text], _expected("a mapping of names to values")]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1), _expected("a number from 0 to 1")]
@@ -134,7 +135,7 @@ class Notify(Shape, frozen=True, kw_only=True):
 class Probe(Shape, frozen=True, kw_only=True):
     """A question asked at intervals. Exactly one of `http`, `tcp`, `command` and `log`."""
 
-    http: Annotated[str | None, _doc("A URL that answers with 200 to 399.")] = None
+    http: Annotated[Url | None, _doc("A URL that answers with 200 to 399.")] = None
     expect_status: Annotated[
         Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that is well, instead of 200 to 399.")
     ] = None
@@ -197,7 +198,7 @@ class Socket(Shape, frozen=True, kw_only=True):
 class Schedule(Shape, frozen=True, kw_only=True):
     """When a program is started by the clock."""
 
-    at: Annotated[str, _doc('A cron line such as `"*/5 * * * *"`, or `@every 10m`.')]
+    at: Annotated[str, _doc('A cron line such as `"*/5 * * * *"`, `@daily` or `@hourly`, or `@every 10m`.')]
     timezone: Annotated[str | None, _doc("The time zone of the cron line, such as Europe/Berlin. Default: the machine's.")] = None
     catch_up: Annotated[Literal["once", "none"], _doc("What happens when the daemon was down at a due time.")] = "none"
 

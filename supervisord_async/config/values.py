@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,12 @@ NAME_EXPECTED = (
 )
 #: Words of a command that only a shell understands.
 SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
+
+#: A word in which a shell would put a variable's value.
+BARE_VARIABLE = re.compile(r"[^\s'\"$]*\$[A-Za-z_]\w*[^\s'\"$]*$")
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+#: Who makes something of dollars: programs, or their first word.
+OWN_DOLLARS = frozenset({"-c", "-e", "-lc", "-ec", "awk", "gawk", "mawk", "perl", "jq", "sed", "envsubst", "grep"})
 
 
 class Values(msgspec.Struct, frozen=True):
@@ -97,6 +104,8 @@ class Values(msgspec.Struct, frozen=True):
             words = ("/bin/sh", "-c", value)
         else:
             words = self._split(value, sub)
+        if not shell:
+            self._doubt(words, sub)
         if not words or not words[0] or (shell and not str(value).strip()):
             self.origin.error(sub, "expected a command, found nothing to run")
         return words
@@ -109,8 +118,19 @@ class Values(msgspec.Struct, frozen=True):
             return ("?",)
         meant_for_shell = next((word for word in words if word in SHELL_WORDS), None)
         if meant_for_shell:
-            self.origin.warning(sub, f"'{meant_for_shell}' is passed on as a plain word; only a shell understands it: set shell: true")
+            self.origin.warning(sub, f"'{meant_for_shell}' is passed on as a plain word; only a shell understands it: {_by_shell(sub)}")
         return words
+
+    def _doubt(self, words: Sequence[str], sub: Path) -> None:
+        """Words that a shell would understand, and nobody here does, are warned of."""
+        if words and ASSIGNMENT.match(words[0]):
+            name = words[0].partition("=")[0]  # the value may be a secret
+            self.origin.warning(sub, f"'{name}=…' is taken for the program: set variables in 'environment', or {_by_shell(sub)}")
+        if not OWN_DOLLARS.isdisjoint((*words[1:2], *(os.path.basename(word) for word in words[:1]))):
+            return
+        bare = next((word for word in words if BARE_VARIABLE.match(word)), None)
+        if bare:
+            self.origin.warning(sub, f"'{bare}' is passed on as it stands: write ${{NAME}} for the daemon's variable, or {_by_shell(sub)}")
 
     def optional_command(self, value: Any, sub: Path) -> tuple[str, ...] | None:
         """An argument vector, or None."""
@@ -178,6 +198,11 @@ class Values(msgspec.Struct, frozen=True):
             return model.Socket(name=name, kind=kind, host=host, port=port)
         self.origin.error(sub, f"expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH, found {found(url)}")
         return model.Socket(name=name, kind="tcp")
+
+
+def _by_shell(sub: Path) -> str:
+    """How the command at ``sub`` comes to a shell."""
+    return "set shell: true" if sub == ("command",) else "make it [sh, -c, '…']"
 
 
 def text(value: Any) -> str:

@@ -211,12 +211,52 @@ def test_values_of_other_supervisors_are_told_ours(project):
         "limits.memory: expected a size such as 50MiB, 10MB or a number of bytes, found '512m'; did you mean '512MiB'?",
         "readiness.periodSeconds: unknown key; here it is called 'interval'",
         "image: unknown key; programs run on the machine itself, without images",
-        "environment: expected a mapping of names to values, found a list",
+        "environment: expected a mapping of names to values, found a list; did you mean {NAME: value, …}?",
         "priority: unknown key; what must be up first is named by 'depends_on'",
     ]
     assert project.program_problems("command: x\nrestart: no") == [
         "restart: expected always, on-failure, never, or a mapping, found no; did you mean 'never'?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ("watch: true", "watch: expected a list of paths, or a mapping with paths, found true; did you mean ['.']?"),
+        ("watch: src", "found 'src'; did you mean [src]?"),
+        ("depends_on: db", "found 'db'; did you mean [db]?"),
+        ("environment: [TOKEN=hunter22]", "found a list; did you mean {NAME: value, …}?"),
+        ("logs: /tmp/x.log", "logs: expected a mapping, found '/tmp/x.log'; did you mean {stdout: /tmp/x.log}?"),
+        ("logs: false", "did you mean {stdout: none}?"),
+        ("stop: 30s", "did you mean {grace_period: 30s}?"),
+        ("readiness: 'http://x/'", "did you mean {http: http://x/}?"),
+        ("readiness: {http: {port: 80}}", "readiness.http: expected a URL such as http://127.0.0.1:8080/healthz, found a mapping"),
+        ("limits: {memory: 300}", "warning: limits.memory: no program needs so little: a number alone is bytes; write 300MiB"),
+        ("stop: {command: 'kill $ASUP_MAIN_PID'}", "warning: stop.command: '$ASUP_MAIN_PID' is passed on as it stands"),
+        ("stop: {command: 'kill $ASUP_MAIN_PID'}", "for the daemon's variable, or make it [sh, -c, '…']"),
+    ],
+)
+def test_what_others_write_in_another_shape_is_told_in_ours(project, lines, complaint):
+    found = project.program_problems(f"command: x\n{lines}")
+    assert any(complaint in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("serve --port=$PORT", "'--port=$PORT' is passed on as it stands: write ${NAME} for the daemon's variable, or set shell: true"),
+        ("[serve, $PORT]", "'$PORT' is passed on"),
+        ("PASSWORD=hunter22 serve", "'PASSWORD=…' is taken for the program: set variables in 'environment', or set shell: true"),
+        ("sh -c 'echo $PORT'", None),
+        ("[sh, -c, $PORT]", None),
+        ("awk $NF", None),
+        ("grep x$ $1", None),
+    ],
+)
+def test_what_only_a_shell_would_replace_is_warned_of(project, command, complaint):
+    found = project.program_problems(f"command: {command}")
+    assert len(found) == (complaint is not None) and all(complaint in problem for problem in found), found
+    assert "hunter22" not in str(found)
 
 
 @pytest.mark.parametrize("key", ["comand", "ExecStart"])
@@ -334,7 +374,7 @@ def test_a_message_stays_on_one_line_and_shows_no_control_characters(project):
             "restart: {on_limit: {retry_after: -1}}",
             ["restart.on_limit.retry_after: expected a duration such as 5s, 500ms or 1m30s, found -1"],
         ),
-        ("watch: {paths: src}", ["watch.paths: expected a list with at least one item, found 'src'"]),
+        ("watch: {paths: src}", ["watch.paths: expected a list with at least one item, found 'src'; did you mean [src]?"]),
         ("limits: {cpu_affinity: [-1]}", ["limits.cpu_affinity[0]: expected a whole number from 0 to 8191, found -1"]),
     ],
 )

@@ -321,6 +321,7 @@ def test_keys_of_later_work_reach_the_model(project):
             schedule: "*/5 * * * *"
             limits: {open_files: 5, core_size: 1MiB, memory: 1GiB, nice: 5, ionice: idle, cpu_affinity: [1, 0], no_new_privileges: true}
             hooks: {before_start: [echo, 1], after_exit: "echo 2"}
+          nightly: {command: x, schedule: "@daily"}
           job: {command: x, schedule: {at: "@every 10m", timezone: Europe/Berlin, catch_up: once}, notify: {access: all, start_timeout: 5s}}
         daemon:
           on_death: stop
@@ -341,6 +342,7 @@ def test_keys_of_later_work_reach_the_model(project):
         open_files=5, core_size_bytes=2**20, memory_bytes=2**30, nice=5, ionice="idle", cpu_affinity=(0, 1), no_new_privileges=True
     )
     assert web.hooks == model.Hooks(before_start=("echo", "1"), after_exit=("echo", "2"))
+    assert configuration.programs["nightly"].schedule == model.Schedule(at="0 0 * * *")
     assert job.schedule == model.Schedule(at="@every 10m", every_seconds=600.0, timezone="Europe/Berlin", catch_up="once")
     assert job.notify == model.Notify(access="all", start_timeout_seconds=5.0)
     assert configuration.daemon.on_death == "stop"
