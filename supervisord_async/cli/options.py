@@ -45,16 +45,20 @@ def connection_options(function: Any) -> Any:
 
 
 class Verb(click.Command):
-    """A command that knows what others' options mean."""
+    """A command that knows what others' options mean, and says what a missing argument may be."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click's own, but with a word on an option of another supervisor's."""
+        """As click's own, but with a word on what was probably meant."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             from supervisord_async.cli.other_verbs import option_hint
 
             ctx.fail(error.format_message() + ("" if error.possibilities else option_hint(error.option_name)))
+        except click.MissingParameter as error:
+            if error.param is not None and error.param.name == "selectors":
+                ctx.fail("Missing argument 'SELECTOR...': a name, group:*, a glob such as 'web*', or all.")
+            raise
 
 
 def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
