@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from supervisord_async.client.answers import DaemonHealth, Event, Log, ProcessStatus, Reload, Result, Run, typed
-from supervisord_async.client.asking import Asking, as_list, as_object, decoded, path_of, refusal, target_of
+from supervisord_async.client.asking import Asking, as_list, as_object, decoded, joined, path_of, refusal, target_of
 from supervisord_async.client.overlap import Overlap, behind
 from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError
 
@@ -83,9 +83,9 @@ class Client(Asking):
         """As :meth:`history`, but the JSON object as it was sent: ``runs``, and totals."""
         return as_object(self.request("GET", path_of((name,), "history"), {"limit": limit}))
 
-    def events(self, *, limit: int = 100) -> list[Event]:
-        """The last ``limit`` events, the oldest first."""
-        documents = self.request("GET", "/v1/events", {"follow": "false", "limit": limit})
+    def events(self, *selectors: str, limit: int = 100) -> list[Event]:
+        """The last ``limit`` events of what the selectors name (none: everything), the oldest first."""
+        documents = self.request("GET", "/v1/events", {"follow": "false", "limit": limit, "name": joined(selectors)})
         return [Event.from_document(document) for document in as_list(documents, "events")]
 
     def logs(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> list[str]:
@@ -114,8 +114,8 @@ class Client(Asking):
 
     # -- streams
 
-    def follow_events(self, *, after: int | None = None, give_up_seconds: float = RECONNECT_SECONDS) -> Iterator[Event]:
-        """Every event from now on, or after the one with that id, also across a re-exec of the daemon.
+    def follow_events(self, *selectors: str, after: int | None = None, give_up_seconds: float = RECONNECT_SECONDS) -> Iterator[Event]:
+        """Every event from now on, or after the one with that id, of what the selectors name, also across a re-exec of the daemon.
 
         An event of type ``missed`` stands for those that were lost because this reader was too slow.
         Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
@@ -129,7 +129,7 @@ class Client(Asking):
             if last is None:  # what happens while the daemon is away shall be told, also if nothing was before
                 last = max((event.id for event in self.events(limit=1)), default=0)
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last)}
-            with self._stream("/v1/events", {}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
+            with self._stream("/v1/events", {"name": joined(selectors)}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
                 yield None
                 for kind, data in server_sent(response, self.socket_path):
                     event = Event.from_document({"type": kind, **as_object(decoded(data))})

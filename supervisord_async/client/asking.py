@@ -96,7 +96,7 @@ class Asking:
 
     def process_documents(self, *selectors: str, figures: bool = True) -> list[dict[str, Any]]:
         """The processes that the selectors name (none: all), in the file's order, as the JSON objects that were sent."""
-        query = {"name": _joined(selectors) if selectors else None, "figures": None if figures else "false"}
+        query = {"name": joined(selectors), "figures": None if figures else "false"}
         return as_list(self.request("GET", "/v1/processes", query), "processes")
 
     def health_document(self) -> dict[str, Any]:
@@ -148,14 +148,14 @@ def path_of(selectors: Sequence[str], verb: str = "") -> str:
     """The path of the processes that ``selectors`` name, and of what is to be done with them; UsageError without any."""
     if not selectors:
         raise UsageError("cannot act: no name was given")
-    return f"/v1/processes/{_quoted(_joined(selectors), safe=',:*')}/{verb}".rstrip("/")
+    return f"/v1/processes/{_quoted(joined(selectors) or '', safe=',:*')}/{verb}".rstrip("/")
 
 
-def _joined(selectors: Sequence[str]) -> str:
-    """All in one word; UsageError for an empty one: a script's variable that is not set must not mean something else."""
+def joined(selectors: Sequence[str]) -> str | None:
+    """All in one word; None without any. UsageError for an empty one: a script's variable that is not set must not mean something else."""
     if not all(selectors):
         raise UsageError("cannot act: a name is empty")
-    return ",".join(selectors)
+    return ",".join(selectors) if selectors else None
 
 
 def target_of(path: str, query: dict[str, Any]) -> str:

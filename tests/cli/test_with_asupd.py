@@ -107,7 +107,9 @@ def test_a_day_with_the_real_daemon(file: Path, asupd: subprocess.Popen[bytes], 
     assert asupctl("wait", "web", "--for", "stopped", "--timeout", "100ms").returncode == 6
     assert asupctl("start", "wbe").stderr == "asupctl: no program 'wbe': did you mean 'web'?\n"
 
-    assert asupctl("events", "--json").returncode == 0
+    told = json.loads(asupctl("events", "job", "st*", "-n", "50", "--json").stdout)
+    assert {event["name"] for event in told} == {"job", "stubborn"}
+    assert (asupctl("events").returncode, asupctl("events", "nobody").returncode) == (0, 1)
     assert asupctl("logs", "-n", "2", "web").stdout.count("line ") == 2
     assert "sleep" in asupctl("config", "web").stdout
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from supervisord_async.cli.options import Whole, verb
+from supervisord_async.cli.options import Whole, complete_names, verb
 from supervisord_async.cli.output import STATE_STYLES, colours, print_json, print_json_line, styled
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import local_time, printable
@@ -18,16 +18,17 @@ _WIDEST = 24
 
 
 @verb("events")
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
 @click.option("-n", "--lines", "limit", type=Whole(min=0), metavar="N", help="How many of the past; default: 20, with -f none.")
-def events(session: Session, follow: bool, limit: int | None) -> None:
+def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: int | None) -> None:
     """List what changed, lately or from now on.
 
-    States, health, reloads, refused files, losses of logs, the daemon's life.
+    States, health, reloads, refused files, losses of logs, the daemon's life; with names only what is about those.
     """
     wanted = (0 if follow else 20) if limit is None else limit
     with session.client() as client:
-        past = client.events(limit=wanted) if wanted else []
+        past = client.events(*selectors, limit=wanted) if wanted else []
         if session.json and not follow:
             print_json([event.document for event in past])
             return
@@ -36,7 +37,7 @@ def events(session: Session, follow: bool, limit: int | None) -> None:
         for event in past:
             show(event)
         if follow:
-            for event in client.follow_events(after=past[-1].id if past else None):
+            for event in client.follow_events(*selectors, after=past[-1].id if past else None):
                 show(event)
 
 
