@@ -77,8 +77,9 @@ def run(arguments: DaemonArguments) -> int:
             return asupd_run.detach(configuration, arguments.file, arguments.run_dir, overrides)
         return asupd_run.foreground(configuration, arguments.file, arguments.run_dir, overrides, recollection, former, echo=arguments.echo)
     except (DaemonError, LockHeldError) as error:
-        _complain(f"asupd: critical: {error}")
-        return EXIT_LOCKED if isinstance(error, LockHeldError) else EXIT_CRITICAL
+        held = isinstance(error, LockHeldError)
+        _complain(f"asupd: critical: {error}" + (_runs_another(configuration) if held else ""))
+        return EXIT_LOCKED if held else EXIT_CRITICAL
 
 
 def _former_self() -> SavedState | None:
@@ -118,6 +119,14 @@ def _complain(text: str, level: str = "error") -> None:
 
         text = for_journal(level, text).decode().removesuffix("\n")
     print(text, file=sys.stderr, flush=True)
+
+
+def _runs_another(configuration: Configuration) -> str:
+    """That the daemon which is there runs another file, and what to do then; nothing where it runs this one, or does not say."""
+    from supervisord_async.cli.locate import other_file
+
+    other = other_file(configuration.daemon.socket, configuration.file)
+    return f"; it runs {other}: give this file a daemon.run_dir of its own" if other else ""
 
 
 def _verdict(arguments: DaemonArguments, error: ConfigError) -> str:

@@ -61,7 +61,7 @@ def _by_file(file: str, environ: Mapping[str, str]) -> Target:
             continue
         tried[candidate] = None
         if _listens(candidate):
-            tried[candidate] = None if candidate == named != default_socket(file) else _other_file(candidate, file)
+            tried[candidate] = None if candidate == named != default_socket(file) else other_file(candidate, file)
             if tried[candidate] is None:
                 return Target(candidate, advice)
     first = first or default_socket(file)
@@ -96,7 +96,7 @@ def _listens(path: str) -> bool:
         return True
 
 
-def _other_file(path: str, file: str) -> str | None:
+def other_file(path: str, file: str) -> str | None:
     """The file that the daemon there says it serves, where that is not ``file``; None where it does not say.
 
     Beside the file its name is enough: a container may see the folder at another place.

@@ -145,6 +145,15 @@ def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_pa
     assert live.tagged() == []
 
 
+def test_a_second_file_of_the_folder_is_told_what_it_needs(daemon: Make, tmp_path: Path) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    (tmp_path / "dev.yaml").write_text("programs: {b: {command: [sleep, '1000']}}")
+    second = detached(tmp_path, "-c", "dev.yaml")
+    assert second.returncode == 4
+    assert second.stderr.strip().endswith(f"; it runs {tmp_path}/programs.yaml: give this file a daemon.run_dir of its own")
+    assert live.end() == 0
+
+
 @pytest.mark.parametrize(
     ("programs", "options", "code", "words"),
     [
