@@ -48,7 +48,7 @@ STAGES = {
 def ruling(process: Process, now: float) -> Ruling:
     """What decided about ``process``, as it is at ``now`` (monotonic)."""
     found = _ruling(process, now)
-    return found._replace(words=(*_killed(process.snapshot, process.policy), *found.words))
+    return found._replace(words=(*_killed(process.snapshot, process.policy), *_unheard(process), *found.words))
 
 
 def _ruling(process: Process, now: float) -> Ruling:
@@ -56,13 +56,13 @@ def _ruling(process: Process, now: float) -> Ruling:
     match s.state:
         case State.BACKOFF:
             words = (*_counted(s, p, now), _delay(s, p))
-            return Ruling(words, (*_cause_keys(s), "restart.backoff", "restart.max_restarts"))
+            return Ruling(words, (*_cause_keys(process), "restart.backoff", "restart.max_restarts"))
         case State.FATAL if s.cause is Cause.RESTART_LIMIT:
             return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
         case State.FATAL:
             waited = s.cause is Cause.DEPENDENCY
             word = _in_vain(process) if waited else f"restart.policy {p.restart} wants no further attempt"
-            return Ruling((word,), (*_cause_keys(s), *(() if waited else ("restart.policy",))))
+            return Ruling((word,), (*_cause_keys(process), *(() if waited else ("restart.policy",))))
         case State.EXITED:
             return _content(s, p)
         case State.STOPPING:
@@ -76,9 +76,9 @@ def _ruling(process: Process, now: float) -> Ruling:
             return _stopped(s, process.program)
         case State.RUNNING if s.restarts:
             calm = f"the counter returns to 0 once it is up for {span(p.reset_after_seconds)}"
-            return Ruling((*_counted(s, p, now), calm), (*_cause_keys(s), "restart.reset_after"))
+            return Ruling((*_counted(s, p, now), calm), (*_cause_keys(process), "restart.reset_after"))
         case _:
-            return Ruling((), _cause_keys(s))
+            return Ruling((), _cause_keys(process))
 
 
 def _stopped(s: Snapshot, program: Program) -> Ruling:
@@ -97,6 +97,17 @@ def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
     if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
         return ()
     return ("the KILL was none of asupd's: somebody sent it, or the kernel, for want of memory (dmesg tells)",)
+
+
+def _unheard(process: Process) -> tuple[str, ...]:
+    """What to suspect where a start failed for want of READY=1."""
+    s, program = process.snapshot, process.program
+    in_vain = s.cause is Cause.READINESS_FAILED or (s.cause is Cause.RESTART_LIMIT and "; last: not ready within" in s.detail)
+    if not in_vain or s.state is State.RUNNING or program.notify is None or program.readiness is not None:
+        return ()
+    if program.notify.access == "all":
+        return ("nothing of it said READY=1; a program that does not speak sd_notify has no notify",)
+    return ("its main process did not say READY=1; who says it by another one has notify: {access: all}, who never says it, no notify",)
 
 
 def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
@@ -175,17 +186,24 @@ def _target(probe: Probe) -> str:
     return f"{probe.kind} {masked_text(probe.http or probe.log or '', ())}"
 
 
-def fault_keys(s: Snapshot, end_cause: str | None) -> tuple[str, ...]:
+def fault_keys(process: Process, end_cause: str | None) -> tuple[str, ...]:
     """The keys of what ended the last run, for ``end_cause``, before the restart limit ended the attempts; () where nothing of ours did."""
+    s = process.snapshot
     if s.cause is not Cause.RESTART_LIMIT:
         return ()
     stage = s.detail.rpartition("; last: ")[2].partition(":")[0]
     if stage in STAGES:
         return (STAGES[stage],)
-    return next((keys for cause, keys in KEYS.items() if cause == end_cause), ())
+    return next((_keys_of(cause, process.program) for cause in KEYS if cause == end_cause), ())
 
 
-def _cause_keys(s: Snapshot) -> tuple[str, ...]:
+def _cause_keys(process: Process) -> tuple[str, ...]:
+    s = process.snapshot
     if s.cause is Cause.SPAWN_FAILED:
         return (STAGES.get(s.detail.partition(":")[0], "command"),)
-    return KEYS.get(s.cause, ()) if s.cause is not None else ()
+    return _keys_of(s.cause, process.program) if s.cause is not None else ()
+
+
+def _keys_of(cause: Cause, program: Program) -> tuple[str, ...]:
+    by_notify = cause is Cause.READINESS_FAILED and program.readiness is None
+    return ("notify", "notify.start_timeout") if by_notify else KEYS.get(cause, ())

@@ -102,7 +102,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
     now, wall = anyio.current_time(), time.time()
     s, rule = process.snapshot, ruling(process, now)
     ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
-    faults = fault_keys(s, ended.end_cause) if ended is not None else ()
+    faults = fault_keys(process, ended.end_cause) if ended is not None else ()
     output = await last_words.of(process, ended.run, ended.started_at, _last_moment(told, ended)) if ended is not None else []
     secrets = secret_values(process.program)
     output = [msgspec.structs.replace(one, lines=[masked_text(line, secrets) for line in one.lines]) for one in output]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Backoff, Logs, Probe, Restart, Stop
+from supervisord_async.config.model import Backoff, Logs, Notify, Probe, Restart, Stop
 from supervisord_async.control import last_words
 from supervisord_async.control.last_words import last_lines
 from supervisord_async.control.logs import Source
-from supervisord_async.control.rule import ruling
+from supervisord_async.control.rule import fault_keys, ruling
 from supervisord_async.control.stories import span, stories
 from supervisord_async.core.inputs import Faulted, StartRequested
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
@@ -300,6 +300,18 @@ def test_every_state_and_cause_has_a_rule(state: State, cause: Cause | None) -> 
     for policy in (Policy(), Policy(max_restarts=3, within_seconds=60.0, on_limit=OnLimit.RETRY, start_timeout_seconds=9.0)):
         found = ruling(process_in(state, policy, cause=cause, restarts=6, run=3, exit=ExitStatus(code=0)), 100.0)
         assert all(isinstance(word, str) for word in (*found.words, *found.keys))
+
+
+@pytest.mark.parametrize(("access", "word"), [("main", "its main process did not say READY=1"), ("all", "nothing of it said READY=1")])
+def test_one_that_does_not_say_that_it_is_ready_is_told_of_notify(access: Any, word: str) -> None:
+    late = process_in(State.BACKOFF, cause=Cause.READINESS_FAILED, detail="not ready within 60 s", restarts=1)
+    given_up = process_in(State.FATAL, cause=Cause.RESTART_LIMIT, detail="restart limit of 3 reached; last: not ready within 60 s")
+    for process in (late, given_up):
+        process.program = program(notify=Notify(access=access))
+        assert ruling(process, 0.0).words[0].startswith(word)
+        assert (*fault_keys(process, "readiness_failed"), *ruling(process, 0.0).keys)[:2] == ("notify", "notify.start_timeout")
+        process.program = program(notify=Notify(access=access), readiness=Probe(kind="tcp", tcp=("x", 1)))
+        assert "READY" not in ruling(process, 0.0).words[0]
 
 
 def test_what_ended_a_job_is_named() -> None:
