@@ -74,6 +74,13 @@ def main() -> NoReturn:
 @click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
 @click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS", help="After TERM: so long until KILL.")
 @click.option(
+    "--stop-scope",
+    type=click.Choice(["tree", "mixed"]),
+    default="tree",
+    show_default=True,
+    help="Who is told to go: all at once, or the main process first, and the rest when it has gone.",
+)
+@click.option(
     "--max-restarts",
     type=click.IntRange(min=-1),
     default=-1,
@@ -202,7 +209,7 @@ def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded
             backoff=Backoff(initial_seconds=factor, factor=2.0, max_seconds=cap, jitter=0.0),
             reset_after_seconds=cap,
         ),
-        stop=Stop(grace_seconds=options["grace_period"]),
+        stop=Stop(grace_seconds=options["grace_period"], scope=options["stop_scope"]),
         heartbeat=heartbeat if demanded else None,
         watch=(Watch(paths=watched, ignore=ignored),) if watched else (),
         logs=Logs(stdout="inherit", stderr="inherit"),

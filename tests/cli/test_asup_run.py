@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -169,6 +170,16 @@ def test_told_to_go_it_passes_the_signal_on_and_ends_with_128_plus_it(start: Sta
     process.send_signal(number)
     assert process.wait(SECONDS) == 128 + number
     assert (tmp_path / "out").read_text() == f"ready\ngot {name}\n"
+
+
+def test_told_to_go_the_rest_hears_of_it_when_the_main_process_has_gone(start: Start, tmp_path: Path) -> None:
+    rest = "trap 'echo rest >> order; exit' TERM; echo ready; while :; do sleep 0.05; done"
+    main = f"trap 'sleep 0.3; echo main >> order; exit 0' TERM; sh -c {shlex.quote(rest)} & while :; do sleep 0.05; done"
+    process = start("--stop-scope", "mixed", "--grace-period", "600", "sh", "-c", main)
+    wait_said(tmp_path / "out", "ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 128 + signal.SIGTERM
+    assert (tmp_path / "order").read_text().split() == ["main", "rest"]
 
 
 def test_a_command_that_ignores_term_is_killed_after_the_grace_period(start: Start, tmp_path: Path) -> None:
