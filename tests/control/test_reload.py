@@ -10,7 +10,7 @@ import pytest
 
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Stop
-from supervisord_async.core.state import Health, State
+from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from supervisord_async.system.bell import Bell
 from tests.control.conftest import playing, swift
@@ -101,7 +101,8 @@ async def test_reload_that_touches_nothing_has_no_results() -> None:
 
 
 async def test_reload_fails_for_what_does_not_come_up_and_for_what_waits_for_it() -> None:
-    file = File(swift("web"), swift("bad", start_seconds=5.0), swift("needy", depends_on={"bad": "ready"}))
+    bad = swift("bad", start_seconds=5.0, restart=Restart(backoff=Backoff(initial_seconds=600.0, max_seconds=600.0)))
+    file = File(swift("web"), bad, swift("needy", depends_on={"bad": "ready"}))
     async with playing(swift("web"), load=file) as scene:
         scene.host.on_spawn = lambda child: child.end(code=4)
         _, outcome = await scene.commands.reload(timeout=0.5)
@@ -122,6 +123,20 @@ async def test_a_start_that_waits_in_vain_fails_at_once() -> None:
             outcome = await scene.commands.start(["needy"])
         assert told(outcome)["needy"][0] is False
         assert "broken, which will not come by itself" in outcome.results[0].message
+
+
+async def test_a_start_does_not_wait_for_what_flaps_not_even_behind_another_that_waits() -> None:
+    """A database that cannot start held up the answer for as long as all programs' own settings could take."""
+    db = swift("db", autostart=False, restart=Restart(backoff=Backoff(initial_seconds=600.0, max_seconds=600.0)))
+    near = swift("near", autostart=False, depends_on={"db": "ready"})
+    far = swift("far", autostart=False, depends_on={"near": "ready"})
+    async with playing(db, near, far) as scene:
+        now = anyio.current_time()
+        down = Snapshot(state=State.BACKOFF, wanted=True, run=5, ended_run=5, restarts=5, since=now, cause=Cause.EXITED)
+        scene.supervisor.processes["db"].snapshot = down
+        with anyio.fail_after(60):
+            outcome = await scene.commands.start(["far"])
+        assert told(outcome)["far"] == (False, "waiting for near to be ready (it is WAITING)")
 
 
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:

@@ -69,8 +69,18 @@ class Dependencies:
         )
 
     def is_in_vain(self, process: Process) -> bool:
-        """Whether something that it waits for will not come without somebody's word."""
-        return any(verdict.outlook is Outlook.LOST for verdict in self.verdicts(process).values())
+        """Whether something that it waits for, or that this waits for in turn, will not come without somebody's word, or flaps."""
+        ahead, seen = [process], {process.name}
+        while ahead:
+            for program, verdict in self.verdicts(ahead.pop()).items():
+                if verdict.outlook is Outlook.LOST:
+                    return True
+                members = self.members(program) if verdict.outlook is Outlook.OPEN else []
+                if any(member.snapshot.state is State.BACKOFF and member.snapshot.flapping for member in members):
+                    return True
+                ahead += [member for member in members if member.snapshot.state is State.WAITING and member.name not in seen]
+                seen.update(member.name for member in members)
+        return False
 
     def is_stuck(self, process: Process) -> bool:
         """Whether a WAITING process waits on while everybody else is down: for somebody who ended, and not for its own release or start."""
