@@ -87,6 +87,15 @@ def test_replicas_need_heartbeat_files_of_their_own(project):
     assert project.program("command: x\nheartbeat: {file: '{program}-{replica}'}").heartbeat.file == f"{project.folder}/web-{{replica}}"
 
 
+def test_a_replicas_heartbeat_file_is_no_other_programs(project):
+    (problem,) = project.problems("""\
+        programs:
+          a: {command: x, replicas: 2, heartbeat: {file: 'beat-{replica}'}}
+          b: {command: x, heartbeat: {file: beat-1}}
+        """)
+    assert "programs.b.heartbeat.file: the heartbeat file" in problem
+
+
 def test_a_circle_of_dependencies_is_shown_whole(project):
     problems = project.problems("""\
         programs:

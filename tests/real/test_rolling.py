@@ -66,6 +66,22 @@ def test_a_rolling_restart_never_has_fewer_than_all_but_one_ready(daemon: Make) 
     assert not set(before) & {entry["pid"] for entry in live.status().values()}
 
 
+def test_a_saved_file_replaces_one_replica_after_the_other(daemon: Make, tmp_path: Path) -> None:
+    source = tmp_path / "app.py"
+    source.write_text("1")
+    live = daemon((WEB % 1) + f"    watch: {{paths: [{source}], debounce: 50ms}}\n")
+    for number in range(3):
+        live.wait_for(f"web:{number}", "RUNNING")
+    live.wait_watching()
+
+    def save() -> None:
+        source.write_text("2")
+        live.wait_until(lambda: [entry["run"] for entry in live.status().values()] == [2, 2, 2], "all have the new version")
+        live.wait_for("web:2", "RUNNING")
+
+    assert ready_at_least(live, save) == 2
+
+
 def test_a_new_version_that_came_while_the_daemon_was_dead_is_rolled_out(daemon: Make) -> None:
     live = daemon(WEB % 1)
     for number in range(3):
@@ -113,4 +129,7 @@ def test_scale_changes_the_number_until_the_next_reload(daemon: Make, tmp_path: 
     live.do("reload")
     live.wait_until(lambda: set(live.status()) == {"web:0", "web:1"}, "the file counts again")
     assert live.process_of("web:0")["pid"] == first
+    live.kill()
+    live.start()
+    assert set(live.status()) == {"web:0", "web:1"}, "the number that was forgotten stays so"
     assert live.ctl("scale", "nothing", "2").returncode == 1

@@ -182,7 +182,8 @@ def test_an_address_that_is_taken_is_a_failure_to_spawn_until_it_is_free(daemon:
 def test_a_program_starts_at_its_first_connection_and_again_after_it_ended(daemon: Make, free_port: int) -> None:
     once = SERVER.replace("while True:", "for _ in range(1):")
     other = "\n  other: {command: [sleep, '1000'], start_seconds: 0}"
-    live = daemon(web(once, free_port, "start_on_connect: true, start_seconds: 0") + other)
+    at_once = "start_on_connect: true, start_seconds: 0, restart: {backoff: {initial: 1ms, max: 1ms}}"
+    live = daemon(web(once, free_port, at_once) + other)
     live.wait_for("other", "RUNNING")
     assert live.process_of("web")["run"] == 0
     assert live.ctl("status").returncode == 0

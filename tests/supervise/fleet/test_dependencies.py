@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from supervisord_async.config.model import Restart
 from supervisord_async.core.policy import RestartPolicy
@@ -50,6 +51,17 @@ async def test_who_needs_it_started_goes_as_soon_as_it_has_a_process() -> None:
         outcome = await scene.commands.start(["web"], timeout=60)
         assert [(result.name, result.ok) for result in outcome.results] == [("web", True)]
         assert (scene.snapshot("db").state, scene.snapshot("patient").state) == (State.STARTING, State.WAITING)
+
+
+async def test_who_waits_for_one_that_is_about_to_be_started_is_not_stuck() -> None:
+    async with playing(swift("db", start_seconds=3600.0), swift("web", depends_on={"db": "ready"})) as scene:
+        await scene.state("web", State.WAITING)
+        web, db = scene.supervisor.processes["web"], scene.supervisor.processes["db"]
+        is_stuck = scene.supervisor.dependencies.is_stuck
+        assert is_stuck(web)  # as long as nobody is up, which is for the caller to see
+        for state, stuck in ((State.STOPPED, False), (State.RUNNING, False), (State.FATAL, True), (State.EXITED, True)):
+            db.snapshot = replace(db.snapshot, state=state)
+            assert is_stuck(web) == stuck, state
 
 
 async def test_levels_count_what_comes_up_one_after_the_other() -> None:

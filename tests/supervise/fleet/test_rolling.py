@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, Daemon, Heartbeat, Logs, Restart
 from supervisord_async.core.inputs import RestartRequested, StopRequested
@@ -104,6 +105,20 @@ async def test_who_follows_a_rolling_program_is_restarted_once_after_the_last() 
         await wait_until(lambda: scene.snapshot("follower").run == 2 and up(scene) == 4)
         begun = [record.name for record in records if record.to == State.STARTING]
         assert begun == ["web:0", "web:1", "web:2", "follower"]
+
+
+async def test_nobody_follows_a_restart_that_stopped_half_way() -> None:
+    """What still serves is not interrupted for it."""
+    follower = swift("follower", depends_on={"web": "started"}, restart_with_dependency=True)
+    async with playing(web(restart=Restart(policy=RestartPolicy.NEVER)), follower) as scene:
+        await wait_until(lambda: up(scene) == 4)
+        scene.host.on_spawn = crash_from(2)
+        for name in ("web:0", "web:1", "web:2"):
+            scene.supervisor.processes[name].policy = replace(scene.supervisor.processes[name].policy, start_seconds=0.2)
+        outcome = await scene.commands.restart(["web"])
+        assert [result.ok for result in outcome.results] == [True, False, False]
+        await wait_until(lambda: scene.supervisor.rolling.under_way("web") is None)
+        assert (scene.snapshot("follower").state, scene.snapshot("follower").run) == (State.RUNNING, 1)
 
 
 async def test_who_follows_rolls_too() -> None:
