@@ -119,6 +119,7 @@ async def test_nobody_follows_a_restart_that_stopped_half_way() -> None:
         assert [result.ok for result in outcome.results] == [True, False, False]
         await wait_until(lambda: scene.supervisor.rolling.under_way("web") is None)
         assert (scene.snapshot("follower").state, scene.snapshot("follower").run) == (State.RUNNING, 1)
+        assert not scene.supervisor.processes["follower"].in_motion  # nor asked to
 
 
 async def test_who_follows_rolls_too() -> None:
