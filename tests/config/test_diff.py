@@ -87,6 +87,7 @@ def test_what_a_process_was_started_with_needs_a_restart(project, before, after,
         ("", "hooks: {before_start: x}", "hooks.before_start"),
         ("", "rolling: true", "rolling"),
         ("", "limits: {memory: 5MiB}", "limits.memory"),
+        ("notify: true", "notify: {start_timeout: 5s}", "notify.start_timeout"),
         ("", "secrets: [A]", "secrets"),
     ],
 )

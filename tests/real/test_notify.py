@@ -59,7 +59,7 @@ programs:
 
 def test_a_watchdog_that_falls_silent_is_aborted_and_replaced(daemon: Make, tmp_path: Path) -> None:
     code = """
-assert os.environ['WATCHDOG_PID'] == str(os.getpid())
+assert os.environ['WATCHDOG_PID'] == str(os.getpid()) and 'ASUP_HEARTBEAT_FILE' not in os.environ
 say('READY=1')
 while not os.path.exists('hang') or os.environ['ASUP_RUN'] != '1':
     say('WATCHDOG=1'); time.sleep(int(os.environ['WATCHDOG_USEC']) / 4e6)
