@@ -31,9 +31,10 @@ class Touched:
         kept = {one.name for group in members.values() for one in group}
         self._removed = {name for name in before if name not in kept}
         self._rolls = {name: supervisor.rolling.under_way(name) for name in plan.restarted()}
-        self.processes: list[Process] = [
-            one for group in members.values() for one in group if one.name in self._added | self._started | restarted
-        ] + [process for name, (process, _) in before.items() if name in self._removed]
+        up = self._added | self._started | restarted
+        self.processes: list[Process] = [one for group in members.values() for one in group if one.name in up] + [
+            process for name, (process, _) in before.items() if name in self._removed
+        ]
 
     @property
     def turns(self) -> int:
