@@ -233,6 +233,9 @@ async def test_what_is_scaled_while_stopped_stays_stopped() -> None:
         assert [(result.name, result.ok, result.state) for result in outcome.results] == [("web:2", True, "STOPPED")]
         with pytest.raises(NotFoundError, match="'web:0' is one process of 'web': scale that"):
             await scene.commands.scale("web:0", 3)
+        await scene.commands.start(["web:0"])
+        outcome = await scene.commands.scale("web", 4)
+        assert [(result.name, result.state) for result in outcome.results] == [("web:3", "RUNNING")], "as one of the others"
 
 
 def test_scaled_processes_have_files_of_their_own() -> None:
