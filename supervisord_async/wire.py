@@ -1,4 +1,9 @@
-"""Names that cross a process border: environment variables, the API's version, codes."""
+"""What crosses a process border: the names of environment variables, the API's version, and how an exit status reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 API_VERSION = "v1"
 
@@ -28,3 +33,12 @@ MAIN_PROCESS_ONLY = frozenset({ENV_NOTIFY_SOCKET, ENV_WATCHDOG_USEC, ENV_WATCHDO
 ENV_STATE = "ASUPD_STATE_FD"
 #: ``INSTANCE/NAME/RUN``: says which run_dir's daemon started a process, and as what. Inherited by descendants.
 ENV_TAG = "ASUP_TAG"
+
+
+def exit_words(status: Mapping[str, Any] | None) -> str:
+    """The API's ``exit_status`` in words: ``exited with 1``, ``killed by SIGKILL (core dumped)``; None counts as unknown."""
+    if status is not None and status.get("code") is not None:
+        return f"exited with {status['code']}"
+    if status is not None and status.get("signal"):
+        return f"killed by {status['signal']}{' (core dumped)' if status.get('core') else ''}"
+    return "ended, nobody saw how"

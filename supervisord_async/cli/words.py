@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from supervisord_async import wire
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -64,14 +66,8 @@ def size(count: int | None) -> str:
 
 
 def exit_words(status: Mapping[str, Any] | None) -> str:
-    """``exited with 1``, ``killed by SIGKILL (core dumped)``, ``ended, nobody saw how``; nothing for None."""
-    if status is None:
-        return ""
-    if "code" in status and status["code"] is not None:
-        return f"exited with {status['code']}"
-    if status.get("signal"):
-        return f"killed by {status['signal']}" + (" (core dumped)" if status.get("core") else "")
-    return "ended, nobody saw how"
+    """As :func:`.wire.exit_words`; nothing for None: no run has ended yet."""
+    return wire.exit_words(status) if status is not None else ""
 
 
 def seconds_until(at: str | None, now: datetime | None = None) -> float | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import RUN_ENDED
+from supervisord_async.wire import exit_words
 
 #: Causes of an end that the daemon brought about, and how they read.
 CAUSES = {
@@ -99,12 +100,9 @@ def cause_words(cause: str | None, *, on_connect: bool = False) -> str:
 
 
 def exit_story(exit_status: dict[str, Any] | None) -> str:
-    """``exited with 1``, ``was killed by SIGSEGV (core dumped)``."""
-    if not exit_status or exit_status.get("unknown"):
-        return "ended, nobody saw how"
-    if "code" in exit_status:
-        return f"exited with {exit_status['code']}"
-    return f"was killed by {exit_status.get('signal')}{' (core dumped)' if exit_status.get('core') else ''}"
+    """The exit status as the rest of a sentence: ``exited with 1``, ``was killed by SIGSEGV (core dumped)``."""
+    words = exit_words(exit_status)
+    return f"was {words}" if words.startswith("killed") else words
 
 
 def span(seconds: float) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from supervisord_async import wire
 from supervisord_async.core.policy import Policy, backoff_delay
 from supervisord_async.core.record import RecordType
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
@@ -27,12 +28,8 @@ def exit_json(status: ExitStatus | None) -> dict[str, Any] | None:
 
 
 def exit_words(status: ExitStatus | None) -> str:
-    """``exited with 1``, ``killed by SIGKILL (core dumped)``, ``ended, nobody saw how``."""
-    if status is None or status.unknown:
-        return "ended, nobody saw how"
-    if status.code is not None:
-        return f"exited with {status.code}"
-    return f"killed by {signals.name(status.signal or 0)}{' (core dumped)' if status.core else ''}"
+    """As :func:`.wire.exit_words`."""
+    return wire.exit_words(exit_json(status))
 
 
 def detail_words(snapshot: Snapshot) -> str:
