@@ -378,6 +378,37 @@ async def test_bug_in_the_thread_is_reported_and_it_is_started_again(source: Pat
 
 @real
 @pytest.mark.anyio
+@pytest.mark.parametrize("look", ["scan", "look"])
+async def test_bug_that_one_path_brings_out_leaves_the_others_watched(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    original, healed = getattr(View, look), list[bool]()
+
+    def fails(self: View, *arguments: object) -> object:
+        if self.territory.root == str(bad) and not healed:
+            raise ZeroDivisionError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(View, look, fails)
+    async with bench() as b:
+        await b.monitor(bad)
+        await b.monitor(source)
+        (bad / "app.py").write_text("1")
+        await wait_until(lambda: b.said("broken"))
+        (source / "app.py").write_text("22")
+        await wait_until(lambda: "src/app.py changed" in b.details())
+        assert not b.said("failed")
+        assert len(watch_threads()) == 1
+        healed.append(True)
+        (bad / "other.py").write_text("2")
+        await wait_until(lambda: any(detail.startswith("bad/") for detail in b.details()), what="it is polled")
+    assert [record.data["path"] for record in b.said("broken")] == [str(bad)], "once"
+
+
+@real
+@pytest.mark.anyio
 async def test_cancellation_while_changes_are_reported_never_hangs(source: Path) -> None:
     for number in range(40):
         with anyio.fail_after(60):

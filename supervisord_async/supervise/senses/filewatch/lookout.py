@@ -1,17 +1,20 @@
-"""One thread that looks after the watched paths of some disks: told by one notifier, or polling where that is of no use.
+"""One thread that looks after the watched paths on some disks: notified of changes, or polling where notifications are of no use.
 
-A disk that hangs holds up the thread, and with it all paths of its disks. A path that turns out to need another one, by a link or
-by what was mounted meanwhile, is handed back with what is known of it.
+A disk that hangs blocks the thread, and with it every path on the thread's disks. A path that turns out to lead to another
+disk, through a link or a new mount, is handed back together with what is known of it.
 
-The notifier (watchfiles' RustNotify) is given single directories, never trees: so ignored ones cost nothing, a single
-file is watched through its directory without all that lies beside it, and a path that does not exist yet through the
-nearest directory that does. It cannot be given more of them later, so a new one is opened before the old is closed.
-While one is opened nothing else of the daemon runs: it is given nothing of a disk whose server may be away, and where others
-save without a word to it. There, and where the system has none to give, everything is scanned now and then.
+The notifier (watchfiles' RustNotify) is given single directories, never trees. So ignored directories cost nothing; a single
+file is watched through its directory, without all that lies beside it; and a path that does not exist yet, through the
+nearest directory that does. A notifier cannot be given further directories later, so a new one is opened before the old one is
+closed. Opening one stops the whole daemon meanwhile (it holds the interpreter's lock), so it is never given a directory of a
+network file system, whose server may be away, and which does not notify of what other machines write anyway. Such paths are
+polled, and so is everything where the system has no notifier to give.
 
-It does not say when its queue overflowed, and may miss what happens while it is opened. Therefore views are scanned
-again after it was opened, after every burst of notifications, and some seconds after any: it tells of many changes of
-one file once, so that few notifications prove no small number of them.
+A notifier does not say that its queue overflowed, and may miss what happens while it is being opened. Therefore everything is
+scanned again after it was opened, after every burst of notifications, and some seconds after any notification: many changes of
+one file are reported as one, so few notifications do not prove that few things changed.
+
+A bug that one path brings out costs that path its notifications and nothing more: it is reported, and polled from then on.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Protocol
 
 import msgspec
 
+from supervisord_async.supervise.senses.filewatch.notifier import Hint, Notifier, drain, open_notifier
 from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
 from supervisord_async.system.mounts import MountTable, is_served, mounts
 
@@ -39,12 +43,11 @@ DOUBT_SECONDS = 10.0
 FAILURE_SECONDS = 10.0
 #: Scans take no more than one part in this many of the thread's time.
 SCAN_SHARE = 10
-_MODIFIED, _DELETED = 2, 3
+_MODIFIED = 2  #: the kind of a hint: a change of content, no coming or going
 
 _log = logging.getLogger(__name__)
 
 Changes = dict[Territory, set[str]]
-Hint = tuple[int, str]
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -66,71 +69,19 @@ class Reports(Protocol):
         """Files below these territories changed; none: something did, and it is not known yet what."""
 
     def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        """From now on no change of these territories is missed; these roots do not exist yet."""
+        """From now on no change of these territories is missed; those of their roots that are ``missing`` do not exist yet."""
 
     def strayed(self, views: list[View]) -> None:
-        """These need other disks than ours: they are not looked at any more, and somebody else may take them over as they are."""
+        """These lead to disks that are not this lookout's, which looks at them no more: another one may take them over as they are."""
+
+    def broken(self, territory: Territory, error: str) -> None:
+        """A bug: looking at this one failed; it is polled from now on, without another word."""
 
     def degraded(self, reason: str) -> None:
         """No notifier is to be had; everything is polled."""
 
     def recovered(self) -> None:
         """A notifier is to be had again."""
-
-
-class Notifier(Protocol):
-    """What RustNotify is here."""
-
-    def watch(self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: _LooksTwice | None) -> object:
-        """Changes, or why there are none."""
-
-    def close(self) -> None:
-        """Ends its thread."""
-
-
-def open_notifier(directories: list[str]) -> Notifier:
-    """A notifier of what happens in each of ``directories`` itself, not below.
-
-    Raises FileNotFoundError and PermissionError for a directory, OSError and RuntimeError when the system has no more
-    watches or instances.
-    """
-    from watchfiles._rust_notify import RustNotify
-
-    # It needs a thread, and where there is none it does not raise but aborts the whole process.
-    canary = threading.Thread(target=int, name="asup-files-canary", daemon=True)
-    canary.start()
-    canary.join()
-    return RustNotify(directories, False, False, 0, False, False)
-
-
-class _NothingThereError(Exception):
-    """Ends a look at the notifier that found nothing."""
-
-
-class _LooksTwice:
-    """A stop event that lets the notifier look twice and then ends the call by an exception.
-
-    Its own time-out would do, but for dropping what arrives in the moment in which it passes.
-    """
-
-    def __init__(self) -> None:
-        self._looks = 0
-
-    def is_set(self) -> bool:
-        """False, twice."""
-        self._looks += 1
-        if self._looks > 2:
-            raise _NothingThereError
-        return False
-
-
-def drain(notifier: Notifier) -> set[Hint]:
-    """What the notifier has, without waiting; raises RuntimeError when it broke."""
-    try:
-        found = notifier.watch(0, 0, 0, _LooksTwice())
-    except _NothingThereError:
-        return set()
-    return found if isinstance(found, set) else set()
 
 
 class _Station(msgspec.Struct):
@@ -161,6 +112,7 @@ class Lookout:
         self._polls_due: dict[View, float] = {}
         self._stale: set[View] = set()
         self._strays: set[View] = set()
+        self._broken: set[View] = set()  #: looking at these has failed by a bug
         self._stations: dict[str, _Station] = {}
         self._notifier: Notifier | None = None
         self._given: dict[str, Identity] = {}
@@ -256,11 +208,12 @@ class Lookout:
         view = self._views.pop(territory)
         self._polls_due.pop(view, None)
         self._stale.discard(view)
+        self._broken.discard(view)
         self._reopen = True
         return view
 
     def _polled(self, view: View) -> bool:
-        return view.territory.poll_seconds is not None or self._retry_at is not None or self._is_served(view)
+        return view.territory.poll_seconds is not None or self._retry_at is not None or view in self._broken or self._is_served(view)
 
     def _is_served(self, view: View) -> bool:
         return any(is_served(self._kinds.get(device, "")) for device in view.devices)
@@ -325,7 +278,11 @@ class Lookout:
         if (station := self._stations.get(directory or "/")) is not None:
             for view, own in station.inside:
                 relevant = True
-                seen = view.look(os.path.join(own, name))
+                try:
+                    seen = view.look(os.path.join(own, name))
+                except Exception as error:
+                    self._break(view, error)
+                    continue
                 if seen is Sighting.CHANGED:
                     changes.setdefault(view.territory, set()).add(os.path.join(own, name))
                 elif seen is Sighting.STALE:
@@ -359,9 +316,24 @@ class Lookout:
         for view in views:
             if self._stopping.is_set():
                 return
-            if found := view.scan(self._stopping.is_set, self._strange):
+            try:
+                found = view.scan(self._stopping.is_set, self._strange)
+            except Exception as error:
+                self._break(view, error)
+                continue
+            if found:
                 changes.setdefault(view.territory, set()).update(found)
             self._place(view)
+
+    def _break(self, view: View, error: Exception) -> None:
+        """A bug that ``view`` brings out is reported once, and leaves all other views as they were."""
+        if view in self._broken:
+            return
+        self._broken.add(view)
+        self._polls_due.setdefault(view, time.monotonic() + self._pace.fallback_poll)
+        self._reopen = True  # without its directories
+        _log.exception("looking at %s failed", view.territory.root)
+        self._reports.broken(view.territory, repr(error))
 
     def _strange(self, place: str) -> frozenset[int]:
         return self._mounts.devices_on_way(place) - self._devices if self._devices else frozenset()

@@ -114,6 +114,9 @@ class _OnLoop:
     def strayed(self, views: list[View]) -> None:
         self._call(self._reports.strayed, views)
 
+    def broken(self, territory: Territory, error: str) -> None:
+        self._call(self._reports.broken, territory, error)
+
     def degraded(self, reason: str) -> None:
         self._call(self._reports.degraded, reason)
 

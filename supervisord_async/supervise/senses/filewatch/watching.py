@@ -232,6 +232,14 @@ class FileWatching:
         self._generation += 1
         self._distribute(views)
 
+    def broken(self, territory: Territory, error: str) -> None:
+        """It is published that this one is polled."""
+        self._bus.publish(
+            "watch",
+            message=f"watching {territory.root} failed ({error}); it is polled from now on",
+            data={"what": "broken", "path": territory.root},
+        )
+
     def degraded(self, reason: str) -> None:
         """It is published that some files are polled."""
         self._bus.publish(
