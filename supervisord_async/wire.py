@@ -41,4 +41,4 @@ def exit_words(status: Mapping[str, Any] | None) -> str:
         return f"exited with {status['code']}"
     if status is not None and status.get("signal"):
         return f"killed by {status['signal']}{' (core dumped)' if status.get('core') else ''}"
-    return "ended, nobody saw how"
+    return "ended, exit status unknown"

@@ -155,7 +155,7 @@ def _content(value: Any) -> Any:
         return value.value
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-    raise CannotEncodeError(f"{type(value).__qualname__} has no to_dict() and is no dataclass")
+    raise CannotEncodeError(f"{type(value).__qualname__} has no to_dict() and is not a dataclass")
 
 
 def _queued(value: Any) -> list[Any] | None:

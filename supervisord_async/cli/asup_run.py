@@ -60,7 +60,7 @@ def main() -> NoReturn:
     default=20,
     show_default=True,
     metavar="SECONDS",
-    help="Restart when the heartbeat file has not changed for so long.",
+    help="Restart when the heartbeat file has not changed for this long.",
 )
 @click.option(
     "--initial-check-delay",
@@ -68,11 +68,11 @@ def main() -> NoReturn:
     default=0,
     show_default=True,
     metavar="SECONDS",
-    help="Look for the heartbeat only so long after each start.",
+    help="Look for the heartbeat only this long after each start.",
 )
 @click.option("--heartbeat-file", default="heartbeat.txt", show_default=True, metavar="PATH", help="The file that the command changes.")
 @click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
-@click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS", help="After TERM: so long until KILL.")
+@click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS", help="How long after TERM until KILL.")
 @click.option(
     "--stop-scope",
     type=click.Choice(["tree", "mixed"]),
@@ -86,7 +86,7 @@ def main() -> NoReturn:
     default=-1,
     show_default=True,
     metavar="COUNT",
-    help="Give up after so many consecutive restarts; -1: never.",
+    help="Give up after this many consecutive restarts; -1: never.",
 )
 @click.option(
     "--backoff-factor",
@@ -100,7 +100,7 @@ def main() -> NoReturn:
     "--max-delay",
     type=Duration(more=True),
     metavar="SECONDS",
-    help="Wait no longer; a run that is up for so long resets the count. [default: 60, or the factor if that is more]",
+    help="The longest wait; a run that is up for this long resets the count. [default: 60, or the factor if that is more]",
 )
 @click.option(
     "--restart-on",

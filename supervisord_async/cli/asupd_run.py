@@ -55,7 +55,7 @@ def trial(former: SavedState | None, configuration: Configuration, warnings: tup
         raise DaemonError("--trial is for a daemon that wants to be replaced")
     if launch.instance_of(configuration.daemon.run_dir) != former.instance:
         where = configuration.daemon.run_dir
-        raise DaemonError(f"a living daemon cannot move to another run_dir, {where}: stop it by `asupctl shutdown`, then start it anew")
+        raise DaemonError(f"a running daemon cannot move to another run_dir, {where}: stop it with `asupctl shutdown`, then start it again")
     hand_over(Prepared(configuration, warnings, recollection), former)
 
 

@@ -283,7 +283,7 @@ def run_dir(patient: Patient) -> Iterator[Finding]:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        what = "is no directory" if not existing.is_dir() else "is not writable for this user"
+        what = "is not a directory" if not existing.is_dir() else "is not writable for this user"
         yield Finding("error", "run_dir", f"{existing} {what}", "set daemon.run_dir, change its owner, or run as its user")
         return
     if not Path(place).exists():
@@ -345,7 +345,7 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
     if patient.daemon_pid is not None or patient.hides_lock or not os.path.lexists(path):
         return
     if not Path(path).is_socket():
-        yield Finding("error", "socket", f"{path} is there and is no socket", "move it away, or set daemon.socket")
+        yield Finding("error", "socket", f"{path} is there and is not a socket", "move it away, or set daemon.socket")
     elif _answers(path):
         yield Finding("error", "socket", f"somebody else listens at {path}", "end it, or set daemon.socket to another path")
     else:

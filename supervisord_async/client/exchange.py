@@ -70,7 +70,7 @@ def _number(text: bytes, base: int) -> int:
     except ValueError:
         number = -1
     if not 0 <= number <= LARGEST_ANSWER_BYTES:
-        raise GarbledError(f"{text[:40]!r} is no size of an answer")
+        raise GarbledError(f"{text[:40]!r} is not the size of an answer")
     return number
 
 

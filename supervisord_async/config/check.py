@@ -89,7 +89,7 @@ def _check_executable(program: Program, executable: str, sub: Path, origin: Orig
         return  # that, too
     silent = next((path for path, kind in candidates.items() if kind is Kind.SILENT), None)
     if silent is not None:
-        words = f"nobody knows what is at {silent}: its disk does not answer"
+        words = f"cannot look at {silent}: its disk does not answer"
     elif "/" not in executable:
         words = f"there is no '{executable}' in the program's PATH"
     elif kinds[program.directory] is not Kind.FOLDER:

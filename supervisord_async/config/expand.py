@@ -63,7 +63,7 @@ def _value(inner: str, variables: Mapping[str, str], depth: int) -> str:
     match = _NAME.match(inner)
     name, rest = (match.group(), inner[match.end() :]) if match else ("", inner)
     if not name or (rest and not rest.startswith(":-")):
-        raise ExpansionError(f"'${{{inner[:60]}}}' is no variable; expected '${{NAME}}' or '${{NAME:-default}}'")
+        raise ExpansionError(f"'${{{inner[:60]}}}' is not a variable; expected '${{NAME}}' or '${{NAME:-default}}'")
     value = variables.get(name, "")
     if rest:
         return value or expand(rest[2:], variables, _depth=depth + 1)

@@ -108,7 +108,9 @@ class _Loading:
         origin = Origin((place,), self._report)
         daemon = resolve_daemon(section, origin, path, self._variables, run_dir=run_dir)
         if living_in is not None and daemon.run_dir != living_in:
-            origin.error(("run_dir",), f"the living daemon cannot move from {living_in}: stop it by `asupctl shutdown`, then start it anew")
+            origin.error(
+                ("run_dir",), f"the running daemon cannot move from {living_in}: stop it with `asupctl shutdown`, then start it again"
+            )
         self._known = self._recollection.programs(daemon.run_dir, self._variables)
         self._collect(document, data, {}, (), main=True)
         surroundings = Surroundings(daemon.run_dir, self._variables, self._files)

@@ -77,7 +77,7 @@ def _logs(program: Program, configuration: Configuration) -> dict[str, str]:
 
 
 def _silent(path: str) -> str:
-    return f"nobody knows what is at {path}: its disk does not answer"
+    return f"cannot look at {path}: its disk does not answer"
 
 
 def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
@@ -99,7 +99,7 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
     unheard = program.logs.stdout == "inherit" and program.logs.stderr in ("stdout", "inherit")
     for key, probe in (("readiness", program.readiness), ("liveness", program.liveness)):
         if unheard and probe is not None and probe.log is not None:
-            origin.error((key, "log"), "there is no output to search: by logs it is the daemon's own (inherit)")
+            origin.error((key, "log"), "there is no output to search: with 'inherit' it goes where the daemon's goes")
     if program.schedule is not None and program.restart.policy == "always":
         words = "a run of this program is always followed by another one, so there is nothing for the schedule to start"
         origin.warning(("schedule",), words)

@@ -66,7 +66,7 @@ class Backoff(Shape, frozen=True, kw_only=True):
 class RetryAfter(Shape, frozen=True, kw_only=True):
     """What `on_limit` may be beside a word."""
 
-    retry_after: Annotated[Duration, _doc("FATAL for this long, then begin anew with the counter at 0.")]
+    retry_after: Annotated[Duration, _doc("FATAL for this long, then start over with the counter at 0.")]
 
 
 OnLimit: TypeAlias = Annotated[Literal["fatal", "shutdown"] | RetryAfter, _expected("fatal, shutdown or {retry_after: 10m}")]
@@ -82,7 +82,7 @@ class Restart(Shape, frozen=True, kw_only=True):
     prevent_exit_codes: Annotated[list[ExitCode], _doc("Never restart after one of these; the process is EXITED.")] = []
     max_restarts: Annotated[
         Annotated[int, Meta(ge=-1, le=1_000_000), _expected("a whole number from -1 (no limit) to 1000000")],
-        _doc("So many automatic restarts in a row, then `on_limit`; -1: no limit, 0: none."),
+        _doc("This many automatic restarts in a row, then `on_limit`; -1: no limit, 0: none."),
     ] = -1
     within: Annotated[Duration | None, _doc("Count `max_restarts` in a sliding window of this length instead of in a row.")] = None
     on_limit: Annotated[
@@ -137,7 +137,7 @@ class Probe(Shape, frozen=True, kw_only=True):
 
     http: Annotated[Url | None, _doc("A URL that answers with 200 to 399.")] = None
     expect_status: Annotated[
-        Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that is well, instead of 200 to 399.")
+        Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that means success, instead of 200 to 399.")
     ] = None
     tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection; as one does, for a while, whose program hangs.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
@@ -145,8 +145,8 @@ class Probe(Shape, frozen=True, kw_only=True):
         str | None, _doc("A regular expression that a line of output matches: RE2's, without lookaround and backreferences.")
     ] = None
     timeout: Annotated[Duration, _doc("An answer that takes longer is a failure.")] = "3s"
-    failures: Annotated[Count, _doc("So many failures in a row mean unhealthy.")] = 3
-    successes: Annotated[Count, _doc("So many successes in a row mean healthy.")] = 1
+    failures: Annotated[Count, _doc("This many failures in a row mean unhealthy.")] = 3
+    successes: Annotated[Count, _doc("This many successes in a row mean healthy.")] = 1
     initial_delay: Annotated[Duration, _doc("The first question comes this long after the start.")] = "0s"
 
 
@@ -326,7 +326,7 @@ class Program(Shape, frozen=True, kw_only=True):
         _doc("Files whose change restarts it."),
     ] = None
     reload_signal: Annotated[
-        SignalName | None, _doc("A signal that makes it take over changes; `watch` sends it instead of a restart.")
+        SignalName | None, _doc("A signal that makes it reload what changed; `watch` sends it instead of a restart.")
     ] = None
     sockets: Annotated[
         dict[str, Annotated[str | Socket, _expected("a URL such as tcp://127.0.0.1:8080, or a mapping")]] | None,
@@ -361,8 +361,8 @@ class HttpTls(Shape, frozen=True, kw_only=True):
 class History(Shape, frozen=True, kw_only=True):
     """How much of the past is kept."""
 
-    max_age: Annotated[Duration, _doc("What is older goes.")] = "30d"
-    max_size: Annotated[Size, _doc("Beyond this the oldest goes.")] = "100MiB"
+    max_age: Annotated[Duration, _doc("What is older is deleted.")] = "30d"
+    max_size: Annotated[Size, _doc("Beyond this the oldest is deleted.")] = "100MiB"
 
 
 class EventHook(Shape, frozen=True, kw_only=True):
@@ -392,7 +392,7 @@ class Daemon(Shape, frozen=True, kw_only=True):
         Literal["never", "all_exited", "any_fatal"],
         _doc("End when nothing runs, nor will by itself (by a schedule, a retry, a connection), or when a program is FATAL (non-zero)."),
     ] = "never"
-    stop_timeout: Annotated[Duration, _doc("The longest that a shutdown takes; what lives then is killed.")] = "60s"
+    stop_timeout: Annotated[Duration, _doc("The longest that a shutdown may take; what is still alive then is killed.")] = "60s"
     on_death: Annotated[
         Literal["keep", "stop"], _doc("What becomes of programs when the daemon is killed and does not return within 10 s.")
     ] = "keep"

@@ -67,7 +67,7 @@ class Door:
             self._check_peer(request.peer)
             return None
         if self.tcp is None:
-            raise NotAllowedError("not allowed: nobody knows who asks")
+            raise NotAllowedError("not allowed: the peer's user is unknown")
         self._check_place(self.tcp, request.headers)
         return self._check_token(self.tcp, request)
 
@@ -163,7 +163,7 @@ def token_of(path: str | Path) -> str:
         with os.fdopen(fd, encoding="ascii") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise DaemonError(f"cannot use the token in {path}: it is no regular file")
+                raise DaemonError(f"cannot use the token in {path}: it is not a regular file")
             if status.st_mode & 0o077:
                 raise DaemonError(f"cannot use the token in {path}: others may read it (chmod 600 {path})")
             token = file.read(TOKEN_MOST + 2).strip()

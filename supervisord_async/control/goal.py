@@ -125,7 +125,7 @@ def _done(now: Snapshot) -> str:
 def trouble(now: Snapshot) -> str:
     """What went wrong, in words."""
     if now.state is State.UNKNOWN:
-        return f"supervision of it broke, its child is left alone: {now.detail}"
+        return f"a bug broke its supervision, its process is left alone: {now.detail}"
     if (now.state is State.RUNNING and not now.is_ready) or (now.state is State.STARTING and now.complaint):
         return state_words(now)
     if now.detail:

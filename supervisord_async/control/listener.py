@@ -73,7 +73,7 @@ class Listening:
         await self._server.exchange(made)
         self.sockets[0].close()
         self.sockets[0] = made
-        _log.warning("the control socket %s was removed; it was made anew", daemon.socket)
+        _log.warning("the control socket %s was removed; it was made again", daemon.socket)
         return True
 
     @property

@@ -160,7 +160,7 @@ def _gauges(rows: list[Row]) -> Iterator[Metric]:
 
 
 def _last_exits(rows: list[Row]) -> Metric:
-    says = "How the last run ended: its exit code, 128 + the signal, or -1 where nobody saw it."
+    says = "How the last run ended: its exit code, 128 + the signal, or -1 where it is unknown."
     family = GaugeMetricFamily("asup_process_last_exit", says, labels=_LABELS)
     for row in rows:
         if row.exit is not None:

@@ -71,7 +71,9 @@ def _ruling(process: Process, now: float) -> Ruling:
         case State.STARTING:
             return _starting(process, now)
         case State.WAITING:
-            return Ruling(("it starts when all that it depends on is there", _in_vain(process)), ("depends_on", "on_dependency_failure"))
+            return Ruling(
+                ("it starts when everything that it depends on is ready for it", _in_vain(process)), ("depends_on", "on_dependency_failure")
+            )
         case State.STOPPED:
             return _stopped(s, process.program)
         case State.RUNNING if s.restarts:
@@ -96,7 +98,7 @@ def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
     of_itself = s.cause in (Cause.EXITED, Cause.RESTART_LIMIT) and not s.kills and not succeeded(s, p)
     if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
         return ()
-    return ("the KILL was none of asupd's: somebody sent it, or the kernel, for want of memory (dmesg tells)",)
+    return ("asupd did not send this KILL: somebody else did, or the kernel, which was out of memory (see dmesg)",)
 
 
 def _unheard(process: Process) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ def _limit(p: Policy) -> str:
 def _after_limit(p: Policy) -> str:
     match p.on_limit:
         case OnLimit.RETRY:
-            return f"on_limit: begin anew after {span(p.retry_after_seconds)}"
+            return f"on_limit: start over after {span(p.retry_after_seconds)}"
         case OnLimit.SHUTDOWN:
             return "on_limit: the daemon shuts down"
         case _:
@@ -157,13 +159,13 @@ def _in_vain(process: Process) -> str:
     """``on_dependency_failure``, as it stands."""
     if process.program.on_dependency_failure == "fail":
         return "on_dependency_failure fail: it is FATAL as soon as one of them is"
-    return "on_dependency_failure wait: it goes on waiting although one of them may have failed"
+    return "on_dependency_failure wait: it keeps waiting, even if one of them has failed"
 
 
 def _starting(process: Process, now: float) -> Ruling:
     s, p, program = process.snapshot, process.policy, process.program
     if s.pid is None:
-        return Ruling(("its process is being made",), ())
+        return Ruling(("its process is being created",), ())
     if p.start_timeout_seconds is None:
         left = max(0.0, s.run_since + p.start_seconds - now)
         return Ruling((f"it is RUNNING once it is up for {span(p.start_seconds)}: in {span(left)}",), ("start_seconds",))

@@ -96,7 +96,7 @@ def cause_words(cause: str | None, *, on_connect: bool = False) -> str:
     """``because …``, without the because; ``on_connect``: it does not start with the daemon, but with a connection."""
     if cause == "autostart" and on_connect:
         return "somebody connected to one of its sockets"
-    return CAUSES.get(cause or "", cause or "nobody knows")
+    return CAUSES.get(cause or "", cause or "of something unknown")
 
 
 def exit_story(exit_status: dict[str, Any] | None) -> str:

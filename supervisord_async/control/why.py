@@ -213,7 +213,7 @@ def _chain(told: list[Story], *, on_connect: bool) -> list[Link]:
         elif story.started_at is not None:
             text = f"run {story.run} was started" + (f" {began}" if began else "")
             if story.adopted_at is not None:
-                text += f"; the daemon of now took it over from an earlier one at {_clock(story.adopted_at)}"
+                text += f"; the present daemon took it over from an earlier one at {_clock(story.adopted_at)}"
             links.append(Link(at=_iso(story.started_at), run=story.run, cause=story.start_cause, text=text))
     return links
 
@@ -304,6 +304,6 @@ def _local(at: str | None) -> str:
 def _clock(at: float | None) -> str:
     """The time of day of wall time ``at``; with its day where that is another one."""
     if at is None:
-        return "a time that nobody knows"
+        return "an unknown time"
     moment = datetime.fromtimestamp(at, UTC).astimezone()
     return moment.strftime("%H:%M:%S" if moment.date() == datetime.now(UTC).astimezone().date() else "%Y-%m-%d %H:%M:%S")

@@ -414,7 +414,7 @@ def attempt(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
 
 
 def retry(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
-    """``on_limit: {retry_after}``: begin anew."""
+    """``on_limit: {retry_after}``: start over."""
     return _spawn(replace(s, restarts=0, recent=()), p, now)
 
 

@@ -24,7 +24,7 @@ class OnLimit(StrEnum):
 
     FATAL = "fatal"
     SHUTDOWN = "shutdown"  #: the daemon stops everything and ends non-zero
-    RETRY = "retry"  #: begin anew after ``retry_after_seconds``
+    RETRY = "retry"  #: start over after ``retry_after_seconds``
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

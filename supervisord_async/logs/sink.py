@@ -219,7 +219,7 @@ class Sink:
                 self.close()
         except OSError as error:
             self.rotate_after = time.monotonic() + ROTATION_RETRY_SECONDS
-            _log.warning("cannot rotate %s: %s (it grows until that is mended)", self.path, error.strerror)
+            _log.warning("cannot rotate %s: %s (it keeps growing until that is fixed)", self.path, error.strerror)
             return False
         return True
 

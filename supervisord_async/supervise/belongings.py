@@ -63,7 +63,7 @@ class Belongings:
     def _see_to_lock(self) -> None:
         try:
             if self._lock.renew():
-                _log.warning("%s was removed: made and locked anew", self._lock.path)
+                _log.warning("%s was removed: it was made and locked again", self._lock.path)
         except (DaemonError, OSError) as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)

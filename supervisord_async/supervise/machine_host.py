@@ -125,7 +125,7 @@ class MachineHost:
             with anyio.fail_after(USER_SECONDS):
                 return await self._users.run(credentials.lookup, user, group)
         except TimeoutError:
-            words = f"nobody has said for {USER_SECONDS:g} s who {user or group} is (does a directory service hang?)"
+            words = f"looking up {user or group} has taken {USER_SECONDS:g} s (does a directory service hang?)"
             raise SpawnError("user", None, words) from None
         except RuntimeError as error:
             if not is_want(error):

@@ -463,16 +463,16 @@ class Process:
         now = anyio.current_time()
         self._breaks = self._breaks + 1 if now - self._broke_at < CALM_SECONDS else 1
         self._broke_at = now
-        _log.critical("%s: supervision of it broke; its child is left alone", self.name, exc_info=error)
+        _log.critical("%s: a bug broke its supervision; its process is left alone", self.name, exc_info=error)
         after, _ = step(self.snapshot, SupervisionBroke(f"internal error: {error!r}"), self.policy, now)
         try:
-            message = f"supervision of it broke: {error!r}; it is taken up again"
+            message = f"a bug broke its supervision: {error!r}; it will be taken up again"
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
             untold, self._untold = self._untold, ()
             self._publish(untold)  # here: what cannot be told is not to break it again
         except Exception:
-            _log.exception("%s: cannot tell that supervision of it broke", self.name)
+            _log.exception("%s: cannot tell that a bug broke its supervision", self.name)
         if self._run is not None:
             self._run.neglect()
         self._resume_at = now + RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1]

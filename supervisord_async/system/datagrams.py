@@ -44,7 +44,7 @@ def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *,
     It has the name ``path``, with ``mode`` and their owner, where the path fits and they can get there; else
     ``abstract``, without permissions. What was at ``path`` and is a socket is replaced.
 
-    Raises OSError: another process has the abstract name; something that is no socket is at the path; no descriptor.
+    Raises OSError: another process has the abstract name; something that is not a socket is at the path; no descriptor.
     """
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:

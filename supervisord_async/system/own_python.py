@@ -11,7 +11,7 @@ _ADVICE = {
     errno.ENOTDIR: "it was moved or removed since: install it again there, or call us by the one that is there now",
     errno.EACCES: "uid {uid} needs the right to execute it, to pass every directory above it, and a filesystem not mounted noexec",
     errno.EPERM: "the kernel or its security policy forbids it to uid {uid}",
-    errno.ENOEXEC: "it is no binary for this machine any more: install it again",
+    errno.ENOEXEC: "it is no longer a binary for this machine: install it again",
 }
 
 

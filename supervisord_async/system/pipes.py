@@ -49,7 +49,7 @@ class Pipe:
         """
         path = f"/proc/{pid}/fd/{fd}"
         if not stat.S_ISFIFO(os.stat(path).st_mode):
-            raise OSError(f"{path} is no pipe")
+            raise OSError(f"{path} is not a pipe")
         child_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             read_fd = keep_room(os.open(f"/proc/self/fd/{child_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), PIPE_ROOM)

@@ -24,7 +24,7 @@ def bind_unix(
 
     A socket file on which nobody answers is replaced, at one stroke; on a disk that is full it makes room first.
 
-    Raises DaemonError: somebody answers there; something that is no socket is there; the path is too long; the
+    Raises DaemonError: somebody answers there; something that is not a socket is there; the path is too long; the
     group is unknown; or the system refuses.
     """
     name = os.fspath(path)
@@ -83,7 +83,7 @@ def _refuse_occupied(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(present.st_mode):
-        raise DaemonError(f"cannot bind {path}: a file that is no socket is there")
+        raise DaemonError(f"cannot bind {path}: a file that is not a socket is there")
     try:
         answered = is_answered(path)
     except PermissionError:

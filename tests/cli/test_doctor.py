@@ -91,7 +91,7 @@ def test_a_run_dir_that_is_a_file_is_an_error(doctor: Doctor, tmp_path: Path) ->
     (tmp_path / "plain").write_text("")
     code, findings = doctor(f"daemon: {{run_dir: plain/below}}\n{SOUND}")
     assert code == 1
-    assert "is no directory" in only(findings, "run_dir")["message"]
+    assert "is not a directory" in only(findings, "run_dir")["message"]
 
 
 def test_a_run_dir_that_anybody_may_write_is_an_error(doctor: Doctor, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_foreign_file_at_the_sockets_path_is_an_error_and_a_stale_socket_is_no
     (tmp_path / ".asupd").mkdir()
     path = tmp_path / ".asupd" / "asupd.sock"
     path.write_text("")
-    assert "is no socket" in only(doctor(SOUND)[1], "socket")["message"]
+    assert "is not a socket" in only(doctor(SOUND)[1], "socket")["message"]
     path.unlink()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

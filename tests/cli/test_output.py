@@ -57,7 +57,7 @@ def test_sizes_in_words(count: int | None, words: str) -> None:
         ({"code": 1}, "exited with 1"),
         ({"signal": "SIGKILL", "core": True}, "killed by SIGKILL (core dumped)"),
         ({"signal": "SIGTERM", "core": False}, "killed by SIGTERM"),
-        ({"unknown": True}, "ended, nobody saw how"),
+        ({"unknown": True}, "ended, exit status unknown"),
     ],
 )
 def test_exits_in_words(status: dict[str, object] | None, words: str) -> None:

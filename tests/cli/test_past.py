@@ -39,7 +39,7 @@ TERM = {"signal": "SIGTERM", "core": False}
         ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit",
           "end_detail": "restart limit of 2 reached; last: exited with 3"},
          "exited with 3; restart limit of 2 reached"),
-        ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, nobody saw how"),
+        ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, exit status unknown"),
     ],
 )  # fmt: skip
 def test_an_end_is_said_once(fields: dict[str, object], words: str) -> None:

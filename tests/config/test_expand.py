@@ -37,10 +37,10 @@ def test_variables_stand_for_their_values(written, meant):
     [
         ("${B}", "the variable B is not set"),
         ("${A", "never closed"),
-        ("${}", "is no variable"),
-        ("${1}", "is no variable"),
-        ("${A-x}", "is no variable"),
-        ("${A:?x}", "is no variable"),
+        ("${}", "is not a variable"),
+        ("${1}", "is not a variable"),
+        ("${A-x}", "is not a variable"),
+        ("${A:?x}", "is not a variable"),
         ("${X:-" * 100 + "}" * 100, "deep at most"),
     ],
 )

@@ -73,5 +73,5 @@ programs:
     places = ("in.directory", "beats.heartbeat.file", "watches.watch[0]", "logs.logs.stdout", "runs.command")
     for place in places:
         (found,) = [each for each in words if f"programs.{place}: " in each]
-        assert f"nobody knows what is at {disk.folder}" in found
+        assert f"cannot look at {disk.folder}" in found
     assert len(words) == len(places), words

@@ -277,8 +277,8 @@ def test_every_command_is_looked_for(project):
 def test_inherited_output_cannot_be_searched(project):
     probes = "command: x\nreadiness: {log: ready}\nliveness: {log: alive}\nlogs:"
     assert project.program_problems(f"{probes} {{stdout: inherit}}") == [
-        "readiness.log: there is no output to search: by logs it is the daemon's own (inherit)",
-        "liveness.log: there is no output to search: by logs it is the daemon's own (inherit)",
+        "readiness.log: there is no output to search: with 'inherit' it goes where the daemon's goes",
+        "liveness.log: there is no output to search: with 'inherit' it goes where the daemon's goes",
     ]
     assert project.program_problems(f"{probes} {{stdout: inherit, stderr: x.log}}") == []
     assert project.program_problems(f"{probes} {{stdout: none}}") == []

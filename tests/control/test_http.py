@@ -409,7 +409,7 @@ async def test_a_socket_that_somebody_removed_is_made_anew_and_who_is_connected_
         Path(wire.path).write_text("no socket")
         for _ in range(2):
             assert not await wire.listeners.renew()
-        assert sum("a file that is no socket is there" in record.message for record in caplog.records) == 1
+        assert sum("a file that is not a socket is there" in record.message for record in caplog.records) == 1
     assert Path(wire.path).read_text() == "no socket"
 
 

@@ -67,7 +67,7 @@ def test_a_removed_control_socket_comes_back_at_a_hup(tmp_path: Path) -> None:
         assert daemon.ctl("status").returncode == 4
         daemon.send(signal.SIGHUP)
         daemon.wait_until(daemon.answers, "the daemon answers again")
-        assert "it was made anew" in daemon.text()
+        assert "it was made again" in daemon.text()
         daemon.do("reexec")
         assert daemon.answers()
 
@@ -104,6 +104,6 @@ def test_a_program_that_was_taken_over_says_so_in_why_and_events(tmp_path: Path)
             daemon.kill()
             daemon.start()
             daemon.wait_for("db", "RUNNING", cause="adopted", run=1)
-        assert "run 1 was started because it starts with the daemon; the daemon of now took it over" in daemon.do("why", "db")
+        assert "run 1 was started because it starts with the daemon; the present daemon took it over" in daemon.do("why", "db")
         events = json.loads(daemon.do("events", "--json", "-n", "1000"))
         assert sum(one["type"] == "adopted" and one["name"] == "db" for one in events) == 2

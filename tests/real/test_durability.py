@@ -102,7 +102,7 @@ def test_a_living_run_is_taken_over_although_its_user_is_unknown_by_now(daemon: 
     live.write("programs: {a: {command: [sleep, '1000'], start_seconds: 0, user: no-such-user}}")
     live.start()
     assert "no-such-user" in live.wait_for("a", "BACKOFF", cause="spawn_failed")["description"]
-    assert not alive(pid) and "supervision of it broke" not in live.text()
+    assert not alive(pid) and "a bug broke its supervision" not in live.text()
     assert any(event["type"] == "adopted" for event in live.events())
 
 

@@ -58,7 +58,7 @@ programs:
         assert "+ too" in live.do("reload")
         live.kill()
         live.start()
-        assert f"nobody knows what is at {disk.folder}: its disk does not answer" in live.text()
+        assert f"cannot look at {disk.folder}: its disk does not answer" in live.text()
         live.wait_for("too", "RUNNING")
         live.wait_for("watches", "RUNNING", run=2)
         assert live.process_of("in")["state"] == "STOPPED"
@@ -101,7 +101,7 @@ def test_a_heartbeat_on_a_disk_that_hangs_is_not_called_missed(daemon: Make, dis
         live.wait_for("web", "RUNNING", health="healthy")
         disk.hang()
         status = live.wait_for("web", "RUNNING", health="unhealthy")
-        words = f"nobody can tell whether it beats: the disk of {disk.path} has not answered for 1 s"
+        words = f"cannot tell whether it beats: the disk of {disk.path} has not answered for 1 s"
         assert status["description"] == f"unhealthy: {words}"
         live.wait_until(lambda: f"health: unhealthy ({words})" in live.text(), "the log says so")
         assert "heartbeat: unhealthy: nobody can tell" in live.ctl("why", "web").stdout

@@ -208,7 +208,7 @@ def test_a_run_that_ends_before_anybody_listened_leaves_no_listener(daemon: Make
     live.wait_for("a", "EXITED", run=1)
     for run in (2, 3, 4):
         assert live.do("start", "a").startswith(f"a: run {run} exited with 0")
-    assert "supervision of it broke" not in live.text()
+    assert "a bug broke its supervision" not in live.text()
 
 
 def test_a_socket_whose_file_was_removed_is_made_anew_for_the_next_run(daemon: Make, tmp_path: Path) -> None:

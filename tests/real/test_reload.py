@@ -58,10 +58,10 @@ def test_a_living_daemon_refuses_to_move_and_touches_nothing(daemon: Make) -> No
     for verb in (["reload"], ["reload", "--plan"]):
         refused = live.ctl(*verb)
         assert refused.returncode == 2
-        assert f"programs.yaml:2:12: daemon.run_dir: the living daemon cannot move from {live.folder}/.asupd: stop it" in refused.stderr
+        assert f"programs.yaml:2:12: daemon.run_dir: the running daemon cannot move from {live.folder}/.asupd: stop it" in refused.stderr
     refused = live.ctl("reexec")
     assert refused.returncode == 1
-    assert "a living daemon cannot move to another run_dir" in refused.stderr
+    assert "a running daemon cannot move to another run_dir" in refused.stderr
     assert pids(live, *before) == before
     assert not (live.folder / "elsewhere").exists()
     live.write(BASE)

@@ -43,7 +43,7 @@ async def test_a_directory_service_that_hangs_fails_the_start(directory_service:
     monkeypatch.setattr(machine_host, "USER_SECONDS", 0.05)
     host = MachineHost()
     assert await host.credentials(None, None) is None
-    with pytest.raises(SpawnError, match=r"user: nobody has said for 0\.05 s who nobody is"):
+    with pytest.raises(SpawnError, match=r"user: looking up nobody has taken 0\.05 s"):
         await host.credentials("nobody", None)
     directory_service.set()
     monkeypatch.setattr(machine_host, "USER_SECONDS", 30.0)

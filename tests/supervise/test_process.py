@@ -277,7 +277,7 @@ def test_a_bug_in_one_process_leaves_it_unknown_and_is_survived(broken: str, cap
     assert "a bug" in caplog.text
     assert told.process.snapshot.state is State.RUNNING
     (record,) = [record for record in told.records if record.type == "supervision"]
-    assert record.name == "web" and "supervision of it broke" in record.message and "a bug" in record.message
+    assert record.name == "web" and "a bug broke its supervision" in record.message and "a bug" in record.message
     assert [record.cause for record in told.records if record.to == "UNKNOWN"] == ["internal_error"]
 
 

@@ -37,7 +37,7 @@ async def monitor_heartbeat(context: RunContext) -> None:
             signature = await context.host.signature(path)
         except TimeoutError as error:
             silent, said, looked = 0.0, Health.UNHEALTHY, anyio.current_time()
-            context.report(HEARTBEAT_CHECK, said, f"nobody can tell whether it beats: {error}")
+            context.report(HEARTBEAT_CHECK, said, f"cannot tell whether it beats: {error}")
             continue
         silent += awake
         word = said

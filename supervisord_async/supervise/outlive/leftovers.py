@@ -81,7 +81,7 @@ def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | 
     """``saved``, but what lived is STOPPING: somebody had begun to end all. That is saved too, and the mark of it is gone. Blocks."""
     from supervisord_async.supervise.outlive import persist, takeover  # which who clears up without a daemon does not need
 
-    _log.warning("the programs of the daemon before were told to end: those that live are ended, and all start anew")
+    _log.warning("the previous daemon's programs were told to end: those still alive are ended, then all start afresh")
     now = takeover.told_to_end(saved, clock.monotonic()) if saved is not None else None
     try:
         if now is not None:

@@ -135,7 +135,7 @@ def decode(content: bytes) -> SavedState:
     head, newline, body = content.rstrip(b"\n").partition(b"\n")
     words = head.split()
     if not newline or len(words) != 3 or words[0] != MAGIC.encode():
-        raise StateError("it is no state file of asupd")
+        raise StateError("it is not a state file of asupd")
     if hashlib.sha256(body).hexdigest().encode() != words[2]:
         raise StateError("it is damaged: its checksum is another")
     try:
@@ -185,7 +185,7 @@ def _content(path: str) -> bytes:
     """All of a file; raises StateError for what is none: reading a FIFO or a device may have no end."""
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise StateError("it is no file")
+            raise StateError("it is not a file")
         return stream.read()
 
 

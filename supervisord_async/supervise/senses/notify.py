@@ -187,12 +187,12 @@ class Voice:
     def _heed(self, run: Run, datagram: Datagram) -> None:
         words = None if datagram.cut_off else parse(datagram.data)
         if words is None:
-            self._ignore(run, datagram, "it is no message of sd_notify")
+            self._ignore(run, datagram, "it is not an sd_notify message")
         elif not self._may_speak(run, datagram.pid):
             access = run.context.program.notify.access if run.context.program.notify else "main"
             whose = "the main process" if access == "main" else "a process of this run"
             gone = access == "all" and datagram.pid > 0 and procfs.stat(datagram.pid) is None
-            why = "its sender had ended, and nobody can tell whose it was" if gone else f"it is not from {whose}"
+            why = "its sender had ended already, so nobody can tell whose it was" if gone else f"it is not from {whose}"
             self._ignore(run, datagram, f"{why} (notify.access: {access})")
         else:
             self.accepted += 1

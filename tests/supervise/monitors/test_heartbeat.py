@@ -147,7 +147,7 @@ def test_a_disk_that_does_not_answer_is_told_and_no_fault_of_the_program() -> No
 
     _, ended = watch(beats, life)
     words = [(input_.health, input_.detail) for _, input_ in beats.posts if isinstance(input_, HealthReported)]
-    silent = (Health.UNHEALTHY, "nobody can tell whether it beats: the disk of /run/beat has not answered for 10 s")
+    silent = (Health.UNHEALTHY, "cannot tell whether it beats: the disk of /run/beat has not answered for 10 s")
     assert list(dict.fromkeys(words)) == [(Health.HEALTHY, ""), silent, (Health.STARTING, ""), (Health.UNHEALTHY, "")]
     assert words[-3:] == [(Health.STARTING, ""), (Health.HEALTHY, ""), (Health.UNHEALTHY, "")]
     assert beats.kinds()[-1] == "Faulted"

@@ -265,7 +265,7 @@ def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
     state = msgspec.structs.replace(STATE, instance=instance_of(str(tmp_path / ".asupd")))
     assert trial(persist.encode(state)).returncode == 0
     moved = trial(persist.encode(STATE))
-    assert moved.returncode != 0 and "a living daemon cannot move to another run_dir" in moved.stderr
+    assert moved.returncode != 0 and "a running daemon cannot move to another run_dir" in moved.stderr
     assert trial(None).returncode != 0
     refused = trial(persist.encode(STATE).replace(b"asupd-state 1 ", b"asupd-state 99 ", 1))
     assert refused.returncode != 0 and "written by a newer asupd" in refused.stderr
@@ -273,7 +273,7 @@ def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
 
 
 def test_a_reexec_waits_for_what_is_on_its_way_but_not_for_ever() -> None:
-    """A start that waits for its turn would be told as a run that ended, nobody saw how."""
+    """A start that waits for its turn would be told as a run that ended in an unknown way."""
 
     async def seconds(rests_at: float) -> float:
         begin = anyio.current_time()
