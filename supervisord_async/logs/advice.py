@@ -1,4 +1,4 @@
-"""What a person can do when a log cannot be written."""
+"""What to do when a log cannot be written."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ _ADVICE = {
 
 
 def advice_on(number: int | None) -> str:
-    """In a few words, what mends the failure of this errno."""
-    return _ADVICE.get(number or 0, "mend it")
+    """In a few words, what to do about a failure with this errno."""
+    return _ADVICE.get(number or 0, "fix that")

@@ -2,15 +2,16 @@
 
 Theory of operation
 -------------------
-While a stream says nothing, its capture is a descriptor in the loop's poll set: no task, no timer, no buffer. When there
-is something the capture asks the writer for a turn: a thread moves what the pipe holds to the log. Then the pipe may
-fill for a while before it is looked at again: many small turns cost more than bytes do. A stream that was quiet is read
-at once; the more a turn finds, the sooner the next; the less, the later, up to :data:`SLOWEST_SECONDS`.
+While a stream is silent, its capture is one descriptor in the loop's poll set: no task, no timer, no buffer. When the pipe
+becomes readable the capture asks the writer for a turn: a thread moves what the pipe holds to the log. Then the pipe is left
+to fill for a while before it is looked at again, because many small turns cost more than the bytes do. A stream that was quiet
+is read at once; the more a turn finds, the sooner the next one comes, and the less, the later, up to :data:`SLOWEST_SECONDS`.
 
-What waits, waits in the pipe: while a disk is slow the pipe fills and the child waits, and no memory of ours grows.
-When the log *cannot* be written (disk full, directory gone and not to be made, FIFO without a reader), that is reported
-once and the child must not wait for ever. The pipe grows to :data:`KEPT_BYTES`; when it is full the oldest half goes, and
-is counted; writing is tried again, at last every five seconds; when it works that is reported once, with what was lost.
+Output waits in the pipe and nowhere else: while a disk is slow the pipe fills and the child blocks, and the daemon's memory does
+not grow. When the log *cannot* be written (disk full, directory gone and impossible to make, FIFO without a reader), that is
+reported once, and the child must not block for ever. The pipe is enlarged to :data:`KEPT_BYTES`; whenever it is full, its oldest
+half is discarded and counted. Writing is retried, in the end every five seconds; when it works again, that is reported once, with
+what was lost.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ if TYPE_CHECKING:
     from supervisord_async.logs.spool import Spool
     from supervisord_async.logs.writer import Writer
 
-#: The pipe may fill for this long at most (seconds), and at least.
+#: How long the pipe may fill between two turns: at most, at least, and at first.
 SLOWEST_SECONDS = 0.25
 FASTEST_SECONDS = 0.001
 FIRST_SECONDS = 0.01
-#: Times are rounded up to this, so that streams wake the loop together.
+#: Longer waits end on multiples of this, so that many streams wake the loop once.
 GRID_SECONDS = 0.05
-#: What a pipe holds if nobody said otherwise; what it is grown to where that is found full (more would fall out of the processor's
-#: cache before it is moved); and where its log is broken.
+#: A pipe's capacity by default; while its stream is busy (more would fall out of the processor's cache before it is moved); and
+#: while its log cannot be written.
 PIPE_BYTES = 64 * 1024
 HOT_BYTES = 256 * 1024
 KEPT_BYTES = 1024 * 1024
-#: The beginning of a line waits so long for its end, in formats that know lines.
+#: How long the beginning of a line waits for its end, in formats that work by lines.
 HELD_SECONDS = 2.0
 #: A reader of a FIFO that takes nothing for this long counts as none.
 STALL_SECONDS = 5.0
-#: A FIFO that is full is looked at again after this.
+#: A full FIFO is tried again after this.
 SLOW_SECONDS = 0.02
 RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
 DRAIN_SECONDS = 5.0
@@ -112,9 +113,8 @@ class Capture:
     ) -> None:
         """Nothing is read before :meth:`start`.
 
-        ``pipe`` stays its owner's, who closes it after :meth:`aclose`. ``on_loss`` and ``echo`` are called on the loop;
-        ``echo`` with what was written, as the child said it. ``journal`` None: what a format changes may lose lines if
-        the daemon is killed.
+        ``pipe`` is closed by its owner, after :meth:`aclose`. ``on_loss`` and ``echo`` are called on the loop; ``echo`` gets what was
+        written, in the child's own bytes. Without a ``journal``, the formats other than ``raw`` may lose lines if the daemon is killed.
         """
         self.target = target
         self.sink: Sink = writer.open_sink(target.path or os.devnull, target)
@@ -130,8 +130,8 @@ class Capture:
         self._spool: Spool | None = None
         self._wakeup = Wakeup(pipe.read_fd, self._readable)
         self._run = 0
-        self._turn = False  # asked for, or under way
-        self._turns = 0  # that were asked for
+        self._turn = False  # one is asked for, or under way
+        self._turns = 0  # how many were asked for
         self._again = False  # another turn is wanted when this one is over
         self._flush = self._flush_now = False  # the next turn, the present turn, leaves no line behind
         self._closed = False
@@ -149,12 +149,12 @@ class Capture:
 
     @property
     def calm(self) -> bool:
-        """Whether it says so little that its turns are short."""
+        """Whether it has so little output that its turns are short."""
         return self._delay >= GRID_SECONDS
 
     @property
     def unsettled(self) -> bool:
-        """Whether something was said that is not in the log and can be: it is in the pipe, under way, or a line without an end."""
+        """Whether there is output that is not in the log yet but can be: in the pipe, under way, or a line without its end."""
         held = not self._turn and self._spool is not None and self._spool.waiting_bytes > 0
         return self._broken is None and not self._closed and (self._turn or held or transfer.is_readable(self._pipe.read_fd))
 
@@ -164,24 +164,27 @@ class Capture:
         return f"{self._process_name} ({self._stream})"
 
     def start(self, *, afresh: bool = False) -> None:
-        """What comes is written from now on; what an earlier daemon left of this stream, first; ``afresh``: as lines of its own."""
+        """Output is written from now on, after what an earlier daemon left of this stream, if any.
+
+        ``afresh``: the pipe is a new one, so what was left is not continued: it is ended as a line of its own.
+        """
         if self.target.compress and self.target.path is not None:
-            self._writer.compress(self.sink)  # what a killed daemon did not come to
+            self._writer.compress(self.sink)  # backups that a killed daemon did not get to
         left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
         self._torn = left and afresh  # the rest of a line that was begun went with the old pipe
         (self._ask if left else self._listen)()
 
     def run_started(self, run: int) -> None:
-        """What is read from now on is labelled with ``run``; :meth:`drain` before, to have the earlier run's all."""
+        """What is read from now on is labelled with ``run``. Call :meth:`drain` before, so that the earlier run's output is read."""
         self._run = run
 
     def reopen(self) -> None:
-        """What comes is written to the file that has the path then; it is made if there is none. Never waits."""
+        """From now on output is written to whatever file is at the path; it is made if there is none. Never waits."""
         self.sink.reopen = True
         self._ask()
 
     def reconfigure(self, target: Target) -> None:
-        """What is read from now on goes where, and how, ``target`` says."""
+        """What is read from now on goes where ``target`` says, in its format."""
         if target.path == self.target.path:
             compress = target.compress and not self.target.compress
             self.sink.prune = self.sink.prune or target.backups < self.target.backups
@@ -200,7 +203,7 @@ class Capture:
         self._ask()
 
     async def drain(self, timeout_seconds: float = DRAIN_SECONDS) -> bool:
-        """Everything that is in the pipe now is in the log, a line without its end too; False: not in that time, or not possible."""
+        """Everything that is in the pipe now is in the log, even a line without its end; False: not in that time, or it cannot be."""
         if self._writer.ended:
             return False
         waiter = _Waiter(self._turns + 1)
@@ -228,7 +231,7 @@ class Capture:
             self._spool.close()
 
     async def _stop(self) -> bool:
-        """No turn comes any more, and none is under way; False: its thread hangs, so its log and spool must stay open."""
+        """No turn comes any more, and none is under way; False: one hangs in its thread, so its log and spool must stay open."""
         self._closed = True
         self._wakeup.disarm()
         if self._turn and not self._writer.ended:
@@ -248,7 +251,7 @@ class Capture:
             self._wakeup.arm_for(timeout_seconds, self._held_long)
 
     def _readable(self) -> None:
-        if self._wakeup.now() - self._listening_since > self._delay:  # it was quiet: be quick
+        if self._wakeup.now() - self._listening_since > self._delay:  # it was quiet: what comes now is read at once
             self._delay = FIRST_SECONDS
         self._ask()
 
@@ -256,7 +259,7 @@ class Capture:
         self._ask(flush=True)
 
     def _ask(self, *, flush: bool = False) -> None:
-        """A turn comes, with ``flush`` one that leaves nothing behind."""
+        """A turn will come; with ``flush`` one that writes even a line without its end."""
         self._flush = self._flush or flush
         if self._turn:
             self._again = True
@@ -269,7 +272,7 @@ class Capture:
             self._writer.submit(self)
 
     def turn_ended(self, outcome: Outcome) -> None:
-        """The writer tells what the turn did; decide when the next comes."""
+        """Called by the writer with what the turn did: it is decided when the next one comes."""
         self._turn = False
         self.bytes_written += outcome.moved
         self._echo_all(outcome.echoed)
@@ -299,7 +302,7 @@ class Capture:
             self._ask(flush=True)
 
     def _is_only_slow(self, outcome: Outcome) -> bool:
-        """A FIFO is full: whether its reader reads at all, or did a moment ago."""
+        """The FIFO is full: whether its reader is merely slow, that is, has read something within :data:`STALL_SECONDS`."""
         now = self._wakeup.now()
         if outcome.moved:
             self._stalled_since = None
@@ -332,7 +335,7 @@ class Capture:
         self._listen(HELD_SECONDS)
 
     def _adapt(self, moved: int) -> None:
-        """Let the pipe fill for longer where it did not fill much, and for less, and with more room, where it did."""
+        """A pipe that was half full is emptied sooner and enlarged; one that was nearly empty may fill for longer."""
         if moved >= self._capacity // 2:
             self._delay = FASTEST_SECONDS
             if self._capacity < HOT_BYTES:
@@ -347,18 +350,18 @@ class Capture:
             if self._echo is not None:
                 try:
                     self._echo(chunk)
-                except Exception:  # it is a courtesy; the log goes on
+                except Exception:  # the log must go on without the echo
                     _log.exception("echoing the output of %s failed; no more of it is echoed", self.label)
                     self._echo = None
 
     def _tell_waiters(self, outcome: Outcome) -> None:
-        """A turn that began after they asked emptied the pipe, or moved more than a pipe holds, or failed."""
+        """Those who wait for the turn that has ended, or for an earlier one, go on: it moved all that they waited for, or failed."""
         for waiter in self._waiters:
             if waiter.turn <= self._turns:
                 waiter.drained = outcome.error is None
                 waiter.event.set()
 
-    # When it cannot be written
+    # While the log cannot be written
 
     def _failed(self, error: OSError, *, progress: bool) -> None:
         now = self._wakeup.now()
@@ -378,7 +381,7 @@ class Capture:
         self._wakeup.call_after(max(min(self._check_after, self._retry_at - self._wakeup.now()), 0.0), self._check)
 
     def _check(self) -> None:
-        """While the log is broken: try again when it is time, and let no child wait for it."""
+        """While the log cannot be written: retry when it is time, and keep the pipe from filling up, which would block the child."""
         if self._wakeup.now() >= self._retry_at:
             self._ask()
         elif transfer.is_full(self._pipe.child_fd):
@@ -392,7 +395,7 @@ class Capture:
         self._broken = None
 
     def _lose_the_rest(self) -> None:
-        """The pipe is about to go with what could not be written."""
+        """The pipe is about to be closed: what could not be written is counted as lost, and reported."""
         outcome = Outcome()
         mover.discard(self._pipe.read_fd, outcome, KEPT_BYTES)
         waiting = self._spool.waiting_bytes if self._spool is not None and not self._spool.survives else 0
@@ -434,7 +437,7 @@ class Capture:
     # The thread's part
 
     def move(self, sink: Sink) -> Outcome:
-        """One turn, in a thread: move what there is to ``sink``, or throw some away where that was decided."""
+        """One turn, in a thread: what the pipe holds is moved to ``sink``, or part of it discarded where that was decided."""
         outcome = Outcome()
         pipe_fd = self._pipe.read_fd
         if self._discard:
@@ -462,7 +465,7 @@ class Capture:
         return self._closed
 
     def _spool_for(self, sink: Sink) -> Spool | None:
-        """The spool, if the format needs one or something is still in one."""
+        """The spool, if the format needs one or an earlier daemon has left something in one."""
         formatted = sink.target.format != "raw"
         left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
         if self._spool is None and (formatted or left):
@@ -471,14 +474,14 @@ class Capture:
         return self._spool
 
     def _retire(self, sink: Sink) -> None:
-        """A spool that is empty and no longer needed goes."""
+        """A spool that is empty and no longer needed is closed."""
         if self._spool is not None and sink.target.format == "raw" and not self._spool.waiting_bytes:
             self._spool.close()
             self._spool = None
 
 
 class _Waiter:
-    """Somebody who waits for a turn with this number, or a later one."""
+    """A caller that waits for the turn of this number, or a later one, to end."""
 
     __slots__ = ("drained", "event", "turn")
 

@@ -1,4 +1,4 @@
-"""Lines as a log's format has them. Pure: the same arguments give the same bytes, which replaying after a kill rests on."""
+"""Lines in a log's format. Pure: the same arguments give the same bytes, which finishing a batch after a kill relies on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stamp(at_ms: int) -> str:
 
 
 def render(data: bytes, format_: Format, *, at_ms: int, name: str, stream: str, run: int) -> bytes:
-    """``data`` (lines; the last may lack its end) in ``format_``; every line of the answer has its end, but in ``raw``."""
+    """``data`` (lines, of which the last may lack its end) in ``format_``; except in ``raw``, every line that is returned is ended."""
     if format_ == "raw" or not data:
         return data
     body = data[:-1] if data.endswith(b"\n") else data

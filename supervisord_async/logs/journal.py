@@ -1,12 +1,12 @@
-"""What makes output survive a SIGKILL of the daemon: nothing at all for raw output, spools for the other formats.
+"""How output survives a SIGKILL of the daemon: raw output by itself, the other formats through spools.
 
-Raw output is moved by ``splice``, which takes from the pipe what it wrote to the log and nothing else, whenever the kill
-comes. A rotation is renames in an order that may stop anywhere. So a successor that has the pipe again (the children
-hold it) goes on at the log's end, and there is nothing to record. Tried with hundreds of kills at random instants, and
-with each pair of system calls at which two owners in succession may die: ``tests/logs/test_killed.py``, ``test_dying.py``.
+Raw output is moved by ``splice``, which takes from the pipe exactly what it has written to the log, whenever the kill comes;
+and a rotation is a series of renames that may stop anywhere. So a successor that has the pipe again (the children hold it)
+continues at the log's end, and there is nothing to record. This is tested with hundreds of kills at random moments, and with
+each pair of system calls at which two owners in succession may die: ``tests/logs/test_killed.py``, ``test_dying.py``.
 
-Output that is changed on the way passes a spool, see :mod:`supervisord_async.logs.spool`. This module is the directory
-of them. Opening it finishes what a killed owner had begun, before anybody appends to the same logs.
+Output that is changed on the way passes through a spool, see :mod:`supervisord_async.logs.spool`. This module is the directory
+of the spools. Opening it finishes what a killed owner had begun, before anything else is appended to the same logs.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Journal:
 
     @classmethod
     def open(cls, directory: str) -> Journal:
-        """The directory (0700) exists and batches that an earlier owner had begun are in their logs.
+        """The directory (0700) exists, and batches that an earlier owner had begun are in their logs.
 
-        Never fails: where it cannot be written that is logged once, and ``problem`` says it. Call it before any capture
+        Never fails: if the directory cannot be written, that is logged once and ``problem`` says so. Call it before any capture
         starts, and only while holding the run_dir's lock.
         """
         try:
@@ -55,17 +55,17 @@ class Journal:
             problem = f"cannot write {directory}: {error.strerror} (timestamped and JSON logs lose some lines if the daemon is killed)"
             _log.warning(problem)
             return cls(None, problem)
-        for appending in (False, True):  # logs may be shared: what each log has of each batch, before one of them grows
+        for appending in (False, True):  # logs may be shared: first find how much of each batch its log has, then append the rest
             for file in sorted(journal._left):
                 journal._finish(file, appending=appending)
         return journal
 
     def has_left(self, name: str, stream: str) -> bool:
-        """Whether an earlier owner left something of this stream that nobody has taken up."""
+        """Whether an earlier owner left something of this stream that has not been taken up yet."""
         return _file_name(name, stream) in self._left
 
     def spool(self, name: str, stream: str) -> Spool:
-        """The stream's spool, with what an earlier owner left in it. Raises OSError only if not even memory can be had."""
+        """The stream's spool, with what an earlier owner left in it. Raises OSError only where not even one in memory can be made."""
         source = Source(name, stream)
         if self._directory is not None:
             file = _file_name(name, stream)
@@ -79,19 +79,19 @@ class Journal:
         return Spool(os.memfd_create(f"asup-{stream}", os.MFD_CLOEXEC), None, source)
 
     async def sweep(self, in_use: Collection[tuple[str, str]] = ()) -> None:
-        """What earlier owners left of streams that are not ``in_use`` (name, stream) is in their logs. Off the loop."""
+        """What earlier owners left of streams that are not ``in_use`` (name, stream) is in their logs. Works in threads."""
         used = {_file_name(name, stream) for name, stream in in_use}
         for file in sorted(self._left - used):
             self._left.discard(file)
             await anyio.to_thread.run_sync(partial(self._finish, file, everything=True), abandon_on_cancel=True)
 
     def close(self) -> None:
-        """Nothing is held; spools are their captures'."""
+        """Nothing is held here: each spool is closed by its capture."""
 
     def _finish(self, file: str, *, appending: bool = True, everything: bool = False) -> None:
-        """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and nothing lost.
+        """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and loses nothing.
 
-        Not ``appending``: it is only recorded how much of the batch is there.
+        Without ``appending`` it is only recorded how much of the batch is in the log.
         """
         if self._directory is None:
             return
@@ -142,7 +142,7 @@ def _size_of(path: str, dev: int, ino: int) -> int | None:
     for candidate in (path, *(found for _, found in rotation.backups_of(path))):
         try:
             status = os.stat(candidate)
-        except OSError:  # a path that cannot be looked at has no size to offer; the batch is appended again at worst
+        except OSError:  # not to be looked at: as if it were not there, so the batch is appended again at worst
             continue
         if (status.st_dev, status.st_ino) == (dev, ino):
             return status.st_size

@@ -10,30 +10,30 @@ from supervisord_async.logs.sink import Outcome, Sink
 from supervisord_async.logs.spool import BOUND_BYTES, Spool
 from supervisord_async.system import transfer
 
-#: So much goes in one system call, a hot pipe's all: the pipe is locked meanwhile, and its writer waits. Less of it costs more calls
-#: and more contention for the lock, more of it falls out of the processor's cache.
+#: The most that one system call moves, which is all that a busy stream's pipe holds. The pipe is locked meanwhile, and its writer
+#: waits. Less would cost more calls and more contention for the lock; more would fall out of the processor's cache.
 CHUNK_BYTES = 256 * 1024
-#: The same for lines, which are rendered and so are slower than any call.
+#: The same for lines: rendering them costs more than any call.
 SPOOL_CHUNK_BYTES = 64 * 1024
-#: So much is rendered at once: JSON of empty lines is eighty times as long.
+#: The most that is rendered at once: empty lines are eighty times as long in JSON.
 BATCH_BYTES = 2 * LINE_BYTES
-#: After so much a turn ends, and others have theirs; a stream that is hot enough for a large pipe has so much time at least.
+#: A turn ends after this much, and others have theirs; a stream that is busy enough for a large pipe has this long at least.
 TURN_BYTES = 16 * 1024 * 1024
 TURN_SECONDS = 0.1
-#: A stream that fills its pipe is worth staying with: so long (seconds) is waited for it to say more. The thread sleeps in the kernel:
-#: a reader that asks again at once contends with the writer for the pipe's lock, and both spin; one that it wakes runs beside it …
+#: A turn waits this long for more of a stream that fills its pipe. The thread sleeps in the kernel: a reader that asks again at once
+#: contends with the writer for the pipe's lock, and both spin; one that the writer wakes runs beside it …
 LINGER_SECONDS = 0.001
-#: … as long as so much is in it each time.
+#: … as long as at least this much has come each time.
 LINGER_BYTES = 32 * 1024
 
 
 def move_raw(
     sink: Sink, pipe_fd: int, outcome: Outcome, *, torn: bool, echo: bool, seconds: float = 0.0, stopped: Callable[[], bool]
 ) -> None:
-    """What the pipe holds is in the log, byte for byte; at most a turn's worth. Raises OSError: the rest is in the pipe.
+    """What the pipe holds is in the log, byte for byte; at most a turn's worth. Raises OSError: the rest is still in the pipe.
 
-    ``torn``: output was lost since; the log gets a line end first, if it needs one. The turn lasts ``seconds``, if there is
-    so much, or longer where it has not moved its bytes by then.
+    ``torn``: output was lost before this, so the log gets a line end first, if it needs one. While there is more, the turn lasts
+    for ``seconds`` or :data:`TURN_BYTES`, whichever takes longer.
     """
     since_linger = 0
     until = time.monotonic() + seconds
@@ -68,9 +68,9 @@ def move_raw(
 def move_lines(
     sink: Sink, spool: Spool, pipe_fd: int, outcome: Outcome, *, run: int, torn: bool, echo: bool, flush: bool, stopped: Callable[[], bool]
 ) -> None:
-    """What the pipe holds is in the log as lines in its format; at most a turn's worth. Raises OSError: the rest waits.
+    """What the pipe holds is in the log as lines in its format; at most a turn's worth. Raises OSError: the rest is in pipe and spool.
 
-    A line without its end stays in the spool (``outcome.held``), unless ``flush`` and the pipe was found empty after it.
+    A line without its end stays in the spool (``outcome.held``), except with ``flush`` once the pipe is empty.
     """
     format_ = sink.target.format
     outcome.rotated = spool.append(sink) or outcome.rotated
@@ -105,5 +105,5 @@ def move_lines(
 
 
 def discard(pipe_fd: int, outcome: Outcome, count: int) -> None:
-    """About ``count`` bytes of the pipe, the oldest, are gone, up to a line's end; counted in ``outcome``."""
+    """About the oldest ``count`` bytes of the pipe, up to a line's end, are thrown away, and counted in ``outcome``."""
     outcome.discarded, outcome.discarded_lines = transfer.discard(pipe_fd, count)

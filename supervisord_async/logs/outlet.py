@@ -1,7 +1,7 @@
-"""A descriptor or file that is written by a thread of its own: whoever puts something there never waits.
+"""A descriptor or file that is written by a thread of its own, so that the caller never waits.
 
-For what the daemon itself says: a terminal that was stopped by Ctrl-S, a pipe that nobody reads, a full disk cost some
-messages, which are counted, and nothing else.
+For the daemon's own messages: a terminal stopped by Ctrl-S, a pipe that nobody reads, or a full disk costs some messages,
+which are counted, and nothing else.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Outlet:
         bound_bytes: int = BOUND_BYTES,
         idle: Callable[[], tuple[bytes, float | None]] | None = None,
     ) -> None:
-        """One of ``fd`` (it stays the caller's) and ``path`` is given; the thread begins with the first :meth:`put`.
+        """Either ``fd`` (which stays the caller's) or ``path`` is given; the thread is started by the first :meth:`put`.
 
-        ``lost`` says in the output that so many puts were lost. ``idle``, called in the thread when nothing waits, gives
-        something to write and in how many seconds to ask again; None: not before the next put.
+        ``lost`` makes the notice to be written that so many puts were lost. ``idle`` is called in the thread before each write, and again
+        when it has asked for that: it returns more to write, and in how many seconds to call again (None: with the next put).
         """
         self._fd = -1 if fd is None else fd
         self._path = path
@@ -53,7 +53,7 @@ class Outlet:
         self._thread: threading.Thread | None = None
 
     def put(self, data: bytes) -> None:
-        """``data`` will be written, or is counted as lost where too much waits. Never waits, never fails."""
+        """``data`` will be written, or is counted as lost where too much is waiting already. Never waits, never fails."""
         with self._news:
             if self._closing or self._waiting_bytes + len(data) > self._bound_bytes:
                 self._lost += 1
@@ -69,18 +69,18 @@ class Outlet:
             self._news.notify()
 
     def reopen(self) -> None:
-        """The file that has the path then is written; nothing changes for a descriptor."""
+        """From now on the file that is at the path is written; nothing changes for a descriptor."""
         with self._news:
             self._reopen = self._path is not None
             self._news.notify()
 
     def flush(self, timeout_seconds: float) -> bool:
-        """All that was put is written; False: not in that time."""
+        """Everything that was put is written; False: not within ``timeout_seconds``."""
         with self._news:
             return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout_seconds)
 
     def close(self, timeout_seconds: float = 1.0) -> None:
-        """What waits is written if that takes no longer than so; nothing more is taken. The thread ends when it can."""
+        """What waits is written, if that takes no longer than ``timeout_seconds``; nothing more is taken, and the thread ends soon."""
         self.flush(timeout_seconds)
         with self._news:
             self._closing = True
@@ -115,7 +115,7 @@ class Outlet:
                 return
 
     def _write(self, data: bytes) -> bool:
-        """``data`` is written; waits as long as the descriptor takes. False: it cannot be."""
+        """``data`` is written, however long the descriptor takes. False: it cannot be."""
         try:
             self._open_file()
             while data:

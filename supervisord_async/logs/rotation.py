@@ -1,9 +1,9 @@
-"""Backups of a log: ``x.log.1`` is the youngest, ``x.log.2`` …; with ``compress`` they become ``.gz``.
+"""Backups of a log: ``x.log.1`` is the youngest, then ``x.log.2`` …; with ``compress`` they become ``.gz``.
 
-Each step is one ``rename`` or ``unlink``, in an order that a kill may interrupt anywhere: backups move up from the
-oldest to the youngest, so an interrupted rotation leaves a gap in the numbers and nothing doubled, and the next one
-moves only what is below the gap. A compressed backup is written under another name and renamed; where plain and
-compressed are both there, the compressed one is whole and the plain one goes.
+Each step is one ``rename`` or ``unlink``, in an order that a kill may interrupt anywhere: backups are renumbered from the
+oldest to the youngest, so an interrupted rotation leaves a gap in the numbers and no duplicate, and the next one
+moves only what is below the gap. A compressed backup is written under another name and then renamed; where both a plain and
+a compressed one exist, the compressed one is complete, and the plain one is removed.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ def prune(path: str, backups: int) -> None:
 
 
 def settle(path: str) -> None:
-    """No backup is there both plain and compressed."""
+    """No backup exists both plain and compressed."""
     for number, found in backups_of(path):
         if found.endswith(".gz"):
             _unlink(f"{path}.{number}")
 
 
 def compress_backups(path: str, lock: threading.Lock) -> None:
-    """All backups of ``path`` are compressed. ``lock`` is held by whoever renames them, and here only for instants.
+    """All backups of ``path`` are compressed. ``lock``, which whoever renames backups holds, is taken here only for moments.
 
-    Takes as long as it takes; rotations go on meanwhile. Raises OSError: the backup stays as it is.
+    It may take long; rotations go on meanwhile. Raises OSError: the backup stays as it is.
     """
     for leftover in _leftovers(path):
         _unlink(leftover)

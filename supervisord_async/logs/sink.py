@@ -1,8 +1,8 @@
-"""The open end of one log: a file that rotates, a device, a FIFO. Used by one thread at a time; may block on its disk.
+"""The open end of one log: a file that rotates, a device, or a FIFO. Used by one thread at a time; may block on its disk.
 
-A file is never trusted to be still the one at its path: one that was removed, renamed away or emptied by somebody else
-(``logrotate``, with or without ``copytruncate``) is noticed, and the path is made anew, its directory (0755) too.
-Files are made with mode 0644 less the umask.
+The open file is never assumed to be still the one at its path: if somebody else (``logrotate``, with or without
+``copytruncate``) has removed, renamed or truncated it, that is noticed, and the path is created again, with its directory
+(0755) if need be. Files are created with mode 0644 less the umask.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from supervisord_async.logs.capture import Capture
     from supervisord_async.logs.target import Target
 
-#: The path is compared with the open file at most this often; a file without any name is noticed at once.
+#: The path is compared with the open file at most this often; a file that was unlinked is noticed at once.
 CHECK_SECONDS = 1.0
 #: A rotation that failed is tried again after this; the file grows meanwhile.
 ROTATION_RETRY_SECONDS = 5.0
@@ -36,20 +36,20 @@ _log = logging.getLogger(__name__)
 
 
 class Outcome(msgspec.Struct):
-    """What one turn of moving a stream's output did."""
+    """What one turn did for one stream."""
 
     moved: int = 0  #: bytes that left the pipe for the log
     more: bool = False  #: the turn was over before the pipe was empty
     held: bool = False  #: the beginning of a line waits for its end
     discarded: int = 0  #: bytes thrown away
     discarded_lines: int = 0
-    echoed: list[bytes] = msgspec.field(default_factory=list)  #: what moved, if it was asked for
+    echoed: list[bytes] = msgspec.field(default_factory=list)  #: a copy of what moved, where an echo is wanted
     rotated: bool = False
     error: OSError | None = None  #: why it stopped
 
 
 class Sink:
-    """One path's open file, and who uses it. ``busy`` and ``waiting`` are the loop's; the rest belongs to the thread."""
+    """One path's open file, and who uses it. ``busy``, ``waiting`` and ``users`` are the loop's; the rest belongs to the thread."""
 
     __slots__ = (
         "busy",
@@ -84,10 +84,10 @@ class Sink:
         self.users = 0
         self.busy = False
         self.waiting: deque[Capture] | None = None
-        self.lock = threading.Lock()  # backups are renamed: by us, or by the one who compresses
+        self.lock = threading.Lock()  # held by whoever renames backups: a rotation, or the compression
 
     def ready(self) -> int:
-        """What the path names now is open; returns its size in bytes, 0 for what is no file. Raises OSError."""
+        """What is at the path now is open; returns its size in bytes, 0 where it is not a regular file. Raises OSError."""
         now = time.monotonic()
         if self.reopen or (self.fd >= 0 and now - self.checked_at >= CHECK_SECONDS and not self._is_at_path()):
             self.reopen = False
@@ -139,14 +139,14 @@ class Sink:
             return os.open(self.path, flags)
         except OSError as error:
             standard = {"/dev/stdout": 1, "/dev/stderr": 2}.get(self.path)
-            if error.errno == errno.ENXIO and standard is not None:  # a socket, as under systemd: it cannot be opened
+            if error.errno == errno.ENXIO and standard is not None:  # it is a socket, as under systemd, which cannot be opened
                 return os.dup(standard)
             raise
 
     def take(self, pipe_fd: int, count: int, size: int, outcome: Outcome, *, echo: bool) -> int:
-        """Up to ``count`` bytes went from the pipe to the end of the file, which is ``size`` long; returns how many.
+        """Up to ``count`` bytes were moved from the pipe to the end of the file, which is ``size`` bytes long; returns how many.
 
-        0: the pipe is empty. Raises OSError: nothing was moved; EAGAIN: the FIFO's reader does not keep up.
+        0: the pipe is empty. Raises OSError where nothing was moved; EAGAIN: the FIFO's reader does not keep up.
         """
         seen = transfer.peek(pipe_fd, count) if echo or not self.can_splice else None
         if seen == b"":
@@ -154,7 +154,7 @@ class Sink:
         if seen is not None:
             count = len(seen)
         moved = self._splice(pipe_fd, count, size) if self.can_splice else self._copy(pipe_fd, seen or b"", size)
-        if moved < 0:  # it was found out just now that this cannot be spliced to
+        if moved < 0:  # this turned out to be nothing that can be spliced to
             return self.take(pipe_fd, count, size, outcome, echo=echo)
         if echo and seen is not None:
             outcome.echoed.append(seen[:moved])
@@ -176,7 +176,7 @@ class Sink:
             return -1
 
     def _copy(self, pipe_fd: int, data: bytes, size: int) -> int:
-        """For what cannot be spliced to; a kill between the two steps writes ``data`` twice."""
+        """For what cannot be spliced to; a kill between the write and the read has a successor write ``data`` again."""
         written = self.write(data, size)
         left = written
         while left:
@@ -184,9 +184,9 @@ class Sink:
         return written
 
     def write(self, data: bytes | memoryview, size: int) -> int:
-        """``data`` is at the end of the file, which is ``size`` long, or as much of it as fits; returns how much.
+        """``data`` is at the end of the file, which was ``size`` bytes long, or as much of it as fits; returns how many bytes.
 
-        Raises OSError when it is nothing.
+        Raises OSError where nothing could be written.
         """
         written = 0
         view = memoryview(data)
@@ -205,11 +205,11 @@ class Sink:
         return not self.regular or size == 0 or os.pread(self.fd, 1, size - 1) == b"\n"
 
     def may_rotate(self) -> bool:
-        """Whether the path is a file that has a greatest size, and no rotation failed just now."""
+        """Whether this is a regular file with a size limit, and no rotation has failed within :data:`ROTATION_RETRY_SECONDS`."""
         return self.regular and self.target.max_size_bytes > 0 and time.monotonic() >= self.rotate_after
 
     def rotate(self) -> bool:
-        """The path is an empty file and what it was is backup 1; False: that failed, was logged, and it goes on growing."""
+        """The path is free or empty, and its former content is backup 1. False: that failed, was logged, and the file keeps growing."""
         try:
             if self.target.backups <= 0:
                 os.ftruncate(self.fd, 0)
@@ -224,7 +224,7 @@ class Sink:
         return True
 
     def _forget_broken(self, error: OSError) -> None:
-        """The next turn opens the path anew."""
+        """After an error that says that what is open is broken, the next turn opens the path again."""
         if error.errno in (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ESTALE, errno.EBADF):
             self.close()
 

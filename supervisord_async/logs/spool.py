@@ -1,12 +1,12 @@
-"""Where output waits between its pipe and its log, in the formats that change it; nothing of it is lost or doubled.
+"""Where output waits between its pipe and its log, in the formats that change it, so that a kill neither loses nor doubles any.
 
 Theory of operation
 -------------------
 Raw output needs none of this: ``splice`` from the pipe to the end of the log is one step (see
 :mod:`supervisord_async.system.transfer`), and the log's size is the record of what was taken. ``timestamp`` and
-``json`` have bytes changed on the way, so there are two steps, each of which a SIGKILL leaves either done or not done:
+``json`` change bytes on the way, so there are two steps, each of which a SIGKILL leaves either done or not done:
 
-1. The pipe's bytes are spliced to the end of the spool, a small file in run_dir. What the pipe lost the spool has.
+1. The pipe's bytes are spliced to the end of the spool, a small file in run_dir. What has left the pipe is in the spool.
 2. Whole lines of the spool are rendered and appended to the log. Before, a record is written to the spool's head: which
    of its bytes, with what time and run, and where they will go: the log's device and inode, its size now, and how much
    of the rendered text went elsewhere before (the log may rotate in the middle). A successor renders the same bytes
@@ -16,15 +16,15 @@ Raw output needs none of this: ``splice`` from the pipe to the end of the log is
 A record that was not followed by its append because the append *failed* is replaced by one without an inode, since
 others may append to the log before this is tried again.
 
-Records alternate between two slots, numbered and with a checksum, so a torn one leaves the one before. What is done
-with is cut off the spool's head now and then: the rest is copied to the head, where only bytes are that are done
-with, a record says so, and the file is truncated; the record is enough to do that again. Another record ends the cut
-before anything is taken from the pipe: as long as the file may have to be truncated, nothing may come to its end.
-What is in memory changes after the record that says it, since the call may fail, and then be done once more.
+Records alternate between two slots, numbered and with a checksum, so a torn one leaves the one before it. Now and then the
+bytes that are done with are cut off the spool's head: what is left is copied to the head, over bytes that are done with; a
+record says so; and the file is truncated. That record is enough to truncate it again after a kill. Another record ends the cut
+before anything more is taken from the pipe: nothing may be appended as long as the file may have to be truncated.
+Fields in memory change after the record is written, not before: the write may fail, and is then done again.
 
-All of it lives in the page cache: it survives the daemon, not the machine's power. Where the directory cannot be
-written the spool is a nameless file in memory: everything is the same but that it does not survive the daemon.
-What is neither file: a device, a FIFO, has no size to compare; after a kill a batch may come twice there.
+All of this lives in the page cache: it survives the daemon, but no power failure. Where the directory cannot be
+written the spool is an unnamed file in memory, which works the same but does not survive the daemon.
+A log that is a device or a FIFO has no size to compare: after a kill a batch may be written twice there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from supervisord_async.logs.sink import Sink
     from supervisord_async.logs.target import Format
 
-#: Most bytes that wait in a spool; then they wait in the pipe.
+#: The most bytes that wait in a spool; further ones wait in the pipe.
 BOUND_BYTES = 1024 * 1024
 
 _DATA = 4096  # where the bytes begin
@@ -85,7 +85,7 @@ class Spool:
     __slots__ = ("_batch", "_cutting", "_described", "_end", "_fd", "_number", "_path", "_position", "_source")
 
     def __init__(self, fd: int, path: str | None, source: Source) -> None:
-        """Own ``fd``; ``path`` None: it has no name. Take up what an earlier owner left."""
+        """Takes ``fd`` over, with what an earlier owner left in it. ``path`` None: the file has no name."""
         self._fd, self._path, self._source = fd, path, source
         self._number = 0
         self._described: tuple[str, str] | None = None
@@ -110,7 +110,7 @@ class Spool:
         return self._path is not None
 
     def describe(self, path: str, format_: Format) -> None:
-        """A successor that finds this spool knows by this how to go on with the next batches; not to be called within one."""
+        """Records for a successor where this spool's output goes, and in which format; not to be called within a batch."""
         if self._described == (path, format_):
             return
         meta = json.dumps({"path": path, "format": format_, "name": self._source.name, "stream": self._source.stream}).encode()
@@ -120,7 +120,7 @@ class Spool:
         self._described = (path, format_)
 
     def take(self, pipe_fd: int, count: int) -> int:
-        """Up to ``count`` bytes went from the pipe to here; 0: it is empty, or the bound is reached. Raises OSError.
+        """Up to ``count`` bytes were moved from the pipe to the spool; 0: the pipe is empty, or the spool full. Raises OSError.
 
         Only after :meth:`append` has succeeded, which ends a cut.
         """
@@ -135,12 +135,12 @@ class Spool:
         return moved
 
     def end_line(self) -> None:
-        """What waits here ends a line: something that followed was lost."""
+        """What waits here ends with a line end, because what followed it was lost."""
         if self.waiting_bytes and os.pread(self._fd, 1, self._end - 1) != b"\n":
             self._end += os.pwrite(self._fd, b"\n", self._end)
 
     def read(self, limit: int) -> bytes:
-        """What waits here, at most the first ``limit`` bytes; not to be called within a batch."""
+        """The first ``limit`` bytes, at most, of what waits here; not to be called within a batch."""
         return os.pread(self._fd, min(limit, self.waiting_bytes), self._position)
 
     def newest(self, count: int) -> bytes:
@@ -154,10 +154,9 @@ class Spool:
         self._batch = _Batch(text, self._position + count, at_ms, run)
 
     def append(self, sink: Sink) -> bool:
-        """The batch is in the log and done with; the log rotates where it is full; returns whether it did.
+        """The batch, if there is one, is in the log and done with, and an unfinished cut is ended. Returns whether the log was rotated.
 
-        Raises OSError: some of it is not in the log yet, or that it is could not be recorded. Without a batch only a cut
-        is ended that was not.
+        Raises OSError: part of the batch is not in the log yet, or it could not be recorded that all of it is.
         """
         self._end_cut()
         batch, rotated = self._batch, False
@@ -193,9 +192,9 @@ class Spool:
             self._write_batch_record(batch)
 
     def resume(self, find: Finder) -> None:
-        """How much of a killed owner's batch is in its log is known and recorded, so that others may append to that log.
+        """It is known and recorded how much of a killed owner's batch is in its log; from now on others may append to that log.
 
-        ``find`` says how long the log is by now. Raises OSError: nothing changed.
+        ``find`` tells how long the log is now. Raises OSError: nothing has changed.
         """
         batch, record = self._batch, self._newest_record()
         if batch is None or record is None:
@@ -207,7 +206,7 @@ class Spool:
         self._write_batch_record(batch)
 
     def _cut(self) -> None:
-        """Much that is done with does not stay."""
+        """What is done with is cut off, where it is much."""
         free = self._position - _DATA
         if free < _CUT_BYTES or self.waiting_bytes > free:
             return
@@ -219,7 +218,7 @@ class Spool:
         self._end_cut()
 
     def _end_cut(self) -> None:
-        """No record tells of a cut, so the file may grow again. Raises OSError: to be done before anything else."""
+        """A cut is finished, so the file may grow again. Raises OSError: try again before doing anything else."""
         if self._cutting:
             os.ftruncate(self._fd, self._end)
             self._write_record(_IDLE, self._position, self._end)
@@ -233,7 +232,7 @@ class Spool:
         number = self._number + 1
         record = _RECORD.pack(number, kind, position, end, *(of_batch or _NO_BATCH))
         os.pwrite(self._fd, _CHECK.pack(zlib.crc32(record)) + record, _SLOTS[number % 2])
-        self._number = number  # had it failed, the next would have to go there too: the other slot has the newest
+        self._number = number  # only now: after a failure the next record has to go to this slot too, as the other has the newest
 
     def _newest_record(self) -> tuple[int, ...] | None:
         records = []
@@ -269,7 +268,7 @@ class Spool:
         return found if isinstance(found, dict) and found.keys() >= {"path", "format", "name", "stream"} else None
 
     def close(self) -> None:
-        """Its descriptor is closed; its file is gone if nothing waits in it."""
+        """The descriptor is closed, and the file removed if nothing waits in it."""
         if self._fd >= 0:
             if self._path is not None and not self.waiting_bytes:
                 with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""A log's last lines and what follows, across rotations. Reads files; knows nothing of who writes them.
+"""A log's last lines and what is appended to it, across rotations. Reads files; knows nothing of who writes them.
 
-``since`` looks at each line's own time in the ``timestamp`` and ``json`` formats. Raw lines have none: there, a file
-counts as a whole, by its modification time, so lines that are older may come with it.
+``since`` is compared with each line's own time in the ``timestamp`` and ``json`` formats. Raw lines have none: there a file
+is taken or left as a whole, by its modification time, so some of its lines may be older.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BOUND_BYTES = 8 * 1024 * 1024
 #: How often :func:`follow` looks.
 POLL_SECONDS = 0.25
 
-#: Who reads logs: no more can hang with a disk, and nothing else does.
+#: The threads that read logs. A disk that hangs holds up as many of them at most, and nothing else.
 READERS = DaemonThreads(32, "read")
 
 _BLOCK_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ _CHUNK_BYTES = 256 * 1024
 async def tail(path: str, n: int, *, since: float | None = None, format: Format = "raw") -> list[bytes]:  # noqa: A002
     """The last ``n`` lines (those not older than ``since``, seconds since 1970), the oldest first, without their ends.
 
-    Reads backups too where ``path`` alone has fewer. At most :data:`BOUND_BYTES`. No file is no line. Raises OSError.
+    Backups are read too where ``path`` alone has fewer lines. At most :data:`BOUND_BYTES`; nothing where there is no file. Raises OSError.
     """
     return await READERS.run(tail_sync, path, n, since, format)
 
@@ -140,7 +140,7 @@ def time_of(line: bytes, format_: Format) -> float | None:
 
 
 class _Place(msgspec.Struct):
-    """Where a follower is: in which file, and how far."""
+    """Which file a follower reads; how far is the file's own position."""
 
     file: IO[bytes] | None = None
     ino: tuple[int, int] = (0, 0)
@@ -154,12 +154,12 @@ class _Place(msgspec.Struct):
 async def follow(
     path: str, *, from_start: bool = False, offset: int | None = None, poll_seconds: float = POLL_SECONDS
 ) -> AsyncIterator[bytes]:
-    """What is appended to the log from now on (or all of it, ``from_start``), in chunks of any size; never ends.
+    """What is appended to the log from now on (with ``from_start`` all of it), in chunks of any size; never ends.
 
-    With ``offset`` it begins so many bytes into the file that is there now.
+    With ``offset`` it begins that many bytes into the present file.
 
-    Goes on over rotations, truncation, removal and making anew. A file that does not exist yet is waited for and then
-    read from its start. Raises OSError where it cannot be read.
+    It continues across rotation, truncation, removal and re-creation. A file that does not exist yet is waited for, and then
+    read from its start. Raises OSError where the file cannot be read.
     """
     place = _Place()
     try:
@@ -171,7 +171,7 @@ async def follow(
             else:
                 await anyio.sleep(poll_seconds)
     finally:
-        READERS.submit(place.close)  # where it hangs, a thread does, which may still read
+        READERS.submit(place.close)  # not here: closing may hang, and a thread may still be reading
 
 
 def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = None) -> None:
@@ -196,7 +196,7 @@ def _next(place: _Place, path: str) -> bytes:
         if place.file is None:
             return b""
     while True:
-        # The path is looked at before the read: what the old file got until it was renamed is then read first.
+        # Looked at before the read, so that all that the old file got before it was renamed is read first.
         moved_on = not _is_at(path, place.ino)
         chunk = place.file.read(_CHUNK_BYTES)
         if chunk:

@@ -1,9 +1,8 @@
-"""What moves output: a few lanes, each a task with a thread, that serve streams in the order in which they have something.
+"""What moves output: a few lanes, each a task with a thread, which serve streams in the order in which they have output.
 
-A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread by aiofiles, whatever it does there: splice, rotate,
-render; calm streams whose logs are on one device share a hop. A disk, or whatever a log is on, that hangs holds one lane
-for each log that is on it, and nothing else. Lanes are made when there is work; without any there is no task, no timer,
-no wakeup.
+A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread, through aiofiles, whatever it does there: splice, rotate,
+render. Calm streams whose logs are on one device share a hop. A device that hangs holds up one lane for each log on it, and
+nothing else. Lanes are made when there is work; without any there is no task, no timer, no wakeup.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from supervisord_async.logs.target import Target
 
 LANES = 8
-#: So many calm streams share a hop. They are on one device: if it hangs, each would.
+#: How many calm streams share a hop. Their logs are on one device: if it hangs, it would hold up each of them anyway.
 BATCH = 32
 #: A lane without work ends after this.
 LANE_IDLE_SECONDS = 30.0
@@ -51,9 +50,9 @@ def _turn(capture: Capture, sink: Sink) -> Outcome:
 
 @cache
 def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, to be awaited; aiofiles is loaded when the first output comes, not before the first program runs.
+    """``function`` as one that is awaited and runs in a thread. aiofiles is imported with the first output, so that starts do not wait.
 
-    By then it may be gone, or others' of another version in its place: an upgrade under a living daemon must not end it.
+    By then an upgrade may have removed or replaced it, which must not end a running daemon.
     """
     try:
         from aiofiles.ospath import wrap  # type: ignore[attr-defined]  # its stubs forget it
@@ -65,7 +64,7 @@ def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Writer:
-    """Serves captures. :meth:`run` must run for anything to be written; what comes before it waits in the pipes."""
+    """Serves captures. Nothing is written until :meth:`run` runs; output waits in the pipes until then."""
 
     def __init__(self, *, lanes: int = LANES) -> None:
         """No task or thread exists yet; at most ``lanes`` will."""
@@ -88,7 +87,7 @@ class Writer:
         return self._over
 
     def open_sink(self, path: str, target: Target) -> Sink:
-        """The one sink of ``path``; whoever has it gives it back by :meth:`close_sink`. The last ``target`` holds for all."""
+        """The one sink of ``path``, to be given back by :meth:`close_sink`. The ``target`` given last holds for all its users."""
         sink = self._sinks.get(path)
         if sink is None:
             sink = self._sinks[path] = Sink(path, target)
@@ -97,7 +96,7 @@ class Writer:
         return sink
 
     def close_sink(self, sink: Sink) -> None:
-        """One user less; without any, and with no turn under way, its file is closed."""
+        """``sink`` has one user less; its file is closed when it has none and no turn is under way."""
         sink.users -= 1
         self._close_unused(sink)
 
@@ -108,7 +107,7 @@ class Writer:
             sink.close()
 
     def submit(self, capture: Capture) -> None:
-        """``capture`` has a turn soon, and then hears of its outcome. It must not have asked for one already."""
+        """``capture`` will have a turn, and is told its outcome. It must not be waiting for one already."""
         self._queue.append(capture)
         if self._idle:
             self._idle.pop().set()
@@ -121,7 +120,7 @@ class Writer:
         self._tasks.start_soon(self._lane, name="log lane")
 
     async def run(self) -> None:
-        """Serve until cancelled, or until :meth:`aclose`; a turn that is under way ends in its thread, unheard."""
+        """Serve until cancelled, or until :meth:`aclose`; a turn under way then is finished by its thread, its outcome unheard."""
         self._stopped = anyio.Event()
         try:
             async with anyio.create_task_group() as tasks:
@@ -136,7 +135,7 @@ class Writer:
             self._over = True
 
     async def aclose(self) -> None:
-        """No turn is begun any more and threads end with what they do. Close captures before."""
+        """No turn begins any more, and each thread ends after its present one. Close the captures first."""
         if self._stopped is not None:
             self._stopped.set()
         self._threads.shutdown()
@@ -160,7 +159,7 @@ class Writer:
             self._lanes -= 1
 
     def _next_batch(self) -> list[tuple[Capture, Sink]]:
-        """The next stream, and calm ones after it on the same device; not one whose log is busy with another's turn."""
+        """The next stream, with calm ones behind it on the same device; one whose log has a turn under way is put aside until that ends."""
         batch: list[tuple[Capture, Sink]] = []
         while self._queue and len(batch) < BATCH:
             capture = self._queue[0]
@@ -180,10 +179,10 @@ class Writer:
         return batch
 
     async def _serve(self, batch: list[tuple[Capture, Sink]]) -> None:
-        """A turn of each, in one hop."""
+        """Each has had a turn, all in one hop."""
         try:
             outcomes = await _in_thread(_turns)(batch, executor=self._threads)
-        except RuntimeError as error:  # not one thread can be had now
+        except RuntimeError as error:  # no thread can be started now
             outcomes = [Outcome(error=OSError(errno.EAGAIN, str(error))) for _ in batch]
         for (capture, sink), outcome in zip(batch, outcomes, strict=True):
             sink.busy = False
@@ -195,7 +194,7 @@ class Writer:
             self._close_unused(sink)
 
     def compress(self, sink: Sink) -> None:
-        """The backups of ``sink`` will be compressed, one log at a time, off the lanes."""
+        """The backups of ``sink`` will be compressed: one log at a time, by a thread of its own."""
         self._to_compress[sink.path] = sink
         self._start_compression()
 
