@@ -28,7 +28,7 @@ _log = logging.getLogger("asupd")
 
 #: A daemon in the background that does not answer in this time is given up on, with a message.
 ANSWER_SECONDS = 30.0
-#: What only a reload needs is imported so long after the start.
+#: What only a reload needs is imported this long after the start.
 AT_REST_SECONDS = 3.0
 
 

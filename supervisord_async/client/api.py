@@ -30,7 +30,7 @@ ANSWER_MARGIN_SECONDS = 10.0
 LONGEST_ACTION_SECONDS = 86_460.0
 #: The daemon says something this often on an event stream; after twice the time it counts as gone.
 EVENT_SILENCE_SECONDS = 60.0
-#: So many last lines are asked for before a log is followed, to know after a reconnection where it goes on.
+#: How many last lines are asked for before a log is followed, to know after a reconnection where to continue.
 KNOWN_LINES = 2000
 
 _RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)

@@ -289,7 +289,7 @@ class Commands:
             return await self._pursue(pursuit, processes, records, wait, timeout)
 
     def _unless_in_vain(self, goal: Goal) -> Goal:
-        """``goal``; but one that waits for what will not come has failed."""
+        """``goal``; but a process that waits for a dependency that will not come by itself has failed."""
 
         def judge(process: Process, before: Snapshot) -> Verdict | None:
             if process.snapshot.state is State.WAITING and self.supervisor.dependencies.is_in_vain(process):
@@ -303,7 +303,7 @@ class Commands:
     ) -> Outcome:
         seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
         await _let_them_decide()
-        await self.supervisor.remembered()  # an answer is a promise
+        await self.supervisor.remembered()  # what was answered must outlive a death of the daemon
         if not wait:
             return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
         with anyio.move_on_after(seconds):
@@ -321,7 +321,7 @@ class Commands:
 
 
 def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:
-    """``goal``, and for those whose turn never comes why not."""
+    """``goal``; and for those whose turn in a rolling restart never comes, why not."""
 
     def judge(process: Process, before: Snapshot) -> Verdict | None:
         refusal = rolls[process.name].refusal(process.name) if process.name in rolls else None

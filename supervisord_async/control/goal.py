@@ -1,7 +1,7 @@
-"""When a command is done: each verb's goal, judged from a process's snapshot alone.
+"""When a command is done: each verb's goal, judged by a process's snapshot alone.
 
-A goal is judged after the process has taken the command's input, so a state that it finds is one that the command led
-to, or that somebody else led to since. Pure: no waiting, no clock.
+A goal is judged after the process has taken the command's input. So the state that is found is the command's result, or that
+of a later order by somebody else. Pure: no waiting, no clock.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Verdict(NamedTuple):
-    """How it came out for one process."""
+    """The outcome for one process."""
 
     ok: bool
     message: str
 
 
-#: From the process and its snapshot before the command to a verdict; None: not yet.
+#: Takes the process, and its snapshot from before the command; returns the verdict, or None while there is none.
 Goal: TypeAlias = Callable[["Process", Snapshot], Verdict | None]
 
 
@@ -90,7 +90,7 @@ def unless_idle(goal: Goal, named: Sequence[str]) -> Goal:
 
 
 def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
-    """As :func:`is_ready`. FATAL, or a job that failed, will not become it without a word from somebody."""
+    """As :func:`is_ready`. A FATAL process, or a job that failed, cannot become that unless somebody starts it."""
     now = process.snapshot
     if is_ready(process):
         return Verdict(True, f"ready, pid {now.pid}, run {now.run}" if now.is_ready else _done(now))
@@ -100,14 +100,14 @@ def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
 
 
 def becomes_stopped(process: Process, _before: Snapshot) -> Verdict | None:
-    """Nothing of it runs, or will by itself."""
+    """Nothing of it runs, nor will it start by itself."""
     now = process.snapshot
     down = now.state in (State.STOPPED, State.EXITED) or _is_final_failure(process)
     return Verdict(True, f"{now.state}: {trouble(now)}" if now.state is not State.STOPPED else "stopped") if down else None
 
 
 def becomes_exited(process: Process, _before: Snapshot) -> Verdict | None:
-    """EXITED by itself. FATAL is no exit."""
+    """It has EXITED by itself. FATAL does not count."""
     now = process.snapshot
     if now.state is State.EXITED:
         return Verdict(True, f"run {now.run} {exit_words(now.exit)}")

@@ -1,7 +1,7 @@
-"""The last lines that a run printed before it died, although newer runs write to the same file.
+"""The last lines that a run printed before it ended, although newer runs write to the same file.
 
-A raw log does not say which run a line is of. But at the birth of each run the process has noted how much its streams had
-written; what came since is skipped from the end. The other formats tell by themselves: by the run, or by the time.
+A raw log does not say which run a line belongs to. But when each run began, the process noted how much its streams had
+written until then; what came since is skipped from the end. In the other formats each line has its run, or its time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 LINES = 20
-#: A line is cut after so many characters.
+#: A line is cut after this many characters.
 LINE_CHARACTERS = 500
 #: Where younger runs have written more than this, an older one's last words are not looked for.
 SKIP_BYTES = 8 * 1024 * 1024

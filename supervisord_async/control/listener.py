@@ -54,9 +54,9 @@ class Listening:
         self._said: str | None = None
 
     async def renew(self) -> bool:
-        """The unix socket has its name; returns whether it had lost it, and has a new one in the place of the old.
+        """The unix socket is at its path; returns whether it was gone, so that a new one was bound in its place.
 
-        Where it cannot be had again, that is reported once. Connections that are open stay open.
+        If it cannot be bound again, that is reported once. Open connections stay open.
         """
         daemon, present = self._daemon, _identity(self._daemon.socket)
         if present is not None and present == self._identity:
@@ -82,7 +82,7 @@ class Listening:
         return [sock.fileno() for sock in self.sockets]
 
     async def pause(self) -> None:
-        """Nobody is connected. New clients are not refused: the kernel keeps them for whoever listens next."""
+        """No connection is left. New clients are not refused: the kernel queues them for whoever listens next."""
         await self._server.pause()
 
     async def resume(self) -> None:
@@ -90,7 +90,7 @@ class Listening:
         await self._server.startup()
 
     def close(self) -> None:
-        """The sockets are closed, and the unix socket's name is gone if it is still ours."""
+        """The sockets are closed, and the unix socket's file is removed if it is still ours."""
         for sock in self.sockets:
             sock.close()
         if self._identity is not None and _identity(self._daemon.socket) == self._identity:
@@ -100,7 +100,7 @@ class Listening:
 
 @asynccontextmanager
 async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> AsyncIterator[Listening]:
-    """``api`` answers on the sockets of ``daemon``: those of ``inherited`` that fit, the others are made anew."""
+    """``api`` answers on the sockets of ``daemon``: on those of ``inherited`` that fit, and new ones for the rest."""
     adopted = [socket.socket(fileno=fd) for fd in inherited]
     try:
         local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
@@ -151,7 +151,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 async def _tcp(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
-    """The TCP socket with what it asks for; without one where none is configured or it cannot be had, which is reported."""
+    """The TCP socket with its token and TLS; nothing where none is configured, or it cannot be served, which is reported."""
     if daemon.http is None:
         return None, None, None
     host, port = daemon.http
@@ -215,7 +215,7 @@ class _Server(Server):
     """uvicorn, told when to begin and to end; it neither hears signals nor ticks."""
 
     def __init__(self, app: Application, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' nonsense is no warning of ours
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is not worth a warning
         config = Config(
             app,
             http=Connection,
@@ -265,10 +265,10 @@ class _Server(Server):
         return Accepting(listener, protocol, tls)
 
     async def pause(self) -> None:
-        """No connection is accepted or left. Clients that have one get the answer to what they asked, if that is soon enough.
+        """No connection is accepted or left. Connected clients get the answer to their request, if it comes soon enough.
 
-        One that has asked nothing yet was made to ask something at once: it is waited for, too. Streams are cut: their
-        readers know how to go on.
+        A client that has sent nothing yet has connected to send something at once, so it is waited for as well. Streams are cut:
+        their readers know how to resume.
         """
         for accepting in self._accepting:
             accepting.close()
@@ -291,7 +291,7 @@ class _Server(Server):
         self._streams.close()
         state = self.server_state
         for connection in list(state.connections):
-            with suppress(h11.LocalProtocolError):  # it had been told nonsense, and is on its way out
+            with suppress(h11.LocalProtocolError):  # it was sent something that is not HTTP, and is closing already
                 connection.shutdown()
         tasks = list(state.tasks)
         if tasks:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.figures import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: The loop's lag is the worst of so many short sleeps.
+#: The loop's lag is the worst of this many short sleeps.
 LAG_LOOKS, LAG_SLEEP_SECONDS = 5, 0.002
 
 _LABELS = ("name", "program", "group")

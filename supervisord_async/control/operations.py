@@ -1,7 +1,7 @@
-"""The operations of the HTTP API: an explicit table. What is not in it cannot be reached, whatever a path says.
+"""The operations of the HTTP API: an explicit table. What is not in it cannot be reached, whatever the path.
 
-An operation gets the :class:`Api` and a :class:`Call`, and returns a response or raises. The table also says what the OpenAPI
-description needs to know; there is no second list.
+An operation gets the :class:`Api` and a :class:`Call`, and returns a response or raises. The OpenAPI description is made from the
+same table; there is no second list.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ class Api:
 
     def __init__(self, commands: Commands) -> None:
         self.commands = commands
-        self.tally = Tally()  #: counts from the beginning; the rest of the metrics comes with the first scrape
+        self.tally = Tally()  #: counts from the beginning; everything else of the metrics is made at the first scrape
         commands.supervisor.bus.listen(self.tally.heed)
         self.metrics: Metrics | None = None
         self.streams = Streams()
         self.events = Events(commands.supervisor.bus, commands.history_store)
         self.description: bytes | None = None
-        self.page_url: str | None = None  #: with its token; only told to who could read the token's file anyway
+        self.page_url: str | None = None  #: with its token; told only to those who could read the token's file anyway
 
     def chosen(self, selectors: tuple[str, ...], types: tuple[str, ...]) -> Callable[[Record], bool]:
         """Whether a record is of one of ``types`` (all without any) and of what ``selectors`` name (everything without any)."""
@@ -239,7 +239,7 @@ async def get_description(api: Api, _call: Call) -> Response:
 async def page_address(api: Api, _call: Call) -> Response:
     """The page's address."""
     if api.page_url is None:
-        how = "set daemon.http, e.g. 127.0.0.1:9001; it holds from `asupctl reexec` on"
+        how = "set daemon.http, e.g. to 127.0.0.1:9001; it takes effect with `asupctl reexec`"
         raise FailedError(f"there is no page: the daemon does not answer over TCP ({how})")
     return reply(answers.Page(url=api.page_url))
 
@@ -282,7 +282,7 @@ async def scale_process(api: Api, call: Call) -> Response:
 
 
 async def wait_process(api: Api, call: Call) -> Response:
-    """Wait for somebody else's doing."""
+    """Wait for a state, without asking for it."""
     for_, timeout = call.parameters.text("for") or "ready", call.parameters.seconds("timeout")
     return outcome_reply(await api.commands.wait(call.selectors, for_, timeout=timeout))
 
@@ -369,7 +369,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST",
         f"{_SELECTOR}/wait",
         wait_process,
-        "Wait for a state that somebody else brings about",
+        "Wait until processes have reached a state, without asking anything of them",
         answer=answers.Results,
         parameters=(Parameter("for", "wait_for", "what to wait for"), Parameter("timeout", "duration", "how long")),
         statuses=(404, 409, 503, 504),

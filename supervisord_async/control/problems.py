@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents: the one place where an exception becomes a status, whoever raised it."""
+"""Errors as RFC 9457 problem documents: the one place where an exception becomes an HTTP status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestError(CommandError):
-    """The request itself is off, before any command was reached."""
+    """The request itself is wrong; no command was reached."""
 
     def __init__(self, status: int, kind: str, detail: str, *, exit_code: int = 2, headers: Mapping[str, str] | None = None) -> None:
         self.status, self.kind, self.exit_code = status, kind, exit_code
@@ -54,7 +54,7 @@ def of_status(status: int, detail: str = "", headers: Mapping[str, str] | None =
 def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]]:
     """The status, body and headers of ``error``'s problem document; ``extra`` are further members of it.
 
-    An exception that is no CommandError and no ConfigError is a bug: it is logged with its traceback, and told without it.
+    An exception that is neither a CommandError nor a ConfigError is a bug: it is logged with its traceback, and answered without it.
     """
     headers: dict[str, str] = {}
     if isinstance(error, ConfigError):

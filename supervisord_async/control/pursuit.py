@@ -1,4 +1,4 @@
-"""Following many processes towards one goal on one subscription."""
+"""Waiting until many processes have reached one goal, on one subscription."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Pursuit:
     """The processes of one command, each with its verdict or none yet.
 
-    A record is only the wake-up; what is judged is the snapshot, so a record that was lost costs nothing but a judgement
-    of all. One that waits is judged anew at every record: what it waits for may have changed.
+    A record only wakes it up: what is judged is the snapshot, so when records were lost, all are judged once. A process that is
+    WAITING is judged at every record, since what it waits for may have changed.
     """
 
     def __init__(self, processes: Iterable[Process], goal: Goal) -> None:
@@ -34,7 +34,7 @@ class Pursuit:
         return [name for name, verdict in self.verdicts.items() if verdict is None]
 
     async def follow(self, records: Subscription) -> None:
-        """Returns when every process has its verdict; those that the daemon's end overtakes get one, too."""
+        """Returns when every process has its verdict; where the daemon ends before that, it is the verdict."""
         self._open = {name: process for name, process in self._open.items() if self.verdicts[name] is None}
         self._judge(list(self._open))
         while self._open:

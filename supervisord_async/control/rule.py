@@ -1,4 +1,4 @@
-"""Which rule decided about a process, with the numbers that it decided by, and which key turns it. Pure."""
+"""Which rule decided about a process, with the numbers behind the decision, and which keys would change it. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Ruling(NamedTuple):
-    """What decided, in words, and the keys of ``programs.NAME`` that change it, the nearest first."""
+    """What decided, in words, and the keys of ``programs.NAME`` that change it, the most relevant first."""
 
     words: tuple[str, ...]
     keys: tuple[str, ...]
@@ -94,7 +94,7 @@ def _stopped(s: Snapshot, program: Program) -> Ruling:
 
 
 def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
-    """Whom to suspect of a KILL that was not the daemon's, nor an operator's by it."""
+    """Who may have sent a KILL that came neither from the daemon nor from an operator through it."""
     of_itself = s.cause in (Cause.EXITED, Cause.RESTART_LIMIT) and not s.kills and not succeeded(s, p)
     if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
         return ()

@@ -1,7 +1,8 @@
-"""The JSON of many processes, asked for again and again: of one that goes on as it did, only its figures are written anew.
+"""The JSON list of many processes, for clients that ask for it again and again: of a process that goes on as before, only uptime and
+figures are encoded again.
 
-A table of a thousand running programs that somebody refreshes costs a tenth of what a thousand new views would. Nothing here is
-true by itself: what is kept holds only with all that it was made from, which is compared each time.
+Refreshing a table of a thousand running programs costs a tenth of what encoding a thousand views would. What is kept is a cache:
+each entry is compared with everything that it was made from before it is used.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.figures import Figures
 
-#: An object is three pieces: up to its uptime, with what joins it to the one before; the uptime; the rest. An end follows the last.
-#: Of more pieces the joining would take longer than all else.
+#: The list is kept in pieces, three for each object: everything up to its uptime, with the joint to the object before; the uptime;
+#: the rest. A last piece ends the list. With more pieces joining them would take longer than all else.
 _PIECES = 3
 _UPTIME, _REST = 1, 2
 _BEGIN, _JOINT, _END = b"[{", b"},{", b"}]"
-#: Where an object is cut; no name or text holds it: a quotation mark in one has a backslash before it.
+#: Where an object is cut. No name or text can contain this: a quotation mark inside a string is escaped.
 _UPTIME_CUT, _FIGURES_CUT = b'"uptime_seconds":', b'"cpu_percent":'
 
 
@@ -44,11 +45,11 @@ class SteadyViews:
         self._pieces: list[bytes] = []
         self._middles: list[bytes] = []  # of each one's rest, what stands before its figures
         self._since: list[float] = []  # monotonic: the begin of each one's run
-        self._moving: list[int] = []  # the places of those of which nothing can be kept
+        self._moving: list[int] = []  # the places of those that are not steady: nothing of them can be kept
         self._figures: Mapping[str, Figures] | None = None  # those in the pieces
 
     def json(self, processes: Sequence[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> bytes:
-        """The list of ``processes`` as they are at ``now`` (monotonic), which people call ``wall_now``; ``figures`` by process name."""
+        """The list of ``processes`` at ``now`` (monotonic), which is ``wall_now`` by the wall clock; ``figures`` by process name."""
         if not processes:
             return b"[]"
         made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.words) for one in processes]
@@ -67,7 +68,7 @@ class SteadyViews:
         return b"".join(pieces)
 
     def _remake(self, processes: Sequence[Process], made_of: list[tuple[Any, ...]], now: float, wall_now: float) -> None:
-        """The pieces are those of ``processes``, but for their figures; of one that is what it was at its place, they stay."""
+        """The pieces are those of ``processes``, without figures; they are kept for a process that has not changed, nor its place."""
         before, heads, middles, since = self._made_of, self._pieces[::_PIECES], self._middles, self._since
         self._made_of, self._pieces, self._middles, self._since, self._moving, self._figures = made_of, [], [], [], [], None
         for place, process in enumerate(processes):
@@ -90,7 +91,7 @@ def _joint(place: int) -> bytes:
 
 
 def _is_steady(process: Process) -> bool:
-    """Whether nothing but figures changes in its view without what the view is made from."""
+    """Whether its view can change only in uptime and figures, unless something changes that the view is made from."""
     return process.snapshot.state is State.RUNNING and process.snapshot.pid is not None
 
 

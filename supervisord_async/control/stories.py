@@ -1,4 +1,4 @@
-"""Runs told from records: when and why each began, how and why it ended. Pure."""
+"""The runs of a process as its records tell them: when and why each began, how and why it ended. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import RUN_ENDED
 from supervisord_async.wire import exit_words
 
-#: Causes of an end that the daemon brought about, and how they read.
+#: Causes, as they read after "because".
 CAUSES = {
     "operator": "an operator asked for it",
     "autostart": "it starts with the daemon",
@@ -48,7 +48,7 @@ class Story(msgspec.Struct):
     end_cause: str | None = None
     ready_at: float | None = None  #: when it was RUNNING
     adopted_at: float | None = None  #: when another daemon took it over, the last time
-    reason: str = ""  #: why it was told to go, in the words of who found out
+    reason: str = ""  #: why it was told to go, in the words of whatever found that out
     last_word: str = ""  #: the message of the record that ended it, without what followed
     figures: dict[str, Any] = msgspec.field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
 

@@ -1,4 +1,4 @@
-"""What a reload touched, and when each of it has settled: added and restarted ones are up or have failed, removed ones are gone."""
+"""The processes that a reload touched, and when each has settled: added and restarted ones are up or have failed, removed ones gone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Touched:
 
     @property
     def turns(self) -> int:
-        """How many of them come after one another at most."""
+        """How many of them come one after the other, at most."""
         return max([1, *(len(roll.processes) for roll in self._rolls.values() if roll is not None)])
 
     def judge(self, process: Process, _: Snapshot) -> Verdict | None:

@@ -1,6 +1,6 @@
-"""What the world sees of a process and of a record: plain objects, made from snapshots, never kept.
+"""What clients see of a process and of a record: plain objects, made from snapshots, never kept.
 
-Absent: how they travel (``http``) and how they look on a terminal (``cli``). Names and messages may hold anything; whoever
+Not here: how they are sent (``http``) and how they look on a terminal (``cli``). Names and messages may contain anything; whoever
 prints them neutralises control characters.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.figures import Figures
 
 
-#: Causes whose details tell what a new run was asked for, and no fault.
+#: Causes whose detail says what a new run was asked for, and not what was wrong.
 _ASKED = frozenset({Cause.CONFIG_CHANGED, Cause.FILE_CHANGED, Cause.DEPENDENCY})
 
 
@@ -66,7 +66,7 @@ def iso(at: float) -> str:
 
 
 def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:
-    """The process as it is at ``now`` (monotonic), which people call ``wall_now``."""
+    """The process as it is at ``now`` (monotonic), which is ``wall_now`` by the wall clock."""
     snapshot, program = process.snapshot, process.program
     cause = snapshot.told_cause
     use = figures if snapshot.pid is not None else None  # a look may be older than the end of the run that it saw
@@ -91,7 +91,7 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
 
 
 def next_iso(process: Process, now: float, wall_now: float) -> str | None:
-    """When something is due that a person waits for: the next attempt, KILL, or the next start by its schedule, which a stop pauses."""
+    """When the next thing is due: the next attempt, KILL, or the next scheduled start (a stop pauses the schedule)."""
     if process.next_at is not None:
         return iso(wall_now + process.next_at - now)
     paused = process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR
@@ -121,7 +121,7 @@ def state_words(snapshot: Snapshot) -> str:
             return ("not ready yet" if snapshot.state is State.STARTING else str(snapshot.health)) + f": {snapshot.complaint}"
         case State.RUNNING if not snapshot.detail:
             return f"run {snapshot.run}"
-        case State.RUNNING if snapshot.cause not in _ASKED:  # what was wrong was so with the run before
+        case State.RUNNING if snapshot.cause not in _ASKED:  # the detail tells what was wrong with the run before
             return f"run {snapshot.run}; before it: {detail_words(snapshot)}"
         case State.STARTING:
             return (f"{snapshot.detail}; " if snapshot.detail else "") + f"starting run {snapshot.run}"

@@ -1,6 +1,6 @@
-"""Why a process is in its state: the causes in order, the rule that decided, how the last run ended, what it said last.
+"""Why a process is in its state: the chain of causes, the rule that decided, how the last run ended, and its last output.
 
-:func:`explain` gathers, :func:`lines_of` tells it to people; the same object is the answer for programs.
+:func:`explain` gathers this as an object, which is the answer for programs; :func:`lines_of` puts it into lines for people.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
 
-#: Records that are looked through.
+#: How many records are looked through.
 RECORDS = 200
-#: So long after a run's end its last lines may still be written.
+#: How long after a run's end its last lines may still be written.
 LATE_SECONDS = 0.5
-#: Runs that the chain of causes goes back.
+#: How many runs the chain of causes goes back.
 CHAIN_RUNS = 4
 
 
@@ -44,7 +44,7 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How the last run that ended did so. What nobody could tell is null."""
+    """How the last run that has ended did so. What is not known is null."""
 
     run: int
     at: str | None
@@ -64,7 +64,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """The last word of readiness, liveness or heartbeat on the present run; `log` where its output cannot be written."""
+    """The last result of readiness, liveness or heartbeat for the present run; named `log` where its output cannot be written."""
 
     name: str
     health: str
@@ -84,11 +84,11 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     run: int
     pid: int | None
     flapping: bool
-    next_at: str | None  #: of the next attempt, or KILL
+    next_at: str | None  #: when the next attempt, or KILL, is due
     checks: list[CheckView]
     chain: list[Link]
     rule: list[str]
-    keys: list[str]  #: of the configuration file, whole paths, the nearest first
+    keys: list[str]  #: the keys of the configuration file that change it, as whole paths, the most relevant first
     last_end: LastEnd | None
     output: list[Output]
     refused: list[str]  #: the problems of the file on disk, if it was refused: what runs is the file before
@@ -131,14 +131,14 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
 
 
 def _lost_logs(records: list[Record]) -> list[CheckView]:
-    """The logs of whose last trouble nobody has said yet that it is over."""
+    """The logs that could not be written when last heard of."""
     last = {record.data.get("stream"): record for record in records if record.type in ("log_loss", "log_recovered")}
     losses = [record for record in last.values() if record.type == "log_loss"]
     return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
 
 
 def _last_moment(told: list[Story], ended: Story) -> float | None:
-    """Until when a line is one of ``ended``: a moment longer than it lived, but not into the next run."""
+    """Until when lines belong to ``ended``: for a moment after its end, but not beyond the start of the next run."""
     following = next((story.started_at for story in told if story.run == ended.run + 1), None)
     if ended.ended_at is None:
         return following

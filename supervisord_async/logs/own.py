@@ -21,10 +21,10 @@ from supervisord_async.logs.formats import stamp
 from supervisord_async.logs.outlet import Outlet
 from supervisord_async.system.descriptors import is_journal
 
-#: So many equal messages in so many seconds are written; the others are counted.
+#: How many equal messages are written within how many seconds; the others are counted.
 BURST = 5
 WINDOW_SECONDS = 10.0
-#: So many different messages are remembered for that.
+#: How many different messages are remembered for that.
 REMEMBERED = 512
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

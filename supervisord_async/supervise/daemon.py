@@ -66,7 +66,7 @@ HEARD = frozenset({signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT,
 ECHO_SECONDS = 0.03
 #: After this, output that a former daemon left unfinished belongs to programs that are gone: all others have their captures by then.
 SWEEP_AFTER_SECONDS = 5.0
-#: A control socket that cannot be had is tried again so often.
+#: A control socket that could not be made is tried again this often.
 CONTROL_RETRY_SECONDS = 5.0
 #: How long answers that are under way may take before a re-exec.
 QUIET_SECONDS = 2.0

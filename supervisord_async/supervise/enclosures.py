@@ -27,9 +27,9 @@ from supervisord_async.system.identity import Identity, is_alive, of
 
 _log = logging.getLogger("asupd")
 
-#: Folders of runs that are over are collected for so long.
+#: Folders of runs that are over are gathered for this long, then removed together.
 SWEEP_SECONDS = 0.1
-#: What is just dying keeps its folder for a moment.
+#: How often a folder is tried at the end: a process that is just dying keeps its folder for a moment.
 LAST_SWEEPS = 20
 
 

@@ -33,9 +33,9 @@ from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin at one turn of the loop; each takes about half a millisecond of it.
 SPAWNS_A_TURN = 16
-#: At the daemon's start the disks of so many different executables are asked before the programs are started.
+#: At the daemon's start the disks of this many different executables are asked before any program is started.
 LOOKED_AHEAD = 16
-#: So many users are looked up at a time, each for so long: a directory service may hang.
+#: Users that are looked up at a time, and how long each may take: a directory service may hang.
 USER_THREADS, USER_SECONDS = 16, 10.0
 
 

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-#: Nobody is accepted for so long where there is nothing to accept them with; they wait in the kernel's queue.
+#: Without a descriptor to accept with, the next attempt comes after this; clients wait in the kernel's queue.
 PAUSE_SECONDS = 0.5
 
 _log = logging.getLogger("asupd")

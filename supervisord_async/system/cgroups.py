@@ -29,9 +29,9 @@ from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.mounts import mounts
 from supervisord_async.system.pidfd import open_pidfd
 
-#: After a move, so long the next one certainly waits for nothing.
+#: For this long after a move the next one certainly need not wait.
 WARM_SECONDS = 0.002
-#: Is there where systemd runs the machine, and thereby all its cgroups but those that it gave away.
+#: Exists where systemd runs the machine, and so owns all cgroups but those that it has delegated.
 SYSTEMD = "/run/systemd/system"
 
 #: It is gone; it is gone while we read; not ours; a threaded one, whose processes are listed above it.

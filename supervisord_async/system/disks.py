@@ -23,12 +23,12 @@ from supervisord_async.system.mounts import FRESH_SECONDS as MOUNTS_SECONDS
 from supervisord_async.system.mounts import is_served, mounts
 from supervisord_async.system.threads import DaemonThreads
 
-#: Disks that have not answered after so long do not, as far as this start is concerned.
+#: A disk that has not answered for this long counts as one that does not, as far as this start is concerned.
 ANSWER_SECONDS = 10.0
 FRESH_SECONDS = 5.0
 #: File systems that ask no other machine, and no other process.
 LOCAL_KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay", "squashfs", "erofs", "tmpfs", "ramfs", "rootfs"})
-#: So many files of disks that hang can be waited for; those of other disks wait behind them.
+#: How many files on disks that hang can be waited for; those of other disks wait behind them.
 THREADS = 64
 #: The kernel reads no more of a file to see what it is (``BINPRM_BUF_SIZE``).
 _HEADER_BYTES = 256

@@ -22,7 +22,7 @@ from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, watched
 from supervisord_async.system.identity import of
 
-#: When the loop has turned so often, a newborn executes its program, most likely. A transport takes as many to connect.
+#: After this many turns of the loop a new child most likely executes its program. A transport takes as many to connect.
 TURNS_TO_EXECUTE = 2
 
 

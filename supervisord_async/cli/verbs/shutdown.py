@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: A daemon that does not answer in this time hangs, or its machine does.
 ANSWER_SECONDS = 5.0
-#: Without ``--timeout``: so long a daemon may take to stop, its own default bound and a bit; and one that hangs.
+#: Without ``--timeout``: how long a daemon may take to stop (its own default bound and a bit), and one that hangs.
 STOP_SECONDS, HANGING_SECONDS = 65.0, 10.0
 _POLL_SECONDS = 0.05
 _SHOW_SECONDS = 0.5

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: A record that a subscriber lost must not hold a stop up.
 LOOK_SECONDS = 1.0
-#: One that outlives its KILL for so long holds the others up no longer.
+#: A process that outlives its KILL for this long holds the others up no longer.
 KILL_PATIENCE_SECONDS = 10.0
 
 

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FileWatching", "LoopGuard", "monitor_files", "monitor_watches"]
 
-#: A change so soon after a start may be the start's own doing (plus the quiet time).
+#: A change that comes this soon after a start (plus the quiet time) may be the start's own doing.
 SUSPECT_SECONDS = 2.0
-#: So many such changes in a row, within ``WINDOW_FACTOR`` times that time, are a loop …
+#: This many such changes in a row, within ``WINDOW_FACTOR`` times that time, are a loop …
 SUSPECTS = 5
-#: … and so many, when it was suspended before and has not been calm since.
+#: … or this many, if it was suspended before and has not been calm since.
 SUSPECTS_AGAIN = 2
 WINDOW_FACTOR = 10.0
 #: How long a watch is suspended: at first, and at most; doubled each time.

@@ -27,7 +27,7 @@ _log = logging.getLogger("asupd")
 
 #: The pause between two looks at /proc.
 LOOK_SECONDS = 0.1
-#: After KILL: so long until what still lives is told.
+#: How long after KILL until what is still alive is reported.
 KILL_SECONDS = 5.0
 
 

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.history import History
 
 TRIAL_SECONDS = 30.0
-#: A trial that was killed is waited for so long.
+#: How long a trial that was killed is waited for.
 DEATH_SECONDS = 1.0
-#: A thread that a disk holds up for so long hangs; and the time between two looks.
+#: A thread that a disk has held up for this long counts as hanging; and the time between two looks.
 HANG_SECONDS = 5.0
 LOOK_SECONDS = 0.05
-#: A start that waits for its turn, or an end that is just told, is waited for so long; and the time between two looks.
+#: How long starts that wait for their turn, and ends that are just being told, are waited for; and the time between two looks.
 REST_SECONDS = 1.0
 REST_LOOK_SECONDS = 0.01
 MODULE = "supervisord_async.cli.asupd"

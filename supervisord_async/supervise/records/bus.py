@@ -21,9 +21,9 @@ from supervisord_async.system.alarm import Alarm
 
 RING_RECORDS = 1024
 SUBSCRIBER_RECORDS = 1024
-#: While many wait for something more urgent, the world is told of a change this much later at most.
+#: While many starts wait for their turn, a change is told this much later at most.
 LATE_SECONDS = 1.0
-#: So many changes are told at one turn of the loop; of those that are late, more than a turn of starts can add.
+#: How many changes are told at one turn of the loop; when late, more than the starts of one turn can add.
 TOLD_A_TURN, LATE_TOLD_A_TURN = 32, 128
 
 _log = logging.getLogger(__name__)

@@ -21,13 +21,13 @@ from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files,
 
 #: A sample this young is good enough for the next one who looks.
 FRESH_SECONDS = 1.0
-#: Main processes that came since are looked at sooner: after so many times as long as the last look took.
+#: Main processes that came since are sampled sooner: after this many times the duration of the last sample.
 NEWCOMERS_PART = 10
-#: A sample older than this tells nothing of now: the mean since the start is told instead.
+#: A sample older than this says nothing about now: the mean since the process started is given instead.
 STALE_SECONDS = 30.0
 #: In a smaller tree what is shared is not worth a look at each of its pages.
 SHARING_BYTES = 16 * 1024 * 1024
-#: What is shared is looked at again after so long, and after so many times as long as the last look took.
+#: What is shared is looked at again after this many seconds, and no sooner than this many times the duration of the last look.
 SHARING_SECONDS, SHARING_PART = 5.0, 50
 
 

@@ -36,11 +36,11 @@ QUEUE_RECORDS = 20_000
 BATCH_RECORDS = 2_000
 #: News is gathered this long before it is written.
 GATHER_SECONDS = 0.1
-#: A question waits so long for what was taken before it to be written.
+#: How long a query waits until the records that were taken before it are written.
 FRESH_SECONDS = 0.5
-#: ... and so long for its disk; where the question before it had no answer, as long as for what is fresh.
+#: ... and for the disk to answer; after a query that had no answer, only :data:`FRESH_SECONDS`.
 ANSWER_SECONDS = 5.0
-#: So many questions are asked at a time; on a disk that hangs so many threads hang.
+#: Queries at a time; on a disk that hangs, no more threads than these hang.
 READERS = 4
 #: The pauses between attempts while writing fails, the last one repeated.
 RETRY_SECONDS = (0.2, 1.0, 5.0)

@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 #: A hook that takes longer is killed, and has failed.
 HOOK_SECONDS = 60.0
-#: So much of the end of its output is told.
+#: How much of the end of its output is quoted.
 TAIL_BYTES = 2048
-#: A write of so much to a pipe that select calls writable does not block (``man 7 pipe``, PIPE_BUF).
+#: A write of this much to a pipe that select calls writable does not block (``man 7 pipe``, PIPE_BUF).
 _CHUNK_BYTES = select.PIPE_BUF
 
 

@@ -17,7 +17,7 @@ from supervisord_async.supervise.host import Signature
 from supervisord_async.system.disks import ANSWER_SECONDS
 from supervisord_async.system.threads import Call, DaemonThreads, wait_over
 
-#: So many directories of disks that hang can be waited for; all others wait behind them.
+#: How many directories on disks that hang can be waited for; all others wait behind them.
 THREADS = 32
 
 

@@ -35,9 +35,9 @@ from supervisord_async.system.mounts import MountTable, is_served, mounts
 
 #: Directories may change while they are counted; this often it is tried again at once.
 OPEN_ATTEMPTS = 5
-#: So many notifications in a burst leave doubts whether they were all.
+#: After this many notifications in a burst it is doubtful that none was lost.
 BURST_HINTS = 1024
-#: This long after notifications it is made sure that they were all.
+#: This long after a notification everything is scanned, in case that others were lost.
 DOUBT_SECONDS = 10.0
 #: A second failure of a notifier within this time means that it cannot be relied on.
 FAILURE_SECONDS = 10.0

@@ -27,12 +27,12 @@ from supervisord_async.system.mounts import MountTable
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-#: Changes that never cease are reported at the latest after this many times the quiet time, or so many seconds.
+#: Changes that never cease are reported after this many times the quiet time at the latest, or after this many seconds if that is later.
 BOUND_FACTOR = 10.0
 BOUND_SECONDS = 2.0
-#: So many paths of one burst are remembered; more of them would not change what follows.
+#: How many paths of one burst are remembered; more would change nothing.
 PATHS_MAX = 1000
-#: So many sets of disks have a thread of their own; all others share one.
+#: How many sets of disks have a thread of their own; all others share one.
 OUTPOSTS = 8
 #: After a bug in a thread it is started again; the pause doubles up to a minute.
 RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
