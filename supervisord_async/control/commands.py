@@ -258,7 +258,7 @@ class Commands:
         await self.supervisor.reexec()
 
     def reopen_logs(self) -> None:
-        """Every log is written to whatever file has its path now."""
+        """From now on every log is written to whatever file is at its path."""
         self.supervisor.reopen_logs()
 
     # How

@@ -1,7 +1,7 @@
 """Supervision: the driver of one process, its monitors, and the daemon that holds them together.
 
 ``monitors`` watch and post inputs, the pure machine of ``core`` decides, ``process`` commits the decision and carries out its
-effects, ``records`` tell everybody what changed. Where to look:
+effects, and ``records`` tell of the change. Where to look:
 
 * one process: ``process``, its driver (one mailbox, one deadline), with ``mailbox``, ``errands`` (its tasks, while there is
   something to do) and ``surroundings`` (what all processes share);
@@ -10,11 +10,11 @@ effects, ``records`` tell everybody what changed. Where to look:
   ``senses``: how a probe is asked, output searched, files watched for all programs, and sd_notify heard;
 * several processes: ``supervisor`` holds the names and applies plans; ``fleet`` has dependencies, orderly stops, rolling restarts,
   scaling, sockets, activation and schedules;
-* what is told: ``records``: the bus, the words of a record, masking, the log, the history, figures, hooks on events;
+* what is published: ``records``: the bus, the words of a record, masking, the log, the history, figures, hooks on events;
 * the daemon: ``daemon`` (lifetime, signals, re-exec), ``loading`` (the file, read again), ``run_dir``, ``belongings`` (lock, socket and
-  state, made anew when somebody removed them), ``means`` (optional modules), ``lasting`` (tasks of its own, begun again after a bug),
-  ``watchdog`` and ``standing`` (what systemd is told); ``single`` is the whole of asup-run;
+  state, made again when somebody removed them), ``means`` (optional modules), ``lasting`` (its own tasks, restarted after a bug),
+  ``watchdog`` and ``standing`` (what systemd is told); ``single`` is all of asup-run;
 * its death: ``outlive``: saved state, takeover by the next daemon, re-exec, on_death, leftovers;
 * the machine below: ``host`` is the seam, ``machine_host`` the real one, tests have others; ``enclosures`` gives each run a cgroup,
-  ``patience`` waits out shortages.
+  ``patience`` waits while the machine is short of something.
 """

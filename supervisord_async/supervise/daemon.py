@@ -1,7 +1,7 @@
-"""The daemon's lifetime: one run_dir locked, everything wired, signals heard, everything released.
+"""The daemon's lifetime: the run_dir is locked, everything wired, signals are handled, and in the end everything is released.
 
-What may fail here is sorted: *critical* (the daemon does not begin, DaemonError says why), *degraded* (it goes on
-without, and says by name what is lost), *transient* (retried with backoff by whoever owns it).
+Failures here are of three kinds: *critical* (the daemon does not start, DaemonError says why), *degraded* (it goes on
+without something, and names what is lost), *transient* (retried with backoff by whoever owns it).
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("asupd")
 
 HEARD = frozenset({signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
-#: The same signal to stop that comes twice within this is one: timeout(1) signals us, and at once our group.
+#: A signal to stop that comes twice within this counts once: timeout(1) signals us, and at the same time our group.
 ECHO_SECONDS = 0.03
-#: After this, output that a former daemon left unfinished belongs to programs that are gone: all others have their captures by then.
+#: After this, output that a former daemon left unfinished belongs to programs that no longer exist: all others have captures by then.
 SWEEP_AFTER_SECONDS = 5.0
 #: A control socket that could not be made is tried again this often.
 CONTROL_RETRY_SECONDS = 5.0
@@ -73,21 +73,21 @@ QUIET_SECONDS = 2.0
 
 
 class Listeners(Protocol):
-    """Where the API is asked."""
+    """The sockets on which the API is served."""
 
     @property
     def descriptors(self) -> list[int]:
         """Of the listening sockets."""
 
     async def pause(self) -> None:
-        """Soon nobody is connected; new clients wait in the kernel's queue."""
+        """Connections are closed, soon; new clients wait in the kernel's queue."""
 
     async def resume(self) -> None:
         """After a pause: clients that wait are answered."""
 
 
 class ControlPlane(Protocol):
-    """What serves the API; made by the layer above."""
+    """Serves the API; given by the layer above."""
 
     async def __call__(
         self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[Listeners], None]
@@ -99,22 +99,22 @@ class ControlPlane(Protocol):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What the command line says beside the file."""
+    """What the command line gives beside the file."""
 
     file: str
     run_dir: str | None = None
     echo: Callable[[str, str, bytes], None] | None = None
     reopen_own_log: Callable[[], None] = lambda: None
-    follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: ``daemon.log`` changed by a reload
-    adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: what the command line overrides
-    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: of the file as it was loaded last
+    follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: called when a reload changes ``daemon.log``
+    adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: lays the command line's settings over it
+    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: of the file's programs as loaded last
 
 
 async def serve(options: Options, configuration: Configuration, control: ControlPlane, former: SavedState | None = None) -> int:
     """Supervise until told to stop; returns the exit code.
 
-    ``former`` is what this process was before a re-exec. Raises LockHeldError and DaemonError before anything of
-    another daemon was touched.
+    ``former`` is the state of this process before a re-exec. Raises LockHeldError and DaemonError, before anything of
+    another daemon is touched.
     """
     run_dir = configuration.daemon.run_dir
     make_run_dir(run_dir)
@@ -163,7 +163,7 @@ class Daemon:
             save_anew=self._saver.changed,
         )
         self._go = anyio.Event()  # set when the new code was tried and is to take over
-        self._prepared: list[int] = []  # of a trial: the descriptor of the configuration that it has loaded
+        self._prepared: list[int] = []  # the descriptor of the configuration that a trial of the new code has loaded
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
         )
@@ -202,7 +202,7 @@ class Daemon:
         return process.program if process is not None else None
 
     def state(self) -> SavedState:
-        """Everything that a successor needs, as of now."""
+        """Everything that a successor needs, as it is now."""
         return SavedState(
             boot_id=clock.boot_id(),
             instance=self._instance,
@@ -235,12 +235,12 @@ class Daemon:
         return code
 
     def _begin(self, tasks: TaskGroup, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
-        """All that goes on beside the programs has begun, in ``tasks``."""
+        """The daemon's own tasks have begun, in ``tasks``."""
         self._bus.listen(log_record)
         self._bus.listen(self._event_hooks.heed)
         tasks.start_soon(self._heed_signals_to_the_last, name="signals")
         if former is not None:
-            self._saver.changed()  # what was decided just before the re-exec came here by memory alone
+            self._saver.changed()  # what was decided just before the re-exec was handed over in memory, and is in no file yet
         tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
         tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
         tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
@@ -256,7 +256,7 @@ class Daemon:
         tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
 
     def _tell_begun(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
-        """Who began, where, and what was found; and what is missing here."""
+        """It is published which daemon began, where, and what it found; and logged what is missing on this machine."""
         alive = sum(slot.main is not None for slot in estate.values())
         adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
         count = len(self._configuration.programs)
@@ -266,7 +266,7 @@ class Daemon:
         means.report_missing(no_cgroups=self._enclosures.missing)
 
     async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
-        """What an earlier daemon of this run_dir, or this one before a re-exec, left."""
+        """What an earlier daemon of this run_dir, or this one before a re-exec, has left, by process name."""
         saved, ended = former, False
         if saved is None:
             saved, complaints = await _in_thread(persist.load, self._run_dir)
@@ -277,7 +277,7 @@ class Daemon:
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._enclosures.open, name="cgroups")  # which mostly waits for the kernel
+            tasks.start_soon(self._enclosures.open, name="cgroups")  # this mostly waits for the kernel, so it goes on beside
             marked = await _in_thread(tags.marked, self._instance)
         living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._enclosures.known))
         living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
@@ -302,7 +302,7 @@ class Daemon:
         await self._enclosures.take_in(open_air)
 
     async def _without_side_commands(self, living: list[tags.Tagged]) -> list[tags.Tagged]:
-        """``living`` without probes and hooks that a former daemon had begun: nobody waits for their answers, so they are ended."""
+        """``living`` without probes and hooks that a former daemon had begun: these are ended, as nothing waits for their answers."""
         for name, run in {(process.name, process.run) for process in living if launch.is_side(process.name)}:
             await self._host.kill_strays(launch.tag_of(self._instance, name, run))
         return [process for process in living if not launch.is_side(process.name)]
@@ -312,7 +312,7 @@ class Daemon:
         try:
             from supervisord_async.supervise.records.history import History
         except ImportError:
-            yield None  # said at the start, see means
+            yield None  # reported at the start, see means
             return
         limits = self._configuration.daemon.history
         history = History(
@@ -335,7 +335,7 @@ class Daemon:
             await history.aclose()
 
     async def _keep_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
-        """The API is served, anew whenever its socket was removed, and as soon as it can be."""
+        """The API is served as soon as that is possible, and again whenever its socket was removed."""
         trouble = ""
         while True:
             with anyio.CancelScope() as self._control_scope:
@@ -344,7 +344,7 @@ class Daemon:
             former = None
 
     async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None, trouble: str) -> str:
-        """Returns why it is not served, which is said unless it is the ``trouble`` of last time."""
+        """Returns why the API is not served, which is logged unless it is the same ``trouble`` as last time."""
 
         def serving(listeners: Listeners) -> None:
             if trouble:
@@ -384,7 +384,7 @@ class Daemon:
         try:
             await self._heed_signals()
         finally:
-            for number in HEARD:  # a second order to go does not turn a clean end into a death by signal
+            for number in HEARD:  # so that a late signal does not turn a clean end into a death by signal
                 signal.signal(number, signal.SIG_IGN)
 
     async def _heed_signals(self) -> None:
@@ -428,12 +428,12 @@ class Daemon:
     # Re-exec
 
     async def _prepare_reexec(self) -> None:
-        """The installed code was tried and will take over; raises FailedError where it cannot, BusyError where all is to end."""
+        """The installed code was tried and will take over; raises FailedError where it cannot, BusyError during a shutdown."""
         left = await reexec.try_new_code(self.state())
         if self._supervisor.shutting_down:
             os.close(left)
             raise BusyError("cannot re-exec: the daemon is shutting down")
-        while self._prepared:  # of a trial that nothing came of
+        while self._prepared:  # of an earlier trial, after which the re-exec did not take place
             os.close(self._prepared.pop())
         self._prepared.append(left)
         self._go.set()
@@ -446,14 +446,14 @@ class Daemon:
             if listeners is not None:
                 await listeners.pause()  # the client that asked for this gets its answer first
             await reexec.come_to_rest(self._supervisor.processes, self._bus, history)
-            stopping = self._supervisor.shutting_down  # whoever told us to go meanwhile had no successor in mind
+            stopping = self._supervisor.shutting_down  # whoever asked for that meanwhile did not mean a successor to go on
             why = "the daemon is shutting down" if stopping else self._become_new_code(listeners)
             self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
             if listeners is not None:
                 await listeners.resume()
 
     def _become_new_code(self, listeners: Listeners | None) -> str:
-        """The new code runs in this process, so this never returns; or it returns why it cannot, and everything is as it was."""
+        """Never returns where the new code takes over this process; else returns why it cannot, and everything is as it was."""
         self._bus.catch_up()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
         state = persist.with_descriptors(self.state(), kept, self._kept_history.unwritten() if self._kept_history is not None else ())
@@ -462,12 +462,12 @@ class Daemon:
         try:
             reexec.become_new_code(state, HEARD)
         except OSError as error:
-            descriptors.sd_notify("READY=1")  # else we were reloading for ever
+            descriptors.sd_notify("READY=1")  # else the unit would stay "reloading"
             return reexec.why_not(error)
 
 
 async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    """What ``function`` returns, called in a thread; while the machine has none to give it is waited for: a takeover cannot do without."""
+    """What ``function`` returns, called in a thread. A takeover cannot do without, so while no thread can be started it waits."""
     return await patiently("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 

@@ -1,11 +1,11 @@
 """The driver of one process: one mailbox, one deadline, and no task while nothing is under way.
 
-It is called when there is an input or the deadline has passed, lets the machine decide, commits the snapshot, carries the
-effects out, and publishes when those have begun: a next run is not kept waiting by what is told of the last one. It alone
-assigns the snapshot. An effect that takes time is an errand, a task beside it, and answers by an input like everything else.
+The driver is called when an input has come or the deadline has passed. It lets the machine decide, commits the snapshot, begins
+the effects, and only then publishes, so that telling of one run's end does not delay the next run. Nothing else assigns the
+snapshot. An effect that takes time is an errand: a task beside the driver, which answers by an input like everything else.
 
-A bug in a decision or in any errand ends the errands of this process and nothing more: the traceback is logged, the
-process is UNKNOWN with its child left alone, and supervision of it is taken up again after a pause that grows.
+A bug in a decision or in an errand ends the errands of this process and nothing else: the traceback is logged, the
+process is UNKNOWN with its child left alone, and its supervision is taken up again after a pause that grows.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ from supervisord_async.system.identity import Identity
 
 _log = logging.getLogger(__name__)
 
-#: A broken supervision is taken up again after these pauses, the last one repeated.
+#: After a bug, supervision is taken up again after these pauses, the last one repeated.
 RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)
-#: After this long without a break the first pause comes first again.
+#: After this long without a bug the pauses begin with the first one again.
 CALM_SECONDS = 600.0
 
 
 class _Change(NamedTuple):
-    """What became of a process, and what its records tell of that."""
+    """A change of the snapshot, with what the records that will tell of it need to know."""
 
     before: Snapshot
     after: Snapshot
@@ -113,36 +113,36 @@ class Process:
     # What others may do
 
     def post(self, input_: Input) -> None:
-        """The driver will decide on ``input_``; raises BusyError for one request too many."""
+        """The driver will decide on ``input_``; raises BusyError where too many requests wait already."""
         self._mailbox.post(without_secrets(input_, self.program))
 
     @property
     def next_at(self) -> float | None:
-        """When something is due that a person waits for (the next attempt, KILL), monotonic; None: nothing."""
+        """When the next attempt, or KILL, is due (monotonic); None: neither is."""
         if self.snapshot.state in (State.BACKOFF, State.STOPPING, State.FATAL):
             return deadline(self.snapshot, self.policy)
         return None
 
     @property
     def waits_for(self) -> str:
-        """Whom it waits for and why, in words; empty unless it is WAITING."""
+        """What it waits for and why, in words; empty unless it is WAITING."""
         return self._around.waits_for(self) if self.snapshot.state is State.WAITING else ""
 
     @property
     def stop_ordered(self) -> bool:
-        """It is stopped, or on its way there for good, or will be when it decides on what waits for it."""
+        """It is stopped, or is stopping for good, or will be once it has taken a stop that waits in its mailbox."""
         now = self.snapshot
         on_its_way = now.state is State.STOPPING and not now.wanted
         return now.state is State.STOPPED or on_its_way or self._mailbox.holds(StopRequested)
 
     @property
     def settled(self) -> bool:
-        """Nothing that an earlier daemon left of it is still to be seen to."""
+        """Everything that an earlier daemon left of it has been taken over or ended."""
         return self._inherited is None
 
     @property
     def in_motion(self) -> bool:
-        """It is about to change: something came that is not decided on, a start has no process yet, an end is not told yet."""
+        """It is about to change: an input waits, a start has no process yet, or an end has not been decided on yet."""
         now, run = self.snapshot, self._run
         begins = now.state is State.STARTING and now.pid is None
         ends = run is not None and run.ended is not None and run.context.run == now.run != now.ended_run
@@ -150,7 +150,7 @@ class Process:
 
     @property
     def voice(self) -> Voice:
-        """What its runs say by sd_notify; made when first asked for: most say nothing."""
+        """Its end of sd_notify; made on first use, since most programs do not speak it."""
         if self._voice is None:
             self._voice = Voice(self.name, self._around)
         return self._voice
@@ -160,7 +160,7 @@ class Process:
 
     @property
     def words(self) -> str:
-        """What its run says of itself; empty when it has said nothing."""
+        """The status that its run has sent by sd_notify; empty when it has sent none."""
         return self._voice.words if self._voice is not None else ""
 
     def reconfigure(self, program: Program) -> None:
@@ -175,26 +175,26 @@ class Process:
                 self._run.reconfigure(program, self._errands)
             if program.watch != before.watch:
                 self._watch_files()
-        self._mailbox.wake()  # the deadline may be another one now
+        self._mailbox.wake()  # the deadline may have changed
 
     def hasten(self) -> None:
-        """A stop waits for no grace period any more."""
+        """From now on a stop has no grace period."""
         self.policy = replace(self.policy, grace_seconds=0.0)
         self._mailbox.wake()
 
     def begin(self, tasks: TaskGroup) -> None:
-        """It is supervised until dismissed, by tasks in ``tasks``, which no exception of this process reaches."""
+        """It is supervised until :meth:`dismiss`, by tasks in ``tasks``; no exception of theirs reaches the group."""
         self._errands.open(tasks)
         self._take_up()
         self._mailbox.open(self._turn)
 
     def dismiss(self) -> None:
-        """It is supervised no more, and its tasks end."""
+        """It is no longer supervised, and its tasks end."""
         self._mailbox.close()
         self._errands.close()
 
     def hush(self) -> None:
-        """Its notify socket is closed, and so are the descriptors that its runs stored with us."""
+        """Its notify socket is closed, and so are the descriptors that its runs have stored."""
         if self._voice is not None:
             self._voice.close()
 
@@ -216,9 +216,9 @@ class Process:
     # The driver
 
     def _turn(self) -> None:
-        """All that came is decided on, and the deadline if it has passed; the next call is due at the next one."""
+        """All inputs that have come are decided on, and the deadline if it has passed; the next call is due at the next deadline."""
         if self._errands.failing:
-            return  # this is called again when supervision is taken up again
+            return  # the next call comes when supervision is taken up again
         now = anyio.current_time()
         try:
             if self._resume_at is not None:
@@ -255,7 +255,7 @@ class Process:
         if after.state is State.STOPPING:
             self._launcher.give_up()
         if after.state in DOWN and self._voice is not None:
-            self._voice.store.clear()  # what was left for a next run: none will follow by itself
+            self._voice.store.clear()  # it was kept for the next run, and none will follow by itself
         self._around.committed(self)
         if before.pid is None and after.pid is not None:
             self._around.spawned(self)
@@ -274,7 +274,7 @@ class Process:
             self._errands.fail(error)
 
     def _publish(self, changes: tuple[_Change, ...], wall_time: float | None = None) -> None:
-        """The records of ``changes`` are published, which were at ``wall_time``, or now."""
+        """The records of ``changes`` are published, dated ``wall_time``, or now."""
         for before, after, policy, at, ended in changes:
             for type_, fields in records_of(self.name, before, after, policy, at):
                 if type_ == "state" and "exit" in fields["data"] and ended is not None:
@@ -306,9 +306,9 @@ class Process:
         """Answered by Spawned or SpawnFailed."""
         await self._wait_settled()
         program = self.program
-        self._settings = program  # not digested before the fork
+        self._settings = program  # the digest can wait until after the fork
         try:
-            wanted = self.snapshot.state is not State.STOPPING  # as it may be since it waits for its turn
+            wanted = self.snapshot.state is not State.STOPPING  # a stop may have come while it waited for its turn
             context = await self._launcher.begin(program, run, self._voice_for(program)) if wanted else None
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
@@ -321,13 +321,13 @@ class Process:
         self._run.watch(self._errands)
 
     def _settings_digest(self) -> str:
-        """Of the settings that the run was begun with; known from before its birth, so that a successor sees what has changed."""
+        """The digest of the settings that the run was begun with, known before its process is, so that a successor sees what changed."""
         if isinstance(self._settings, Program):
             self._settings = launch.settings_digest(self._settings)
         return self._settings
 
     def _held(self, context: RunContext) -> Run:
-        """The run of ``context`` by the present settings, which may have changed while it began; nothing watches it yet."""
+        """The run of ``context`` with the present settings, which may have changed while it was starting; nothing watches it yet."""
         if context.program is not self.program:
             context = replace(context, program=self.program)
         return Run(context, self._on_ended, self._launcher)
@@ -365,7 +365,7 @@ class Process:
     # File changes
 
     def _watch_files(self) -> None:
-        """The program's paths are watched as its settings say now, whatever its state."""
+        """The program's paths are watched as its present settings say, whatever its state."""
         if self._watch_scope is not None:
             self._watch_scope.cancel()
             self._watch_scope = None
@@ -397,7 +397,7 @@ class Process:
             self.voice.inherit(inherited.saved.voice)
 
     async def _take_over(self, inherited: Inherited) -> None:
-        """The former daemon's run goes on, or its end is news."""
+        """The former daemon's run is taken over; or, where it has ended, its end is posted."""
         run = inherited.snapshot.run
         grace_seconds = self.program.stop.grace_seconds if inherited.ending else 0.0  # they were told to go, and have time
         for stray in inherited.stray_runs:
@@ -417,10 +417,11 @@ class Process:
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._end_taking_over()
         if inherited.ending and self._run is not None and self.snapshot.state is State.STOPPING:
-            # Whoever told all programs to end may not have come to this one. What it has begun since, to end itself, is left alone.
+            # Whatever told all programs to end may not have got to this one. Only its main process: what that has begun since, in order
+            # to end, is left alone.
             self._start(self._run.signal, self.program.stop.signal, "main")
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
-            await self._abandon(self.snapshot.run)  # a run was begun meanwhile, and broke with an earlier attempt to take over
+            await self._abandon(self.snapshot.run)  # a run had begun when a bug broke an earlier attempt to take over
 
     async def _go_on_with(self, child: ChildProcess, inherited: Inherited) -> None:
         """The run of ``child`` is this daemon's; it is asked to restart if its settings have changed since it began."""
@@ -430,7 +431,7 @@ class Process:
             self.post(Adopted(run, child.pid))
             tell_adopted(self._around.bus, self.name, run, child.pid)
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
-            self.post(BecameReady(run))  # it may have said so while nobody heard, and says it once
+            self.post(BecameReady(run))  # a program says it once, so it may have said it while no daemon listened
         self._run.watch(self._errands)
         if self._settings not in ("", launch.settings_digest(self.program)):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
@@ -438,7 +439,7 @@ class Process:
                 self.post(request)
 
     def _end_taking_over(self) -> None:
-        self._inherited = None  # not before: a bug on the way must not cost a living run
+        self._inherited = None  # not earlier: after a bug on the way the takeover is tried again
         if self._taken_over is not None:
             self._taken_over.set()
 
@@ -470,7 +471,7 @@ class Process:
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
             untold, self._untold = self._untold, ()
-            self._publish(untold)  # here: what cannot be told is not to break it again
+            self._publish(untold)  # not later by the bus: where telling is what failed, that would break it again
         except Exception:
             _log.exception("%s: cannot tell that a bug broke its supervision", self.name)
         if self._run is not None:
@@ -479,12 +480,12 @@ class Process:
         self._mailbox.wake_at(self._resume_at)
 
     async def _abandon(self, run: int) -> None:
-        """A run that nobody holds, perhaps born and never told of, is over before another one can begin."""
+        """A run that is not held here, though its process may have been born, is over before another one can begin."""
         await self._kill_strays(run)
         self.post(SpawnFailed(run, "internal error while it was spawned"))
 
     def _take_up(self) -> None:
-        """What an earlier daemon was watching, or we before supervision broke, is watched again."""
+        """What an earlier daemon supervised, or this one before a bug, is supervised again."""
         self._watch_files()
         if self._inherited is not None:
             self._start_at_turn(self._take_over, self._inherited)  # the control socket answers before all of a thousand are

@@ -1,7 +1,7 @@
 """All processes of one daemon: names to processes, selectors, and plans turned into ordinary inputs.
 
-It decides nothing about a process that the machine decides; it posts inputs and listens to records. What an operator
-wants of the daemon as a whole (reload, shut down, reopen) ends here too, whoever carried it: a signal or the API.
+It makes none of the decisions that are the state machine's; it posts inputs and listens to records. What an operator
+wants of the daemon as a whole (reload, shut down, reopen logs) arrives here too, by signal or through the API.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: After everything was killed: how long the kernel may take.
+#: How long the kernel may take to end what was killed, at the end of a shutdown.
 KILL_WAIT_SECONDS = 5.0
 
-#: Warnings about a file that become records at a reload; whoever asked for it is told all.
+#: How many warnings about a file become records at a reload; whoever asked for it is told all.
 WARNINGS = 20
 Loader = Callable[[], Awaitable["Loaded"]]
 
@@ -84,7 +84,7 @@ class Supervisor:
             self._around, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
         )
         self._tasks: TaskGroup | None = None
-        self._retiring: dict[str, Bell] = {}  #: rung at each record of the process
+        self._retiring: dict[str, Bell] = {}  #: of processes that are being removed; rung at each record of the process
         self._hastened_at: float | None = None
         self._standing: list[Process] = []  #: during a shutdown: those that were not down at the last look
         self._reload_lock = anyio.Lock()
@@ -100,7 +100,7 @@ class Supervisor:
         return self._around.bus
 
     async def remembered(self) -> None:
-        """What was decided until now is saved and so outlives the daemon; or it cannot be saved soon, and is not waited for."""
+        """What was decided until now is saved, and so outlives the daemon; where saving takes too long, this does not wait for it."""
         await self._around.remembered()
 
     # Lifetime
@@ -128,7 +128,7 @@ class Supervisor:
         return self.exit_code
 
     def _begin(self, tasks: TaskGroup, estate: dict[str, Inherited]) -> None:
-        """All processes are supervised, those that are to be up are started, and what is of no process is watched."""
+        """All processes are supervised, those with autostart are started, and the watches that all processes share have begun."""
         tasks.start_soon(lasting, "file watching", self._around.files.run, name="file watching")
         tasks.start_soon(lasting, "measuring memory", MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
         tasks.start_soon(lasting, "starting by schedule", self._schedules.run, name="schedules")
@@ -153,14 +153,14 @@ class Supervisor:
         self._shutdown.set()
 
     async def _stop_everything(self) -> None:
-        """All processes are down, or could not be ended by the kernel in time."""
+        """All processes are down, or the kernel did not end them in time."""
         waiting = list(reversed(self.processes.values()))
         with self.bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_later)
                 while True:
                     waiting = self._ask_to_stop(waiting)
-                    await anyio.lowlevel.checkpoint()  # those that are down decide on it without a record to tell of it
+                    await anyio.lowlevel.checkpoint()  # those that are down take it without a record to wait for
                     if self._all_down() and not waiting:
                         break
                     with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
@@ -184,7 +184,7 @@ class Supervisor:
                     tasks.start_soon(process.output.aclose)
 
     def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
-        """Those of ``waiting`` that may stop are asked to; returns the others, that others still need."""
+        """Those of ``waiting`` that nothing depends on any more are asked to stop; returns the others."""
         held = []
         for process in waiting:
             if self._hastened_at is not None or self.dependencies.may_stop(process):
@@ -204,7 +204,9 @@ class Supervisor:
         return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
 
     def _all_down(self) -> bool:
-        """Whether all are down. All are looked at again only when those of the last look are: linear over a whole shutdown."""
+        """Whether all are down. Only those that were up at the last look are looked at, and all again once these are down, so that the
+        looks of a whole shutdown take linear time.
+        """
         while self._standing and self._standing[-1].snapshot.state in DOWN and self._standing[-1].settled:
             self._standing.pop()
         if not self._standing:
@@ -220,7 +222,7 @@ class Supervisor:
                 self._exit(*end)
 
     def _exit(self, code: int, why: str) -> None:
-        """The daemon will end, as soon as everybody has heard of what it ends for."""
+        """The daemon will end; not at once, so that all listeners hear of the record that it ends for first."""
 
         async def exit_() -> None:
             if not self.shutting_down:
@@ -231,17 +233,17 @@ class Supervisor:
     # Processes
 
     def _retire_unlisted(self, estate: dict[str, Inherited]) -> None:
-        """Processes of an earlier daemon that the file does not list any more are taken over to be stopped."""
+        """Processes of an earlier daemon that the file no longer lists are taken over in order to be stopped."""
         for name, inherited in estate.items():
             if name not in self.processes:
-                owner = name.partition(":")[0]  # so that a later reload that lists the program again takes it back
+                owner = name.partition(":")[0]  # its program, so that a reload that lists that again takes the process back
                 program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
                 self._add(program, [name], estate)
                 self._begin_to_retire(self.processes[name])
                 _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, inherited.snapshot.run)
 
     def _add(self, program: Program, names: Iterable[str], estate: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
-        """Slots for ``names`` are supervised, none of them started."""
+        """Processes of these ``names`` are supervised; none is started."""
         added = []
         for name in names:
             replica = int(name.rpartition(":")[2]) if ":" in name else 0
@@ -279,13 +281,13 @@ class Supervisor:
             self._retiring[record.name].ring()
 
     async def _retire(self, process: Process) -> None:
-        """The process is down, and forgotten."""
+        """The process is down and removed; if the configuration has it again by then, it is added anew."""
         asked = None
         while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
             if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
                 asked = process.snapshot
                 self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
-            await self._retiring[process.name].wait(anyio.current_time() + 1.0)  # that it is settled is no record
+            await self._retiring[process.name].wait(anyio.current_time() + 1.0)  # no record tells that it is settled
         await process.output.aclose()
         process.dismiss()
         process.hush()
@@ -352,7 +354,7 @@ class Supervisor:
         return self._reload_outcome
 
     async def _reload_once(self) -> Plan | ConfigError:
-        self._start_task(self._around.host.prepare, "prepare spawns")  # beside the load: what comes of it may be a new process
+        self._start_task(self._around.host.prepare, "prepare spawns")  # beside the load, which may lead to new processes
         try:
             loaded = await self._load()
         except ConfigError as error:
@@ -388,7 +390,7 @@ class Supervisor:
         added = []
         for program in programs.values():
             added += self._add(program, [name for name in program.process_names() if name not in self.processes])
-        self._autostart([*idle, *added])  # after the others: a new program waits for the new run of a dependency that restarts
+        self._autostart([*idle, *added])  # after the restarts, so that a new program waits for the new run of a dependency
         self._sort()
         self._around.sockets.retain(programs)
         self._activation.reconfigure()
@@ -396,8 +398,8 @@ class Supervisor:
     def _change(self, processes: Sequence[Process], plan: Plan) -> None:
         """``processes`` have their new settings, and are asked to restart where a change needs that.
 
-        Dependencies first: processes decide in the order in which they are asked, so no dependent takes the run that is about
-        to go for the new one.
+        Dependencies first: processes decide in the order in which they are asked, so no dependent mistakes the run that is about
+        to end for the new one.
         """
         programs, restarted = self.configuration.programs, plan.restarted()
         asked: dict[RestartRequested, list[Process]] = {}
@@ -424,7 +426,7 @@ class Supervisor:
             self._ask(process, at_once[process])
 
     def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
-        """The program ``name`` has so many processes until the next reload, or until the daemon ends in peace.
+        """The program ``name`` has this many processes until the next reload, or until the daemon shuts down.
 
         Returns the processes that are added, those that are removed, and whether the added ones are started: they are if the
         program has ``autostart``, or a process that is wanted up, or had none. Raises NotFoundError, and FailedError where
@@ -454,7 +456,7 @@ class Supervisor:
         return added, [process for process in before.values() if process.name not in after], starts
 
     def keep_scaled(self, scaled: Mapping[str, int]) -> None:
-        """Programs have the numbers of processes that an earlier daemon was told; to be called before :meth:`run`."""
+        """Programs have the number of processes that they were scaled to under an earlier daemon; to be called before :meth:`run`."""
         for name, replicas in scaled.items():
             program = self.configuration.programs.get(name)
             if program is None:
@@ -468,7 +470,7 @@ class Supervisor:
             self.scaled = {**self.scaled, name: replicas}
 
     def _sort(self) -> None:
-        """``processes`` is in file order; those on their way out come last."""
+        """``processes`` is in file order; those that are being removed come last."""
         order = [name for program in self.configuration.programs.values() for name in program.process_names()]
         rank = {name: number for number, name in enumerate(order)}
         self.processes = dict(sorted(self.processes.items(), key=lambda item: rank.get(item[0], len(rank))))
@@ -476,7 +478,7 @@ class Supervisor:
     # Logs
 
     def reopen_logs(self) -> None:
-        """Every log is written to whatever file has its path now."""
+        """From now on every log is written to whatever file is at its path."""
         for process in self.processes.values():
             process.output.reopen()
 
@@ -492,5 +494,5 @@ def _selects(selector: str, process: Process) -> bool:
 
 
 def is_idle(snapshot: Snapshot) -> bool:
-    """It is down because nobody has asked for it; not by an operator's order, nor because it ended."""
+    """It is down because nothing has started it yet; neither by an operator's order, nor because it ended."""
     return snapshot.state is State.STOPPED and snapshot.cause is not Cause.OPERATOR
