@@ -1,4 +1,4 @@
-"""Values to JSON and back, without loss or refusal: nothing is turned into something else in silence.
+"""Values to JSON and back without loss: what cannot be restored is refused, and nothing is silently turned into something else.
 
 JSON's own types stay as they are. Tuples, deques and queues become lists (a queue's items in the order in which
 putting them back gives the same queue). Objects with ``to_dict()`` and dataclasses become dictionaries, or, where

@@ -1,8 +1,8 @@
 """Telling the supervisor that the program lives: by changing a file, or by sd_notify.
 
 A beat from a thread proves only that the process lives, one from an asyncio task that the event loop turns, one by
-hand that the very work goes on: beat from what must not hang. Nothing here raises because a beat failed; a program
-must not fail because its watchdog is out of order. The failure is logged once, and once more when beats work again.
+hand that the work itself goes on: beat from what must not hang. A beat that fails never raises: a program
+must not fail because its watchdog cannot be reached. The failure is logged once, and once more when beats work again.
 """
 
 from __future__ import annotations

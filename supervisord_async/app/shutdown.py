@@ -1,4 +1,4 @@
-"""An orderly end: components stop in reverse order of registration, each with its own bound inside the whole one.
+"""Orderly shutdown: components stop in reverse order of registration, each within its own timeout and all within one of the whole.
 
 A component that overruns or raises is reported and passed over; it cannot keep the others from being told. Ordinary
 functions run in threads of their own, since only so can they be bounded; what touches an event loop's objects is
@@ -31,7 +31,7 @@ Step = Callable[[], Any]
 
 
 class Outcome(StrEnum):
-    """How a component took it."""
+    """How a component's shutdown ended."""
 
     STOPPED = "stopped"
     FAILED = "failed"  #: a function of it raised, or its join function returned False
@@ -50,7 +50,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class ComponentReport:
-    """What became of one component."""
+    """The result of one component's shutdown."""
 
     name: str
     outcome: Outcome

@@ -1,6 +1,6 @@
 """``asup-run [OPTIONS] COMMAND [ARGS…]``: one command under supervision, without any file.
 
-A thin face of :class:`~supervisord_async.supervise.single.Single`: options become a program's settings, records become
+A thin layer over :class:`~supervisord_async.supervise.single.Single`: options become a program's settings, records become
 lines on stderr, the outcome becomes the exit code.
 """
 
@@ -136,7 +136,7 @@ def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
-    """Raises click.UsageError for one that is no pattern."""
+    """Raises click.UsageError for a text that is not a pattern."""
     for pattern in patterns:
         from supervisord_async.config.patterns import compile_ignored
 
@@ -186,7 +186,7 @@ def heartbeat_of(options: dict[str, Any]) -> Heartbeat:
 
 
 def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded: bool) -> Program:
-    """The settings that the options are short for; ``heartbeat`` is watched from the start only if ``demanded``."""
+    """The settings that the options stand for; ``heartbeat`` is watched from the start only if ``demanded``."""
     from supervisord_async.config.model import Backoff, Logs, Program, Restart, Stop, Watch
     from supervisord_async.core.policy import RestartPolicy
 
@@ -217,7 +217,7 @@ def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded
 
 
 def _beneath(roots: tuple[str, ...], path: str) -> list[str]:
-    """Ignore patterns by which ``path``, and drafts of it beside it, are no change of ``roots``."""
+    """Ignore patterns by which writing ``path``, and drafts beside it, does not count as a change of ``roots``."""
     relatives = [os.path.relpath(path, root) for root in roots]
     escaped = ["".join(f"\\{char}" if char in "*?[]!#\\ " else char for char in each) for each in relatives if not each.startswith("..")]
     return [f"/{each}*" for each in escaped]

@@ -1,6 +1,6 @@
 """``asupd -c programs.yaml``: arguments in, a daemon's exit code out.
 
-A daemon that is replaced waits for every millisecond of its successor's start, so click is loaded only for what is not plain.
+A re-exec waits for every millisecond of the new code's start, so click is loaded only for command lines that are not plain.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXIT_LOCKED = 4
 
 
 def main() -> NoReturn:
-    """Be the daemon, or do what the arguments say instead, and end the process with its exit code."""
+    """Run the daemon, or do what the arguments ask for instead, and end the process with its exit code."""
     early.hold()
     mean_utf8()
     open_missing()

@@ -1,4 +1,4 @@
-"""What ``asupd`` can be told, as click knows it: help, version, mistakes, and every spelling that is not plain."""
+"""The command line of ``asupd`` for click: help, version, mistakes, and every spelling that ``plain`` does not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live names for the shell's completion: programs, processes, groups. Silent and quick whatever is wrong."""
+"""Live names for the shell's completion: programs, processes, groups. Quick and silent, whatever is wrong."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What ``asupctl doctor`` looks at. Each check yields findings, in words, with what to do; none of them changes anything.
+"""The checks of ``asupctl doctor``. Each yields findings in words, with what to do about them; none changes anything.
 
-An *error* is what keeps a daemon, or a program, from starting or working; a *warning* what will hurt some day.
+An *error* keeps a daemon, or a program, from starting or working; a *warning* will hurt some day.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MODULES = {"pyyaml": "yaml", "python-dotenv": "dotenv", "google-re2": "re2", "pr
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     level: Literal["ok", "warning", "error"]
     check: str  #: a stable word
@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is looked at: a run_dir, and the file that it is of, if one is known."""
+    """What is examined: a run_dir, and the file that it belongs to, if that is known."""
 
     run_dir: str
     file: str | None
@@ -207,7 +207,7 @@ def kernel(_patient: Patient) -> Iterator[Finding]:
 
 
 def control_groups(patient: Patient) -> Iterator[Finding]:
-    """Runs have cgroups of their own: the daemon's word if it lives, else whether it could make them if it were started here."""
+    """Runs have cgroups of their own: as the running daemon says, else whether one that is started here could make them."""
     from supervisord_async.supervise.runs.launch import instance_of
     from supervisord_async.system import cgroups
 
@@ -277,7 +277,7 @@ def _inotify_instances() -> int:
 
 
 def run_dir(patient: Patient) -> Iterator[Finding]:
-    """The run_dir can be made and written, and is nobody's who should not have it."""
+    """The run_dir can be made and written, and nobody else can write to it."""
     place = patient.run_dir
     existing = Path(place)
     while not existing.exists():

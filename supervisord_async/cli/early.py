@@ -1,7 +1,7 @@
 """Signals to a daemon that is being loaded.
 
-Reload, reopen, re-exec: whoever sends one as soon as there is a process means the daemon that it will be. They stay pending until
-that listens; by default the kernel would end the process. Signals that tell it to stop are not held: they end it.
+Reload, reopen, re-exec: a signal that is sent as soon as the process exists is meant for the daemon that it will be. These stay
+pending until the daemon listens; without that the kernel would end the process. Signals to stop are not held: they end it.
 """
 
 from __future__ import annotations

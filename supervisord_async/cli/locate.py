@@ -25,7 +25,7 @@ PROBE_SECONDS = 2.0
 
 
 class Target(NamedTuple):
-    """Where to knock, and what to advise when nobody opens."""
+    """Which socket to connect to, and what to advise when no daemon answers there."""
 
     socket: str
     advice: str  #: how to start a daemon there

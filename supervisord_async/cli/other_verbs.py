@@ -67,7 +67,7 @@ _OF_ROLLOUT = {"restart": "restart {}", "status": "wait {} --for ready", "histor
 
 
 def hint(verb: str, others: Sequence[str], verbs: Sequence[str]) -> str:
-    """What was probably meant by an unknown ``verb`` before ``others``, to follow the words that there is none; empty where nobody knows.
+    """What was probably meant by an unknown ``verb`` before ``others``, to follow "no such verb"; empty without a guess.
 
     A beginning of one of ``verbs`` is that one, the nearest one is the last guess.
     """

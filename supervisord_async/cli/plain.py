@@ -16,7 +16,7 @@ LOG_FORMATS = ("text", "json")
 
 
 class DaemonArguments(NamedTuple):
-    """What ``asupd`` is told."""
+    """The arguments of ``asupd``."""
 
     file: str = "programs.yaml"
     detach: bool = False

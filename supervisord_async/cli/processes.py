@@ -79,7 +79,7 @@ def any_missing(asking: Asking, rows: Iterable[Row]) -> bool:
 
 
 def _ended_well(asking: Asking, row: Row) -> bool:
-    """By code 0 or another of its ``success_exit_codes``; or nobody knows how."""
+    """With code 0 or another of its ``success_exit_codes``; or the exit status is unknown."""
     status = row.exit_status or {"code": 0}
     if "code" not in status:
         return bool(status.get("unknown"))

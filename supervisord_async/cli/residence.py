@@ -1,4 +1,4 @@
-"""Which run_dir is meant, when its daemon may hang or be dead: from ``--run-dir``, ``-c FILE`` or ``-s SOCKET``."""
+"""Which run_dir is meant, where its daemon may hang or be dead: from ``--run-dir``, ``-c FILE`` or ``-s SOCKET``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a command for each name: printed, and as an exit code."""
+"""A command's result for each name, printed, and as an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED, TIMED_OUT = 1, 6
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """0 if all went well; 6 if nothing worse happened than that the time ran out; else 1."""
+    """0 if all went well; 6 if some only ran out of time and none failed; else 1."""
     bad = [result for result in results if not result.ok]
     if not bad:
         return 0

@@ -1,4 +1,4 @@
-"""The standard streams of a command that was called without some of them (``>&-``), or with one that takes nothing."""
+"""The standard streams of a command that was started without some of them (``>&-``), or with one that takes no output."""
 
 from __future__ import annotations
 

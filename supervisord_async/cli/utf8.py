@@ -1,4 +1,4 @@
-"""Names of files are UTF-8, whatever the locale says: those in a configuration are, and a daemon and its commands mean the same file."""
+"""File names are UTF-8 whatever the locale says: those in a configuration are, and daemon and commands must mean the same file."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def printable_line(text: str) -> str:
 
 
 def _valid(text: str) -> str:
-    """Bytes that were no UTF-8 are spelt out, too."""
+    """Bytes that are not UTF-8 are spelt out as well."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -86,7 +86,7 @@ def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
 
 
 def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
-    """Why the process is as it is: flapping, the exit, the cause, its description, what comes next; each said once."""
+    """Why the process is in its state: flapping, the exit, the cause, its description, what comes next; each said once."""
     parts: list[str] = []
     if process.flapping:
         parts.append("flapping")
@@ -111,7 +111,7 @@ def _wait(seconds: float) -> str:
 
 
 def _with(description: str, parts: list[str]) -> list[str]:
-    """The description stands for the parts that it says already, or behind all of them."""
+    """``parts`` with the description: in the place of those that it contains already, or at the end."""
     said = [index for index, part in enumerate(parts) if part in description]
     others = [part for part in parts if part not in description]
     if description:
@@ -120,7 +120,7 @@ def _with(description: str, parts: list[str]) -> list[str]:
 
 
 def _soon(at: str | None, now: datetime | None) -> str:
-    """A time to come as short as it is clear: without the date if that is today's."""
+    """A future time, without the date if that is today's."""
     from datetime import UTC, datetime
 
     return local_time(at).removeprefix((now or datetime.now(UTC)).astimezone().strftime("%Y-%m-%d "))

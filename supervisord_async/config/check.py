@@ -34,7 +34,7 @@ def check(loaded: Loaded) -> tuple[Problem, ...]:
 
 
 def _looked_at(program: Program) -> Iterator[str]:
-    """The paths that it is looked at for."""
+    """The paths that the checks below look at."""
     yield program.directory
     for _, command in _commands(program):
         yield from _candidates(program, command[0])

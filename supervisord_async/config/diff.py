@@ -1,4 +1,4 @@
-"""What changes from one configuration to another, and how much of it each program has to feel. Pure."""
+"""What changes from one configuration to another, and what each program has to do about it. Pure."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ NEEDS_RESTART = frozenset(
         "logs.stderr",
     }
 )
-#: Parts of these that the daemon itself watches.
+#: Parts of these that only the daemon uses.
 IN_PLACE = frozenset({"limits.memory", "notify.start_timeout"})
-#: Settings of the daemon that it takes over at its next start; others at once.
+#: Settings of the daemon that take effect at its next start; the others do at once.
 NEXT_START = frozenset({"name", "socket", "socket_mode", "socket_group", "http", "http_token_file", "http_tls", "http_insecure"})
-#: The file's names of fields that the model calls otherwise, beyond units.
+#: The keys in the file of fields whose names differ in the model by more than a unit.
 _FILE_KEYS = {
     "start_seconds": "start_seconds",
     "stop.grace_seconds": "stop.grace_period",
@@ -81,7 +81,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.added or self.removed or self.changed or self.daemon_keys or self.daemon_in_place)
 
     def started(self) -> frozenset[str]:
-        """The programs that have become such as are up by themselves."""
+        """The programs whose ``autostart`` has become true."""
         return frozenset(change.program for change in self.changed if change.starts)
 
     def restarted(self) -> dict[str, tuple[str, ...]]:
@@ -111,7 +111,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff(old: Configuration, new: Configuration) -> Plan:
-    """What leads from ``old`` to ``new``; programs are the same where their names are."""
+    """What leads from ``old`` to ``new``; programs are told apart by their names."""
     changed = []
     unchanged = 0
     for name, program in new.programs.items():
@@ -164,7 +164,7 @@ def _change(old: Program, new: Program) -> ProgramChange:
 
 
 def _follows(key: str, old: Program, new: Program, *, kept: bool) -> bool:
-    """Whether a difference is but the consequence of another one: new names have new logs, another user has another HOME."""
+    """Whether a difference is only the consequence of another: new names have new logs, another user has another HOME."""
     if key in ("logs.stdout", "logs.stderr"):
         return not kept
     if key == "environment" and old.user != new.user:

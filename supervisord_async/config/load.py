@@ -1,6 +1,6 @@
 """From a file to a Configuration, or to every reason why not.
 
-The only way in. A pure function of files and environment; it blocks while it reads, so the daemon calls it in a
+The only way in. A function of files and environment alone; it blocks while it reads, so the daemon calls it in a
 worker thread. Order: read the file and what it includes; check shapes; spell shorthands out; merge ``defaults``;
 resolve; check keys against each other. Each step goes on with what the one before found sound, so that all problems
 come at once.
@@ -46,7 +46,7 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A program as its file has it: ``directory`` is the file's, ``defaults`` those that lie under it, spelt out and merged."""
+    """A program as its file has it: ``directory`` is the file's, ``defaults`` those that apply to it, spelt out and merged."""
 
     name: str
     data: shape.Data
@@ -68,16 +68,21 @@ def load(
 ) -> Loaded:
     """The configuration in ``path`` with everything that it includes.
 
-    ``environ`` (default: the process's own) is what ``${VAR}`` and ``inherit_environment`` mean; ``name`` is how problems
-    name the file (default: ``path`` as given); ``run_dir`` overrides the file's; programs that read as in ``recollection``
-    are those of there, and it holds this load's afterwards; ``living_in`` is the run_dir of the daemon that asks, which it cannot
-    leave. Raises ConfigError with every problem.
+    Args:
+        path: the main file.
+        environ: what ``${VAR}`` and ``inherit_environment`` refer to; default: the process's own environment.
+        name: how problems name the file; default: ``path`` as given.
+        run_dir: overrides the file's.
+        recollection: programs that read as in it are taken from it; afterwards it holds those of this load.
+        living_in: the run_dir of the running daemon that asks, which cannot change.
+
+    Raises ConfigError with every problem.
     """
     given = os.fspath(path)
     loading = _Loading(dict(os.environ if environ is None else environ), recollection or Recollection())
     try:
         return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None, living_in)
-    except RecursionError:  # no input is known that does it; it is the file's fault all the same
+    except RecursionError:  # no input is known that leads here, but it would be the file's fault
         raise ConfigError([Problem(name or given, 1, 1, "the file is too deeply nested")]) from None
     except OSError as error:  # the machine is short of descriptors, say, to look at what is mounted
         raise ConfigError([Problem(name or given, 0, 1, f"cannot be loaded now: {(error.strerror or str(error)).lower()}")]) from error
@@ -98,7 +103,7 @@ class _Loading:
         self._names: set[str] = set()
 
     def load(self, path: str, name: str, run_dir: str | None, living_in: str | None) -> Loaded:
-        """The whole way; raises ConfigError."""
+        """As :func:`load`, for absolute paths."""
         document = self._document(path, name)
         data = self._mapping(document)
         if document is None or data is None:
@@ -168,7 +173,7 @@ class _Loading:
         return dict(fitting(place, data, kind, self._report))
 
     def _collect(self, document: Document, data: shape.Data, defaults: shape.Data, under: tuple[Place, ...], *, main: bool) -> None:
-        """Take note of the programs of a file and of those that it includes."""
+        """The programs of a file, and of those that it includes, are entered."""
         place = Place(document, ("defaults",), ("defaults",))
         own = self._section(place, data.get("defaults"), shape.Program)
         if own.pop("name", None) is not None:
@@ -223,7 +228,7 @@ class _Loading:
         return f", found {found(item['name'])} as name" if "name" in item else ", found one without"
 
     def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...], ground: bytes | None) -> None:
-        """Take note of one program."""
+        """One program is entered."""
         origin = Origin((place, *under), self._report)
         if name in self._entries:
             self._report.add(
@@ -245,13 +250,13 @@ class _Loading:
         data = self._section(place, item, shape.Program)
         data.pop("name", None)
         if item is not None and "command" not in data and _speaks_of_a_command(item):
-            data["command"] = "?"  # reported already; a missing command beside it would be news of the same
+            data["command"] = "?"  # the problem with it is reported already; that the command is missing would say the same again
         spelt = spelt_out(data, directory, self._variables)
         sound = len(self._report.problems) == problems
         self._entries[name] = _Entry(name, spelt, directory, defaults, origin, reading if sound else None)
 
     def _include(self, document: Document, sub: Path, pattern: str, defaults: shape.Data, under: tuple[Place, ...]) -> None:
-        """Take note of the programs of the files that ``pattern`` means; those read before are not read again."""
+        """The programs of the files that ``pattern`` matches are entered; a file is not read twice."""
         place = Place(document, (), ())
         full = absolute(pattern, document.directory, self._variables)
         try:

@@ -1,4 +1,4 @@
-"""What is at the paths that a configuration names, told within a bounded time whatever their disks do.
+"""What is at the paths that a configuration names, found within a bounded time whatever their disks do.
 
 A look can only warn, and a file must load beside a network's file system whose server is away: for a daemon that begins just then,
 and for a reload that takes the program out of the file that hangs.
@@ -30,7 +30,7 @@ class Kind(Enum):
 
     @property
     def may_be_folder(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether it is a folder, as far as is known."""
         return self in (Kind.FOLDER, Kind.SILENT)
 
 

@@ -1,4 +1,4 @@
-"""What other supervisors call keys and values: whoever comes from them is told the word of this format."""
+"""What other supervisors call keys and values: whoever writes one of those is told the word for it here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the last load made of each program, so that a reload resolves only those that read differently now.
+"""What the last load made of each program, so that a reload resolves only those that have changed in the file.
 
 A program that reads as it did, below the same ``defaults``, in the same folder, with the same run_dir and variables, is
 the same program. Two things are never taken from here: a program with anything to report, which must be reported again,

@@ -29,12 +29,12 @@ class Surroundings(msgspec.Struct, frozen=True):
     _known: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def shared(self, settings: Settings) -> Settings:
-        """``settings``, or equal ones of an earlier program: of a thousand programs most say the same, and keep it once."""
+        """``settings``, or the equal ones of an earlier program: a thousand programs mostly have the same, which is kept once."""
         known: Settings = self._known.setdefault(settings, settings)
         return known
 
     def shared_environment(self, variables: dict[str, str]) -> dict[str, str]:
-        """The same for an environment, in its order. Nobody changes one."""
+        """The same for an environment, in its order; environments are never changed in place."""
         known: dict[str, str] = self._known.setdefault(tuple(variables.items()), variables)
         return known
 
@@ -47,7 +47,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
     values = Values(origin)
     try:
         given = msgspec.convert(without_nulls(data), shape.Program)
-    except msgspec.ValidationError as error:  # what is left of a program whose wrong parts were reported and taken out
+    except msgspec.ValidationError as error:  # can be what is left of a program after its wrong parts were reported and taken out
         if not origin.report.errors:
             origin.error((), str(error))
         return None

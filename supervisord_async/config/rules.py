@@ -1,4 +1,4 @@
-"""Checks of keys against each other: what is sound alone and wrong together."""
+"""Checks across keys: settings that are valid one by one and wrong together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PROCESSES = 50_000
 
 
 def check_rules(configuration: Configuration, origins: Mapping[str, Origin], daemon: Origin, *, known: frozenset[str]) -> None:
-    """Report every contradiction. ``known`` are the names of all programs, also of those that were unsound by themselves."""
+    """Every contradiction is reported. ``known`` are the names of all programs, including those that were unsound by themselves."""
     programs = configuration.programs
     if sum(program.replicas for program in programs.values()) > MAX_PROCESSES:
         biggest = max(programs.values(), key=lambda program: program.replicas)
@@ -46,7 +46,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
 
 
 def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
-    """Without a place or a group for it there would be no control socket, and nobody could ask the daemon anything."""
+    """The folder and the group of the control socket exist: without them there would be no control socket."""
     folder = os.path.dirname(daemon.socket)
     if folder != daemon.run_dir and not look_at([folder])[folder].may_be_folder:
         origin.warning(("socket",), f"there is no folder {folder} (yet)")
@@ -59,7 +59,7 @@ def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
 
 
 def _looked_at(configuration: Configuration) -> Iterator[str]:
-    """The paths that it is looked at for."""
+    """The paths that the checks below look at."""
     for program in configuration.programs.values():
         yield program.directory
         yield from _logs(program, configuration).values()
@@ -70,7 +70,7 @@ def _looked_at(configuration: Configuration) -> Iterator[str]:
 
 
 def _logs(program: Program, configuration: Configuration) -> dict[str, str]:
-    """Its logs in places of its own, by key."""
+    """Its logs outside the run_dir, by key."""
     ours = configuration.daemon.run_dir + "/"
     logs = {"stdout": program.logs.stdout, "stderr": program.logs.stderr}
     return {key: path for key, path in logs.items() if path.startswith("/") and not path.startswith(ours)}
@@ -81,7 +81,7 @@ def _silent(path: str) -> str:
 
 
 def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
-    """Each watched path, and where it is written: in a mapping's ``paths`` or in a list."""
+    """Each watched path, with where the file has it: below a mapping's ``paths``, or in a list."""
     for number, watch in enumerate(program.watch):
         for index, path in enumerate(watch.paths):
             ways: tuple[Path, ...] = (("watch", "paths", index), ("watch", number, "paths", index), ("watch", index))
@@ -89,7 +89,7 @@ def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
 
 
 def _check_pairs(program: Program, configuration: Configuration, origin: Origin) -> None:
-    """Keys of one program that mean nothing, or something else, beside each other."""
+    """Keys of one program that have no effect, or an unexpected one, together."""
     if program.rolling and program.replicas == 1:
         origin.warning(("rolling",), "this means nothing without replicas")
     if program.start_on_connect and not program.sockets:
@@ -115,7 +115,7 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
 
 
 def _check_expansions(program: Program, origin: Origin) -> None:
-    """What supervisord expands, ``%(…)s``, is passed on as it stands, as what is none of it must be."""
+    """Nothing is written that supervisord would expand (``%(…)s``): here it stays as it is."""
     logs = program.logs
     texts: list[tuple[Path, str]] = [(("command",), word) for word in program.command if "%(" in word]
     texts += [(("logs", key), path) for key, path in (("stdout", logs.stdout), ("stderr", logs.stderr)) if "%(" in path]
@@ -125,7 +125,7 @@ def _check_expansions(program: Program, origin: Origin) -> None:
 
 
 def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:
-    """What is to be a file is no folder, and what is to be in one finds it."""
+    """Paths of files are not folders, and the folders that are needed exist."""
     for key, path in _logs(program, configuration).items():
         if kinds[path] is Kind.FOLDER:
             origin.error(("logs", key), f"expected the path of a file, found a folder: {path}")
@@ -145,7 +145,7 @@ def _check_folders(program: Program, configuration: Configuration, origin: Origi
 
 
 def _check_sockets(programs: Mapping[str, Program], origins: Mapping[str, Origin]) -> None:
-    """Only one can have an address; that two want it may be meant, if they are never up together."""
+    """No two sockets have the same address; only a warning, since the programs may be meant never to run together."""
     taken: dict[tuple[str, str, int, str], str] = {}
     for program in programs.values():
         for settings in program.sockets:
@@ -159,7 +159,7 @@ def _check_sockets(programs: Mapping[str, Program], origins: Mapping[str, Origin
 
 
 def _check_limit(restart: Restart, origin: Origin) -> None:
-    """A sliding window that ends before enough restarts can happen in it never trips; no limit does either."""
+    """The restart limit can trip: the delays of as many restarts fit into the window, and there is a limit where its keys are given."""
     of_a_limit = {"within": restart.within_seconds is not None, "on_limit": restart.on_limit is not OnLimit.FATAL}
     given = [key for key, is_given in of_a_limit.items() if is_given]
     if given and restart.max_restarts < 0 and not origin.has(("restart", "max_restarts")):
@@ -190,7 +190,7 @@ def _check_limit(restart: Restart, origin: Origin) -> None:
 
 
 def _check_files(configuration: Configuration, origins: Mapping[str, Origin], daemon: Origin) -> None:
-    """No two processes write the same log, or beat the same heart."""
+    """No two processes write the same log, or share a heartbeat file."""
     logs: dict[str, tuple[str, Origin, Path]] = {}
     if configuration.daemon.log.file:
         logs[configuration.daemon.log.file] = ("the daemon's own log", daemon, ("log", "file"))
@@ -223,7 +223,7 @@ def _claim(taken: dict[str, tuple[str, Origin, Path]], path: str, owner: str, or
 
 
 def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, Origin], known: frozenset[str]) -> None:
-    """Every dependency is a program, and none depends on itself, over however many others."""
+    """Every dependency is a program, and none depends on itself, directly or through others."""
     for program in programs.values():
         for name in program.depends_on:
             if name not in known:
@@ -234,7 +234,7 @@ def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, O
 
 
 def _cycles(graph: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """One cycle out of each knot of ``graph``, each beginning with the program that comes first."""
+    """One cycle of each group of programs that depend on each other, beginning with the one that comes first in the file."""
     done: set[str] = set()
     cycles = []
     for start in graph:

@@ -1,4 +1,4 @@
-"""Reads the small languages of values, blaming what is wrong on the place that wrote it."""
+"""Parses values (durations, sizes, addresses, commands …) and reports what is wrong at the place where it is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OWN_DOLLARS = frozenset({"-c", "-e", "-lc", "-ec", "awk", "gawk", "mawk", "perl"
 
 
 class Values(msgspec.Struct, frozen=True):
-    """Each method returns the resolved value; of a wrong one it reports a problem and returns a harmless stand-in."""
+    """Each method returns the resolved value; for an invalid one it reports a problem and returns a harmless stand-in."""
 
     origin: Origin
 

@@ -1,7 +1,7 @@
-"""Who may start before whom, pure: what a program needs of another, and whether that is there.
+"""The order of starts, pure: what a program needs of another one, and whether that need is met.
 
-A need is judged over all processes of the program that is needed: met when each meets it, out of reach when one of
-them cannot meet it any more without somebody's word, else open.
+A need is judged over all processes of the program that is needed: met when each of them meets it; lost when one of them cannot
+meet it any more unless somebody starts it; else open.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Outlook(StrEnum):
 
     MET = "met"
     OPEN = "open"
-    LOST = "lost"  #: not without somebody's word
+    LOST = "lost"  #: it will not be met unless somebody starts the dependency
 
 
 _WORDS = {Need.STARTED: "to be started", Need.READY: "to be ready", Need.COMPLETED: "to complete", Need.SUCCEEDED: "to succeed"}

@@ -1,4 +1,4 @@
-"""``cleanup``: what a dead daemon left, shown, and ended on request."""
+"""``cleanup``: the processes that a dead daemon left, shown, and ended on request."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float | None) -> int:
     """Show, or end, the processes that a dead daemon left running.
 
-    Only what carries the run_dir's tag; never while a daemon holds its lock. A daemon that starts again takes them back
-    instead, so clean up only what shall not go on.
+    Only processes that carry the run_dir's tag count, and nothing is done while a daemon holds its lock. A daemon that starts
+    again takes them back instead, so clean up only what is not to go on.
     """
     from supervisord_async.system.lock import InstanceLock
 

@@ -1,4 +1,4 @@
-"""``shutdown``: the daemon ends, politely; and, where it does not answer, by its PID and only on request by force."""
+"""``shutdown``: the daemon is asked to end; where it does not answer, by its PID, and by force only on request."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str |
 
 
 def _ask(session: Session, timeout_seconds: float | None) -> int | None:
-    """The daemon was asked by its API; its PID."""
+    """The daemon was asked through its API; returns its PID."""
     patience = ANSWER_SECONDS if timeout_seconds is None else min(ANSWER_SECONDS, timeout_seconds)
     with session.client(timeout_seconds=max(patience, 0.2)) as client:
         health = client.health()
@@ -88,9 +88,9 @@ def _holder(session: Session, run_dir: str | None) -> Identity | None:
 
 
 def _by_pid(holder: Identity, error: SupervisordError, *, wait: bool, kill: bool, timeout_seconds: float | None) -> str:
-    """What became of a daemon that holds its lock and could not be asked, or does not end.
+    """Deals with a daemon that holds its lock and could not be asked, or does not end; returns what to say of it.
 
-    One whose socket is not there is sent TERM, which asks for the same. One that hangs is only named, unless ``kill``.
+    If its socket is missing it is sent TERM, which asks for the same. If it hangs, its PID is named, and with ``kill`` it is killed.
     """
     from supervisord_async.system.pidfd import send_signal
 
@@ -126,7 +126,7 @@ def _gone_within(identity: Identity, seconds: float) -> bool:
 
 
 def _wait_gone(session: Session, pid: int | None, timeout_seconds: float | None) -> None:
-    """Nobody answers at the socket and the daemon's process is over; TimedOutError if that takes too long."""
+    """The socket no longer answers and the daemon's process has ended; raises TimedOutError if that takes too long."""
     from supervisord_async.system.identity import identify
 
     began = shown = time.monotonic()

@@ -1,1 +1,1 @@
-"""What concerns several processes at once: order, stops, rollouts, numbers, shared sockets and calendars."""
+"""What concerns several processes at once: dependencies, orderly stops, rolling restarts, scaling, shared sockets and schedules."""

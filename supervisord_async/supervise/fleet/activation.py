@@ -1,7 +1,7 @@
 """``start_on_connect``: a program that is down is started when somebody connects to one of its sockets.
 
-The connection waits in the socket's queue; nothing is accepted here. A program that an operator stopped, or that failed
-for good, stays down whoever knocks. One that ends without taking the connection is not started in a tight loop: the
+The connection waits in the socket's queue; nothing is accepted here. A program that an operator stopped, or that is FATAL,
+stays down whoever connects. One that ends without taking the connection is not started in a tight loop: the
 pauses grow as its ``restart.backoff`` says.
 """
 
@@ -22,7 +22,7 @@ from supervisord_async.supervise.surroundings import Surroundings
 
 _log = logging.getLogger(__name__)
 
-#: A start this long after the last one is no repetition.
+#: A start this long after the last one does not count as a repetition.
 CALM_SECONDS = 10.0
 #: A socket that cannot be bound is tried again this often.
 BIND_AGAIN_SECONDS = 5.0

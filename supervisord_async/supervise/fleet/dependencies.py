@@ -1,7 +1,7 @@
-"""Dependencies at work: releases what waits when its needs are met, restarts what follows a dependency, orders stops.
+"""Dependencies at work: a process that waits is released when its needs are met, and restarted with its dependency where it asks for that.
 
-It watches records, asks :mod:`supervisord_async.core.order`, and posts inputs. Whom a process waits for is derived
-whenever somebody asks; nothing is remembered.
+It listens to records, asks :mod:`supervisord_async.core.order`, and posts inputs. What a process waits for is derived
+whenever it is asked for; nothing is stored.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Dependencies:
         }
 
     def waits_for(self, process: Process) -> str:
-        """Whom a WAITING process waits for and why, in words."""
+        """What a WAITING process waits for and why, in words."""
         return "; ".join(
             verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, which will not come by itself: {verdict.words}"
             for program, verdict in self.verdicts(process).items()
@@ -106,20 +106,20 @@ class Dependencies:
             self.follow(changed.program.name)
 
     def release(self, dependency: Process) -> None:
-        """``dependency`` has a process now. It goes on STARTING, so no record tells, but whoever needs it started may go."""
+        """``dependency`` has a process now. It stays STARTING, so no record tells of it, but those that need it started may start."""
         for process in self.dependents(dependency.program.name):
             if process.snapshot.state is State.WAITING:
                 self._consider(process)
 
     def reconsider(self) -> None:
-        """Whoever waits is looked at anew: the settings, or the daemon, may have changed since the wait began."""
+        """Every process that waits is judged again: the settings, or the daemon, may have changed since its wait began."""
         for process in list(self._processes().values()):
             if process.snapshot.state is State.WAITING:
                 self._pull(process)
                 self._consider(process)
 
     def _pull(self, process: Process) -> None:
-        """What starts brings up what it depends on."""
+        """What ``process`` depends on is started with it, where that is STOPPED."""
         for program in process.program.depends_on:
             for member in self.members(program):
                 if member.snapshot.state is State.STOPPED:
@@ -154,7 +154,7 @@ class Dependencies:
         return with_dependencies(programs, self.graph())
 
     def in_start_order(self, processes: Sequence[Process]) -> list[Process]:
-        """``processes``, dependencies first: so asked to restart, none finds the former run of one that is about to go."""
+        """``processes``, dependencies first: asked to restart in this order, none takes a run that is about to end for the new one."""
         rank = {name: number for number, name in enumerate(self.start_order([process.program.name for process in processes]))}
         return sorted(processes, key=lambda process: rank[process.program.name])
 

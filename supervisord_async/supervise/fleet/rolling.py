@@ -1,6 +1,6 @@
-"""Rolling restarts: the replicas of a program are replaced one at a time, the next when the last is RUNNING, which means ready.
+"""Rolling restarts: the replicas of a program are replaced one at a time, each when the one before is RUNNING, which means ready.
 
-It posts the same restarts as everybody and listens to records. At the first replica that does not come back it stops: the
+The restarts that it posts are ordinary ones, and it listens to records. At the first replica that does not come back it stops: the
 others go on with what they run, and a record of type ``rolling_failed`` says so for each. A newer restart of the same
 program takes the place of one that is under way.
 """
@@ -23,7 +23,7 @@ from supervisord_async.supervise.records.narrate import exit_words
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
-#: A record that a subscriber lost must not hold a restart up.
+#: How often it looks without a record: a lost one must not hold up the restart.
 LOOK_SECONDS = 1.0
 STOPPED_MEANWHILE = "it was stopped meanwhile"
 

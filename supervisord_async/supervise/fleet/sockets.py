@@ -1,7 +1,7 @@
-"""The sockets that programs serve on: bound once by the daemon, lent to every run, closed when no program asks for them.
+"""The listening sockets of programs: bound once by the daemon, lent to every run, closed when no program asks for them.
 
 A client that connects while its program restarts, the file is reloaded or the daemon replaces itself waits in the
-socket's queue, and is refused by nobody. All replicas of a program share its sockets. When the daemon was killed, the
+socket's queue, and is not refused. All replicas of a program share its sockets. When the daemon was killed, the
 programs still hold duplicates: its successor takes them back from there.
 """
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class SavedSocket(msgspec.Struct, frozen=True):
-    """What a successor needs to have a socket again: our descriptor after a re-exec, its inode after a death."""
+    """What a successor needs to take a socket over: its descriptor after a re-exec, its inode after a death of the daemon."""
 
     program: str
     settings: Socket
@@ -78,7 +78,7 @@ class SocketRegistry:
         return tuple(bound.socket for (owner, _), bound in self._bound.items() if owner == program)
 
     async def wait_connection(self, program: str) -> bool:
-        """True when somebody waits at one of its sockets, False when one was closed. One task at a time."""
+        """True when a client waits at one of its sockets, False when one was closed. For one task at a time."""
         poll = self._watched[program] = listening.watched(self.descriptors(program))
         try:
             await anyio.wait_readable(poll)
@@ -90,7 +90,7 @@ class SocketRegistry:
         return True
 
     def retain(self, programs: Mapping[str, Program]) -> None:
-        """What no program of the configuration asks for is closed; what has changed is bound anew with the next run."""
+        """Sockets that the configuration no longer has are closed; those that have changed are bound again with the next run."""
         wanted = {(program.name, settings.name) for program in programs.values() for settings in program.sockets}
         for key in [key for key in self._bound if key not in wanted]:
             self._close(key)

@@ -1,7 +1,7 @@
-"""Stopping several processes in reverse order: what depends on another one is down before that one is told to go.
+"""Stopping several processes in reverse order: what depends on a process is down before that process is told to go.
 
-Only the order among those that are stopped together counts; what else depends on them is its owner's business. It posts the
-same stops as everybody, and listens to records.
+Only those that are stopped together are put in order; whatever else depends on them is left as it is. The stops that it posts are
+ordinary ones, and it listens to records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from supervisord_async.supervise.records.bus import Bus
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
-#: A record that a subscriber lost must not hold a stop up.
+#: How often it looks without a record: a lost one must not hold up the stop.
 LOOK_SECONDS = 1.0
 #: A process that outlives its KILL for this long holds the others up no longer.
 KILL_PATIENCE_SECONDS = 10.0
@@ -44,14 +44,14 @@ class OrderlyStop:
         return 1 + sum(1 for others in self._before.values() if others)
 
     def is_undecided(self, process: Process) -> bool:
-        """Its turn has not come, or it was told and has not turned to that yet; what rests needs no turn."""
+        """Its turn has not come, or it was told and has not decided on that yet; one that is at rest needs no turn."""
         if process.name in self.pending:
             return not _rests(process)
         told = self._told.get(process.name)
         return told is not None and process.snapshot.wanted and process.snapshot is told[1]
 
     def tell_free(self, now: float) -> None:
-        """Those that nothing holds up any more have been told to stop."""
+        """Those that nothing holds up any more are told to stop."""
         holding = {name for name, process in self.pending.items() if not _rests(process)}
         holding |= {name for name, (process, _, at) in self._told.items() if _holds(process, at, now)}
         for name in [name for name in self.pending if not self._before[name] & holding]:
@@ -64,11 +64,11 @@ class OrderlyStop:
                 del self._told[name]
 
     def overrule(self, programs: Collection[str]) -> None:
-        """The processes of ``programs`` whose turn has not come are left as they are: somebody wants them up."""
+        """The processes of ``programs`` whose turn has not come are left running: somebody wants them up."""
         self.pending = {name: process for name, process in self.pending.items() if process.program.name not in programs}
 
     async def run(self, bus: Bus, present: Callable[[str], Process | None]) -> None:
-        """All of the others have been told, each in its turn; those that are not ``present`` any more need not be."""
+        """All of the others have been told, each in its turn; those that no longer exist (``present``) need not be."""
         with bus.subscribe() as records:
             while True:
                 self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
@@ -118,12 +118,12 @@ class OrderlyStops:
 
 
 def _rests(process: Process) -> bool:
-    """Whether a stop changes nothing of it: no record would tell that it was told."""
+    """Whether it is at rest: a stop would change nothing, so no record would tell of it."""
     return process.snapshot.state is State.STOPPED and not process.snapshot.wanted
 
 
 def _holds(process: Process, told_at: float, now: float) -> bool:
-    """Whether what was told to go is still there; one that somebody wants up again holds nobody up."""
+    """Whether a process that was told to go still holds up the others; one that somebody wants up again does not."""
     s = process.snapshot
     if s.state in DOWN or (s.wanted and now - told_at > LOOK_SECONDS):
         return False

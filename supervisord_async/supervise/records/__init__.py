@@ -1,1 +1,1 @@
-"""What is told of every change: numbered, masked, kept, counted, and sent to whoever asked."""
+"""How changes are told: as records that are numbered, masked, logged, kept, counted, and sent to whoever subscribed."""

@@ -1,7 +1,7 @@
-"""Numbered records, fanned out: the one way by which the rest of the daemon, and the world, learns of a change.
+"""Numbered records, fanned out: the one way in which the rest of the daemon, and its clients, learn of a change.
 
-Publishing never waits and never fails. A subscriber that does not keep up loses its oldest records, is told how
-many, and disturbs nobody. The last :data:`RING_RECORDS` are kept for those who come back with a record's number.
+Publishing never waits and never fails. A subscriber that does not keep up loses its oldest records and is told how
+many; nothing else notices. The last :data:`RING_RECORDS` are kept for those who come back with a record's number.
 """
 
 from __future__ import annotations
@@ -84,29 +84,29 @@ class Bus:
     def __init__(
         self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time, hurried: Callable[[], bool] = lambda: False
     ) -> None:
-        """Numbers go on from ``last_id``. While ``hurried`` says so, what is to be told :meth:`soon` gives way."""
+        """Numbers continue from ``last_id``. While ``hurried`` returns True, what is to be told :meth:`soon` is put off."""
         self.last_id = last_id
         self._wall_clock = wall_clock
         self._hurried = hurried
         self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Record], None]] = []
-        #: Since when by the monotonic clock and by the wall's, who tells, what.
+        #: When it happened (monotonic, wall), the function that tells it, and what.
         self._untold: deque[tuple[float, float, Callable[[Any, float], object], Any]] = deque()
         self._soon = Alarm(self._tell_some)
 
     def soon(self, tell: Callable[[T, float], object], what: T) -> None:
         """``tell``, which publishes records, will be called with ``what`` and the wall time of now.
 
-        So the effects of a change begin before the world hears of it. It is called at the loop's next turn; while ``hurried``
-        says that more is to begin than a turn takes, :data:`LATE_SECONDS` later at most; and in any case before another record
-        is published, and before anybody asks for records. To be called on the running loop; ``tell`` must not raise.
+        So the effects of a change begin before anybody hears of it. ``tell`` is called at the loop's next turn; or, while
+        ``hurried`` says that more starts wait than one turn takes, at most :data:`LATE_SECONDS` later; but always before another
+        record is published, and before anybody asks for records. To be called on the running loop; ``tell`` must not raise.
         """
         self._untold.append((time.monotonic(), self._wall_clock(), tell, what))
         self._soon.ring()
 
     def catch_up(self) -> None:
-        """All that was to be told soon is told."""
+        """Everything that was to be told :meth:`soon` has been told."""
         self._tell(len(self._untold))
 
     def _tell_some(self) -> None:

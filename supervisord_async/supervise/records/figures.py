@@ -1,4 +1,4 @@
-"""What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled only while somebody looks.
+"""What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled only while somebody asks.
 
 One pass over /proc serves all processes; it is made in a worker thread and kept for :data:`FRESH_SECONDS`. A tree is everything that
 descends from the main process, and what still has its session after its parent is gone. What several processes of a tree share
@@ -19,13 +19,13 @@ import msgspec
 from supervisord_async.core.state import Snapshot
 from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, proportional_bytes, storage_bytes, usages
 
-#: A sample this young is good enough for the next one who looks.
+#: A sample that is no older than this is given to the next one who asks.
 FRESH_SECONDS = 1.0
 #: Main processes that came since are sampled sooner: after this many times the duration of the last sample.
 NEWCOMERS_PART = 10
 #: A sample older than this says nothing about now: the mean since the process started is given instead.
 STALE_SECONDS = 30.0
-#: In a smaller tree what is shared is not worth a look at each of its pages.
+#: In a smaller tree, finding what is shared is not worth having the kernel visit every page.
 SHARING_BYTES = 16 * 1024 * 1024
 #: What is shared is looked at again after this many seconds, and no sooner than this many times the duration of the last look.
 SHARING_SECONDS, SHARING_PART = 5.0, 50
@@ -102,7 +102,7 @@ class Sampler:
             return self.last
 
     async def held_bytes(self, process: Looked) -> int | None:
-        """What its tree holds at this instant, not scaled from an earlier look; None without a process."""
+        """What its tree holds now, measured and not scaled from an earlier look; None without a process."""
         async with self._lock:
             pid = process.snapshot.pid
             return await anyio.to_thread.run_sync(self._held, pid) if pid is not None else None

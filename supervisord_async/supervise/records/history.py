@@ -1,4 +1,4 @@
-"""The records kept in ``run_dir/history.db``, so that they outlive the daemon: written in batches off the loop, bounded, never fatal.
+"""The records in ``run_dir/history.db``, which outlive the daemon: written in batches by a thread, bounded, and never fatal.
 
 The bus calls :meth:`History.take` with each record, which costs a queue entry. One task hands batches to a worker thread. What
 cannot be written (a full disk, a lock that stays) waits in the queue; the queue is bounded and drops its oldest, counting.

@@ -1,4 +1,4 @@
-"""The daemon's own log as a function of the records: one line for each, at the level that its type, or its state, deserves."""
+"""The daemon's own log as a function of the records: one line for each, at the level of its type, or of the state entered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from supervisord_async.core.state import Cause, State
 
 _log = logging.getLogger("asupd")
 
-#: By type of record; others are for information.
+#: By type of record; others are logged at level info.
 LEVELS = {
     "log_loss": logging.ERROR,
     "config_refused": logging.ERROR,

@@ -1,4 +1,4 @@
-"""What is told of a process without the secrets that it was given: an error may quote a command, a hook's output, an address."""
+"""Inputs and words about a process without its secrets: an error may quote a command, a hook's output, or an address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``daemon.on_event``: commands and webhooks that are told when a program is in trouble.
+"""``daemon.on_event``: commands and webhooks that are called when a program is in trouble.
 
 Nothing waits for them. Each hook has a queue of its own, bounded, and a task while there is something in it; what a webhook
 cannot take is tried again with growing pauses, then given up. A hook's failure is reported once, and its recovery once.
@@ -35,7 +35,7 @@ from supervisord_async.system.spawn import SpawnSpec
 
 _log = logging.getLogger(__name__)
 
-#: Events that may wait for one hook; the oldest go first.
+#: How many events may wait for one hook; beyond, the oldest are dropped.
 QUEUE_EVENTS = 256
 #: A command that takes longer is killed.
 COMMAND_SECONDS = 60.0
@@ -46,7 +46,7 @@ WEBHOOK_THREADS = 4
 
 
 def events_of(record: Record) -> list[str]:
-    """What a record means in the words of ``on_event``, the most special first."""
+    """The events of ``on_event`` that a record is, the most specific first."""
     if record.type == "state" and record.to == State.FATAL:
         return ["restart_limit", "fatal"] if record.cause == Cause.RESTART_LIMIT else ["fatal"]
     if record.type == "flapping" and record.to == "true":
@@ -99,7 +99,7 @@ class EventHooks:
             await anyio.sleep_forever()
 
     async def drain(self, seconds: float) -> None:
-        """What was told so far is delivered, or the time is up."""
+        """All events so far are delivered, or ``seconds`` have passed."""
         with anyio.move_on_after(seconds):
             while self._queues:
                 self._idle = anyio.Event()

@@ -1,10 +1,10 @@
-"""What a hook of ``on_event`` raises that did not take its event."""
+"""Raised where a hook of ``on_event`` did not take its event."""
 
 from __future__ import annotations
 
 
 class RefusedError(Exception):
-    """A webhook has not taken an event; ``final``: nor will it."""
+    """The hook has not taken the event; ``final``: another attempt would be in vain."""
 
     def __init__(self, words: str, *, final: bool = False) -> None:
         super().__init__(words)

@@ -1,4 +1,4 @@
-"""What the history tells of a run: plain, and of use also where no database can be had."""
+"""The entry of a run in the history; a module of its own, so that it can be imported where sqlite cannot."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from supervisord_async import __version__
 from supervisord_async.supervise.records.refused import RefusedError
 
-#: A webhook that is silent for longer has not taken it.
+#: A webhook that has not answered after this has not taken the event.
 ANSWER_SECONDS = 10.0
 
 
