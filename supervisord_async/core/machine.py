@@ -185,7 +185,7 @@ def _is_final(s: Snapshot, p: Policy) -> bool:
 def succeeded(s: Snapshot, p: Policy) -> bool:
     """Whether the last run ended well: by a successful code, or by the very signal that an operator had sent to it."""
     status = s.exit or ExitStatus()
-    return status.code in p.success_exit_codes if status.code is not None else status.signal is not None and status.signal == s.sent
+    return status.code in p.success_exit_codes if status.code is not None else status.signal == s.sent
 
 
 def _back_off(s: Snapshot, p: Policy, now: float) -> Step:

@@ -10,12 +10,13 @@ from supervisord_async.core.inputs import (
     DependenciesMet,
     DependencyFailed,
     Faulted,
+    HealthReported,
     RestartRequested,
     SignalRequested,
     StartRequested,
 )
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
-from supervisord_async.core.state import Cause, ExitStatus, State
+from supervisord_async.core.state import Cause, ExitStatus, Health, State
 from tests.core.world import DONE, EVEN, FAILED, World, crash, crash_again, running
 
 # Starting
@@ -58,6 +59,24 @@ def test_readiness_is_awaited_and_not_for_ever() -> None:
     assert (world.snapshot.state, world.snapshot.cause) == (State.STOPPING, Cause.READINESS_FAILED)
     world.main_exits(ExitStatus(signal=15))
     assert (world.snapshot.state, world.snapshot.cause, world.snapshot.restarts) == (State.BACKOFF, Cause.READINESS_FAILED, 1)
+
+
+@pytest.mark.parametrize(("complaint", "detail"), [("", "not ready within 30 s"), ("refused", "not ready within 30 s; refused")])
+def test_a_start_that_took_too_long_says_what_its_probe_found(complaint: str, detail: str) -> None:
+    world = World(Policy(start_timeout_seconds=30.0))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    if complaint:
+        world.tell(HealthReported(1, "readiness", Health.UNHEALTHY, complaint))
+    world.pass_time(30.0)
+    assert world.snapshot.detail == detail
+
+
+def test_readiness_is_awaited_however_short_start_seconds_are() -> None:
+    world = World(Policy(start_timeout_seconds=30.0, start_seconds=0))
+    world.tell(StartRequested())
+    world.spawn_succeeds()
+    assert world.snapshot.state is State.STARTING
 
 
 def test_ready_ends_starting() -> None:

@@ -88,6 +88,25 @@ def test_a_need_is_judged_by_state_and_health(need: Need, outlooks: dict[str, Ou
     assert found == outlooks
 
 
+@pytest.mark.parametrize("need", list(Need))
+def test_what_was_stopped_meets_no_need_however_well_it_ended(need: Need) -> None:
+    stopped = Snapshot(state=State.STOPPED, run=1, exit=ExitStatus(code=0))
+    assert judge(need, [("db", stopped, POLICY)]).outlook is OPEN
+
+
+@pytest.mark.parametrize(
+    ("need", "words"),
+    [(Need.STARTED, "to be started"), (Need.READY, "to be ready"), (Need.COMPLETED, "to complete"), (Need.SUCCEEDED, "to succeed")],
+)
+def test_what_is_awaited_is_said_in_words(need: Need, words: str) -> None:
+    assert judge(need, [("db", ORDERED, POLICY)]).words == f"db {words} (it is STARTING)"
+    assert judge(need, [("db", LOST, POLICY)]).words == f"db is FATAL, not {need}"
+
+
+def test_of_several_replicas_the_first_that_is_awaited_is_named() -> None:
+    assert judge(Need.READY, [("db:0", SICK, POLICY), ("db:1", RISING, POLICY)]).words == "db:0 to be ready (it is RUNNING, unhealthy)"
+
+
 def test_a_need_of_replicas_is_met_when_all_meet_it() -> None:
     assert judge(Need.READY, [("db:0", UP, POLICY), ("db:1", RISING, POLICY)]).outlook is OPEN
     assert "db:1 to be ready (it is STARTING)" in judge(Need.READY, [("db:0", UP, POLICY), ("db:1", RISING, POLICY)]).words

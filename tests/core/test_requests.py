@@ -17,6 +17,7 @@ from supervisord_async.core.inputs import (
     StopRequested,
     SupervisionBroke,
     TimeoutExtended,
+    TreeGone,
 )
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import KILL_REPEAT_SECONDS, Policy
@@ -55,6 +56,14 @@ def test_operators_start_cuts_a_backoff_short_and_clears_the_count() -> None:
     assert world.snapshot.restarts == 0
 
 
+def test_operators_restart_cuts_a_backoff_short_and_clears_the_count() -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    crash_again(world)
+    assert world.tell(RestartRequested()) == (Spawn(3),)
+    assert world.snapshot.restarts == 0
+
+
 def test_schedule_does_not_cut_a_backoff_short() -> None:
     world = running()
     crash(world)
@@ -62,9 +71,12 @@ def test_schedule_does_not_cut_a_backoff_short() -> None:
 
 
 def test_file_change_mends_what_is_fatal() -> None:
-    world = running(Policy(max_restarts=0))
+    world = running(Policy(max_restarts=1, backoff_jitter=EVEN))
     crash(world)
-    assert world.tell(RestartRequested(Cause.FILE_CHANGED)) == (Spawn(2),)
+    crash_again(world)
+    assert world.snapshot.state is State.FATAL
+    assert world.tell(RestartRequested(Cause.FILE_CHANGED)) == (Spawn(3),)
+    assert world.snapshot.restarts == 0
 
 
 @pytest.mark.parametrize("cause", [Cause.FILE_CHANGED, Cause.CONFIG_CHANGED, Cause.DEPENDENCY])
@@ -78,6 +90,25 @@ def test_only_a_person_starts_what_a_person_stopped(cause: Cause) -> None:
     assert world.snapshot.state is State.STOPPED
     world.tell(RestartRequested())
     assert world.snapshot.state is State.STARTING
+
+
+def test_a_person_may_take_a_stop_back_while_it_is_under_way() -> None:
+    world = running()
+    world.tell(StopRequested())
+    world.tell(RestartRequested(Cause.OPERATOR, "asked"))
+    world.main_exits(ExitStatus(signal=15))
+    assert (world.snapshot.state, world.snapshot.run, world.snapshot.detail) == (State.STARTING, 2, "asked")
+
+
+def test_a_tree_that_is_gone_is_no_news_of_a_spawn_in_flight() -> None:
+    world = World()
+    world.tell(StartRequested())
+    world.tell(RestartRequested())
+    assert world.tell(TreeGone(1)) == ()
+    assert (world.snapshot.state, world.in_flight) == (State.STOPPING, 1)
+    world.spawn_succeeds()
+    world.main_exits(ExitStatus(signal=15))
+    assert (world.snapshot.state, world.snapshot.run) == (State.STARTING, 2)
 
 
 def test_stop_wins_over_a_pending_restart() -> None:
@@ -213,6 +244,8 @@ def test_adopted_run_whose_stop_waited_for_its_spawn_is_told_to_go() -> None:
     assert world.snapshot.state is State.STOPPING
     assert world.tree is not None
     assert world.tree.told
+    world.main_exits(ExitStatus(signal=15))
+    assert world.snapshot.state is State.STOPPED
 
 
 def test_exit_that_nobody_saw_is_a_failure_to_restart() -> None:
