@@ -83,6 +83,35 @@ def test_shorthands_mean_what_they_stand_for(project):
     assert program.stop == model.Stop(signal=2, command=("kill", "5"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "autostart"),
+    [
+        ("", True),
+        ("schedule: '@every 10m'", False),
+        ("start_on_connect: true\nsockets: {http: 'tcp://127.0.0.1:8080'}", False),
+        ("schedule: '@every 10m'\nautostart: true", True),
+        ("start_on_connect: true\nsockets: {http: 'tcp://127.0.0.1:8080'}\nautostart: true", True),
+        ("autostart: false", False),
+    ],
+)
+def test_what_the_clock_or_a_connection_starts_does_not_start_with_the_daemon(project, settings, autostart):
+    assert project.program(f"command: x\n{settings}").autostart is autostart
+
+
+def test_times_that_may_be_nothing_may_be_nothing(project):
+    program = project.program("""
+        command: x
+        start_seconds: 0
+        stop: {grace_period: 0}
+        heartbeat: {initial_delay: 0}
+        liveness: {tcp: "127.0.0.1:1", initial_delay: 0}
+        watch: {paths: [.], debounce: 0}
+        restart: {reset_after: 0, backoff: {initial: 0, max: 0}}
+    """)
+    assert program.start_seconds == program.stop.grace_seconds == program.watch[0].debounce_seconds == 0
+    assert program.restart.reset_after_seconds == program.restart.backoff.initial_seconds == program.restart.backoff.max_seconds == 0
+
+
 def test_a_shell_runs_the_string_as_it_is(project):
     program = project.program("command: echo $HOME | tr a b\nshell: true")
     assert program.command == ("/bin/sh", "-c", "echo $HOME | tr a b")

@@ -290,11 +290,20 @@ async def test_nothing_is_started_while_the_daemon_shuts_down() -> None:
 async def test_too_many_requests_are_refused_and_said() -> None:
     async with playing(swift("web")) as scene:
         process = scene.supervisor.processes["web"]
-        for _ in range(256):
-            process.post(StopRequested())
-        result = one(await scene.commands.start(["web"]))
-        assert not result.ok
-        assert "wait for this process already" in result.message
+        for wait in (True, False):
+            for _ in range(256):
+                process.post(StopRequested())
+            result = one(await scene.commands.start(["web"], wait=wait))
+            assert not result.ok
+            assert "wait for this process already" in result.message
+
+
+async def test_the_configuration_of_a_process_is_that_of_its_program() -> None:
+    async with playing(swift("web", replicas=2, description="serves")) as scene:
+        for name in ("web", "web:1"):
+            assert scene.commands.configuration(name)["description"] == "serves"
+        with pytest.raises(NotFoundError, match="did you mean 'web'"):
+            scene.commands.configuration("wbe")
 
 
 async def test_status_has_exactly_the_keys_of_the_contract() -> None:

@@ -183,6 +183,18 @@ async def test_stop_of_all_ends_dependents_before_what_they_depend_on() -> None:
         assert order == [(name, state) for name in ("web", "api", "db") for state in ("STOPPING", "STOPPED")]
 
 
+async def test_the_daemons_end_ends_dependents_before_what_they_depend_on() -> None:
+    async with playing(*layered()) as scene:
+        await scene.state("web", State.RUNNING)
+        steps: list[tuple[str | None, str | None]] = []
+        scene.bus.listen(lambda record: steps.append((record.name, record.to)) if record.to in ("STOPPING", "STOPPED") else None)
+        scene.supervisor.request_shutdown()
+        await scene.state("db", State.STOPPED)
+        assert [step for step in steps if step[0] != "other"] == [
+            (name, state) for name in ("web", "api", "db") for state in ("STOPPING", "STOPPED")
+        ]
+
+
 async def test_a_dependent_that_is_slow_to_stop_holds_up_only_what_it_needs() -> None:
     async with playing(*layered(stop=Stop(grace_seconds=600.0))) as scene:
         await scene.state("web", State.RUNNING)
@@ -204,6 +216,7 @@ async def test_a_start_overrules_a_stop_whose_turn_has_not_come() -> None:
         web.obeys = False
         await scene.commands.stop(["all"], wait=False)
         await scene.commands.start(["web"], wait=False)
+        assert not any(stop.pending for stop in scene.supervisor.stops._under_way), "nothing that web needs will be told to stop"
         web.end(code=0)
         await wait_until(lambda: scene.snapshot("web").run == 2 and scene.snapshot("web").state is State.RUNNING)
         assert scene.snapshot("db").run == 1

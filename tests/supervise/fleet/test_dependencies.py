@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Restart
+from supervisord_async.config.model import Backoff, Restart
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
 from tests.control.conftest import Scene, playing, swift
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 

@@ -55,11 +55,13 @@ def crash_from(number: int) -> Callable[[FakeChild], None]:
 async def test_replicas_are_restarted_one_at_a_time() -> None:
     async with playing(web()) as scene:
         await wait_until(lambda: up(scene) == 3)
-        counts = watch_least_up(scene)
+        counts, records = watch_least_up(scene), list[Record]()
+        scene.bus.listen(records.append)
         outcome = await scene.commands.restart(["web"])
         assert [(result.name, result.ok) for result in outcome.results] == [("web:0", True), ("web:1", True), ("web:2", True)]
         assert min(counts) == 2
         assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2]
+        await wait_until(lambda: [record.cause for record in records if record.type == "rolling"] == ["operator"])
 
 
 async def test_without_rolling_they_are_restarted_together() -> None:
@@ -196,6 +198,14 @@ async def test_changed_files_and_a_changed_configuration_roll_too() -> None:
         assert [scene.supervisor.rolling.follow(member, RestartRequested(Cause.FILE_CHANGED), members) for member in members] == [True] * 3
         await wait_until(lambda: [scene.snapshot(f"web:{number}").run for number in range(3)] == [3, 3, 3] and up(scene) == 3)
         assert min(counts) == 2
+
+
+async def test_who_has_nobody_to_take_turns_with_restarts_by_itself() -> None:
+    request = RestartRequested(Cause.FILE_CHANGED)
+    async with playing(swift("alone", rolling=True), swift("plain", replicas=2)) as scene:
+        for name, program in (("alone", "alone"), ("plain:0", "plain"), ("plain:1", "plain")):
+            members = scene.supervisor.dependencies.members(program)
+            assert not scene.supervisor.rolling.follow(scene.supervisor.processes[name], request, members)
 
 
 async def test_settings_that_changed_without_a_daemon_roll_through_those_concerned() -> None:

@@ -55,12 +55,14 @@ def test_what_is_saved_before_it_is_taken_over_is_enough_for_the_next_daemon() -
 def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
     slot = settle(saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "ended_run": 3}), [alive(4, 77, 900)], BOOT)["web"]
     assert slot.main == Identity(77, 900, BOOT)
-    assert (slot.snapshot.run, slot.snapshot.state, slot.snapshot.wanted) == (4, State.UNKNOWN, True)
+    assert (slot.snapshot.run, slot.snapshot.ended_run, slot.snapshot.state, slot.snapshot.wanted) == (4, 3, State.UNKNOWN, True)
 
 
 def test_without_any_state_the_living_are_adopted() -> None:
     slot = settle(None, [alive(9)], BOOT)["web"]
-    assert slot.main == Identity(42, 500, BOOT) and slot.snapshot.run == 9 and slot.saved is None
+    assert slot.main == Identity(42, 500, BOOT) and slot.saved is None
+    found = slot.snapshot
+    assert (found.state, found.run, found.ended_run, found.wanted, found.cause) == (State.UNKNOWN, 9, 8, True, Cause.ADOPTED)
 
 
 def test_the_age_of_a_run_that_no_state_knows_is_that_of_its_process() -> None:
@@ -98,6 +100,31 @@ def test_leftovers_of_a_run_that_is_over_are_strays() -> None:
 def test_descendants_alone_are_nobodys_main_process() -> None:
     slot = settle(None, [alive(5, leader=False)], BOOT)["web"]
     assert slot.main is None and slot.stray_runs == (5,)
+
+
+def test_the_number_of_a_run_whose_leftovers_live_is_not_given_again() -> None:
+    slot = settle(None, [alive(7, 31, leader=False), alive(5, leader=False)], BOOT)["web"]
+    assert slot.snapshot.run == 7 and slot.stray_runs == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("cause", "after_a_death", "after_a_reexec"),
+    [
+        (None, True, False),
+        (Cause.DAEMON_STOP, True, False),
+        (Cause.CONFIG_CHANGED, True, True),
+        (Cause.OPERATOR, False, False),
+        (Cause.EXITED, False, False),
+    ],
+)
+def test_autostart_starts_what_is_down_for_no_order_of_anybodys(cause: Cause | None, after_a_death: bool, after_a_reexec: bool) -> None:
+    down = saved(state=State.STOPPED, wanted=False, run=3, ended_run=3, cause=cause)
+    assert settle(down, [], BOOT)["web"].begins_anew is after_a_death
+    assert settle(down, [], BOOT, by_reexec=True)["web"].begins_anew is after_a_reexec
+
+
+def test_autostart_leaves_alone_what_is_wanted_already() -> None:
+    assert not settle(saved(**RUNNING | {"cause": None}), [alive(3)], BOOT)["web"].begins_anew
 
 
 def test_a_state_of_another_boot_says_nothing() -> None:
