@@ -1,10 +1,12 @@
-r"""JSON of any text: paths and variables may have bytes that are no UTF-8, which Python keeps as lone surrogates.
+r"""JSON of any text, and times as JSON has them.
 
-msgspec, which is quick, refuses those. Then the standard library writes them, as escapes (``\udcff``), and reads them again.
+Paths and variables may have bytes that are not UTF-8, which Python keeps as lone surrogates. msgspec, which is quick, refuses
+those; then the standard library writes them, as escapes (``\udcff``), and reads them again.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -21,7 +23,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def json_value(content: bytes | str) -> Any:
-    """What :func:`json_bytes` wrote. Raises ValueError for what is no JSON."""
+    """What :func:`json_bytes` wrote. Raises ValueError for what is not JSON."""
     try:
         return msgspec.json.decode(content)
     except msgspec.DecodeError:
@@ -31,5 +33,10 @@ def json_value(content: bytes | str) -> Any:
 
 
 def spelt(text: str) -> str:
-    r"""``text`` for people, in characters that every encoder takes: a byte that is no UTF-8 is ``\xff``."""
+    r"""``text`` for people, in characters that every encoder takes: a byte that is not UTF-8 is ``\xff``."""
     return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def iso(at: float) -> str:
+    """Wall time (seconds since 1970) as ISO 8601 in UTC with milliseconds: ``2026-11-20T12:00:00.123Z``."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

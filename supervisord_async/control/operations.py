@@ -26,7 +26,7 @@ from supervisord_async.control.tally import Tally
 from supervisord_async.control.view import ProcessView, event_view, iso
 from supervisord_async.core.record import Record
 from supervisord_async.errors import BusyError, FailedError, UsageError
-from supervisord_async.jsontext import json_bytes
+from supervisord_async.jsontext import iso, json_bytes
 from supervisord_async.wire import API_VERSION
 
 TEXT = "text/plain; charset=utf-8"

@@ -6,13 +6,13 @@ prints them neutralises control characters.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.jsontext import iso
 from supervisord_async.supervise.records.narrate import detail_words, exit_json, exit_words
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fro
     run: int | msgspec.UnsetType = msgspec.UNSET
     message: str = ""
     data: dict[str, Any] = {}
-
-
-def iso(at: float) -> str:
-    """Wall time as ISO 8601 in UTC with milliseconds: ``2026-11-20T12:00:00.123Z``."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:

@@ -16,7 +16,7 @@ import msgspec
 
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import RUN_ENDED
-from supervisord_async.jsontext import json_bytes, json_value
+from supervisord_async.jsontext import iso, json_bytes, json_value
 from supervisord_async.supervise.records.run_entry import RunEntry
 
 SCHEMA_VERSION = 1
@@ -280,6 +280,4 @@ def _entry(row: tuple[Any, ...]) -> RunEntry:
 
 
 def _iso(at: float | None) -> str | None:
-    if at is None:
-        return None
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03d}Z"
+    return iso(at) if at is not None else None

@@ -13,7 +13,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
+from supervisord_async.jsontext import iso
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.refused import RefusedError
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
@@ -122,7 +122,7 @@ class EventHooks:
         told: dict[str, Any] = {
             "event": event,
             "id": record.id,
-            "at": datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "at": iso(record.at),
             "daemon": configuration.daemon.name,
             "host": socket.gethostname(),
             "name": record.name,
