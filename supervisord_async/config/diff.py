@@ -75,11 +75,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     daemon_in_place: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing differs."""
-        return not (self.added or self.removed or self.changed or self.daemon_keys or self.daemon_in_place)
-
     def started(self) -> frozenset[str]:
         """The programs whose ``autostart`` has become true."""
         return frozenset(change.program for change in self.changed if change.starts)

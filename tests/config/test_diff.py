@@ -18,8 +18,7 @@ def plan(project, before, after):
 
 def test_the_same_file_changes_nothing(project):
     nothing = plan(project, "restart: always", "restart: {policy: always}")
-    assert nothing.empty
-    assert nothing.unchanged == 1
+    assert nothing == Plan(unchanged=1)
     assert nothing.describe() == ("= 1 unchanged",)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisord_async.config import shape
-from supervisord_async.config.diff import diff
+from supervisord_async.config.diff import Plan, diff
 from supervisord_async.config.load import load
 from supervisord_async.config.secrets import masked
 from supervisord_async.errors import ConfigError
@@ -28,7 +28,7 @@ def holds(path, content):
         problems = error.problems
     else:
         masked(configuration)
-        assert diff(configuration, configuration).empty
+        assert diff(configuration, configuration) == Plan(unchanged=len(configuration.programs))
         return
     assert any(not problem.warning for problem in problems)
     assert all(problem.line >= 0 and problem.column >= 1 and "\n" not in str(problem) for problem in problems)

@@ -74,7 +74,16 @@ def test_what_is_no_size_is_refused(written):
 
 @pytest.mark.parametrize(
     ("written", "number"),
-    [("TERM", 15), ("SIGTERM", 15), ("term", 15), (15, 15), ("15", 15), ("USR2", signal.SIGUSR2), ("RTMIN+2", signal.SIGRTMIN + 2)],
+    [
+        ("TERM", 15),
+        ("SIGTERM", 15),
+        ("term", 15),
+        (15, 15),
+        ("15", 15),
+        ("USR2", signal.SIGUSR2),
+        ("RTMIN+2", signal.SIGRTMIN + 2),
+        ("RTMAX-1", signal.SIGRTMAX - 1),
+    ],
 )
 def test_signals_are_read_by_name_and_number(written, number):
     assert units.parse_signal(written) == number
@@ -117,7 +126,7 @@ def test_addresses_are_host_and_port(written, address):
     assert units.parse_address(written) == address
 
 
-@pytest.mark.parametrize("written", ["", "host", "host:", "host:65536", "::1:80", "http://x:80", "a b:80", "x:-1"])
+@pytest.mark.parametrize("written", ["", "host", "host:", "host:65536", "::1:80", "[::1:80", "::1]:80", "http://x:80", "a b:80", "x:-1"])
 def test_what_is_no_address_is_refused(written):
     with pytest.raises(ValueError, match="HOST:PORT"):
         units.parse_address(written)

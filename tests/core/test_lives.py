@@ -113,6 +113,13 @@ def test_spawn_failure_backs_off_and_reaches_the_limit() -> None:
     assert "no such file" in world.snapshot.detail
 
 
+def test_nothing_is_remembered_for_a_window_without_a_limit() -> None:
+    world = running(Policy(within_seconds=60.0, max_restarts=-1, backoff_jitter=EVEN))
+    crash(world)
+    crash_again(world)
+    assert (world.snapshot.restarts, world.snapshot.recent) == (2, ())
+
+
 def test_dependencies_are_waited_for() -> None:
     world = World(Policy(has_dependencies=True))
     assert world.tell(StartRequested()) == ()

@@ -119,7 +119,7 @@ class OrderlyStops:
 
 def _rests(process: Process) -> bool:
     """Whether it is at rest: a stop would change nothing, so no record would tell of it."""
-    return process.snapshot.state is State.STOPPED and not process.snapshot.wanted
+    return process.snapshot.state is State.STOPPED
 
 
 def _holds(process: Process, told_at: float, now: float) -> bool:
