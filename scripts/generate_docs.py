@@ -86,7 +86,7 @@ SECTIONS: dict[str, Callable[[], str]] = {"counts": counts, "diagram": diagram, 
 
 
 def regenerate(text: str) -> str:
-    """The page with every section made anew; raises ValueError where a section's marks are missing."""
+    """The page with every section generated; raises ValueError where a section's marks are missing."""
     for name, make in SECTIONS.items():
         begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
         before, found, rest = text.partition(begin)

@@ -75,7 +75,7 @@ def recall(file: str | os.PathLike[str]) -> Remembered | None:
             return None
         return Remembered(str(content["run_dir"]), str(content["socket"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # a hint that is not there is no error: the default place is tried
+        return None  # that the hint is missing is not an error: the default place is tried
 
 
 def _record(file: str | os.PathLike[str]) -> str:

@@ -319,7 +319,7 @@ def _loaded_sources() -> set[str]:
 
 
 def _forget_bytecode(paths: Iterable[str]) -> None:
-    """The sources will be compiled anew. An import compares whole seconds and the size, so two quick saves look alike to it."""
+    """The sources will be compiled again. An import compares whole seconds and the size, so two quick saves look alike to it."""
     for path in list(paths):
         if path.endswith(".py"):
             with contextlib.suppress(OSError, NotImplementedError):

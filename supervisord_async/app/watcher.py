@@ -187,7 +187,7 @@ class FileChangeWatcher:
                         break
                     raw = notifier.watch(_DEBOUNCE_MILLISECONDS, _STEP_MILLISECONDS, every, stop)
         except FileNotFoundError:
-            stop.wait(_STEP_MILLISECONDS / 1000)  # it vanished between two glances: begin anew
+            stop.wait(_STEP_MILLISECONDS / 1000)  # it vanished between two looks: start over
         except (OSError, RuntimeError) as error:
             log.warning("cannot be notified of changes: %s; looking every %g s instead", error, self.poll_interval)
             self.force_polling = True

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from supervisord_async.config.model import Heartbeat, Program
     from supervisord_async.core.record import Record
 
-#: The delay's cap, and how long a run must be up for the count to begin anew.
+#: The delay's cap, and how long a run must be up for the count to start over.
 MAX_DELAY_SECONDS = 60.0
 #: Never a reason to restart: what editors, interpreters and version control write beside what one edits.
 IGNORED = (".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "*.swp", "*.swx", "*~", ".#*", "4913", "node_modules/", ".asupd/")

@@ -131,7 +131,7 @@ def _load_later() -> None:
 
     later = threading.Timer(AT_REST_SECONDS, load)
     later.daemon = True
-    with suppress(RuntimeError):  # no thread to be had: the reload loads it
+    with suppress(RuntimeError):  # no thread can be started: the reload will import it
         later.start()
 
 

@@ -106,7 +106,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
             found += _in_time(partial(_all_of, check, patient))
         except TimeoutError:
             found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted where it is to be"))
-        except OSError as error:  # one question that cannot be asked here is no reason not to ask the others
+        except OSError as error:  # a check that is not possible here does not prevent the others
             found.append(Finding("warning", check.__name__, f"cannot be told: {error}"))
     return found
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 def mean_utf8() -> None:
     """File names are UTF-8 in this process; where the locale says otherwise Python is executed again with ``-X utf8``.
 
-    To be called first of all. By an option and not by PYTHONUTF8: that would be in the environment of programs, too.
+    To be called first of all. By an option and not by PYTHONUTF8, which programs would inherit.
     """
     if sys.getfilesystemencoding() == "utf-8":
         return

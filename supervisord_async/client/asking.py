@@ -169,4 +169,4 @@ def _quoted(text: str, safe: str = "") -> str:
         return text
     from urllib.parse import quote  # 3 ms that most names need not pay
 
-    return quote(text, safe=safe, errors="surrogateescape")  # bytes of a command line that are no UTF-8
+    return quote(text, safe=safe, errors="surrogateescape")  # bytes of a command line that are not UTF-8

@@ -90,7 +90,7 @@ class _Received:
         self._buffer += block
 
     def _until(self, end: bytes) -> bytes:
-        """What stands before ``end``, which is taken, too."""
+        """Everything before ``end``; ``end`` itself is consumed."""
         while (at := self._buffer.find(end)) < 0:
             if len(self._buffer) > LARGEST_HEAD_BYTES:
                 raise GarbledError("its head does not end")

@@ -88,7 +88,7 @@ class Connection:
     def _exchange(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout_seconds: float | None
     ) -> tuple[int, bytes]:
-        """Over the kept connection, or a new one; it is kept on where the answer came whole and the daemon keeps it, too."""
+        """Over the kept connection, or a new one; it is kept if the answer was complete and the daemon keeps it open."""
         connection, self._kept = self._kept or connected(self._path, timeout_seconds), None
         answer: Answer | None = None
         try:

@@ -73,7 +73,7 @@ class _Names:
 
 
 def read_regular_file(path: str, limit: int) -> bytes:
-    """The content of ``path``; OSError where it cannot be read, is no regular file, or holds more than ``limit`` bytes."""
+    """The content of ``path``; OSError where it cannot be read, is not a regular file, or holds more than ``limit`` bytes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with open(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode

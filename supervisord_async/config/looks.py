@@ -41,7 +41,7 @@ def look_at(paths: Iterable[str]) -> Mapping[str, Kind]:
     threads = DaemonThreads(len(groups), "look")
     try:
         looks = [threads.submit(_look, group, found) for group in groups]
-    except RuntimeError:  # not one thread is to be had
+    except RuntimeError:  # no thread can be started
         looks = []
         for group in groups:
             _look(group, found)

@@ -2,7 +2,7 @@
 
 A program that reads as it did, below the same ``defaults``, in the same folder, with the same run_dir and variables, is
 the same program. Two things are never taken from here: a program with anything to report, which must be reported again,
-and one with ``environment_files``, whose contents are others' business. What concerns several programs is checked anew.
+and one with ``environment_files``, whose contents are others' business. What concerns several programs is checked each time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Recollection:
 
 
 def reading_of(data: Any) -> bytes | None:
-    """Equal for equal data of a file alone, types and order included; None of what cannot be told so, such as no UTF-8 of a variable."""
+    """The same bytes for the same data, types and order included; None where there are none, as of a variable that is not UTF-8."""
     try:
         return hashlib.blake2b(msgspec.msgpack.encode(data), digest_size=16).digest()
     except (UnicodeEncodeError, OverflowError):

@@ -67,7 +67,7 @@ class Routes:
         self._patterns: dict[tuple[str, ...], dict[str, Endpoint]] = {}  # by their segments
 
     def add(self, method: str, path: str, endpoint: Endpoint) -> None:
-        """``endpoint`` answers there; to a GET's head, too."""
+        """``endpoint`` answers there, and to HEAD where it answers to GET."""
         endpoints = self._patterns.setdefault(tuple(path.split("/")), {}) if "{" in path else self._plain.setdefault(path, {})
         endpoints[method] = endpoint
         if method == "GET":

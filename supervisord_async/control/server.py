@@ -34,7 +34,7 @@ async def serve(
     """Answer until cancelled; all connections are closed then.
 
     ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
-    they answer, and again when the unix socket had to be made anew because somebody had removed it.
+    they answer, and again when the unix socket had to be made again because somebody had removed it.
     Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
     """
     await _loaded()
@@ -54,7 +54,7 @@ async def serve(
 
 def load_ahead() -> None:
     """HTTP is being loaded by a thread from now on: 40 ms that the daemon spends on waiting for the kernel and for disks."""
-    with suppress(RuntimeError):  # no thread to be had: who serves loads it
+    with suppress(RuntimeError):  # no thread can be started: it is loaded by whoever serves first
         Thread(target=_load_quietly, name="load-http", daemon=True).start()
 
 
@@ -73,7 +73,7 @@ async def _loaded() -> None:
         await anyio.to_thread.run_sync(_load)
     except RuntimeError as error:
         if not is_want(error):
-            raise  # no thread to be had: whoever imports it next waits
+            raise  # no thread can be started: whoever imports it next waits
 
 
 class Asked:

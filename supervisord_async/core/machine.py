@@ -212,7 +212,7 @@ def ignored(s: Snapshot, _i: Input, _p: Policy, _now: float) -> Step:
 
 
 def start(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
-    """Begin anew: the counters of an earlier life are forgotten."""
+    """Start over: the counters of an earlier life are forgotten."""
     s = replace(s, restarts=0, recent=(), cause=i.cause, detail="")
     return _begin(s, p, now)
 
@@ -276,7 +276,7 @@ def restart_stopping(s: Snapshot, i: RestartRequested, _p: Policy, _now: float) 
 
 
 def send(s: Snapshot, i: SignalRequested, _p: Policy, _now: float) -> Step:
-    """Send it; remembered, so that an end by this very signal is no failure."""
+    """Send it; remembered, so that an end by this very signal is not a failure."""
     if s.pid is None:
         return s, ()
     return replace(s, sent=i.signal), (SendSignal(s.run, i.signal),)

@@ -1,4 +1,4 @@
-"""What the daemon has in its run_dir and cannot do without: lock, control socket and state, made anew when somebody removed them.
+"""What the daemon needs in its run_dir: lock, control socket and state, made again when somebody has removed them.
 
 Logs and history see to themselves with their next write; of a state nothing may be written for days. Looking is a ``stat`` now
 and then, in a thread, since the disk may hang: a notifier could be refused, and is not worth one of its instances.

@@ -1,11 +1,11 @@
-"""A cgroup for each run of one daemon, where such are to be had: made, entered and removed without holding the loop.
+"""A cgroup for each run of one daemon, where the machine gives any: made, entered and removed without blocking the loop.
 
 A run is born in its cgroup. The kernel would make us wait for that on the loop, so a thread does the waiting before the
 birth, once for all who are about to be born, or already when some are expected; a run that begins alone and unexpected begins some
 10 ms later for it. Folders are removed by a thread too, some time after their run is over.
 
 One for each run, not one for each process: what an earlier run left can be told from the one that lives, also by a daemon
-that lost every file. Nothing fails for want of a cgroup: that is reported once, and the other means of :mod:`.tree` do.
+that lost every file. Nothing fails because there is no cgroup: that is reported once, and the other means of :mod:`.tree` serve.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class Enclosures:
             self._moved_at = time.monotonic()
         except RuntimeError as error:
             if not is_want(error):
-                raise  # no thread to be had: the loop waits for once
+                raise  # no thread can be started: this once the loop waits
         finally:
             self._warming.set()
             self._warming = None

@@ -19,7 +19,7 @@ _GOING = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
 class Errands:
     """The tasks that one owner has begun and that are not over yet.
 
-    An exception in one errand cancels the others. When all of them are over the owner is told, and may begin anew.
+    An exception in one errand cancels the others. When all of them are over the owner is told, and may start over.
     """
 
     __slots__ = ("_broke", "_cancelled", "_errors", "_going", "_handles", "_tasks")
@@ -48,7 +48,7 @@ class Errands:
         self._cancel()
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object, name: str) -> None:
-        """``function(*arguments)`` begins at the loop's next turn, unless this is closed, or failing: then its owner begins anew."""
+        """``function(*arguments)`` begins at the loop's next turn, unless this is closed, or failing, after which its owner starts over."""
         if self._tasks is None or self.failing:
             return
         going = tuple(handle for handle in self._handles if handle.status in _GOING)

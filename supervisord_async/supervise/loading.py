@@ -1,4 +1,4 @@
-"""Reading the file anew for a reload: off the loop, and not for ever."""
+"""Reading the file again for a reload: in a thread, and within a bounded time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_LOADS = 4
 
 
 def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitable[Loaded]]:
-    """Loads the file anew each time, for the daemon that lives in ``run_dir``.
+    """Loads the file each time it is called, for the daemon that runs in ``run_dir``.
 
     What it returns raises ConfigError: it is unsound, or its disk hangs.
     """

@@ -281,7 +281,7 @@ class Supervisor:
             self._retiring[record.name].ring()
 
     async def _retire(self, process: Process) -> None:
-        """The process is down and removed; if the configuration has it again by then, it is added anew."""
+        """The process is down and removed; if the configuration has it again by then, it is added again."""
         asked = None
         while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
             if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile

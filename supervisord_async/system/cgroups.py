@@ -46,7 +46,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """One cgroup, with those that its processes made below it. It may be gone at any moment, which is no error."""
+    """One cgroup, with those that its processes made below it. It may be gone at any moment, which is not an error."""
 
     path: str
 

@@ -1,6 +1,6 @@
 """Who a program runs as: user, primary group and supplementary groups, which always go together.
 
-Looking names up may ask a directory service over the network (NSS), so it is to be done in a thread, and anew
+Looking names up may ask a directory service over the network (NSS), so it is to be done in a thread, and again
 each time: what was true at the last spawn may not be now.
 """
 

@@ -70,7 +70,7 @@ def give_back_limit(pid: int) -> None:
 
 
 def keep_room(fd: int, room: int) -> int:
-    """``fd``, which was just opened for a program, if ``room`` others are still to be had for the daemon itself.
+    """``fd``, which was just opened for a program, if that leaves ``room`` others for the daemon itself.
 
     The lowest free number is given out first, so it tells how many are taken. Raises OSError, EMFILE, and it is closed: else the
     programs would take those by which they are ended, the state is saved, and the daemon is asked. Of few each has its share.

@@ -84,7 +84,7 @@ class ExitWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop, identity: Identity, *, ours: bool, room: int = 0) -> None:
         """Watch ``identity``, our own child if ``ours``, from now on.
 
-        Raises OSError: no pidfd is to be had (no such process, or no free descriptor but ``room``).
+        Raises OSError where there is no pidfd (no such process, or no free descriptor but ``room``).
         """
         self.identity, self.ours = identity, ours
         self.ended: Ended | None = None

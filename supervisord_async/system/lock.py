@@ -61,7 +61,7 @@ class InstanceLock:
             time.sleep(GLANCE_SECONDS / 20)
 
     def renew(self) -> bool:
-        """The file at the path is the one that is held; True if it was gone and was made and locked anew.
+        """The file at the path is the one that is held; True if it was gone, and was made and locked again.
 
         Raises what :meth:`acquire` does; then the removed file is still held.
         """
@@ -88,7 +88,7 @@ class InstanceLock:
     def sign(self) -> None:
         """Write inside who holds it: this process.
 
-        A full disk is no reason not to run: the lock holds all the same.
+        A full disk does not prevent a start: the lock holds all the same.
         """
         own = procfs.stat(os.getpid())
         text = f"{os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}\n".encode()

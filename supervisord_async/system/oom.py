@@ -22,7 +22,7 @@ SUSPICION_SECONDS = 60.0
 
 
 def kills(*, vmstat: str = "/proc/vmstat") -> int | None:
-    """How many processes the kernel has ended for want of memory since it began; None: it does not tell."""
+    """How many processes the kernel has ended for lack of memory since boot; None: it does not tell."""
     counted = re.search(rb"^oom_kill (\d+)$", procfs.read_file(vmstat) or b"", re.MULTILINE)
     return int(counted[1]) if counted is not None else None
 

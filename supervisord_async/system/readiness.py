@@ -26,7 +26,7 @@ class Reader(Protocol):
 
 def watch(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
     """``reader`` is called on ``loop`` while ``fd`` is readable; it must not be watched already, and :func:`forget` must come before its
-    close. Raises OSError: no descriptor for that is to be had.
+    close. Raises OSError where there is no descriptor for that.
     """
     found = _of_loop.get(loop) or _Readiness(loop)
     found.add(fd, reader)

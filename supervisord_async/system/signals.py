@@ -46,7 +46,7 @@ def parse(text: str | int) -> int:
 
 
 def name(number: int) -> str:
-    """``SIGTERM`` for 15; ``SIGRTMIN+n`` for real-time ones; the number itself for what is no signal."""
+    """``SIGTERM`` for 15; ``SIGRTMIN+n`` for real-time ones; the number itself where it is not a signal's."""
     try:
         return signal.Signals(number).name
     except ValueError:

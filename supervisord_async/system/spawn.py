@@ -44,7 +44,7 @@ class SpawnSpec(msgspec.Struct, frozen=True):
     pid_variables: tuple[str, ...] = ()  #: variables that hold the program's own PID
     stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
     session: bool = True  #: it leads a session of its own; False: it stays in ours, in our process group, with our terminal
-    confined: bool = False  #: it is to be in a cgroup of its own, where such are to be had; the caller sees to it
+    confined: bool = False  #: it is to be in a cgroup of its own where there are any; the caller sees to that
     around_birth: AbstractContextManager[None] | None = None  #: it is born in this context, in which the loop does not turn
 
 

@@ -86,6 +86,6 @@ def _print_yaml(document: dict[str, Any]) -> None:
     # YAML's own quoting spells control characters out, so this is safe on a terminal
     try:
         text = yaml.dump(document, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=100)
-    except UnicodeEncodeError:  # bytes of a path that are no UTF-8; the slower one spells them out
+    except UnicodeEncodeError:  # bytes of a path that are not UTF-8; the slower one spells them out
         text = yaml.dump(document, Dumper=yaml.SafeDumper, sort_keys=False, width=100)
     sys.stdout.write(text)

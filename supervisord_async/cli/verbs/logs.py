@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Each followed process costs a connection and a thread.
 MOST_FOLLOWED = 64
-#: Lines that wait for a slow terminal; then the daemon waits, too.
+#: How many lines may wait for a slow terminal; beyond, the daemon waits as well.
 WAITING_LINES = 1000
 DEFAULT_LINES = 100
 _ALL_LINES = 100_000  # as many as the daemon gives

@@ -28,7 +28,7 @@ MEDIA = {
 PAGE = "index.html"
 PLACEHOLDER = b"@VERSION@"
 
-#: The page loads nothing from elsewhere, runs no script that is not a file of ours, is nobody's frame, and makes no text markup.
+#: The page loads nothing from elsewhere, runs only scripts that are files of ours, is framed by no page, and turns no text into markup.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"

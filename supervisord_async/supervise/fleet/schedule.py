@@ -81,7 +81,7 @@ def local_zone(name: str, localtime: str = "/etc/localtime") -> ZoneInfo:
 
 
 class Marks:
-    """Up to when each program's schedule has been looked at, kept in ``run_dir``. A changed schedule begins anew."""
+    """Up to when each program's schedule has been looked at, kept in ``run_dir``. A changed schedule starts from now."""
 
     def __init__(self, run_dir: str) -> None:
         self._path = Path(run_dir) / FILE_NAME

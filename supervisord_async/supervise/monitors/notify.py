@@ -27,7 +27,7 @@ async def monitor_watchdog(context: RunContext) -> None:
     while not voice.triggered:
         before, timeout = timeout, voice.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
         if timeout != before:
-            silent = 0.0  # another time begins anew
+            silent = 0.0  # a new timeout is counted from now
         if timeout is not None and silent >= timeout:
             break
         interval = timeout / LOOKS if timeout is not None else 3600.0

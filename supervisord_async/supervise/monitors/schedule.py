@@ -1,6 +1,6 @@
 """The clock watcher: starts programs when their schedule is due, if they do not run.
 
-One task for all. It sleeps by the monotonic clock, a minute at most, and derives everything from the wall clock anew
+One task for all. It sleeps by the monotonic clock, a minute at most, and derives everything from the wall clock again
 each time: a clock that was set, or a machine that slept, is noticed within that minute.
 """
 
@@ -33,8 +33,8 @@ LOOK_SECONDS = 60.0
 LATE_SECONDS = 90.0
 #: ... and when the daemon starts, which may have been a re-exec.
 LATE_AT_START_SECONDS = 2.0
-#: A clock that is set back by less repeats nothing, as cron does; by more, it begins anew. What is due more often than the
-#: clock was set back by begins anew in any case: it would rest for all that time.
+#: A clock that is set back by less repeats nothing, as cron does; set back by more, schedules start over. What is due more often than the
+#: clock was set back by starts over in any case: else it would not run for all that time.
 SET_BACK_SECONDS = 3 * 3600.0
 
 

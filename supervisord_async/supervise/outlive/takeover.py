@@ -100,7 +100,7 @@ def told_to_end(saved: SavedState, now: float) -> SavedState:
 
 
 def finish_ending(slots: dict[str, Inherited], now: float) -> dict[str, Inherited]:
-    """What lives of ``slots`` is told once more and has the time of its program from ``now``; it begins anew afterwards."""
+    """What lives of ``slots`` is told to stop once more, with its grace period counted from ``now``; then it starts by ``autostart``."""
 
     def told(slot: Inherited) -> Inherited:
         lives = slot.main is not None and slot.snapshot.wanted

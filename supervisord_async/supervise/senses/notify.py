@@ -5,7 +5,7 @@ What decides (READY, MAINPID, EXTEND_TIMEOUT_USEC) becomes an input; beats are c
 says who sent a message, and only the run's main process counts, or with ``access: all`` whatever is of the run.
 
 A flood costs a bounded share of the loop: messages are read in batches with a pause after each full one, so the kernel
-holds the sender back. What is no message, or not from whom it should be, is counted, its descriptors are closed, and it
+holds the sender back. What is not a message, or comes from somebody else, is counted, its descriptors are closed, and it
 is told once per run. The meaning of the words is that of ``man 3 sd_notify``.
 """
 
@@ -312,7 +312,7 @@ def _abstract(instance: str, name: str) -> str:
 
 
 def parse(data: bytes) -> dict[str, str] | None:
-    """The assignments of a message, the last of each name; None for what is no message."""
+    """The assignments of a message, the last of each name; None for what is not a message."""
     if not data or b"\0" in data:
         return None
     words = {}

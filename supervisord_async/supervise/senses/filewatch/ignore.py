@@ -35,7 +35,7 @@ class IgnoreRules:
             return True
         if self._spec is not None:
             relative = os.path.relpath(path, self._root) + ("/" if directory else "")
-            verdict = self._spec.check_file(relative.encode(errors="replace").decode()).include  # names may be no UTF-8, patterns are
+            verdict = self._spec.check_file(relative.encode(errors="replace").decode()).include  # patterns are UTF-8, names may be anything
             if verdict is not None:
                 return verdict
         name = os.path.basename(path)

@@ -57,7 +57,7 @@ class Pace(msgspec.Struct, frozen=True):
     warm: float = 0.05  #: and while changes come
     warm_for: float = 2.0
     gather: float = 0.05  #: for more subscriptions to come, before the first is passed on: programs start together
-    fallback_poll: float = 2.0  #: between two scans where no notifier is to be had, or of use
+    fallback_poll: float = 2.0  #: between two scans where there is no notifier, or it is of no use
     retry: float = 60.0  #: until a notifier is tried again; doubled each time
     retry_max: float = 300.0
 
@@ -78,10 +78,10 @@ class Reports(Protocol):
         """A bug: looking at this one failed; it is polled from now on, without another word."""
 
     def degraded(self, reason: str) -> None:
-        """No notifier is to be had; everything is polled."""
+        """The system has no notifier to give; everything is polled."""
 
     def recovered(self) -> None:
-        """A notifier is to be had again."""
+        """There is a notifier again."""
 
 
 class _Station(msgspec.Struct):
@@ -298,7 +298,7 @@ class Lookout:
         return relevant
 
     def _failed(self, notifier: Notifier, error: Exception) -> None:
-        """A notifier broke, by a name that is no UTF-8 for example: it stays broken."""
+        """A notifier broke, for example by a name that is not UTF-8; it stays broken."""
         now = time.monotonic()
         if notifier is self._notifier:
             self._close(notifier)

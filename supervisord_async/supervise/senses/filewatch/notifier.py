@@ -27,7 +27,7 @@ def open_notifier(directories: list[str]) -> Notifier:
     """
     from watchfiles._rust_notify import RustNotify
 
-    # It starts a thread of its own, and where none is to be had it does not raise but aborts the whole process.
+    # It starts a thread of its own, and where none can be started it does not raise but aborts the whole process.
     canary = threading.Thread(target=int, name="asup-files-canary", daemon=True)
     canary.start()
     canary.join()

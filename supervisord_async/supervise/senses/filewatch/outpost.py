@@ -67,7 +67,7 @@ class Outpost:
         finally:
             self._stop(lookout, reports)
             with anyio.move_on_after(JOIN_MAX_SECONDS, shield=True):
-                while thread.is_alive():  # noqa: ASYNC110  its last breath is no event
+                while thread.is_alive():  # noqa: ASYNC110  no event tells of its end
                     await anyio.sleep(JOIN_SECONDS)
         if failures:
             raise failures[0]
