@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -281,6 +282,13 @@ async def test_a_kill_that_was_none_of_ours_is_told_as_such() -> None:
         assert not any("did not send this KILL" in line for line in (await scene.commands.why("hung")).rule)
 
 
+def test_a_kill_of_the_daemons_is_not_blamed_on_others() -> None:
+    killed = Snapshot(state=State.FATAL, cause=Cause.RESTART_LIMIT, run=1, ended_run=1, exit=ExitStatus(signal=9))
+    for kills, blamed in ((0, True), (1, False)):
+        process = SimpleNamespace(snapshot=replace(killed, kills=kills), policy=Policy(), program=program("web"))
+        assert any("did not send this KILL" in line for line in ruling(process, 0.0).words) is blamed  # type: ignore[arg-type]
+
+
 @pytest.mark.anyio
 async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
     async with serving(swift("web")) as wire:
@@ -330,6 +338,51 @@ def test_stories_survive_records_that_begin_in_the_middle() -> None:
     told = stories([state(1, "RUNNING", "STOPPING", 4, "operator"), state(2, "STOPPING", "STARTING", 5, "operator", exit={"code": 0})])
     assert [(story.run, story.started_at, story.ended_at) for story in told] == [(5, 2.0, None), (4, None, 2.0)]
     assert told[1].figures == {"exit": {"code": 0}}
+
+
+def explained(**fields: Any) -> Why:
+    """A process of which there is nothing to say but its headline."""
+    nothing: dict[str, Any] = {
+        "name": "web", "program": "web", "state": "RUNNING", "health": "none", "cause": "operator", "headline": "RUNNING for 9 s",
+        "for_seconds": 9.0, "run": 2, "pid": 7, "flapping": False, "next_at": None, "checks": [], "chain": [], "rule": [], "keys": [],
+        "last_end": None, "output": [], "refused": [], "lines": [],
+    }  # fmt: skip
+    return Why(**nothing | fields)
+
+
+def test_people_are_told_what_there_is_and_nothing_else() -> None:
+    assert lines_of(explained()) == ["web: RUNNING for 9 s"]
+
+
+def test_people_are_told_all_that_there_is() -> None:
+    at = "2026-11-21T12:00:00.000Z"
+    ended = LastEnd(run=1, at=at, cause="exited", exit_status={"code": 1}, duration_seconds=61.0, peak_memory_bytes=2048, cpu_seconds=0.5)
+    why = explained(
+        state="FATAL",
+        flapping=True,
+        next_at=at,
+        checks=[CheckView(name="liveness", health="unhealthy", detail="refused"), CheckView(name="readiness", health="healthy", detail="")],
+        rule=["the limit is 3"],
+        chain=[Link(at=None, run=1, cause="exited", text="run 1 exited with 1")],
+        last_end=ended,
+        output=[Output(stream="stderr", run=1, lines=["Traceback", "KeyError"])],
+        keys=["programs.web.restart.max_restarts", "programs.web.restart.within"],
+        refused=[f"programs.yaml:{line}:1: wrong" for line in range(1, 8)],
+    )
+    local = datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    assert lines_of(why) == [
+        "web: RUNNING for 9 s",
+        "  it is flapping: five or more automatic restarts without a calm time in between",
+        f"  next attempt at {local}",
+        *("", "checks", "  liveness: unhealthy: refused", "  readiness: healthy"),
+        *("", "decided by", "  the limit is 3"),
+        *("", "what led here, newest first", f"  {'?' * 19}  run 1 exited with 1"),
+        *("", "how run 1 ended: exited with 1, up 1 min 1 s, peak memory 2 KiB, CPU 0.50 s"),
+        *("", "last output of run 1 (stderr)", "  Traceback", "  KeyError"),
+        *("", "to change it: programs.web.restart.max_restarts, programs.web.restart.within"),
+        *("", "to start it: asupctl start web"),
+        *("", "the file on disk was refused; what runs is the file before", *(f"  programs.yaml:{n}:1: wrong" for n in range(1, 6))),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,8 @@ async def test_settings_that_changed_without_a_daemon_roll_through_those_concern
 async def test_scaling_up_and_down_leaves_the_others_alone() -> None:
     async with playing(web(replicas=2)) as scene:
         await wait_until(lambda: up(scene) == 2)
+        records = list[Record]()
+        scene.bus.listen(records.append)
         outcome = await scene.commands.scale("web", 4)
         assert [(result.name, result.ok, result.state) for result in outcome.results] == [
             ("web:2", True, "RUNNING"),
@@ -232,6 +234,8 @@ async def test_scaling_up_and_down_leaves_the_others_alone() -> None:
         await wait_until(lambda: list(scene.supervisor.processes) == ["web:0", "web:1"])
         assert (scene.snapshot("web:0").run, scene.snapshot("web:1").run) == (1, 1)
         assert (await scene.commands.scale("web", 2)).results == []
+        told = [(record.data["from"], record.data["to"]) for record in records if record.type == "scale"]
+        assert told == [(2, 4), (4, 2)], "what changes nothing is not told"
         await scene.commands.scale("web", 0)
         await wait_until(lambda: not scene.supervisor.processes)
         assert (await scene.commands.scale("web", 1)).results[0].state == "RUNNING"
