@@ -33,15 +33,17 @@ KEYS: dict[Cause, tuple[str, ...]] = {
     Cause.SCHEDULE: ("schedule",),
     Cause.DEPENDENCY: ("depends_on", "on_dependency_failure"),
 }
-#: Which key belongs to the stage at which a spawn failed.
+#: Which key belongs to the stage at which a spawn failed; none to ``fork``: that the machine is short of something.
 STAGES = {
-    "user": "user",
-    "directory": "directory",
-    "log": "logs",
-    "limits": "limits",
-    "hook": "hooks.before_start",
-    "socket": "sockets",
-    "exec": "command",
+    "user": ("user",),
+    "directory": ("directory",),
+    "log": ("logs",),
+    "limits": ("limits",),
+    "hook": ("hooks.before_start",),
+    "socket": ("sockets",),
+    "notify": ("notify",),
+    "heartbeat": ("heartbeat.file",),
+    "exec": ("command",),
 }
 
 
