@@ -42,7 +42,7 @@ class Restart(Struct, frozen=True, kw_only=True):
 
 
 class Stop(Struct, frozen=True, kw_only=True):
-    """How a program is told to go."""
+    """How a program is stopped: ``stop.signal``, ``stop.grace_period`` and ``stop.scope``."""
 
     signal: int = 15
     grace_seconds: float = 10.0

@@ -93,7 +93,7 @@ class Restart(Shape, frozen=True, kw_only=True):
 
 
 class Stop(Shape, frozen=True, kw_only=True):
-    """How a program is told to go."""
+    """How a program is stopped: ``stop.signal``, ``stop.grace_period`` and ``stop.scope``."""
 
     signal: Annotated[SignalName, _doc("The signal that asks it to go.")] = "TERM"
     grace_period: Annotated[Duration, _doc("What still lives after this is killed.")] = "10s"

@@ -1,8 +1,8 @@
-"""Ending all processes of a daemon that is gone, each as its program is to be told to go.
+"""Ending all processes of a daemon that is gone, each as its program's ``stop`` settings say.
 
-The dead daemon's state says where a program wants another signal or more time than most; without it all are told by TERM and have
-ten seconds. ``stop.command`` is run by nobody: it may need what only a daemon has. Nothing here waits, and next to nothing is
-imported: the guardian is small, and the code on the disk may be another by the time it acts.
+The dead daemon's state has the signal, grace period and scope of programs where these are not the defaults; without it every program
+gets TERM and ten seconds. ``stop.command`` is not run: it may need what only a daemon has. Nothing here waits, and next to nothing is
+imported: the guardian is small, and the code on the disk may have changed by the time it acts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATE_NAMES = ("state.json", "state.json.previous")
 
 
 class Manner(NamedTuple):
-    """How a program is told to go."""
+    """How a program is stopped: ``stop.signal``, ``stop.grace_period`` and ``stop.scope``."""
 
     signal: int = 15
     grace_seconds: float = 10.0
@@ -36,7 +36,7 @@ _Audience: TypeAlias = tuple[str, int, bool]  #: of a process's run, all that li
 
 
 def manners(run_dir: str) -> dict[str, Manner]:
-    """Those of programs that have another than the usual, as saved by the last daemon of ``run_dir``; none where nothing can be read."""
+    """Of programs where it is not :data:`USUAL`, as the last daemon of ``run_dir`` saved it; none where nothing can be read."""
     for state in _states(run_dir):
         try:
             return {program: Manner(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in state["manners"].items()}
@@ -46,7 +46,7 @@ def manners(run_dir: str) -> dict[str, Manner]:
 
 
 def file_of(run_dir: str) -> str | None:
-    """The configuration of the last daemon of ``run_dir``, by its real path; None where nobody knows."""
+    """The configuration of the last daemon of ``run_dir``, by its real path; None where it is not known."""
     return next((file for state in _states(run_dir) if isinstance(file := state.get("file"), str)), None)
 
 
@@ -63,11 +63,11 @@ def _states(run_dir: str) -> Iterator[dict[str, Any]]:
 
 
 class Farewell:
-    """All of ``instance`` is told to go, and what outstays its time is killed, by as many rounds as that takes.
+    """All of ``instance`` is told to stop, and what outlives its grace period is killed, in as many rounds as that takes.
 
     Arguments:
         grace_seconds: for all alike; None: each program's own.
-        refused: called with whom we may not signal.
+        refused: called with each process that we may not signal.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Farewell:
         return time.monotonic() - self._begun - max((self._grace(each) for each in living), default=0.0)
 
     def tell(self, living: list[Tagged]) -> None:
-        """Those of ``living`` whose time is over are killed; the others know, each run once.
+        """Those of ``living`` whose grace period is over are killed; the others are told to stop, each run once.
 
-        What a run begins after it was told is how it ends: a signal to that would spoil it, as it would with a daemon.
+        What a run starts after it was told belongs to its way of ending: like a daemon, this does not signal that.
         """
         passed = time.monotonic() - self._begun
         late = [each for each in living if passed >= self._grace(each)]
@@ -131,5 +131,5 @@ class Farewell:
             if tag in late:
                 try:
                     cgroup.kill()
-                except OSError:  # not ours to kill: who asks what lives is told
+                except OSError:  # we may not kill it; what lives on is reported by the caller
                     continue

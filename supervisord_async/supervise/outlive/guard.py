@@ -1,4 +1,4 @@
-"""Keeps the guardian of ``on_death: stop``: there while the setting says so, replaced when it ends, gone when we end."""
+"""Keeps the guardian of ``on_death: stop`` running while the setting says so: it is replaced when it ends, and ended with the daemon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Child
 from supervisord_async.system.spawn import SpawnSpec, spawn
 
-#: Between two starts of a guardian at least: who lived longer is replaced at once.
+#: The least time between two starts of a guardian: one that has lived longer is replaced at once.
 PAUSE_SECONDS = 5.0
 MODULE = "supervisord_async.supervise.outlive.guardian"
 
@@ -71,7 +71,7 @@ class Guard:
             await anyio.sleep_until(began + PAUSE_SECONDS)
 
     def _tell(self, trouble: str) -> None:
-        """Each trouble is told once, however often it comes in a row."""
+        """``trouble`` is logged, unless it is the same as last time."""
         if trouble != self._trouble:
             self._trouble = trouble
             _log.error("degraded: no guardian (%s): if the daemon is killed now, its programs live on; trying again", trouble)

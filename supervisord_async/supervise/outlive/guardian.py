@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.2
 
 
 def wait_dead(parent: int) -> None:
-    """Returns when our parent, which had the PID ``parent`` when it started us, is gone."""
+    """Returns when our parent, whose PID was ``parent`` when it started us, is gone."""
     try:
         descriptor = os.pidfd_open(parent)
     except ProcessLookupError:
@@ -41,7 +41,7 @@ def wait_dead(parent: int) -> None:
 
 @contextmanager
 def holding(lock: str) -> Iterator[bool]:
-    """Whether we hold the run_dir's lock meanwhile, since no daemon does; so we do where there is no run_dir any more."""
+    """Whether we hold the run_dir's lock meanwhile, since no daemon does; also True where the run_dir is gone."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -74,11 +74,11 @@ def returned(lock: str) -> bool:
 
 
 def end_all(instance: str, lock: str) -> None:
-    """Nothing of the instance lives, unless a daemon came meanwhile: it finishes this."""
+    """Nothing of the instance lives; or a daemon has come meanwhile, and finishes this."""
     run_dir = os.path.dirname(lock)
     farewell = Farewell(instance, manners(run_dir), None, _complain)
     while living := tags.living(instance):
-        with holding(lock) as ours:  # for a moment; who comes waits that long
+        with holding(lock) as ours:  # for a moment: a daemon that starts now waits that long
             if not ours:
                 return
             ending.begin(run_dir)

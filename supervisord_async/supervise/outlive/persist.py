@@ -41,13 +41,13 @@ _log = logging.getLogger("asupd")
 VERSION = 1
 FILE_NAME = "state.json"
 SPARE_NAME = f"{FILE_NAME}.previous"
-#: The file's size is a multiple of this: what a filesystem gives at a time.
+#: The file's size is a multiple of this, which is what a filesystem allocates at a time.
 ROOM_BYTES = 4096
-#: Saves follow each other no faster than this, and no faster than ten times as long as one takes.
+#: The pause between two saves: at least this, and at least ten times the duration of one.
 SAVE_INTERVAL_SECONDS = 0.05
-#: A save that failed is tried again so soon.
+#: A save that failed is tried again after this.
 RETRY_SECONDS = 1.0
-#: Nobody's answer waits longer for a save.
+#: An answer waits no longer than this for a save.
 PATIENCE_SECONDS = 1.0
 MAGIC = "asupd-state"
 

@@ -1,9 +1,9 @@
 """Replacing the daemon in place: the installed code takes over under the same PID.
 
 Children, pipes and listening sockets are kept over ``execv``; everything else is the state, passed in an anonymous
-memory file, so that a full disk or a removed run_dir is no hindrance. Before the point of no return a trial process
-of the new code imports everything, reads this very state and loads the configuration, which it leaves to the new self;
-where it cannot, the old code stays in service and says why.
+memory file, so that a full disk or a removed run_dir does not matter. Before the point of no return a trial process
+of the new code imports everything, reads this very state and loads the configuration, which it hands on to the new code;
+if it cannot, the old code stays in service and says why.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def state_file(state: SavedState) -> int:
 
 
 def inherited_state() -> SavedState | None:
-    """The state that a former self left to this process, with its children, of which none is reaped until it is adopted.
+    """The state that this process had before a re-exec, with its children, of which none is reaped until it is adopted.
 
-    None where there was none. Raises StateError.
+    None where there was no re-exec. Raises StateError.
     """
     number = os.environ.pop(ENV_STATE, None)
     if number is None:
@@ -140,9 +140,9 @@ async def _ask_disks() -> None:
 
 
 async def _wait_for_disks() -> None:
-    """No thread hangs in the kernel: ``execve`` ends all threads first, and would wait for it, and nothing be supervised meanwhile.
+    """No thread hangs in the kernel: ``execve`` ends all threads first, and would wait for it, with nothing supervised meanwhile.
 
-    Raises FailedError where one does for :data:`HANG_SECONDS`.
+    Raises FailedError where one hangs for :data:`HANG_SECONDS`.
     """
     held_up = threads.held_up()
     until = anyio.current_time() + HANG_SECONDS
@@ -154,9 +154,9 @@ async def _wait_for_disks() -> None:
 
 
 async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: History | None) -> None:
-    """No process is between two states, which the new self would have to guess from what lives, and the past is written.
+    """No process is between two states, which the new code would have to guess from what lives, and the history is written.
 
-    In :data:`REST_SECONDS` each; else it goes as it is, and what is not written is handed over. Signals that had come are heeded.
+    Each is waited for :data:`REST_SECONDS` at most; what is not written by then is handed over. Pending signals have been handled.
     """
     until = anyio.current_time() + REST_SECONDS
     while any(process.in_motion for process in processes.values()):
@@ -171,7 +171,7 @@ async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: Hist
 
 
 def why_not(error: OSError) -> str:
-    """In words, an error in executing the new code."""
+    """Why the new code cannot be executed, in words."""
     return own_python.refusal(error) if error.filename == sys.executable else error.strerror or str(error)
 
 
@@ -188,7 +188,7 @@ def _inherited(descriptors: Iterable[int]) -> Iterator[None]:
 
 
 def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> NoReturn:
-    """Never returns, or raises OSError and everything is as it was. Signals that come meanwhile wait for the new code."""
+    """Never returns; or raises OSError, and everything is as it was. Signals that come meanwhile wait for the new code."""
     memory = state_file(state)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     sys.stdout.flush()

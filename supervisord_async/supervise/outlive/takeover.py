@@ -1,4 +1,4 @@
-"""Taking over from a daemon that is gone: whose processes live, what became of the others.
+"""Taking over from a daemon that is gone: which processes live, and what became of the others.
 
 Two witnesses are heard. The saved state says what was wanted and counted, up to the last save. /proc says what lives:
 every child carries ``INSTANCE/NAME/RUN`` in its environment. Where they differ /proc is right about lives, the state
@@ -37,14 +37,14 @@ class Inherited(msgspec.Struct, frozen=True):
     main: Identity | None  #: the living main process of ``snapshot.run``; None: it is gone, or there was none
     saved: SavedProcess | None  #: None: it was found by its tag alone
     stray_runs: tuple[int, ...] = ()  #: runs that are over, but not everything of them
-    by_reexec: bool = False  #: this very process left it: nothing changed hands
-    ending: bool = False  #: somebody told all that lives to go, see :mod:`.ending`
+    by_reexec: bool = False  #: it comes from this very process, before a re-exec
+    ending: bool = False  #: all that lives was told to stop, see :mod:`.ending`
 
     @property
     def begins_anew(self) -> bool:
-        """Whether it starts by ``autostart``, as with a first daemon: it is not wanted up, and the reason is one of these.
+        """Whether it starts by ``autostart``, as under a first daemon: it is not wanted up, for one of these reasons.
 
-        * There is none: nobody ever asked for it, or all that was known of it is lost and only leftovers live.
+        * None: nobody ever asked for it, or all that was known of it is lost and only leftovers live.
         * It went down with the daemon, which was killed before everything was down.
         * It went down because the file did not list it for a while.
         """
@@ -89,7 +89,7 @@ def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, 
 
 
 def told_to_end(saved: SavedState, now: float) -> SavedState:
-    """``saved``, but what lived is on its way down with the daemon since ``now`` (monotonic): somebody told all to go."""
+    """``saved``, but what lived has been stopping with the daemon since ``now`` (monotonic), since all were told to stop."""
 
     def told(process: SavedProcess) -> SavedProcess:
         if not process.snapshot.wanted or process.snapshot.state not in LIVE:
@@ -147,6 +147,6 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
 
 
 def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:
-    """The world knows that ``run`` goes on under this daemon. Its state may be what it was: no other record tells."""
+    """It is published that ``run`` goes on under this daemon. Its state may be what it was, so no other record tells."""
     message = f"run {run} was found alive, pid {pid}, and taken over from an earlier daemon"
     bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message)
