@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec import structs
 
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Stop
@@ -193,6 +195,45 @@ async def test_the_daemons_end_ends_dependents_before_what_they_depend_on() -> N
         assert [step for step in steps if step[0] != "other"] == [
             (name, state) for name in ("web", "api", "db") for state in ("STOPPING", "STOPPED")
         ]
+
+
+async def test_what_outlasts_the_daemons_own_bound_is_killed() -> None:
+    stubborn = swift("web", stop=Stop(grace_seconds=600.0))
+    async with playing(stubborn, daemon=structs.replace(DAEMON, stop_timeout_seconds=0.05)) as scene:
+        await scene.state("web", State.RUNNING)
+        child = scene.child("web")
+        child.obeys = False
+        scene.supervisor.request_shutdown()
+        await wait_until(lambda: signal.SIGKILL in child.signals or not child.alive)
+
+
+@pytest.mark.parametrize(
+    ("exit_when", "restart", "code"),
+    [
+        ("any_fatal", Restart(max_restarts=0), 1),
+        ("all_exited", Restart(policy=RestartPolicy.NEVER), 0),
+        ("all_exited", Restart(max_restarts=0), 1),
+        ("any_fatal", Restart(policy=RestartPolicy.NEVER), None),
+        ("never", Restart(max_restarts=0), None),
+    ],
+)
+async def test_the_daemon_ends_with_its_programs_as_exit_when_says(exit_when: Any, restart: Restart, code: int | None) -> None:
+    async with playing(swift("job", restart=restart), daemon=structs.replace(DAEMON, exit_when=exit_when)) as scene:
+        await scene.state("job", State.RUNNING)
+        scene.child("job").end(code=3)
+        await scene.state("job", State.EXITED if restart.policy is RestartPolicy.NEVER else State.FATAL, State.STOPPED)
+        if code is None:
+            await settled()
+            assert not scene.supervisor.shutting_down
+        else:
+            await wait_until(lambda: scene.supervisor.shutting_down)
+            assert scene.supervisor.exit_code == code
+
+
+async def settled() -> None:
+    """Whatever was begun by now has had its turns of the loop."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
 
 
 async def test_a_dependent_that_is_slow_to_stop_holds_up_only_what_it_needs() -> None:
