@@ -230,6 +230,17 @@ async def test_the_daemon_ends_with_its_programs_as_exit_when_says(exit_when: An
             assert scene.supervisor.exit_code == code
 
 
+async def test_the_daemon_stays_until_the_last_program_has_exited() -> None:
+    once = Restart(policy=RestartPolicy.NEVER)
+    async with playing(swift("a", restart=once), swift("b", restart=once), daemon=structs.replace(DAEMON, exit_when="all_exited")) as scene:
+        scene.child("a").end(code=0)
+        await scene.state("a", State.EXITED)
+        await settled()
+        assert not scene.supervisor.shutting_down
+        scene.child("b").end(code=0)
+        await wait_until(lambda: scene.supervisor.shutting_down)
+
+
 async def settled() -> None:
     """Whatever was begun by now has had its turns of the loop."""
     for _ in range(20):
