@@ -23,7 +23,7 @@ from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
 from supervisord_async.control.stream import SendChunk, Stream, Streams
 from supervisord_async.control.tally import Tally
-from supervisord_async.control.view import ProcessView, event_view, iso
+from supervisord_async.control.view import ProcessView, event_view
 from supervisord_async.core.record import Record
 from supervisord_async.errors import BusyError, FailedError, UsageError
 from supervisord_async.jsontext import iso, json_bytes

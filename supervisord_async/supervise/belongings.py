@@ -49,7 +49,7 @@ class Belongings:
             socket, state = await patiently("look after the run_dir", lambda: threads.run(self._look))
             if self._bound is not None and socket is not None and socket != self._bound:
                 self._bound = None
-                _log.warning("%s was removed: it is served anew", self._socket)
+                _log.warning("%s was removed: it is served again", self._socket)
                 self._serve_anew()
             if state is None:
                 self._save_anew()  # not reported: before the first change there is none either

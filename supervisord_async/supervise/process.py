@@ -390,7 +390,7 @@ class Process:
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
         if inherited.snapshot.state is State.RUNNING or not inherited.by_reexec:
-            for search in searches.values():  # what it says once, it may have said after the last save, to a daemon that died
+            for search in searches.values():  # a line that is said once may have been said to the daemon that died, after its last save
                 search.found.set()
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.saved.voice is not None and inherited.by_reexec:

@@ -71,7 +71,7 @@ class Supervisor:
         self.shutting_down = False
         self.exit_code = 0
         self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask, lambda: self.rolling, self._restart)
-        self._follow_settings = follow_settings  #: the daemon's own settings changed by a reload
+        self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
         self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
         self._load = load
         self._around = surroundings(self)
@@ -417,7 +417,7 @@ class Supervisor:
         self._restart(asked)
 
     def _restart(self, asked: Mapping[RestartRequested, Sequence[Process]]) -> None:
-        """Each process is asked for its restart: those that roll one after the other, the others at once, dependencies first."""
+        """Each process is asked to restart: those with ``rolling`` one after the other, the others at once, dependencies first."""
         at_once: dict[Process, RestartRequested] = {}
         for request, processes in asked.items():
             rolled = self.rolling.take(processes, request)

@@ -100,7 +100,7 @@ def test_what_was_stopped_meets_no_need_however_well_it_ended(need: Need) -> Non
 )
 def test_what_is_awaited_is_said_in_words(need: Need, words: str) -> None:
     assert judge(need, [("db", ORDERED, POLICY)]).words == f"db {words} (it is STARTING)"
-    assert judge(need, [("db", LOST, POLICY)]).words == f"db is FATAL, not {need}"
+    assert judge(need, [("db", LOST, POLICY)]).words == f"db is FATAL, it was {words}"
 
 
 def test_of_several_replicas_the_first_that_is_awaited_is_named() -> None:
