@@ -66,6 +66,7 @@ async def test_backoff_tells_count_formula_and_next_attempt() -> None:
         await scene.state("web", State.BACKOFF)
         why = await scene.commands.why("web")
         assert why.next_at is not None
+        assert 0.0 <= why.for_seconds < 60.0
         assert why.rule == ["1 automatic restart in a row (no limit)", "backoff of 10 min = min(6000, 600 × 2^0) s"]
         assert why.keys[-2:] == ["programs.web.restart.backoff", "programs.web.restart.max_restarts"]
         text = "\n".join(why.lines)

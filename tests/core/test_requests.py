@@ -22,7 +22,7 @@ from supervisord_async.core.inputs import (
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import KILL_REPEAT_SECONDS, Policy
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
-from tests.core.world import DONE, EVEN, World, crash, crash_again, running
+from tests.core.world import DONE, EVEN, Tree, World, crash, crash_again, running
 
 # Asked for
 
@@ -246,6 +246,26 @@ def test_adopted_run_whose_stop_waited_for_its_spawn_is_told_to_go() -> None:
     assert world.tree.told
     world.main_exits(ExitStatus(signal=15))
     assert world.snapshot.state is State.STOPPED
+
+
+def test_a_spawn_in_flight_that_came_to_something_is_told_to_go_by_the_next_daemon() -> None:
+    world = World()
+    world.tell(StartRequested())
+    world.tell(StopRequested())
+    world.restore()
+    world.in_flight, world.tree = None, Tree(1, 7)
+    assert world.tell(Adopted(1, 7)) == (Terminate(1),)
+    world.main_exits(ExitStatus(signal=15))
+    assert world.snapshot.state is State.STOPPED
+
+
+def test_a_stop_that_was_under_way_goes_on_under_the_next_daemon() -> None:
+    world = running()
+    world.tell(StopRequested())
+    before = world.snapshot
+    world.restore()
+    assert world.tell(Adopted(1, before.pid or 0)) == (), "it was told already, and its grace period runs"
+    assert world.snapshot == before
 
 
 def test_exit_that_nobody_saw_is_a_failure_to_restart() -> None:
