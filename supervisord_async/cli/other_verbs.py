@@ -34,7 +34,7 @@ _INSTEAD = {
     "flush clear": "logs are rotated by logs.max_size; what is to go is emptied by `truncate -s 0 FILE`",
     "reloadlogs reopen rotate logrotate": "asupd rotates its programs' logs itself, by logs.max_size; to reopen them after somebody else's "
     "renaming send it USR1",
-    "reset": "`asupctl start NAME` begins anew after FATAL or flapping, with the count of restarts at 0",
+    "reset": "`asupctl start NAME` starts over after FATAL or flapping, with the count of restarts at 0",
     "once o": "with restart: never in the file `asupctl start NAME` runs it once",
     "check validate lint check-config configtest": "`asupd --check -c FILE` judges a file, `asupctl wait NAME --for ready` a program",
     "exec connect sh shell fg": "a program runs on this machine: `asupctl status` has its PID, `asupctl config NAME` its environment",

@@ -80,7 +80,7 @@ async def _answers(context: RunContext, probe: Probe, check: str, *, eager: bool
         if isinstance(words, UnaskedError):
             verdict, row, last = None, 0, None
             starting = context.snapshot().state is State.STARTING
-            context.report(check, Health.STARTING if starting else Health.UNHEALTHY, f"nobody can tell: {words}")
+            context.report(check, Health.STARTING if starting else Health.UNHEALTHY, f"cannot tell: {words}")
             continue
         healthy = words is None
         row = row + 1 if healthy == last else 1

@@ -210,7 +210,7 @@ def test_nobody_is_restarted_because_the_machine_cannot_ask() -> None:
     unknown = [(at, Health.UNHEALTHY) for at in (2.0, 3.0, 4.0)]
     assert told == [(0.0, Health.HEALTHY), *unknown, (6.0, Health.HEALTHY), (8.0, Health.UNHEALTHY), (8.0, Faulted)]
     assert [input_.detail for at, input_ in host.posts if at == 3.0 and isinstance(input_, HealthReported)] == [
-        f"nobody can tell: {UNASKED}"
+        f"cannot tell: {UNASKED}"
     ]
 
 
