@@ -16,7 +16,7 @@ from supervisord_async.core.policy import OnLimit
 
 #: Below it a limit of memory is a slip of the unit.
 LEAST_MEMORY_BYTES = 1 << 16
-#: More than any machine runs; keeps a slip of the pen from filling the memory.
+#: More than any machine runs; keeps a typing error from exhausting the memory.
 MAX_PROCESSES = 50_000
 
 

@@ -209,9 +209,7 @@ def test_nobody_is_restarted_because_the_machine_cannot_ask() -> None:
     told = host.watched(monitor_liveness, 100.0, liveness=Probe(**TCP, failures=2))
     unknown = [(at, Health.UNHEALTHY) for at in (2.0, 3.0, 4.0)]
     assert told == [(0.0, Health.HEALTHY), *unknown, (6.0, Health.HEALTHY), (8.0, Health.UNHEALTHY), (8.0, Faulted)]
-    assert [input_.detail for at, input_ in host.posts if at == 3.0 and isinstance(input_, HealthReported)] == [
-        f"cannot tell: {UNASKED}"
-    ]
+    assert [input_.detail for at, input_ in host.posts if at == 3.0 and isinstance(input_, HealthReported)] == [f"cannot tell: {UNASKED}"]
 
 
 @pytest.mark.anyio
