@@ -417,8 +417,7 @@ class Process:
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._end_taking_over()
         if inherited.ending and self._run is not None and self.snapshot.state is State.STOPPING:
-            # Whatever told all programs to end may not have got to this one. Only its main process: what that has begun since, in order
-            # to end, is left alone.
+            # Whatever told all programs to end may not have got to this one. What its main process has begun since is left alone.
             self._start(self._run.signal, self.program.stop.signal, "main")
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
             await self._abandon(self.snapshot.run)  # a run had begun when a bug broke an earlier attempt to take over
