@@ -281,10 +281,10 @@ def test_calm_time_forgets_consecutive_restarts() -> None:
         assert world.snapshot.restarts == 0
 
 
-def test_seed_unit_three_restarts_within_ten_minutes() -> None:
-    """``max_restarts: 3, within: 10m, backoff: {initial: 30s, factor: 1}``: the user's StartLimitBurst of 3 in 600 s."""
-    seed = Policy(max_restarts=3, within_seconds=600.0, backoff_initial_seconds=30.0, backoff_factor=1.0, backoff_jitter=EVEN)
-    world = running(seed)
+def test_three_restarts_within_ten_minutes_are_counted_as_by_systemd() -> None:
+    """``max_restarts: 3, within: 10m, backoff: {initial: 30s, factor: 1}``: StartLimitBurst=3 in 600 s, RestartSec=30."""
+    policy = Policy(max_restarts=3, within_seconds=600.0, backoff_initial_seconds=30.0, backoff_factor=1.0, backoff_jitter=EVEN)
+    world = running(policy)
     began = world.now
     crash(world)
     for _ in range(3):

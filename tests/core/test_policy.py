@@ -45,9 +45,9 @@ def test_delay_is_the_same_for_the_same_run_and_differs_between_processes() -> N
     assert len(delays) > 90, "a herd that restarts together"
 
 
-def test_delay_of_the_seed_is_thirty_seconds_each_time() -> None:
-    seed = Policy(backoff_initial_seconds=30.0, backoff_factor=1.0, backoff_jitter=0.0)
-    assert {backoff_delay(seed, attempt, 1) for attempt in range(100)} == {30.0}
+def test_a_factor_of_one_keeps_the_delay() -> None:
+    policy = Policy(backoff_initial_seconds=30.0, backoff_factor=1.0, backoff_jitter=0.0)
+    assert {backoff_delay(policy, attempt, 1) for attempt in range(100)} == {30.0}
 
 
 @given(maximum=st.integers(0, 20), restarts=st.integers(0, 40))

@@ -97,7 +97,7 @@ class World:
                 self.shut_down.append(detail)
 
     def _count(self, before: Snapshot, input_: Input) -> None:
-        """Count restarts by what INTERFACE.md says of them, to judge the machine's own count."""
+        """Count restarts by what is documented of them, to judge the machine's own count."""
         after, policy = self.snapshot, self.policy
         match input_:
             case StartRequested() | StopRequested() if after is not before:

@@ -18,14 +18,14 @@ def test_a_sliding_window_trips_although_each_life_was_calm(daemon: Make) -> Non
     """The consecutive count returns to 0 each time; the window remembers."""
     live = daemon("""
 programs:
-  seed: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
+  windowed: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
          restart: {max_restarts: 3, within: 10m, reset_after: 100ms, backoff: {initial: 50ms, factor: 1}}}
   calm: {command: [sh, -c, "sleep 0.5; exit 1"], start_seconds: 0,
          restart: {max_restarts: 3, reset_after: 100ms, backoff: {initial: 50ms, factor: 1}}}
 """)
-    status = live.wait_for("seed", "FATAL")
+    status = live.wait_for("windowed", "FATAL")
     assert (status["cause"], status["run"]) == ("restart_limit", 4)
-    assert "within" in live.do("why", "seed") or "in 10m" in live.do("why", "seed")
+    assert "within" in live.do("why", "windowed") or "in 10m" in live.do("why", "windowed")
     live.wait_until(lambda: live.process_of("calm")["run"] >= 7, "calm lives are forgiven for ever")
     assert live.process_of("calm")["restarts"] <= 1
 

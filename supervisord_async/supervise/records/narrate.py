@@ -17,7 +17,7 @@ _ONLY_EXITED = re.compile("; last: exited$")
 
 
 def exit_json(status: ExitStatus | None) -> dict[str, Any] | None:
-    """INTERFACE.md's ``exit_status``."""
+    """The API's ``exit_status``."""
     if status is None:
         return None
     if status.code is not None:
