@@ -62,5 +62,5 @@ def test_writer_survives_the_death_of_every_reader_and_a_successor_reads_on() ->
 
 
 def test_only_a_pipe_is_reopened(tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w") as file, pytest.raises(OSError, match="no pipe"):
+    with (tmp_path / "file").open("w") as file, pytest.raises(OSError, match="not a pipe"):
         Pipe.reopen(os.getpid(), file.fileno())

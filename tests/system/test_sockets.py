@@ -78,7 +78,7 @@ def _umask() -> int:
 
 def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("precious")
-    with pytest.raises(DaemonError, match="no socket is there"):
+    with pytest.raises(DaemonError, match="not a socket is there"):
         sockets.bind_unix(tmp_path / "s")
     assert (tmp_path / "s").read_text() == "precious"
 
