@@ -63,7 +63,7 @@ def _ruling(process: Process, now: float) -> Ruling:
             return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
         case State.FATAL:
             waited = s.cause is Cause.DEPENDENCY
-            word = _in_vain(process) if waited else f"restart.policy {p.restart} wants no further attempt"
+            word = _in_vain(process) if waited else f"restart.policy {p.restart}: no further attempt"
             return Ruling((word,), (*_cause_keys(process), *(() if waited else ("restart.policy",))))
         case State.EXITED:
             return _content(s, p)
@@ -197,14 +197,14 @@ def fault_keys(process: Process, end_cause: str | None) -> tuple[str, ...]:
         return ()
     stage = s.detail.rpartition("; last: ")[2].partition(":")[0]
     if stage in STAGES:
-        return (STAGES[stage],)
+        return STAGES[stage]
     return next((_keys_of(cause, process.program) for cause in KEYS if cause == end_cause), ())
 
 
 def _cause_keys(process: Process) -> tuple[str, ...]:
     s = process.snapshot
     if s.cause is Cause.SPAWN_FAILED:
-        return (STAGES.get(s.detail.partition(":")[0], "command"),)
+        return STAGES.get(s.detail.partition(":")[0], ())
     return _keys_of(s.cause, process.program) if s.cause is not None else ()
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Stop
+from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from supervisord_async.system.bell import Bell
@@ -139,6 +140,16 @@ async def test_a_start_does_not_wait_for_what_flaps_not_even_behind_another_that
         with anyio.fail_after(60):
             outcome = await scene.commands.start(["far"])
         assert told(outcome)["far"] == (False, "waiting for near to be ready (it is WAITING)")
+
+
+async def test_reload_waits_for_what_it_removed_until_that_is_gone() -> None:
+    async with playing(swift("gone", stop=Stop(grace_seconds=600.0)), load=File()) as scene:
+        child = scene.child("gone")
+        child.obeys = False
+        _, outcome = await scene.commands.reload(timeout=0.0)
+        assert outcome.timed_out == ("gone",)
+        child.end(code=0)
+        await wait_until(lambda: not scene.supervisor.processes)
 
 
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:

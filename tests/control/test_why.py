@@ -324,6 +324,23 @@ def test_one_that_does_not_say_that_it_is_ready_is_told_of_notify(access: Any, w
         assert "READY" not in ruling(process, 0.0).words[0]
 
 
+@pytest.mark.parametrize(
+    ("detail", "key"),
+    [
+        ("exec: cannot execute sh: no such file", "command"),
+        ("heartbeat: cannot make /run/beat: no space left", "heartbeat.file"),
+        ("notify: cannot bind /run/web.sock", "notify"),
+        ("hook: before_start exited with 4: migration failed", "hooks.before_start"),
+        ("fork: cannot fork: resource temporarily unavailable", None),
+    ],
+)
+def test_a_spawn_that_failed_names_the_key_of_its_stage_and_none_where_the_machine_is_short(detail: str, key: str | None) -> None:
+    failed = Snapshot(state=State.BACKOFF, cause=Cause.SPAWN_FAILED, detail=detail, run=1, ended_run=1, restarts=1)
+    process = SimpleNamespace(snapshot=failed, policy=Policy(), program=program("web"))
+    keys = ruling(process, 0.0).keys  # type: ignore[arg-type]
+    assert keys == (*([key] if key is not None else []), "restart.backoff", "restart.max_restarts")
+
+
 def test_what_ended_a_job_is_named() -> None:
     done = ruling(process_in(State.EXITED, Policy(), exit=ExitStatus(code=0)), 0.0)
     assert done.words == ("restart.policy on-failure: exit code 0 counts as success",)

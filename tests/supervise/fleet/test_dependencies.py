@@ -65,6 +65,25 @@ async def test_who_waits_for_one_that_is_about_to_be_started_is_not_stuck() -> N
             assert is_stuck(web) == stuck, state
 
 
+async def test_a_run_is_replaced_with_its_dependency_and_nothing_is_begun_that_is_over() -> None:
+    """A job that is done, and what waits for its next attempt, have no run that is older than the dependency's."""
+    follows = {"depends_on": {"db": "ready"}, "restart_with_dependency": True}
+    job = swift("job", restart=Restart(policy=RestartPolicy.NEVER), **follows)
+    failing = swift("failing", restart=Restart(backoff=Backoff(initial_seconds=600.0)), **follows)
+    async with playing(swift("db"), swift("web", **follows), job, failing, swift("loner", depends_on={"db": "ready"})) as scene:
+        for name in ("web", "job", "failing", "loner"):
+            await scene.state(name, State.RUNNING)
+        scene.child("job").end(code=0)
+        scene.child("failing").end(code=1)
+        await scene.state("job", State.EXITED)
+        await scene.state("failing", State.BACKOFF)
+        await scene.commands.restart(["db"])
+        await wait_until(lambda: scene.snapshot("web").run == 2 and scene.snapshot("web").state is State.RUNNING)
+        assert (scene.snapshot("job").state, scene.snapshot("job").run) == (State.EXITED, 1)
+        assert (scene.snapshot("failing").state, scene.snapshot("failing").run) == (State.BACKOFF, 1)
+        assert (scene.snapshot("loner").state, scene.snapshot("loner").run) == (State.RUNNING, 1)
+
+
 async def test_levels_count_what_comes_up_one_after_the_other() -> None:
     a, b, c, free = swift("a", depends_on={"b": "ready", "c": "ready"}), swift("b", depends_on={"c": "ready"}), swift("c"), swift("free")
     async with playing(a, b, c, free) as scene:
