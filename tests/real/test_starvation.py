@@ -59,6 +59,20 @@ def small_run_dir(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+@pytest.fixture
+def small_blocks(tmp_path: Path) -> Iterator[Path]:
+    """The run_dir is a file system of 3 MiB that gives a page's room in four parts."""
+    mount, image = tmp_path / ".asupd", tmp_path / "image"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(3 << 20)
+    for command in (["mkfs.ext4", "-q", "-b", "1024", str(image)], ["mount", "-o", "loop", str(image), str(mount)]):
+        if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"NOT TESTED: a full ext4; {command[0]} cannot be had here")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
 def fill(folder: Path) -> Path:
     """A file that takes all the room that is left."""
     path = folder / "filling"
@@ -202,6 +216,21 @@ def test_what_is_ordered_on_a_full_disk_outlives_the_daemon(daemon: Make, small_
         assert live.wait_for("counter", "RUNNING", run=2)["pid"] == counter
     assert not alive(pids["victim"])
     assert "cannot save the state" not in live.text()
+
+
+def test_a_full_disk_that_gives_less_than_a_page_ends_nobody_by_the_historys_index(daemon: Make, small_blocks: Path) -> None:
+    live = daemon("programs: {web: {command: [sleep, '1000'], start_seconds: 0}}")
+    pid = live.wait_for("web", "RUNNING")["pid"]
+    live.kill()
+    (small_blocks / "history.db-shm").unlink(missing_ok=True)
+    filling = fill(small_blocks)
+    os.truncate(filling, filling.stat().st_size - 12 * 1024)  # the index has 8 pages: a byte in each is granted, and no more
+    live.start()
+    assert live.wait_for("web", "RUNNING")["pid"] == pid
+    live.do("restart", "web")
+    filling.unlink()
+    live.wait_until(lambda: live.ctl("history", "web").returncode == 0, "the history can be read")
+    unbroken(live)
 
 
 def test_a_state_that_has_no_room_is_told_and_kept_when_there_is(daemon: Make, small_run_dir: Path) -> None:

@@ -1,11 +1,14 @@
 """The history's database: schema, writing a batch, the bounds, the questions. Blocking; called in worker threads only.
 
-One file, ``run_dir/history.db``, in WAL mode: readers do not disturb the writer, and a batch is one transaction. A run has a row of
-its own, kept up to date from the ``state`` records, so that questions about runs do not replay records.
+One file, ``run_dir/history.db``, in WAL mode where the filesystem allows it (:func:`journal_mode`): readers do not disturb the writer,
+and a batch is one transaction. A run has a row of its own, kept up to date from the ``state`` records, so that questions about runs do
+not replay records.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import RUN_ENDED
 from supervisord_async.jsontext import iso, json_bytes, json_value
 from supervisord_async.supervise.records.run_entry import RunEntry
+from supervisord_async.system.mounts import mounts
 
 SCHEMA_VERSION = 1
 #: Numbers handed out before a crash and not written are never handed out again: this many are reserved at a time.
@@ -28,6 +32,9 @@ BUSY_SECONDS = 5.0
 CACHE_KIB = 256
 #: What is deleted at a time when the file is too big, in parts of all records.
 _SHRINK_PART = 8
+
+#: Filesystems that write nothing in place.
+_WRITTEN_ELSEWHERE = frozenset({"bcachefs", "btrfs", "f2fs", "nilfs2", "zfs"})
 
 _SCHEMA = """
 CREATE TABLE records (
@@ -44,6 +51,18 @@ CREATE INDEX runs_by_name ON runs (name, id);
 CREATE TABLE totals (name TEXT NOT NULL, cause TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (name, cause)) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+
+def journal_mode(folder: Path) -> str:
+    """``WAL``; ``TRUNCATE`` where its index, a file that sqlite maps, could end the process by SIGBUS when the disk is full.
+
+    That is where a page that has room once may need some again: the filesystem writes nothing in place, or gives less than a page at a
+    time and a part of it was never written.
+    """
+    real = os.path.realpath(folder)
+    kinds = {mount.point: mount.kind for mount in mounts() if f"{real}/".startswith(f"{mount.point.rstrip('/')}/")}
+    kind = kinds[max(kinds, key=len)] if kinds else ""
+    return "TRUNCATE" if kind in _WRITTEN_ELSEWHERE or os.statvfs(real).f_bsize < mmap.PAGESIZE else "WAL"
 
 
 class SchemaError(Exception):
@@ -65,14 +84,15 @@ class Store:
             raise
 
     def _prepare(self) -> None:
+        mode = journal_mode(self.path.parent)
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise SchemaError(f"{self.path} has schema {version}, this version knows {SCHEMA_VERSION}")
         if version == 0:
             self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA journal_mode = {mode}")
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA journal_mode = {mode}")
         self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batch, never the file
         self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

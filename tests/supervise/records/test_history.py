@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -20,9 +21,11 @@ import pytest
 from supervisord_async.core.record import Record
 from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.records import history as history_module
+from supervisord_async.supervise.records import history_store
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.history import History
 from supervisord_async.supervise.records.history_store import Reader, Store
+from supervisord_async.system.mounts import Mount
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -377,3 +380,18 @@ async def test_a_full_disk_is_said_once_and_written_again_when_there_is_room(
         assert sum("is written again" in record.message for record in caplog.records) == 1
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "block_bytes", "mode"),
+    [("ext4", 4096, "WAL"), ("overlay", 4096, "WAL"), ("ext4", 1024, "TRUNCATE"), ("btrfs", 4096, "TRUNCATE")],
+)
+def test_the_index_is_mapped_only_where_a_full_disk_leaves_it_its_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, block_bytes: int, mode: str
+) -> None:
+    found = [Mount("/", "/", "tmpfs", 1), Mount(str(tmp_path), "/", kind, 2), Mount(f"{tmp_path}/run2", "/", "zfs", 3)]
+    monkeypatch.setattr(history_store, "mounts", lambda: found)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bsize=block_bytes))
+    monkeypatch.setattr(history_store.mmap, "PAGESIZE", 4096)
+    (tmp_path / "run").mkdir()
+    assert history_store.journal_mode(tmp_path / "run") == mode
