@@ -30,7 +30,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import anyio
@@ -221,13 +221,15 @@ class Tree:
             while idle < _CATCH_IDLE_LOOKS and clock.monotonic() < until:
                 newborn = orphans.strangers(procfs.children(os.getpid()), seen | stopped)
                 for pid in newborn:
-                    os.kill(pid, signal.SIGSTOP)
+                    with suppress(PermissionError):  # it became somebody else: said when it is to be killed
+                        os.kill(pid, signal.SIGSTOP)
                 stopped.update(newborn)
                 stopped.difference_update([pid for pid in stopped if orphans.reap(pid)])  # a long list is slow to read
                 idle = 0 if newborn else idle + 1
         for process in map(procfs.stat, stopped):
             if process is not None and not process.dead and not self._is_of_run(process, session_is_ours):
-                os.kill(process.pid, signal.SIGCONT)
+                with suppress(PermissionError):
+                    os.kill(process.pid, signal.SIGCONT)
 
     def _is_settled(self, now: Census) -> bool:
         return not self._orphans_come_to_us or now.strangers().settled
@@ -236,7 +238,10 @@ class Tree:
         """Send to each target once; to the main process's group as a whole, where that is safe, since forks cannot escape it."""
         group = self._own_group(now) if whole_group and self.main in targets else None
         if group is not None:
-            os.killpg(group, signum)
+            try:
+                os.killpg(group, signum)
+            except PermissionError:  # all of it became somebody else: said of each
+                group = None
         for target in targets:
             place = now.stat(target.pid)
             if group is not None and place is not None and place.group == group:

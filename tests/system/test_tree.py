@@ -288,6 +288,25 @@ async def test_run_without_a_known_main_process_is_found_by_its_tag(nursery: Nur
     assert await Tree(0, 0, "no/such/1", ours=False).kill() == []
 
 
+async def test_who_became_somebody_else_is_told_and_breaks_nothing(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A set-uid program, when we are not root: the kernel refuses each signal to it, and one to its group."""
+    child = await nursery.python("import time; time.sleep(1000)")
+
+    def refused(*_: object, **__: object) -> bool:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refused)
+        patch.setattr(tree, "send_signal", refused)
+        run = Tree.of(child, "")
+        assert run.signal(signal.SIGTERM) == 1
+        assert await run.kill(0.1) == [child.identity]
+    assert f"may not send signal 15 to process {child.pid}" in caplog.text
+    assert await Tree.of(child, "").kill() == []
+
+
 async def test_leftovers_are_found_without_a_subreaper(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree.orphans, "gets_orphans", lambda: False)
     child, left = await family(nursery, "os._exit(0)")
