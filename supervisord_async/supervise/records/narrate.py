@@ -73,7 +73,8 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
     """The type and fields of each record that the change deserves."""
     if after.state is not before.state or after.run != before.run:
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
-        if after.exit is not None and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
+        unborn = before.state is State.STARTING and before.pid is None and after.exit == before.exit  # the end is that of the run before
+        if after.exit is not None and not unborn and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
         yield (
             "state",

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisord_async.core.inputs import Exited, Input, StopRequested, TreeGone
+from supervisord_async.core.inputs import Exited, Input, SpawnFailed, StopRequested, TreeGone
 from supervisord_async.core.machine import step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import ExitStatus, Snapshot, State
@@ -42,6 +42,13 @@ def test_an_end_while_it_was_stopping_is_told_once_also_if_something_of_it_remai
     assert ends_told(RUNNING, StopRequested(), Exited(1, killed, remains=True), TreeGone(1)) == expected
     earlier = replace(RUNNING, run=2, ended_run=1, exit=ExitStatus(code=0))
     assert ends_told(earlier, StopRequested(), Exited(2, killed, remains=True), TreeGone(2)) == expected
+
+
+def test_a_run_that_was_never_born_has_not_ended_as_the_one_before() -> None:
+    killed = ExitStatus(signal=15)
+    began = replace(RUNNING, state=State.STARTING, run=2, ended_run=1, pid=None, exit=killed)
+    assert ends_told(began, SpawnFailed(2, "exec: no such file")) == []
+    assert ends_told(replace(began, pid=8), Exited(2, killed)) == [("BACKOFF", {"signal": "SIGTERM", "core": False})]
 
 
 def test_an_end_by_a_real_time_signal_names_it() -> None:
