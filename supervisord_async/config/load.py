@@ -22,7 +22,6 @@ from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting, means_command, means_programs
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, matching, read_regular_file
 from supervisord_async.config.model import Configuration, Program
-from supervisord_async.config.other_files import other_file
 from supervisord_async.config.place import Origin, Place, Report
 from supervisord_async.config.recollection import Reading, Recollection, reading_of
 from supervisord_async.config.resolve import Surroundings, resolve_program
@@ -141,9 +140,12 @@ class _Loading:
             self._report.add(Problem(name, line, 1, "this is not UTF-8"))
             return None
         document = Document(text, name=name, path=path, variables=self._variables)
-        if not (isinstance(document.data, dict) and _OURS & document.data.keys()) and (other := other_file(text)) is not None:
-            self._report.add(Problem(name, *other))  # in the place of all that is wrong with it as one of ours
-            return None
+        if not (isinstance(document.data, dict) and _OURS & document.data.keys()):
+            from supervisord_async.config.other_files import other_file
+
+            if (other := other_file(text)) is not None:
+                self._report.add(Problem(name, *other))  # in the place of all that is wrong with it as one of ours
+                return None
         for problem in document.problems:
             self._report.add(problem)
         return document

@@ -7,7 +7,6 @@ not replay records.
 
 from __future__ import annotations
 
-import mmap
 import os
 import sqlite3
 import time
@@ -62,7 +61,7 @@ def journal_mode(folder: Path) -> str:
     real = os.path.realpath(folder)
     kinds = {mount.point: mount.kind for mount in mounts() if f"{real}/".startswith(f"{mount.point.rstrip('/')}/")}
     kind = kinds[max(kinds, key=len)] if kinds else ""
-    return "TRUNCATE" if kind in _WRITTEN_ELSEWHERE or os.statvfs(real).f_bsize < mmap.PAGESIZE else "WAL"
+    return "TRUNCATE" if kind in _WRITTEN_ELSEWHERE or os.statvfs(real).f_bsize < os.sysconf("SC_PAGESIZE") else "WAL"
 
 
 class SchemaError(Exception):

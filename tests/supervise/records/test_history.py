@@ -392,6 +392,6 @@ def test_the_index_is_mapped_only_where_a_full_disk_leaves_it_its_pages(
     found = [Mount("/", "/", "tmpfs", 1), Mount(str(tmp_path), "/", kind, 2), Mount(f"{tmp_path}/run2", "/", "zfs", 3)]
     monkeypatch.setattr(history_store, "mounts", lambda: found)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bsize=block_bytes))
-    monkeypatch.setattr(history_store.mmap, "PAGESIZE", 4096)
+    monkeypatch.setattr(os, "sysconf", lambda _: 4096)
     (tmp_path / "run").mkdir()
     assert history_store.journal_mode(tmp_path / "run") == mode
