@@ -24,7 +24,7 @@ class Tagged(msgspec.Struct, frozen=True):
     name: str
     run: int
     is_leader: bool  #: of a session, as the main process of every run is
-    uid: int | None = None  #: whose it says to be, the real one; None where its cgroup, into which nobody else gets, says whose it is
+    uid: int | None = None  #: of a leader outside of its run's cgroup, into which nobody else gets: its real user, if it lives
 
 
 def living(instance: str) -> list[Tagged]:
@@ -42,7 +42,7 @@ def marked(instance: str) -> list[Tagged]:
         name, _, run = tag.removeprefix(f"{instance}/").rpartition("/")
         process = procfs.stat(pid)
         if process is not None and not process.dead and run.isdecimal():
-            found.append(Tagged(of(process), name, int(run), process.session == pid, procfs.real_uid(pid)))
+            found.append(Tagged(of(process), name, int(run), process.session == pid))
     return found
 
 
@@ -50,12 +50,21 @@ def completed(marked: Iterable[Tagged], runs: Mapping[str, Cgroup]) -> list[Tagg
     """Those of ``marked``, and who else lives in the cgroups of ``runs`` (by tag), oldest first."""
     found = list(marked)
     known = {each.identity.pid for each in found}
+    homes: dict[int, str] = {}
     for tag, cgroup in runs.items():
         pids = cgroup.pids()
-        found = [replace(each, uid=None) if each.identity.pid in pids else each for each in found]
+        homes.update(dict.fromkeys(pids, tag))
         if not pids <= known:
             found += _strangers(tag, pids, known)
-    return sorted(found, key=lambda each: each.identity.start_ticks)
+    owned = [_with_owner(each, homes.get(each.identity.pid, "")) for each in found]
+    return sorted(owned, key=lambda each: each.identity.start_ticks)
+
+
+def _with_owner(each: Tagged, home: str) -> Tagged:
+    """``each``, with its user where only a word says that it leads its run, and not its cgroup, that of the tag ``home``."""
+    if not each.is_leader or home.partition("/")[2] == f"{each.name}/{each.run}":
+        return each
+    return replace(each, uid=procfs.real_uid(each.identity.pid))
 
 
 def _strangers(tag: str, pids: set[int], known: set[int]) -> list[Tagged]:

@@ -14,10 +14,12 @@ import pytest
 from supervisord_async.supervise.outlive import farewell, guardian, persist
 from supervisord_async.supervise.outlive.farewell import Farewell, Manner
 from supervisord_async.supervise.outlive.persist import SavedState
+from supervisord_async.system import procfs
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.tags import Tagged
 from supervisord_async.wire import ENV_TAG
+from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
 
@@ -27,6 +29,7 @@ def orphan(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that carries a tag of the instance ``tmp_path``."""
     environment = {**os.environ, ENV_TAG: f"{tmp_path.name}/web/1"}
     with subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True) as child:
+        wait_until_sync(lambda: procfs.environment_value(child.pid, ENV_TAG))  # while it is just executing it shows none
         yield child
         child.kill()
 
