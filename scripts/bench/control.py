@@ -26,7 +26,7 @@ from supervisord_async.client import Client
 from supervisord_async.config.model import Daemon
 from supervisord_async.control.commands import Commands
 from supervisord_async.control.listener import listening
-from supervisord_async.control.operations import Api
+from supervisord_async.control.operation import Api
 from supervisord_async.errors import NoDaemonError
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.history import History

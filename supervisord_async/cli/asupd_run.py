@@ -73,7 +73,8 @@ def foreground(
     from supervisord_async.control import server
     from supervisord_async.logs.echo import Echo
     from supervisord_async.rundir import remember
-    from supervisord_async.supervise.daemon import Options, serve
+    from supervisord_async.supervise.daemon import serve
+    from supervisord_async.supervise.options import Options
     from supervisord_async.supervise.outlive import leftovers
     from supervisord_async.supervise.run_dir import make_run_dir
     from supervisord_async.system import descriptors, heap, loop, signals

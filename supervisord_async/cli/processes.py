@@ -7,10 +7,11 @@ answers come with it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from supervisord_async.cli.output import colours, print_json, styled, table
+from supervisord_async.cli.row import Row
 from supervisord_async.cli.words import duration, printable, reason
 from supervisord_async.client.asking import problem
 from supervisord_async.errors import NotFoundError
@@ -21,26 +22,6 @@ if TYPE_CHECKING:
 
 MISSING = 3
 HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL")
-
-
-class Row:
-    """One process as it was sent; what another version of the daemon leaves out has the value here."""
-
-    name: str
-    program: str = ""
-    state: str = "UNKNOWN"
-    health: str = "none"
-    pid: int | None = None
-    uptime_seconds: float | None = None
-    restarts: int = 0
-    flapping: bool = False
-    exit_status: Mapping[str, Any] | None = None
-    cause: str | None = None
-    next_at: str | None = None
-    description: str = ""
-
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self.__dict__.update(document)
 
 
 def show(session: Session, selectors: Sequence[str]) -> int:

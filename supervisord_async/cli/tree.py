@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisord_async.cli.processes import Row
+from supervisord_async.cli.row import Row
 from supervisord_async.cli.words import reason
 
 Graph = Mapping[str, Mapping[str, str]]

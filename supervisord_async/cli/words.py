@@ -10,7 +10,7 @@ from supervisord_async import wire
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from supervisord_async.cli.processes import Row
+    from supervisord_async.cli.row import Row
     from supervisord_async.client import ProcessStatus
 
 #: States in which somebody may want to know how the last run ended.

@@ -13,7 +13,8 @@ import anyio
 
 from supervisord_async.control.auth import Door
 from supervisord_async.control.message import Receive, Request, Response, Scope, Send, problem_response
-from supervisord_async.control.operations import OPERATIONS, Api, Call, Operation
+from supervisord_async.control.operation import Api, Call, Operation
+from supervisord_async.control.operations import OPERATIONS
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import RequestError, of_status, too_large
 from supervisord_async.control.stream import Stream

@@ -14,12 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+import msgspec
 
 from supervisord_async.control import logs
 from supervisord_async.errors import FailedError
 
 if TYPE_CHECKING:
-    from supervisord_async.control.why import Output
     from supervisord_async.supervise.process import Process
 
 LINES = 20
@@ -32,10 +32,16 @@ WINDOW_BYTES = 256 * 1024
 ROUNDING_SECONDS = 0.001
 
 
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """The last lines of one stream."""
+
+    stream: str
+    run: int  #: the run that they are the last of
+    lines: list[str]
+
+
 async def of(process: Process, run: int, began_at: float | None = None, last_moment: float | None = None) -> list[Output]:
     """The last lines of ``run``, for each stream that is kept in a file and has some."""
-    from supervisord_async.control.why import Output
-
     births = {birth.run: birth.written for birth in process.output.births}
     written, began, followed = process.output.written(), births.get(run), births.get(run + 1)
     found, seen = [], set()

@@ -24,7 +24,7 @@ import h11
 from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
 from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, Application
-from supervisord_async.control.operations import Api
+from supervisord_async.control.operation import Api
 from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError

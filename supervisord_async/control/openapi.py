@@ -14,7 +14,7 @@ from supervisord_async.control.problems import MEDIA_TYPE, ProblemDocument
 from supervisord_async.control.view import EventView, ProcessView
 
 if TYPE_CHECKING:
-    from supervisord_async.control.operations import Operation, Parameter
+    from supervisord_async.control.operation import Operation, Parameter
 
 _NAME = "^[A-Za-z0-9_.:-]+$"
 _DURATION = "^(?=[0-9])([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$|^[0-9]{1,6}$"

@@ -9,91 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from supervisord_async import __version__
 from supervisord_async.control import answers, logs
-from supervisord_async.control.commands import Commands, Outcome
-from supervisord_async.control.events import Events
+from supervisord_async.control.commands import Outcome
 from supervisord_async.control.goal import is_ready
-from supervisord_async.control.message import Headers, Response
-from supervisord_async.control.parameters import Parameters
+from supervisord_async.control.message import Response
+from supervisord_async.control.operation import Api, Call, Operation, Parameter
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
-from supervisord_async.control.stream import SendChunk, Stream, Streams
-from supervisord_async.control.tally import Tally
+from supervisord_async.control.stream import SendChunk, Stream
 from supervisord_async.control.view import ProcessView, event_view
-from supervisord_async.core.record import Record
 from supervisord_async.errors import BusyError, FailedError, UsageError
 from supervisord_async.jsontext import iso, json_bytes
 from supervisord_async.wire import API_VERSION
 
 TEXT = "text/plain; charset=utf-8"
-
-if TYPE_CHECKING:
-    from supervisord_async.control.metrics import Metrics
-
-
-class Parameter(msgspec.Struct, frozen=True):
-    """One query parameter; of a POST also a member of a JSON object in its body."""
-
-    name: str
-    kind: str  #: a key of ``openapi.KINDS``
-    says: str
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One route."""
-
-    method: str
-    path: str
-    run: Callable[[Api, Call], Awaitable[Response | Stream]]
-    summary: str
-    answer: Any = None  #: the type of a 200's JSON; None: see ``media``
-    media: str = "application/json"
-    parameters: tuple[Parameter, ...] = ()
-    statuses: tuple[int, ...] = ()  #: beyond 200 and those that every operation has
-    needs_body: tuple[str, ...] = ()  #: parameters that must be given
-
-    @property
-    def name(self) -> str:
-        """The operation's id."""
-        return self.run.__name__.rstrip("_")
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One request, checked and decoded."""
-
-    path: dict[str, str]
-    parameters: Parameters
-    headers: Headers
-
-    @property
-    def selectors(self) -> list[str]:
-        """What ``{selector}`` names."""
-        return [part for part in self.path["selector"].split(",") if part]
-
-
-class Api:
-    """What the operations work on."""
-
-    def __init__(self, commands: Commands) -> None:
-        self.commands = commands
-        self.tally = Tally()  #: counts from the beginning; everything else of the metrics is made at the first scrape
-        commands.supervisor.bus.listen(self.tally.heed)
-        self.metrics: Metrics | None = None
-        self.streams = Streams()
-        self.events = Events(commands.supervisor.bus, commands.history_store)
-        self.description: bytes | None = None
-        self.page_url: str | None = None  #: with its token; told only to those who could read the token's file anyway
-
-    def chosen(self, selectors: tuple[str, ...], types: tuple[str, ...]) -> Callable[[Record], bool]:
-        """Whether a record is of one of ``types`` (all without any) and of what ``selectors`` name (everything without any)."""
-        if not selectors:
-            return (lambda record: record.type in types) if types else (lambda _: True)
-        names = {process.name for process in self.commands.supervisor.select(selectors)}
-        return lambda record: record.name in names and (not types or record.type in types)
 
 
 def reply(value: Any, status: int = 200) -> Response:

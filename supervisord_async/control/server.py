@@ -40,7 +40,7 @@ async def serve(
     await _loaded()
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.listener import listening
-    from supervisord_async.control.operations import Api
+    from supervisord_async.control.operation import Api
     from supervisord_async.supervise.records.figures import Sampler
 
     api = Api(Commands(supervisor, history=history, figures=Sampler()))

@@ -14,6 +14,7 @@ import msgspec
 
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.control import last_words
+from supervisord_async.control.last_words import Output
 from supervisord_async.control.rule import fault_keys, ruling
 from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
 from supervisord_async.control.view import next_iso, state_words, waiting_words
@@ -54,14 +55,6 @@ class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
     duration_seconds: float | None
     peak_memory_bytes: int | None
     cpu_seconds: float | None
-
-
-class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """The last lines of one stream."""
-
-    stream: str
-    run: int  #: the run that they are the last of
-    lines: list[str]
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):

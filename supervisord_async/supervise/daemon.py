@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
-import msgspec
 
 from supervisord_async import __version__
-from supervisord_async.config.model import Configuration, DaemonLog, Program
-from supervisord_async.config.recollection import Recollection
+from supervisord_async.config.model import Configuration, Program
 from supervisord_async.errors import BusyError, CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
@@ -31,6 +29,7 @@ from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.lasting import lasting
 from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
+from supervisord_async.supervise.options import Options
 from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec, takeover
 from supervisord_async.supervise.outlive.guard import Guard
 from supervisord_async.supervise.outlive.persist import SavedState, Saver
@@ -96,18 +95,6 @@ class ControlPlane(Protocol):
 
         ``on_serving`` is called once they answer.
         """
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What the command line gives beside the file."""
-
-    file: str
-    run_dir: str | None = None
-    echo: Callable[[str, str, bytes], None] | None = None
-    reopen_own_log: Callable[[], None] = lambda: None
-    follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: called when a reload changes ``daemon.log``
-    adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: lays the command line's settings over it
-    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: of the file's programs as loaded last
 
 
 async def serve(options: Options, configuration: Configuration, control: ControlPlane, former: SavedState | None = None) -> int:

@@ -13,7 +13,7 @@ from supervisord_async.system.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
-    from supervisord_async.supervise.daemon import Options
+    from supervisord_async.supervise.options import Options
 
 #: A reload whose files cannot be read in this time is refused.
 LOAD_SECONDS = 20.0

@@ -14,7 +14,7 @@ import pytest
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Program, Restart
 from supervisord_async.control.commands import Commands
 from supervisord_async.control.listener import listening
-from supervisord_async.control.operations import Api
+from supervisord_async.control.operation import Api
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.supervisor import Supervisor

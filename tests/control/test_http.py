@@ -22,7 +22,7 @@ from supervisord_async.config.model import Daemon, Logs, Stop
 from supervisord_async.control import connection
 from supervisord_async.control import http as http_module
 from supervisord_async.control.listener import listening
-from supervisord_async.control.operations import Api
+from supervisord_async.control.operation import Api
 from supervisord_async.control.server import serve
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State

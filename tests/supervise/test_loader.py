@@ -14,8 +14,8 @@ from supervisord_async.config import load as configuration_load
 from supervisord_async.config.model import Configuration
 from supervisord_async.errors import ConfigError
 from supervisord_async.supervise import loading
-from supervisord_async.supervise.daemon import Options
 from supervisord_async.supervise.loading import loader
+from supervisord_async.supervise.options import Options
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,8 @@ import click
 
 from supervisord_async.cli.options import complete_names, verb
 from supervisord_async.cli.output import print_json, table
-from supervisord_async.cli.processes import MISSING, Row, any_missing, print_refused, show
+from supervisord_async.cli.processes import MISSING, any_missing, print_refused, show
+from supervisord_async.cli.row import Row
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.tree import documents, grown, rows
 
