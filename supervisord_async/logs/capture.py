@@ -9,9 +9,9 @@ is read at once; the more a turn finds, the sooner the next one comes, and the l
 
 Output waits in the pipe and nowhere else: while a disk is slow the pipe fills and the child blocks, and the daemon's memory does
 not grow. When the log *cannot* be written (disk full, directory gone and impossible to make, FIFO without a reader), that is
-reported once, and the child must not block for ever. The pipe is enlarged to :data:`KEPT_BYTES`; whenever it is full, its oldest
+reported once, and the child must not block for ever. The pipe is enlarged to :data:`.KEPT_BYTES`; whenever it is full, its oldest
 half is discarded and counted. Writing is retried, in the end every five seconds; when it works again, that is reported once, with
-what was lost.
+what was lost (:mod:`.outage`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 
 from supervisord_async.logs import mover
-from supervisord_async.logs.advice import advice_on
 from supervisord_async.logs.journal import Journal
+from supervisord_async.logs.outage import KEPT_BYTES, Outage
 from supervisord_async.logs.sink import Outcome, Sink
 from supervisord_async.logs.target import LossReport, PipeLike, Stream, Target
 from supervisord_async.system import transfer
@@ -43,18 +43,15 @@ FASTEST_SECONDS = 0.001
 FIRST_SECONDS = 0.01
 #: Longer waits end on multiples of this, so that many streams wake the loop once.
 GRID_SECONDS = 0.05
-#: A pipe's capacity by default; while its stream is busy (more would fall out of the processor's cache before it is moved); and
-#: while its log cannot be written.
+#: A pipe's capacity by default; and while its stream is busy (more would fall out of the processor's cache before it is moved).
 PIPE_BYTES = 64 * 1024
 HOT_BYTES = 256 * 1024
-KEPT_BYTES = 1024 * 1024
 #: How long the beginning of a line waits for its end, in formats that work by lines.
 HELD_SECONDS = 2.0
 #: A reader of a FIFO that takes nothing for this long counts as none.
 STALL_SECONDS = 5.0
 #: A full FIFO is tried again after this.
 SLOW_SECONDS = 0.02
-RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
 DRAIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -65,24 +62,18 @@ class Capture:
 
     __slots__ = (
         "_again",
-        "_broken",
         "_capacity",
-        "_check_after",
         "_closed",
         "_delay",
-        "_discard",
         "_echo",
         "_flush",
         "_flush_now",
         "_journal",
         "_listening_since",
-        "_lost_bytes",
-        "_lost_lines",
         "_on_loss",
+        "_outage",
         "_pipe",
         "_process_name",
-        "_retry_after",
-        "_retry_at",
         "_run",
         "_spool",
         "_stalled_since",
@@ -139,13 +130,9 @@ class Capture:
         self._capacity = PIPE_BYTES
         self._delay = FIRST_SECONDS
         self._listening_since = 0.0
-        self._broken: OSError | None = None
-        self._stalled_since: float | None = None
-        self._retry_at = self._retry_after = 0.0
-        self._check_after = 0.0
-        self._discard = False
-        self._torn = False
-        self._lost_bytes = self._lost_lines = 0  # in this episode
+        self._stalled_since: float | None = None  # the FIFO's reader takes nothing
+        self._outage: Outage | None = None  # while the log cannot be written
+        self._torn = False  # output was lost, perhaps in the middle of a line
 
     @property
     def calm(self) -> bool:
@@ -156,7 +143,7 @@ class Capture:
     def unsettled(self) -> bool:
         """Whether there is output that is not in the log yet but can be: in the pipe, under way, or a line without its end."""
         held = not self._turn and self._spool is not None and self._spool.waiting_bytes > 0
-        return self._broken is None and not self._closed and (self._turn or held or transfer.is_readable(self._pipe.read_fd))
+        return self._outage is None and not self._closed and (self._turn or held or transfer.is_readable(self._pipe.read_fd))
 
     @property
     def label(self) -> str:
@@ -197,9 +184,8 @@ class Capture:
             self.target = target
             self.sink = self._writer.open_sink(target.path or os.devnull, target)
             self._writer.close_sink(old)
-        if self._broken is not None:
-            self._retry_at = 0.0
-            self._retry_after = RETRY_FIRST_SECONDS
+        if self._outage is not None:
+            self._outage.hasten()
         self._ask()
 
     async def drain(self, timeout_seconds: float = DRAIN_SECONDS) -> bool:
@@ -224,8 +210,8 @@ class Capture:
             await self.drain()
         if not await self._stop():
             return
-        if self._broken is not None:
-            self._lose_the_rest()
+        if self._outage is not None:
+            self._lose_the_rest(self._outage)
         self._writer.close_sink(self.sink)
         if self._spool is not None:
             self._spool.close()
@@ -276,19 +262,11 @@ class Capture:
         self._turn = False
         self.bytes_written += outcome.moved
         self._echo_all(outcome.echoed)
-        if outcome.discarded:
-            self.bytes_lost += outcome.discarded
-            self._lost_bytes += outcome.discarded
-            self._lost_lines += outcome.discarded_lines
-            self._torn = True
+        if self._outage is not None and self._outage.makes_room:
+            self._made_room(self._outage, outcome)
+            return
         if self._closed:
             self._tell_waiters(outcome)
-            return
-        if self._discard:
-            self._discard = False
-            self._check_again(0.005 if outcome.discarded else SLOWEST_SECONDS)
-            if self._again:
-                self._ask()
             return
         if outcome.error is not None and outcome.error.errno == errno.EAGAIN and self._is_only_slow(outcome):
             self._wakeup.call_after(SLOW_SECONDS, self._ask_again)
@@ -307,12 +285,11 @@ class Capture:
         if outcome.moved:
             self._stalled_since = None
             self._torn = False
-            if self._broken is not None:
-                self._recovered()
+            self._recovered()
             return True
         if self._stalled_since is None:
             self._stalled_since = now
-        return self._broken is None and now - self._stalled_since < STALL_SECONDS
+        return self._outage is None and now - self._stalled_since < STALL_SECONDS
 
     def _ask_again(self) -> None:
         self._ask(flush=bool(self._waiters))
@@ -320,8 +297,7 @@ class Capture:
     def _succeeded(self, outcome: Outcome) -> None:
         self._stalled_since = None
         self._torn = False
-        if self._broken is not None:
-            self._recovered()
+        self._recovered()
         self._adapt(outcome.moved)
         if outcome.more or self._again:
             self._ask()
@@ -365,74 +341,61 @@ class Capture:
 
     def _failed(self, error: OSError, *, progress: bool) -> None:
         now = self._wakeup.now()
-        if self._broken is None:
-            self._broken = error
-            self._lost_bytes = self._lost_lines = 0
-            self._retry_after = RETRY_FIRST_SECONDS
+        if self._outage is None:
+            self._outage = Outage(error, now)
             self._capacity = max(self._pipe.grow(KEPT_BYTES), PIPE_BYTES)
-            self._report("begin")
+            self._report(self._outage, "begin")
         else:
-            self._retry_after = RETRY_FIRST_SECONDS if progress else min(self._retry_after * 2, RETRY_LAST_SECONDS)
-        self._retry_at = now + self._retry_after
-        self._check_again(0.005)
+            self._outage.failed_again(now, progress=progress)
+        self._look_later(self._outage)
 
-    def _check_again(self, delay_seconds: float) -> None:
-        self._check_after = min(delay_seconds, SLOWEST_SECONDS)
-        self._wakeup.call_after(max(min(self._check_after, self._retry_at - self._wakeup.now()), 0.0), self._check)
+    def _look_later(self, outage: Outage) -> None:
+        self._wakeup.call_after(outage.pause(self._wakeup.now()), self._look)
 
-    def _check(self) -> None:
+    def _look(self) -> None:
         """While the log cannot be written: retry when it is time, and keep the pipe from filling up, which would block the child."""
-        if self._wakeup.now() >= self._retry_at:
+        outage = self._outage
+        if outage is None or outage.is_retry_due(self._wakeup.now()):
             self._ask()
         elif transfer.is_full(self._pipe.child_fd):
-            self._discard = True
+            outage.makes_room = True
             self._ask()
         else:
-            self._check_again(self._check_after * 2)
+            outage.looked()
+            self._look_later(outage)
+
+    def _made_room(self, outage: Outage, outcome: Outcome) -> None:
+        self.bytes_lost += outcome.discarded
+        outage.made_room(outcome.discarded, outcome.discarded_lines)
+        self._torn = self._torn or outcome.discarded > 0
+        if self._closed:
+            self._tell_waiters(outcome)
+        elif self._again:
+            self._ask()
+        else:
+            self._look_later(outage)
 
     def _recovered(self) -> None:
-        self._report("end")
-        self._broken = None
+        if self._outage is not None:
+            outage, self._outage = self._outage, None
+            self._report(outage, "written again")
 
-    def _lose_the_rest(self) -> None:
+    def _lose_the_rest(self, outage: Outage) -> None:
         """The pipe is about to be closed: what could not be written is counted as lost, and reported."""
         outcome = Outcome()
         mover.discard(self._pipe.read_fd, outcome, KEPT_BYTES)
         waiting = self._spool.waiting_bytes if self._spool is not None and not self._spool.survives else 0
         self.bytes_lost += outcome.discarded + waiting
-        self._lost_bytes += outcome.discarded + waiting
-        self._lost_lines += outcome.discarded_lines
-        self._recovered()
+        outage.lost(outcome.discarded + waiting, outcome.discarded_lines)
+        self._outage = None
+        self._report(outage, "given up")
 
-    def _report(self, kind: str) -> None:
-        error = self._broken
-        assert error is not None  # noqa: S101
-        path = self.target.path or os.devnull
-        reason = error.strerror or str(error)
-        if kind == "begin":
-            advice = advice_on(error.errno)
-            message = (
-                f"cannot write {path}, the log of {self.label}: {reason} ({advice}; up to {KEPT_BYTES // 1024} KiB of output is kept, "
-                "beyond that the oldest is dropped; writing is tried again every few seconds)"
-            )
-        else:
-            lost = f"{self._lost_bytes} bytes in {self._lost_lines} lines were lost" if self._lost_bytes else "nothing was lost"
-            end = "is not written any more" if self._closed else "is written again"
-            message = f"{path}, the log of {self.label}, {end}; {lost} ({reason})"
-        report = LossReport(
-            kind="begin" if kind == "begin" else "end",
-            process_name=self._process_name,
-            stream=self._stream,
-            path=path,
-            errno=error.errno,
-            bytes_lost=self._lost_bytes,
-            lines_lost=self._lost_lines,
-            message=message,
-        )
+    def _report(self, outage: Outage, kind: Literal["begin", "written again", "given up"]) -> None:
+        report = outage.report(kind, self._process_name, self._stream, self.target.path or os.devnull)
         try:
             self._on_loss(report)
         except Exception:  # whoever listens must not stop the log
-            _log.exception("reporting that %s", message)
+            _log.exception("reporting that %s", report.message)
 
     # The thread's part
 
@@ -440,7 +403,7 @@ class Capture:
         """One turn, in a thread: what the pipe holds is moved to ``sink``, or part of it discarded where that was decided."""
         outcome = Outcome()
         pipe_fd = self._pipe.read_fd
-        if self._discard:
+        if self._outage is not None and self._outage.makes_room:
             mover.discard(pipe_fd, outcome, self._capacity // 2)
             return outcome
         echo = self._echo is not None

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from supervisord_async.logs.capture import KEPT_BYTES
+from supervisord_async.logs.outage import KEPT_BYTES
 from supervisord_async.logs.spool import BOUND_BYTES
 from supervisord_async.logs.target import Format, Target
 from tests.logs.capturing import captured, everything

@@ -1,0 +1,89 @@
+"""A time in which a stream's log cannot be written: when the next attempt is due, and what was lost. Pure, but for its caller's clock."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from supervisord_async.logs.advice import advice_on
+from supervisord_async.logs.target import LossReport, Stream
+
+#: What a pipe holds meanwhile; beyond that the oldest output is discarded.
+KEPT_BYTES = 1024 * 1024
+#: The pauses between two attempts to write, which double.
+RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
+#: The pauses between two looks at how full the pipe is, which double as well.
+LOOK_FIRST_SECONDS, LOOK_LAST_SECONDS = 0.005, 0.25
+
+
+class Outage:
+    """One such time, from its first error on. All times are monotonic, in seconds."""
+
+    __slots__ = ("_look_after", "_retry_after", "_retry_at", "bytes_lost", "error", "lines_lost", "makes_room")
+
+    def __init__(self, error: OSError, now: float) -> None:
+        """The first attempt failed ``now``, with ``error``."""
+        self.error = error
+        self.bytes_lost = 0
+        self.lines_lost = 0
+        self.makes_room = False  #: the next turn, or the present one, discards output and writes nothing
+        self._retry_after = RETRY_FIRST_SECONDS
+        self._retry_at = now + RETRY_FIRST_SECONDS
+        self._look_after = LOOK_FIRST_SECONDS
+
+    def failed_again(self, now: float, *, progress: bool) -> None:
+        """Another attempt failed; after ``progress``, something was written, the pauses begin with the first one again."""
+        self._retry_after = RETRY_FIRST_SECONDS if progress else min(self._retry_after * 2, RETRY_LAST_SECONDS)
+        self._retry_at = now + self._retry_after
+        self._look_after = LOOK_FIRST_SECONDS
+
+    def hasten(self) -> None:
+        """The next attempt is due now: what prevented writing may be gone."""
+        self._retry_at = 0.0
+        self._retry_after = RETRY_FIRST_SECONDS
+
+    def is_retry_due(self, now: float) -> bool:
+        """Whether it is time for another attempt."""
+        return now >= self._retry_at
+
+    def looked(self) -> None:
+        """The pipe was not full: the next look can wait for longer."""
+        self._look_after = min(self._look_after * 2, LOOK_LAST_SECONDS)
+
+    def made_room(self, count_bytes: int, count_lines: int) -> None:
+        """A turn has discarded so much. If that was nothing, the next look can wait for long."""
+        self.makes_room = False
+        self.lost(count_bytes, count_lines)
+        self._look_after = LOOK_FIRST_SECONDS if count_bytes else LOOK_LAST_SECONDS
+
+    def lost(self, count_bytes: int, count_lines: int) -> None:
+        """So much output never gets to the log."""
+        self.bytes_lost += count_bytes
+        self.lines_lost += count_lines
+
+    def pause(self, now: float) -> float:
+        """The seconds until the next look or attempt, whichever comes first."""
+        return max(min(self._look_after, self._retry_at - now), 0.0)
+
+    def report(self, kind: Literal["begin", "written again", "given up"], process_name: str, stream: Stream, path: str) -> LossReport:
+        """What to tell of it, when it begins and when it is over."""
+        log = f"{path}, the log of {process_name} ({stream})"
+        reason = self.error.strerror or str(self.error)
+        if kind == "begin":
+            message = (
+                f"cannot write {log}: {reason} ({advice_on(self.error.errno)}; up to {KEPT_BYTES // 1024} KiB of output is kept, "
+                "beyond that the oldest is dropped; writing is tried again every few seconds)"
+            )
+        else:
+            end = "is written again" if kind == "written again" else "is not written any more"
+            lost = f"{self.bytes_lost} bytes in {self.lines_lost} lines were lost" if self.bytes_lost else "nothing was lost"
+            message = f"{log}, {end}; {lost} ({reason})"
+        return LossReport(
+            kind="begin" if kind == "begin" else "end",
+            process_name=process_name,
+            stream=stream,
+            path=path,
+            errno=self.error.errno,
+            bytes_lost=self.bytes_lost,
+            lines_lost=self.lines_lost,
+            message=message,
+        )
