@@ -6,7 +6,6 @@ wants of the daemon as a whole (reload, shut down, reopen logs) arrives here too
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -14,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
@@ -28,6 +26,8 @@ from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.exit_when import exit_for
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
+from supervisord_async.supervise.fleet.selecting import not_found, select
+from supervisord_async.supervise.fleet.shutdown import Shutdown
 from supervisord_async.supervise.fleet.stopping import OrderlyStops
 from supervisord_async.supervise.lasting import lasting
 from supervisord_async.supervise.monitors.memory import MemoryWatch
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
 
 _log = logging.getLogger(__name__)
-
-#: How long the kernel may take to end what was killed, at the end of a shutdown.
-KILL_WAIT_SECONDS = 5.0
 
 #: How many warnings about a file become records at a reload; whoever asked for it is told all.
 WARNINGS = 20
@@ -68,7 +65,6 @@ class Supervisor:
         self.processes: dict[str, Process] = {}
         self.scaled: Mapping[str, int] = {}  #: programs with another number of processes than the file's
         self.started_at = time.time()
-        self.shutting_down = False
         self.exit_code = 0
         self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask, lambda: self.rolling, self._restart)
         self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
@@ -85,14 +81,12 @@ class Supervisor:
         )
         self._tasks: TaskGroup | None = None
         self._retiring: dict[str, Bell] = {}  #: of processes that are being removed; rung at each record of the process
-        self._hastened_at: float | None = None
-        self._standing: list[Process] = []  #: during a shutdown: those that were not down at the last look
         self._reload_lock = anyio.Lock()
         self._reloads_asked = 0
         self._reloads_done = 0
         self._reload_outcome: Plan | ConfigError | None = None
-        self._shutdown = anyio.Event()
-        self._hasten = anyio.Event()
+        self._shutdown_requested = anyio.Event()
+        self._shutdown = Shutdown(self.bus, self.dependencies, lambda: self.processes.values(), self._ask)
 
     @property
     def bus(self) -> Bus:
@@ -102,6 +96,11 @@ class Supervisor:
     async def remembered(self) -> None:
         """What was decided until now is saved, and so outlives the daemon; where saving takes too long, this does not wait for it."""
         await self._around.remembered()
+
+    @property
+    def shutting_down(self) -> bool:
+        """Whether the daemon was asked to end."""
+        return self._shutdown_requested.is_set()
 
     # Lifetime
 
@@ -115,8 +114,8 @@ class Supervisor:
         async with anyio.create_task_group() as self._tasks:
             try:
                 self._begin(self._tasks, estate)
-                await self._shutdown.wait()
-                await self._stop_everything()
+                await self._shutdown_requested.wait()
+                await self._shutdown.run(self.configuration.daemon.stop_timeout_seconds)
                 await self._close_logs()
             finally:
                 for process in self.processes.values():
@@ -145,34 +144,11 @@ class Supervisor:
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
         """Everything will be stopped, and the daemon end; asked a second time, it is killed at once."""
         if self.shutting_down:
-            self._hasten.set()
+            self._shutdown.hasten()
             return
-        self.shutting_down = True
+        self._shutdown_requested.set()
         self.exit_code = exit_code
         self.bus.publish("daemon", message=f"stopping everything ({why})", data={"what": "stopping"})
-        self._shutdown.set()
-
-    async def _stop_everything(self) -> None:
-        """All processes are down, or the kernel did not end them in time."""
-        waiting = list(reversed(self.processes.values()))
-        with self.bus.subscribe() as records:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hasten_later)
-                while True:
-                    waiting = self._ask_to_stop(waiting)
-                    await anyio.lowlevel.checkpoint()  # those that are down take it without a record to wait for
-                    if self._all_down() and not waiting:
-                        break
-                    with anyio.move_on_after(1.0):  # a lost record must not cost the shutdown
-                        await records.receive()
-                    while records.receive_nowait() is not None:
-                        pass  # one look for all that changed: a look after each of a thousand ends would be quadratic
-                    if self._hastened_too_long():
-                        break
-                tasks.cancel_scope.cancel()
-        for process in self.processes.values():
-            if process.snapshot.state not in DOWN:
-                _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
 
     async def _close_logs(self) -> None:
         """What all have said is in their logs; those that a device holds up are waited for together, so no longer than one of them."""
@@ -182,36 +158,6 @@ class Supervisor:
                     await process.output.aclose()
                 else:
                     tasks.start_soon(process.output.aclose)
-
-    def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
-        """Those of ``waiting`` that nothing depends on any more are asked to stop; returns the others."""
-        held = []
-        for process in waiting:
-            if self._hastened_at is not None or self.dependencies.may_stop(process):
-                self._ask(process, StopRequested(Cause.DAEMON_STOP))
-            else:
-                held.append(process)
-        return held
-
-    async def _hasten_later(self) -> None:
-        with anyio.move_on_after(self.configuration.daemon.stop_timeout_seconds):
-            await self._hasten.wait()
-        self._hastened_at = anyio.current_time()
-        for process in self.processes.values():
-            process.hasten()
-
-    def _hastened_too_long(self) -> bool:
-        return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
-
-    def _all_down(self) -> bool:
-        """Whether all are down. Only those that were up at the last look are looked at, and all again once these are down, so that the
-        looks of a whole shutdown take linear time.
-        """
-        while self._standing and self._standing[-1].snapshot.state in DOWN and self._standing[-1].settled:
-            self._standing.pop()
-        if not self._standing:
-            self._standing = [process for process in self.processes.values() if process.snapshot.state not in DOWN or not process.settled]
-        return not self._standing
 
     def _consider_exit(self, record: Record) -> None:
         """``daemon.exit_when``, after each change; dependents have heeded it before."""
@@ -301,29 +247,9 @@ class Supervisor:
     def select(self, selectors: Sequence[str]) -> list[Process]:
         """The processes that ``selectors`` name, each once, in file order.
 
-        A selector is a process's or program's name, ``group:*``, a glob, or ``all``. Raises NotFoundError, with the
-        nearest name, for one that selects nothing.
+        Raises NotFoundError, with the nearest name, for one that selects nothing.
         """
-        chosen: set[str] = set()
-        for selector in selectors:
-            names = {process.name for process in self.processes.values() if _selects(selector, process)}
-            if not names and selector != "all":
-                raise NotFoundError(self._no_such(selector))
-            chosen |= names
-        return [process for process in self.processes.values() if process.name in chosen]
-
-    def _no_such(self, selector: str) -> str:
-        if any(sign in selector for sign in "*?["):
-            return f"no program matches {selector!r}"
-        if selector in self.configuration.programs:
-            return f"{selector!r} has no processes, it was scaled to 0: `asupctl scale {selector} N` gives it some"
-        if any(process.program.group == selector for process in self.processes.values()):
-            return f"no program {selector!r}, but a group: did you mean '{selector}:*'?"
-        import difflib  # only for a name that was mistyped
-
-        known = {*self.processes, *self.configuration.programs}
-        near = difflib.get_close_matches(selector, known, n=1)
-        return f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else "")
+        return select(selectors, self.processes.values(), self.configuration.programs)
 
     # Reload
 
@@ -437,7 +363,9 @@ class Supervisor:
         program = self.configuration.programs.get(name)
         if program is None:
             one = self.processes.get(name)
-            raise NotFoundError(f"{name!r} is one process of {one.program.name!r}: scale that" if one is not None else self._no_such(name))
+            if one is not None:
+                raise NotFoundError(f"{name!r} is one process of {one.program.name!r}: scale that")
+            raise not_found(name, self.processes.values(), self.configuration.programs)
         before = {process.name: process for process in self.dependencies.members(name)}
         programs = self.configuration.programs | {name: rescaled(program, replicas)}
         configuration = replace(self.configuration, programs=programs)
@@ -481,16 +409,6 @@ class Supervisor:
         """From now on every log is written to whatever file is at its path."""
         for process in self.processes.values():
             process.output.reopen()
-
-
-def _selects(selector: str, process: Process) -> bool:
-    if selector in ("all", process.name, process.program.name):
-        return True
-    if selector.endswith(":*") and process.program.group == selector[:-2]:
-        return True
-    return any(sign in selector for sign in "*?[") and (
-        fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)
-    )
 
 
 def is_idle(snapshot: Snapshot) -> bool:

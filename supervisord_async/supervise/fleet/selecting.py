@@ -1,0 +1,50 @@
+"""Selectors: a process's or program's name, ``group:*``, a glob, or ``all``. Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from supervisord_async.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+
+def select(selectors: Sequence[str], processes: Collection[Process], programs: Collection[str]) -> list[Process]:
+    """Those of ``processes`` that ``selectors`` name, each once, in their order; ``programs`` are the names of all in the file.
+
+    Raises NotFoundError, with the nearest name, for a selector that selects nothing.
+    """
+    chosen: set[str] = set()
+    for selector in selectors:
+        names = {process.name for process in processes if _selects(selector, process)}
+        if not names and selector != "all":
+            raise not_found(selector, processes, programs)
+        chosen |= names
+    return [process for process in processes if process.name in chosen]
+
+
+def not_found(selector: str, processes: Collection[Process], programs: Collection[str]) -> NotFoundError:
+    """What to raise for a selector that selects nothing: why that is, or the nearest name."""
+    if any(sign in selector for sign in "*?["):
+        return NotFoundError(f"no program matches {selector!r}")
+    if selector in programs:
+        return NotFoundError(f"{selector!r} has no processes, it was scaled to 0: `asupctl scale {selector} N` gives it some")
+    if any(process.program.group == selector for process in processes):
+        return NotFoundError(f"no program {selector!r}, but a group: did you mean '{selector}:*'?")
+    import difflib  # only for a name that was mistyped
+
+    near = difflib.get_close_matches(selector, {*(process.name for process in processes), *programs}, n=1)
+    return NotFoundError(f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+
+
+def _selects(selector: str, process: Process) -> bool:
+    if selector in ("all", process.name, process.program.name):
+        return True
+    if selector.endswith(":*") and process.program.group == selector[:-2]:
+        return True
+    return any(sign in selector for sign in "*?[") and (
+        fnmatch.fnmatchcase(process.name, selector) or fnmatch.fnmatchcase(process.program.name, selector)
+    )

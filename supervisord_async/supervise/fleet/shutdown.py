@@ -1,0 +1,105 @@
+"""The end of all processes: each is told to stop when nothing that depends on it is up any more, and all are down in bounded time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+
+from supervisord_async.core.inputs import StopRequested
+from supervisord_async.core.state import DOWN, Cause
+from supervisord_async.supervise.fleet.dependencies import Dependencies
+from supervisord_async.supervise.records.bus import Bus
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+#: How long the kernel may take to end what was killed.
+KILL_WAIT_SECONDS = 5.0
+#: How often it looks without a record: a lost one must not hold up the shutdown.
+LOOK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Shutdown:
+    """One daemon's shutdown; nothing happens before :meth:`run`."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        dependencies: Dependencies,
+        processes: Callable[[], Collection[Process]],
+        ask: Callable[[Process, StopRequested], None],
+    ) -> None:
+        """``processes`` gives all that there are, in file order; ``ask`` posts a request, and logs where it is refused."""
+        self._bus = bus
+        self._dependencies = dependencies
+        self._processes = processes
+        self._ask = ask
+        self._hasten = anyio.Event()
+        self._hastened_at: float | None = None
+        self._up: list[Process] = []  #: those that were not down at the last look at all of them
+
+    def hasten(self) -> None:
+        """From now on nobody has a grace period, and nobody waits for dependents."""
+        self._hasten.set()
+
+    async def run(self, timeout_seconds: float) -> None:
+        """All processes are down, or the kernel did not end them in time. After ``timeout_seconds`` it is hastened."""
+        waiting = list(self._processes())[::-1]
+        with self._bus.subscribe() as records:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._hasten_after, timeout_seconds)
+                while True:
+                    waiting = self._ask_to_stop(waiting)
+                    await anyio.lowlevel.checkpoint()  # those that are down take it without a record to wait for
+                    if self._all_down() and not waiting:
+                        break
+                    with anyio.move_on_after(LOOK_SECONDS):
+                        await records.receive()
+                    while records.receive_nowait() is not None:
+                        pass  # one look for all that changed: a look after each of a thousand ends would be quadratic
+                    if self._kernel_is_late():
+                        break
+                tasks.cancel_scope.cancel()
+        for process in self._processes():
+            if process.snapshot.state not in DOWN:
+                _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
+
+    def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
+        """Those of ``waiting`` that nothing depends on any more are asked to stop; returns the others."""
+        held = []
+        for process in waiting:
+            if self._hastened_at is not None or self._dependencies.may_stop(process):
+                self._ask(process, StopRequested(Cause.DAEMON_STOP))
+            else:
+                held.append(process)
+        return held
+
+    async def _hasten_after(self, timeout_seconds: float) -> None:
+        with anyio.move_on_after(timeout_seconds):
+            await self._hasten.wait()
+        self._hastened_at = anyio.current_time()
+        for process in self._processes():
+            process.hasten()
+
+    def _kernel_is_late(self) -> bool:
+        return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
+
+    def _all_down(self) -> bool:
+        """Whether all are down. Only those that were up at the last look are looked at, and all again once these are down, so that the
+        looks of a whole shutdown take linear time.
+        """
+        while self._up and _is_down(self._up[-1]):
+            self._up.pop()
+        if not self._up:
+            self._up = [process for process in self._processes() if not _is_down(process)]
+        return not self._up
+
+
+def _is_down(process: Process) -> bool:
+    return process.snapshot.state in DOWN and process.settled
