@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from supervisord_async import __version__, wire
+from supervisord_async.cli import early
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import mean_utf8
@@ -35,6 +36,7 @@ HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
 
 def main() -> NoReturn:
     """Run the command, and end with its exit code; nothing is left to tear down then."""
+    early.interrupt_quietly()
     gc.set_threshold(50_000)  # what is imported stays: looking for garbage in it would take a tenth of the start
     mean_utf8()
     open_missing()

@@ -97,7 +97,7 @@ class Single:
         self._process = Process(program.name, 0, program, self._around)
         self._told: int | None = None  #: the signal that told us to go
         self._told_at = 0.0
-        self._held: list[int] = []  #: signals that came while a command was begun and not yet known to live
+        self._held: list[int] = []  #: signals that came before the command was known to live
         self._reclaimed_after: Ended | None = None
         self._faulted_run = 0  #: the last run that missed its heartbeat
         self._over = anyio.Event()
@@ -117,9 +117,10 @@ class Single:
                 if presumed is not None:
                     tasks.start_soon(self._expect_heartbeat, presumed, baseline, name="heartbeat to come")
                 self._process.begin(tasks)
-                self._process.post(StartRequested(Cause.AUTOSTART))
                 try:
-                    await self._over.wait()
+                    if self._told is None:  # else it is over before it has begun
+                        self._process.post(StartRequested(Cause.AUTOSTART))
+                        await self._over.wait()
                 finally:
                     self._process.dismiss()
                 tasks.cancel_scope.cancel()
@@ -173,7 +174,7 @@ class Single:
     def _pass_on(self, number: int) -> None:
         """The command gets it, also one that may have said something before we know that it lives: our streams are its own."""
         snapshot = self._process.snapshot
-        if snapshot.state is State.STARTING and snapshot.pid is None:
+        if snapshot.run == 0 or (snapshot.state is State.STARTING and snapshot.pid is None):
             if number not in self._held:  # pending signals are a set
                 self._held.append(number)
         else:
@@ -244,7 +245,7 @@ class Single:
 
     def _last_words(self, code: int) -> str:
         snapshot = self._process.snapshot
-        restarts = f"{snapshot.run - 1} restart{'' if snapshot.run == 2 else 's'}"
+        restarts = f"{max(snapshot.run - 1, 0)} restart{'' if snapshot.run == 2 else 's'}"
         if self._told is not None:
             why = f"told to go by {signals.name(self._told)}"
         elif snapshot.state is State.FATAL:

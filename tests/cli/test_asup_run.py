@@ -229,6 +229,52 @@ asup_run.main()
     assert process.poll() is None
 
 
+BEFORE_ITS_COMMAND = """
+import os, sys
+from supervisord_async.cli import asup_run
+from supervisord_async.supervise.single import Single
+presume, number = Single._presume, int(sys.argv.pop(1))
+async def told(self):
+    os.kill(os.getpid(), number)
+    return await presume(self)
+Single._presume = told
+asup_run.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_go_before_the_command_is_begun_it_begins_none(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """It may wait for the disk of its heartbeat file first."""
+    monkeypatch.setattr(sys.modules[__name__], "ASUP_RUN", [sys.executable, "-c", BEFORE_ITS_COMMAND, str(int(number))])
+    process = start("sh", "-c", "touch begun; exec sleep 1000")
+    assert process.wait(SECONDS) == 128 + number
+    assert not (tmp_path / "begun").exists()
+    assert f"told to go by {number.name}; 0 restarts; ending with {128 + number}" in (tmp_path / "err").read_text()
+
+
+def test_a_signal_that_comes_before_the_command_is_begun_reaches_it(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ASUP_RUN", [sys.executable, "-c", BEFORE_ITS_COMMAND, str(int(signal.SIGUSR1))])
+    assert start("sleep", "1000").wait(SECONDS) == 128 + signal.SIGUSR1
+
+
+INTERRUPTED = """
+import os, signal
+from supervisord_async.cli import asup_run
+def hit(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+asup_run._supervise = hit
+asup_run.main()
+"""
+
+
+def test_interrupted_while_it_is_loaded_it_ends_without_a_traceback(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ASUP_RUN", [sys.executable, "-c", INTERRUPTED])
+    assert start("true").wait(SECONDS) == -signal.SIGINT
+    assert (tmp_path / "err").read_text() == ""
+
+
 def test_a_command_that_dies_of_a_signal_passed_on_is_not_restarted(start: Start, tmp_path: Path) -> None:
     process = start("sleep", "300")
     wait_said(tmp_path / "err", "→ RUNNING")
