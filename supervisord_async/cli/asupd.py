@@ -36,6 +36,7 @@ EXIT_LOCKED = 4
 def main() -> NoReturn:
     """Run the daemon, or do what the arguments ask for instead, and end the process with its exit code."""
     early.hold()
+    early.interrupt_quietly()
     mean_utf8()
     open_missing()
     show_what_can_be_shown()

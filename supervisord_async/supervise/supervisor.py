@@ -204,7 +204,7 @@ class Supervisor:
 
     def _autostart(self, processes: Iterable[Process]) -> None:
         for process in processes:
-            if process.program.autostart:
+            if process.program.autostart and not self.shutting_down:
                 self._ask(process, StartRequested(Cause.AUTOSTART))
 
     def _ask(self, process: Process, request: Input) -> None:

@@ -24,7 +24,24 @@ def reset_inherited(waiting: Collection[int] = ()) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
     for number in signal.valid_signals() - _UNCATCHABLE - _IGNORED_BY_PYTHON:
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL)
+
+
+def note(numbers: Collection[int]) -> list[int]:
+    """The first of these signals that comes, in a list that is empty until then; none of them does anything, until it is handled otherwise.
+
+    To be called on the main thread. A mask would not do: a thread that was begun before does not have it.
+    """
+    came: list[int] = []
+
+    def heed(number: int, _frame: object) -> None:
+        if not came:
+            came.append(number)
+
+    for number in numbers:
+        signal.signal(number, heed)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    return came
 
 
 def parse(text: str | int) -> int:

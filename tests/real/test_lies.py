@@ -127,32 +127,6 @@ def _nothing_is_missing(live: LiveDaemon, log: Path) -> None:
     assert live.text().count("cannot write") == live.text().count("is written again") == 1
 
 
-# Signals that come too early
-
-HASTY = """
-import os, signal
-from supervisord_async.cli import asupd
-load = asupd._load
-def hit(*arguments):
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        os.kill(os.getpid(), number)
-    return load(*arguments)
-asupd._load = hit
-asupd.main()
-"""
-
-
-def test_signals_that_come_while_the_daemon_is_loaded_wait_for_it(daemon: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", HASTY])
-    live = daemon("programs: {a: {command: [sh, -c, 'grep SigBlk /proc/self/status; exec sleep 1000'], start_seconds: 0}}")
-    live.wait_until(lambda: "re-executed" in live.text(), "the re-exec")
-    live.wait_until(live.answers, "it answers")
-    log = live.folder / ".asupd" / "logs" / "a.log"
-    live.wait_until(lambda: log.exists() and log.read_text().endswith("\n"), "the program tells")
-    assert log.read_text().split() == ["SigBlk:", "0" * 16]
-    unbroken(live)
-
-
 # A state file that is older than all that is known
 
 

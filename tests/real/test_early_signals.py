@@ -1,0 +1,81 @@
+"""Signals that come before the daemon listens for them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.daemons import LiveDaemon, alive, unbroken
+
+Make = Callable[..., LiveDaemon]
+pytestmark = pytest.mark.real
+
+HASTY = """
+import os, signal
+from supervisord_async.cli import asupd
+load = asupd._load
+def hit(*arguments):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+    return load(*arguments)
+asupd._load = hit
+asupd.main()
+"""
+
+
+def test_signals_that_come_while_the_daemon_is_loaded_wait_for_it(daemon: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", HASTY])
+    live = daemon("programs: {a: {command: [sh, -c, 'grep SigBlk /proc/self/status; exec sleep 1000'], start_seconds: 0}}")
+    live.wait_until(lambda: "re-executed" in live.text(), "the re-exec")
+    live.wait_until(live.answers, "it answers")
+    log = live.folder / ".asupd" / "logs" / "a.log"
+    live.wait_until(lambda: log.exists() and log.read_text().endswith("\n"), "the program tells")
+    assert log.read_text().split() == ["SigBlk:", "0" * 16]
+    unbroken(live)
+
+
+#: It is told to stop, by the signal of its first argument, when it calls a function, which is named by module and name.
+TOLD_TO_STOP = """
+import importlib, os, sys
+number, module, name = int(sys.argv.pop(1)), importlib.import_module(sys.argv.pop(1)), sys.argv.pop(1)
+function = getattr(module, name)
+def told(*arguments, **named):
+    os.kill(os.getpid(), number)
+    return function(*arguments, **named)
+setattr(module, name, told)
+from supervisord_async.cli import asupd
+asupd.main()
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_told_to_stop_during_the_takeover_it_stops_what_lives_and_starts_nothing(
+    daemon: Make, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.kill()
+    trace = live.folder / "started"
+    live.write(f"programs: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: [touch, {trace}]}}}}")
+    place = ["supervisord_async.supervise.outlive.persist", "load"]
+    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", TOLD_TO_STOP, str(int(signum)), *place])
+    live.start(wait=False)
+    assert live.process is not None
+    assert live.process.wait(60) == 0
+    assert not alive(pid) and not trace.exists()
+    assert f"stopping everything ({signum.name})" in live.text()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_reads_the_file_it_ends_at_once_without_a_word(
+    daemon: Make, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}", start=False)
+    place = ["supervisord_async.config.load", "load"]
+    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", TOLD_TO_STOP, str(int(signum)), *place])
+    live.start(wait=False)
+    assert live.process is not None
+    assert live.process.wait(60) == -signum
+    assert live.text() == ""
