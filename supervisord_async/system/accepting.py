@@ -71,7 +71,9 @@ class Accepting:
             await asyncio.wait(self._introductions)
 
     def close(self) -> None:
-        """Nobody is accepted any more; connections stay."""
+        """Nobody is accepted any more; connections stay. Closing it again does nothing."""
+        if self._listener.fileno() < 0:
+            return
         if self._again is not None:
             self._again.cancel()
             self._again = None

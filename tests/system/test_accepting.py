@@ -58,6 +58,13 @@ async def test_whoever_connects_has_a_protocol_until_it_is_closed(tmp_path: Path
         await anyio.connect_unix(tmp_path / "s")
 
 
+async def test_closing_it_again_does_nothing(tmp_path: Path) -> None:
+    """A pause before a re-exec closes it, and a shutdown that comes then does so too."""
+    server = Accepting(bind_unix(tmp_path / "s"), Greeter, None)
+    server.close()
+    server.close()
+
+
 async def test_a_want_of_descriptors_is_told_once_and_waited_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
