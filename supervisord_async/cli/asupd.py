@@ -15,6 +15,7 @@ from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import mean_utf8, show_what_can_be_shown
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
+from supervisord_async.system import stops
 from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
 
@@ -51,6 +52,8 @@ def main() -> NoReturn:
 
 def run(arguments: DaemonArguments) -> int:
     """The exit code of the daemon, or of what was asked for instead."""
+    here = not (arguments.check or arguments.detach or arguments.trial)
+    told_to_stop = stops.note() if here else []  # before the file is read, which may take long
     former = _former_self()
     try:
         handed_over = _handed_over(former) if former is not None and not arguments.trial else None
@@ -76,7 +79,9 @@ def run(arguments: DaemonArguments) -> int:
         configuration = asupd_run.with_log(configuration, overrides)
         if arguments.detach:
             return asupd_run.detach(configuration, arguments.file, arguments.run_dir, overrides)
-        return asupd_run.foreground(configuration, arguments.file, arguments.run_dir, overrides, recollection, former, echo=arguments.echo)
+        return asupd_run.foreground(
+            configuration, arguments.file, arguments.run_dir, overrides, recollection, former, told_to_stop, echo=arguments.echo
+        )
     except (DaemonError, LockHeldError) as error:
         held = isinstance(error, LockHeldError)
         _complain(f"asupd: critical: {error}" + (_runs_another(configuration) if held else ""))

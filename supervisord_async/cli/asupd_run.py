@@ -20,6 +20,8 @@ from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import DaemonError, NoDaemonError, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from supervisord_async.config.recollection import Recollection
     from supervisord_async.logs.own import OwnLog
     from supervisord_async.supervise.outlive.persist import SavedState
@@ -66,6 +68,7 @@ def foreground(
     overrides: dict[str, str | None],
     recollection: Recollection,
     former: SavedState | None,
+    told_to_stop: Sequence[int],
     *,
     echo: bool,
 ) -> int:
@@ -105,6 +108,7 @@ def foreground(
         file=file,
         run_dir=run_dir,
         echo=shown,
+        told_to_stop=told_to_stop,
         reopen_own_log=lambda: own[0].reopen(),
         follow_log_settings=follow_log_settings,
         adjust=lambda loaded: with_log(loaded, overrides),

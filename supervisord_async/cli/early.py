@@ -1,8 +1,8 @@
 """Signals to a daemon that is being loaded.
 
 Reload, reopen, re-exec: a signal that is sent as soon as the process exists is meant for the daemon that it will be. These stay
-pending until the daemon listens; without that the kernel would end the process. Signals to stop are not held: as long as the file
-is read, which may take long, they end the process, and nothing has begun.
+pending until the daemon listens; without that the kernel would end the process. Signals to stop are noted, see
+:mod:`~supervisord_async.system.stops`.
 """
 
 from __future__ import annotations

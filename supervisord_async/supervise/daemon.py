@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
 
@@ -48,6 +48,7 @@ from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
+from supervisord_async.system.stops import ECHO_SECONDS, STOPS
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -60,11 +61,7 @@ Ts = TypeVarTuple("Ts")
 
 _log = logging.getLogger("asupd")
 
-#: These stop everything, and the daemon with it.
-STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 HEARD = STOPS | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-#: A signal to stop that comes twice within this counts once: timeout(1) signals us, and at the same time our group.
-ECHO_SECONDS = 0.03
 #: After this, output that a former daemon left unfinished belongs to programs that no longer exist: all others have captures by then.
 SWEEP_AFTER_SECONDS = 5.0
 #: A control socket that could not be made is tried again this often.
@@ -105,7 +102,6 @@ async def serve(options: Options, configuration: Configuration, control: Control
     ``former`` is the state of this process before a re-exec. Raises LockHeldError and DaemonError, before anything of
     another daemon is touched.
     """
-    told = signals.note(STOPS)  # from here on what an earlier daemon has left is stopped as well, so they do not just end this process
     run_dir = configuration.daemon.run_dir
     make_run_dir(run_dir)
     lock = InstanceLock(os.path.join(run_dir, LOCK_NAME))
@@ -117,7 +113,7 @@ async def serve(options: Options, configuration: Configuration, control: Control
     set_aside_false_socket(configuration.daemon.socket, run_dir)
     try:
         async with orphans.reaping():
-            return await Daemon(options, configuration, lock).run(control, former, told)
+            return await Daemon(options, configuration, lock).run(control, former)
     finally:
         lock.release()
 
@@ -205,15 +201,15 @@ class Daemon:
             manners=persist.manners(self._supervisor.configuration.programs.values()),
         )
 
-    async def run(self, control: ControlPlane, former: SavedState | None, told: Sequence[int] = ()) -> int:
-        """Take over what is there, supervise, and end; returns the exit code. A signal to stop that was ``told`` by then starts nothing."""
+    async def run(self, control: ControlPlane, former: SavedState | None) -> int:
+        """Take over what is there, supervise, and end; returns the exit code."""
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._history(former) as history, anyio.create_task_group() as tasks:
             self._begin(tasks, control, history, former)
             self._tell_begun(estate, by_reexec=former is not None)
-            if told:
-                self._supervisor.request_shutdown(why=signals.name(told[0]))
+            if self._options.told_to_stop:  # nothing is started, and what lives is stopped
+                self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
             code = await self._supervisor.run(estate)
             await self._event_hooks.drain(QUIET_SECONDS)
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})

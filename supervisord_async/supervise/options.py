@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ class Options(msgspec.Struct, frozen=True):
     file: str
     run_dir: str | None = None
     echo: Callable[[str, str, bytes], None] | None = None
+    told_to_stop: Sequence[int] = ()  #: the signal to stop that came before anybody listened; empty until one comes
     reopen_own_log: Callable[[], None] = lambda: None
     follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: called when a reload changes ``daemon.log``
     adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: lays the command line's settings over it

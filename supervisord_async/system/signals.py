@@ -27,23 +27,6 @@ def reset_inherited(waiting: Collection[int] = ()) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def note(numbers: Collection[int]) -> list[int]:
-    """The first of these signals that comes, in a list that is empty until then; none of them does anything, until it is handled otherwise.
-
-    To be called on the main thread. A mask would not do: a thread that was begun before does not have it.
-    """
-    came: list[int] = []
-
-    def heed(number: int, _frame: object) -> None:
-        if not came:
-            came.append(number)
-
-    for number in numbers:
-        signal.signal(number, heed)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
-    return came
-
-
 def parse(text: str | int) -> int:
     """The number of a signal: ``TERM``, ``SIGTERM``, ``term``, ``15``, 15, ``RTMIN+1``.
 

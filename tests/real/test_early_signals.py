@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from supervisord_async.system.stops import ECHO_SECONDS
 from tests.daemons import LiveDaemon, alive, unbroken
 
 Make = Callable[..., LiveDaemon]
@@ -36,7 +37,7 @@ def test_signals_that_come_while_the_daemon_is_loaded_wait_for_it(daemon: Make, 
     unbroken(live)
 
 
-#: It is told to stop, by the signal of its first argument, when it calls a function, which is named by module and name.
+#: The signal of its first argument tells it to stop when it calls a function, which is named by module and name.
 TOLD_TO_STOP = """
 import importlib, os, sys
 number, module, name = int(sys.argv.pop(1)), importlib.import_module(sys.argv.pop(1)), sys.argv.pop(1)
@@ -48,18 +49,20 @@ setattr(module, name, told)
 from supervisord_async.cli import asupd
 asupd.main()
 """
+READING = ("supervisord_async.config.load", "load")
+TAKING_OVER = ("supervisord_async.supervise.outlive.persist", "load")
 
 
+@pytest.mark.parametrize("place", [READING, TAKING_OVER])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_told_to_stop_during_the_takeover_it_stops_what_lives_and_starts_nothing(
-    daemon: Make, monkeypatch: pytest.MonkeyPatch, signum: int
+def test_told_to_stop_before_it_listens_it_stops_what_lives_and_starts_nothing(
+    daemon: Make, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, place: tuple[str, str]
 ) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")
     pid = live.wait_for("a", "RUNNING")["pid"]
     live.kill()
     trace = live.folder / "started"
     live.write(f"programs: {{a: {{command: [sleep, '1000'], start_seconds: 0}}, b: {{command: [touch, {trace}]}}}}")
-    place = ["supervisord_async.supervise.outlive.persist", "load"]
     monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", TOLD_TO_STOP, str(int(signum)), *place])
     live.start(wait=False)
     assert live.process is not None
@@ -68,14 +71,23 @@ def test_told_to_stop_during_the_takeover_it_stops_what_lives_and_starts_nothing
     assert f"stopping everything ({signum.name})" in live.text()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_while_it_reads_the_file_it_ends_at_once_without_a_word(
-    daemon: Make, monkeypatch: pytest.MonkeyPatch, signum: int
-) -> None:
-    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}", start=False)
-    place = ["supervisord_async.config.load", "load"]
-    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", TOLD_TO_STOP, str(int(signum)), *place])
-    live.start(wait=False)
+AGAIN = f"""
+import os, signal, time
+from supervisord_async.config import load
+from supervisord_async.cli import asupd
+def hangs(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep({2 * ECHO_SECONDS})
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1000)
+load.load = hangs
+asupd.main()
+"""
+
+
+def test_interrupted_again_it_waits_no_longer_for_a_file_that_does_not_come(daemon: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", AGAIN])
+    live = daemon("programs: {}", start=False).start(wait=False)
     assert live.process is not None
-    assert live.process.wait(60) == -signum
+    assert live.process.wait(60) == -signal.SIGINT
     assert live.text() == ""
