@@ -10,6 +10,7 @@ from yaml.parser import Parser
 from yaml.reader import Reader
 from yaml.scanner import Scanner
 
+_NO_TAB = "a tab cannot indent; use spaces"
 _INDENTATION = "is the indentation the same as on the lines around it?"
 #: A part of the parser's message, and ours.
 _WORDS = (
@@ -28,6 +29,7 @@ _WORDS = (
     ("expected node content", "a value is missing here; is a bracket before it not closed?"),
     ("expected the node content", "a value is missing here; is a bracket before it not closed?"),
     ("unexpected end of stream", "a quote is opened and never closed"),
+    ("found a tab character that violates indentation", _NO_TAB),
     ("unknown escape character", "unknown escape after '\\'; in single quotes a backslash stands for itself"),
 )
 
@@ -47,14 +49,15 @@ def human_words(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     if not isinstance(error, yaml.MarkedYAMLError):
         line, column = _place(text, getattr(error, "position", 0))
         return line, column, "a control character is not allowed here; in double quotes write it as an escape such as \\x01"
-    mark = error.problem_mark or error.context_mark
+    # of text that was taken for an alias, an anchor or a block, the place where it begins
+    mark = error.context_mark if _begins_with_a_sign(error) else error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return line, column, _words(error, text, line, column)
 
 
 def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> str:
     problem, context = error.problem or "", error.context or ""
-    if "cannot start any token" in problem:
+    if "cannot start any token" in problem or _begins_with_a_sign(error):
         return _bad_start(text, line, column)
     if "undefined alias" in problem:
         return "the alias refers to an anchor that is not defined before it; put text that begins with '*' into quotes"
@@ -70,12 +73,21 @@ def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> st
     return f"this is not YAML: {problem or context}"
 
 
+def _begins_with_a_sign(error: yaml.MarkedYAMLError) -> bool:
+    """True for ``*/5 * * * *``, ``& x`` or ``>x``: text whose first character means something else in YAML."""
+    return (
+        error.context_mark is not None
+        and (error.context or "") in ("while scanning an alias", "while scanning an anchor", "while scanning a block scalar")
+        and ("expected alphabetic or numeric character" in (error.problem or "") or "line break" in (error.problem or ""))
+    )
+
+
 def _bad_start(text: str, line: int, column: int) -> str:
     lines = text.splitlines()
     row = lines[line - 1] if line <= len(lines) else ""
     character = row[column - 1 : column]
     if character == "\t" or (not row[: column - 1].strip(" ") and "\t" in row[:column]):
-        return "a tab cannot indent; use spaces"
+        return _NO_TAB
     return f"a value cannot begin with '{character}'; put it into quotes"
 
 
