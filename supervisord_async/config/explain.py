@@ -142,7 +142,7 @@ def _near(key: str, known: Iterable[str], title: str) -> str:
     """The key that was probably meant: another supervisor's word for it, else the nearest known one; or what to do without."""
     if ours := our_word(key, title):
         return f"; here it is called '{ours}'"
-    without = instead(key) if title != "File" else None
+    without = instead(key, title)
     return f"; {without}" if without else suggestion(key, known)
 
 

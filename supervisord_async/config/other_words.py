@@ -12,7 +12,7 @@ _WORDS = {
     "command": "cmd execstart exec script run args entrypoint program",
     "environment": "env vars environ environmentvariables",
     "environment_files": "envfile envfiles environmentfile dotenv envfrom envdir",
-    "inherit_environment": "copyenv copypath filterenv",
+    "inherit_environment": "copyenv copypath filterenv passenvironment unsetenvironment",
     "replicas": "numprocs instances numprocesses processes scale count deploy parallelism concurrency formation",
     "rolling": "strategy updatestrategy rollingupdate updateconfig maxsurge maxunavailable",
     "autostart": "enabled disabled startup profiles wantedby down",
@@ -26,7 +26,9 @@ _WORDS = {
     "restart": "autorestart restartpolicy availability onfailure onsuccess respawn candie",
     "restart.max_restarts": "maxrestarts startretries maxretry maxretries startlimitburst retries backofflimit",
     "restart.within": "startlimitinterval startlimitintervalsec",
-    "restart.backoff": "backoff backoffdelay backoffseconds restartsec restartdelay backofffactor expbackoffrestartdelay",
+    "restart.on_limit": "startlimitaction",
+    "restart.backoff": "backoff backoffdelay backoffseconds restartsec restartdelay backofffactor expbackoffrestartdelay "
+    "restartmaxdelaysec restartsteps",
     "restart.success_exit_codes": "exitcodes successexitstatus successexitcodes",
     "restart.prevent_exit_codes": "restartpreventexitstatus stopexitcodes",
     "stop.signal": "stopsignal killsignal downsignal",
@@ -50,11 +52,14 @@ _WORDS = {
     "limits.open_files": "limitnofile nofile rlimitnofile",
     "limits.processes": "limitnproc nproc rlimitnproc",
     "limits.core_size": "limitcore rlimitcore",
-    "limits.memory": "memorymax maxmemoryrestart memlimit memory",
+    "limits.memory": "memorymax memoryhigh maxmemoryrestart memlimit memory",
     "limits.nice": "nice",
+    "limits.ionice": "ioschedulingclass ioschedulingpriority",
+    "limits.oom_score_adj": "oomscoreadjust oomscoreadj",
     "limits.cpu_affinity": "cpuaffinity cpuset",
     "schedule": "cron oncalendar timer",
     "schedule.timezone": "timezone",
+    "schedule.catch_up": "persistent",
     "depends_on": "after requires wants bindsto dependencies needs dependson",
     "hooks.before_start": "execstartpre prestart beforestart beforespawn",
     "hooks.after_exit": "execstoppost poststop afterstop afterreap finish",
@@ -68,6 +73,8 @@ _INSIDE = {
     "restart.max_restarts": "maxattempts limit",
     "restart.within": "window interval",
     "restart.backoff": "delay",
+    "hooks.before_start": "before",
+    "hooks.after_exit": "after",
     "schedule.at": "schedule cron every oncalendar",
     "watch.paths": "path include",
     "watch.ignore": "exclude ignored",
@@ -102,6 +109,7 @@ _PROBE = {
 }
 _ON_THE_MACHINE = "programs run on the machine itself"
 _NUMBERED = "ASUP_REPLICA is the replica's number, from which a command with shell: true computes a port"
+_NO_AGE = "no run is ended for its age: let the command begin with timeout(1)"
 #: What there is no key for, and what to do instead.
 _WITHOUT = {
     "image imagepullpolicy build": f"{_ON_THE_MACHINE}, without images",
@@ -119,7 +127,20 @@ _WITHOUT = {
     "concurrencypolicy": "a schedule never starts what still runs, like Forbid",
     "startingdeadlineseconds": "'schedule.catch_up' says what becomes of a time that was missed",
     "suspend": "`asupctl stop` pauses a schedule, `asupctl start` takes it up again",
-    "activedeadlineseconds runtimemaxsec commandtimeout": "no run is ended for its age: let the command begin with timeout(1)",
+    "readwritepaths readonlypaths inaccessiblepaths protectsystem protecthome privatetmp privatedevices privatenetwork dynamicuser "
+    "systemcallfilter": "there is no sandboxing: keep such a service a unit",
+    "capabilityboundingset ambientcapabilities capadd capdrop privileged": "capabilities are kept as they are: let the command begin with "
+    "setpriv(1)",
+    "loadcredential setcredential loadcredentialencrypted": "a secret comes by 'environment_files', or from a file that the program reads",
+    "runtimedirectory statedirectory logsdirectory cachedirectory": "the folder must be there: install -d, by whoever installs the program",
+    "supplementarygroups": "with 'user' come all groups that the user is in",
+    "conditionpathexists execcondition": "a 'hooks.before_start' that fails keeps it from starting",
+    "remainafterexit": "a job that ends well stays EXITED, and 'depends_on: {it: succeeded}' holds from then on",
+    "execstartpost": "what follows the start is a program of its own, with 'depends_on: {this: ready}'",
+    "randomizeddelaysec": "a schedule is kept to the second: let the command begin with a sleep of its own",
+    "mailto": "'daemon.on_event' runs a command, or calls a URL, when something failed for good",
+    "tty stdinopen standardinput": "programs have no terminal, and nothing to read from",
+    "maxruntime activedeadlineseconds runtimemaxsec commandtimeout": _NO_AGE,
     "maxage cronrestart": "a program with a schedule restarts another: {command: [asupctl, restart, NAME], schedule: '0 3 * * *'}",
     "ttlsecondsafterfinished successfuljobshistorylimit failedjobshistorylimit revisionhistorylimit": "'daemon.history' says how long the "
     "past is kept",
@@ -139,6 +160,8 @@ _WITHOUT = {
     "sourcemapsupport": "node does it itself: [node, --enable-source-maps, server.js]",
     "oneshot": "a job that ends well stays EXITED, with restart: on-failure (the default) or never",
 }
+#: The same of words that mean something else in sections.
+_WITHOUT_IN_PROGRAM = {"timeout": _NO_AGE, "before": "the other program names this one in its 'depends_on'"}
 #: Values of ``restart`` and of ``depends_on`` elsewhere; process-compose and compose write the latter below ``condition``.
 _VALUES = {
     "always": "unless-stopped true",
@@ -167,9 +190,12 @@ def our_word(key: str, shape: str) -> str | None:
     return _inverted(shape).get(_bare(key))
 
 
-def instead(key: str) -> str | None:
-    """What holds where there is no ``key`` that others have; None of any other."""
-    return next((words for keys, words in _WITHOUT.items() if _bare(key) in keys.split()), None)
+def instead(key: str, shape: str) -> str | None:
+    """What holds where there is no ``key`` that others have in a program, or in its section ``shape``; None of any other."""
+    if shape == "File":
+        return None
+    tables = (_WITHOUT, _WITHOUT_IN_PROGRAM) if shape == "Program" else (_WITHOUT,)
+    return next((words for table in tables for keys, words in table.items() if _bare(key) in keys.split()), None)
 
 
 def our_value(value: object) -> str | None:

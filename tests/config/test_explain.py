@@ -185,6 +185,28 @@ def test_words_of_other_supervisors_are_told_ours(project):
     ]
 
 
+def test_units_of_systemd_are_told_ours_or_what_to_do_without(project):
+    found = project.program_problems(
+        "command: x\nReadWritePaths: /srv\nAmbientCapabilities: CAP_NET_RAW\nLoadCredential: a:/b\nRestartMaxDelaySec: 5m\n"
+        "OOMScoreAdjust: 5\nPersistent: true\nStartLimitAction: reboot\nBefore: web\nRemainAfterExit: true\ntimeout: 5m\n"
+        "hooks: {before: x}\nnotify: {timeout: 5}"
+    )
+    assert [problem.partition(": unknown key")[::2] for problem in found] == [
+        ("ReadWritePaths", "; there is no sandboxing: keep such a service a unit"),
+        ("AmbientCapabilities", "; capabilities are kept as they are: let the command begin with setpriv(1)"),
+        ("LoadCredential", "; a secret comes by 'environment_files', or from a file that the program reads"),
+        ("RestartMaxDelaySec", "; here it is called 'restart.backoff'"),
+        ("OOMScoreAdjust", "; here it is called 'limits.oom_score_adj'"),
+        ("Persistent", "; here it is called 'schedule.catch_up'"),
+        ("StartLimitAction", "; here it is called 'restart.on_limit'"),
+        ("Before", "; the other program names this one in its 'depends_on'"),
+        ("RemainAfterExit", "; a job that ends well stays EXITED, and 'depends_on: {it: succeeded}' holds from then on"),
+        ("timeout", "; no run is ended for its age: let the command begin with timeout(1)"),
+        ("hooks.before", "; here it is called 'before_start'"),
+        ("notify.timeout", "; did you mean 'start_timeout'?"),
+    ]
+
+
 def test_the_words_of_others_lead_to_keys_that_exist():
     known = schema.reference_text()
     assert all(f"| `{key}` |" in known for key in (*other_words._WORDS, *other_words._INSIDE))
