@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -295,9 +296,19 @@ def _check_cron(line: str, values: Values) -> None:
         if next(CronSim(line, datetime(2026, 1, 1, tzinfo=UTC)), None) is None:
             values.origin.error(("schedule", "at"), f"this cron line never comes true: {found(line)}")
     except CronSimError as error:
-        values.origin.error(
-            ("schedule", "at"), f"expected a cron line such as '*/5 * * * *' or '@every 10m', found {found(line)} ({error})"
-        )
+        expected = "expected a cron line such as '*/5 * * * *' or '@every 10m'"
+        values.origin.error(("schedule", "at"), f"{expected}, found {found(line)} ({error}){_near_schedule(line)}")
+
+
+def _near_schedule(line: str) -> str:
+    """What was probably meant: a name without its ``@``, an interval without ``@every``, a moment of the daemon's life."""
+    if line.lower() in ("@reboot", "@start", "@startup"):
+        return "; what runs once when the daemon starts has 'autostart: true' and no schedule"
+    name = f"@{line.lstrip('@').lower()}"
+    if name in _CRON_NAMES:
+        return f"; did you mean '{name}'?"
+    interval = re.sub(r"^@?(every)?\s*", "", line, flags=re.IGNORECASE)
+    return f"; did you mean '@every {interval}'?" if re.fullmatch(r"(\d+(ms|[smhd]))+", interval) else ""
 
 
 def _check_zone(zone: str, values: Values) -> None:

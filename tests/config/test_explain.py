@@ -132,6 +132,21 @@ def test_a_wrong_setting_of_later_work_says_what_was_expected(project, lines, co
 
 
 @pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("Daily", "found 'Daily' (Wrong number of fields); did you mean '@daily'?"),
+        ("5m", "found '5m' (Wrong number of fields); did you mean '@every 5m'?"),
+        ("every 1h30m", "found 'every 1h30m' (Wrong number of fields); did you mean '@every 1h30m'?"),
+        ("'@reboot'", "; what runs once when the daemon starts has 'autostart: true' and no schedule"),
+        ("0 25 * * *", "found '0 25 * * *' (Bad hour)"),
+    ],
+)
+def test_a_schedule_in_others_words_is_told_ours(project, line, meant):
+    (found,) = project.program_problems(f"command: x\nschedule: {line}")
+    assert found.endswith(meant)
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("", "programs.yaml:1:1: expected a mapping with 'programs'; the file is empty"),
