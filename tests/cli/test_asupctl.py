@@ -359,6 +359,13 @@ def test_config_is_yaml_for_people_and_json_for_programs(daemon: FakeDaemon, ctl
     assert json.loads(ctl("config", "--json").out) == {"name": None, "environment": {"TOKEN": "***"}}
 
 
+def test_config_shows_letters_as_they_are_and_spells_out_what_reorders_a_line(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["GET /v1/config"] = {"directory": "/srv/büro"}
+    assert ctl("config", "web").out == "directory: /srv/büro\n"
+    daemon.answers["GET /v1/config"] = {"directory": "/srv/\u202eoor"}
+    assert ctl("config", "web").out == 'directory: "/srv/\\u202Eoor"\n'
+
+
 def test_config_schema_needs_no_daemon(tmp_path: Path, ctl: Ctl) -> None:
     ended = ctl("config", "--schema", socket=tmp_path / "none.sock")
     assert ended.code == 0

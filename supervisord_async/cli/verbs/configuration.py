@@ -11,6 +11,7 @@ from supervisord_async.cli.output import complain, print_json, say
 from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session
+from supervisord_async.cli.words import printable
 from supervisord_async.client.answers import Reload
 from supervisord_async.errors import ConfigError, Problem
 
@@ -81,11 +82,18 @@ def _print_schema() -> None:
 def _print_yaml(document: dict[str, Any]) -> None:
     import sys
 
+    # YAML's own quoting spells control characters out; what reorders a terminal's text it does only where nothing but ASCII stays
+    text = _dumped(document, allow_unicode=True)
+    if any(printable(line) != line for line in text.split("\n")):
+        text = _dumped(document, allow_unicode=False)
+    sys.stdout.write(text)
+
+
+def _dumped(document: dict[str, Any], *, allow_unicode: bool) -> str:
     import yaml
 
-    # YAML's own quoting spells control characters out, so this is safe on a terminal
+    fast = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     try:
-        text = yaml.dump(document, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=100)
+        return str(yaml.dump(document, Dumper=fast, sort_keys=False, width=100, allow_unicode=allow_unicode))
     except UnicodeEncodeError:  # bytes of a path that are not UTF-8; the slower one spells them out
-        text = yaml.dump(document, Dumper=yaml.SafeDumper, sort_keys=False, width=100)
-    sys.stdout.write(text)
+        return str(yaml.dump(document, Dumper=yaml.SafeDumper, sort_keys=False, width=100, allow_unicode=allow_unicode))
