@@ -37,13 +37,21 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
     stream: str
     run: int  #: the run that they are the last of
+    earlier_daemon: bool = False  #: the run was of an earlier daemon, which counted for itself
     lines: list[str]
 
 
-async def of(process: Process, run: int, began_at: float | None = None, last_moment: float | None = None) -> list[Output]:
-    """The last lines of ``run``, for each stream that is kept in a file and has some."""
+async def of(
+    process: Process, run: int, began_at: float | None = None, last_moment: float | None = None, next_run: int | None = None
+) -> list[Output]:
+    """The last lines of ``run``, for each stream that is kept in a file and has some.
+
+    ``next_run`` is the run after it, by default the next number; one that is not above ``run`` is of a newer daemon, which counts anew.
+    """
     births = {birth.run: birth.written for birth in process.output.births}
-    written, began, followed = process.output.written(), births.get(run), births.get(run + 1)
+    earlier_daemon = next_run is not None and next_run <= run
+    began = None if earlier_daemon else births.get(run)
+    written, followed = process.output.written(), births.get(run + 1 if next_run is None else next_run)
     found, seen = [], set()
     for stream in ("stdout", "stderr"):
         try:
@@ -53,14 +61,16 @@ async def of(process: Process, run: int, began_at: float | None = None, last_mom
         if source.path in seen:
             continue
         seen.add(source.path)
+        if earlier_daemon and followed is None and source.format == "raw":
+            continue  # the run after it was adopted: nobody knows where in the file it began
         total = written.get(source.path, 0)
         end = followed.get(source.path, 0) if followed is not None else total
         own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
-        until = last_moment if followed is not None else None
+        until = last_moment if followed is not None or earlier_daemon else None
         search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
         lines = await anyio.to_thread.run_sync(search)
         if lines:
-            found.append(Output(stream=stream, run=run, lines=lines))
+            found.append(Output(stream=stream, run=run, earlier_daemon=earlier_daemon, lines=lines))
     return found
 
 
@@ -84,24 +94,24 @@ def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int,
     except OSError:
         return []
     raw = data.splitlines()[1 if begin and own >= WINDOW_BYTES else 0 :]  # a window begins anywhere in a line
+    begin_at, end_at = (since or 0.0) - ROUNDING_SECONDS, until if until is not None else math.inf
     if source.format == "json":
-        return [text for line in raw if (text := _json_line(line, run, since)) is not None][-LINES:]
+        return [text for line in raw if (text := _json_line(line, run, begin_at, end_at)) is not None][-LINES:]
     lines = [line.decode(errors="replace")[:LINE_CHARACTERS] for line in raw]
     if source.format == "timestamp":
-        begin_at, end_at = since or 0.0, until if until is not None else math.inf
-        lines = [line for line in lines if begin_at - ROUNDING_SECONDS <= _stamp(line) <= end_at]
+        lines = [line for line in lines if begin_at <= _stamp(line) <= end_at]
     return lines[-LINES:]
 
 
-def _json_line(line: bytes, run: int, since: float | None) -> str | None:
+def _json_line(line: bytes, run: int, begin_at: float, end_at: float) -> str | None:
     try:
         value = json.loads(line)
     except ValueError:
         return None
     if not isinstance(value, dict) or value.get("run") != run:
         return None
-    if since is not None and _stamp(str(value.get("at", ""))) < since - ROUNDING_SECONDS:
-        return None  # an earlier daemon's run of that number
+    if not begin_at <= _stamp(str(value.get("at", ""))) <= end_at:
+        return None  # another daemon's run of that number
     return str(value.get("line", ""))[:LINE_CHARACTERS]
 
 

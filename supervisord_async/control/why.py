@@ -49,6 +49,7 @@ class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How the last run that has ended did so. What is not known is null."""
 
     run: int
+    earlier_daemon: bool = False  #: it was a daemon's before the present one, which counts runs from 1 again
     at: str | None
     cause: str | None
     exit_status: dict[str, Any] | None
@@ -97,7 +98,12 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
     s, rule = process.snapshot, ruling(process, now)
     ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
     faults = fault_keys(process, ended.end_cause) if ended is not None else ()
-    output = await last_words.of(process, ended.run, ended.started_at, _last_moment(told, ended)) if ended is not None else []
+    following = _following(told, ended) if ended is not None else None
+    output = (
+        await last_words.of(process, ended.run, ended.started_at, _last_moment(ended, following), following.run if following else None)
+        if ended is not None
+        else []
+    )
     secrets = secret_values(process.program)
     output = [msgspec.structs.replace(one, lines=[masked_text(line, secrets) for line in one.lines]) for one in output]
     why = Why(
@@ -116,7 +122,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         chain=_chain(told, on_connect=_starts_on_connect(process)),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys((*faults, *rule.keys))],
-        last_end=_last_end(ended) if ended is not None else None,
+        last_end=_last_end(ended, following) if ended is not None else None,
         output=output,
         refused=list(refused),
         lines=[],
@@ -131,12 +137,18 @@ def _lost_logs(records: list[Record]) -> list[CheckView]:
     return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
 
 
-def _last_moment(told: list[Story], ended: Story) -> float | None:
+def _following(told: list[Story], ended: Story) -> Story | None:
+    """The run after ``ended``, whether of the same daemon or of the next one, which counts from 1 again."""
+    newer = told[: told.index(ended)]
+    return newer[-1] if newer else None
+
+
+def _last_moment(ended: Story, following: Story | None) -> float | None:
     """Until when lines belong to ``ended``: for a moment after its end, but not beyond the start of the next run."""
-    following = next((story.started_at for story in told if story.run == ended.run + 1), None)
+    started_at = following.started_at if following is not None else None
     if ended.ended_at is None:
-        return following
-    return min(ended.ended_at + LATE_SECONDS, following or float("inf"))
+        return started_at
+    return min(ended.ended_at + LATE_SECONDS, started_at or float("inf"))
 
 
 async def _records(name: str, bus: Bus, history: History | None) -> list[Record]:
@@ -228,10 +240,11 @@ def _end_words(story: Story) -> str:
     return words
 
 
-def _last_end(story: Story) -> LastEnd:
+def _last_end(story: Story, following: Story | None) -> LastEnd:
     figures = story.figures
     return LastEnd(
         run=story.run,
+        earlier_daemon=following is not None and following.run <= story.run,
         at=_iso(story.ended_at),
         cause=story.end_cause,
         exit_status=figures.get("exit"),
@@ -266,7 +279,7 @@ def lines_of(why: Why) -> list[str]:
     if why.last_end is not None and (figures := _figures_words(why.last_end)):
         lines += ["", figures]
     for output in why.output:
-        lines += ["", f"last output of run {output.run} ({output.stream})", *(f"  {line}" for line in output.lines)]
+        lines += ["", f"last output of {_whose(output)} ({output.stream})", *(f"  {line}" for line in output.lines)]
     if why.keys:
         lines += ["", "to change it: " + ", ".join(why.keys)]
     if why.state in (State.STOPPED, State.FATAL):
@@ -280,7 +293,7 @@ def _figures_words(end: LastEnd) -> str:
     """How the last run ended, in figures; nothing where it never had a process."""
     if end.exit_status is None:
         return ""
-    parts = [f"how run {end.run} ended: {exit_story(end.exit_status)}"]
+    parts = [f"how {_whose(end)} ended: {exit_story(end.exit_status)}"]
     if end.duration_seconds is not None:
         parts.append(f"up {span(end.duration_seconds)}")
     if end.peak_memory_bytes is not None:
@@ -288,6 +301,10 @@ def _figures_words(end: LastEnd) -> str:
     if end.cpu_seconds is not None:
         parts.append(f"CPU {end.cpu_seconds:.2f} s")
     return ", ".join(parts)
+
+
+def _whose(told: LastEnd | Output) -> str:
+    return f"run {told.run}" + (" of an earlier daemon" if told.earlier_daemon else "")
 
 
 def _local(at: str | None) -> str:

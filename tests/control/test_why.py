@@ -447,6 +447,45 @@ async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path:
 
 
 @pytest.mark.anyio
+async def test_last_words_of_an_earlier_daemons_run_are_none_of_the_present_one(tmp_path: Path) -> None:
+    path = tmp_path / "web.log"
+    path.write_bytes(b"of an earlier daemon\nof this one\n")
+    process: Any = SimpleNamespace(
+        name="web",
+        replica=0,
+        output=SimpleNamespace(births=(Birth(1, {}),), written=lambda: {str(path): len(b"of this one\n")}),
+        program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
+    )
+    [earlier] = await last_words.of(process, 1, 900.0, 950.0, next_run=1)
+    assert (earlier.lines, earlier.earlier_daemon) == (["of an earlier daemon"], True)
+    process.output.births = ()  # the present run was adopted: nobody knows where in a raw file it began
+    assert await last_words.of(process, 1, 900.0, 950.0, next_run=1) == []
+    process.program.logs.format = "json"
+    lines = [{"at": f"2026-11-20T12:00:0{n}.000Z", "run": 1, "line": f"at {n}"} for n in (1, 5)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [earlier] = await last_words.of(process, 1, 1_795_176_000.0, 1_795_176_003.0, next_run=1)
+    assert earlier.lines == ["at 1"]
+
+
+@pytest.mark.anyio
+async def test_how_an_earlier_daemons_run_ended_is_not_taken_for_the_present_runs_end() -> None:
+    def state(number: int, to: str, **data: Any) -> Record:
+        return Record(id=number, at=900.0 + number, type="state", name="web", to=to, run=1, cause="autostart", message=to, data=data)
+
+    before = [state(-3, "STARTING"), state(-2, "EXITED", exit={"code": 0}, uptime_seconds=1.0)]
+
+    async def last_records(_limit: int, _name: str) -> list[Record]:
+        return before
+
+    async with playing(swift("web"), history=SimpleNamespace(last_records=last_records)) as scene:
+        await scene.state("web", State.RUNNING)
+        why = await scene.commands.why("web")
+        assert why.last_end is not None
+        assert why.last_end.earlier_daemon
+        assert "how run 1 of an earlier daemon ended: exited with 0, up 1.0 s" in why.lines
+
+
+@pytest.mark.anyio
 async def test_what_a_run_says_at_once_is_its_own_however_late_its_birth_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Births are noted before anything is spawned, not as records tell of them."""
     async with playing(swift("web")) as scene:
