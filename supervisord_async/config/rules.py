@@ -30,7 +30,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
     _check_files(configuration, origins, daemon)
     _check_control_socket(configuration.daemon, daemon)
     _check_dependencies(programs, origins, known)
-    _check_sockets(programs, origins)
+    _check_sockets(configuration, origins)
     kinds = look_at(_looked_at(configuration))
     for program in programs.values():
         origin = origins[program.name]
@@ -144,18 +144,18 @@ def _check_folders(program: Program, configuration: Configuration, origin: Origi
         origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
 
 
-def _check_sockets(programs: Mapping[str, Program], origins: Mapping[str, Origin]) -> None:
+def _check_sockets(configuration: Configuration, origins: Mapping[str, Origin]) -> None:
     """No two sockets have the same address; only a warning, since the programs may be meant never to run together."""
     taken: dict[tuple[str, str, int, str], str] = {}
-    for program in programs.values():
+    if configuration.daemon.http is not None:
+        taken["tcp", *configuration.daemon.http, ""] = "daemon.http"
+    for program in configuration.programs.values():
         for settings in program.sockets:
             address = (settings.kind, settings.host, settings.port, settings.path)
-            owner = f"'{settings.name}' of {program.name}"
+            owner = f"socket '{settings.name}' of {program.name}"
             other = taken.setdefault(address, owner)
             if other is not owner and (settings.port or settings.path):
-                origins[program.name].warning(
-                    ("sockets", settings.name), f"socket {other} has this address; the second one cannot be bound"
-                )
+                origins[program.name].warning(("sockets", settings.name), f"{other} has this address; the second one cannot be bound")
 
 
 def _check_limit(restart: Restart, origin: Origin) -> None:

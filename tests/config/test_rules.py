@@ -229,15 +229,18 @@ def test_a_folder_is_no_file_and_a_heart_beats_somewhere(project):
 
 def test_two_sockets_of_one_address_are_doubtful(project):
     problems = project.problems("""\
+        daemon: {http: "127.0.0.1:9001"}
         programs:
           a: {command: x, sockets: {http: "tcp://127.0.0.1:8080", any: "tcp://127.0.0.1:0"}}
           b: {command: x, sockets: {http: "tcp://127.0.0.1:8080", any: "tcp://127.0.0.1:0"}}
           c: {command: x, sockets: {local: "unix:web.sock"}}
           d: {command: x, sockets: {local: "unix:web.sock"}}
+          e: {command: x, sockets: {http: "tcp://127.0.0.1:9001"}}
     """)
     assert [problem.partition("warning: ")[2] for problem in problems] == [
         "programs.b.sockets.http: socket 'http' of a has this address; the second one cannot be bound",
         "programs.d.sockets.local: socket 'local' of c has this address; the second one cannot be bound",
+        "programs.e.sockets.http: daemon.http has this address; the second one cannot be bound",
     ]
 
 
