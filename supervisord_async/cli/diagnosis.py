@@ -323,6 +323,9 @@ def lock(patient: Patient) -> Iterator[Finding]:
         yield Finding("error", "daemon", f"PID {patient.daemon_pid} holds the run_dir but does not answer: {error}", advice)
     else:
         yield Finding("ok", "daemon", f"PID {patient.daemon_pid} answers, version {health.version}")
+        if health.http_trouble is not None:
+            advice = "mend that (ss -lptn shows who has a port), then asupctl reexec; metrics and page are missing until then"
+            yield Finding("error", "http", f"daemon.http is not served: {health.http_trouble}", advice)
 
 
 def _leftovers(patient: Patient) -> Iterator[Finding]:

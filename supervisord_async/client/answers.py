@@ -133,6 +133,7 @@ class DaemonHealth:
     file: str | None = None
     run_dir: str | None = None
     refused: Sequence[Any] = ()
+    http_trouble: str | None = None  #: why daemon.http is not served
 
     @property
     def problems(self) -> list[Problem]:

@@ -108,5 +108,6 @@ class Health(Answer, frozen=True, kw_only=True):
     refused: list[dict[str, Any]]  #: the problems of the file on disk if the last reload refused it; empty: it holds
     processes: int
     last_event_id: int
+    http_trouble: str | None  #: why daemon.http is not served
     history_trouble: str | None  #: why records cannot be kept at present
     history_dropped: int

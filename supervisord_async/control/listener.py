@@ -105,7 +105,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
     try:
         local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
         try:
-            tcp, door, tls = await _tcp(daemon, adopted)
+            tcp, door, tls = await _tcp(daemon, api, adopted)
         except BaseException:
             local.close()
             raise
@@ -150,8 +150,11 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-async def _tcp(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
+async def _tcp(
+    daemon: Daemon, api: Api, adopted: list[socket.socket]
+) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
     """The TCP socket with its token and TLS; nothing where none is configured, or it cannot be served, which is reported."""
+    api.http_trouble = None
     if daemon.http is None:
         return None, None, None
     host, port = daemon.http
@@ -163,6 +166,7 @@ async def _tcp(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.soc
         sock = _adopt_tcp(port, adopted) or _bind_tcp(host, port)
     except DaemonError as error:
         _log.error("degraded: no HTTP over TCP: %s", error)
+        api.http_trouble = str(error)
         return None, None, None
     return sock, TcpDoor(host=host, port=sock.getsockname()[1], token=token, tls=tls is not None), tls
 

@@ -70,6 +70,7 @@ class Api:
         self.streams = Streams()
         self.events = Events(commands.supervisor.bus, commands.history_store)
         self.description: bytes | None = None
+        self.http_trouble: str | None = None  #: why daemon.http is not served
         self.page_url: str | None = None  #: with its token; told only to those who could read the token's file anyway
 
     def chosen(self, selectors: tuple[str, ...], types: tuple[str, ...]) -> Callable[[Record], bool]:

@@ -131,6 +131,7 @@ async def get_health(api: Api, _call: Call) -> Response:
             refused=[problem_json(problem) for problem in supervisor.refused],
             processes=len(supervisor.processes),
             last_event_id=supervisor.bus.last_id,
+            http_trouble=api.http_trouble,
             history_trouble=store.trouble if store is not None else None,
             history_dropped=store.dropped if store is not None else 0,
         )
@@ -171,6 +172,8 @@ async def get_description(api: Api, _call: Call) -> Response:
 
 async def page_address(api: Api, _call: Call) -> Response:
     """The page's address."""
+    if api.http_trouble is not None:
+        raise FailedError(f"there is no page: {api.http_trouble}; mend that, then `asupctl reexec`")
     if api.page_url is None:
         how = "set daemon.http, e.g. to 127.0.0.1:9001; it takes effect with `asupctl reexec`"
         raise FailedError(f"there is no page: the daemon does not answer over TCP ({how})")

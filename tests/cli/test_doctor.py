@@ -209,6 +209,18 @@ def test_who_may_not_look_at_the_lock_is_not_told_that_the_daemon_is_dead(
 
 
 @pytest.mark.real
+def test_a_daemon_that_could_not_bind_its_address_is_told_although_it_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with LiveDaemon(tmp_path, f"daemon: {{http: '{address}'}}\n{SOUND}") as daemon:
+            daemon.wait_for("sleeper", "RUNNING")
+            told = daemon.ctl("doctor")
+            assert told.returncode == 1
+            assert f"daemon.http is not served: cannot bind {address}: Address already in use" in told.stdout
+            assert f"there is no page: cannot bind {address}" in daemon.ctl("web").stderr
+
+
+@pytest.mark.real
 def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path) -> None:
     with LiveDaemon(tmp_path, SOUND) as daemon:
         daemon.wait_for("sleeper", "RUNNING")
