@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 #: Our words for theirs; ``{}`` is what was given after the verb.
 _WORDS = {
-    "status {}": "ps ls list st show is-active is-failed get procs list-units",
+    "status {}": "ps ls list st show is-active is-failed get procs list-units list-timers",
     "status --tree {}": "tree graph list-dependencies pstree",
     "status --json {}": "pid id jlist prettylist listpids",
     "logs {}": "tail log journal maintail attach",
     "reload": "update add daemon-reload apply sync reloadconfig create",
     "reload --plan": "reread avail diff",
-    "stop {}": "delete del remove rm disable d force-stop pause suspend",
+    "stop {}": "delete del remove rm d force-stop pause suspend",
     "shutdown": "quit exit poweroff",
     "signal KILL {}": "kill",
     "signal HUP {}": "hup",
@@ -22,7 +22,7 @@ _WORDS = {
     "top": "monit stats dstats",
     "web": "dashboard ui plus open",
     "config {}": "cat env options",
-    "start {}": "run enable resume u",
+    "start {}": "run resume u trigger",
     "restart {}": "bounce try-restart condrestart reload-or-restart force-restart force-reload gracefulreload",
     "scale {} N": "numprocesses incr decr",
     "--help": "help ?",
@@ -34,7 +34,9 @@ _INSTEAD = {
     "flush clear": "logs are rotated by logs.max_size; what is to go is emptied by `truncate -s 0 FILE`",
     "reloadlogs reopen rotate logrotate": "asupd rotates its programs' logs itself, by logs.max_size; to reopen them after somebody else's "
     "renaming send it USR1",
-    "reset": "`asupctl start NAME` starts over after FATAL or flapping, with the count of restarts at 0",
+    "reset reset-failed": "`asupctl start NAME` starts over after FATAL or flapping, with the count of restarts at 0",
+    "enable": "with autostart: true (the default) in the file it starts with the daemon; `asupctl start NAME` starts it now",
+    "disable mask": "with autostart: false in the file it does not start with the daemon; `asupctl stop NAME` stops it now",
     "once o": "with restart: never in the file `asupctl start NAME` runs it once",
     "check validate lint check-config configtest": "`asupd --check -c FILE` judges a file, `asupctl wait NAME --for ready` a program",
     "exec connect sh shell fg": "a program runs on this machine: `asupctl status` has its PID, `asupctl config NAME` its environment",
@@ -47,7 +49,7 @@ _INSTEAD = {
 }
 #: Options of others, and what is meant by them here.
 _OPTIONS = {
-    "--tail --lines --last": "so many lines are -n N",
+    "--tail --lines --last -1 -2 -3 -4 -5 -6 -7 -8 -9": "so many lines are -n N",
     "-p --previous": "the last output of the run before is in `asupctl why NAME`, and further up in the same log",
     "-t --timestamps --time --date": "lines have times where the program's logs.format is timestamp",
     "--err --error -e": "standard error is --stderr",
@@ -55,6 +57,7 @@ _OPTIONS = {
     "--replicas": "it is `asupctl scale NAME N`",
     "-o --output --format": "for scripts there is --json, for jq and its like",
     "-w --watch": "`asupctl top` is live, `asupctl events -f` a line for each change",
+    "--failed --state": "what is missing: `asupctl status | grep -v RUNNING`; the exit code is 3 if anything is",
     "--force": "a stop ends with KILL by itself, after stop.grace_period",
     "-v --verbose": "`asupctl why NAME` has the details of one",
     "-u --unit": "programs are named without an option",

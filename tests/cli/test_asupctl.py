@@ -281,6 +281,11 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
         (["restart", "--all"], "No such option '--all'. 'all' is a selector"),
         (["logs"], "Missing argument 'SELECTOR...': a name, group:*, a glob such as 'web*', or all."),
         (["logs", "--folow", "web"], "Did you mean '--follow'?"),
+        (["disable", "web"], "with autostart: false in the file it does not start with the daemon; `asupctl stop NAME` stops it now"),
+        (["reset-failed", "web"], "`asupctl start NAME` starts over after FATAL or flapping"),
+        (["list-timers"], "did you mean 'asupctl status'?"),
+        (["status", "--failed"], "What is missing: `asupctl status | grep -v RUNNING`"),
+        (["logs", "-20", "web"], "So many lines are -n N."),
     ],
 )
 def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: list[str], meant: str) -> None:
