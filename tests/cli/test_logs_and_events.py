@@ -6,7 +6,12 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 
+import pytest
+
+from supervisord_async.cli.moment import _moment
+from supervisord_async.cli.verbs import events
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
 
@@ -72,7 +77,45 @@ def test_logs_since_takes_a_duration(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("logs", "--since", "10m", "web").code == 0
     ((query, _),) = daemon.asked("GET", "/v1/processes/web/logs")
     assert query["since"].endswith("Z")
-    assert ctl("logs", "--since", "yesterday", "web").code == 2
+    assert ctl("logs", "--since", "tomorrow", "web").code == 2
+
+
+def test_logs_since_of_lines_without_times_say_so(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.log("web", "when?")
+    ended = ctl("logs", "--since", "10m", "web")
+    assert (ended.code, ended.out) == (0, "when?\n")
+    assert "lines of web have no times: older ones are shown as well" in ended.err
+    daemon.log_formats["web"] = "timestamp"
+    assert ctl("logs", "--since", "10m", "web").err == ""
+    assert ctl("logs", "web").err == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("10m", "2026-11-21T12:20:00"),
+        ("-10min", "2026-11-21T12:20:00"),
+        ("10 min ago", "2026-11-21T12:20:00"),
+        ("1 hour 30 minutes ago", "2026-11-21T11:00:00"),
+        ("2days", "2026-11-19T12:30:00"),
+        ("today", "2026-11-21T00:00:00"),
+        ("Yesterday", "2026-11-20T00:00:00"),
+        ("2:05", "2026-11-21T02:05:00"),
+        ("2:05:30", "2026-11-21T02:05:30"),
+        ("02:05:30", "2026-11-21T02:05:30"),
+        ("2026-11-20 14:00", "2026-11-20T14:00:00"),
+        ("2026-11-20T14:00:00Z", "2026-11-20T14:00:00"),
+    ],
+)
+def test_a_moment_is_written_as_journalctl_takes_it(written: str, meant: str) -> None:
+    now = datetime.fromisoformat("2026-11-21T12:30:00").astimezone()
+    zone = UTC if written.endswith("Z") else now.tzinfo
+    assert _moment(written.lower(), now) == datetime.fromisoformat(meant).replace(tzinfo=zone)
+
+
+@pytest.mark.parametrize("written", ["", "-", "ago", "25:00", "2026-13-01", "soon", "10 parsecs", "99999999999d"])
+def test_what_is_no_moment_is_a_usage_error(ctl: Ctl, written: str) -> None:
+    assert "expected a duration such as 10m, or a time such as 02:30" in ctl("logs", "--since", written, "web").err
 
 
 def test_logs_json_is_one_document_or_one_object_a_line(daemon: FakeDaemon, ctl: Ctl, spawn_ctl: Spawn) -> None:
@@ -114,6 +157,17 @@ def test_events_of_the_past_in_words_and_json(daemon: FakeDaemon, ctl: Ctl) -> N
     assert re.split("  +", second)[1:] == ["daemon", "reload", "reloaded\\x1b[2J"]
     assert first.index("running,") == second.index("reloaded")
     assert json.loads(ctl("events", "--json", "-n", "1").out) == daemon.events[-1:]
+
+
+def test_events_since_a_moment_are_all_those_and_no_older_ones(daemon: FakeDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hour in (10, 11, 12):
+        daemon.event(type="reload", at=f"2026-11-21T{hour}:00:00.000Z", message=f"at {hour}")
+    ended = ctl("events", "--since", "2026-11-21T11:00:00Z")
+    assert [line.split()[-1] for line in ended.out.splitlines()] == ["11", "12"]
+    assert ended.err == ""
+    assert ctl("events", "--since", "1m").out == ""
+    monkeypatch.setattr(events, "_MOST", 2)
+    assert "there may be older ones" in ctl("events", "--since", "2026-11-21T09:00:00Z").err
 
 
 def test_events_say_nothing_twice(daemon: FakeDaemon, ctl: Ctl) -> None:

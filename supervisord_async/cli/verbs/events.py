@@ -7,28 +7,38 @@ from collections.abc import Sequence
 
 import click
 
+from supervisord_async.cli.moment import Since
 from supervisord_async.cli.options import Whole, complete_names, verb
-from supervisord_async.cli.output import STATE_STYLES, colours, print_json, print_json_line, styled
+from supervisord_async.cli.output import STATE_STYLES, colours, complain, print_json, print_json_line, styled
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import local_time, printable
 from supervisord_async.client import Event
 
 #: A name wider than this pushes what follows aside.
 _WIDEST = 24
+_MOST = 10_000  # as many as the daemon gives
 
 
 @verb("events")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
-@click.option("-n", "--lines", "limit", type=Whole(min=0), metavar="N", help="How many of the past; default: 20, with -f none.")
-def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: int | None) -> None:
+@click.option(
+    "-n", "--lines", "limit", type=Whole(min=0), metavar="N", help="How many of the past; default: 20, with -f none, with --since all."
+)
+@click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 02:30, yesterday, 2026-11-21T14:00.")
+def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: int | None, since: str | None) -> None:
     """List what changed, lately or from now on.
 
     States, health, reloads, refused files, losses of logs, the daemon's life; with names only what is about those.
     """
-    wanted = (0 if follow else 20) if limit is None else limit
+    wanted = (_MOST if since else 0 if follow else 20) if limit is None else limit
     with session.client() as client:
         past = client.events(*selectors, limit=wanted) if wanted else []
+        last_id = past[-1].id if past else None
+        if since:
+            if limit is None and len(past) == wanted:
+                complain(f"these are the last {wanted} events; there may be older ones since then")
+            past = [event for event in past if event.at >= since]
         if session.json and not follow:
             print_json([event.document for event in past])
             return
@@ -37,7 +47,7 @@ def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: in
         for event in past:
             show(event)
         if follow:
-            for event in client.follow_events(*selectors, after=past[-1].id if past else None):
+            for event in client.follow_events(*selectors, after=last_id):
                 show(event)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.merge import merged
+from supervisord_async.cli.moment import Since
 from supervisord_async.cli.options import Whole, selectors_argument, verb
 from supervisord_async.cli.output import colours, complain, print_json, print_json_line, say, styled
 from supervisord_async.cli.session import Session
@@ -32,29 +31,12 @@ _PREFIX_STYLES = ("cyan", "green", "yellow", "bold", "red")
 _SGR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
-class Since(click.ParamType[str]):
-    """A duration ago, or a time of ISO 8601 (local where it names no zone), as ISO 8601 in UTC."""
-
-    name = "since"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The time; a usage error for anything else."""
-        try:
-            moment = datetime.fromisoformat(value).astimezone(UTC)
-        except ValueError:
-            try:
-                moment = datetime.now(UTC) - timedelta(seconds=Duration().convert(value, param, ctx))
-            except click.UsageError:
-                self.fail(f"{value!r}: expected a duration such as 10m, or a time such as 2026-11-21T14:00", param, ctx)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 @verb("logs")
 @selectors_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on with what will be printed, across rotation and restarts.")
 @click.option("-n", "--lines", type=Whole(min=0), metavar="N", help=f"How many lines of each; default: {DEFAULT_LINES}, with --since all.")
 @click.option("--stderr", is_flag=True, help="Standard error's log, where it is one of its own.")
-@click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 2026-11-21T14:00.")
+@click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 02:30, yesterday, 2026-11-21T14:00.")
 def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> int:
     """Print what programs printed.
 
@@ -69,15 +51,17 @@ def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int 
             "since": since,
         }
         if follow:
-            if stderr:
-                _say_shared(_read(client, names, query | {"lines": 0}, tell=False))
+            if stderr or since:
+                heads = _read(client, names, query | {"lines": 0}, tell=False)
+                _say_shared(heads if stderr else {})
+                _say_timeless(heads if since else {})
             for name, line in _followed(session, names, query):
                 _print(name, line, names, query["stream"], as_json=session.json)
                 sys.stdout.flush()
             return 0
         logs = _read(client, names, query)
-    if stderr:
-        _say_shared(logs)
+    _say_shared(logs if stderr else {})
+    _say_timeless(logs if since else {})
     ordered = merged(logs)
     if session.json:
         print_json([_document(name, _text(line), query["stream"]) for name, line in ordered or _one_after_the_other(logs)])
@@ -115,8 +99,18 @@ def _say_shared(logs: Mapping[str, Log]) -> None:
     """Whose standard error has no log of its own."""
     shared = [name for name, log in logs.items() if log.stream != "stderr"]
     if shared:
-        names = ", ".join(shared[:5]) + (f" and {len(shared) - 5} more" if len(shared) > 5 else "")
-        complain(f"standard error of {names} goes where standard output goes: this is both (logs.stderr: a path of its own)")
+        complain(f"standard error of {_listed(shared)} goes where standard output goes: this is both (logs.stderr: a path of its own)")
+
+
+def _say_timeless(logs: Mapping[str, Log]) -> None:
+    """Of whose lines nobody knows when they were printed."""
+    timeless = [name for name, log in logs.items() if log.format == "raw"]
+    if timeless:
+        complain(f"lines of {_listed(timeless)} have no times: older ones are shown as well (logs.format: timestamp, or json)")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _text(line: bytes) -> str:
