@@ -61,5 +61,7 @@ class Touched:
     def _judge_added(self, process: Process) -> Verdict | None:
         now = process.snapshot
         if now.state is State.STOPPED and now.cause is None:  # nothing has happened to it yet
-            return None if process.program.autostart else Verdict(True, "added; not started: autostart is false")
+            if process.program.autostart:
+                return None
+            return Verdict(True, f"added; {'its schedule starts it' if process.program.schedule else 'not started: autostart is false'}")
         return goals.is_started(process, Snapshot())

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from supervisord_async.config.load import Loaded
-from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Stop
+from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Schedule, Stop
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
@@ -47,16 +47,18 @@ async def test_reload_tells_what_became_of_each_that_it_touched() -> None:
         swift("down", autostart=False, environment={"A": "1"}),
         swift("new"),
         swift("idle", autostart=False),
+        swift("nightly", autostart=False, schedule=Schedule(at="30 2 * * *")),
     )
     async with playing(*before, load=file) as scene:
         plan, outcome = await scene.commands.reload()
-        assert plan.added == ("new", "idle")
+        assert plan.added == ("new", "idle", "nightly")
         assert outcome.error is None
         assert told(outcome) == {
             "changed": (True, "running"),
             "down": (True, "changed; it stays stopped"),
             "new": (True, "running"),
             "idle": (True, "added; not started: autostart is false"),
+            "nightly": (True, "added; its schedule starts it"),
             "gone": (True, "removed"),
         }
         assert scene.snapshot("changed").run == 2
