@@ -146,6 +146,10 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
         await scene.commands.restart(["db"])
         why = await scene.commands.why("needy")
         assert "waiting for db, which will not come by itself: db is FATAL" in why.headline
+        scene.supervisor.processes["db"].scheduled_at = 1e12
+        words = "waiting for db, which will not come before its next scheduled start: db is FATAL"
+        assert words in (await scene.commands.why("needy")).headline
+        scene.supervisor.processes["db"].scheduled_at = None
         assert why.rule[1].startswith("on_dependency_failure wait")
         status = await scene.commands.status_of("needy")
         assert status.description.startswith("waiting for db, which will not come")

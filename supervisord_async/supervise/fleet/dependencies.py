@@ -63,10 +63,15 @@ class Dependencies:
     def waits_for(self, process: Process) -> str:
         """What a WAITING process waits for and why, in words."""
         return "; ".join(
-            verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, which will not come by itself: {verdict.words}"
+            verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, {self._when_lost_comes(program)}: {verdict.words}"
             for program, verdict in self.verdicts(process).items()
             if verdict.outlook is not Outlook.MET
         )
+
+    def _when_lost_comes(self, program: str) -> str:
+        if any(member.scheduled_at is not None for member in self.members(program)):
+            return "which will not come before its next scheduled start"
+        return "which will not come by itself"
 
     def is_in_vain(self, process: Process) -> bool:
         """Whether something that it waits for, or that this waits for in turn, will not come without somebody's word, or flaps."""
