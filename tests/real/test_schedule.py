@@ -53,3 +53,15 @@ def test_lines_that_are_wrong_are_refused_at_load(daemon: Make) -> None:
     live.start(wait=False)
     assert live.wait() == 2
     assert "programs.yaml:1:" in live.text() and "61 * * * *" in live.text() and "Mars/Olympus" in live.text()
+
+
+@pytest.mark.slow
+def test_of_jobs_that_are_due_together_one_takes_no_earlier_success_of_the_other_for_the_present_one(daemon: Make, tmp_path: Path) -> None:
+    live = daemon("""
+programs:
+  load: {command: [sh, -c, "printf b >>done"], schedule: "@every 2s", depends_on: {extract: succeeded}}
+  extract: {command: [sh, -c, "sleep 0.3; printf a >>done"], schedule: "@every 2s"}
+""")
+    done = tmp_path / "done"
+    live.wait_until(lambda: done.exists() and len(done.read_text()) >= 6, "both have run three times")
+    assert done.read_text().startswith("ababab")
