@@ -156,6 +156,7 @@ class Top(App[None]):
                     if text != old:
                         table.update_cell(name, column, _cell(text))
         self._shown = rows
+        self._say_title()
         running = sum(one.state == "RUNNING" for one in processes)
         hidden = len(processes) - len(rows)
         self._notice(f"{running} of {len(processes)} running" + (f"; {hidden} hidden by '{self.needle}'" if hidden else ""))
@@ -175,7 +176,8 @@ class Top(App[None]):
 
     def _say_title(self) -> None:
         mode = "following" if self.following else "held: f follows"
-        self._log_title.update(f" {printable(self.selected or '')} {self.stream} ({mode})")
+        detail = self._shown[self.selected][-1] if self.selected is not None else ""  # the table's last column is cut by a narrow screen
+        self._log_title.update(f" {printable(self.selected or '')} {self.stream} ({mode})  {printable(detail)}")
 
     # keys
 

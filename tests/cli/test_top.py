@@ -30,6 +30,7 @@ class ScriptedClient:
     def __init__(self) -> None:
         self.states = {"web": "RUNNING", "db": "FATAL", "[b]odd\x1b": "STOPPED"}
         self.lines = {"web": ["hello [red]not markup[/red]", "\x1b[2Jclear"], "db": ["db says"]}
+        self.words: dict[str, str] = {}
         self.told: list[tuple[str, str, bool]] = []
         self.away = False
         self.refusing = False
@@ -46,7 +47,8 @@ class ScriptedClient:
         self.threads.add(threading.get_ident())
         if self.away:
             raise NoDaemonError("no daemon at /x")
-        return [ProcessStatus(name=name, state=state, cpu_percent=1.5, memory_bytes=2048) for name, state in self.states.items()]
+        told = {"cpu_percent": 1.5, "memory_bytes": 2048}
+        return [ProcessStatus(name=name, state=state, description=self.words.get(name, ""), **told) for name, state in self.states.items()]
 
     def logs(self, name: str, *, lines: int, stream: str) -> Sequence[str]:
         self.streams.add(stream)
@@ -118,6 +120,14 @@ async def test_top_shows_changes_and_keeps_the_cursor(app: Top, client: Scripted
         client.states = {"new": "STARTING", **client.states}
         await wait_until(lambda: len(cells(app)) == 4)
         assert app.selected == "db"
+
+
+async def test_top_says_all_of_the_detail_that_a_narrow_table_cuts(app: Top, client: ScriptedClient) -> None:
+    client.words = {"web": "no heartbeat for 3.0 s"}
+    async with app.run_test(size=(60, 24)):
+        await wait_until(lambda: "web stdout (following)  no heartbeat for 3.0 s" in str(app.query_one("#title", Static).render()))
+        client.words = {"web": "run 2"}
+        await wait_until(lambda: str(app.query_one("#title", Static).render()).endswith("(following)  run 2"))
 
 
 async def test_top_cuts_a_long_name_and_keeps_its_whole_in_the_log_title(app: Top, client: ScriptedClient) -> None:
