@@ -28,8 +28,10 @@ from supervisord_async.control.operation import Api
 from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.system.accepting import Accepting
 from supervisord_async.system.sockets import bind_unix, is_answered
+from supervisord_async.system.threads import DaemonThreads
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Daemon
@@ -52,29 +54,38 @@ class Listening:
         self._daemon, self._server = daemon, server
         self._identity = _identity(daemon.socket)
         self._said: str | None = None
+        self._threads = DaemonThreads(1, "control-socket")
 
     async def renew(self) -> bool:
         """The unix socket is at its path; returns whether it was gone, so that a new one was bound in its place.
 
-        If it cannot be bound again, that is reported once. Open connections stay open.
+        If it cannot be bound again, that is reported once. Open connections stay open. Waits for the disk as long as that takes.
         """
-        daemon, present = self._daemon, _identity(self._daemon.socket)
-        if present is not None and present == self._identity:
-            self._said = None
-            return False
+        path = self._daemon.socket
         try:
-            made = bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
+            made = await patiently(f"look after {path}", lambda: self._threads.run(self._bind_if_gone))
         except DaemonError as error:
             if str(error) != self._said:
-                _log.error("degraded: the control socket %s was removed: %s; signals still work", daemon.socket, error)
+                _log.error("degraded: the control socket %s was removed: %s; signals still work", path, error)
             self._said = str(error)
             return False
-        self._identity, self._said = _identity(daemon.socket), None
+        self._said = None
+        if made is None:
+            return False
         await self._server.exchange(made)
         self.sockets[0].close()
         self.sockets[0] = made
-        _log.warning("the control socket %s was removed; it was made again", daemon.socket)
+        _log.warning("the control socket %s was removed; it was made again", path)
         return True
+
+    def _bind_if_gone(self) -> socket.socket | None:
+        """A new socket at the path; None: ours is there. In a thread, since its disk may hang. Raises DaemonError."""
+        daemon, present = self._daemon, _identity(self._daemon.socket)
+        if present is not None and present == self._identity:
+            return None
+        made = bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
+        self._identity = _identity(daemon.socket)
+        return made
 
     @property
     def descriptors(self) -> list[int]:
@@ -89,10 +100,14 @@ class Listening:
         """After a pause: clients that wait are answered."""
         await self._server.startup()
 
-    def close(self) -> None:
-        """The sockets are closed, and the unix socket's file is removed if it is still ours."""
+    async def aclose(self) -> None:
+        """The sockets are closed, and the unix socket's file is removed if it is still ours, and its disk answers."""
         for sock in self.sockets:
             sock.close()
+        with anyio.move_on_after(GOODBYE_SECONDS, shield=True), suppress(RuntimeError):  # no thread can be had: the file stays
+            await self._threads.run(self._unlink_if_ours)
+
+    def _unlink_if_ours(self) -> None:
         if self._identity is not None and _identity(self._daemon.socket) == self._identity:
             with suppress(OSError):
                 os.unlink(self._daemon.socket)
@@ -119,7 +134,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
             async with _running(server):
                 yield listeners
         finally:
-            listeners.close()
+            await listeners.aclose()
     finally:
         for sock in adopted:
             sock.close()

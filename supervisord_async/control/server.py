@@ -15,13 +15,8 @@ from supervisord_async.supervise.patience import is_want
 
 if TYPE_CHECKING:
     from supervisord_async.control.listener import Listening
-    from supervisord_async.core.record import Record
-    from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
     from supervisord_async.supervise.supervisor import Supervisor
-
-#: How often it is looked whether the unix socket still has its name.
-LOOK_SECONDS = 10.0
 
 
 async def serve(
@@ -34,7 +29,7 @@ async def serve(
     """Answer until cancelled; all connections are closed then.
 
     ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
-    they answer, and again when the unix socket had to be made again because somebody had removed it.
+    they answer.
     Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
     """
     await _loaded()
@@ -44,12 +39,9 @@ async def serve(
     from supervisord_async.supervise.records.figures import Sampler
 
     api = Api(Commands(supervisor, history=history, figures=Sampler()))
-    asked = Asked(supervisor.bus)
     async with listening(supervisor.configuration.daemon, api, inherited) as listeners:
-        while True:
-            on_serving(listeners)
-            while not await listeners.renew():
-                await asked.wait(LOOK_SECONDS)
+        on_serving(listeners)
+        await anyio.sleep_forever()
 
 
 def load_ahead() -> None:
@@ -74,21 +66,3 @@ async def _loaded() -> None:
     except RuntimeError as error:
         if not is_want(error):
             raise  # no thread can be started: whoever imports it next waits
-
-
-class Asked:
-    """Whether somebody has asked for a reload, who may have found no socket to ask on."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._event = anyio.Event()
-        bus.listen(self._heed)
-
-    def _heed(self, record: Record) -> None:
-        if record.type in ("reload", "config_refused"):
-            self._event.set()
-
-    async def wait(self, seconds: float) -> None:
-        """It was asked for since this was last awaited, or ``seconds`` have passed."""
-        with anyio.move_on_after(seconds):
-            await self._event.wait()
-        self._event = anyio.Event()

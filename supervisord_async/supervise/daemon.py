@@ -83,6 +83,9 @@ class Listeners(Protocol):
     async def resume(self) -> None:
         """After a pause: clients that wait are answered."""
 
+    async def renew(self) -> bool:
+        """The unix socket is at its path; returns whether it was gone, so that a new one was bound in its place."""
+
 
 class ControlPlane(Protocol):
     """Serves the API; given by the layer above."""
@@ -135,16 +138,14 @@ class Daemon:
         self._host = MachineHost(self._enclosures)
         self._bus = Bus(hurried=self._host.hurried)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._listeners: Listeners | None = None
+        self._listeners: Listeners | None = None  # while the API is served
         self._kept_history: History | None = None
         self._guard = Guard(self._instance, lock.path, self._null_fd)
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
-        self._control_scope = anyio.CancelScope()
         self._belongings = Belongings(
             lock,
-            socket=configuration.daemon.socket,
-            serve_anew=lambda: self._control_scope.cancel(),
+            renew_socket=self._renew_socket,
             state=os.path.join(self._run_dir, persist.FILE_NAME),
             save_anew=self._saver.changed,
         )
@@ -234,6 +235,7 @@ class Daemon:
         tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
         tasks.start_soon(self._writer.run, name="logs")
         tasks.start_soon(self._keep_control, control, history, former, name="control")
+        self._bus.listen(self._belongings.heed)
         tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
         tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
         tasks.start_soon(self._reexec, history, name="re-exec")
@@ -323,12 +325,11 @@ class Daemon:
             await history.aclose()
 
     async def _keep_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
-        """The API is served as soon as that is possible, and again whenever its socket was removed."""
+        """The API is served as soon as that is possible, and again when that has failed."""
         trouble = ""
         while True:
-            with anyio.CancelScope() as self._control_scope:
-                trouble = await self._serve_control(control, history, former, trouble)
-                await anyio.sleep(CONTROL_RETRY_SECONDS)
+            trouble = await self._serve_control(control, history, former, trouble)
+            await anyio.sleep(CONTROL_RETRY_SECONDS)
             former = None
 
     async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None, trouble: str) -> str:
@@ -338,7 +339,6 @@ class Daemon:
             if trouble:
                 _log.info("the control socket is there now")
             self._listeners = listeners
-            self._belongings.serving()
             descriptors.sd_notify(f"READY=1\nMAINPID={os.getpid()}")
 
         inherited = former.descriptors.get("listening", []) if former is not None else []
@@ -351,7 +351,13 @@ class Daemon:
                 _log.error(words, error, exc_info=None if expected else error)
                 descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # programs run: that is the service
             return str(error)
+        finally:
+            self._listeners = None
         return ""
+
+    async def _renew_socket(self) -> None:
+        if self._listeners is not None:
+            await self._listeners.renew()
 
     def _follow_settings(self, configuration: Configuration) -> None:
         """The daemon's own settings that a reload can change hold from now on."""

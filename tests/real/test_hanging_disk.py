@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from supervisord_async.client import Client
 from tests.daemons import LiveDaemon
 from tests.hanging_disk import HangingDisk, can_hang
 
@@ -110,3 +113,27 @@ def test_a_heartbeat_on_a_disk_that_hangs_is_not_called_missed(daemon: Make, dis
         assert live.wait_for("web", "RUNNING", health="healthy")["run"] == 1
         assert live.wait_for("web", "RUNNING", run=2)["cause"] == "heartbeat_missed"
         assert live.end() == 0
+
+
+def test_a_control_socket_whose_disk_hangs_keeps_the_daemon_from_nothing(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    """Its name cannot be looked at any more; who is connected is answered, programs are restarted, and the end comes."""
+    disk.answer()
+    here, name = tmp_path / "here", tmp_path / "name"
+    here.mkdir()
+    name.symlink_to(here)
+    live = daemon(
+        f"daemon: {{socket: {name}/asupd.sock}}\nprograms: {{web: {{command: sleep 1000, start_seconds: 0, restart: always}}}}",
+        start=False,
+        constants={"supervisord_async.supervise.belongings.LOOK_SECONDS": 0.2},
+    )
+    live.start(wait=False)
+    live.wait_until((here / "asupd.sock").exists, "the control socket is there")
+    with Client(here / "asupd.sock") as client:
+        live.wait_until(lambda: client.process_documents()[0]["state"] == "RUNNING", "web is RUNNING")
+        disk.hang()
+        (tmp_path / "other").symlink_to(disk.folder)
+        (tmp_path / "other").rename(name)
+        assert disk.waiting.wait(30)
+        os.kill(client.process_documents()[0]["pid"], signal.SIGKILL)
+        live.wait_until(lambda: client.process_documents()[0]["run"] == 2, "web is restarted")
+    assert live.end() == 0
