@@ -117,7 +117,7 @@ def foreground(
     try:
         server.load_ahead()
         _load_later()
-        return loop.run(serve, options, configuration, server.serve, former)
+        return loop.run(serve, options, configuration, server.ControlServer, former)
     finally:
         if shown is not None:
             shown.close()

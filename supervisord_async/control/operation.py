@@ -62,10 +62,9 @@ class Call(msgspec.Struct, frozen=True):
 class Api:
     """What the operations work on."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, tally: Tally) -> None:
         self.commands = commands
-        self.tally = Tally()  #: counts from the beginning; everything else of the metrics is made at the first scrape
-        commands.supervisor.bus.listen(self.tally.heed)
+        self.tally = tally  #: counts from the daemon's beginning; everything else of the metrics is made at the first scrape
         self.metrics: Metrics | None = None
         self.streams = Streams()
         self.events = Events(commands.supervisor.bus, commands.history_store)

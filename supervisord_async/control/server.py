@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from supervisord_async.control.tally import Tally
 from supervisord_async.supervise.patience import is_want
 
 if TYPE_CHECKING:
@@ -19,29 +20,32 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.supervisor import Supervisor
 
 
-async def serve(
-    supervisor: Supervisor,
-    history: History | None,
-    *,
-    inherited: Sequence[int] = (),
-    on_serving: Callable[[Listening], None] = lambda _: None,
-) -> None:
-    """Answer until cancelled; all connections are closed then.
+class ControlServer:
+    """The API of one daemon: counts what passes from the beginning, and answers while it is told to."""
 
-    ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
-    they answer.
-    Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
-    """
-    await _loaded()
-    from supervisord_async.control.commands import Commands
-    from supervisord_async.control.listener import listening
-    from supervisord_async.control.operation import Api
-    from supervisord_async.supervise.records.figures import Sampler
+    def __init__(self, supervisor: Supervisor, history: History | None) -> None:
+        """Nothing listens yet. To be made before the first record is published, so that the counts are those of the whole life."""
+        self._supervisor, self._history = supervisor, history
+        self._tally = Tally()
+        supervisor.bus.listen(self._tally.heed)
 
-    api = Api(Commands(supervisor, history=history, figures=Sampler()))
-    async with listening(supervisor.configuration.daemon, api, inherited) as listeners:
-        on_serving(listeners)
-        await anyio.sleep_forever()
+    async def serve(self, *, inherited: Sequence[int] = (), on_serving: Callable[[Listening], None] = lambda _: None) -> None:
+        """Answer until cancelled; all connections are closed then. May be called again when it has failed.
+
+        ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
+        they answer.
+        Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
+        """
+        await _loaded()
+        from supervisord_async.control.commands import Commands
+        from supervisord_async.control.listener import listening
+        from supervisord_async.control.operation import Api
+        from supervisord_async.supervise.records.figures import Sampler
+
+        api = Api(Commands(self._supervisor, history=self._history, figures=Sampler()), self._tally)
+        async with listening(self._supervisor.configuration.daemon, api, inherited) as listeners:
+            on_serving(listeners)
+            await anyio.sleep_forever()
 
 
 def load_ahead() -> None:

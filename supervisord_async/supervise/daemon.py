@@ -88,18 +88,20 @@ class Listeners(Protocol):
 
 
 class ControlPlane(Protocol):
-    """Serves the API; given by the layer above."""
+    """The API; given by the layer above."""
 
-    async def __call__(
-        self, supervisor: Supervisor, history: History | None, *, inherited: list[int], on_serving: Callable[[Listeners], None]
-    ) -> None:
+    async def serve(self, *, inherited: list[int], on_serving: Callable[[Listeners], None]) -> None:
         """Serve until cancelled, on ``inherited`` listening sockets where a former self left some.
 
         ``on_serving`` is called once they answer.
         """
 
 
-async def serve(options: Options, configuration: Configuration, control: ControlPlane, former: SavedState | None = None) -> int:
+#: Makes the API of a daemon, before its first record is published.
+MakeControl = Callable[["Supervisor", "History | None"], ControlPlane]
+
+
+async def serve(options: Options, configuration: Configuration, make_control: MakeControl, former: SavedState | None = None) -> int:
     """Supervise until told to stop; returns the exit code.
 
     ``former`` is the state of this process before a re-exec. Raises LockHeldError and DaemonError, before anything of
@@ -116,7 +118,7 @@ async def serve(options: Options, configuration: Configuration, control: Control
     set_aside_false_socket(configuration.daemon.socket, run_dir)
     try:
         async with orphans.reaping():
-            return await Daemon(options, configuration, lock).run(control, former)
+            return await Daemon(options, configuration, lock).run(make_control, former)
     finally:
         lock.release()
 
@@ -202,12 +204,12 @@ class Daemon:
             manners=persist.manners(self._supervisor.configuration.programs.values()),
         )
 
-    async def run(self, control: ControlPlane, former: SavedState | None) -> int:
+    async def run(self, make_control: MakeControl, former: SavedState | None) -> int:
         """Take over what is there, supervise, and end; returns the exit code."""
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._history(former) as history, anyio.create_task_group() as tasks:
-            self._begin(tasks, control, history, former)
+            self._begin(tasks, make_control(self._supervisor, history), history, former)
             self._tell_begun(estate, by_reexec=former is not None)
             if self._options.told_to_stop:  # nothing is started, and what lives is stopped
                 self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
@@ -234,7 +236,7 @@ class Daemon:
         tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
         tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
         tasks.start_soon(self._writer.run, name="logs")
-        tasks.start_soon(self._keep_control, control, history, former, name="control")
+        tasks.start_soon(self._keep_control, control, former, name="control")
         self._bus.listen(self._belongings.heed)
         tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
         tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
@@ -324,15 +326,15 @@ class Daemon:
         with anyio.CancelScope(shield=True):
             await history.aclose()
 
-    async def _keep_control(self, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
+    async def _keep_control(self, control: ControlPlane, former: SavedState | None) -> None:
         """The API is served as soon as that is possible, and again when that has failed."""
         trouble = ""
         while True:
-            trouble = await self._serve_control(control, history, former, trouble)
+            trouble = await self._serve_control(control, former, trouble)
             await anyio.sleep(CONTROL_RETRY_SECONDS)
             former = None
 
-    async def _serve_control(self, control: ControlPlane, history: History | None, former: SavedState | None, trouble: str) -> str:
+    async def _serve_control(self, control: ControlPlane, former: SavedState | None, trouble: str) -> str:
         """Returns why the API is not served, which is logged unless it is the same ``trouble`` as last time."""
 
         def serving(listeners: Listeners) -> None:
@@ -343,7 +345,7 @@ class Daemon:
 
         inherited = former.descriptors.get("listening", []) if former is not None else []
         try:
-            await control(self._supervisor, history, inherited=inherited, on_serving=serving)
+            await control.serve(inherited=inherited, on_serving=serving)
         except Exception as error:
             if str(error) != trouble:
                 expected = isinstance(error, DaemonError)

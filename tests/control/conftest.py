@@ -15,6 +15,7 @@ from supervisord_async.config.model import Backoff, Configuration, Daemon, Progr
 from supervisord_async.control.commands import Commands
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
+from supervisord_async.control.tally import Tally
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.supervisor import Supervisor
@@ -161,7 +162,9 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
     async def serve(*programs: Program, load: Any = None, settings: dict[str, Any] | None = None, **parts: Any) -> AsyncIterator[Wire]:
         daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), **(settings or {}))
         async with playing(*programs, daemon=daemon, load=load, **parts) as scene:
-            api = Api(scene.commands)
+            tally = Tally()
+            scene.bus.listen(tally.heed)
+            api = Api(scene.commands, tally)
             async with listening(daemon, api) as listeners:
                 wire = Wire(scene, api, daemon.socket)
                 wire.tcp_port = next((s.getsockname()[1] for s in listeners.sockets if s.family == socket.AF_INET), None)  # type: ignore[attr-defined]

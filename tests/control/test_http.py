@@ -23,7 +23,8 @@ from supervisord_async.control import connection
 from supervisord_async.control import http as http_module
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
-from supervisord_async.control.server import serve
+from supervisord_async.control.server import ControlServer
+from supervisord_async.control.tally import Tally
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
@@ -360,7 +361,7 @@ async def test_shutdown_answers_before_it_happens(serving: Serving) -> None:
 async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
     async with playing(swift("web"), daemon=daemon) as scene:
-        async with listening(daemon, Api(scene.commands)) as listeners:
+        async with listening(daemon, Api(scene.commands, Tally())) as listeners:
             sockets = listeners.sockets
             inherited = [os.dup(sock.fileno()) for sock in sockets]
             port = sockets[1].getsockname()[1]
@@ -368,7 +369,7 @@ async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
             os.link(daemon.socket, tmp_path / "kept.sock")
         os.rename(tmp_path / "kept.sock", daemon.socket)  # a re-exec does not unlink it
         again = replace(daemon, http=("127.0.0.1", port))
-        async with listening(again, Api(scene.commands), inherited) as listeners:
+        async with listening(again, Api(scene.commands, Tally()), inherited) as listeners:
             assert [sock.fileno() for sock in listeners.sockets] == inherited
             async with await anyio.connect_unix(daemon.socket) as stream:
                 assert (await ask(stream, "GET", "/v1/health")).status == 200
@@ -381,11 +382,11 @@ async def test_inherited_sockets_that_the_file_no_longer_names_refuse(tmp_path: 
     elsewhere = replace(daemon, socket=str(tmp_path / "other.sock"), http=None)
     bind_unix(elsewhere.socket).close()  # left by a daemon that was killed
     async with playing(swift("web"), daemon=daemon) as scene:
-        async with listening(daemon, Api(scene.commands)) as listeners:
+        async with listening(daemon, Api(scene.commands, Tally())) as listeners:
             inherited = [os.dup(sock.fileno()) for sock in listeners.sockets]
             port = listeners.sockets[1].getsockname()[1]
             os.link(daemon.socket, tmp_path / "former.sock")  # a re-exec does not unlink it
-        async with listening(elsewhere, Api(scene.commands), inherited):
+        async with listening(elsewhere, Api(scene.commands, Tally()), inherited):
             async with await anyio.connect_unix(elsewhere.socket) as stream:
                 assert (await ask(stream, "GET", "/v1/health")).status == 200
             with pytest.raises(ConnectionRefusedError):
@@ -422,7 +423,7 @@ async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
     async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
         serving: list[Any] = []
-        tasks.start_soon(partial(serve, scene.supervisor, None, on_serving=serving.append))
+        tasks.start_soon(partial(ControlServer(scene.supervisor, None).serve, on_serving=serving.append))
         await wait_until(lambda: bool(serving))
         async with await anyio.connect_unix(daemon.socket) as stream:
             listed = (await ask(stream, "GET", "/v1/processes")).json
@@ -435,7 +436,7 @@ async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_befor
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
     async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
         serving: list[Any] = []
-        tasks.start_soon(partial(serve, scene.supervisor, None, on_serving=serving.append))
+        tasks.start_soon(partial(ControlServer(scene.supervisor, None).serve, on_serving=serving.append))
         await wait_until(lambda: bool(serving))
         async with await anyio.connect_unix(daemon.socket) as early, anyio.create_task_group() as pausing:
             await wait_until(lambda: bool(serving[0]._server.server_state.connections), what="it was accepted")

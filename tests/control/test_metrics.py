@@ -122,4 +122,4 @@ async def test_docs_alerts_and_dashboard_name_what_there_is(serving: Callable[..
 @pytest.mark.anyio
 async def test_metrics_are_made_by_a_scrape_and_by_nothing_else() -> None:
     async with playing(swift("web")) as scene:
-        assert Api(scene.commands).metrics is None
+        assert Api(scene.commands, Tally()).metrics is None

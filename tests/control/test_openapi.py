@@ -22,6 +22,7 @@ from supervisord_async.control.listener import listening
 from supervisord_async.control.openapi import KINDS, describe
 from supervisord_async.control.operation import Api, Operation
 from supervisord_async.control.operations import OPERATIONS
+from supervisord_async.control.tally import Tally
 from supervisord_async.supervise.records.history import History
 from tests.control.conftest import playing, swift
 
@@ -84,7 +85,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
             scene.bus.listen(history.take)
             scene.commands.shutdown = lambda: None  # type: ignore[method-assign]
             scene.commands.reexec = _nothing  # type: ignore[method-assign]
-            async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands)) as listeners:
+            async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands, Tally())) as listeners:
                 tasks.start_soon(history.run)
                 found.append((f"http://127.0.0.1:{listeners.sockets[1].getsockname()[1]}", (folder / "http.token").read_text().strip()))
                 ready.set()

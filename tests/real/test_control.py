@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from supervisord_async.client.transport import connected
 from tests.daemons import LiveDaemon
 
 pytestmark = pytest.mark.real
@@ -70,6 +73,26 @@ def test_a_removed_control_socket_comes_back_at_a_hup(tmp_path: Path) -> None:
         assert "it was made again" in daemon.text()
         daemon.do("reexec")
         assert daemon.answers()
+
+
+def test_the_first_scrape_counts_every_record_since_the_daemon_began(tmp_path: Path) -> None:
+    """Also those of before it answered, and of the time in which its socket could not be had."""
+    socket = tmp_path / "elsewhere" / "asupd.sock"
+    socket.mkdir(parents=True)
+    hasty = {"supervisord_async.supervise.daemon.CONTROL_RETRY_SECONDS": 0.1}
+    programs = f"daemon: {{socket: {socket}}}\nprograms: {{a: {{command: [sleep, '600'], replicas: 9, start_seconds: 0}}}}"
+    live = LiveDaemon(tmp_path, programs, constants=hasty)
+    with live.start(wait=False) as daemon:
+        daemon.wait_until(lambda: daemon.text().count("→ RUNNING") == 9, "all are up")
+        socket.rmdir()
+        daemon.wait_until(socket.is_socket, "it answers at last")
+        scrape = http.client.HTTPConnection("localhost")
+        scrape.sock = connected(str(socket), timeout_seconds=60)
+        scrape.request("GET", "/metrics")
+        counted = re.findall(r'^asup_events_total{type="(\w+)"} ([0-9.]+)$', scrape.getresponse().read().decode(), re.MULTILINE)
+        scrape.close()
+        events = Counter(each["type"] for each in daemon.events())
+        assert {type_: float(count) for type_, count in counted} == events and events["state"] == 18
 
 
 def test_no_secret_of_a_program_is_told_by_anything(tmp_path: Path) -> None:
