@@ -11,28 +11,30 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
 
 from supervisord_async import __version__
 from supervisord_async.config.model import Configuration, Program
-from supervisord_async.errors import BusyError, CommandError, ConfigError, DaemonError
+from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.rundir import LOCK_NAME
 from supervisord_async.supervise import means, watchdog
 from supervisord_async.supervise.belongings import Belongings
+from supervisord_async.supervise.control_plane import ControlPlane, Listeners, MakeControl
 from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.lasting import lasting
 from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.options import Options
-from supervisord_async.supervise.outlive import ending, leftovers, persist, prepared, reexec, takeover
+from supervisord_async.supervise.outlive import ending, leftovers, persist, takeover
 from supervisord_async.supervise.outlive.guard import Guard
 from supervisord_async.supervise.outlive.persist import SavedState, Saver
+from supervisord_async.supervise.outlive.reexec import Replacement
 from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
 from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.bus import Bus
@@ -68,37 +70,6 @@ SWEEP_AFTER_SECONDS = 5.0
 CONTROL_RETRY_SECONDS = 5.0
 #: How long answers that are under way may take before a re-exec.
 QUIET_SECONDS = 2.0
-
-
-class Listeners(Protocol):
-    """The sockets on which the API is served."""
-
-    @property
-    def descriptors(self) -> list[int]:
-        """Of the listening sockets."""
-
-    async def pause(self) -> None:
-        """Connections are closed, soon; new clients wait in the kernel's queue."""
-
-    async def resume(self) -> None:
-        """After a pause: clients that wait are answered."""
-
-    async def renew(self) -> bool:
-        """The unix socket is at its path; returns whether it was gone, so that a new one was bound in its place."""
-
-
-class ControlPlane(Protocol):
-    """The API; given by the layer above."""
-
-    async def serve(self, *, inherited: list[int], on_serving: Callable[[Listeners], None]) -> None:
-        """Serve until cancelled, on ``inherited`` listening sockets where a former self left some.
-
-        ``on_serving`` is called once they answer.
-        """
-
-
-#: Makes the API of a daemon, before its first record is published.
-MakeControl = Callable[["Supervisor", "History | None"], ControlPlane]
 
 
 async def serve(options: Options, configuration: Configuration, make_control: MakeControl, former: SavedState | None = None) -> int:
@@ -141,7 +112,7 @@ class Daemon:
         self._bus = Bus(hurried=self._host.hurried)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listeners: Listeners | None = None  # while the API is served
-        self._kept_history: History | None = None
+        self._history: History | None = None  # None where there cannot be one
         self._guard = Guard(self._instance, lock.path, self._null_fd)
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
@@ -151,13 +122,21 @@ class Daemon:
             state=os.path.join(self._run_dir, persist.FILE_NAME),
             save_anew=self._saver.changed,
         )
-        self._go = anyio.Event()  # set when the new code was tried and is to take over
-        self._prepared: list[int] = []  # the descriptor of the configuration that a trial of the new code has loaded
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
         )
         self._supervisor = Supervisor(
-            configuration, loader(options, self._run_dir), self._surroundings, self._prepare_reexec, self._follow_settings
+            configuration, loader(options, self._run_dir), self._surroundings, lambda: self._replacement.prepare(), self._follow_settings
+        )
+        self._replacement = Replacement(
+            self._supervisor,
+            self._bus,
+            self._guard,
+            lock,
+            state=self.state,
+            listeners=lambda: self._listeners,
+            history=lambda: self._history,
+            heard=HEARD,
         )
 
     def _surroundings(self, supervisor: Supervisor) -> Surroundings:
@@ -208,8 +187,8 @@ class Daemon:
         """Take over what is there, supervise, and end; returns the exit code."""
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
-        async with self._history(former) as history, anyio.create_task_group() as tasks:
-            self._begin(tasks, make_control(self._supervisor, history), history, former)
+        async with self._keep_history(former), anyio.create_task_group() as tasks:
+            self._begin(tasks, make_control(self._supervisor, self._history), former)
             self._tell_begun(estate, by_reexec=former is not None)
             if self._options.told_to_stop:  # nothing is started, and what lives is stopped
                 self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
@@ -225,7 +204,7 @@ class Daemon:
         os.close(self._null_fd)
         return code
 
-    def _begin(self, tasks: TaskGroup, control: ControlPlane, history: History | None, former: SavedState | None) -> None:
+    def _begin(self, tasks: TaskGroup, control: ControlPlane, former: SavedState | None) -> None:
         """The daemon's own tasks have begun, in ``tasks``."""
         self._bus.listen(log_record)
         self._bus.listen(self._event_hooks.heed)
@@ -240,7 +219,7 @@ class Daemon:
         self._bus.listen(self._belongings.heed)
         tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
         tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
-        tasks.start_soon(self._reexec, history, name="re-exec")
+        tasks.start_soon(self._replacement.run, name="re-exec")
         tasks.start_soon(lasting, "running on_event", self._event_hooks.run, name="on_event")
         tasks.start_soon(lasting, "the watchdog's beat", watchdog.beat, name="watchdog")
         standing = Standing(self._supervisor)
@@ -300,11 +279,12 @@ class Daemon:
         return [process for process in living if not launch.is_side(process.name)]
 
     @asynccontextmanager
-    async def _history(self, former: SavedState | None) -> AsyncIterator[History | None]:
+    async def _keep_history(self, former: SavedState | None) -> AsyncIterator[None]:
+        """Records are kept in the history meanwhile, where there can be one."""
         try:
             from supervisord_async.supervise.records.history import History
         except ImportError:
-            yield None  # reported at the start, see means
+            yield  # reported at the start, see means
             return
         limits = self._configuration.daemon.history
         history = History(
@@ -315,13 +295,13 @@ class Daemon:
             self._bus.last_id = max(self._bus.last_id, await history.open(left))
         except Exception as error:
             _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
-            yield None
+            yield
             return
-        self._kept_history = history
+        self._history = history
         self._bus.listen(history.take)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lasting, "writing the history", history.run, name="history")
-            yield history
+            yield
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await history.aclose()
@@ -365,9 +345,9 @@ class Daemon:
         """The daemon's own settings that a reload can change hold from now on."""
         self._options.follow_log_settings(configuration.daemon.log)
         self._guard.follow(configuration.daemon.on_death)
-        if self._kept_history is not None:
+        if self._history is not None:
             limits = configuration.daemon.history
-            self._kept_history.limit(max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
+            self._history.limit(max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
 
     async def _sweep_journal(self) -> None:
         """What a former daemon had begun to write for programs that are gone is finished."""
@@ -420,46 +400,6 @@ class Daemon:
             self._bus.publish("daemon", message=str(error), data={"what": "reexec_refused"})
         except Exception:
             _log.exception("cannot re-exec; this code stays in service")
-
-    # Re-exec
-
-    async def _prepare_reexec(self) -> None:
-        """The installed code was tried and will take over; raises FailedError where it cannot, BusyError during a shutdown."""
-        left = await reexec.try_new_code(self.state())
-        if self._supervisor.shutting_down:
-            os.close(left)
-            raise BusyError("cannot re-exec: the daemon is shutting down")
-        while self._prepared:  # of an earlier trial, after which the re-exec did not take place
-            os.close(self._prepared.pop())
-        self._prepared.append(left)
-        self._go.set()
-
-    async def _reexec(self, history: History | None) -> None:
-        while True:
-            await self._go.wait()
-            self._go = anyio.Event()
-            listeners = self._listeners
-            if listeners is not None:
-                await listeners.pause()  # the client that asked for this gets its answer first
-            await reexec.come_to_rest(self._supervisor.processes, self._bus, history)
-            stopping = self._supervisor.shutting_down  # whoever asked for that meanwhile did not mean a successor to go on
-            why = "the daemon is shutting down" if stopping else self._become_new_code(listeners)
-            self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
-            if listeners is not None:
-                await listeners.resume()
-
-    def _become_new_code(self, listeners: Listeners | None) -> str:
-        """Never returns where the new code takes over this process; else returns why it cannot, and everything is as it was."""
-        self._bus.catch_up()
-        kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
-        state = persist.with_descriptors(self.state(), kept, self._kept_history.unwritten() if self._kept_history is not None else ())
-        descriptors.sd_notify("RELOADING=1")
-        self._guard.dismiss()  # the new code has one of its own
-        try:
-            reexec.become_new_code(state, HEARD)
-        except OSError as error:
-            descriptors.sd_notify("READY=1")  # else the unit would stay "reloading"
-            return reexec.why_not(error)
 
 
 async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:

@@ -13,24 +13,28 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from supervisord_async.errors import FailedError, SpawnError
+from supervisord_async.errors import BusyError, FailedError, SpawnError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.patience import is_want
-from supervisord_async.system import orphans, own_python, signals, threads
+from supervisord_async.system import descriptors, orphans, own_python, signals, threads
 from supervisord_async.system.disks import Disks, Executable
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
+    from supervisord_async.supervise.control_plane import Listeners
+    from supervisord_async.supervise.outlive.guard import Guard
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
+    from supervisord_async.supervise.supervisor import Supervisor
+    from supervisord_async.system.lock import InstanceLock
 
 TRIAL_SECONDS = 30.0
 #: How long a trial that was killed is waited for.
@@ -42,6 +46,68 @@ LOOK_SECONDS = 0.05
 REST_SECONDS = 1.0
 REST_LOOK_SECONDS = 0.01
 MODULE = "supervisord_async.cli.asupd"
+
+
+class Replacement:
+    """Replaces one daemon when it is asked to, and can be."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        bus: Bus,
+        guard: Guard,
+        lock: InstanceLock,
+        *,
+        state: Callable[[], SavedState],
+        listeners: Callable[[], Listeners | None],
+        history: Callable[[], History | None],
+        heard: Collection[signal.Signals],
+    ) -> None:
+        """``state``, ``listeners`` and ``history`` give the daemon's present ones; signals in ``heard`` are kept for the new code."""
+        self._supervisor, self._bus, self._guard, self._lock = supervisor, bus, guard, lock
+        self._state, self._listeners, self._history, self._heard = state, listeners, history, heard
+        self._go = anyio.Event()  # set when the new code was tried and is to take over
+        self._prepared: list[int] = []  # the descriptor of the configuration that the last trial has loaded
+
+    async def prepare(self) -> None:
+        """The installed code was tried and will take over; raises FailedError where it cannot, BusyError during a shutdown."""
+        left = await try_new_code(self._state())
+        if self._supervisor.shutting_down:
+            os.close(left)
+            raise BusyError("cannot re-exec: the daemon is shutting down")
+        while self._prepared:  # of an earlier trial, after which the re-exec did not take place
+            os.close(self._prepared.pop())
+        self._prepared.append(left)
+        self._go.set()
+
+    async def run(self) -> None:
+        """Replace the daemon each time that was prepared. Where that fails it is published why, and this code goes on."""
+        while True:
+            await self._go.wait()
+            self._go = anyio.Event()
+            listeners = self._listeners()
+            if listeners is not None:
+                await listeners.pause()  # the client that asked for this gets its answer first
+            await come_to_rest(self._supervisor.processes, self._bus, self._history())
+            stopping = self._supervisor.shutting_down  # whoever asked for that meanwhile did not mean a successor to go on
+            why = "the daemon is shutting down" if stopping else self._replace(listeners)
+            self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
+            if listeners is not None:
+                await listeners.resume()
+
+    def _replace(self, listeners: Listeners | None) -> str:
+        """Never returns where the new code takes over this process; else returns why it cannot, and everything is as it was."""
+        self._bus.catch_up()
+        history = self._history()
+        kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
+        state = persist.with_descriptors(self._state(), kept, history.unwritten() if history is not None else ())
+        descriptors.sd_notify("RELOADING=1")
+        self._guard.dismiss()  # the new code has one of its own
+        try:
+            become_new_code(state, self._heard)
+        except OSError as error:
+            descriptors.sd_notify("READY=1")  # else the unit would stay "reloading"
+            return why_not(error)
 
 
 def new_code(*options: str) -> list[str]:
@@ -176,8 +242,8 @@ def why_not(error: OSError) -> str:
 
 
 @contextmanager
-def _inherited(descriptors: Iterable[int]) -> Iterator[None]:
-    kept = list(descriptors)
+def _inherited(fds: Iterable[int]) -> Iterator[None]:
+    kept = list(fds)
     for descriptor in kept:
         os.set_inheritable(descriptor, True)
     try:

@@ -19,7 +19,6 @@ import pytest
 from supervisord_async.config.load import load
 from supervisord_async.core.record import Record
 from supervisord_async.errors import BusyError, FailedError
-from supervisord_async.supervise.daemon import Daemon
 from supervisord_async.supervise.outlive import persist, prepared, reexec
 from supervisord_async.supervise.outlive.persist import SavedState
 from supervisord_async.supervise.records.bus import Bus
@@ -63,6 +62,24 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(monkeypatch: pytest.Monk
         os.close(writing)
 
 
+async def sound(_state: SavedState) -> int:
+    return os.memfd_create("left")
+
+
+def replacing(supervisor: Any, bus: Bus, *, dismiss: Any = None, history: Any = None, listeners: Any = None) -> reexec.Replacement:
+    guard, lock = SimpleNamespace(dismiss=dismiss), SimpleNamespace(fd=3)
+    return reexec.Replacement(
+        supervisor,
+        bus,
+        guard,  # type: ignore[arg-type]
+        lock,  # type: ignore[arg-type]
+        state=lambda: STATE,
+        listeners=lambda: listeners,
+        history=lambda: history,
+        heard=HEARD,
+    )
+
+
 @pytest.mark.parametrize("history_takes", [0.5, 1e6])
 def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: pytest.MonkeyPatch, history_takes: float) -> None:
     """What was told is in the history before; one that hangs holds nobody up."""
@@ -82,24 +99,15 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     to_manager = list[str]()
     monkeypatch.setattr(reexec, "become_new_code", refuse)
     monkeypatch.setattr(descriptors, "sd_notify", to_manager.append)
-    daemon: Any = SimpleNamespace(
-        _go=anyio.Event(),
-        _lock=SimpleNamespace(fd=3),
-        _kept_history=None,
-        _listeners=None,
-        _prepared=[],
-        _guard=SimpleNamespace(dismiss=lambda: dismissed.append(True)),
-        _bus=bus,
-        _supervisor=SimpleNamespace(shutting_down=False, processes={}),
-        _become_new_code=lambda listeners: Daemon._become_new_code(daemon, listeners),
-        state=lambda: STATE,
-    )
+    monkeypatch.setattr(reexec, "try_new_code", sound)
+    supervisor = SimpleNamespace(shutting_down=False, processes={})
+    replacement = replacing(supervisor, bus, dismiss=lambda: dismissed.append(True), history=SimpleNamespace(flush=flush, unwritten=tuple))
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Daemon._reexec, daemon, SimpleNamespace(flush=flush))
+            tasks.start_soon(replacement.run)
             for _ in range(2):
-                daemon._go.set()
+                await replacement.prepare()
                 await anyio.sleep(10.0)
             tasks.cancel_scope.cancel()
 
@@ -107,6 +115,7 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     assert [record.message for record in told] == ["cannot re-exec: Cannot allocate memory; this code stays in service"] * 2
     assert to_manager == ["RELOADING=1", "READY=1"] * 2
     assert len(dismissed) == 2  # the guardian of the code that stays is made anew by itself
+    os.close(*replacement._prepared)
 
 
 def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,29 +130,23 @@ def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyP
     async def resume() -> None:
         resumed.append(True)
 
-    async def sound(_state: SavedState) -> int:
-        return os.memfd_create("left")
-
     monkeypatch.setattr(reexec, "try_new_code", sound)
-    listeners = SimpleNamespace(pause=pause, resume=resume)
-    daemon: Any = SimpleNamespace(
-        _go=anyio.Event(), _listeners=listeners, _prepared=[], _bus=bus, _supervisor=supervisor, state=lambda: STATE
-    )
+    replacement = replacing(supervisor, bus, listeners=SimpleNamespace(pause=pause, resume=resume))
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Daemon._reexec, daemon, None)
-            await Daemon._prepare_reexec(daemon)
+            tasks.start_soon(replacement.run)
+            await replacement.prepare()
             await anyio.sleep(10.0)
             with pytest.raises(BusyError, match="shutting down"):
-                await Daemon._prepare_reexec(daemon)
-            assert not daemon._go.is_set()
+                await replacement.prepare()
+            await anyio.sleep(10.0)
             tasks.cancel_scope.cancel()
 
     run_virtually(main)
     assert [record.message for record in told] == ["cannot re-exec: the daemon is shutting down; this code stays in service"]
     assert resumed == [True]
-    os.close(*daemon._prepared)
+    os.close(*replacement._prepared)
 
 
 @pytest.mark.anyio
