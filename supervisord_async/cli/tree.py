@@ -23,7 +23,7 @@ class Branch:
     elsewhere: bool = False
 
 
-def grown(graph: Graph, chosen: Sequence[str] = ()) -> list[Branch]:
+def grown(graph: Graph, chosen: Sequence[str]) -> list[Branch]:
     """The trees of ``chosen``; without any, of all that nobody depends on. What several need is drawn below the first of them."""
     needed = {need for needs in graph.values() for need in needs}
     drawn: set[str] = set()

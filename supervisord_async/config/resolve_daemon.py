@@ -17,9 +17,7 @@ from supervisord_async.config.values import Values, text
 from supervisord_async.rundir import SOCKET_NAME
 
 
-def resolve_daemon(
-    data: shape.Data, origin: Origin, file: str, variables: Mapping[str, str], *, run_dir: str | None = None
-) -> model.Daemon:
+def resolve_daemon(data: shape.Data, origin: Origin, file: str, variables: Mapping[str, str], *, run_dir: str | None) -> model.Daemon:
     """What ``data`` means, for the main file ``file`` (absolute). ``run_dir`` (absolute) overrides the file's, socket and all."""
     values = Values(origin)
     given = msgspec.convert(without_nulls(data), shape.Daemon)

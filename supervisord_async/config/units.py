@@ -136,16 +136,14 @@ def parse_octal(value: int | str) -> int:
     return int(text.removeprefix("0o"), 8)
 
 
-def parse_address(value: int | str, *, default_host: str = "127.0.0.1") -> tuple[str, int]:
-    """Host and port of ``127.0.0.1:80``, ``[::1]:80``, ``:80`` or ``80``; ValueError for anything else. Port 0 is any."""
+def parse_address(value: int | str) -> tuple[str, int]:
+    """Host (default: 127.0.0.1) and port of ``127.0.0.1:80``, ``[::1]:80``, ``:80`` or ``80``; ValueError for others. Port 0 is any."""
     text = str(value)
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if (":" in host and not bracketed) or not re.match(r"^[0-9]{1,5}$", port) or int(port) > 65535 or re.search(r"[\s/@]", host):
         raise ValueError("expected HOST:PORT such as 127.0.0.1:8080, with a port from 0 to 65535")
-    if colon and not host:
-        host = default_host
-    return (host.strip("[]") or default_host, int(port))
+    return (host.strip("[]") or "127.0.0.1", int(port))
 
 
 def format_address(host: str, port: int) -> str:

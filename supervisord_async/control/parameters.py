@@ -20,7 +20,7 @@ COUNT_LIMIT = 100_000
 class Parameters:
     """The parameters of one request: the query's, and those of a JSON object in the body, which the query overrules."""
 
-    def __init__(self, query: Mapping[str, str], body: bytes = b"", *, known: frozenset[str] = frozenset()) -> None:
+    def __init__(self, query: Mapping[str, str], body: bytes, *, known: frozenset[str]) -> None:
         """Raises UsageError: the body is not a JSON object, or there is a parameter that is not ``known``."""
         values: dict[str, Any] = dict(_object(body)) if body.strip() else {}
         values.update(query)

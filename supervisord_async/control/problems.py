@@ -42,13 +42,12 @@ def too_large(limit_bytes: int) -> RequestError:
     return RequestError(413, "too_large", f"the body is larger than {limit_bytes} bytes", headers={"connection": "close"})
 
 
-def of_status(status: int, detail: str = "", headers: Mapping[str, str] | None = None) -> RequestError:
+def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> RequestError:
     """A status that a library chose, in our words."""
     kinds = {400: "usage", 404: "not_found", 405: "method_not_allowed", 431: "header_too_large", 503: "busy"}
     codes = {404: 1, 503: 1}
-    phrase = http.HTTPStatus(status).phrase
     kind = kinds.get(status, "usage" if status < 500 else "internal")
-    return RequestError(status, kind, detail or phrase, exit_code=codes.get(status, 2), headers=headers)
+    return RequestError(status, kind, detail, exit_code=codes.get(status, 2), headers=headers)
 
 
 def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]]:

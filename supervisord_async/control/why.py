@@ -90,7 +90,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]  #: all of it for people
 
 
-async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...] = ()) -> Why:
+async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...]) -> Why:
     """Why ``process`` is in its state."""
     records = await _records(process.name, bus, history)
     told = stories(records)

@@ -78,15 +78,12 @@ class Journal:
                 self._say_once(f"cannot write {path}: {error.strerror} (lines of {name} may be lost if the daemon is killed)")
         return Spool(os.memfd_create(f"asup-{stream}", os.MFD_CLOEXEC), None, source)
 
-    async def sweep(self, in_use: Collection[tuple[str, str]] = ()) -> None:
+    async def sweep(self, in_use: Collection[tuple[str, str]]) -> None:
         """What earlier owners left of streams that are not ``in_use`` (name, stream) is in their logs. Works in threads."""
         used = {_file_name(name, stream) for name, stream in in_use}
         for file in sorted(self._left - used):
             self._left.discard(file)
             await anyio.to_thread.run_sync(partial(self._finish, file, everything=True), abandon_on_cancel=True)
-
-    def close(self) -> None:
-        """Nothing is held here: each spool is closed by its capture."""
 
     def _finish(self, file: str, *, appending: bool = True, everything: bool = False) -> None:
         """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and loses nothing.

@@ -30,7 +30,6 @@ class Outlet:
         fd: int | None = None,
         path: str | None = None,
         lost: Callable[[int], bytes],
-        bound_bytes: int = BOUND_BYTES,
         idle: Callable[[], tuple[bytes, float | None]] | None = None,
     ) -> None:
         """Either ``fd`` (which stays the caller's) or ``path`` is given; the thread is started by the first :meth:`put`.
@@ -41,7 +40,6 @@ class Outlet:
         self._fd = -1 if fd is None else fd
         self._path = path
         self._lost_notice = lost
-        self._bound_bytes = bound_bytes
         self._idle = idle
         self._news = threading.Condition()
         self._waiting: deque[bytes] = deque()
@@ -55,7 +53,7 @@ class Outlet:
     def put(self, data: bytes) -> None:
         """``data`` will be written, or is counted as lost where too much is waiting already. Never waits, never fails."""
         with self._news:
-            if self._closing or self._waiting_bytes + len(data) > self._bound_bytes:
+            if self._closing or self._waiting_bytes + len(data) > BOUND_BYTES:
                 self._lost += 1
                 return
             self._waiting.append(data)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from supervisord_async.logs.capture import Capture
     from supervisord_async.logs.target import Target
 
+#: How many at most.
 LANES = 8
 #: How many calm streams share a hop. Their logs are on one device: if it hangs, it would hold up each of them anyway.
 BATCH = 32
@@ -66,10 +67,9 @@ def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
 class Writer:
     """Serves captures. Nothing is written until :meth:`run` runs; output waits in the pipes until then."""
 
-    def __init__(self, *, lanes: int = LANES) -> None:
-        """No task or thread exists yet; at most ``lanes`` will."""
-        self._limit = lanes
-        self._threads = DaemonThreads(lanes, "log")
+    def __init__(self) -> None:
+        """No task or thread exists yet."""
+        self._threads = DaemonThreads(LANES, "log")
         self._packer = DaemonThreads(1, "log-gzip")
         self._queue: deque[Capture] = deque()
         self._idle: list[anyio.Event] = []
@@ -111,7 +111,7 @@ class Writer:
         self._queue.append(capture)
         if self._idle:
             self._idle.pop().set()
-        elif self._tasks is not None and self._lanes < self._limit:
+        elif self._tasks is not None and self._lanes < LANES:
             self._start_lane()
 
     def _start_lane(self) -> None:
@@ -125,7 +125,7 @@ class Writer:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                for _ in range(min(self._limit, len(self._queue))):
+                for _ in range(min(LANES, len(self._queue))):
                     self._start_lane()
                 self._start_compression()
                 await self._stopped.wait()

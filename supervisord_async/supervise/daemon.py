@@ -197,7 +197,6 @@ class Daemon:
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
             self._bus.close()
             await self._writer.aclose()
-            self._journal.close()
             await self._enclosures.close()
             tasks.cancel_scope.cancel()
         await anyio.to_thread.run_sync(persist.forget, self._run_dir)

@@ -23,7 +23,7 @@ def missing() -> list[tuple[str, str]]:
     return [(module, loss) for module, loss in OPTIONAL if not _is_there(module)]
 
 
-def report_missing(*, no_cgroups: str | None = None) -> None:
+def report_missing(*, no_cgroups: str | None) -> None:
     """The log names each that is missing, with what is lost; ``no_cgroups`` says why runs have none."""
     for module, loss in missing():
         _log.warning("degraded: %s cannot be imported: %s", module, loss)

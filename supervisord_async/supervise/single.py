@@ -72,7 +72,7 @@ class Streams(msgspec.Struct, frozen=True):
 class Single:
     """One command, supervised until it is over; every change is a record on ``bus``."""
 
-    def __init__(self, program: Program, streams: Streams, *, presumed: Heartbeat | None = None) -> None:
+    def __init__(self, program: Program, streams: Streams, *, presumed: Heartbeat | None) -> None:
         """``presumed``: a heartbeat that nobody asked for; it counts once its file is seen to change."""
         self.bus = Bus()
         self._program = program

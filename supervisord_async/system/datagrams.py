@@ -38,7 +38,7 @@ class Datagram(msgspec.Struct, frozen=True):
     cut_off: bool
 
 
-def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *, mode: int = 0o600) -> tuple[socket.socket, str]:
+def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *, mode: int) -> tuple[socket.socket, str]:
     """A socket that ``credentials`` (None: we) can send to, and its address as ``NOTIFY_SOCKET`` wants it.
 
     It has the name ``path``, with ``mode`` and their owner, where the path fits and they can get there; else

@@ -26,7 +26,7 @@ def open_missing_stdio() -> None:
         os.set_inheritable(fd, True)
 
 
-def close_inherited(keep: Collection[int] = ()) -> int:
+def close_inherited(keep: Collection[int]) -> int:
     """Close every descriptor but stdio and ``keep``; return how many were closed.
 
     To be called first thing in the daemon: whatever is open then was left by who started it.

@@ -59,8 +59,8 @@ def through_launcher(
     limits: Limits | None,
     credentials: Credentials | None,
     pipe: int,
-    descriptors: tuple[int, ...] = (),
-    pid_variables: tuple[str, ...] = (),
+    descriptors: tuple[int, ...],
+    pid_variables: tuple[str, ...],
 ) -> list[str]:
     """The command that takes ``limits``, becomes ``credentials`` (None: stays who we are) and executes ``argv``.
 
