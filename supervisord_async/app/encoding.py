@@ -199,8 +199,8 @@ def decode(text: str | bytes, known: Mapping[str, type] | None = None) -> Any:
         return _DECODERS[tag](value["value"])
 
     # Most states have no tag at all: then the parser's fast path serves.
-    needle = TAG if isinstance(text, str) else TAG.encode()
-    return json.loads(text, object_hook=untag) if needle in text else json.loads(text)  # type: ignore[operator]
+    tagged = TAG in text if isinstance(text, str) else TAG.encode() in text
+    return json.loads(text, object_hook=untag) if tagged else json.loads(text)
 
 
 def _object(kind: type | None, content: Any) -> Any:

@@ -69,12 +69,12 @@ class Failures(Generic[TaskT]):
     def name(self, task: TaskT) -> Hashable:
         """What the task is known by; a faulty ``task_key`` must not stop the loop either."""
         try:
-            key = self._task_key(task)
+            key: Hashable = self._task_key(task)
             hash(key)
         except Exception:
             return f"{type(task).__name__}@{id(task):x}"
         else:
-            return key  # type: ignore[no-any-return]
+            return key
 
     def due(self, tasks: Iterable[TaskT], now: float) -> list[TaskT]:
         """The tasks to process at ``now``: new ones as they come, then kept ones whose time has come. None twice."""

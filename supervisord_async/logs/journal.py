@@ -103,17 +103,17 @@ class Journal:
         if meta is None:
             spool.close()
             return
-        sink = Sink(meta["path"], Target(meta["path"], max_size_bytes=0))
+        sink = Sink(meta.path, Target(meta.path, max_size_bytes=0))
         try:
-            spool.resume(lambda dev, ino: _size_of(meta["path"], dev, ino))
+            spool.resume(lambda dev, ino: _size_of(meta.path, dev, ino))
             if appending:
                 spool.append(sink)
             if everything and spool.waiting_bytes:
                 at_ms = os.stat(path).st_mtime_ns // 1_000_000
-                spool.begin(spool.waiting_bytes, meta["format"], at_ms, 0)  # type: ignore[arg-type]
+                spool.begin(spool.waiting_bytes, meta.format, at_ms, 0)
                 spool.append(sink)
         except OSError as error:
-            _log.warning("cannot finish %s of an earlier daemon: %s (it stays in %s)", meta["path"], error.strerror, path)
+            _log.warning("cannot finish %s of an earlier daemon: %s (it stays in %s)", meta.path, error.strerror, path)
         finally:
             sink.close()
             if not spool.waiting_bytes:

@@ -40,11 +40,11 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from supervisord_async.logs.formats import render
+from supervisord_async.logs.target import Format
 from supervisord_async.system import transfer
 
 if TYPE_CHECKING:
     from supervisord_async.logs.sink import Sink
-    from supervisord_async.logs.target import Format
 
 #: The most bytes that wait in a spool; further ones wait in the pipe.
 BOUND_BYTES = 1024 * 1024
@@ -65,6 +65,15 @@ Finder: TypeAlias = Callable[[int, int], "int | None"]
 class Source(msgspec.Struct, frozen=True):
     """Whose output it is."""
 
+    name: str
+    stream: str
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """Where a spool's output goes, in which format, and whose it is."""
+
+    path: str
+    format: Format
     name: str
     stream: str
 
@@ -113,7 +122,7 @@ class Spool:
         """Records for a successor where this spool's output goes, and in which format; not to be called within a batch."""
         if self._described == (path, format_):
             return
-        meta = json.dumps({"path": path, "format": format_, "name": self._source.name, "stream": self._source.stream}).encode()
+        meta = json.dumps(msgspec.structs.asdict(Meta(path, format_, self._source.name, self._source.stream))).encode()  # any path's bytes
         room = _DATA - _META - 8
         if len(meta) <= room:
             os.pwrite(self._fd, struct.pack("<II", len(meta), zlib.crc32(meta)) + meta, _META)
@@ -252,20 +261,22 @@ class Spool:
         self._position = min(max(position, _DATA), self._end)
         meta = self.meta()
         if meta is not None:  # a file's name may be too short for a process's
-            self._source = Source(meta["name"], meta["stream"])
+            self._source = Source(meta.name, meta.stream)
         if kind == _APPENDING and meta is not None and self._position < end <= self._end:
-            self.begin(end - self._position, meta["format"], at_ms, run)  # type: ignore[arg-type]
+            self.begin(end - self._position, meta.format, at_ms, run)
             if self._batch is not None:
                 self._batch.done = min(done, len(self._batch.text))
 
-    def meta(self) -> dict[str, str] | None:
+    def meta(self) -> Meta | None:
         """What :meth:`describe` wrote; None: nothing, or it cannot be read."""
         size, check = struct.unpack("<II", os.pread(self._fd, 8, _META).ljust(8, b"\0"))
         data = os.pread(self._fd, min(size, _DATA), _META + 8)
         if not size or zlib.crc32(data) != check:
             return None
-        found = json.loads(data)
-        return found if isinstance(found, dict) and found.keys() >= {"path", "format", "name", "stream"} else None
+        try:
+            return msgspec.convert(json.loads(data), Meta)
+        except msgspec.ValidationError:  # of a later daemon, which knows other formats
+            return None
 
     def close(self) -> None:
         """The descriptor is closed, and the file removed if nothing waits in it."""

@@ -94,9 +94,8 @@ class MachineHost:
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree below ``child``."""
         assert isinstance(child, Child)  # noqa: S101  both come from this class
-        if self._enclosures is None:
-            return cast("ProcessTree", Tree.of(child, tag))
-        return cast("ProcessTree", Tree.of(child, tag, self._enclosures.of(tag)))
+        cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
+        return cast("ProcessTree", Tree.of(child, tag, cgroup))  # to be led by this class's children only, which is all that it meets
 
     def forget(self, tag: str) -> None:
         """Nothing is kept for the run of that tag any more."""
