@@ -14,7 +14,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -48,7 +48,7 @@ from supervisord_async.supervise.outlive.persist import SavedProcess
 from supervisord_async.supervise.outlive.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.masking import without_secrets
-from supervisord_async.supervise.records.narrate import records_of
+from supervisord_async.supervise.records.telling import Change, Telling
 from supervisord_async.supervise.runs import launch
 from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.runs.output import Output
@@ -67,22 +67,12 @@ RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)
 CALM_SECONDS = 600.0
 
 
-class _Change(NamedTuple):
-    """A change of the snapshot, with what the records that will tell of it need to know."""
-
-    before: Snapshot
-    after: Snapshot
-    policy: Policy
-    at: float
-    ended: Ended | None
-
-
 class Process:
     """One supervised slot of a program."""
 
     __slots__ = (
         "_around", "_breaks", "_broke_at", "_errands", "_inherited", "_launcher", "_mailbox", "_resume_at", "_run", "_settings",
-        "_taken_over", "_untold", "_voice", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
+        "_taken_over", "_telling", "_voice", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
         "scheduled_at", "snapshot",
     )  # fmt: skip
 
@@ -93,7 +83,6 @@ class Process:
         self.policy: Policy = program.policy(name)
         self.snapshot = Snapshot()
         self.last_ended: Ended | None = None
-        self._untold: tuple[_Change, ...] = ()
         self.output = Output(name, replica, surroundings)
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
         self._around = surroundings
@@ -105,6 +94,7 @@ class Process:
         self._inherited: Inherited | None = None  # what an earlier daemon left, until it is seen to
         self._taken_over: anyio.Event | None = None
         self._errands = Errands(self._broke)
+        self._telling = Telling(name, surroundings.bus, self._errands.fail)
         self._breaks = 0
         self._broke_at = 0.0
         self._resume_at: float | None = None  # supervision broke, and is taken up again then
@@ -229,7 +219,7 @@ class Process:
                 self._take_up()
             while (input_ := self._next_input(now)) is not None:
                 self._decide(input_, now)
-            self._tell_soon()  # a run that was to begin has begun by then
+            self._telling.soon()  # a run that was to begin has begun by then
         except Exception as error:
             self._errands.fail(error)
 
@@ -259,27 +249,7 @@ class Process:
         self._around.committed(self)
         if before.pid is None and after.pid is not None:
             self._around.spawned(self)
-        self._untold += (_Change(before, after, self.policy, now, self.last_ended),)
-
-    def _tell_soon(self) -> None:
-        """The records of what has changed will be published, see :meth:`.Bus.soon`."""
-        untold, self._untold = self._untold, ()
-        if untold:
-            self._around.bus.soon(self._tell, untold)
-
-    def _tell(self, changes: tuple[_Change, ...], wall_time: float) -> None:
-        try:
-            self._publish(changes, wall_time)
-        except Exception as error:
-            self._errands.fail(error)
-
-    def _publish(self, changes: tuple[_Change, ...], wall_time: float | None = None) -> None:
-        """The records of ``changes`` are published, dated ``wall_time``, or now."""
-        for before, after, policy, at, ended in changes:
-            for type_, fields in records_of(self.name, before, after, policy, at):
-                if type_ == "state" and "exit" in fields["data"] and ended is not None:
-                    fields["data"] |= ended.figures()
-                self._around.bus.publish(type_, at=wall_time, **fields)
+        self._telling.untold += (Change(before, after, self.policy, now, self.last_ended),)
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
@@ -469,8 +439,7 @@ class Process:
             message = f"a bug broke its supervision: {error!r}; it will be taken up again"
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
-            untold, self._untold = self._untold, ()
-            self._publish(untold)  # not later by the bus: where telling is what failed, that would break it again
+            self._telling.now()  # not later by the bus: where telling is what failed, that would break it again
         except Exception:
             _log.exception("%s: cannot tell that a bug broke its supervision", self.name)
         if self._run is not None:

@@ -1,0 +1,59 @@
+"""What has changed of one process and was not told yet: it is noted as it is decided, and told when its effects have begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from supervisord_async.core.policy import Policy
+from supervisord_async.core.state import Snapshot
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.records.narrate import records_of
+from supervisord_async.system.child import Ended
+
+
+class Change(NamedTuple):
+    """A change of the snapshot, with what the records that will tell of it need to know."""
+
+    before: Snapshot
+    after: Snapshot
+    policy: Policy
+    at: float  #: monotonic
+    ended: Ended | None  #: how the last run ended
+
+
+class Telling:
+    """The changes of the process ``name`` that no record tells of yet."""
+
+    __slots__ = ("_bus", "_fail", "_name", "untold")
+
+    def __init__(self, name: str, bus: Bus, fail: Callable[[Exception], None]) -> None:
+        """``fail`` is called with what breaks while they are told."""
+        self._name = name
+        self._bus = bus
+        self._fail = fail
+        self.untold: tuple[Change, ...] = ()  #: the driver adds to it
+
+    def soon(self) -> None:
+        """What is ``untold`` will be told, see :meth:`.Bus.soon`."""
+        untold, self.untold = self.untold, ()
+        if untold:
+            self._bus.soon(self._tell, untold)
+
+    def now(self) -> None:
+        """What is ``untold`` is told; raises what breaks."""
+        untold, self.untold = self.untold, ()
+        self._publish(untold, None)
+
+    def _tell(self, changes: tuple[Change, ...], wall_time: float) -> None:
+        try:
+            self._publish(changes, wall_time)
+        except Exception as error:
+            self._fail(error)
+
+    def _publish(self, changes: tuple[Change, ...], wall_time: float | None) -> None:
+        for before, after, policy, at, ended in changes:
+            for type_, fields in records_of(self._name, before, after, policy, at):
+                if type_ == "state" and "exit" in fields["data"] and ended is not None:
+                    fields["data"] |= ended.figures()
+                self._bus.publish(type_, at=wall_time, **fields)
