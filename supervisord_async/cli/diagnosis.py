@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from supervisord_async.errors import ConfigError, Problem, SupervisordError
 from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
-from supervisord_async.system.sockets import PATH_LIMIT_BYTES
+from supervisord_async.system.sockets import PATH_LIMIT_BYTES, is_answered
 
 if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
@@ -133,7 +133,7 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
             Finding(
                 "warning" if each.warning else "error",
                 "configuration",
-                str(each._replace(warning=False)),
+                _told(each),
                 "correct the file; `asupd --check` looks again",
             )
             for each in error.problems
@@ -141,7 +141,7 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
     problems = (*loaded.warnings, *check(loaded))
     count = len(loaded.configuration.programs)
     sound = Finding("ok", "configuration", f"{file}: sound, {count} program{'' if count == 1 else 's'}")
-    return loaded, [sound, *(_of_problem(each.message, _told(each)) for each in problems)]
+    return loaded, [sound, *map(_of_problem, problems)]
 
 
 def _told(problem: Problem) -> str:
@@ -149,7 +149,8 @@ def _told(problem: Problem) -> str:
     return str(problem._replace(warning=False))
 
 
-def _of_problem(message: str, text: str) -> Finding:
+def _of_problem(problem: Problem) -> Finding:
+    message, text = problem.message, _told(problem)
     if re.search(r"there is no (user|group) '|only root can", message):
         return Finding("error", "user", text, "make the user, or correct user and group_name; until then the program cannot start")
     if re.search(r"command: (there is no |.* is not executable)", message):
@@ -349,20 +350,10 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
         return
     if not Path(path).is_socket():
         yield Finding("error", "socket", f"{path} is there and is not a socket", "move it away, or set daemon.socket")
-    elif _answers(path):
+    elif is_answered(path):
         yield Finding("error", "socket", f"somebody else listens at {path}", "end it, or set daemon.socket to another path")
     else:
         yield Finding("ok", "socket", f"{path} is left over from a daemon that is gone; the next one replaces it")
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
 
 
 def ports(patient: Patient) -> Iterator[Finding]:

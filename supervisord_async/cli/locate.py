@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.errors import NoDaemonError, OtherDaemonError, SupervisordError, UsageError
-from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
+from supervisord_async.rundir import SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
 
 DEFAULT_FILE = "programs.yaml"
@@ -185,6 +185,3 @@ def _skip(event: Any, events: Iterator[Any]) -> None:
         if depth == 0:
             return
         event = next(events)
-
-
-__all__ = ["DEFAULT_FILE", "DEFAULT_RUN_DIR", "Target", "locate", "socket_named_in"]

@@ -149,12 +149,9 @@ def _wait_gone(session: Session, pid: int | None, timeout_seconds: float | None)
 
 
 def _answers(session: Session) -> bool:
-    import socket
+    from supervisord_async.system.sockets import is_answered
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(session.target.socket)
-        except OSError:
-            return False
-        return True
+    try:
+        return is_answered(session.target.socket)
+    except OSError:
+        return False
