@@ -54,8 +54,8 @@ def run(arguments: DaemonArguments) -> int:
     """The exit code of the daemon, or of what was asked for instead."""
     here = not (arguments.check or arguments.detach or arguments.trial)
     told_to_stop = stops.note() if here else []  # before the file is read, which may take long
-    former = _former_self()
     try:
+        former = _former_self(arguments)
         handed_over = _handed_over(former) if former is not None and not arguments.trial else None
         configuration, warnings, recollection = handed_over or _load(arguments)
     except ConfigError as error:
@@ -63,6 +63,9 @@ def run(arguments: DaemonArguments) -> int:
             _complain(str(problem), "warning" if problem.warning else "error")
         _complain(_verdict(arguments, error))
         return EXIT_UNSOUND
+    except DaemonError as error:
+        _complain(f"asupd: critical: {error}")
+        return EXIT_CRITICAL
     for warning in warnings:
         _complain(str(warning), "warning")
     if arguments.check:
@@ -88,13 +91,24 @@ def run(arguments: DaemonArguments) -> int:
         return EXIT_LOCKED if held else EXIT_CRITICAL
 
 
-def _former_self() -> SavedState | None:
-    """The state of this process before a re-exec; in a trial, of the daemon that asks whether this code could take over; else None."""
+def _former_self(arguments: DaemonArguments) -> SavedState | None:
+    """The state of this process before a re-exec; in a trial, of the daemon that asks whether this code could take over; else None.
+
+    A state that cannot be read (an older version's code, installed again) is refused by the trial: DaemonError. What passed the trial
+    all the same cannot go back, so it goes on with None, as the successor of a daemon that was killed.
+    """
     if ENV_STATE not in os.environ:
         return None
+    from supervisord_async.supervise.outlive.persist import StateError
     from supervisord_async.supervise.outlive.reexec import inherited_state
 
-    return inherited_state()
+    try:
+        return inherited_state()
+    except StateError as error:
+        if arguments.trial:
+            raise DaemonError(f"cannot take over the state of the running daemon: {error}") from error
+        _complain(f"degraded: cannot take over the state from before the re-exec: {error}; it goes on as after a kill", "warning")
+        return None
 
 
 def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:

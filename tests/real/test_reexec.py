@@ -33,6 +33,13 @@ if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv and os.path
         pass
 """
 
+#: A sitecustomize of the new self: what the trial could read it cannot.
+UNREADABLE = """
+import os, sys
+if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv:
+    os.ftruncate(int(os.environ["ASUPD_STATE_FD"]), 300)
+"""
+
 
 def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
     live = daemon(PROGRAMS)
@@ -65,6 +72,22 @@ def test_a_run_that_ends_in_the_middle_of_a_reexec_ended_as_it_did(daemon: Make,
     live.do("reexec")
     live.wait_for("job", "EXITED", run=1, exit_status={"code": 0})
     assert not (live.folder / "victim").exists()
+
+
+def test_new_code_that_cannot_read_the_state_goes_on_as_after_a_kill(daemon: Make, tmp_path: Path) -> None:
+    """It is past the point of no return: were it to end, nobody would supervise what lives."""
+    (tmp_path / "sitecustomize.py").write_text(UNREADABLE)
+    live = daemon(PROGRAMS, environment={"PYTHONPATH": str(tmp_path)})
+    pids = settle(live)
+    live.do("reexec")
+    live.wait_until(live.answers, "it answers again")
+    check_nothing_lost(live, pids)
+    check_log(live)
+    assert "degraded: cannot take over the state from before the re-exec: it is damaged" in live.text()
+    os.kill(pids["quiet"], signal.SIGTERM)  # still our child: how it ended is known
+    live.wait_until(lambda: live.process_of("quiet")["exit_status"] == {"signal": "SIGTERM", "core": False}, "its end is told")
+    assert live.end() == 0
+    assert live.tagged() == []
 
 
 def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:

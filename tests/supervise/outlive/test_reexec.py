@@ -271,7 +271,9 @@ def test_a_trial_reads_the_very_state(tmp_path: Path) -> None:
     assert moved.returncode != 0 and "a running daemon cannot move to another run_dir" in moved.stderr
     assert trial(None).returncode != 0
     refused = trial(persist.encode(STATE).replace(b"asupd-state 1 ", b"asupd-state 99 ", 1))
-    assert refused.returncode != 0 and "written by a newer asupd" in refused.stderr
+    why = "it was written by a newer asupd (version 99, this one knows 1)"
+    assert refused.stderr == f"asupd: critical: cannot take over the state of the running daemon: {why}\n"
+    assert refused.returncode == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["programs.yaml"]
 
 
