@@ -2,8 +2,9 @@
 
 The bus calls :meth:`History.take` with each record, which costs a queue entry. One task hands batches to a worker thread. What
 cannot be written (a full disk, a lock that stays) waits in the queue; the queue is bounded and drops its oldest, counting.
-A damaged database is moved aside as ``history.db.corrupt-N`` and a new one begun. Each trouble is reported once when it
-begins and once when it is over; none reaches the rest of the daemon.
+A damaged database is moved aside as ``history.db.corrupt-N`` and a new one begun; a newer version's, which is sound and may be wanted
+again, as ``history.db.newer-N``. Each trouble is reported once when it begins and once when it is over; none reaches the rest of the
+daemon.
 """
 
 from __future__ import annotations
@@ -89,10 +90,11 @@ class History:
         """The database is open, or the trouble with it is known and said; returns the number that the bus goes on from.
         What of ``unwritten``, which a former self left, is not there yet will be written.
 
-        Never raises for the database's sake. Without one the numbers go on from the clock, so that they rise over restarts all the same.
+        Never raises for the database's sake. Where it cannot be opened or was moved aside, the numbers go on from the clock, so that they
+        rise over restarts all the same.
         """
         self._store = await self._blocking(self._open_store)
-        self.last_id = self._store.last_id if self._store is not None else int(time.time() * 1000)
+        self.last_id = self._store.last_id if self._store is not None else _id_by_clock()
         there = self._store.written_id if self._store is not None else 0
         for record in unwritten:
             if record.id > there:  # a batch may have been written in its last instant
@@ -225,32 +227,57 @@ class History:
         return await patiently("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_writer))
 
     def _open_store(self) -> Store | None:
-        for _ in range(2):
+        for attempt in range(2):
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                return Store(self.path)
+                store = Store(self.path)
+                if attempt:  # what was moved aside knows which numbers were given out
+                    store.last_id = _id_by_clock()
+                return store
             except (sqlite3.OperationalError, OSError) as error:
                 self._say(f"cannot open {self.path}: {error}; it is tried again")
                 return None
-            except (sqlite3.DatabaseError, SchemaError) as error:
-                self._move_aside(error)
+            except sqlite3.DatabaseError as error:
+                self._set_aside_damaged(error)
+            except SchemaError as error:
+                self._set_aside_newer(error)
         return None
 
-    def _move_aside(self, error: Exception) -> None:
-        """The damaged file is out of the way, with its journal; the oldest of many such files goes."""
-        suffixes = [path.name.rpartition("-")[2] for path in self.path.parent.glob(f"{self.path.name}.corrupt-*")]
-        numbers = [int(suffix) for suffix in suffixes if suffix.isdigit()]
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{max(numbers, default=0) + 1}")
+    def _set_aside_damaged(self, error: Exception) -> None:
+        """The file is out of the way, without its journal; the oldest of many such files goes."""
+        numbers = self._numbers("corrupt")
+        aside = self._beside(f".corrupt-{max(numbers, default=0) + 1}")
         try:
             os.replace(self.path, aside)
             for suffix in ("-wal", "-shm"):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+                self._beside(suffix).unlink(missing_ok=True)
             for number in sorted(numbers)[: max(0, len(numbers) + 1 - CORRUPT_KEPT)]:
-                self.path.with_name(f"{self.path.name}.corrupt-{number}").unlink(missing_ok=True)
+                self._beside(f".corrupt-{number}").unlink(missing_ok=True)
         except OSError as reason:
             self._say(f"{self.path} is damaged ({error}) and cannot be moved aside: {reason}")
             return
         _log.error("history: %s is damaged (%s): moved to %s, a new one is begun", self.path, error, aside.name)
+
+    def _set_aside_newer(self, error: SchemaError) -> None:
+        """The file is out of the way, with its journal, and stays for as long as somebody wants it."""
+        aside = self._beside(f".newer-{max(self._numbers('newer'), default=0) + 1}")
+        try:
+            os.replace(self.path, aside)
+            self._beside("-shm").unlink(missing_ok=True)
+            if (journal := self._beside("-wal")).exists():
+                journal.replace(aside.with_name(f"{aside.name}-wal"))
+        except OSError as reason:
+            self._say(f"{error} and cannot be moved aside: {reason}")
+            return
+        _log.warning("history: %s: kept as %s, a new one is begun", error, aside.name)
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _numbers(self, kind: str) -> list[int]:
+        """Those of the files that were moved aside as ``kind``."""
+        suffixes = [path.name.rpartition("-")[2] for path in self.path.parent.glob(f"{self.path.name}.{kind}-*")]
+        return [int(suffix) for suffix in suffixes if suffix.isdigit()]
 
     def _write(self, batch: list[Record]) -> bool:
         """``batch`` is kept; False where it cannot be for now."""
@@ -266,7 +293,7 @@ class History:
             return False
         except sqlite3.DatabaseError as error:
             self._close()
-            self._move_aside(error)
+            self._set_aside_damaged(error)
             return False
         if batch:
             self._written_id = batch[-1].id
@@ -310,3 +337,8 @@ class History:
         if self.trouble is not None:
             _log.warning("history: %s is written again; %d records were dropped", self.path, self.dropped - self._said_dropped)
             self.trouble, self._said_dropped = None, self.dropped
+
+
+def _id_by_clock() -> int:
+    """A number that is greater than any that was counted up to."""
+    return int(time.time() * 1000)

@@ -86,7 +86,7 @@ class Store:
         mode = journal_mode(self.path.parent)
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise SchemaError(f"{self.path} has schema {version}, this version knows {SCHEMA_VERSION}")
+            raise SchemaError(f"{self.path} was written by a newer asupd (schema {version}, this one knows {SCHEMA_VERSION})")
         if version == 0:
             self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute(f"PRAGMA journal_mode = {mode}")

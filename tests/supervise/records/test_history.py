@@ -23,8 +23,8 @@ from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.records import history as history_module
 from supervisord_async.supervise.records import history_store
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.records.history import History
-from supervisord_async.supervise.records.history_store import Reader, Store
+from supervisord_async.supervise.records.history import CORRUPT_KEPT, History
+from supervisord_async.supervise.records.history_store import RESERVED_IDS, Reader, Store
 from supervisord_async.system.mounts import Mount
 from tests.waiting import wait_until
 
@@ -192,15 +192,43 @@ async def test_a_database_that_breaks_while_written_is_replaced(tmp_path: Path) 
         await wait_until(lambda: history.trouble is None)
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+async def test_a_database_of_a_newer_version_is_kept_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no damage: whoever goes forward again may want it, however often somebody goes back. Its last records may be in its journal."""
     path = tmp_path / "history.db"
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 99")
-    db.close()
+    for number in range(1, CORRUPT_KEPT + 3):
+        caplog.clear()
+        db = sqlite3.connect(path)
+        db.executescript(f"PRAGMA user_version = 99; PRAGMA journal_mode = WAL; CREATE TABLE news AS SELECT {number} AS value")
+        async with kept(path) as (history, bus):
+            bus.publish("daemon")
+            await history.flush()
+            assert len(await history.records(0)) == 1
+        db.close()
+        [told] = [record.getMessage() for record in caplog.records]
+        assert told.endswith(f"newer asupd (schema 99, this one knows 1): kept as history.db.newer-{number}, a new one is begun")
+        path.unlink()
+    for number in range(1, CORRUPT_KEPT + 3):
+        assert asked(tmp_path / f"history.db.newer-{number}", "SELECT value FROM news") == (number,)
+
+
+@pytest.mark.parametrize("version", [99, None])
+async def test_numbers_rise_over_a_database_that_was_moved_aside(tmp_path: Path, version: int | None) -> None:
+    """Whoever follows the events would take smaller ones for seen."""
+    path = tmp_path / "history.db"
     async with kept(path) as (history, bus):
+        last = bus.publish("daemon").id
+        await history.flush()
+    if version is not None:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
+    else:
+        path.write_bytes(b"this is no database" * 1000)
+    async with kept(path) as (history, bus):
+        assert history.last_id > last + RESERVED_IDS
         bus.publish("daemon")
         await history.flush()
-    assert asked(tmp_path / "history.db.corrupt-1", "PRAGMA user_version") == (99,)
+    async with kept(path) as (again, _):
+        assert again.last_id > history.last_id
 
 
 async def test_a_question_that_a_hanging_disk_holds_up_is_answered_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
