@@ -114,7 +114,11 @@ def diff(old: Configuration, new: Configuration) -> Plan:
         if before is program or before == program:
             unchanged += 1
         elif before is not None:
-            changed.append(_change(before, program))
+            change = _change(before, program)
+            if change.keys:
+                changed.append(change)
+            else:
+                unchanged += 1
     daemon = _differing_daemon(old.daemon, new.daemon)
     return Plan(
         added=tuple(name for name in new.programs if name not in old.programs),
@@ -159,7 +163,9 @@ def _change(old: Program, new: Program) -> ProgramChange:
 
 
 def _follows(key: str, old: Program, new: Program, *, kept: bool) -> bool:
-    """Whether a difference is only the consequence of another: new names have new logs, another user has another HOME."""
+    """Whether a difference is none, or only the consequence of another: new names have new logs, another user has another HOME."""
+    if key == "own_variables":
+        return True
     if key in ("logs.stdout", "logs.stderr"):
         return not kept
     if key == "environment" and old.user != new.user:

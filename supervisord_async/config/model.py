@@ -176,6 +176,7 @@ class Program(Struct, frozen=True, kw_only=True):
     #: The whole of it: inherited parts, environment files and own keys merged. With ``user``, HOME, USER and LOGNAME
     #: are here only if the file gives them.
     environment: dict[str, str] = {}
+    own_variables: tuple[str, ...] = ()  #: names in ``environment`` that the file gives, sorted; all others are inherited
     secrets: tuple[str, ...] = ()  #: names of variables whose values are masked beside those that look like secrets
     user: str | None = None
     group_name: str | None = None

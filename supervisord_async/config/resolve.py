@@ -56,6 +56,8 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         origin.error(("command",), "a program needs a command: a list of words, or a string", at_key=True)
         return None
     reload_signal = None if given.reload_signal is None else values.signal(given.reload_signal, ("reload_signal",))
+    own = _own_environment(given, origin, surroundings)
+    inherited = environment.inherited(given.inherit_environment, surroundings.variables, with_user=given.user is not None)
     return model.Program(
         name=name,
         command=values.command(given.command, ("command",), shell=given.shell),
@@ -63,7 +65,8 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         description=given.description,
         group=name if given.group is None else values.name(given.group, ("group",)),
         directory=given.directory if os.path.isabs(given.directory) else directory,
-        environment=surroundings.shared_environment(_environment(given, origin, surroundings)),
+        environment=surroundings.shared_environment(inherited | own),
+        own_variables=tuple(sorted(own)),
         secrets=tuple(given.secrets or ()),
         user=None if given.user is None else text(given.user),
         group_name=None if given.group_name is None else text(given.group_name),
@@ -92,9 +95,9 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
     )
 
 
-def _environment(given: shape.Program, origin: Origin, surroundings: Surroundings) -> dict[str, str]:
-    inherit = given.inherit_environment
-    result = environment.inherited(inherit, surroundings.variables, with_user=given.user is not None)
+def _own_environment(given: shape.Program, origin: Origin, surroundings: Surroundings) -> dict[str, str]:
+    """The variables that the program's files give it."""
+    result: dict[str, str] = {}
     for index, path in enumerate(given.environment_files or ()):
         sub = ("environment_files", index)
         try:

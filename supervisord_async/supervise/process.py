@@ -402,7 +402,7 @@ class Process:
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # a program says it once, so it may have said it while no daemon listened
         self._run.watch(self._errands)
-        if self._settings not in ("", launch.settings_digest(self.program)):
+        if not launch.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
             if not self._around.roll(self, request):
                 self.post(request)

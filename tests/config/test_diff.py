@@ -22,6 +22,11 @@ def test_the_same_file_changes_nothing(project):
     assert nothing.describe() == ("= 1 unchanged",)
 
 
+def test_a_variable_given_as_it_is_inherited_changes_nothing(project):
+    old, new = (project.configuration(f"programs: {{a: {{command: x, environment: {{{own}}}}}}}", LANG="C") for own in ("", "LANG: C"))
+    assert diff(old, new) == Plan(unchanged=1)
+
+
 def test_programs_come_and_go(project):
     old = project.configuration("programs: {a: {command: x}, b: {command: x}}")
     new = project.configuration("programs: {c: {command: x}, b: {command: x}}")

@@ -96,6 +96,23 @@ def test_a_program_removed_from_the_file_meanwhile_is_stopped(daemon: Make) -> N
     live.wait_until(lambda: list(live.status()) == ["a"], "b is forgotten")
 
 
+def test_a_successor_of_another_environment_restarts_nothing(daemon: Make) -> None:
+    """The first one was started by hand, say, and the next by cron."""
+    live = daemon(
+        "programs: {a: {command: [sleep, '1000'], start_seconds: 0, environment: {LANG: C.UTF-8}}}", environment={"LANG": "C.UTF-8"}
+    )
+    pid = live.wait_for("a", "RUNNING")["pid"]
+    live.kill()
+    live.environment |= {"LANG": "C", "MORE": "1"}
+    live.start()
+    live.wait_until(lambda: any(event["type"] == "adopted" for event in live.events()), "a is taken over")
+    assert (live.process_of("a")["pid"], live.process_of("a")["run"]) == (pid, 1)
+    live.write(live.file.read_text().replace("C.UTF-8", "POSIX"))
+    live.kill()
+    live.start()
+    assert live.wait_for("a", "RUNNING", run=2)["cause"] == "config_changed"
+
+
 def test_a_living_run_is_taken_over_although_its_user_is_unknown_by_now(daemon: Make) -> None:
     """An account that was deleted, or a directory service that is down, is a matter of the next start."""
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")

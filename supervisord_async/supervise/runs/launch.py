@@ -37,11 +37,24 @@ def _own_environment() -> dict[str, str]:
 
 
 def settings_digest(program: Program) -> str:
-    """Tells whether a run was started with the settings that ``program`` has now, as far as a change needs a restart.
+    """What tells the settings that a run is begun with from others, as far as a change needs a restart.
 
-    Variables that are what the daemon's own environment says do not count: another daemon may have another environment.
+    Inherited variables do not count: another daemon may have another environment.
     """
-    environment = sorted(program.environment.items() - _own_environment().items())
+    return _digest(program, [(name, program.environment[name]) for name in program.own_variables])
+
+
+def has_digest(program: Program, digest: str) -> bool:
+    """Whether a run of that :func:`settings_digest` was begun with the settings that ``program`` has now; "" fits all.
+
+    A variable that the file gives the value which is inherited anyway makes no difference; earlier versions left such out.
+    """
+    return digest in ("", settings_digest(program)) or digest == _digest(
+        program, sorted(program.environment.items() - _own_environment().items())
+    )
+
+
+def _digest(program: Program, environment: list[tuple[str, str]]) -> str:
     who = (program.user, program.group_name, program.umask, limits_of(program).settings())
     sockets = (program.sockets,) if program.sockets else ()
     identity = (program.command, program.shell, program.directory, *who, environment, *sockets)

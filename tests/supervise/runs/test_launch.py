@@ -1,0 +1,48 @@
+"""What a run was begun with is told from other settings, whoever looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from supervisord_async.config.load import load
+from supervisord_async.config.model import Program
+from supervisord_async.supervise.runs import launch
+
+SETTINGS = "command: x, environment: {LANG: C, TZ: UTC}"
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a daemon with an environment makes of a program's settings."""
+
+    def make(environment: Mapping[str, str], settings: str = SETTINGS) -> Program:
+        monkeypatch.setattr(launch, "_own_environment", lambda: environment)
+        file = tmp_path / "programs.yaml"
+        file.write_text(f"programs: {{a: {{{settings}}}}}")
+        return load(file, environ=environment).configuration.programs["a"]
+
+    return make
+
+
+@pytest.mark.parametrize("first", [{}, {"LANG": "C"}, {"LANG": "de_DE", "PATH": "/bin"}])
+@pytest.mark.parametrize("second", [{}, {"LANG": "C"}, {"LANG": "de_DE", "HOME": "/root", "TZ": "UTC"}])
+def test_settings_are_the_same_in_whatever_environment_a_daemon_was_started(program, first, second) -> None:
+    digest = launch.settings_digest(program(first))
+    assert launch.has_digest(program(second), digest)
+
+
+def test_another_value_of_a_variable_is_another_setting(program) -> None:
+    digest = launch.settings_digest(program({"LANG": "C"}))
+    for settings in ("command: x, environment: {LANG: de_DE, TZ: UTC}", "command: x, environment: {TZ: UTC, MORE: y}", "command: x"):
+        assert not launch.has_digest(program({}, settings), digest)
+    assert launch.has_digest(program({}), "")
+
+
+def test_a_digest_of_earlier_versions_is_known(program) -> None:
+    """They left out what was the daemon's own environment anyway."""
+    without = launch.settings_digest(program({}, "command: x, environment: {TZ: UTC}"))
+    assert launch.has_digest(program({"LANG": "C"}), without)
+    assert not launch.has_digest(program({"LANG": "de_DE"}), without)
