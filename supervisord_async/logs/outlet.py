@@ -1,7 +1,8 @@
 """A descriptor or file that is written by a thread of its own, so that the caller never waits.
 
 For the daemon's own messages: a terminal stopped by Ctrl-S, a pipe that nobody reads, or a full disk costs some messages,
-which are counted, and nothing else.
+which are counted, and nothing else. Where no thread can be had, what the descriptor takes at once is written by the caller: why
+nothing else works is said then as well.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Callable
 BOUND_BYTES = 1024 * 1024
 #: A file that could not be written is opened again after this.
 RETRY_SECONDS = 1.0
+#: Without a thread so much is written at a time: what says that it can be written has room for that (_POSIX_PIPE_BUF).
+PIECE_BYTES = 512
 
 
 class Outlet:
@@ -59,11 +62,7 @@ class Outlet:
             self._waiting.append(data)
             self._waiting_bytes += len(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="outlet", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no thread can be had now; the next put tries again
-                    self._thread = None
+                self._start_thread()
             self._news.notify()
 
     def reopen(self) -> None:
@@ -75,6 +74,9 @@ class Outlet:
     def flush(self, timeout_seconds: float) -> bool:
         """Everything that was put is written; False: not within ``timeout_seconds``."""
         with self._news:
+            if self._thread is None:
+                self._write_at_once()
+                return not self._waiting
             return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout_seconds)
 
     def close(self, timeout_seconds: float = 1.0) -> None:
@@ -85,6 +87,37 @@ class Outlet:
             self._news.notify()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
+
+    def _start_thread(self) -> None:
+        """A thread writes what waits; or none can be had now: then it was written as far as that goes, and the next put tries again."""
+        self._thread = threading.Thread(target=self._serve, name="outlet", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._write_at_once()
+
+    def _write_at_once(self) -> None:
+        """As much of what waits is written as can be without waiting; what cannot be written at all is counted as lost."""
+        try:
+            self._open_file()
+            ready = select.poll()
+            ready.register(self._fd, select.POLLOUT)
+            while self._waiting and ready.poll(0):
+                piece = self._waiting[0]
+                written = os.write(self._fd, piece[:PIECE_BYTES])
+                self._waiting_bytes -= written
+                if written < len(piece):
+                    self._waiting[0] = piece[written:]
+                else:
+                    self._waiting.popleft()
+        except BlockingIOError:  # it had less room than it said
+            return
+        except OSError:
+            self._lost += len(self._waiting)
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            self._close_file()
 
     def _serve(self) -> None:
         again: float | None = None

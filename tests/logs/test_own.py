@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,38 @@ def test_a_stuck_stderr_costs_messages_and_no_time(logger: logging.Logger) -> No
 
     wait_until_sync(read)
     handler.close()
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_without_a_thread_it_is_written_as_far_as_it_can_be_at_once(
+    to_file: bool, tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that gives no thread may give none from the start: the daemon says so, instead of doing nothing in silence."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reader, writer = os.pipe()
+    log = OwnLog(path=str(tmp_path / "log")) if to_file else OwnLog(fd=writer)
+    log.install("tests.own")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        logger.warning("no thread")
+        found = (tmp_path / "log").read_bytes() if to_file else os.read(reader, 4096)
+        assert found.endswith(b" warning no thread\n")
+        if not to_file:
+            for number in range(200):
+                logger.warning("%d %s", number, "x" * 1000)  # more than the pipe holds
+            assert not log._outlet.flush(0.0)
+    logger.warning("the last")
+    if not to_file:
+        lines = b""
+        while b"the last" not in lines:
+            lines += os.read(reader, 1 << 20)
+        assert [line.split()[2] for line in lines.splitlines()] == [*map(b"%d".__mod__, range(200)), b"the"]
+        log.close()
     os.close(reader)
     os.close(writer)
 
