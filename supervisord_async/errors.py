@@ -113,7 +113,7 @@ class BusyError(CommandError):
 
 
 class UnavailableError(CommandError):
-    """What would tell cannot be read at present."""
+    """What would tell cannot be read at present, or the machine has nothing to give for it."""
 
     status, exit_code, kind = 503, 1, "unavailable"
 

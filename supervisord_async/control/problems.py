@@ -11,6 +11,7 @@ import msgspec
 
 from supervisord_async.errors import CommandError, ConfigError
 from supervisord_async.jsontext import json_bytes
+from supervisord_async.supervise.patience import is_want
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -53,7 +54,8 @@ def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None
 def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]]:
     """The status, body and headers of ``error``'s problem document; ``extra`` are further members of it.
 
-    An exception that is neither a CommandError nor a ConfigError is a bug: it is logged with its traceback, and answered without it.
+    A machine that has nothing to give just now is no bug, and may be asked again. Any other exception that is neither a CommandError
+    nor a ConfigError is one: it is logged with its traceback, and answered without it.
     """
     headers: dict[str, str] = {}
     if isinstance(error, ConfigError):
@@ -62,6 +64,10 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
     elif isinstance(error, CommandError):
         status, kind, code, detail = error.status, error.kind, error.exit_code, str(error)
         headers = getattr(error, "headers", {})
+    elif is_want(error):
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        status, kind, code, detail = 503, "unavailable", 1, f"the daemon is short of something just now, try again: {reason}"
+        _log.warning("transient: a request was not answered: %s", reason)
     else:
         _log.error("a request failed by a bug", exc_info=error)
         status, kind, code, detail = 500, "internal", 1, "an internal error; the daemon's log has the traceback"

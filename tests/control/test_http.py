@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Daemon, Logs, Stop
-from supervisord_async.control import connection
+from supervisord_async.control import connection, logs
 from supervisord_async.control import http as http_module
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
@@ -30,6 +31,7 @@ from supervisord_async.core.state import State
 from supervisord_async.errors import ConfigError, Problem
 from supervisord_async.supervise.records.history import History
 from supervisord_async.system.sockets import bind_unix
+from supervisord_async.system.threads import DaemonThreads
 from tests.control.conftest import Answer, ask, playing, read_answer, swift
 from tests.waiting import wait_until
 
@@ -124,6 +126,23 @@ async def test_a_bug_is_told_without_its_inside(
         problem = (await wire.ask("GET", "/v1/processes")).problem(500, "internal")
         assert "NoneType" not in problem["detail"]
         assert any(record.exc_info for record in caplog.records)
+
+
+async def test_a_machine_that_gives_no_thread_is_no_bug_and_may_be_asked_again(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(logs, "READERS", DaemonThreads(1, "test"))
+    async with serving(swift("web", autostart=False, logs=Logs(stdout="/nonexistent/web.log"))) as wire:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            problem = (await wire.ask("GET", "/v1/processes/web/logs")).problem(503, "unavailable")
+        assert "can't start new thread" in problem["detail"]
+        assert [record.levelname for record in caplog.records if "was not answered" in record.getMessage()] == ["WARNING"]
+        assert not any(record.exc_info for record in caplog.records)
+        assert (await wire.ask("GET", "/v1/processes/web/logs")).status == 200
 
 
 async def test_giant_bodies_are_refused_and_end_the_connection(serving: Serving) -> None:
