@@ -20,6 +20,7 @@ from supervisord_async.cli import early
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import mean_utf8
+from supervisord_async.errors import DaemonError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,8 +153,12 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
     import signal
 
     from supervisord_async.supervise.single import Single, Streams
-    from supervisord_async.system import loop, signals
+    from supervisord_async.system import loop, needs, signals
 
+    try:
+        needs.require()
+    except DaemonError as error:
+        raise click.ClickException(str(error)) from error
     streams = Streams.ours()
     nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     signals.reset_inherited()

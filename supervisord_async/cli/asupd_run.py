@@ -49,7 +49,9 @@ def trial(former: SavedState | None, configuration: Configuration, warnings: tup
     from supervisord_async.supervise import daemon, means  # noqa: F401
     from supervisord_async.supervise.outlive.prepared import Prepared, hand_over
     from supervisord_async.supervise.runs import launch
+    from supervisord_async.system import needs
 
+    needs.require()
     if "_sqlite3" not in dict(means.missing()):
         from supervisord_async.supervise.records import history  # noqa: F401
 
@@ -80,8 +82,9 @@ def foreground(
     from supervisord_async.supervise.options import Options
     from supervisord_async.supervise.outlive import leftovers
     from supervisord_async.supervise.run_dir import make_run_dir
-    from supervisord_async.system import descriptors, heap, loop, signals
+    from supervisord_async.system import descriptors, heap, loop, needs, signals
 
+    needs.require()
     heap.return_large_blocks()
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from supervisord_async.errors import ConfigError, Problem, SupervisordError
 from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
+from supervisord_async.system.needs import lacking
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES, is_answered
 
 if TYPE_CHECKING:
@@ -196,15 +197,11 @@ def dependencies(_patient: Patient) -> Iterator[Finding]:
 
 def kernel(_patient: Patient) -> Iterator[Finding]:
     """The kernel has what supervision needs."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        advice = "use Linux 5.3 or newer; in a container, allow pidfd_open in the seccomp profile"
-        yield Finding("error", "kernel", f"no pidfds: {error.strerror}", advice)
+    lack = lacking()
+    if lack is not None:
+        yield Finding("error", "kernel", lack.what, lack.advice)
     else:
         yield Finding("ok", "kernel", f"Linux {os.uname().release}: pidfds work")
-    if not os.path.exists("/proc/self/stat"):
-        yield Finding("error", "kernel", "/proc is not mounted", "mount -t proc proc /proc")
 
 
 def control_groups(patient: Patient) -> Iterator[Finding]:
