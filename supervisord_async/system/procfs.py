@@ -144,6 +144,14 @@ def real_uid(pid: int) -> int | None:
     return None
 
 
+def innermost_pid(pid: int) -> int | None:
+    """The PID that a process has for itself: in the PID namespace that it is in. None if it is gone or may not be looked at."""
+    for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(b"NSpid:"):
+            return int(line.split()[-1])
+    return None
+
+
 def environment_value(pid: int, name: str) -> str | None:
     """The value of ``name`` in the environment ``pid`` was executed with; "" if it is not set.
 

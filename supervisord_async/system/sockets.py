@@ -47,7 +47,10 @@ def bind_unix(
 
 
 def peer(connection: socket.socket) -> tuple[int, int, int]:
-    """PID, user and group of the process that connected, as of its ``connect`` (SO_PEERCRED, ``man 7 unix``)."""
+    """PID, user and group of the process that connected, as of its ``connect``, or of the one that listens (SO_PEERCRED, ``man 7 unix``).
+
+    The PID is the one that our PID namespace has for it; 0: none.
+    """
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return pid, uid, gid
 

@@ -129,6 +129,18 @@ def test_a_daemon_without_its_socket_is_stopped_from_the_run_dir_alone(tmp_path:
         wait_until_sync(lambda: not alive(pid), what="the program is gone")
 
 
+def test_a_daemon_of_a_container_is_not_taken_for_who_has_its_pid_outside(tmp_path: Path) -> None:
+    """The daemon is PID 1 of its PID namespace; PID 1 of ours lives on."""
+    inside = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("NOT TESTED: a daemon of a container; needs root")
+    daemon = LiveDaemon(tmp_path, PROGRAMS, prefix=inside)
+    with daemon.start(wait=False):
+        wait_until_sync(lambda: daemon.ctl("wait", "sleeper", "--for", "ready").returncode == 0, what="the program runs")
+        assert "stopped" in daemon.do("shutdown", "--timeout", "30s")
+        assert daemon.wait() == 0
+
+
 def test_nobody_there_is_exit_code_4(tmp_path: Path) -> None:
     daemon = LiveDaemon(tmp_path, PROGRAMS)
     assert daemon.ctl("shutdown").returncode == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -48,9 +49,9 @@ def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str |
         session.use(Target(os.path.join(os.path.abspath(run_dir), SOCKET_NAME), f"its run_dir would be {run_dir}"))
     pid, done = None, "told to stop"
     try:
-        pid = _ask(session, timeout)
+        pid, daemon = _ask(session, timeout)
         if wait:
-            _wait_gone(session, pid, STOP_SECONDS if kill and timeout is None else timeout)
+            _wait_gone(session, daemon, STOP_SECONDS if kill and timeout is None else timeout)
             done = "stopped"
     except OtherDaemonError:
         raise
@@ -66,13 +67,14 @@ def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str |
         say(done)
 
 
-def _ask(session: Session, timeout_seconds: float | None) -> int | None:
-    """The daemon was asked through its API; returns its PID."""
+def _ask(session: Session, timeout_seconds: float | None) -> tuple[int | None, Identity | None]:
+    """The daemon was asked through its API; returns the PID that it has for itself, and its process where we can see that."""
     patience = ANSWER_SECONDS if timeout_seconds is None else min(ANSWER_SECONDS, timeout_seconds)
     with session.client(timeout_seconds=max(patience, 0.2)) as client:
         health = client.health()
+        daemon = _daemon(session, health.pid)
         client.shutdown()
-    return health.pid
+    return health.pid, daemon
 
 
 def _holder(session: Session, run_dir: str | None) -> Identity | None:
@@ -125,13 +127,10 @@ def _gone_within(identity: Identity, seconds: float) -> bool:
     return True
 
 
-def _wait_gone(session: Session, pid: int | None, timeout_seconds: float | None) -> None:
+def _wait_gone(session: Session, daemon: Identity | None, timeout_seconds: float | None) -> None:
     """The socket no longer answers and the daemon's process has ended; raises TimedOutError if that takes too long."""
-    from supervisord_async.system.identity import identify
-
     began = shown = time.monotonic()
     show = sys.stderr.isatty()
-    daemon = identify(pid) if pid is not None else None
     try:
         while _answers(session) or (daemon is not None and not _gone_within(daemon, 0.0)):
             now = time.monotonic()
@@ -155,3 +154,23 @@ def _answers(session: Session) -> bool:
         return is_answered(session.target.socket)
     except OSError:
         return False
+
+
+def _daemon(session: Session, own_pid: int | None) -> Identity | None:
+    """The process that listens at the socket and calls itself ``own_pid``; None where we see no such process.
+
+    In a container a daemon has a PID that is somebody else's outside of it; the kernel tells the one that it has for us. Who listens may
+    also be somebody who passes on what is said to a daemon elsewhere.
+    """
+    from supervisord_async.system.identity import identify
+    from supervisord_async.system.procfs import innermost_pid
+    from supervisord_async.system.sockets import peer
+
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            probe.connect(session.target.socket)
+            pid, _, _ = peer(probe)
+    except OSError:
+        return None
+    return identify(pid) if pid and innermost_pid(pid) == own_pid else None
