@@ -308,6 +308,7 @@ class Commands:
             return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
         with anyio.move_on_after(seconds):
             await pursuit.follow(records)
+            await self.supervisor.retiring.wait_gone(processes)  # who is told that one is removed finds it listed no more
         self.supervisor.bus.catch_up()  # who is answered finds what was done in the records
         late = pursuit.unsettled()
         for name in late:

@@ -8,8 +8,8 @@ effects, and ``records`` tell of the change. Where to look:
 * one run of it: ``runs``: how it is prepared, spawned, captured, asked to stop, and ends;
 * what watches a run: ``monitors``, one file a kind (exit, heartbeat, probes, files, memory, schedule, notify); they perceive by
   ``senses``: how a probe is asked, output searched, files watched for all programs, and sd_notify heard;
-* several processes: ``supervisor`` holds the names and applies plans; ``fleet`` has dependencies, orderly stops, rolling restarts,
-  scaling, sockets, activation and schedules;
+* several processes: ``supervisor`` holds the names and applies plans; ``fleet`` has dependencies, orderly stops, removals, rolling
+  restarts, scaling, sockets, activation and schedules;
 * what is published: ``records``: the bus, the words of a record, masking, the log, the history, figures, hooks on events;
 * the daemon: ``daemon`` (lifetime, signals, re-exec), ``loading`` (the file, read again), ``run_dir``, ``belongings`` (lock, socket and
   state, made again when somebody removed them), ``means`` (optional modules), ``lasting`` (its own tasks, restarted after a bug),

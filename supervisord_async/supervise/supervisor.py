@@ -24,6 +24,7 @@ from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFou
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.exit_when import exit_for
+from supervisord_async.supervise.fleet.retiring import Retiring
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
 from supervisord_async.supervise.fleet.selecting import not_found, select
@@ -36,7 +37,6 @@ from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.surroundings import Surroundings
-from supervisord_async.system.bell import Bell
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -72,6 +72,7 @@ class Supervisor:
         self._load = load
         self._around = surroundings(self)
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
+        self.retiring = Retiring(self._start_task, self._ask, self._forget)
         self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
@@ -80,7 +81,6 @@ class Supervisor:
             self._around, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
         )
         self._tasks: TaskGroup | None = None
-        self._retiring: dict[str, Bell] = {}  #: of processes that are being removed; rung at each record of the process
         self._reload_lock = anyio.Lock()
         self._reloads_asked = 0
         self._reloads_done = 0
@@ -136,7 +136,7 @@ class Supervisor:
             self._add(program, program.process_names(), estate)
         self.bus.listen(self.dependencies.heed)
         self.bus.listen(self._consider_exit)
-        self.bus.listen(self._tell_retiring)
+        self.bus.listen(self.retiring.heed)
         self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].begins_anew)
         self._retire_unlisted(estate)
         self.dependencies.reconsider()
@@ -185,7 +185,7 @@ class Supervisor:
                 owner = name.partition(":")[0]  # its program, so that a reload that lists that again takes the process back
                 program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
                 self._add(program, [name], estate)
-                self._begin_to_retire(self.processes[name])
+                self.retiring.begin(self.processes[name])
                 _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, inherited.snapshot.run)
 
     def _add(self, program: Program, names: Iterable[str], estate: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
@@ -217,28 +217,9 @@ class Supervisor:
         assert self._tasks is not None  # noqa: S101  only called while running
         self._tasks.start_soon(function, name=name)
 
-    def _begin_to_retire(self, process: Process) -> None:
-        assert self._tasks is not None  # noqa: S101  only called while running
-        self._retiring[process.name] = Bell()
-        self._tasks.start_soon(self._retire, process, name=f"retire {process.name}")
-
-    def _tell_retiring(self, record: Record) -> None:
-        if record.name in self._retiring:
-            self._retiring[record.name].ring()
-
-    async def _retire(self, process: Process) -> None:
-        """The process is down and removed; if the configuration has it again by then, it is added again."""
-        asked = None
-        while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
-            if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
-                asked = process.snapshot
-                self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
-            await self._retiring[process.name].wait(anyio.current_time() + 1.0)  # no record tells that it is settled
-        await process.output.aclose()
-        process.dismiss()
-        process.hush()
+    def _forget(self, process: Process) -> None:
+        """The process is removed; if the configuration has it again by now, it is added again."""
         del self.processes[process.name]
-        del self._retiring[process.name]
         program = self.configuration.programs.get(process.program.name)
         if program is not None and process.name in program.process_names() and not self.shutting_down:
             self._autostart(self._add(program, [process.name]))  # a later reload wanted it back
@@ -308,9 +289,9 @@ class Supervisor:
         programs = configuration.programs
         kept = {name for program in programs.values() for name in program.process_names()}
         for process in list(self.processes.values()):
-            if process.name not in kept and process.name not in self._retiring:
-                self._begin_to_retire(process)
-        self._change([process for name, process in self.processes.items() if name in kept and name not in self._retiring], plan)
+            if process.name not in kept and process.name not in self.retiring:
+                self.retiring.begin(process)
+        self._change([process for name, process in self.processes.items() if name in kept and name not in self.retiring], plan)
         by_itself = plan.started()
         idle = [process for process in self.processes.values() if process.program.name in by_itself and is_idle(process.snapshot)]
         added = []

@@ -15,6 +15,7 @@ from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
+from supervisord_async.supervise.runs.output import Output
 from supervisord_async.system.bell import Bell
 from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
@@ -152,6 +153,37 @@ async def test_reload_waits_for_what_it_removed_until_that_is_gone() -> None:
         assert outcome.timed_out == ("gone",)
         child.end(code=0)
         await wait_until(lambda: not scene.supervisor.processes)
+
+
+@pytest.mark.parametrize("how", ["reload", "scale"])
+async def test_who_is_told_that_one_is_removed_finds_it_listed_no_more_however_long_its_log_takes(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, written, answered = anyio.Event(), anyio.Event(), anyio.Event()
+    close = Output.aclose
+
+    async def close_late(output: Output) -> None:
+        closing.set()
+        await written.wait()
+        await close(output)
+
+    async with playing(swift("web", replicas=2), load=File(swift("web", replicas=1))) as scene:
+        monkeypatch.setattr(Output, "aclose", close_late)
+
+        async def ask() -> None:
+            outcome = (await scene.commands.reload())[1] if how == "reload" else await scene.commands.scale("web", 1)
+            assert told(outcome)["web:1"] == (True, "removed")
+            assert b"web:1" not in await scene.commands.status_json(figures=False)
+            answered.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await closing.wait()
+            assert scene.snapshot("web:1").state is State.STOPPED
+            await _a_moment()
+            assert not answered.is_set()
+            written.set()
+        assert answered.is_set()
 
 
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:
@@ -438,7 +470,7 @@ async def test_processes_on_their_way_out_hear_of_themselves_only() -> None:
         ring = Bell.ring
 
         def counted(bell: Bell) -> None:
-            for name, own in scene.supervisor._retiring.items():
+            for name, own in scene.supervisor.retiring._bells.items():
                 heard[name] += own is bell
             ring(bell)
 

@@ -1,1 +1,1 @@
-"""What concerns several processes at once: dependencies, orderly stops, rolling restarts, scaling, shared sockets and schedules."""
+"""What concerns several processes at once: dependencies, orderly stops, removals, rolling restarts, scaling, sockets and schedules."""
