@@ -27,12 +27,16 @@ ENV_WATCHDOG_PID = "WATCHDOG_PID"
 ENV_LISTEN_FDS = "LISTEN_FDS"
 ENV_LISTEN_PID = "LISTEN_PID"
 ENV_LISTEN_FDNAMES = "LISTEN_FDNAMES"
-#: What speaks of, or for, a run's main process alone: no command beside it has these.
-MAIN_PROCESS_ONLY = frozenset({ENV_NOTIFY_SOCKET, ENV_WATCHDOG_USEC, ENV_WATCHDOG_PID, ENV_LISTEN_FDS, ENV_LISTEN_PID, ENV_LISTEN_FDNAMES})
 #: Names the descriptor with the state to the daemon's new self at a re-exec.
 ENV_STATE = "ASUPD_STATE_FD"
 #: ``INSTANCE/NAME/RUN``: says which run_dir's daemon started a process, and as what. Inherited by descendants.
 ENV_TAG = "ASUP_TAG"
+#: A digest of the settings that a run was begun with, as far as a change of them needs a restart: what no saved state may know.
+ENV_SETTINGS = "ASUP_SETTINGS"
+#: What speaks of, or for, a run's main process alone: no command beside it has these.
+MAIN_PROCESS_ONLY = frozenset(
+    {ENV_NOTIFY_SOCKET, ENV_WATCHDOG_USEC, ENV_WATCHDOG_PID, ENV_LISTEN_FDS, ENV_LISTEN_PID, ENV_LISTEN_FDNAMES, ENV_SETTINGS}
+)
 
 
 def exit_words(status: Mapping[str, Any] | None) -> str:

@@ -356,7 +356,7 @@ class Process:
         """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`begin`."""
         self._inherited = inherited
         self._taken_over = anyio.Event()
-        self._settings = inherited.saved.settings if inherited.saved is not None else ""
+        self._settings = inherited.settings
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
         if inherited.snapshot.state is State.RUNNING or not inherited.by_reexec:

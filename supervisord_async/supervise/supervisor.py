@@ -17,9 +17,9 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, Logs, Program
-from supervisord_async.core.inputs import Input, RestartRequested, StartRequested, StopRequested
+from supervisord_async.core.inputs import Input, RestartRequested, StartRequested
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import DOWN, Cause, Snapshot, State
+from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies

@@ -7,7 +7,7 @@ A process may be gone at any moment, so "not there" is an answer (None, an empty
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -153,7 +153,13 @@ def innermost_pid(pid: int) -> int | None:
 
 
 def environment_value(pid: int, name: str) -> str | None:
-    """The value of ``name`` in the environment ``pid`` was executed with; "" if it is not set.
+    """The value of ``name`` in the environment ``pid`` was executed with; "" if it is not set. None as of :func:`environment_values`."""
+    values = environment_values(pid, name)
+    return values[0] if values is not None else None
+
+
+def environment_values(pid: int, *names: str) -> list[str] | None:
+    """The values of ``names`` in the environment ``pid`` was executed with; "" for one that is not set.
 
     None if it cannot be told: the process is gone, is just being executed, or belongs to somebody whose
     environment we may not read.
@@ -161,8 +167,9 @@ def environment_value(pid: int, name: str) -> str | None:
     text = read_file(f"/proc/{pid}/environ", _ENVIRON_LIMIT_BYTES)
     if not text:
         return None
-    wanted = name.encode() + b"="
-    for entry in text.split(b"\0"):
-        if entry.startswith(wanted):
-            return entry[len(wanted) :].decode("utf-8", "surrogateescape")
-    return ""
+    entries = text.split(b"\0")
+    return [_value(entries, name.encode() + b"=") for name in names]
+
+
+def _value(entries: Iterable[bytes], prefix: bytes) -> str:
+    return next((entry[len(prefix) :].decode("utf-8", "surrogateescape") for entry in entries if entry.startswith(prefix)), "")

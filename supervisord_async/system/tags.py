@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from supervisord_async.system import cgroups, procfs
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.identity import Identity, of
-from supervisord_async.wire import ENV_TAG
+from supervisord_async.wire import ENV_SETTINGS, ENV_TAG
 
 
 class Tagged(msgspec.Struct, frozen=True):
@@ -25,6 +25,7 @@ class Tagged(msgspec.Struct, frozen=True):
     run: int
     is_leader: bool  #: of a session, as the main process of every run is
     uid: int | None = None  #: of a leader outside of its run's cgroup, into which nobody else gets: its real user, if it lives
+    settings: str = ""  #: what its environment says of the settings that its run was begun with; "": nothing
 
 
 def living(instance: str) -> list[Tagged]:
@@ -36,13 +37,14 @@ def marked(instance: str) -> list[Tagged]:
     """Those whose environment says so, in no order; one pass over /proc, to be made off the loop."""
     found = []
     for pid in procfs.pids():
-        tag = procfs.environment_value(pid, ENV_TAG)
-        if tag is None or not tag.startswith(f"{instance}/"):
+        said = procfs.environment_values(pid, ENV_TAG, ENV_SETTINGS)
+        if said is None or not said[0].startswith(f"{instance}/"):
             continue
+        tag, settings = said
         name, _, run = tag.removeprefix(f"{instance}/").rpartition("/")
         process = procfs.stat(pid)
         if process is not None and not process.dead and run.isdecimal():
-            found.append(Tagged(of(process), name, int(run), process.session == pid))
+            found.append(Tagged(of(process), name, int(run), process.session == pid, settings=settings))
     return found
 
 

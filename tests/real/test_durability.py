@@ -113,6 +113,38 @@ def test_a_successor_of_another_environment_restarts_nothing(daemon: Make) -> No
     assert live.wait_for("a", "RUNNING", run=2)["cause"] == "config_changed"
 
 
+@pytest.mark.parametrize("known", ["the run before it", "nothing"])
+@pytest.mark.parametrize("file", ["as at its start", "as before", "new"])
+def test_a_run_that_no_saved_state_knows_goes_on_only_with_the_settings_of_the_file(daemon: Make, known: str, file: str) -> None:
+    """The daemon dies amid a reload, or the state is lost; meanwhile the file is edited, perhaps back to what it was."""
+
+    def text(value: str) -> str:
+        return f"programs: {{a: {{command: [sleep, '1000'], start_seconds: 0, environment: {{VALUE: {value}}}}}}}"
+
+    live = daemon(text("first"))
+    run_dir = str(live.folder / ".asupd")
+    live.wait_for("a", "RUNNING")
+    live.do("start", "a")  # what was answered is saved
+    former, _ = persist.load(run_dir)
+    live.write(text("second"))
+    live.do("reload")
+    pid = live.wait_for("a", "RUNNING", run=2)["pid"]
+    live.kill()
+    for path in Path(run_dir).glob("state.json*"):
+        path.unlink()
+    if known != "nothing":
+        assert former is not None and former.processes[0].snapshot.run == 1
+        persist.save(run_dir, former)
+    live.write(text({"as at its start": "second", "as before": "first", "new": "third"}[file]))
+    live.start()
+    if file == "as at its start":
+        assert live.wait_for("a", "RUNNING")["pid"] == pid
+        assert "while no daemon was there" not in live.text()
+    else:
+        assert live.wait_for("a", "RUNNING", run=3, cause="config_changed")["restarts"] == 0
+        assert not alive(pid)
+
+
 def test_a_living_run_is_taken_over_although_its_user_is_unknown_by_now(daemon: Make) -> None:
     """An account that was deleted, or a directory service that is down, is a matter of the next start."""
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}")

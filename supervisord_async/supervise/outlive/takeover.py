@@ -1,9 +1,10 @@
 """Taking over from a daemon that is gone: which processes live, and what became of the others.
 
-Two witnesses are heard. The saved state says what was wanted and counted, up to the last save. /proc says what lives:
-every child carries ``INSTANCE/NAME/RUN`` in its environment. Where they differ /proc is right about lives, the state
-about wishes. A process is believed to be ours by its identity (PID, start time, boot) or by its tag, never by its PID. A tag is a word
-that anybody can say: it makes nobody the main process of a run whose own one lives, nor one of a user of whom that run cannot be.
+Two witnesses are heard. The saved state says what was wanted and counted, up to the last save. /proc says what lives, and
+with what settings it began: every child carries ``INSTANCE/NAME/RUN`` and a digest of those in its environment. Where they
+differ /proc is right about lives, the state about wishes. A process is believed to be ours by its identity (PID, start time,
+boot) or by its tag, never by its PID. A tag is a word that anybody can say: it makes nobody the main process of a run whose
+own one lives, nor one of a user of whom that run cannot be.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Inherited(msgspec.Struct, frozen=True):
     snapshot: Snapshot
     main: Identity | None  #: the living main process of ``snapshot.run``; None: it is gone, or there was none
     saved: SavedProcess | None  #: None: it was found by its tag alone
+    settings: str = ""  #: digest of the settings that ``main`` was begun with; "": nobody knows
     stray_runs: tuple[int, ...] = ()  #: runs that are over, but not everything of them
     by_reexec: bool = False  #: it comes from this very process, before a re-exec
     ending: bool = False  #: all that lives was told to stop, see :mod:`.ending`
@@ -84,7 +86,8 @@ def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, 
         found = by_name.get(name, [])
         slot = _slot(name, records.get(name), found, boot_id)
         alive = slot.snapshot.run if slot.main is not None else None
-        slots[name] = replace(slot, stray_runs=tuple(sorted({process.run for process in found} - {alive})), by_reexec=by_reexec)
+        strays = tuple(sorted({process.run for process in found} - {alive}))
+        slots[name] = replace(slot, settings=_settings(slot, found), stray_runs=strays, by_reexec=by_reexec)
     return slots
 
 
@@ -144,6 +147,13 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
     in_flight = snapshot.state in LIVE and snapshot.ended_run != snapshot.run
     main = newest.identity if newest is not None and newest.run == snapshot.run and in_flight else None
     return Inherited(name, snapshot, main, record)
+
+
+def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
+    """What the main process says of itself; the state, where it says nothing and the state knows this run and not an earlier one."""
+    said = next((process.settings for process in found if process.identity == slot.main), "")
+    saved = slot.saved
+    return said or (saved.settings if saved is not None and saved.snapshot.run == slot.snapshot.run else "")
 
 
 def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:

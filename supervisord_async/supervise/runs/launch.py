@@ -116,6 +116,7 @@ class RunEnvironment(msgspec.Struct, frozen=True):
             wire.ENV_RUN: str(self.run),
             wire.ENV_SOCKET: self.daemon.socket,
             wire.ENV_TAG: self.tag,
+            wire.ENV_SETTINGS: settings_digest(self.program),
         }
         if self.heartbeat_file is not None:
             variables[wire.ENV_HEARTBEAT_FILE] = self.heartbeat_file

@@ -58,6 +58,24 @@ def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
     assert (slot.snapshot.run, slot.snapshot.ended_run, slot.snapshot.state, slot.snapshot.wanted) == (4, 3, State.UNKNOWN, True)
 
 
+@pytest.mark.parametrize(
+    ("state", "said", "settings"),
+    [
+        (saved(**RUNNING), "", "d"),  # a program may overwrite its environment
+        (saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "run": 2, "ended_run": 2}), "", ""),  # "d" was the earlier run's
+        (saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "run": 2, "ended_run": 2}), "e", "e"),
+        (saved(**RUNNING | {"state": State.STARTING, "pid": None}), "e", "e"),  # saved before the run began, perhaps with a former one's
+        (None, "e", "e"),
+        (None, "", ""),
+    ],
+)
+def test_the_settings_that_a_run_was_begun_with_are_its_own_word_and_no_earlier_runs(
+    state: SavedState | None, said: str, settings: str
+) -> None:
+    slot = settle(state, [structs.replace(alive(3), settings=said)], BOOT)["web"]
+    assert (slot.main, slot.snapshot.run, slot.settings) == (Identity(42, 500, BOOT), 3, settings)
+
+
 def test_without_any_state_the_living_are_adopted() -> None:
     slot = settle(None, [alive(9)], BOOT)["web"]
     assert slot.main == Identity(42, 500, BOOT) and slot.saved is None
