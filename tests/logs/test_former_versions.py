@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from supervisord_async.logs.spool import Source, Spool
+from supervisord_async.logs.spool import Meta, Source, Spool
 
 #: Of commit a4da84c, killed after it had written 20 bytes of a batch of two lines, with a third line behind it: what is not 0, by offset.
 SPOOL = {
@@ -54,7 +54,7 @@ def test_an_earlier_versions_spool_is_finished(tmp_path: Path) -> None:
     for offset, data in SPOOL.items():
         os.pwrite(descriptor, bytes.fromhex(data), offset)
     spool = Spool(descriptor, str(path), Source("lines", "stdout"))
-    assert spool.meta() == {"path": "/srv/shop/lines.log", "format": "json", "name": "lines", "stream": "stdout"}
+    assert spool.meta() == Meta(path="/srv/shop/lines.log", format="json", name="lines", stream="stdout")
     log: Any = Log()
     spool.resume(lambda _dev, _ino: None)
     spool.append(log)
