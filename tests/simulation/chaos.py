@@ -88,7 +88,7 @@ class Disk:
 @contextmanager
 def disk(path: Path) -> Iterator[Disk | None]:
     """The directory ``path`` is a file system of its own meanwhile; None where that cannot be."""
-    path.mkdir(exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(path)], capture_output=True, check=False)
     if done.returncode:
         yield None
@@ -231,6 +231,7 @@ def _reckon(live: LiveDaemon, report: Report) -> None:
     """Everything runs once, and every number is there once."""
     names = [f"steady:{n}" for n in range(STEADY)] + [f"mortal:{n}" for n in range(4)] + ["family", "loud"]
     live.wait_until(lambda: {each["state"] for each in live.status().values()} == {"RUNNING"}, "everything runs again", every=0.3)
+    live.wait_until(lambda: {each.name for each in live.tagged()} >= set(names), "all show their tags")  # not while they are just executed
     leaders = Counter(each.name for each in live.tagged() if each.is_leader and each.run == live.process_of(each.name)["run"])
     others = [each for each in live.tagged() if each.run != live.process_of(each.name)["run"]]
     report.complaints += [f"{each.name}: pid {each.identity.pid} of run {each.run} still lives" for each in others]
