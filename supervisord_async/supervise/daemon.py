@@ -258,6 +258,7 @@ class Daemon:
         if saved is not None:
             self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
+        await self._sockets.find(self._configuration.programs.values(), holders(estate))
         return estate
 
     async def _enclose(self, estate: dict[str, Inherited], living: list[tags.Tagged]) -> None:

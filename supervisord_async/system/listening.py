@@ -9,11 +9,14 @@ import socket
 from collections.abc import Iterable
 from typing import Literal
 
-from supervisord_async.system import sockets
+from supervisord_async import wire
+from supervisord_async.system import procfs, sockets
 
 #: The same number on every machine but alpha (``man 2 pidfd_getfd``, Linux 5.6).
 _PIDFD_GETFD = 438
 _SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
+#: The first descriptor of those that are passed on (``man 3 sd_listen_fds``).
+_FIRST_PASSED = 3
 
 
 def bind_unix(path: str, *, mode: int, backlog: int, uid: int) -> socket.socket:
@@ -98,9 +101,20 @@ def take_back(pid: int, wanted_inode: int) -> socket.socket | None:
     return None
 
 
+def given(pid: int, name: str) -> socket.socket | None:
+    """A duplicate of the socket that ``pid`` was begun with under ``name``; None if it has that no more, or we may not have it."""
+    names = (procfs.environment_value(pid, wire.ENV_LISTEN_FDNAMES) or "").split(":")
+    inode = _inode_behind(f"/proc/{pid}/fd/{_FIRST_PASSED + names.index(name)}") if name in names else None
+    return take_back(pid, inode) if inode is not None else None
+
+
 def _points_at(link: str, wanted_inode: int) -> bool:
+    return _inode_behind(link) == wanted_inode
+
+
+def _inode_behind(link: str) -> int | None:
     try:
         found = _SOCKET_LINK.fullmatch(os.readlink(link))
     except OSError:
-        return False
-    return found is not None and int(found[1]) == wanted_inode
+        return None
+    return int(found[1]) if found is not None else None

@@ -166,6 +166,22 @@ programs:
     assert not (tmp_path / "s.sock").exists()
 
 
+def test_a_replica_is_restarted_beside_others_that_a_daemon_without_a_state_took_over(daemon: Make, free_port: int) -> None:
+    """They hold the address: the daemon has to have the same socket again."""
+    live = daemon(web(SERVER, free_port, "replicas: 2, start_seconds: 0"))
+    pids = [live.wait_for(f"web:{number}", "RUNNING")["pid"] for number in range(2)]
+    live.kill()
+    for state in (live.folder / ".asupd").glob("state.json*"):
+        state.unlink()
+    live.start()
+    assert [live.wait_for(f"web:{number}", "RUNNING")["pid"] for number in range(2)] == pids
+    with hammering(free_port) as hammer:
+        live.do("restart", "web:0")
+        live.do("restart", "web:1")
+    assert hammer.refused == []
+    assert [live.process_of(f"web:{number}")["run"] for number in range(2)] == [2, 2]
+
+
 def test_an_address_that_is_taken_is_a_failure_to_spawn_until_it_is_free(daemon: Make, free_port: int) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port))

@@ -113,6 +113,19 @@ class SocketRegistry:
             if found is not None:
                 self._bound[each.program, each.settings.name] = _Bound(each.settings, found, _file(each.settings))
 
+    async def find(self, programs: Iterable[Program], holders: Mapping[str, Iterable[int]]) -> None:
+        """Sockets of which no state tells are taken back from the living ``holders`` too: no second one can be bound beside them."""
+        for program in programs:
+            for settings in program.sockets:
+                for pid in holders.get(program.name, ()):
+                    if (program.name, settings.name) in self._bound:
+                        break
+                    found = listening.given(pid, settings.name)
+                    if found is not None and await _is_at(found, settings):
+                        self._bound[program.name, settings.name] = _Bound(settings, found, _file(settings))
+                    elif found is not None:
+                        found.close()
+
     def close(self) -> None:
         """All are closed, and the files of unix sockets removed."""
         for key in list(self._bound):
@@ -146,9 +159,7 @@ async def _bind(settings: Socket, host: Host) -> _Bound:
             uid = owner.uid if owner is not None else -1
             bound = listening.bind_unix(settings.path, mode=settings.mode, backlog=settings.backlog, uid=uid)
             return _Bound(settings, bound, _file(settings))
-        kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
-        found = await anyio.getaddrinfo(settings.host, settings.port, type=kind, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
+        family, address = await _address(settings)
         return _Bound(settings, listening.bind_inet(settings.kind, family, address[0], address[1], backlog=settings.backlog), None)
     except DaemonError as error:
         raise SpawnError("socket", None, str(error)) from error
@@ -158,6 +169,26 @@ async def _bind(settings: Socket, host: Host) -> _Bound:
         raise SpawnError("socket", None, f"{words}: {error}") from error
     except OSError as error:
         raise SpawnError("socket", error.errno, words) from error
+
+
+async def _address(settings: Socket) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """The family and the numeric address of an inet socket. Raises socket.gaierror, and UnicodeError for no name that a host can have."""
+    kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
+    found = await anyio.getaddrinfo(settings.host, settings.port, type=kind, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return family, (address[0], address[1])
+
+
+async def _is_at(listener: socket.socket, settings: Socket) -> bool:
+    """Whether it has the address that these settings mean; a unix socket has been moved to its path, which does not tell of it."""
+    if settings.kind == "unix":
+        return listener.family == socket.AF_UNIX and _file(settings) is not None
+    kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
+    try:
+        wanted = await _address(settings)
+    except (OSError, UnicodeError):
+        return False
+    return listener.type == kind and (listener.family, listener.getsockname()[:2]) == wanted
 
 
 def _file(settings: Socket) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from supervisord_async.config.model import Logs, Program, Socket
 from supervisord_async.core.state import Cause, Snapshot, State
@@ -143,6 +144,32 @@ def test_a_former_selfs_sockets_come_back_by_descriptor_or_from_a_living_holder(
         heir.inherit([type(each)(each.program, each.settings, each.inode, duplicate) for each in registry.saved()], {}, by_reexec=True)
         assert [each.fileno() for each in heir.descriptors("web")] == [duplicate]
         anyio.run(closing, heir)
+
+
+def test_sockets_that_no_state_tells_of_come_back_from_who_was_given_them(registry: SocketRegistry, free_port: int, tmp_path: Path) -> None:
+    """By their names; one that the file has at another address by now is none of them."""
+    web = Socket(name="web", kind="tcp", host="localhost", port=free_port)
+    local = Socket(name="local", kind="unix", path=str(tmp_path / "local.sock"))
+    former = SocketRegistry()
+    (_, web_fd), (_, local_fd) = opened(former, program(web, local))
+    code = f"import os; os.dup2({web_fd}, 100); os.dup2({local_fd}, 4); os.dup2(100, 3); print(flush=True); os.read(0, 1)"
+    environment = {**os.environ, "LISTEN_FDNAMES": "web:local"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], pass_fds=(web_fd, local_fd), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        holder.stdout.readline()
+        moved = replace(web, port=free_port + 1)
+        anyio.run(registry.find, [program(moved, replace(local, name="unknown"))], {"web": [holder.pid]})
+        assert registry.saved() == ()
+        anyio.run(registry.find, [program(web, local)], {"web": [holder.pid]})
+        found = {each.settings.name: each.inode for each in registry.saved()}
+        holder.stdin.close()
+    wanted = {each.settings.name: each.inode for each in former.saved()}
+    anyio.run(closing, former)
+    if not found:
+        pytest.skip("we may not take descriptors from another process here")
+    assert found == wanted
 
 
 def test_addresses_are_told_as_the_file_writes_them() -> None:
