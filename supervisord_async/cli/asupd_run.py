@@ -95,7 +95,8 @@ def foreground(
     daemon = configuration.daemon
     if former is None and run_dir is None:  # the file may name another one than for its last daemon; --run-dir is meant
         leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
-    make_run_dir(daemon.run_dir)
+    if former is None:
+        make_run_dir(daemon.run_dir)
     own = [_own_log(daemon.log)]
 
     def follow_log_settings(log: DaemonLog) -> None:

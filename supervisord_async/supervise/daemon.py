@@ -75,11 +75,16 @@ QUIET_SECONDS = 2.0
 async def serve(options: Options, configuration: Configuration, make_control: MakeControl, former: SavedState | None = None) -> int:
     """Supervise until told to stop; returns the exit code.
 
-    ``former`` is the state of this process before a re-exec. Raises LockHeldError and DaemonError, before anything of
-    another daemon is touched.
+    ``former`` is the state of this process before a re-exec, which goes on without a run_dir as it had. Raises LockHeldError and
+    DaemonError, before anything of another daemon is touched.
     """
     run_dir = configuration.daemon.run_dir
-    make_run_dir(run_dir)
+    try:
+        make_run_dir(run_dir)
+    except DaemonError as error:
+        if former is None:
+            raise
+        _log.error("degraded: no run_dir: %s", error)
     lock = InstanceLock(os.path.join(run_dir, LOCK_NAME))
     if former is not None and former.descriptors.get("lock"):
         lock.inherit(former.descriptors["lock"][0])

@@ -90,6 +90,24 @@ def test_new_code_that_cannot_read_the_state_goes_on_as_after_a_kill(daemon: Mak
     assert live.tagged() == []
 
 
+def test_a_reexec_needs_no_run_dir(daemon: Make) -> None:
+    """Its disk may have become read-only: a daemon that begins is refused there, one that lives is not ended for that."""
+    live = daemon(PROGRAMS)
+    pids = settle(live)
+    run_dir = live.folder / ".asupd"
+    aside = run_dir.rename(live.folder / "aside")
+    run_dir.write_text("in its place")
+    live.send(signal.SIGUSR2)
+    live.wait_until(lambda: "re-executed" in live.text(), "it is re-executed")
+    assert f"degraded: no run_dir: cannot make the run_dir {run_dir}: File exists" in live.text()
+    run_dir.unlink()
+    aside.rename(run_dir)
+    live.wait_until(live.answers, "it answers again")
+    check_nothing_lost(live, pids)
+    assert live.end() == 0
+    assert live.tagged() == []
+
+
 def test_a_reexec_refuses_nobody_and_misses_no_signal(daemon: Make) -> None:
     live = daemon(SLEEPER)
     pid = live.wait_for("a", "RUNNING")["pid"]
