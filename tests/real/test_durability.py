@@ -60,6 +60,18 @@ def test_adoption_needs_no_state_file(daemon: Make, damage: str) -> None:
     live.wait_until(lambda: {process.identity.pid for process in live.tagged()} == living, "each lives, once, and nobody else")
 
 
+def test_without_a_state_who_left_the_session_of_a_run_is_not_taken_for_its_main_process(daemon: Make) -> None:
+    live = daemon('programs: {web: {command: [sh, -c, "setsid sleep 1001 & setsid sleep 1002 & exec sleep 1000"]}}')
+    pid = live.wait_for("web", "RUNNING")["pid"]
+    live.wait_until(lambda: sum(each.is_leader for each in live.tagged()) == 3, "its descendants have left")
+    live.kill()
+    for name in ("state.json", "state.json.previous"):
+        (live.folder / ".asupd" / name).unlink(missing_ok=True)
+    live.start()
+    live.wait_for("web", "RUNNING", pid=pid)
+    assert len(live.tagged()) == 3
+
+
 def test_what_a_program_says_once_it_need_not_say_again_to_a_successor(daemon: Make) -> None:
     live = daemon('programs: {web: {command: [sh, -c, "echo ready; exec sleep 1000"], readiness: {log: ready, interval: 50ms}}}')
     pid = live.wait_for("web", "RUNNING")["pid"]

@@ -126,8 +126,7 @@ def holders(slots: dict[str, Inherited]) -> dict[str, list[int]]:
 
 
 def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: str) -> Inherited:
-    mains = sorted((process for process in found if process.is_leader), key=lambda process: process.run)
-    newest = mains[-1] if mains else None
+    newest = _newest_main(found)
     if record is None:
         if newest is None:  # only descendants of a run that is over
             return Inherited(name, Snapshot(run=max(process.run for process in found)), None, None)
@@ -154,6 +153,12 @@ def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
     said = next((process.settings for process in found if process.identity == slot.main), "")
     saved = slot.saved
     return said or (saved.settings if saved is not None and saved.snapshot.run == slot.snapshot.run else "")
+
+
+def _newest_main(found: list[Tagged]) -> Tagged | None:
+    """The main process of the newest run; of its leaders the oldest: the others are what it made leaders (``setsid``) of their own."""
+    leaders = [process for process in found if process.is_leader]
+    return min(leaders, key=lambda each: (-each.run, each.identity.start_ticks, each.identity.pid), default=None)
 
 
 def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:

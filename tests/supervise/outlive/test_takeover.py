@@ -76,6 +76,15 @@ def test_the_settings_that_a_run_was_begun_with_are_its_own_word_and_no_earlier_
     assert (slot.main, slot.snapshot.run, slot.settings) == (Identity(42, 500, BOOT), 3, settings)
 
 
+@pytest.mark.parametrize("ticks", [900, 901])
+def test_who_left_the_session_of_a_run_that_no_state_knows_does_not_lead_it(ticks: int) -> None:
+    earlier, main, child = alive(3, 200, 100), alive(4, 300, 900), alive(4, 301, ticks)
+    for state in (None, saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "ended_run": 3})):
+        for found in ([earlier, main, child], [child, main, earlier]):
+            slot = settle(state, found, BOOT)["web"]
+            assert (slot.main, slot.snapshot.run, slot.stray_runs) == (main.identity, 4, (3,))
+
+
 def test_without_any_state_the_living_are_adopted() -> None:
     slot = settle(None, [alive(9)], BOOT)["web"]
     assert slot.main == Identity(42, 500, BOOT) and slot.saved is None
