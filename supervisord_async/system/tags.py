@@ -62,6 +62,12 @@ def completed(marked: Iterable[Tagged], runs: Mapping[str, Cgroup]) -> list[Tagg
     return sorted(owned, key=lambda each: each.identity.start_ticks)
 
 
+def mains(found: Iterable[Tagged]) -> dict[tuple[str, int], Tagged]:
+    """The main process of each run (name and number) that has one: of its leaders the oldest. The others it made leaders of their own."""
+    leaders = sorted((each for each in found if each.is_leader), key=lambda each: (each.identity.start_ticks, each.identity.pid))
+    return {(each.name, each.run): each for each in reversed(leaders)}
+
+
 def _with_owner(each: Tagged, home: str) -> Tagged:
     """``each``, with its user where only a word says that it leads its run, and not its cgroup, that of the tag ``home``."""
     if not each.is_leader or home.partition("/")[2] == f"{each.name}/{each.run}":

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from supervisord_async.system import cgroups
+from supervisord_async.system.identity import Identity
 from supervisord_async.system.pidfd import send_signal
-from supervisord_async.system.tags import Tagged
+from supervisord_async.system.tags import Tagged, mains
 
 #: Of the dead daemon's state, the newest first.
 STATE_NAMES = ("state.json", "state.json.previous")
@@ -76,6 +77,7 @@ class Farewell:
         self._instance, self._others, self._grace_seconds, self._refused = instance, others, grace_seconds, refused
         self._begun = time.monotonic()
         self._told: set[_Audience] = set()
+        self._mains: dict[tuple[str, int], Identity] = {}  # by name and run, as first seen: who is left later does not become one
 
     def overdue_seconds(self, living: list[Tagged]) -> float:
         """For how long the last one of ``living`` should have been gone; below 0: it has time yet."""
@@ -97,11 +99,14 @@ class Farewell:
 
     def _audiences(self, living: list[Tagged]) -> dict[_Audience, list[Tagged]]:
         """Those of each run who are meant: with ``scope: main`` and ``mixed`` the main process alone, as long as there is one."""
-        led = {(each.name, each.run) for each in living if each.is_leader}
+        for run, process in mains(living).items():
+            self._mains.setdefault(run, process.identity)
+        alive = {each.identity for each in living}
         found: dict[_Audience, list[Tagged]] = {}
         for each in living:
-            alone = self._manner(each).scope != "tree" and (each.name, each.run) in led
-            if each.is_leader or not alone:
+            main = self._mains.get((each.name, each.run))
+            alone = self._manner(each).scope != "tree" and main in alive
+            if each.identity == main or not alone:
                 found.setdefault((each.name, each.run, alone), []).append(each)
         return found
 

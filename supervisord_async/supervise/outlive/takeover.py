@@ -24,7 +24,7 @@ from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, began, is_alive
-from supervisord_async.system.tags import Tagged
+from supervisord_async.system.tags import Tagged, mains
 
 #: States in which a run has, or may have, a process.
 LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.UNKNOWN})
@@ -126,7 +126,7 @@ def holders(slots: dict[str, Inherited]) -> dict[str, list[int]]:
 
 
 def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: str) -> Inherited:
-    newest = _newest_main(found)
+    newest = max(mains(found).values(), key=lambda process: process.run, default=None)
     if record is None:
         if newest is None:  # only descendants of a run that is over
             return Inherited(name, Snapshot(run=max(process.run for process in found)), None, None)
@@ -153,12 +153,6 @@ def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
     said = next((process.settings for process in found if process.identity == slot.main), "")
     saved = slot.saved
     return said or (saved.settings if saved is not None and saved.snapshot.run == slot.snapshot.run else "")
-
-
-def _newest_main(found: list[Tagged]) -> Tagged | None:
-    """The main process of the newest run; of its leaders the oldest: the others are what it made leaders (``setsid``) of their own."""
-    leaders = [process for process in found if process.is_leader]
-    return min(leaders, key=lambda each: (-each.run, each.identity.start_ticks, each.identity.pid), default=None)
 
 
 def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:

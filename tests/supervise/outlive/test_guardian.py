@@ -112,11 +112,13 @@ def test_without_a_sound_state_all_are_told_as_usual(tmp_path: Path, content: by
         assert farewell.manners(str(tmp_path)) == {"web": Manner(2, 1.5, "main")}
 
 
+@pytest.mark.parametrize("leads", [False, True])
 @pytest.mark.parametrize("scope", ["main", "mixed"])
-def test_only_the_main_process_is_told_while_there_is_one(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_main_process_is_told_while_there_is_one(scope: str, leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its worker is in its session, or ``leads`` one of its own."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(farewell, "send_signal", lambda identity, signum: not sent.append((identity.pid, signum)))
-    main, worker = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1) for pid in (1, 2))
+    main, worker = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1 or leads) for pid in (1, 2))
     ending = Farewell("nobody", {"web": Manner(3, 60.0, scope)}, None)
     ending.tell([main, worker])
     ending.tell([main, worker])
