@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from supervisord_async import __version__, wire
-from supervisord_async.cli import early
+from supervisord_async.cli import early, here
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import mean_utf8
@@ -155,6 +155,8 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
     from supervisord_async.supervise.single import Single, Streams
     from supervisord_async.system import loop, needs, signals
 
+    if here.is_gone():
+        raise click.UsageError(here.GONE)
     try:
         needs.require()
     except DaemonError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisord_async.cli import streams, utf8
+from supervisord_async.cli import here, streams, utf8
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
@@ -52,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         streams.silence_stdout()
         return BROKEN_PIPE
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and here.is_gone():
+            return _complain(here.GONE, 2)
         if error.errno not in streams.UNWRITABLE:
             raise
         streams.silence_stdout()

@@ -216,3 +216,24 @@ def test_file_named_daemon_is_preferred_to_the_recorded_one(file: Path, tmp_path
         assert locate(str(file), None, {}).socket == str(fake.socket_path)
     finally:
         fake.stop()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("asupctl", "status"),
+        ("asupctl", "stop", "web"),
+        ("asupctl", "-c", "programs.yaml", "status", "--json"),
+        ("asupctl", "doctor"),
+        ("asup_run", "true"),
+    ],
+)
+def test_a_directory_that_was_removed_is_named_as_the_reason(words: tuple[str, ...], tmp_path: Path) -> None:
+    """A release that a newer one replaced, with a shell still in it."""
+    (tmp_path / "release").mkdir()
+    script = 'rmdir ../release && exec "$@"'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", f"supervisord_async.cli.{words[0]}", *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path / "release", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(": the directory that you are in was removed: cd to one that exists")
+    assert "Traceback" not in done.stderr
