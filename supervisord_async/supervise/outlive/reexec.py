@@ -223,17 +223,17 @@ async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: Hist
     """No process is between two states, which the new code would have to guess from what lives, and the history is written.
 
     Each is waited for :data:`REST_SECONDS` at most; what is not written by then is handed over. Pending signals have been handled.
+    The rest comes last, and nothing is waited for behind it: the next start may be due in a moment.
     """
-    until = anyio.current_time() + REST_SECONDS
-    while any(process.in_motion for process in processes.values()):
-        if anyio.current_time() >= until:
-            break
-        await anyio.sleep(REST_LOOK_SECONDS)
     bus.catch_up()
     if history is not None:
         with anyio.move_on_after(REST_SECONDS):
             await history.flush()
+    until = anyio.current_time() + REST_SECONDS
     await signals.heeded()
+    while any(process.in_motion for process in processes.values()) and anyio.current_time() < until:
+        await anyio.sleep(REST_LOOK_SECONDS)
+        await signals.heeded()
 
 
 def why_not(error: OSError) -> str:

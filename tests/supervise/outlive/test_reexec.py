@@ -300,6 +300,29 @@ def test_a_reexec_waits_for_what_is_on_its_way_but_not_for_ever() -> None:
     assert reexec.REST_SECONDS <= run_virtually(seconds, 1000.0) < 2.0
 
 
+def test_a_start_that_begins_while_the_history_is_written_is_waited_for_as_well() -> None:
+    async def rest() -> tuple[float, bool]:
+        begin = anyio.current_time()
+
+        class Web:
+            @property
+            def in_motion(self) -> bool:
+                return 0.2 < anyio.current_time() - begin < 0.7
+
+        class SlowHistory:
+            async def flush(self) -> None:
+                await anyio.sleep(0.4)
+
+        web = Web()
+        processes: Any = {"web": web}
+        history: Any = SlowHistory()
+        await reexec.come_to_rest(processes, Bus(), history)
+        return anyio.current_time() - begin, web.in_motion
+
+    seconds, in_motion = run_virtually(rest)
+    assert 0.7 <= seconds < 0.8 and not in_motion
+
+
 def test_what_the_history_does_not_have_goes_over_with_the_state() -> None:
     record = Record(id=8, at=1.5, type="state", name="web", to="RUNNING", run=1, data={"pid": 7})
     assert persist.decode(persist.encode(persist.with_descriptors(STATE, {}, [record]))).unwritten == (record,)
