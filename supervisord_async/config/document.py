@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
-from supervisord_async.config.expand import ExpansionError, expand
+from supervisord_async.config.expand import ExpansionError, expand, is_variable
 from supervisord_async.config.yaml_words import human_words
 from supervisord_async.errors import Problem
 
@@ -123,10 +123,19 @@ class Document:
 
     def written(self, path: Path) -> str | None:
         """The text of the plain scalar at ``path`` as it was written; None of anything else."""
+        node = self._node(path)
+        return str(node.value) if _is_written_scalar(node) and node.tag == "plain" else None
+
+    def unquoted(self, path: Path, text: str) -> Any:
+        """What ``text``, the value at ``path``, means without its quotes, where it was written as ``"${…}"``; else ``text``."""
+        node = self._node(path)
+        return _plain(text) if isinstance(node, yaml.ScalarNode) and node.tag == "quoted" and is_variable(node.value) else text
+
+    def _node(self, path: Path) -> Any:
         node = self._root
         for part in path:
             node = self._child(node, part)[1]
-        return str(node.value) if _is_written_scalar(node) and node.tag == "plain" else None
+        return node
 
     def _compose(self, text: str) -> Any:
         loader = None

@@ -45,6 +45,16 @@ def expand(text: str, variables: Mapping[str, str], *, _depth: int = 0) -> str:
     return "".join(parts)
 
 
+def is_variable(text: str) -> bool:
+    """Whether ``text`` is one ``${…}`` and nothing else."""
+    if not text.startswith("${"):
+        return False
+    try:
+        return _closing(text, 2) == len(text) - 1
+    except ExpansionError:
+        return False
+
+
 def _closing(text: str, start: int) -> int:
     """Where the brace that was opened before ``start`` is closed."""
     depth = 1

@@ -37,9 +37,14 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
     try:
         msgspec.convert(data, shape)
         return data
+    except msgspec.ValidationError:
+        pass
+    rest = _with_variables_unquoted(place, data, shape)
+    try:
+        msgspec.convert(rest, shape)
+        return rest
     except msgspec.ValidationError as error:
         reason = str(error)
-    rest = copy.deepcopy(data)
     taken: set[Path] = set()
     for _ in range(8):  # taking out a wrong part may leave another one incomplete
         findings = _findings(rest, shape)
@@ -65,6 +70,19 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
                 break
     report.add(place.problem((), reason))
     return {}
+
+
+def _with_variables_unquoted(place: Place, data: Data, shape: type[Shape]) -> Data:
+    """A copy of ``data`` in which each ``"${…}"`` that does not fit as text is what it means without the quotes.
+
+    YAML wants the quotes between brackets, and JSON everywhere, so they do not say that text is meant.
+    """
+    rest = copy.deepcopy(data)
+    for finding in _findings(rest, shape):
+        value = _at(rest, finding.path)
+        if finding.path and isinstance(value, str):
+            _at(rest, finding.path[:-1])[finding.path[-1]] = place.document.unquoted((*place.path, *finding.path), value)
+    return rest
 
 
 def _from_the_end(path: Path) -> tuple[int, int]:

@@ -21,7 +21,7 @@ the same from `config/programs.schema.json`: begin a file with `# yaml-language-
 - **Variables.** `${VAR}` and `${VAR:-default}` expand in every value (not in keys), from the daemon's own environment, not
   from `environment_files`. The default also stands in for an empty variable. `$$` is a dollar; a bare `$HOME` stays as it is.
   An unset variable without default is an error. An unquoted value is read after expansion: `replicas: ${N:-2}` is a number.
-  Between `{}` and `[]` YAML wants quotes around `"${VAR}"`.
+  Between `{}` and `[]` YAML wants quotes around `"${VAR}"`: where a number or a boolean is expected it is one all the same.
 - **`x-` keys** are ignored wherever keys are fixed, and among programs: a place for anchors. `<<` merges work. Names that are
   yours, such as those of `environment`, may begin with `x-`.
 - **`defaults`** are merged under each program mapping by mapping; lists, words and numbers replace. Shorthands count as what they

@@ -389,3 +389,26 @@ def test_a_probe_takes_back_another_kind_of_the_defaults(project):
         programs: {web: {command: x, readiness: {tcp: "x:1"}}}
     """).programs["web"]
     assert program.readiness == model.Probe(kind="tcp", tcp=("x", 1), interval_seconds=9.0)
+
+
+def test_a_quoted_variable_is_a_number_or_a_boolean_where_one_is_expected(project):
+    variables = {"N": "2", "NO": "false", "TEXT": "many", "EMPTY": ""}
+    program = project.program(
+        """
+        command: [sleep, "${N}"]
+        description: "${N}"
+        environment: {A: "${N}"}
+        replicas: "${N}"
+        autostart: "${NO}"
+        notify: "${NO}"
+        start_seconds: "${N}"
+        restart: {max_restarts: "${M:-3}", success_exit_codes: ["${M:-0}"]}
+        """,
+        **variables,
+    )
+    assert (program.command[1], program.description, program.environment["A"]) == ("2", "2", "2")
+    assert (program.replicas, program.autostart, program.notify, program.start_seconds) == (2, False, None, 2.0)
+    assert (program.restart.max_restarts, program.restart.success_exit_codes) == (3, (0,))
+    for value in ('"2"', '"${TEXT}"', '"${EMPTY}"', '"${N}0"', '"$${N}"'):
+        with pytest.raises(ConfigError, match="replicas: expected a whole number"):
+            project.program(f"command: x\nreplicas: {value}", **variables)
