@@ -315,7 +315,7 @@ class Commands:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
             now = f"still {snapshot.state} ({self._trouble(name, snapshot)})" if snapshot is not None else "no longer configured"
             pursuit.verdicts[name] = Verdict(False, f"timed out after {seconds:g} s: {now}")
-        return _outcome(processes, pursuit.verdicts, late)
+        return _outcome([self.supervisor.processes.get(process.name, process) for process in processes], pursuit.verdicts, late)
 
     def _trouble(self, name: str, snapshot: Snapshot) -> str:
         return waiting_words(self.supervisor.processes[name]) if snapshot.state is State.WAITING else goals.trouble(snapshot)

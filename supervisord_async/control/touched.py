@@ -12,6 +12,7 @@ from supervisord_async.supervise.supervisor import is_idle
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
+    from supervisord_async.config.model import Program
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.supervisor import Supervisor
 
@@ -23,15 +24,17 @@ class Touched:
         """``before`` is what there was, and how, when the reload was asked for."""
         programs = supervisor.configuration.programs
         members = {name: supervisor.dependencies.members(name) for name in programs}
+        self._supervisor = supervisor
         self._before = {name: snapshot for name, (_, snapshot) in before.items()}
         self._added = {one.name for group in members.values() for one in group if before.get(one.name, (None,))[0] is not one}
+        self._returning = {one.name for group in members.values() for one in group if one.name in supervisor.retiring}
         restarted = {one.name for name in plan.restarted() for one in members.get(name, ())} - self._added
         now_by_itself = {one.name for name in plan.started() for one in members.get(name, ())} - self._added
         self._started = {name for name in now_by_itself if is_idle(self._before[name])}
         kept = {one.name for group in members.values() for one in group}
         self._removed = {name for name in before if name not in kept}
         self._rolls = {name: supervisor.rolling.under_way(name) for name in plan.restarted()}
-        up = self._added | self._started | restarted
+        up = self._added | self._returning | self._started | restarted
         self.processes: list[Process] = [one for group in members.values() for one in group if one.name in up] + [
             process for name, (process, _) in before.items() if name in self._removed
         ]
@@ -43,6 +46,8 @@ class Touched:
 
     def judge(self, process: Process, _: Snapshot) -> Verdict | None:
         """Whether ``process`` has settled, and how; None: not yet."""
+        if process.name in self._returning:
+            return self._judge_returning(process)
         now = process.snapshot
         if process.name in self._removed:
             return Verdict(True, "removed") if now.state in DOWN and not now.wanted else None
@@ -58,10 +63,20 @@ class Touched:
             return Verdict(True, "changed; it stays stopped")
         return goals.is_restarted(process, before)
 
+    def _judge_returning(self, gone: Process) -> Verdict | None:
+        """An earlier reload removed it, which is still under way: first it goes, then another of its name comes."""
+        program = self._supervisor.configuration.programs.get(gone.program.name)
+        if program is not None and not program.autostart:
+            return _not_started(program)
+        process = self._supervisor.processes.get(gone.name, gone)
+        return self._judge_added(process) if process is not gone else None
+
     def _judge_added(self, process: Process) -> Verdict | None:
         now = process.snapshot
         if now.state is State.STOPPED and now.cause is None:  # nothing has happened to it yet
-            if process.program.autostart:
-                return None
-            return Verdict(True, f"added; {'its schedule starts it' if process.program.schedule else 'not started: autostart is false'}")
+            return None if process.program.autostart else _not_started(process.program)
         return goals.is_started(process, Snapshot())
+
+
+def _not_started(program: Program) -> Verdict:
+    return Verdict(True, f"added; {'its schedule starts it' if program.schedule else 'not started: autostart is false'}")

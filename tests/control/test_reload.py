@@ -186,6 +186,37 @@ async def test_who_is_told_that_one_is_removed_finds_it_listed_no_more_however_l
         assert answered.is_set()
 
 
+@pytest.mark.parametrize("autostart", [True, False])
+async def test_reload_waits_for_what_it_brings_back_while_the_removal_by_an_earlier_one_goes_on(autostart: bool) -> None:
+    web = swift("web", replicas=2, stop=Stop(grace_seconds=600.0))
+    file = File()
+    async with playing(web, load=file) as scene:
+        leaving = [scene.child(name) for name in ("web:0", "web:1")]
+        for child in leaving:
+            child.obeys = False
+        await scene.commands.reload(wait=False)
+        file.programs = (structs.replace(web, autostart=autostart, environment={"A": "1"}),)
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await scene.commands.reload())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await _a_moment()
+            assert not answers
+            for child in leaving:
+                child.end(code=0)
+        plan, outcome = answers[0]
+        assert plan.added == ("web",) and outcome.error is None
+        expected = (True, "running") if autostart else (True, "added; not started: autostart is false")
+        assert told(outcome) == {"web:0": expected, "web:1": expected}
+        assert {result.state for result in outcome.results} == {"RUNNING" if autostart else "STOPPED"}
+        assert {(now.snapshot.state, now.snapshot.run) for now in scene.supervisor.processes.values()} == {
+            (State.RUNNING, 1) if autostart else (State.STOPPED, 0)
+        }
+
+
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:
     async with playing(swift("web"), load=File(swift("web"), swift("slow", start_seconds=600.0))) as scene:
         _, outcome = await scene.commands.reload(wait=False)
