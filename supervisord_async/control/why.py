@@ -34,6 +34,10 @@ RECORDS = 200
 LATE_SECONDS = 0.5
 #: How many runs the chain of causes goes back.
 CHAIN_RUNS = 4
+#: How many runs are looked through for the first of those that failed in a row.
+MOST_RUNS = 10_000
+#: Ends that somebody asked for: they count neither for the limit nor as failures.
+_ASKED_FOR = frozenset(("operator", "file_changed", "config_changed", "dependency", "daemon_stop"))
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +83,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     run: int
     pid: int | None
     flapping: bool
+    failing_since: str | None  #: when the first of the runs that its restarts in a row followed ended; null below two of them
     next_at: str | None  #: when the next attempt, or KILL, is due
     checks: list[CheckView]
     chain: list[Link]
@@ -117,6 +122,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         run=s.run,
         pid=s.pid,
         flapping=s.flapping,
+        failing_since=await _failing_since(process, history),
         next_at=next_iso(process, now, wall),
         checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
         chain=_chain(told, on_connect=_starts_on_connect(process)),
@@ -128,6 +134,16 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         lines=[],
     )
     return msgspec.structs.replace(why, lines=lines_of(why))
+
+
+async def _failing_since(process: Process, history: History | None) -> str | None:
+    s = process.snapshot
+    if s.restarts < 2 or history is None:
+        return None
+    failures = s.restarts + (s.state is State.FATAL)  # no restart followed the last one
+    runs = await history.runs(process.name, min(failures + CHAIN_RUNS, MOST_RUNS))
+    ended = [run.ended_at for run in runs if run.ended_at is not None and run.end_cause not in _ASKED_FOR]
+    return ended[failures - 1] if len(ended) >= failures else None
 
 
 def _lost_logs(records: list[Record]) -> list[CheckView]:
@@ -266,6 +282,8 @@ def lines_of(why: Why) -> list[str]:
     lines = [f"{why.name}: {why.headline}"]
     if why.flapping:
         lines.append("  it is flapping: five or more automatic restarts without a calm time in between")
+    if why.failing_since is not None:
+        lines.append(f"  in trouble since {_local(why.failing_since)}")
     if why.next_at is not None:
         words = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}
         what = words.get(State(why.state), "next scheduled start")

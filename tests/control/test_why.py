@@ -367,7 +367,8 @@ def explained(**fields: Any) -> Why:
     """A process of which there is nothing to say but its headline."""
     nothing: dict[str, Any] = {
         "name": "web", "program": "web", "state": "RUNNING", "health": "none", "cause": "operator", "headline": "RUNNING for 9 s",
-        "for_seconds": 9.0, "run": 2, "pid": 7, "flapping": False, "next_at": None, "checks": [], "chain": [], "rule": [], "keys": [],
+        "for_seconds": 9.0, "run": 2, "pid": 7, "flapping": False, "failing_since": None, "next_at": None,
+        "checks": [], "chain": [], "rule": [], "keys": [],
         "last_end": None, "output": [], "refused": [], "lines": [],
     }  # fmt: skip
     return Why(**nothing | fields)
@@ -383,6 +384,7 @@ def test_people_are_told_all_that_there_is() -> None:
     why = explained(
         state="FATAL",
         flapping=True,
+        failing_since=at,
         next_at=at,
         checks=[CheckView(name="liveness", health="unhealthy", detail="refused"), CheckView(name="readiness", health="healthy", detail="")],
         rule=["the limit is 3"],
@@ -396,6 +398,7 @@ def test_people_are_told_all_that_there_is() -> None:
     assert lines_of(why) == [
         "web: RUNNING for 9 s",
         "  it is flapping: five or more automatic restarts without a calm time in between",
+        f"  in trouble since {local}",
         f"  next attempt at {local}",
         *("", "checks", "  liveness: unhealthy: refused", "  readiness: healthy"),
         *("", "decided by", "  the limit is 3"),
@@ -487,6 +490,27 @@ async def test_how_an_earlier_daemons_run_ended_is_not_taken_for_the_present_run
         assert why.last_end is not None
         assert why.last_end.earlier_daemon
         assert "how run 1 of an earlier daemon ended: exited with 0, up 1.0 s" in why.lines
+
+
+@pytest.mark.anyio
+async def test_since_when_it_fails_is_told_from_the_second_restart_on() -> None:
+    quick = Restart(max_restarts=2, backoff=Backoff(initial_seconds=0.0, jitter=0.0))
+    kept = [("exited", 5), ("operator", 4), ("exited", 3), ("exited", 2), ("exited", 1)]
+
+    async def runs(_name: str, limit: int) -> list[Any]:
+        return [SimpleNamespace(end_cause=cause, ended_at=f"2026-11-22T01:00:0{second}.000Z") for cause, second in kept][:limit]
+
+    async def last_records(_limit: int, _name: str) -> list[Record]:
+        return []
+
+    async with playing(swift("web", restart=quick), history=SimpleNamespace(runs=runs, last_records=last_records)) as scene:
+        assert (await scene.commands.why("web")).failing_since is None
+        scene.host.on_spawn = lambda child: child.end(code=7)
+        scene.child("web").end(code=7)
+        await scene.state("web", State.FATAL)
+        why = await scene.commands.why("web")
+        assert why.failing_since == "2026-11-22T01:00:02.000Z"  # the first of three; what an operator ended is none of them
+        assert any("in trouble since" in line for line in why.lines)
 
 
 @pytest.mark.anyio
