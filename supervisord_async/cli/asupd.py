@@ -152,8 +152,17 @@ def _runs_another(configuration: Configuration) -> str:
 def _verdict(arguments: DaemonArguments, error: ConfigError) -> str:
     errors = _counted(sum(not problem.warning for problem in error.problems), "error")
     if arguments.check:
-        return f"{arguments.file}: unsound: {errors}"
-    return f"asupd: critical: {errors}; nothing was started" + ("" if os.path.lexists(arguments.file) else " (-c FILE names another file)")
+        return f"{arguments.file}: unsound: {errors}{_other_file(arguments.file)}"
+    return f"asupd: critical: {errors}; nothing was started{_other_file(arguments.file)}"
+
+
+def _other_file(file: str) -> str:
+    """How to name the file that was meant where there is no ``file``; nothing where it is there."""
+    if os.path.lexists(file):
+        return ""
+    stem, suffix = os.path.splitext(file)
+    other = stem + {".yaml": ".yml", ".yml": ".yaml"}.get(suffix, suffix)
+    return f" (but there is {other}: -c {other})" if os.path.lexists(other) else " (-c FILE names another file)"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -12,7 +12,7 @@ from supervisord_async import __version__
 from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
 
 
-@click.command("asupd", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("asupd", context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
 @click.option("-c", "--config", "file", metavar="FILE", default="programs.yaml", show_default=True, help="The list of programs.")
 @click.option("-d", "--detach", is_flag=True, help="Go to the background; returns once the control socket answers.")
 @click.option("--check", is_flag=True, help="Say what is wrong with FILE and exit: 0 sound, 2 not.")
@@ -23,14 +23,25 @@ from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
 @click.option("--log-file", metavar="FILE", help="Overrides daemon.log.file; with --detach by default RUN_DIR/asupd.log.")
 @click.option("--trial", is_flag=True, hidden=True)
 @click.version_option(__version__, "--version", prog_name="asupd", message="%(prog)s %(version)s")
-@click.pass_obj
-def asupd(run: Callable[[DaemonArguments], int], /, **options: Any) -> NoReturn:
+@click.pass_context
+def asupd(ctx: click.Context, /, **options: Any) -> NoReturn:
     """Start the programs that FILE lists, watch them, and restart them by their policies.
 
     HUP reloads FILE; TERM, INT and QUIT stop everything, a second one at once; USR1 reopens logs; USR2 replaces the
     daemon in place.
     """
-    sys.exit(run(DaemonArguments(**options)))
+    if ctx.args:
+        ctx.fail(f"Got unexpected extra argument ({ctx.args[0]}). {_meant(ctx.args[0])}")
+    sys.exit(ctx.obj(DaemonArguments(**options)))
+
+
+def _meant(word: str) -> str:
+    """What to write instead of a ``word`` that is no option."""
+    if word == "start":
+        return "Without a word the daemon starts, with -d in the background; `asupctl start NAME` starts a program."
+    if "." in word or "/" in word:
+        return f"A file is named by -c: asupd -c {word}"
+    return f"The daemon takes options alone; a running one is told by asupctl: `asupctl {word}`."
 
 
 def by_click(run: Callable[[DaemonArguments], int]) -> NoReturn:

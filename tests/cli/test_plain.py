@@ -81,3 +81,18 @@ def test_daemon_that_is_told_plainly_loads_no_click(tmp_path: Path) -> None:
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "supervisord_async.config.load" in loaded
     assert not {"click", "difflib", "zoneinfo"} & loaded
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("shop.yaml", "A file is named by -c: asupd -c shop.yaml"),
+        ("start", "Without a word the daemon starts, with -d in the background"),
+        ("reload", "a running one is told by asupctl: `asupctl reload`."),
+    ],
+)
+def test_a_word_that_is_no_option_is_told_what_to_write(word: str, meant: str) -> None:
+    ended = CliRunner().invoke(asupd, [word, "--check"], obj=lambda _: 0)
+    assert ended.exit_code == 2
+    assert f"unexpected extra argument ({word})" in ended.output
+    assert meant in ended.output

@@ -162,9 +162,10 @@ def test_a_second_file_of_the_folder_is_told_what_it_needs(daemon: Make, tmp_pat
         ("programs: {}", ("--run-dir", "x" * 120), 2, "a unix socket's path holds 107 bytes"),
         ("programs: {}", ("-c", "missing.yaml"), 2, "cannot read this file: no such file or directory"),
         ("programs: {}", ("-c", "missing.yaml"), 2, "1 error; nothing was started (-c FILE names another file)"),
+        ("programs: {}", ("-c", "programs.yml"), 2, "1 error; nothing was started (but there is programs.yaml: -c programs.yaml)"),
         ("programs: 5", ("--check",), 2, "programs.yaml: unsound: 1 error\n"),
     ],
-    ids=["unsound file", "run_dir", "long path", "no file", "another file", "check"],
+    ids=["unsound file", "run_dir", "long path", "no file", "another file", "other suffix", "check"],
 )
 def test_a_detached_daemon_that_cannot_begin_says_why(
     tmp_path: Path, programs: str, options: tuple[str, ...], code: int, words: str
