@@ -154,7 +154,7 @@ def _of_problem(problem: Problem) -> Finding:
     message, text = problem.message, _told(problem)
     if re.search(r"there is no (user|group) '|only root can", message):
         return Finding("error", "user", text, "make the user, or correct user and group_name; until then the program cannot start")
-    if re.search(r"command: (there is no |.* is not executable)", message):
+    if re.search(r"command: (there is no |.* is not executable|.* cannot be executed)", message):
         return Finding("error", "executable", text, "install it, or correct command or PATH; until then the program cannot start")
     return Finding("warning", "configuration", text, "see docs/reference.md for the key")
 

@@ -96,7 +96,10 @@ def _check_executable(program: Program, executable: str, sub: Path, origin: Orig
         return  # said by the load
     else:
         (path, kind), *_ = candidates.items()
-        words = f"{path} is not executable; chmod +x, or name its interpreter" if kind is Kind.OTHER else f"there is no {path} here"
+        words = {
+            Kind.OTHER: f"{path} is not executable; chmod +x, or name its interpreter",
+            Kind.FOLDER: f"{path} is a folder, and cannot be executed",
+        }.get(kind, f"there is no {path} here")
     if " " in executable and silent is None:
         words += "; is the whole command in quotes?"
     origin.warning(sub, masked_text(words, secret_values(program)))

@@ -185,6 +185,7 @@ def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
           d: {command: [sh, -c, "true"], user: 0}
           e: {command: echo x, shell: true, group_name: 5}
           f: {command: ./gone, directory: nowhere}
+          g: {command: /}
     """)
     where = "programs.yaml:"
     assert [str(problem).removeprefix(where) for problem in check(loaded)] == [
@@ -194,6 +195,7 @@ def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
         "3:54: warning: programs.b.group_name: there is no group 'no-such-group-either' here",
         f"4:16: warning: programs.c.command: {project.folder}/./plain is not executable; chmod +x, or name its interpreter",
         *(["5:41: warning: programs.d.user: only root can run a program as another user"] if os.geteuid() else []),
+        "8:16: warning: programs.g.command: / is a folder, and cannot be executed",
     ]
 
 
