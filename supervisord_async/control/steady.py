@@ -52,7 +52,7 @@ class SteadyViews:
         """The list of ``processes`` at ``now`` (monotonic), which is ``wall_now`` by the wall clock; ``figures`` by process name."""
         if not processes:
             return b"[]"
-        made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.words) for one in processes]
+        made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.words, one.output.trouble) for one in processes]
         if made_of != self._made_of:
             self._remake(processes, made_of, now, wall_now)
         pieces = self._pieces

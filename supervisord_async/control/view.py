@@ -94,9 +94,13 @@ def next_iso(process: Process, now: float, wall_now: float) -> str | None:
 
 
 def _description(process: Process) -> str:
-    """Whom it waits for, if it waits; else what it says by sd_notify, else the program's own description, else the state in words."""
+    """Whom it waits for, if it waits; else that its log cannot be written; else what it says by sd_notify, else the program's own
+    description, else the state in words.
+    """
     if process.snapshot.state is State.WAITING:
         return waiting_words(process)
+    if process.snapshot.pid is not None and (trouble := process.output.trouble) is not None:
+        return f"its log cannot be written: {trouble}"
     if process.snapshot.pid is not None and process.words:
         return process.words
     if process.program.start_on_connect and process.snapshot.state is State.STOPPED and not process.snapshot.run:

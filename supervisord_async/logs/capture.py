@@ -140,6 +140,11 @@ class Capture:
         return self._delay >= GRID_SECONDS
 
     @property
+    def trouble(self) -> str | None:
+        """Why the log cannot be written at present."""
+        return None if self._broken is None else self._broken.strerror or str(self._broken)
+
+    @property
     def unsettled(self) -> bool:
         """Whether there is output that is not in the log yet but can be: in the pipe, under way, or a line without its end."""
         held = not self._turn and self._spool is not None and self._spool.waiting_bytes > 0

@@ -102,11 +102,14 @@ def test_a_log_on_a_device_that_is_always_full_is_told_once_and_moves_to_another
     live = daemon(f"programs: {{counter: {{command: {COUNTER_COMMAND}, start_seconds: 0, logs: {{stdout: device}}}}}}")
     pid = live.wait_for("counter", "RUNNING")["pid"]
     live.wait_until(lambda: "No space left on device" in live.text(), "it is told")
+    assert live.process_of("counter")["description"] == "its log cannot be written: No space left on device"
+    assert "its log cannot be written: No space left" in live.do("status")
     _points_to(path, tmp_path / "new.log")
     live.do("reload")
     live.send(signal.SIGUSR1)
     live.wait_until(lambda: (tmp_path / "new.log").exists() and len(numbers(tmp_path / "new.log")) > 200, "it is written")
     assert numbers(tmp_path / "new.log")[0] == 0
+    live.wait_until(lambda: live.process_of("counter")["description"] == "run 1", "it is told no longer")
     _nothing_is_missing(live, tmp_path / "new.log")
     assert live.process_of("counter")["pid"] == pid
     unbroken(live)

@@ -55,7 +55,7 @@ class Birth(NamedTuple):
 class Output:
     """Where a process's stdout and stderr go."""
 
-    __slots__ = ("_around", "_captured", "_logs", "_name", "_replica", "births", "searches")
+    __slots__ = ("_around", "_captured", "_logs", "_name", "_replica", "births", "searches", "trouble")
 
     def __init__(self, name: str, replica: int, surroundings: Surroundings) -> None:
         self._name = name
@@ -64,6 +64,7 @@ class Output:
         self._captured: tuple[_Captured, ...] = ()  # dictionaries would take most of a kilobyte
         self._logs: Logs | None = None
         self.searches: Mapping[str, LogSearch] = NO_SEARCHES
+        self.trouble: str | None = None  #: why one of the logs cannot be written at present
         self.births: tuple[Birth, ...] = ()  #: of the last :data:`BIRTHS` runs that began here
 
     @property
@@ -203,6 +204,8 @@ class Output:
 
     def _report(self, report: LossReport) -> None:
         """A loss, or its end, is a record."""
+        still = (each.capture.trouble for each in self._captured if report.kind == "begin" or each.stream != report.stream)
+        self.trouble = next((trouble for trouble in still if trouble is not None), None)
         self._around.bus.publish(**report.record(self._name))
 
 
