@@ -127,7 +127,15 @@ class Commands:
 
         supervisor = self.supervisor
         refused = tuple(str(problem) for problem in supervisor.refused if not problem.warning)
-        return await explain(self.process(name), supervisor.bus, self.history_store, refused)
+        process = self.process(name)
+        return await explain(process, supervisor.bus, self.history_store, refused, await self._detailed(process))
+
+    async def _detailed(self, process: Process) -> Figures | None:
+        """What ``process`` uses now, with its descriptors; None without a process, or where it cannot be had soon."""
+        if self.figures is not None and process.snapshot.pid is not None:
+            with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
+                return (await self.figures.look(self.supervisor.processes.values(), detailed=True)).get(process.name)
+        return None
 
     async def history(self, name: str, limit: int = 50) -> list[RunEntry]:
         """The last ``limit`` runs of ``name``, newest first.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from supervisord_async.control.view import next_iso, state_words, waiting_words
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.jsontext import iso
+from supervisord_async.supervise.records.figures import Figures
 from supervisord_async.supervise.records.narrate import detail_words
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None
     flapping: bool
     failing_since: str | None  #: when the first of the runs that its restarts in a row followed ended; null below two of them
+    uses: Figures | None  #: what its whole tree uses now; null without a process
     next_at: str | None  #: when the next attempt, or KILL, is due
     checks: list[CheckView]
     chain: list[Link]
@@ -95,7 +98,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[str]  #: all of it for people
 
 
-async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...]) -> Why:
+async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...], uses: Figures | None = None) -> Why:
     """Why ``process`` is in its state."""
     records = await _records(process.name, bus, history)
     told = stories(records)
@@ -123,6 +126,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         pid=s.pid,
         flapping=s.flapping,
         failing_since=await _failing_since(process, history),
+        uses=uses if s.pid is not None else None,  # a look may be older than the end of the run that it saw
         next_at=next_iso(process, now, wall),
         checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
         chain=_chain(told, on_connect=_starts_on_connect(process)),
@@ -279,15 +283,7 @@ def lines_of(why: Why) -> list[str]:
 
     Control characters are the printer's to neutralise.
     """
-    lines = [f"{why.name}: {why.headline}"]
-    if why.flapping:
-        lines.append("  it is flapping: five or more automatic restarts without a calm time in between")
-    if why.failing_since is not None:
-        lines.append(f"  in trouble since {_local(why.failing_since)}")
-    if why.next_at is not None:
-        words = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}
-        what = words.get(State(why.state), "next scheduled start")
-        lines.append(f"  {what} at {_local(why.next_at)}")
+    lines = [f"{why.name}: {why.headline}", *(f"  {words}" for words in _present(why))]
     if why.checks:
         lines += ["", "checks", *(f"  {check.name}: {check.health}{check.detail and f': {check.detail}'}" for check in why.checks)]
     if why.rule:
@@ -307,6 +303,19 @@ def lines_of(why: Why) -> list[str]:
     return lines
 
 
+def _present(why: Why) -> Iterator[str]:
+    """What holds at this moment, beyond the headline."""
+    if why.flapping:
+        yield "it is flapping: five or more automatic restarts without a calm time in between"
+    if why.failing_since is not None:
+        yield f"in trouble since {_local(why.failing_since)}"
+    if why.uses is not None:
+        yield f"it uses {_use_words(why.uses)}"
+    if why.next_at is not None:
+        words = {State.STOPPING: "KILL", State.BACKOFF: "next attempt", State.FATAL: "next attempt"}
+        yield f"{words.get(State(why.state), 'next scheduled start')} at {_local(why.next_at)}"
+
+
 def _figures_words(end: LastEnd) -> str:
     """How the last run ended, in figures; nothing where it never had a process."""
     if end.exit_status is None:
@@ -319,6 +328,15 @@ def _figures_words(end: LastEnd) -> str:
     if end.cpu_seconds is not None:
         parts.append(f"CPU {end.cpu_seconds:.2f} s")
     return ", ".join(parts)
+
+
+def _use_words(uses: Figures) -> str:
+    def counted(count: int, one: str, many: str) -> str:
+        return f"{count} {one if count == 1 else many}"
+
+    files = "" if uses.open_files is None else f", {counted(uses.open_files, 'open file', 'open files')}"
+    processes, threads = counted(uses.processes, "process", "processes"), counted(uses.threads, "thread", "threads")
+    return f"{uses.cpu_percent:.1f} % CPU, {size_words(uses.memory_bytes)} of memory, {processes}, {threads}{files}"
 
 
 def _whose(told: LastEnd | Output) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -25,6 +26,7 @@ from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.records.figures import Figures, Sampler
 from supervisord_async.supervise.runs.output import Birth
 from tests.control.conftest import playing, swift
 from tests.fake_host import program
@@ -367,7 +369,7 @@ def explained(**fields: Any) -> Why:
     """A process of which there is nothing to say but its headline."""
     nothing: dict[str, Any] = {
         "name": "web", "program": "web", "state": "RUNNING", "health": "none", "cause": "operator", "headline": "RUNNING for 9 s",
-        "for_seconds": 9.0, "run": 2, "pid": 7, "flapping": False, "failing_since": None, "next_at": None,
+        "for_seconds": 9.0, "run": 2, "pid": 7, "flapping": False, "failing_since": None, "uses": None, "next_at": None,
         "checks": [], "chain": [], "rule": [], "keys": [],
         "last_end": None, "output": [], "refused": [], "lines": [],
     }  # fmt: skip
@@ -385,6 +387,7 @@ def test_people_are_told_all_that_there_is() -> None:
         state="FATAL",
         flapping=True,
         failing_since=at,
+        uses=Figures(cpu_percent=12.34, cpu_seconds=1.0, memory_bytes=9 << 20, processes=1, threads=4, open_files=64),
         next_at=at,
         checks=[CheckView(name="liveness", health="unhealthy", detail="refused"), CheckView(name="readiness", health="healthy", detail="")],
         rule=["the limit is 3"],
@@ -399,6 +402,7 @@ def test_people_are_told_all_that_there_is() -> None:
         "web: RUNNING for 9 s",
         "  it is flapping: five or more automatic restarts without a calm time in between",
         f"  in trouble since {local}",
+        "  it uses 12.3 % CPU, 9.0 MiB of memory, 1 process, 4 threads, 64 open files",
         f"  next attempt at {local}",
         *("", "checks", "  liveness: unhealthy: refused", "  readiness: healthy"),
         *("", "decided by", "  the limit is 3"),
@@ -490,6 +494,20 @@ async def test_how_an_earlier_daemons_run_ended_is_not_taken_for_the_present_run
         assert why.last_end is not None
         assert why.last_end.earlier_daemon
         assert "how run 1 of an earlier daemon ended: exited with 0, up 1.0 s" in why.lines
+
+
+@pytest.mark.anyio
+async def test_what_a_living_process_uses_is_told_with_its_descriptors() -> None:
+    async with playing(swift("me"), swift("down", autostart=False), figures=Sampler()) as scene:
+        process = scene.supervisor.processes["me"]
+        process.snapshot = replace(process.snapshot, pid=os.getpid())
+        why = await scene.commands.why("me")
+        process.snapshot = replace(process.snapshot, pid=100)
+        assert why.uses is not None
+        assert why.uses.open_files is not None
+        assert why.uses.open_files > 3
+        assert re.match(r"  it uses \d+\.\d % CPU, .* of memory, .* open files$", why.lines[1])
+        assert (await scene.commands.why("down")).uses is None
 
 
 @pytest.mark.anyio
