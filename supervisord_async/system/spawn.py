@@ -191,9 +191,24 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
     if "/" not in program:
         return " (not in its PATH)" if number == errno.ENOENT else ""
     if number == errno.ENOENT and os.path.exists(path):
-        return " (it is there: the interpreter that its first line, or its ELF header, names is not)"
+        return f" ({_lacking(path)})"
     if number == errno.EACCES and os.path.isdir(path):
         return " (a directory)"
     if number == errno.ENOEXEC:
         return " (neither a binary for this machine nor a script with a #! line)"
     return ""
+
+
+def _lacking(path: str) -> str:
+    """What a program that is there lacks, of which the kernel says that there is no such file. It has just read the same lines."""
+    try:
+        with open(path, "rb") as file:
+            line = file.read(256).partition(b"\n")[0]
+    except OSError:
+        line = b""
+    if line.startswith(b"#!") and line.endswith(b"\r"):
+        return "its first line ends with a carriage return, as in files of Windows: sed -i 's/\\r$//' takes them out"
+    interpreter = os.fsdecode(line[2:].strip().partition(b" ")[0]) if line.startswith(b"#!") else ""
+    return f"it is there: {interpreter or 'the interpreter that its ELF header names'} is not" + (
+        ", which its first line names" if interpreter else ""
+    )

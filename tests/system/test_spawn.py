@@ -60,6 +60,27 @@ async def test_missing_interpreter_is_told_from_missing_program(nursery: Nursery
     assert "interpreter" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#!/no/such/interpreter -x\n", "it is there: /no/such/interpreter is not, which its first line names"),
+        (
+            "#!/bin/sh\r\necho hi\r\n",
+            "its first line ends with a carriage return, as in files of Windows: sed -i 's/\\r$//' takes them out",
+        ),
+    ],
+)
+async def test_script_whose_interpreter_is_not_there_says_what_its_first_line_has(
+    nursery: Nursery, tmp_path: Path, text: str, said: str
+) -> None:
+    script = tmp_path / "script"
+    script.write_text(text, newline="")
+    script.chmod(0o755)
+    error = await refused(nursery, str(script))
+    assert (error.stage, error.errno) == ("exec", errno.ENOENT)
+    assert f"{script} ({said})" in str(error)
+
+
 async def test_file_that_is_no_program_fails_at_exec(nursery: Nursery, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"\0\0\0\0")
     (tmp_path / "data").chmod(0o755)
