@@ -50,7 +50,8 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
             return "waiting for its dependencies"
         case State.BACKOFF:
             why = after.detail or exit_words(after.exit)
-            after_seconds = f" after {now - before.run_since:.1f} s" if before.pid is not None else ""
+            word = ", up" if after.detail else " after"  # "Connection refused after 5 s" would be of the connection
+            after_seconds = f"{word} {now - before.run_since:.1f} s" if before.pid is not None else ""
             delay = backoff_delay(policy, after.restarts - 1, after.run)
             return f"{why}{after_seconds}; restart {after.restarts} in {delay:.1f} s"
         case State.STOPPING:

@@ -7,11 +7,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisord_async.core.inputs import Exited, Input, SpawnFailed, StopRequested, TreeGone
+from supervisord_async.core.inputs import Exited, Faulted, Input, SpawnFailed, StopRequested, TreeGone
 from supervisord_async.core.machine import step
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import ExitStatus, Snapshot, State
-from supervisord_async.supervise.records.narrate import records_of
+from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.supervise.records.narrate import records_of, state_message
 
 RUNNING = Snapshot(state=State.RUNNING, wanted=True, run=1, pid=7, run_since=10.0)
 POLICY = Policy(backoff_jitter=0.0)
@@ -54,3 +54,12 @@ def test_a_run_that_was_never_born_has_not_ended_as_the_one_before() -> None:
 def test_an_end_by_a_real_time_signal_names_it() -> None:
     status = ExitStatus(signal=signal.SIGRTMIN + 1)
     assert ends_told(RUNNING, Exited(1, status)) == [("BACKOFF", {"signal": "SIGRTMIN+1", "core": False})]
+
+
+def test_how_long_a_run_was_up_is_not_taken_for_a_part_of_its_fault() -> None:
+    ended, _ = step(RUNNING, Exited(1, ExitStatus(code=1)), POLICY, 20.0)
+    assert state_message(RUNNING, ended, POLICY, 20.0) == "exited with 1 after 10.0 s; restart 1 in 0.5 s"
+    stopping, _ = step(RUNNING, Faulted(1, Cause.LIVENESS_FAILED, "tcp 127.0.0.1:1: Connection refused"), POLICY, 20.0)
+    ended, _ = step(stopping, Exited(1, ExitStatus(signal=15)), POLICY, 20.0)
+    words = "tcp 127.0.0.1:1: Connection refused, up 10.0 s; restart 1 in 0.5 s"
+    assert state_message(stopping, ended, POLICY, 20.0) == words
