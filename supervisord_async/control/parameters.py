@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from supervisord_async.errors import UsageError
-from supervisord_async.system import signals
 
 _TRUE, _FALSE = frozenset({"", "1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 #: The largest number of anything that may be asked for.
@@ -100,10 +99,12 @@ class Parameters:
         value = self._values.get(name)
         if value is None:
             raise UsageError(f"{name}: which signal? e.g. HUP")
+        from supervisord_async.config.units import parse_signal  # as in _seconds_of
+
         try:
-            return signals.parse(value if isinstance(value, int) and not isinstance(value, bool) else str(value))
-        except ValueError:
-            raise UsageError(f"{name}: no signal {value!r} (names such as HUP, TERM, USR1, or a number)") from None
+            return parse_signal(value if isinstance(value, int) and not isinstance(value, bool) else str(value))
+        except ValueError as error:
+            raise UsageError(f"{name}: {value!r}: {error}") from None
 
 
 def _seconds_of(value: float | str) -> float | None:

@@ -27,24 +27,6 @@ def reset_inherited(waiting: Collection[int] = ()) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def parse(text: str | int) -> int:
-    """The number of a signal: ``TERM``, ``SIGTERM``, ``term``, ``15``, 15, ``RTMIN+1``.
-
-    Raises ValueError: there is no such signal.
-    """
-    word = str(text).strip().upper()
-    bare = word.removeprefix("SIG")
-    if bare.isascii() and bare.isdigit():
-        number = int(bare)
-    elif bare.startswith(("RTMIN+", "RTMAX-")) and bare[6:].isascii() and bare[6:].isdigit():
-        number = signal.SIGRTMIN + int(bare[6:]) if bare.startswith("RTMIN") else signal.SIGRTMAX - int(bare[6:])
-    else:
-        number = getattr(signal, "SIG" + bare, 0) if bare.isalnum() else 0
-    if number not in signal.valid_signals():
-        raise ValueError(f"no signal named {text!r}; try TERM, HUP, USR1 …")
-    return int(number)
-
-
 def name(number: int) -> str:
     """``SIGTERM`` for 15; ``SIGRTMIN+n`` for real-time ones; the number itself where it is not a signal's."""
     try:
@@ -65,10 +47,6 @@ class SignalStream:
         return self
 
     async def __anext__(self) -> int:
-        return await self._queue.get()
-
-    async def receive(self) -> int:
-        """The next signal's number."""
         return await self._queue.get()
 
     def _arrived(self, number: int) -> None:

@@ -106,6 +106,9 @@ async def test_every_error_is_a_problem_document(serving: Serving) -> None:
         (await wire.ask("POST", "/v1/processes/web/start?timeout=1&timeout=2")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/signal")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/signal?signal=NOPE")).problem(400, "usage")
+        misspelt = await wire.ask("POST", "/v1/processes/web/signal?signal=TREM")
+        misspelt.problem(400, "usage")
+        assert misspelt.json["detail"] == "signal: 'TREM': expected a signal such as TERM, HUP or 15; did you mean 'TERM'?"
         (await wire.ask("POST", "/v1/processes/web/signal?signal=_DFL")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/signal", b'{"signal": true}')).problem(400, "usage")
         for nothing in ("name=", "name=,"):  # what a script's empty variable makes of a selector does not mean all
