@@ -1,8 +1,9 @@
-"""Signals to the daemon, and their names."""
+"""Signals to the daemon, their names, and whom they would reach."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -35,6 +36,17 @@ def name(number: int) -> str:
         if signal.SIGRTMIN < number < signal.SIGRTMAX:
             return f"SIGRTMIN+{number - signal.SIGRTMIN}"
         return str(number)
+
+
+def group_exists(group: int) -> bool:
+    """Whether anybody is in that process group: zombies count too."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class SignalStream:

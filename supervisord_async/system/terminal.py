@@ -21,6 +21,8 @@ from typing import Any, Self
 
 import msgspec
 
+from supervisord_async.system.signals import group_exists
+
 _SFD_CLOEXEC, _SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 _SIGINFO_BYTES = 128
 _SIGSET_BYTES = 128
@@ -67,7 +69,7 @@ class Terminal(msgspec.Struct):
         try:
             foreground = os.tcgetpgrp(self.fd)
             if foreground != os.getpgrp():
-                if _group_exists(foreground):
+                if group_exists(foreground):
                     return
                 os.tcsetpgrp(self.fd, os.getpgrp())
             if modes and self._attributes is not None:
@@ -146,16 +148,6 @@ def _in_foreground() -> bool:
         return False
     finally:
         terminal.close()
-
-
-def _group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _signalfd(numbers: Collection[int]) -> int:

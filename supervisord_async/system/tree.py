@@ -42,6 +42,7 @@ from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
+from supervisord_async.system.signals import group_exists
 
 Scope = Literal["tree", "main"]
 
@@ -108,7 +109,7 @@ class Tree:
         if self._orphans_come_to_us and not self._main_lives(now):
             if not now.strangers().settled:
                 return True
-            if not now.strangers().alive and self._group_exists():
+            if not now.strangers().alive and group_exists(self.session):
                 now = Census()  # zombies, most likely; or one that hid behind another's death while we read
         return bool(self._leftovers(now))
 
@@ -313,15 +314,6 @@ class Tree:
     def _main_is_over(self) -> bool:
         """Whether it was reaped: where PIDs are scarce another process has its number within the same tick, and so its identity."""
         return self._child is not None and self._child.ended is not None
-
-    def _group_exists(self) -> bool:
-        try:
-            os.killpg(self.session, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
 
 
 @contextmanager
