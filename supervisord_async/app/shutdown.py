@@ -133,7 +133,6 @@ class GracefulShutdownManager:
 
         from supervisord_async.app.shutdown_on_loop import stop_on_loop
 
-        self._remember_loop()
         if not self._begin():
             return await asyncio.to_thread(self._wait_for_other)
         deadline = time.monotonic() + self.shutdown_timeout
@@ -199,7 +198,7 @@ class GracefulShutdownManager:
     def _awaiting_loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop that async components belong to, where it turns and this thread is not the one that turns it."""
         loop = self._loop
-        if loop is None or loop.is_closed() or not loop.is_running():
+        if loop is None or not loop.is_running():
             return None
         if _running_loop() is loop:
             log.warning("initiate_shutdown() blocks the event loop: use initiate_shutdown_async()")

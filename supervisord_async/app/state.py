@@ -259,9 +259,9 @@ def _verified(data: bytes) -> bytes:
     return payload
 
 
-def _accept(header: Any) -> None:
+def _accept(header: dict[str, Any]) -> None:
     """Raises _NotOursError unless the header is that of a state of this version or an older one."""
-    if not isinstance(header, dict) or header.get("format") != FORMAT or header.get("is_restart") is not True:
+    if header.get("format") != FORMAT or header.get("is_restart") is not True:
         raise _NotOursError("it is some other program's file")
     version = header.get("version")
     if not isinstance(version, int) or version > VERSION:

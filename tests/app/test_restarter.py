@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import cache_from_source
@@ -281,6 +282,36 @@ def test_own_files_are_no_reason_to_restart(tmp_path: Path, serializer: StateSer
     assert not any(watching.covers(tmp_path / name) for name in ("state.json", "state.json.previous", ".state.json.lock", "beat", "x.log"))
     assert watching.covers(tmp_path / "app.py")
     assert not watching.covers("/elsewhere.py")
+
+
+def test_the_state_is_saved_once_the_components_have_stopped(
+    tmp_path: Path, serializer: StateSerializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they did last is in it."""
+    told: list[str] = []
+    saved = threading.Event()
+
+    def stop() -> None:
+        saved.wait(0.2)  # time for a save that would not wait for us
+        told.append("stopped")
+
+    def save() -> None:
+        told.append("saved")
+        saved.set()
+
+    monkeypatch.setattr(ProcessRestarter, "_execute", lambda *_: told.append("replaced"))
+    mine = ProcessRestarter([tmp_path], state_serializer=serializer)
+    mine.set_callbacks(save_state_callback=save, restart_command=[sys.executable])
+    mine.register_component("worker", stop)
+    assert mine.request_restart("asked")
+    wait_until_sync(lambda: "replaced" in told)
+    assert told == ["stopped", "saved", "replaced"]
+
+
+def test_a_restart_by_a_command_that_is_not_there_is_refused(tmp_path: Path, serializer: StateSerializer) -> None:
+    mine = ProcessRestarter([tmp_path], state_serializer=serializer)
+    mine.set_callbacks(restart_command=["/no/such/program"])
+    assert mine.request_restart() is False
 
 
 def test_stopping_cancels_a_restart_that_waits(tmp_path: Path, serializer: StateSerializer) -> None:

@@ -281,6 +281,39 @@ asyncio.run(main())
 """
 
 
+OF_A_LOOP = """
+import asyncio, threading
+from supervisord_async.app import GracefulShutdownManager
+
+manager, loops = GracefulShutdownManager(), []
+
+async def stop():
+    loops.append(asyncio.get_running_loop())
+
+manager.register_component("x", stop)
+
+async def main():
+    manager.install_signal_handlers()
+    print("ready", flush=True)
+    await manager.wait_async()
+    print("on its loop", loops == [asyncio.get_running_loop()], flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.real
+def test_components_from_before_the_loop_stop_on_the_loop_that_hears_the_signal(
+    tmp_path: Path, launch: Launch, output: Callable[[], str]
+) -> None:
+    (tmp_path / "program.py").write_text(OF_A_LOOP)
+    process = launch("program.py")
+    wait_until_sync(lambda: "ready" in output())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert output() == "ready\non its loop True\n"
+
+
 @pytest.mark.real
 def test_a_signal_shuts_a_loop_down(tmp_path: Path, launch: Launch, output: Callable[[], str]) -> None:
     (tmp_path / "program.py").write_text(ON_LOOP)
