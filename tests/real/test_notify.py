@@ -70,6 +70,8 @@ time.sleep(1000)
     (tmp_path / "hang").touch()
     status = live.wait_for("a", "RUNNING", run=2, health="healthy")
     assert (status["cause"], status["exit_status"]["signal"]) == ("heartbeat_missed", "SIGABRT")
+    live.do("stop", "a")
+    assert live.process_of("a")["exit_status"]["signal"] == "SIGTERM", "a stop is no watchdog's"
 
 
 def test_a_triggered_watchdog_is_a_missed_one(daemon: Make) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 
-from supervisord_async.config.model import Backoff, Heartbeat, Restart, Stop
+from supervisord_async.config.model import Backoff, Heartbeat, Probe, Restart, Stop
 from supervisord_async.core.inputs import RestartRequested, SignalRequested, StartRequested, StopRequested
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
@@ -226,6 +227,48 @@ def test_settings_that_come_while_a_run_begins_hold_for_it() -> None:
         assert anyio.current_time() - began < 10
 
     play(scene, heartbeat=Heartbeat(file="/beat", timeout_seconds=600))
+
+
+def test_a_missed_heartbeat_of_a_file_ends_the_run_by_the_programs_own_signal() -> None:
+    """ABRT is for those who know of the watchdog: they asked for it by ``notify``."""
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.until(lambda: len(s.host.children) == 2)
+        assert s.process.snapshot.cause is Cause.HEARTBEAT_MISSED
+        assert s.host.children[0].signals[0] == signal.SIGHUP
+
+    def obey(child: Any) -> None:
+        child.end_by = child.signal
+        child.signal = lambda signum, scope: (child.end_by(signum, scope), child.end(signal=signum))
+
+    host = FakeHost()
+    host.on_spawn = obey
+    play(
+        scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=5), stop=Stop(signal=signal.SIGHUP), restart=Restart(backoff=STEADY)
+    )
+
+
+def test_who_is_told_to_go_is_not_asked_any_more_whether_it_is_ready() -> None:
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        s.host.child.obeys = False
+        s.process.post(StopRequested())
+        await s.state(State.STOPPING)
+        asked = s.host.asked
+        await anyio.sleep(50.0)
+        assert s.process.snapshot.state is State.STOPPING
+        assert s.host.asked == asked
+
+    class Counting(FakeHost):
+        asked = 0
+
+        async def ask(self, probe: Any, context: Any) -> str | None:
+            self.asked += 1
+            return await super().ask(probe, context)
+
+    play(scene, Counting(), readiness=Probe(kind="tcp", tcp=("127.0.0.1", 80), interval_seconds=1.0), stop=Stop(grace_seconds=100.0))
 
 
 def test_limit_with_shutdown_asks_for_the_end_of_the_daemon() -> None:

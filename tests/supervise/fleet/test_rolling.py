@@ -96,6 +96,27 @@ async def test_one_replica_by_its_name_is_just_restarted() -> None:
         assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [1, 2, 1]
 
 
+async def test_a_replica_that_is_just_being_restarted_when_its_turn_comes_is_not_taken_for_stopped() -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        scene.child("web:0").obeys = scene.child("web:1").obeys = False
+        outcomes: list[Any] = []
+
+        async def roll() -> None:
+            outcomes.append(await scene.commands.restart(["web"]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(roll)
+            await scene.state("web:0", State.STOPPING)
+            scene.supervisor.processes["web:1"].post(RestartRequested())
+            await scene.state("web:1", State.STOPPING)
+            scene.child("web:0").end(code=0)
+            await wait_until(lambda: scene.snapshot("web:0").run == 2)
+            scene.child("web:1").end(code=0)
+        assert outcomes[0].error is None
+        assert not scene.supervisor.processes["web:1"].stop_ordered
+
+
 async def test_who_follows_a_rolling_program_is_restarted_once_after_the_last() -> None:
     """It was restarted by each replica that came back, before the next went."""
     follower = swift("follower", depends_on={"web": "ready"}, restart_with_dependency=True)
