@@ -160,7 +160,6 @@ class ProcessRestarter:
 
         It cannot be while a changed source does not compile, or where the command does not exist.
         """
-        self._cancelled.clear()
         if self._broken:
             log.error("not restarting (%s): %s", reason, "; ".join(self._broken.values()))
             return False

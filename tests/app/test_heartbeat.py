@@ -86,6 +86,8 @@ def test_environment_asks_for_a_file_a_watchdog_or_nothing(tmp_path: Path, notif
     address = str(notified.getsockname())
     assert Heartbeat.from_environment({}).enabled is False
     assert Heartbeat.from_environment({}).beat() is True
+    with Heartbeat.from_environment({}):  # the same program without a supervisor
+        pass
     assert Heartbeat.from_environment({}, path=file).path == Path(file)
     assert Heartbeat.from_environment({"ASUP_HEARTBEAT_FILE": file}).path == Path(file)
     watchdog = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "600000"}

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -138,6 +139,17 @@ def test_what_a_run_begins_to_end_itself_is_not_told_to_go(monkeypatch: pytest.M
     assert sent == [(1, 15), (1, 18), (2, 15), (2, 18)]
     ending.tell([late, other])  # a run that was born meanwhile
     assert sent[4:] == [(4, 15), (4, 18)]
+
+
+def test_only_the_cgroup_of_a_run_whose_time_is_over_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[str] = []
+    tags = [f"nobody/{name}/1" for name in ("late", "patient")]
+    found = {tag: SimpleNamespace(kill=lambda tag=tag: killed.append(tag)) for tag in tags}
+    monkeypatch.setattr(farewell.cgroups, "of_instance", lambda _instance: found)
+    monkeypatch.setattr(farewell, "send_signal", lambda _identity, _signum: True)
+    late, patient = (Tagged(Identity(pid, 1, "boot"), name, 1, True) for pid, name in enumerate(("late", "patient"), 1))
+    Farewell("nobody", {"late": Manner(15, 0.0), "patient": Manner(15, 60.0)}, None).tell([late, patient])
+    assert killed == ["nobody/late/1"]
 
 
 def _reaping(living: object, *children: subprocess.Popen[bytes]) -> object:

@@ -109,6 +109,16 @@ def test_a_full_disk_leaves_the_former_state(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "state.json").exists()
 
 
+def test_a_copy_that_somebody_keeps_by_a_hard_link_stays_as_it_is(tmp_path: Path) -> None:
+    for number in range(2):
+        persist.save(str(tmp_path), replace(STATE, last_record_id=number))
+    kept = tmp_path / "kept"
+    os.link(tmp_path / persist.SPARE_NAME, kept)
+    before = kept.read_bytes()
+    persist.save(str(tmp_path), replace(STATE, last_record_id=2))
+    assert kept.read_bytes() == before
+
+
 def test_whatever_instant_the_power_goes_in_one_good_copy_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new state is on the disk before it has the name, and the names are when the save is over; the file is never missing."""
     later = SavedState(boot_id="later", instance="i")
