@@ -197,6 +197,20 @@ def test_words_are_heard_after_the_daemon_was_killed(daemon: Make, tmp_path: Pat
     assert live.wait_for("a", "RUNNING", description="late")["pid"] == pid
 
 
+def test_what_was_said_while_no_daemon_listened_is_not_waited_for(daemon: Make, tmp_path: Path) -> None:
+    code = "while not os.path.exists('go'): time.sleep(0.01)\nsdnotify.SystemdNotifier().notify('READY=1')\nopen('said', 'w'); time.sleep(1000)"
+    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}}}")
+    live.wait_until(lambda: live.process_of("a")["pid"] is not None, "it has a process")
+    pid = live.process_of("a")["pid"]
+    state = tmp_path / ".asupd" / "state.json"
+    live.wait_until(lambda: f'"pid":{pid}' in state.read_text(), "a successor will know of it")
+    live.kill()
+    (tmp_path / "go").touch()
+    live.wait_until((tmp_path / "said").exists, "it has said it to nobody")
+    live.start()
+    assert live.wait_for("a", "RUNNING", run=1)["pid"] == pid
+
+
 def test_an_errno_is_told_with_the_end(daemon: Make) -> None:
     code = "say('READY=1'); say('ERRNO=28\\nSTATUS=disk'); say('STOPPING=1'); sys.exit(3)"
     live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true, restart: never}}}}")

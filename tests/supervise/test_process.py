@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,8 +17,10 @@ from supervisord_async.config.model import Backoff, Heartbeat, Probe, Restart, S
 from supervisord_async.core.inputs import RestartRequested, SignalRequested, StartRequested, StopRequested
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, Health, State
+from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.outlive.persist import SavedProcess, SavedVoice
+from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
 from tests.fake_host import FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually, until
@@ -269,6 +274,26 @@ def test_who_is_told_to_go_is_not_asked_any_more_whether_it_is_ready() -> None:
             return await super().ask(probe, context)
 
     play(scene, Counting(), readiness=Probe(kind="tcp", tcp=("127.0.0.1", 80), interval_seconds=1.0), stop=Stop(grace_seconds=100.0))
+
+
+@pytest.mark.parametrize("by_reexec", [False, True])
+def test_descriptors_of_a_former_daemon_are_taken_over_by_a_reexec_alone(by_reexec: bool) -> None:
+    """To any other process its numbers say nothing."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
+        voice = SavedVoice(fd=ours.detach(), address="@nowhere", status="serving")
+        saved = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(), voice=voice)
+        process = Process("web", 0, program(), surroundings(FakeHost()))
+        process.inherit(Inherited("web", Snapshot(), None, saved, by_reexec=by_reexec))
+        assert process.words == ("serving" if by_reexec else "")
+        process.hush()
+        assert Path(f"/proc/self/fd/{voice.fd}").exists() is not by_reexec
+        theirs.close()
+        if not by_reexec:
+            os.close(voice.fd)
+
+    run_virtually(main)
 
 
 def test_limit_with_shutdown_asks_for_the_end_of_the_daemon() -> None:
