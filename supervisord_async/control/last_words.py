@@ -13,11 +13,12 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio.to_thread
+import anyio
 import msgspec
 
 from supervisord_async.control import logs
 from supervisord_async.errors import FailedError
+from supervisord_async.logs.tail import READERS
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -28,6 +29,8 @@ LINE_CHARACTERS = 500
 #: Where younger runs have written more than this, an older one's last words are not looked for.
 SKIP_BYTES = 8 * 1024 * 1024
 WINDOW_BYTES = 256 * 1024
+#: A log whose disk does not answer in this time is left out.
+PATIENCE_SECONDS = 5.0
 #: Lines are stamped in whole milliseconds.
 ROUNDING_SECONDS = 0.001
 
@@ -44,7 +47,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 async def of(
     process: Process, run: int, began_at: float | None = None, last_moment: float | None = None, next_run: int | None = None
 ) -> list[Output]:
-    """The last lines of ``run``, for each stream that is kept in a file and has some.
+    """The last lines of ``run``, for each stream that is kept in a file and has some; without those that cannot be read.
 
     ``next_run`` is the run after it, by default the next number; one that is not above ``run`` is of a newer daemon, which counts anew.
     """
@@ -68,14 +71,14 @@ async def of(
         own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
         until = last_moment if followed is not None or earlier_daemon else None
         search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
-        lines = await anyio.to_thread.run_sync(search)
-        if lines:
-            found.append(Output(stream=stream, run=run, earlier_daemon=earlier_daemon, lines=lines))
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            if lines := await READERS.run(search):
+                found.append(Output(stream=stream, run=run, earlier_daemon=earlier_daemon, lines=lines))
     return found
 
 
 def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int, own: int, since: float | None = None) -> list[str]:
-    """The last :data:`LINES` of ``run`` in ``source``. Blocking.
+    """The last :data:`LINES` of ``run`` in ``source``; none where that is no regular file, see :func:`.logs.size_of`. Blocking.
 
     ``since`` and ``until`` are wall times: older and younger lines are of other runs, as far as lines have times.
 
@@ -86,6 +89,8 @@ def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int,
     if not 0 <= skip <= SKIP_BYTES:
         return []
     try:
+        if logs.size_of(source.path) is None:
+            return []
         with open(source.path, "rb") as file:
             end = os.fstat(file.fileno()).st_size - skip
             begin = max(0, end - min(own, WINDOW_BYTES))

@@ -74,7 +74,7 @@ async def _recent(source: Source, count: int, since: float | None) -> tuple[byte
 
 def recent(source: Source, count: int, since: float | None) -> tuple[bytes, int | None]:
     """The last lines, and the offset in the present file that they reach to (None: there is no file). Blocking."""
-    size = _size(source.path)
+    size = size_of(source.path)
     lines = tail_sync(source.path, count, since, source.format)
     text = b"".join(line + b"\n" for line in lines)
     if size is None:
@@ -100,7 +100,8 @@ def _overlap(text: bytes, grown: bytes) -> int:
     return 0
 
 
-def _size(path: str) -> int | None:
+def size_of(path: str) -> int | None:
+    """How long the log is; None: there is no file. Raises OSError: it cannot be looked at, or it is no regular file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -439,6 +439,13 @@ def test_last_words_are_those_of_the_run_that_died(tmp_path: Path) -> None:
     assert last_lines(Source(str(tmp_path / "json.log"), "json"), 1, None, skip=0, own=0, since=1_795_176_003.0) == []
 
 
+def test_a_fifo_is_not_opened_for_its_last_words(tmp_path: Path) -> None:
+    """Whoever opens it takes what is meant for its reader, and where nobody writes waits for ever."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert last_lines(Source(str(fifo), "raw"), 1, None, skip=0, own=5) == []
+
+
 @pytest.mark.anyio
 async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path: Path) -> None:
     path = tmp_path / "web.log"

@@ -115,6 +115,23 @@ def test_a_heartbeat_on_a_disk_that_hangs_is_not_called_missed(daemon: Make, dis
         assert live.end() == 0
 
 
+def test_why_answers_without_the_last_output_where_the_logs_disk_hangs(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    disk.answer()
+    here, name = tmp_path / "here", tmp_path / "name"
+    here.mkdir()
+    name.symlink_to(here)
+    entry = f"{{command: 'echo bye; exit 3', shell: true, restart: never, logs: {{stdout: {name}/web.log}}}}"
+    with daemon(f"programs: {{web: {entry}}}", constants={"supervisord_async.control.last_words.PATIENCE_SECONDS": 0.5}) as live:
+        live.wait_for("web", "EXITED")
+        assert "bye" in live.do("why", "web")
+        disk.hang()
+        (tmp_path / "other").symlink_to(disk.folder)
+        (tmp_path / "other").rename(name)
+        why = live.do("why", "web")
+        assert "exited with 3" in why and "bye" not in why
+        assert live.end() == 0
+
+
 def test_a_control_socket_whose_disk_hangs_keeps_the_daemon_from_nothing(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
     """Its name cannot be looked at any more; who is connected is answered, programs are restarted, and the end comes."""
     disk.answer()
