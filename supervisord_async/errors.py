@@ -131,4 +131,4 @@ class NoDaemonError(CommandError):
 
 
 class OtherDaemonError(NoDaemonError):
-    """Who answers at the socket is the daemon of another file than the one that is meant."""
+    """The daemon at the socket runs another file than the one that is meant."""

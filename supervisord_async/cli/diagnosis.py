@@ -78,7 +78,7 @@ class Patient:
     def hides_lock(self) -> bool:
         """Whether this user may not look at the lock, so that it cannot be told who holds it."""
         try:
-            os.close(os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC))  # as who asks for its holder does
+            os.close(os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC))  # as the question for its holder does
         except PermissionError:
             return True
         except OSError:

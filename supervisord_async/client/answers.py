@@ -61,8 +61,8 @@ class Result:
 class Log:
     """The last lines of a log, in bytes as they are written there.
 
-    ``format`` is ``raw``, ``timestamp`` or ``json``; ``stream`` the one that the file is of: ``stdout`` also where
-    standard error goes there.
+    ``format`` is ``raw``, ``timestamp`` or ``json``; ``stream`` says which stream's file it is: ``stdout`` also
+    where standard error goes there.
     """
 
     lines: Sequence[bytes] = ()

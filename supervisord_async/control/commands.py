@@ -220,7 +220,7 @@ class Commands:
         return _outcome(processes, verdicts)
 
     async def scale(self, name: str, replicas: int, *, wait: bool = True, timeout: float | None = None) -> Outcome:
-        """The program has so many processes until the next reload: those that came are up, those that went are gone."""
+        """The program has ``replicas`` processes until the next reload: added ones are up, removed ones are gone."""
         self._refuse_when_shutting_down()
         if not 0 <= replicas <= MAX_REPLICAS:
             raise UsageError(f"cannot scale {name} to {replicas}: expected a number from 0 to {MAX_REPLICAS}")

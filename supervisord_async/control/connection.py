@@ -41,7 +41,7 @@ class Connection(H11Protocol):
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Somebody connected; where there is no room the one that is idle for longest goes, or this one."""
+        """Somebody connected; where there is no room, the connection that has been idle for longest is closed, or this one."""
         if len(self.connections) >= _most_connections() and not self._make_room():
             self.transport, self._refused = transport, True
             self._refuse(503, f"{len(self.connections)} connections are open and busy")

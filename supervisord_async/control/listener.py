@@ -150,7 +150,7 @@ def _adopt_unix(daemon: Daemon, adopted: list[socket.socket]) -> socket.socket |
 
 
 def _leads_to_us(path: str) -> bool:
-    """Whether who connects there comes to a socket that we listen on: the one that a former self left."""
+    """Whether a connection there reaches a socket of this process: the one that it had before a re-exec."""
     try:
         return is_answered(path, by=os.getpid())
     except OSError:

@@ -24,7 +24,7 @@ ANSWER_SECONDS = 10.0
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One stream's file; ``stream`` is the one that it is the file of: stdout also where stderr goes there."""
+    """One stream's file; ``stream`` says which stream's: stdout also where stderr goes there."""
 
     path: str
     format: Format

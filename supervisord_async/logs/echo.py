@@ -56,7 +56,7 @@ class Echo:
                 self._outlet.put(self._render(name, rest))
 
     def close(self, timeout_seconds: float = 1.0) -> None:
-        """What was said is shown, lines without an end too, if that takes no longer than so."""
+        """What was said is shown, also lines without an end, if that takes no longer than ``timeout_seconds``."""
         for name, _ in list(self._begun):
             self.forget(name)
         self._outlet.close(timeout_seconds)

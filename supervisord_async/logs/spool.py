@@ -201,7 +201,7 @@ class Spool:
             self._write_batch_record(batch)
 
     def resume(self, find: Finder) -> None:
-        """It is known and recorded how much of a killed owner's batch is in its log; from now on others may append to that log.
+        """How much of a killed owner's batch is in its log is known and recorded; from now on others may append to that log.
 
         ``find`` tells how long the log is now. Raises OSError: nothing has changed.
         """

@@ -231,7 +231,7 @@ class Daemon:
         tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
 
     def _tell_begun(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
-        """It is published which daemon began, where, and what it found; and logged what is missing on this machine."""
+        """A record says which daemon began, where, and what it found; the log says what this machine lacks."""
         alive = sum(slot.main is not None for slot in estate.values())
         adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
         count = len(self._configuration.programs)

@@ -1,7 +1,7 @@
 """What the service manager that started the daemon is told of how its programs stand: ``STATUS``, and ``STOPPING`` (``man 3 sd_notify``).
 
-A function of the records and of the processes they are about; `systemctl status` shows it. Readiness is told by who serves
-the control socket, life by :mod:`.watchdog`.
+A function of the records and of the processes they are about; `systemctl status` shows it. Readiness is told by whoever
+serves the control socket, life by :mod:`.watchdog`.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def is_in(pid: int, cgroup: Cgroup) -> bool:
 def ground_of(instance: str) -> str:
     """The cgroup that may be divided for the runs of ``instance``, by all that can be seen. Raises UnusableError.
 
-    It is our own; or where that is of a run of that very instance, left by an earlier daemon, the one that is divided already.
+    It is our own; or, where an earlier daemon left us in the cgroup of one of its runs, the one that is divided already.
     """
     own = folder_of().partition(f"/{_home_name(instance)}/")[0]
     if os.geteuid() == 0 and os.path.isdir(SYSTEMD) and not _is_delegated(own):

@@ -1,6 +1,6 @@
 """Datagram sockets on which the kernel says who sent each message, and which may carry descriptors.
 
-Whatever arrives is safe to look at: descriptors are closed on exec and owned by who reads them, a message that was cut
+Whatever arrives is safe to look at: descriptors are closed on exec and owned by whoever reads them, a message that was cut
 off says so. What it means is not known here.
 """
 

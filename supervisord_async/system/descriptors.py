@@ -29,7 +29,7 @@ def open_missing_stdio() -> None:
 def close_inherited(keep: Collection[int]) -> int:
     """Close every descriptor but stdio and ``keep``; return how many were closed.
 
-    To be called first thing in the daemon: whatever is open then was left by who started it.
+    To be called first thing in the daemon: whatever is open then was left by whoever started it.
     """
     closed = 0
     for name in os.listdir("/proc/self/fd"):
@@ -83,7 +83,7 @@ def keep_room(fd: int, room: int) -> int:
 
 
 def is_journal(fd: int) -> bool:
-    """Whether what is written there goes to systemd's journal, by ``JOURNAL_STREAM`` of who started us (``man 5 systemd.exec``)."""
+    """Whether what is written there goes to systemd's journal, by ``JOURNAL_STREAM`` of whoever started us (``man 5 systemd.exec``)."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     if not (device.isdecimal() and inode.isdecimal()):
         return False

@@ -1,4 +1,4 @@
-"""Starting a run's main process, in an environment that is clean, and only as who it should be.
+"""Starting a run's main process, in a clean environment, and only as the user that it is to run as.
 
 The child has a session of its own, /dev/null as stdin, no descriptor of ours but stdio and ``pass_fds``, and the
 signal mask and dispositions that :func:`.signals.reset_inherited` left us with, which is none. Its program is

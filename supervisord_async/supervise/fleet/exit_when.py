@@ -12,8 +12,8 @@ from supervisord_async.supervise.process import Process
 def exit_for(when: str, record: Record, processes: Collection[Process], is_stuck: Callable[[Process], bool]) -> tuple[int, str] | None:
     """The exit code and why, if ``record`` is the change that ``exit_when`` waits for; None: the daemon goes on.
 
-    Who waits for what does not come runs as little by itself as who is down; that is a failure. ``is_stuck`` says so of those
-    who wait, as long as nobody else is up.
+    A process that waits for what will not come counts as down, and as a failure. ``is_stuck`` says so of one that waits, once no
+    other process is up.
     """
     if record.type != "state" or (record.to not in DOWN and record.to != State.WAITING):
         return None

@@ -117,7 +117,7 @@ async def _ask(context: RunContext, probe: Probe) -> str | UnaskedError | None:
 
 
 async def _wait(context: RunContext, probe: Probe, seconds: float) -> None:
-    """So long; or until the line that the probe looks for has come: nobody who waits for the run loses a moment."""
+    """``seconds`` have passed, or the line that the probe looks for has come: whoever waits for the run loses no time."""
     search = context.searches.get(probe.log) if probe.log is not None else None
     if search is None or search.found.is_set():
         await anyio.sleep(seconds)

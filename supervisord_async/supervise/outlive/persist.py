@@ -99,7 +99,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
     scaled: dict[str, int] = {}  #: programs with another number of replicas than the file's
-    manners: dict[str, Manner] = {}  #: of the programs that are not told to go as usual, for who ends them without a daemon
+    manners: dict[str, Manner] = {}  #: of programs whose ``stop`` is not the default, for whoever ends them without a daemon
     descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
     unwritten: tuple[Record, ...] = ()  #: of a re-exec: what the history does not have yet
 
@@ -270,7 +270,7 @@ class Saver:
         self._changed = anyio.Event()
         self._awaited = anyio.Event()  # somebody's answer waits for a save: no pause before it
         self._next = anyio.Event()  # set when the save that begins next has ended, well or not
-        self._present: anyio.Event | None = None  # the same of the one that is under way
+        self._present: anyio.Event | None = None  # the same for the save that is under way
         self._failing = False
 
     def changed(self) -> None:

@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
 
 
 def hand_over(prepared: Prepared, state: SavedState) -> None:
-    """A trial's last word to who asked for it with ``state``: an older one has no place for it."""
+    """The trial's result is with the daemon that asked for it by ``state``; an older daemon left no descriptor for it."""
     import pickle  # for a re-exec alone
 
     for descriptor in state.descriptors.get(KEY, ()):

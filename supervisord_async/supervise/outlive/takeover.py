@@ -156,6 +156,6 @@ def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
 
 
 def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:
-    """It is published that ``run`` goes on under this daemon. Its state may be what it was, so no other record tells."""
+    """A record says that ``run`` goes on under this daemon. Its state may be unchanged, so no other record would."""
     message = f"run {run} was found alive, pid {pid}, and taken over from an earlier daemon"
     bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message)

@@ -33,7 +33,7 @@ def exit_words(status: ExitStatus | None) -> str:
 
 
 def detail_words(snapshot: Snapshot) -> str:
-    """Why it is in its state, in the words of who found out; how it exited where those say no more than that it did."""
+    """Why it is in its state, in the words of whatever found out; how it exited, where those say only that it did."""
     if snapshot.exit is None:
         return snapshot.detail
     return _ONLY_EXITED.sub(f"; last: {exit_words(snapshot.exit)}", snapshot.detail)

@@ -1,8 +1,8 @@
 """What one process slot says by sd_notify: a socket for all its runs, who may speak on it, and what each word means.
 
 What decides (READY, MAINPID, EXTEND_TIMEOUT_USEC) becomes an input; beats are counted for the monitor; what is only said
-(STATUS, RELOADING, STOPPING, ERRNO) is kept beside the snapshot, for people. Nobody is believed by his words: the kernel
-says who sent a message, and only the run's main process counts, or with ``access: all`` whatever is of the run.
+(STATUS, RELOADING, STOPPING, ERRNO) is kept beside the snapshot, for people. No message is believed for what it says of its sender:
+the kernel tells who sent it, and only the run's main process counts, or with ``access: all`` whatever is of the run.
 
 A flood costs a bounded share of the loop: messages are read in batches with a pause after each full one, so the kernel
 holds the sender back. What is not a message, or comes from somebody else, is counted, its descriptors are closed, and it
@@ -82,7 +82,7 @@ class Voice:
 
     def open(self, program: Program, credentials: Credentials | None) -> str:
         """The value of NOTIFY_SOCKET for runs with these settings; raises SpawnError, stage ``notify``."""
-        assert program.notify is not None  # noqa: S101  asked for by who has it
+        assert program.notify is not None  # noqa: S101  only called where it is set
         access = program.notify.access
         whom = (access, credentials)
         if self._socket is not None and self._for in (None, whom) and self._is_reachable():

@@ -233,7 +233,7 @@ class FileWatching:
         self._distribute(views)
 
     def broken(self, territory: Territory, error: str) -> None:
-        """It is published that this one is polled."""
+        """A record says that ``territory`` is polled."""
         self._bus.publish(
             "watch",
             message=f"watching {territory.root} failed ({error}); it is polled from now on",
@@ -241,7 +241,7 @@ class FileWatching:
         )
 
     def degraded(self, reason: str) -> None:
-        """It is published that some files are polled."""
+        """A record says that files are polled, and why."""
         self._bus.publish(
             "watch",
             message=f"cannot be told of file changes: {reason}; polling every {self._pace.fallback_poll:g} s or slower instead "
@@ -250,7 +250,7 @@ class FileWatching:
         )
 
     def recovered(self) -> None:
-        """It is published that they no longer are."""
+        """A record says that files are no longer polled."""
         self._bus.publish("watch", message="told of file changes again; no longer polling", data={"what": "recovered"})
 
 
