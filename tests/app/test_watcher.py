@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -212,6 +213,29 @@ def test_network_file_systems_are_polled(source: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.real
+@pytest.mark.parametrize(
+    ("mounts", "polled"),
+    [
+        ("/ ext4", False),
+        ("/ ext4, /srv nfs4", True),
+        ("/ ext4, /srv fuse.sshfs", True),
+        ("/ nfs4, /srv ext4", False),  # the nearest mount is the path's
+        ("/ ext4, /srv/app2 nfs4", False),
+        ("/ ext4, nonsense, /srv nfs4", True),
+    ],
+)
+def test_it_is_the_nearest_mount_that_says_whether_a_path_is_polled(mounts: str, polled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"server:/export {mount} rw 0 0\n" if " " in mount else f"{mount}\n" for mount in mounts.split(", ")]
+    monkeypatch.setattr(watcher, "open", lambda *_, **__: io.StringIO("".join(lines)), raising=False)
+    assert watcher._lacks_notifications("/srv/app/main.py") is polled
+
+
+def test_what_is_covered_is_included_and_not_ignored(tmp_path: Path) -> None:
+    one = FileChangeWatcher([tmp_path], ["*.gen.py", "data/raw"], include_patterns=["*.py"])
+    covered = [name for name in ("a.py", "sub/b.py", "a.txt", "x.gen.py", "data/raw/c.py", "data/d.py") if one.covers(tmp_path / name)]
+    assert covered == ["a.py", "sub/b.py", "data/d.py"]
+
+
 @pytest.mark.anyio
 async def test_changes_can_be_iterated_over(source: Path) -> None:
     mine = FileChangeWatcher([source])
