@@ -142,7 +142,7 @@ class Capture:
     @property
     def trouble(self) -> str | None:
         """Why the log cannot be written at present."""
-        return None if self._broken is None else self._broken.strerror or str(self._broken)
+        return None if self._outage is None else self._outage.error.strerror or str(self._outage.error)
 
     @property
     def unsettled(self) -> bool:
