@@ -14,7 +14,9 @@ def seconds_to_find(count: int) -> float:
     names = [f"p{number}" for number in range(count)]
     processes: Any = {name: SimpleNamespace(name=name) for name in names}
     supervisor: Any = SimpleNamespace(
-        configuration=SimpleNamespace(programs=processes), dependencies=SimpleNamespace(members=lambda name: [processes[name]])
+        configuration=SimpleNamespace(programs=processes),
+        dependencies=SimpleNamespace(members=lambda name: [processes[name]]),
+        retiring=(),
     )
     plan: Any = SimpleNamespace(restarted=list, started=list)
     least = float("inf")
