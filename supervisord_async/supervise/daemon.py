@@ -254,6 +254,8 @@ class Daemon:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._enclosures.open, name="cgroups")  # this mostly waits for the kernel, so it goes on beside
             marked = await _in_thread(tags.marked, self._instance)
+            if saved is not None and saved.instance != self._instance:  # the run_dir was moved, and what lives says where it was
+                marked += await _in_thread(tags.marked, saved.instance)
         living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._enclosures.known))
         living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
         estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)

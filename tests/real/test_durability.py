@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.core.state import State
+from supervisord_async.core.state import Snapshot, State
 from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.runs.launch import instance_of
 from tests.daemons import LiveDaemon, alive
@@ -426,6 +426,25 @@ def test_a_daemon_in_a_copied_folder_leaves_the_programs_of_the_first_alone(daem
         assert f"it is a copy of what is in {first.folder}/.asupd" in second.text()
         assert second.end() == 0
     assert all(map(alive, pids.values())) and {name: entry["pid"] for name, entry in first.status().items() if name in pids} == pids
+
+
+def test_a_run_that_was_not_saved_yet_is_found_after_the_run_dir_was_moved(tmp_path: Path) -> None:
+    """By the tag of the place where it began: a second copy would run beside it."""
+    programs = "programs: {a: {command: [sleep, '1000'], directory: /, start_seconds: 0}}"
+    (tmp_path / "before").mkdir()
+    with LiveDaemon(tmp_path / "before", programs) as first:
+        pid = first.wait_for("a", "RUNNING")["pid"]
+        state = first.folder / ".asupd" / "state.json"
+        first.wait_until(lambda: f'"pid":{pid}' in state.read_text(), "the state is saved")
+        first.kill()
+        content = persist.decode(state.read_bytes())
+        unborn = replace(content.processes[0], snapshot=Snapshot(state=State.STARTING, wanted=True, run=1))
+        state.write_bytes(persist.encode(replace(content, processes=(unborn,))))
+        first.folder.rename(tmp_path / "after")
+        with LiveDaemon(tmp_path / "after") as second:
+            assert second.wait_for("a", "RUNNING")["pid"] == pid
+            assert second.end() == 0
+        assert not alive(pid) and first.tagged() == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
