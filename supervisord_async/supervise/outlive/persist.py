@@ -166,7 +166,9 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
             return state, complaints
         except FileNotFoundError:
             continue
-        except (OSError, StateError) as error:
+        except OSError as error:
+            complaints.append(f"cannot use {path}: {error.strerror}")
+        except StateError as error:
             complaints.append(f"cannot use {path}: {error}")
     return None, complaints
 
