@@ -262,7 +262,7 @@ class Daemon:
         if ended:
             estate = takeover.finish_ending(estate, clock.monotonic())
         await self._enclose(estate, living)
-        if saved is not None:
+        if saved is not None and saved.boot_id == clock.boot_id():  # an order holds until a reboot, like all others
             self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
         await self._sockets.find(self._configuration.programs.values(), holders(estate))

@@ -447,6 +447,24 @@ def test_a_run_that_was_not_saved_yet_is_found_after_the_run_dir_was_moved(tmp_p
         assert not alive(pid) and first.tagged() == []
 
 
+def test_orders_do_not_outlive_a_reboot(daemon: Make) -> None:
+    """One that was not orderly, as when the power fails: what was stopped starts, and what was scaled is as the file says."""
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}, off: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.wait_for("a", "RUNNING")
+    live.do("stop", "off")
+    live.do("scale", "a", "2")
+    live.kill()
+    for process in live.tagged():
+        os.kill(process.identity.pid, signal.SIGKILL)
+    live.wait_until(lambda: not live.tagged(), "nothing lives")
+    for name in (persist.FILE_NAME, persist.SPARE_NAME):
+        file = live.folder / ".asupd" / name
+        file.write_bytes(persist.encode(replace(persist.decode(file.read_bytes()), boot_id="the boot before")))
+    live.start()
+    assert live.wait_for("off", "RUNNING")["cause"] == "autostart"
+    assert list(live.status()) == ["a", "off"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_who_only_carries_a_tag_leads_no_run_of_another_user(daemon: Make) -> None:
     live = daemon("programs: {web: {command: [sleep, '1000']}, off: {command: [sleep, '1001'], autostart: false}}")
