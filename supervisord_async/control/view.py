@@ -40,7 +40,7 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     exit_status: dict[str, Any] | None  #: of the last ended run, null before one has ended
     cause: str | None  #: why it is in this state, a short stable word
     next_at: str | None  #: when the next attempt, or KILL, is due; ISO 8601, UTC
-    description: str  #: the program's own description; without one the state in words
+    description: str  #: what is wrong, in BACKOFF and FATAL; else the program's own description; without one the state in words
     cpu_percent: float | None  #: of one core, the whole tree; null without a process
     memory_bytes: int | None  #: resident size of the whole tree, what is shared in it once; null without a process
 
@@ -94,11 +94,13 @@ def next_iso(process: Process, now: float, wall_now: float) -> str | None:
 
 
 def _description(process: Process) -> str:
-    """Whom it waits for, if it waits; else that its log cannot be written; else what it says by sd_notify, else the program's own
-    description, else the state in words.
+    """Whom it waits for, if it waits; what is wrong, if it failed; else that its log cannot be written; else what it says by sd_notify,
+    else the program's own description, else the state in words.
     """
     if process.snapshot.state is State.WAITING:
         return waiting_words(process)
+    if process.snapshot.state in (State.BACKOFF, State.FATAL):
+        return state_words(process.snapshot)
     if process.snapshot.pid is not None and (trouble := process.output.trouble) is not None:
         return f"its log cannot be written: {trouble}"
     if process.snapshot.pid is not None and process.words:

@@ -107,6 +107,15 @@ def test_a_run_is_not_told_to_have_the_fault_of_the_one_before() -> None:
     assert process_view(a_process(snapshot=asked), 120.0, 1e9).description == "app.py changed"
 
 
+def test_what_is_wrong_is_told_of_a_program_with_a_description_of_its_own_as_well() -> None:
+    shop = replace(a_process().program, description="the shop")
+    assert process_view(a_process(program=shop), 120.0, 1e9).description == "the shop"
+    lost = replace(RUNNING, state=State.BACKOFF, pid=None, cause=Cause.SPAWN_FAILED, detail="exec: no such file")
+    assert process_view(a_process(program=shop, snapshot=lost), 120.0, 1e9).description == "exec: no such file"
+    ended = replace(RUNNING, state=State.BACKOFF, pid=None, cause=Cause.EXITED, exit=ExitStatus(code=3))
+    assert process_view(a_process(program=shop, snapshot=ended), 120.0, 1e9).description == "exited with 3"
+
+
 def test_what_an_operator_stopped_is_not_announced_by_its_schedule() -> None:
     due = 1_700_000_000.0
     for cause, told in ((Cause.OPERATOR, None), (None, "2023-11-14T22:13:20.000Z")):
