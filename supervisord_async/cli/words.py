@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: States in which somebody may want to know how the last run ended.
 _AFTER_A_RUN = ("BACKOFF", "FATAL", "EXITED")
+#: States whose description tells what is wrong, in the words that say most: a narrow terminal has room for the first ones only.
+_AFTER_A_FAULT = ("BACKOFF", "FATAL")
 #: Causes that say what somebody wanted, or no more than the exit status does.
 _PLAIN_CAUSES = ("", "exited", "operator", "autostart", "restart_limit")
 
@@ -98,7 +100,7 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
     left = seconds_until(process.next_at, now)
     if left is not None and process.state not in (*_AFTER_A_RUN[:2], "STOPPING"):
         parts.append(f"next run at {_soon(process.next_at, now)}")
-    parts = _with(process.description, [part for part in parts if part])
+    parts = _with(process.description, [part for part in parts if part], soon=process.state in _AFTER_A_FAULT)
     if left is not None and process.state in ("BACKOFF", "FATAL"):
         parts.append(f"next attempt in {_wait(left)}")
     elif left is not None and process.state == "STOPPING":
@@ -110,12 +112,13 @@ def _wait(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
 
 
-def _with(description: str, parts: list[str]) -> list[str]:
-    """``parts`` with the description: in the place of those that it contains already, or at the end."""
+def _with(description: str, parts: list[str], *, soon: bool) -> list[str]:
+    """``parts`` with the description: in the place of those that it contains already, or at the end; ``soon``: right behind flapping."""
     said = [index for index, part in enumerate(parts) if part in description]
     others = [part for part in parts if part not in description]
     if description:
-        others.insert(said[0] if said else len(others), description)
+        at = int("flapping" in others) if soon else said[0] if said else len(others)
+        others.insert(at, description)
     return others
 
 

@@ -88,7 +88,18 @@ LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
         ({"state": "STOPPING", "cause": "operator", "next_at": SOON}, "KILL in 4 s"),
         (
             {"state": "BACKOFF", "cause": "spawn_failed", "description": "exec: web: No such file or directory", "next_at": SOON},
-            "spawn failed; exec: web: No such file or directory; next attempt in 4 s",
+            "exec: web: No such file or directory; spawn failed; next attempt in 4 s",
+        ),
+        (
+            {
+                "state": "BACKOFF",
+                "flapping": True,
+                "cause": "heartbeat_missed",
+                "exit_status": {"signal": "SIGTERM"},
+                "description": "no heartbeat for 3.0 s",
+                "next_at": SOON,
+            },
+            "flapping; no heartbeat for 3.0 s; killed by SIGTERM; heartbeat missed; next attempt in 4 s",
         ),
         ({"state": "BACKOFF", "cause": "exited", "next_at": LATER}, "next attempt in 59m54s"),
         (
