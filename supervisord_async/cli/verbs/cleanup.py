@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
 from supervisord_async.errors import CommandError, FailedError, LockHeldError, SupervisordError
 from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
+from supervisord_async.system.sockets import is_answered
 
 if TYPE_CHECKING:
     from supervisord_async.system.tags import Tagged
@@ -102,12 +102,7 @@ def _stale_socket(place: str) -> str | None:
     path = os.path.join(place, SOCKET_NAME)
     if not Path(path).is_socket():
         return None
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.settimeout(1.0)
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return path
-        except OSError:
-            return None
-    return None
+    try:
+        return None if is_answered(path) else path
+    except OSError:  # it cannot be told
+        return None

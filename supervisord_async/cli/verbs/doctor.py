@@ -14,6 +14,7 @@ from supervisord_async.cli.output import colours, print_json, say, styled
 from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
+from supervisord_async.rundir import DEFAULT_RUN_DIR
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -30,7 +31,7 @@ def doctor(session: Session, run_dir: str | None, quiet: bool) -> int:
 
     file = session.file or (DEFAULT_FILE if run_dir is None and session.socket is None and Path(DEFAULT_FILE).exists() else None)
     named = run_dir is not None or file is not None or session.socket is not None
-    findings = examine(find_run_dir(session, run_dir) if named else os.path.abspath(".asupd"), file)
+    findings = examine(find_run_dir(session, run_dir) if named else os.path.abspath(DEFAULT_RUN_DIR), file)
     errors = sum(finding.level == "error" for finding in findings)
     warnings = sum(finding.level == "warning" for finding in findings)
     if session.json:
