@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 from supervisord_async.config.secrets import masked_text, masked_words
-from supervisord_async.control.stories import span
+from supervisord_async.control.words import span
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
 from supervisord_async.core.state import Cause, Snapshot, State

@@ -17,8 +17,9 @@ from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.control import last_words
 from supervisord_async.control.last_words import Output
 from supervisord_async.control.rule import fault_keys, ruling
-from supervisord_async.control.stories import Story, cause_words, exit_story, size_words, span, stories
+from supervisord_async.control.stories import Story, stories
 from supervisord_async.control.view import next_iso, state_words, waiting_words
+from supervisord_async.control.words import cause_words, exit_story, size_words, span
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.jsontext import iso

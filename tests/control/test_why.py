@@ -19,8 +19,9 @@ from supervisord_async.control import last_words
 from supervisord_async.control.last_words import last_lines
 from supervisord_async.control.logs import Source
 from supervisord_async.control.rule import fault_keys, ruling
-from supervisord_async.control.stories import span, stories
+from supervisord_async.control.stories import stories
 from supervisord_async.control.why import CheckView, LastEnd, Link, Output, Why, lines_of
+from supervisord_async.control.words import span
 from supervisord_async.core.inputs import Faulted, StartRequested
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
