@@ -64,19 +64,28 @@ class Listening:
         path = self._daemon.socket
         try:
             made = await patiently(f"look after {path}", lambda: self._threads.run(self._bind_if_gone))
-        except DaemonError as error:
+            if made is not None:
+                await self._exchange(made)
+        except (DaemonError, OSError) as error:
             if str(error) != self._said:
                 _log.error("degraded: the control socket %s was removed: %s; signals still work", path, error)
             self._said = str(error)
             return False
         self._said = None
-        if made is None:
-            return False
-        await self._server.exchange(made)
+        if made is not None:
+            _log.warning("the control socket %s was removed; it was made again", path)
+        return made is not None
+
+    async def _exchange(self, made: socket.socket) -> None:
+        """``made`` answers instead of the unix socket before. Raises OSError: it does not, and the next look binds another one."""
+        try:
+            await self._server.exchange(made)
+        except OSError:  # no descriptor, say
+            made.close()
+            self._identity = None
+            raise
         self.sockets[0].close()
         self.sockets[0] = made
-        _log.warning("the control socket %s was removed; it was made again", path)
-        return True
 
     def _bind_if_gone(self) -> socket.socket | None:
         """A new socket at the path; None: ours is there. In a thread, since its disk may hang. Raises DaemonError."""

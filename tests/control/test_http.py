@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -434,6 +435,22 @@ async def test_a_socket_that_somebody_removed_is_made_anew_and_who_is_connected_
             assert not await wire.listeners.renew()
         assert sum("a file that is not a socket is there" in record.message for record in caplog.records) == 1
     assert Path(wire.path).read_text() == "no socket"
+
+
+async def test_a_removed_socket_for_which_there_is_no_descriptor_now_is_made_at_the_next_look(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    async def refuse(_sock: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with serving(swift("web")) as wire:
+        os.unlink(wire.path)
+        with monkeypatch.context() as patch:
+            patch.setattr(wire.listeners._server, "exchange", refuse)
+            assert not await wire.listeners.renew()
+        assert "Too many open files" in caplog.text
+        assert await wire.listeners.renew()
+        assert (await wire.ask("GET", "/v1/health")).status == 200
 
 
 async def ask_tcp(port: int) -> Answer:
