@@ -227,10 +227,14 @@ class Commands:
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * replicas)) as records:
             added, removed, starts = self.supervisor.scale(name, replicas)
             gone = {process.name for process in removed}
+            returning = {process.name for process in added if process.name in self.supervisor.retiring}
 
             def goal(process: Process, before: Snapshot) -> Verdict | None:
                 if process.name in gone:
                     return Verdict(True, "removed") if process.snapshot.state in DOWN else None
+                if process.name in returning and starts:  # first the one goes that was removed, then another of its name comes
+                    former, process = process, self.supervisor.processes.get(process.name, process)
+                    return goals.is_started(process, Snapshot()) if process is not former and process.snapshot.cause is not None else None
                 if process.snapshot.state is State.STOPPED and process.snapshot.cause is None:  # nothing has happened to it yet
                     return None if starts else Verdict(True, "added; not started, as the others are not")
                 return goals.is_started(process, before)

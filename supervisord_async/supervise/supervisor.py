@@ -73,6 +73,7 @@ class Supervisor:
         self._around = surroundings(self)
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
         self.retiring = Retiring(self._start_task, self._ask, self._forget)
+        self._started_when_back: set[str] = set()  #: of those being removed: to be started without ``autostart`` when wanted back
         self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
@@ -220,9 +221,14 @@ class Supervisor:
     def _forget(self, process: Process) -> None:
         """The process is removed; if the configuration has it again by now, it is added again."""
         del self.processes[process.name]
+        ordered = process.name in self._started_when_back
+        self._started_when_back.discard(process.name)
         program = self.configuration.programs.get(process.program.name)
         if program is not None and process.name in program.process_names() and not self.shutting_down:
-            self._autostart(self._add(program, [process.name]))  # a later reload wanted it back
+            returned = self._add(program, [process.name])  # a later reload, or scale, wanted it back
+            self._autostart(returned)
+            if ordered and not program.autostart:
+                self._ask(returned[0], StartRequested())
             self._sort()
 
     def select(self, selectors: Sequence[str]) -> list[Process]:
@@ -357,7 +363,10 @@ class Supervisor:
         starts = program.autostart or not before or any(process.snapshot.wanted for process in before.values())
         if starts and not program.autostart:
             for process in added:
-                self._ask(process, StartRequested())
+                if process.name in self.retiring:
+                    self._started_when_back.add(process.name)
+                else:
+                    self._ask(process, StartRequested())
         if plan.changed:
             self.scaled = {**self.scaled, name: replicas}
             message = f"{name}: scaled from {program.replicas} to {replicas} until the next reload"

@@ -217,6 +217,27 @@ async def test_reload_waits_for_what_it_brings_back_while_the_removal_by_an_earl
         }
 
 
+@pytest.mark.parametrize("autostart", [True, False])
+async def test_scale_waits_for_what_it_brings_back_while_its_removal_goes_on(autostart: bool) -> None:
+    async with playing(swift("web", replicas=3, autostart=autostart, stop=Stop(grace_seconds=600.0))) as scene:
+        await scene.commands.start(["web"])
+        leaving = scene.child("web:2")
+        leaving.obeys = False
+        await scene.commands.scale("web", 2, wait=False)
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await scene.commands.scale("web", 3))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await _a_moment()
+            assert not answers
+            leaving.end(code=0)
+        assert told(answers[0]) == {"web:2": (True, "running")}
+        assert scene.child("web:2") is not leaving and scene.snapshot("web:2").state is State.RUNNING
+
+
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:
     async with playing(swift("web"), load=File(swift("web"), swift("slow", start_seconds=600.0))) as scene:
         _, outcome = await scene.commands.reload(wait=False)
