@@ -6,6 +6,7 @@ Whatever a test does, it fails if the page said anything on the console, a scrip
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -211,6 +212,14 @@ def test_why_and_runs_and_events_of_one(visit: Callable[..., Any]) -> None:
     page.get_by_role("tab", name="Events").click()
     page.locator(".events li", has_text="FATAL").first.wait_for()
     assert page.url.endswith("#doomed/events")
+
+
+def test_why_says_what_a_living_process_uses(visit: Callable[..., Any]) -> None:
+    page = visit()
+    row(page, "web").click()
+    page.get_by_role("tab", name="Why").click()
+    words = page.locator(".why .uses").inner_text()
+    assert re.fullmatch(r"It uses .* % CPU, .* of memory, \d+ process(es)?, \d+ threads?, \d+ open files", words)
 
 
 def test_keyboard_is_enough(visit: Callable[..., Any]) -> None:

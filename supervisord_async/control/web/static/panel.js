@@ -2,7 +2,7 @@
 import { getHistory, getWhy, logAddress } from "./api.js";
 import { Log } from "./log.js";
 import { html, useEffect, useRef, useState } from "./ui.js";
-import { clock, draw, ending, newLook, pieces, plain, size, span } from "./text.js";
+import { clock, draw, ending, newLook, percent, pieces, plain, size, span } from "./text.js";
 
 const EVENTS_SHOWN = 200;
 /** The history is written a moment after the event. */
@@ -67,6 +67,14 @@ function useAnswer(ask, stamps, later = 0) {
   return found;
 }
 
+const whose = (one) => `run ${one.run}${one.earlier_daemon ? " of an earlier daemon" : ""}`;
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+
+function Use({ uses }) {
+  const files = uses.open_files === null ? "" : `, ${counted(uses.open_files, "open file")}`;
+  return html`<p class="uses">It uses ${percent(uses.cpu_percent)} CPU, ${size(uses.memory_bytes)} of memory, ${counted(uses.processes, "process")}, ${counted(uses.threads, "thread")}${files}</p>`;
+}
+
 function Why({ row }) {
   const { answer: why, trouble } = useAnswer(() => getWhy(row.name), [row.name, row.state, row.run, row.cause, row.health, row.next_at]);
   if (!why) return html`<p class="hint">${trouble || "asking …"}</p>`;
@@ -74,12 +82,14 @@ function Why({ row }) {
   return html`<div class="why">
     ${trouble && html`<p class="hint">${trouble}</p>`}
     <p class="headline">${plain(why.headline)}</p>
+    ${why.failing_since && html`<p class="since">In trouble since <time datetime=${why.failing_since}>${clock(why.failing_since)}</time></p>`}
+    ${why.uses && html`<${Use} uses=${why.uses} />`}
     ${why.rule.length > 0 && html`<h3>Decided by</h3><ul>${why.rule.map((words) => html`<li>${plain(words)}</li>`)}</ul>`}
     ${why.chain.length > 0 && html`<h3>What led here, newest first</h3>
       <ol class="chain">${why.chain.map((link) => html`<li><time datetime=${link.at}>${clock(link.at)}</time> <span>${plain(link.text)}</span></li>`)}</ol>`}
-    ${end && html`<h3>How run ${end.run} ended</h3>
+    ${end && html`<h3>How ${whose(end)} ended</h3>
       <p>${ending(end.exit_status)}, up ${span(end.duration_seconds)}${end.peak_memory_bytes !== null ? `, peak memory ${size(end.peak_memory_bytes)}` : ""}${end.cpu_seconds !== null ? `, CPU ${end.cpu_seconds.toFixed(2)} s` : ""}</p>`}
-    ${why.output.map((one) => html`<h3>Last output of run ${one.run} (${one.stream})</h3><${Lines} lines=${one.lines} />`)}
+    ${why.output.map((one) => html`<h3>Last output of ${whose(one)} (${one.stream})</h3><${Lines} lines=${one.lines} />`)}
     ${why.keys.length > 0 && html`<h3>To change it</h3><ul>${why.keys.map((key) => html`<li><code>${plain(key)}</code></li>`)}</ul>`}
   </div>`;
 }
