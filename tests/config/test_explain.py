@@ -176,6 +176,13 @@ def test_programs_that_cannot_be_read_are_not_told_to_be_none(project, text):
     assert "warning" not in problem
 
 
+def test_an_included_file_may_be_empty_and_all_together_may_not(project):
+    project.write("conf.d/a.yaml", "programs: {}\n")
+    project.write("conf.d/b.yaml", "programs: {web: {command: x}}\n")
+    assert project.problems("include: [conf.d/a.yaml, conf.d/b.yaml]") == []
+    assert project.problems("include: [conf.d/a.yaml]\nprograms: {}") == ["programs.yaml:2:1: warning: programs: there are no programs"]
+
+
 def test_problems_of_included_files_name_them_as_the_user_would(project):
     project.write("conf.d/a.yaml", "programs:\n  web: {command: x, bad: 1}\ndaemon: {}\n")
     assert project.problems("include: [conf.d/*.yaml, gone.yaml, nowhere/*.yaml]\nprograms:\n  web: {command: x}") == [
