@@ -62,7 +62,8 @@ def is_stopped(process: Process, before: Snapshot) -> Verdict | None:
         case State.STOPPED:
             if before.state is State.STOPPED:
                 return Verdict(True, "already stopped")
-            return Verdict(True, f"stopped; {exit_words(now.exit)}" if now.ended_run > before.ended_run else "stopped")
+            ended = now.ended_run > before.ended_run and now.exit is not before.exit  # a run that had no process leaves the exit as it was
+            return Verdict(True, f"stopped; {exit_words(now.exit)}" if ended else "stopped")
         case State.STOPPING:
             return None
         case State.UNKNOWN:

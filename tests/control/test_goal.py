@@ -61,6 +61,13 @@ def test_a_stop_is_done_when_it_is_stopped(process: Any, verdict: Verdict | None
     assert is_stopped(process, Snapshot(state=State.RUNNING, run=2, ended_run=1)) == verdict
 
 
+def test_a_stop_before_there_was_a_process_tells_of_no_end() -> None:
+    """``exit`` is that of the run before."""
+    for earlier in (None, FAILED):
+        starting = Snapshot(state=State.STARTING, run=2, ended_run=1, exit=earlier)
+        assert is_stopped(one(State.STOPPED, ended_run=2, exit=earlier), starting) == Verdict(True, "stopped")
+
+
 def test_a_stop_of_what_is_stopped_is_done() -> None:
     assert is_stopped(one(State.STOPPED), Snapshot(state=State.STOPPED)) == Verdict(True, "already stopped")
 

@@ -61,7 +61,14 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
         case State.FATAL | State.UNKNOWN:
             return detail_words(after) or str(after.cause)
         case State.STOPPED:
-            return f"stopped; {exit_words(after.exit)}" if before.pid is not None or before.state is State.STOPPING else "stopped"
+            ended = (before.pid is not None or before.state is State.STOPPING) and not _unborn(before, after)
+            return f"stopped; {exit_words(after.exit)}" if ended else "stopped"
+
+
+def _unborn(before: Snapshot, after: Snapshot) -> bool:
+    """Whether the run is over without having had a process, told to stop meanwhile or not: the exit is that of the run before."""
+    in_flight = before.state in (State.STARTING, State.STOPPING) and before.pid is None and before.ended_run != before.run
+    return in_flight and after.exit == before.exit
 
 
 def _ended_unheard(before: Snapshot, after: Snapshot) -> bool:
@@ -74,8 +81,7 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
     """The type and fields of each record that the change deserves."""
     if after.state is not before.state or after.run != before.run:
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
-        unborn = before.state is State.STARTING and before.pid is None and after.exit == before.exit  # the end is that of the run before
-        if after.exit is not None and not unborn and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
+        if after.exit is not None and not _unborn(before, after) and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
         yield (
             "state",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from supervisord_async.core.inputs import Exited, Faulted, Input, SpawnFailed, StopRequested, TreeGone
@@ -49,6 +50,16 @@ def test_a_run_that_was_never_born_has_not_ended_as_the_one_before() -> None:
     began = replace(RUNNING, state=State.STARTING, run=2, ended_run=1, pid=None, exit=killed)
     assert ends_told(began, SpawnFailed(2, "exec: no such file")) == []
     assert ends_told(replace(began, pid=8), Exited(2, killed)) == [("BACKOFF", {"signal": "SIGTERM", "core": False})]
+
+
+@pytest.mark.parametrize("earlier", [None, ExitStatus(code=3)])
+def test_a_run_that_was_told_to_stop_before_it_had_a_process_was_stopped_and_ended_in_no_way(earlier: ExitStatus | None) -> None:
+    told = replace(RUNNING, state=State.STOPPING, wanted=False, run=2, ended_run=1, pid=None, exit=earlier, cause=Cause.OPERATOR)
+    assert ends_told(told, SpawnFailed(2, "the start is not wanted any more")) == []
+    after, _ = step(told, SpawnFailed(2, "the start is not wanted any more"), POLICY, 9.0)
+    assert state_message(told, after, POLICY, 9.0) == "stopped"
+    after, _ = step(replace(told, pid=8), Exited(2, ExitStatus(code=4)), POLICY, 9.0)
+    assert state_message(replace(told, pid=8), after, POLICY, 9.0) == "stopped; exited with 4"
 
 
 def test_an_end_by_a_real_time_signal_names_it() -> None:
