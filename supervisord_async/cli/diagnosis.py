@@ -14,6 +14,7 @@ import resource
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,10 +118,14 @@ def _all_of(check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> 
 
 
 def _in_time(ask: Callable[[], T]) -> T:
-    """What ``ask`` returns or raises. Raises TimeoutError: a thread still waits for it."""
+    """What ``ask`` returns or raises. Raises TimeoutError: a thread still waits for it. Where no thread can be had, we wait ourselves."""
     from supervisord_async.system.threads import DaemonThreads
 
-    return DaemonThreads(1, "doctor").submit(ask).result(PATIENCE_SECONDS)
+    try:
+        answer = DaemonThreads(1, "doctor").submit(ask)
+    except RuntimeError:
+        return ask()
+    return answer.result(PATIENCE_SECONDS)
 
 
 def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
@@ -202,6 +207,22 @@ def kernel(_patient: Patient) -> Iterator[Finding]:
         yield Finding("error", "kernel", lack.what, lack.advice)
     else:
         yield Finding("ok", "kernel", f"Linux {os.uname().release}: pidfds work")
+
+
+def threads(_patient: Patient) -> Iterator[Finding]:
+    """A thread can be had: the daemon waits for one before anything else."""
+    try:
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+    except RuntimeError as error:
+        advice = (
+            "raise the limit of processes: ulimit -u, TasksMax= in the unit, the container's pids limit; an old container engine refuses "
+            "clone3 by its seccomp profile: upgrade it"
+        )
+        yield Finding("error", "threads", f"{error}: nothing will be supervised", advice)
+    else:
+        thread.join()
+        yield Finding("ok", "threads", "can be started")
 
 
 def control_groups(patient: Patient) -> Iterator[Finding]:
@@ -429,6 +450,7 @@ CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     python,
     dependencies,
     kernel,
+    threads,
     control_groups,
     descriptors,
     inotify,
