@@ -107,7 +107,7 @@ class InstanceLock:
     def holder(self) -> int | None:
         """The PID of whoever holds the lock now; None if nobody does, or it cannot be told who."""
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # a disk that had errors may be read-only by now
         except OSError:
             return None
         try:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,19 @@ from supervisord_async.system.lock import InstanceLock
 
 pytestmark = pytest.mark.real
 
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"NOT TESTED: a read-only file system; cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 HOLD = """
 import sys
 from supervisord_async.system.lock import InstanceLock
@@ -21,6 +35,16 @@ InstanceLock(sys.argv[1]).acquire()
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+def test_the_holder_is_found_where_the_disk_has_become_read_only(disk: Path) -> None:
+    with InstanceLock(disk / "lock"):
+        subprocess.run(["mount", "-o", "bind", str(disk), str(disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+        try:
+            assert InstanceLock(disk / "lock").holder() == os.getpid()
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_second_daemon_is_refused_with_the_first_ones_pid_until_that_is_killed(tmp_path: Path) -> None:
