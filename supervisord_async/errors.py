@@ -6,7 +6,7 @@ SupervisordError
 ├── LockHeldError      another daemon holds the run_dir; carries its PID
 ├── DaemonError        the daemon cannot begin, or go on: critical
 └── CommandError       a command cannot be carried out; its code maps once to HTTP and to exit codes
-    ├── UsageError, NotFoundError, NotAllowedError, BusyError, FailedError, TimedOutError, NoDaemonError (OtherDaemonError)
+    ├── UsageError, NotFoundError, NotAllowedError, BusyError, FailedError, TimedOutError, NoDaemonError (OtherDaemonError, WentAwayError)
 
 Messages read ``cannot X: why (what to do)``.
 """
@@ -128,6 +128,10 @@ class NoDaemonError(CommandError):
     """Nobody answers at the socket."""
 
     status, exit_code, kind = 502, 4, "no_daemon"
+
+
+class WentAwayError(NoDaemonError):
+    """Somebody was at the socket, and went away before the answer."""
 
 
 class OtherDaemonError(NoDaemonError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from supervisord_async.client.answers import DaemonHealth, Event, Log, ProcessStatus, Reload, Result, Run, typed
 from supervisord_async.client.asking import Asking, as_list, as_object, decoded, joined, path_of, refusal, target_of
 from supervisord_async.client.overlap import Overlap, behind
-from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError
+from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError, WentAwayError
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -236,13 +236,29 @@ class Client(Asking):
         return self.act("signal", selectors, body={"signal": signal})
 
     def wait(self, *selectors: str, awaited: Awaited = "ready", timeout_seconds: float | None = None) -> list[Result]:
-        """The selected processes are ``ready``, ``stopped`` or ``exited``; those that cannot be any more are not ok."""
+        """The selected processes are ``ready``, ``stopped`` or ``exited``; those that cannot be any more are not ok.
+
+        A re-exec, or a quick restart of the daemon, does not end it: who only waits may ask again.
+        """
         return results_of(self.wait_document(*selectors, awaited=awaited, timeout_seconds=timeout_seconds))
 
     def wait_document(self, *selectors: str, awaited: str, timeout_seconds: float | None = None) -> dict[str, Any]:
         """As :meth:`wait`, but the JSON object as it was sent."""
-        query = {"for": awaited, "timeout": timeout_seconds}
-        return as_object(self.request("POST", path_of(selectors, "wait"), query, silence_seconds=_patience(timeout_seconds)))
+        began, left = time.monotonic(), timeout_seconds
+        away_since: float | None = None
+        while True:
+            asked, query = time.monotonic(), {"for": awaited, "timeout": left}
+            try:
+                return as_object(self.request("POST", path_of(selectors, "wait"), query, silence_seconds=_patience(left)))
+            except NoDaemonError as error:
+                waited = time.monotonic() - asked > STEADY_SECONDS  # if it goes away each time at once, that is one absence
+                if isinstance(error, WentAwayError) and (waited or away_since is None):
+                    away_since = time.monotonic()
+                if away_since is None or time.monotonic() - away_since > RECONNECT_SECONDS:
+                    raise
+            time.sleep(_RECONNECT_DELAYS[1])
+            if timeout_seconds is not None:
+                left = round(max(0.0, timeout_seconds - (time.monotonic() - began)), 3)
 
     def scale(self, name: str, replicas: int, *, wait: bool = True, timeout_seconds: float | None = None) -> list[Result]:
         """The program has that many processes; otherwise as :meth:`start`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from supervisord_async.client.exchange import Answer, CutError, GarbledError, exchange
-from supervisord_async.errors import CommandError, NoDaemonError, NotAllowedError, TimedOutError, UsageError
+from supervisord_async.errors import CommandError, NoDaemonError, NotAllowedError, TimedOutError, UsageError, WentAwayError
 
 
 def connected(path: str, timeout_seconds: float | None) -> socket.socket:
@@ -31,7 +31,7 @@ def in_our_words(path: str) -> Iterator[None]:
     """Errors of sockets and HTTP leave the block as CommandErrors that say which daemon, why and what to do.
 
     Raises:
-        NoDaemonError: nobody listens there, or the daemon went away in the middle.
+        NoDaemonError: nobody listens there; WentAwayError: the daemon went away in the middle.
         NotAllowedError: the socket's mode keeps the caller out.
         TimedOutError: the daemon was silent for too long.
         UsageError: the path cannot be a socket's.
@@ -47,7 +47,7 @@ def in_our_words(path: str) -> Iterator[None]:
     except TimeoutError as error:
         raise TimedOutError(f"the daemon at {path} does not answer (is it stopped, or very busy?)") from error
     except (ConnectionError, CutError) as error:
-        raise NoDaemonError(f"the daemon at {path} went away before it had answered") from error
+        raise WentAwayError(f"the daemon at {path} went away before it had answered") from error
     except GarbledError as error:
         raise CommandError(f"cannot understand the answer of {path}: {error} (is it a daemon's socket?)") from error
     except OSError as error:

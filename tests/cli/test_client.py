@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisord_async.client import Client
+from supervisord_async.client import Client, api
 from supervisord_async.client.overlap import Overlap, behind
 from supervisord_async.errors import (
     BusyError,
@@ -28,6 +29,7 @@ from supervisord_async.errors import (
     NotFoundError,
     TimedOutError,
     UsageError,
+    WentAwayError,
 )
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
 from tests.waiting import wait_until_sync
@@ -414,3 +416,26 @@ def test_lines_that_look_alike_are_never_repeated(seen: list[bytes], new: list[b
     for fresh in (told[:-1], behind(seen + new, seen)):
         assert len(fresh) <= len(new)
         assert fresh == new[len(new) - len(fresh) :]
+
+
+def test_a_wait_gives_up_on_who_goes_away_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "RECONNECT_SECONDS", 0.3)
+    asked = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def cut() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    asked.append(connection.recv(65536))
+                    connection.close()
+
+        threading.Thread(target=cut, daemon=True).start()
+        try:
+            with Client(str(tmp_path / "s")) as client, pytest.raises(WentAwayError, match="went away before it had answered"):
+                client.wait("web", timeout_seconds=30.0)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+    assert len(asked) >= 2 and b"timeout=30.0" in asked[0]

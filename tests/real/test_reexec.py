@@ -41,6 +41,28 @@ if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv:
 """
 
 
+@pytest.mark.parametrize("misfortune", ["re-exec", "death"])
+def test_who_waits_for_a_program_waits_on_with_the_next_daemon(daemon: Make, misfortune: str) -> None:
+    live = daemon("programs: {web: {command: [sleep, '1000'], readiness: {command: [test, -e, ready], interval: 50ms}}}")
+    live.wait_for("web", "STARTING")
+    command = [sys.executable, "-m", "supervisord_async.cli.asupctl", "-c", str(live.file), "wait", "web", "--for", "ready"]
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=live.environment, cwd=live.folder)
+    try:
+        held = Path(f"/proc/{waiting.pid}/fd")
+        live.wait_until(lambda: any(os.readlink(one).startswith("socket:") for one in held.iterdir()), "it asks")
+        if misfortune == "death":
+            live.kill()
+            live.start()
+        else:
+            live.do("reexec")
+        (live.folder / "ready").touch()
+        said, complaint = waiting.communicate(timeout=60)
+        assert (waiting.returncode, complaint) == (0, "") and said.startswith("web: ready")
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+
 def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
     live = daemon(PROGRAMS)
     pids = settle(live)
