@@ -74,7 +74,7 @@ def test_it_refuses_while_a_daemon_holds_the_lock(tmp_path: Path) -> None:
         assert daemon.process_of("sleeper")["run"] == 1
 
 
-def test_it_refuses_while_a_daemon_lives_whose_run_dir_was_removed(tmp_path: Path) -> None:
+def test_it_refuses_while_a_daemon_lives_whose_run_dir_was_moved_and_removed(tmp_path: Path) -> None:
     with LiveDaemon(tmp_path, PROGRAMS) as daemon:
         pid = daemon.wait_for("sleeper", "RUNNING")["pid"]
         shutil.rmtree((tmp_path / ".asupd").rename(tmp_path / "gone"))  # from where it saves at this moment

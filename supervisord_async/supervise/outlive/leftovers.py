@@ -52,10 +52,13 @@ def refuse_elsewhere(file: str, run_dir: str) -> None:
 
 
 def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
-    """A living daemon's PID among the parents of these: its run_dir was removed under it, so its lock tells nobody."""
-    wanted = {os.path.join(os.path.realpath(run_dir), LOCK_NAME) + ending for ending in ("", " (deleted)")}
+    """A living daemon's PID among the parents of these: its run_dir was removed under it, so its lock tells nobody.
+
+    It may have been moved first; but a daemon whose lock is elsewhere, and still there, has only inherited them from its own child.
+    """
+    own, removed = os.path.join(os.path.realpath(run_dir), LOCK_NAME), f"/{LOCK_NAME} (deleted)"
     parents = {found.parent for each in leftovers if (found := procfs.stat(each.identity.pid)) is not None}
-    return next((pid for pid in sorted(parents) if wanted & _open_files(pid)), None)
+    return next((pid for pid in sorted(parents) if any(path == own or path.endswith(removed) for path in _open_files(pid))), None)
 
 
 def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
