@@ -41,6 +41,23 @@ if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv:
 """
 
 
+def waits_for_an_answer(live: LiveDaemon, pid: int) -> bool:
+    """Whether ``pid`` sleeps with a socket open, and is not woken while the daemon answers others: what it asked is no short question."""
+
+    def sleeps() -> tuple[bool, str, list[str]]:
+        status = Path(f"/proc/{pid}/status").read_text()
+        try:
+            files = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
+        except FileNotFoundError:  # closed at this moment: it is awake
+            files = []
+        return "State:\tS" in status, status.partition("voluntary_ctxt_switches:")[2], [one for one in files if one.startswith("socket:")]
+
+    before = sleeps()
+    for _ in range(3):
+        live.status()
+    return before[0] and bool(before[2]) and sleeps() == before
+
+
 @pytest.mark.parametrize("misfortune", ["re-exec", "death"])
 def test_who_waits_for_a_program_waits_on_with_the_next_daemon(daemon: Make, misfortune: str) -> None:
     live = daemon("programs: {web: {command: [sleep, '1000'], readiness: {command: [test, -e, ready], interval: 50ms}}}")
@@ -48,8 +65,7 @@ def test_who_waits_for_a_program_waits_on_with_the_next_daemon(daemon: Make, mis
     command = [sys.executable, "-m", "supervisord_async.cli.asupctl", "-c", str(live.file), "wait", "web", "--for", "ready"]
     waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=live.environment, cwd=live.folder)
     try:
-        held = Path(f"/proc/{waiting.pid}/fd")
-        live.wait_until(lambda: any(os.readlink(one).startswith("socket:") for one in held.iterdir()), "it asks")
+        live.wait_until(lambda: waits_for_an_answer(live, waiting.pid), "it asks")
         if misfortune == "death":
             live.kill()
             live.start()
