@@ -77,7 +77,6 @@ def foreground(
     """The daemon ran in this process; its exit code. ``former`` is what it was before a re-exec."""
     from supervisord_async.control import server
     from supervisord_async.logs.echo import Echo
-    from supervisord_async.rundir import remember
     from supervisord_async.supervise.daemon import serve
     from supervisord_async.supervise.options import Options
     from supervisord_async.supervise.outlive import leftovers
@@ -103,10 +102,7 @@ def foreground(
         own.append(_own_log(log))
         own.pop(0).close()
 
-    try:
-        remember(configuration.file, daemon.run_dir, daemon.socket)
-    except OSError as error:
-        _log.warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
+    _remember(configuration)
     shown = Echo(names=[name for program in configuration.programs.values() for name in program.process_names()]) if echo else None
     options = Options(
         file=file,
@@ -126,6 +122,16 @@ def foreground(
         if shown is not None:
             shown.close()
         own[0].close()
+
+
+def _remember(configuration: Configuration) -> None:
+    """Commands that are given only the file find the daemon's run_dir and socket."""
+    from supervisord_async.rundir import remember
+
+    try:
+        remember(configuration.file, configuration.daemon.run_dir, configuration.daemon.socket)
+    except OSError as error:
+        _log.warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
 
 
 def _load_later() -> None:

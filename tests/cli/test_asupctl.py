@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from supervisord_async import __version__
-from supervisord_async.cli import other_verbs
-from supervisord_async.cli.group import VERBS
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
 from tests.waiting import wait_until_sync
@@ -205,119 +202,6 @@ def test_a_name_that_is_no_text_is_unknown(ctl: Ctl) -> None:
 def test_scale_need_not_wait(daemon: FakeDaemon, ctl: Ctl) -> None:
     assert ctl("scale", "web", "3", "--no-wait", "--timeout", "5").code == 0
     assert daemon.asked("POST", "/v1/processes/web/scale") == [({"wait": "false", "timeout": "5.0"}, {"replicas": 3})]
-
-
-# errors
-
-
-def test_unknown_name_is_exit_code_1_with_the_nearest_name(ctl: Ctl) -> None:
-    for verb in (["start", "wbe"], ["status", "wbe"], ["logs", "wbe"]):
-        assert ctl(*verb) == Ended(1, "", "asupctl: no program 'wbe': did you mean 'web'?\n")
-
-
-def test_glob_that_fits_nothing_is_exit_code_1(ctl: Ctl) -> None:
-    assert ctl("stop", "x*").code == 1
-
-
-def test_no_daemon_is_exit_code_4_with_advice(tmp_path: Path, ctl: Ctl) -> None:
-    ended = ctl("status", socket=tmp_path / "none.sock")
-    assert ended.code == 4
-    assert ended.err == f"asupctl: no daemon at {tmp_path}/none.sock: start one with `asupd -c FILE`\n"
-
-
-def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "left.sock"))
-    ended = ctl("status", socket=tmp_path / "left.sock")
-    assert ended.code == 4
-    assert "start one with `asupd -c FILE`; the last one died" in ended.err
-    assert "`asupctl cleanup` shows it" in ended.err
-
-
-@pytest.mark.parametrize("verb", [["status"], ["start", "x"], ["logs", "x"], ["events"], ["why", "x"], ["history", "x"], ["reload"],
-                                  ["config"], ["wait", "x", "--for", "ready"], ["reexec"], ["shutdown"], ["web"], ["scale", "x", "1"],
-                                  ["signal", "HUP", "x"], ["logs", "-f", "x"], ["events", "-f"], ["top", "--json"]])  # fmt: skip
-def test_every_verb_says_that_there_is_no_daemon(tmp_path: Path, ctl: Ctl, verb: list[str]) -> None:
-    ended = ctl(*verb, socket=tmp_path / "none.sock")
-    assert (ended.code, ended.out) == (4, "")
-    assert "no daemon at" in ended.err
-
-
-def test_not_allowed_is_exit_code_5(daemon: FakeDaemon, ctl: Ctl) -> None:
-    daemon.answers["POST /v1/shutdown"] = RefusalError(403, "cannot: you are not its user", kind="not_allowed")
-    assert ctl("shutdown").code == 5
-
-
-def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
-    ended = ctl("stauts")
-    assert ended.code == 2
-    assert "did you mean 'status'?" in ended.err
-
-
-@pytest.mark.parametrize(
-    ("words", "meant"),
-    [
-        (["tail", "-f", "web"], "did you mean 'asupctl logs web'?"),
-        (["reread"], "did you mean 'asupctl reload --plan'?"),
-        (["ps"], "did you mean 'asupctl status'?"),
-        (["stat"], "did you mean 'status'?"),
-        (["down"], "did you mean 'asupctl shutdown'?"),
-        (["down", "web"], "did you mean 'asupctl stop web'?"),
-        (["up"], "`asupd -d` starts the daemon"),
-        (["help"], "did you mean 'asupctl --help'?"),
-        (["help", "logs"], "did you mean 'asupctl logs --help'?"),
-        (["signal", "web", "HUP"], "the signal comes first: asupctl signal HUP web"),
-        (["logs", "-n", "few", "web"], "'few': expected a whole number from 0"),
-        (["rollout", "restart", "deployment/web"], "did you mean 'asupctl restart web'?"),
-        (["rollout", "status", "web"], "did you mean 'asupctl wait web --for ready'?"),
-        (["rollout", "undo", "web"], "put the former file in its place"),
-        (["describe", "pod", "web"], "did you mean 'asupctl why web'?"),
-        (["get", "pods"], "did you mean 'asupctl status'?"),
-        (["kill", "-HUP", "web"], "did you mean 'asupctl signal HUP web'?"),
-        (["kill", "-s", "9", "web"], "did you mean 'asupctl signal 9 web'?"),
-        (["save"], "no verb 'save': the file is the list of programs"),
-        (["once", "web"], "no verb 'once': with restart: never"),
-        (["logs", "--previous", "web"], "No such option '--previous'. The last output of the run before is in `asupctl why NAME`"),
-        (["restart", "--all"], "No such option '--all'. 'all' is a selector"),
-        (["logs"], "Missing argument 'SELECTOR...': a name, group:*, a glob such as 'web*', or all."),
-        (["logs", "--folow", "web"], "Did you mean '--follow'?"),
-        (["disable", "web"], "with autostart: false in the file it does not start with the daemon; `asupctl stop NAME` stops it now"),
-        (["reset-failed", "web"], "`asupctl start NAME` starts over after FATAL or flapping"),
-        (["list-timers"], "did you mean 'asupctl status'?"),
-        (["status", "--failed"], "What is missing: `asupctl status | grep -v RUNNING`"),
-        (["logs", "-20", "web"], "So many lines are -n N."),
-    ],
-)
-def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: list[str], meant: str) -> None:
-    ended = ctl(*words)
-    assert ended.code == 2
-    assert meant in ended.err
-
-
-def test_other_verbs_lead_to_verbs_that_exist() -> None:
-    ours = {line.split()[0] for line in other_verbs._WORDS}
-    assert ours <= {*VERBS, "--help"}
-    theirs = [word for words in (*other_verbs._WORDS.values(), *other_verbs._INSTEAD) for word in words.split()]
-    assert not set(theirs) & set(VERBS)
-    assert len(theirs) == len(set(theirs))
-
-
-def test_both_ways_to_name_a_daemon_are_refused(tmp_path: Path, ctl: Ctl) -> None:
-    assert ctl("-c", str(tmp_path / "p.yaml"), "status").code == 2
-
-
-def test_help_names_every_verb(ctl: Ctl) -> None:
-    ended = ctl("--help")
-    assert ended.code == 0
-    assert all(f"  {name} " in ended.out for name in VERBS)
-    assert "..." not in ended.out.partition("Commands:")[2].replace("12 ...", "")
-
-
-@pytest.mark.parametrize("name", sorted(VERBS))
-def test_each_verb_has_help_and_json(ctl: Ctl, name: str) -> None:
-    ended = ctl(name, "--help")
-    assert ended.code == 0
-    assert "--json" in ended.out
 
 
 # configuration

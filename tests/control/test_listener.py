@@ -1,0 +1,159 @@
+"""The sockets that the API answers on: inherited, removed and made again, paused; and what serving loads."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from msgspec.structs import replace
+
+from supervisord_async.config.model import Daemon
+from supervisord_async.control.listener import listening
+from supervisord_async.control.operation import Api
+from supervisord_async.control.server import ControlServer
+from supervisord_async.control.tally import Tally
+from supervisord_async.system.sockets import bind_unix
+from tests.control.conftest import Answer, ask, playing, swift
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+Serving = Callable[..., Any]
+
+
+async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
+    async with playing(swift("web"), daemon=daemon) as scene:
+        async with listening(daemon, Api(scene.commands, Tally())) as listeners:
+            sockets = listeners.sockets
+            inherited = [os.dup(sock.fileno()) for sock in sockets]
+            port = sockets[1].getsockname()[1]
+            waiting = await anyio.connect_unix(daemon.socket)  # nobody accepts it before the next self
+            os.link(daemon.socket, tmp_path / "kept.sock")
+        os.rename(tmp_path / "kept.sock", daemon.socket)  # a re-exec does not unlink it
+        again = replace(daemon, http=("127.0.0.1", port))
+        async with listening(again, Api(scene.commands, Tally()), inherited) as listeners:
+            assert [sock.fileno() for sock in listeners.sockets] == inherited
+            async with await anyio.connect_unix(daemon.socket) as stream:
+                assert (await ask(stream, "GET", "/v1/health")).status == 200
+            assert (await ask_tcp(port)).status == 401
+        await waiting.aclose()
+
+
+async def test_inherited_sockets_that_the_file_no_longer_names_refuse(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
+    elsewhere = replace(daemon, socket=str(tmp_path / "other.sock"), http=None)
+    bind_unix(elsewhere.socket).close()  # left by a daemon that was killed
+    async with playing(swift("web"), daemon=daemon) as scene:
+        async with listening(daemon, Api(scene.commands, Tally())) as listeners:
+            inherited = [os.dup(sock.fileno()) for sock in listeners.sockets]
+            port = listeners.sockets[1].getsockname()[1]
+            os.link(daemon.socket, tmp_path / "former.sock")  # a re-exec does not unlink it
+        async with listening(elsewhere, Api(scene.commands, Tally()), inherited):
+            async with await anyio.connect_unix(elsewhere.socket) as stream:
+                assert (await ask(stream, "GET", "/v1/health")).status == 200
+            with pytest.raises(ConnectionRefusedError):
+                await anyio.connect_unix(tmp_path / "former.sock")
+            with pytest.raises(OSError, match=r"refused|attempts failed"):
+                await anyio.connect_tcp("127.0.0.1", port)
+
+
+async def test_a_socket_that_somebody_removed_is_made_anew_and_who_is_connected_stays(serving: Serving, caplog: Any) -> None:
+    async with serving(swift("web")) as wire:
+        async with await wire.connect() as stream:
+            assert (await ask(stream, "GET", "/v1/health")).status == 200
+            assert not await wire.listeners.renew()
+            os.unlink(wire.path)
+            assert await wire.listeners.renew()
+            assert stat.S_IMODE(os.stat(wire.path).st_mode) == 0o600
+            assert (await wire.ask("GET", "/v1/health")).status == 200
+            assert (await ask(stream, "GET", "/v1/health")).status == 200
+        assert not await wire.listeners.renew()
+        os.unlink(wire.path)
+        Path(wire.path).write_text("no socket")
+        for _ in range(2):
+            assert not await wire.listeners.renew()
+        assert sum("a file that is not a socket is there" in record.message for record in caplog.records) == 1
+    assert Path(wire.path).read_text() == "no socket"
+
+
+async def test_a_removed_socket_for_which_there_is_no_descriptor_now_is_made_at_the_next_look(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    async def refuse(_sock: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with serving(swift("web")) as wire:
+        os.unlink(wire.path)
+        with monkeypatch.context() as patch:
+            patch.setattr(wire.listeners._server, "exchange", refuse)
+            assert not await wire.listeners.renew()
+        assert "Too many open files" in caplog.text
+        assert await wire.listeners.renew()
+        assert (await wire.ask("GET", "/v1/health")).status == 200
+
+
+async def ask_tcp(port: int) -> Answer:
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        return await ask(stream, "GET", "/v1/health", headers={"host": f"127.0.0.1:{port}"})
+
+
+async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
+    async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
+        serving: list[Any] = []
+        tasks.start_soon(partial(ControlServer(scene.supervisor, None).serve, on_serving=serving.append))
+        await wait_until(lambda: bool(serving))
+        async with await anyio.connect_unix(daemon.socket) as stream:
+            listed = (await ask(stream, "GET", "/v1/processes")).json
+            assert listed[0]["name"] == "web"
+        tasks.cancel_scope.cancel()
+    assert not os.path.exists(daemon.socket)
+
+
+async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_before_it(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
+    async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
+        serving: list[Any] = []
+        tasks.start_soon(partial(ControlServer(scene.supervisor, None).serve, on_serving=serving.append))
+        await wait_until(lambda: bool(serving))
+        async with await anyio.connect_unix(daemon.socket) as early, anyio.create_task_group() as pausing:
+            await wait_until(lambda: bool(serving[0]._server.server_state.connections), what="it was accepted")
+            pausing.start_soon(serving[0].pause)
+            await anyio.lowlevel.checkpoint()
+            assert (await ask(early, "GET", "/v1/processes")).status == 200
+        async with await anyio.connect_unix(daemon.socket) as late:
+            await late.send(b"GET /v1/processes HTTP/1.1\r\nhost: x\r\n\r\n")
+            with anyio.move_on_after(0.05) as scope:
+                await late.receive()
+            assert scope.cancelled_caught
+            await serving[0].resume()
+            assert (await late.receive()).startswith(b"HTTP/1.1 200")
+        tasks.cancel_scope.cancel()
+
+
+def test_the_server_is_light_until_it_serves() -> None:
+    code = "import sys, supervisord_async.control.server; print({'uvicorn', 'h11', 'prometheus_client'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == b"set()\n"
+
+
+def test_the_server_leaves_the_command_line_of_its_library_alone() -> None:
+    code = (
+        "import sys, supervisord_async.control.listener;"
+        "print({'uvicorn.main', 'logging.config', 'multiprocessing', 'click', 'configparser', 'email', 'tempfile'} & sys.modules.keys());"
+        "import uvicorn.main, logging.config, email.utils;"
+        "print(uvicorn.main.Server.__name__, uvicorn.main.main.name, logging.config.dictConfig.__name__, email.utils.formatdate.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == b"set()\nServer main dictConfig formatdate\n"
