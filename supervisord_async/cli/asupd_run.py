@@ -22,6 +22,7 @@ from supervisord_async.errors import DaemonError, NoDaemonError, Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from supervisord_async.client import DaemonHealth
     from supervisord_async.config.recollection import Recollection
     from supervisord_async.logs.own import OwnLog
     from supervisord_async.supervise.outlive.persist import SavedState
@@ -184,8 +185,10 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
             words = complaints.read_text(errors="replace") or f"asupd: the daemon ended with {child.returncode}: see {log_file}\n"
             sys.stderr.write(words)
             return child.returncode or 1
-        if _answers(daemon.socket, child.pid):
+        if (health := _health(daemon.socket, child.pid)) is not None:
             complaints.unlink(missing_ok=True)
+            if health.http_trouble is not None:
+                sys.stderr.write(f"asupd: warning: daemon.http is not served: {health.http_trouble}\n")
             return 0
         time.sleep(0.02)
     why = why or f"no answer at {daemon.socket} after {ANSWER_SECONDS:g} s"
@@ -206,14 +209,15 @@ def _in_background(command: list[str], complaints: Path) -> subprocess.Popen[byt
         raise DaemonError(f"cannot go to the background: {why}; without -d it runs as it is") from error
 
 
-def _answers(socket: str, pid: int) -> bool:
-    """Whether the daemon of that PID answers there by now."""
+def _health(socket: str, pid: int) -> DaemonHealth | None:
+    """What the daemon of that PID says of itself; None: it does not answer there yet."""
     from supervisord_async.client import Client
 
     try:
-        return Client(socket).health().pid == pid
+        health = Client(socket).health()
     except NoDaemonError:
-        return False
+        return None
+    return health if health.pid == pid else None
 
 
 def _why_deaf(log_file: str, begins: int) -> str:

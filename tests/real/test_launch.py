@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +144,18 @@ def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_pa
         live.do("shutdown")
     assert "everything is down" in (tmp_path / ".asupd" / "asupd.log").read_text()
     assert live.tagged() == []
+
+
+def test_a_detached_daemon_that_cannot_serve_http_warns_of_it(daemon: Make, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        live = daemon(f"daemon: {{http: '127.0.0.1:{port}'}}\nprograms: {{a: {{command: [sleep, '1000']}}}}", start=False)
+        done = detached(tmp_path, "-c", "programs.yaml")
+        live.do("shutdown")
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"asupd: warning: daemon.http is not served: cannot bind 127.0.0.1:{port}: Address already in use\n",
+    )
 
 
 def test_a_second_file_of_the_folder_is_told_what_it_needs(daemon: Make, tmp_path: Path) -> None:
