@@ -1,1 +1,1 @@
-"""What concerns several processes at once: dependencies, orderly stops, removals, rolling restarts, scaling, sockets and schedules."""
+"""What concerns several processes at once: selectors, dependencies, stops, removals, rolling restarts, scaling, sockets, schedules."""
