@@ -42,7 +42,7 @@ Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1), _expected("a number fro
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1000), _expected("a whole number from 1 to 1000")]
 Status: TypeAlias = Annotated[int, Meta(ge=100, le=599), _expected("an HTTP status from 100 to 599")]
 ExitCode: TypeAlias = Annotated[int, Meta(ge=0, le=255), _expected("an exit code from 0 to 255")]
-Event: TypeAlias = Literal["fatal", "flapping", "unhealthy", "restart_limit"]
+Event: TypeAlias = Literal["fatal", "failed", "flapping", "unhealthy", "restart_limit"]
 Condition: TypeAlias = Literal["started", "ready", "completed", "succeeded"]
 
 
@@ -368,7 +368,9 @@ class History(Shape, frozen=True, kw_only=True):
 class EventHook(Shape, frozen=True, kw_only=True):
     """What is done when something happens. Exactly one of `command` and `url`."""
 
-    events: Annotated[list[Event], Meta(min_length=1), _doc("What has to happen.")]
+    events: Annotated[
+        list[Event], Meta(min_length=1), _doc("What has to happen: `fatal`, `failed`, `flapping`, `unhealthy` or `restart_limit`.")
+    ]
     command: Annotated[Command | None, _doc("Runs, with the event as JSON on stdin.")] = None
     url: Annotated[str | None, _doc("Gets the event as JSON by POST.")] = None
 

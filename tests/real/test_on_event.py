@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -80,6 +81,29 @@ programs: {{web: {BROKEN}, fine: {{command: [sleep, "1000"], start_seconds: 0}}}
     told = (tmp_path / "told.json").read_text()
     assert json.loads(told)["event"] == "fatal" and told.count("\n") == 1 and told.endswith("\n")
     assert (tmp_path / "words").read_text() == "fatal web\n"
+
+
+def test_a_job_that_fails_and_is_not_started_again_is_told_and_one_that_ends_well_is_not(daemon: Make, tmp_path: Path) -> None:
+    leaves = "'sleep 1000 & exit 3'"  # what is left of it has to go first, so its end is told before it is EXITED
+    live = daemon(f"""
+daemon: {{on_event: [{{events: [fatal, failed], command: [sh, -c, 'cat >> told']}}]}}
+defaults: {{restart: never, autostart: false}}
+programs: {{good: {{command: "true"}}, backup: {{command: [sh, -c, 'exit 3']}}, leaves: {{command: [sh, -c, {leaves}]}}}}
+""")
+    for name in ("good", "backup", "leaves"):
+        live.ctl("start", name)
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()] if (tmp_path / "told").exists() else []
+
+    live.wait_until(lambda: len(told()) == 2, "two failures are told")
+    assert [(one["event"], one["name"], one["to"], one["exit_status"]) for one in told()] == [
+        ("failed", "backup", "EXITED", {"code": 3}),
+        ("failed", "leaves", "EXITED", {"code": 3}),
+    ]
+    assert "exited with 3; not restarted" in told()[0]["message"] and re.search(
+        r"warning backup .*exited with 3; not restarted", live.text()
+    )
 
 
 def test_the_last_word_is_told_before_the_daemon_ends(daemon: Make, tmp_path: Path) -> None:

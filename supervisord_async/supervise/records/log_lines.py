@@ -38,6 +38,6 @@ def log_record(record: Record) -> None:
 def _level(record: Record) -> int:
     if record.type != "state":
         return LEVELS.get(record.type, logging.INFO)
-    if record.to == State.STOPPING and record.cause in FAULTS:
+    if (record.to == State.STOPPING and record.cause in FAULTS) or "failed" in record.data:
         return logging.WARNING
     return STATE_LEVELS.get(record.to or "", logging.INFO)

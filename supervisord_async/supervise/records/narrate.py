@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from supervisord_async import wire
+from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import Policy, backoff_delay
 from supervisord_async.core.record import RecordType
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
@@ -83,6 +84,8 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
         if after.exit is not None and not _unborn(before, after) and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
+        if after.state is State.EXITED and not succeeded(after, policy):
+            data["failed"] = exit_json(after.exit)  # also where an earlier record has told the exit: something of the run outlived it
         yield (
             "state",
             {

@@ -49,6 +49,8 @@ def events_of(record: Record) -> list[str]:
     """The events of ``on_event`` that a record is, the most specific first."""
     if record.type == "state" and record.to == State.FATAL:
         return ["restart_limit", "fatal"] if record.cause == Cause.RESTART_LIMIT else ["fatal"]
+    if record.type == "state" and "failed" in record.data:
+        return ["failed"]
     if record.type == "flapping" and record.to == "true":
         return ["flapping"]
     if record.type == "health" and record.to == Health.UNHEALTHY:
@@ -133,7 +135,7 @@ class EventHooks:
             "to": record.to,
             "cause": record.cause,
             "run": record.run,
-            "exit_status": record.data.get("exit"),
+            "exit_status": record.data.get("exit", record.data.get("failed")),
             "restarts": record.data.get("restarts"),
             "message": masked_text(record.message, secret_values(program) if program is not None else ()),
         }

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from supervisord_async.core.inputs import Exited, Faulted, Input, SpawnFailed, StopRequested, TreeGone
 from supervisord_async.core.machine import step
-from supervisord_async.core.policy import Policy
+from supervisord_async.core.policy import Policy, RestartPolicy
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.supervise.records.narrate import records_of, state_message
 
@@ -74,3 +74,22 @@ def test_how_long_a_run_was_up_is_not_taken_for_a_part_of_its_fault() -> None:
     ended, _ = step(stopping, Exited(1, ExitStatus(signal=15)), POLICY, 20.0)
     words = "tcp 127.0.0.1:1: Connection refused, up 10.0 s; restart 1 in 0.5 s"
     assert state_message(stopping, ended, POLICY, 20.0) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "remains", "failed"),
+    [
+        (ExitStatus(code=0), False, None),
+        (ExitStatus(code=3), False, {"code": 3}),
+        (ExitStatus(code=3), True, {"code": 3}),
+        (ExitStatus(), False, {"unknown": True}),
+    ],
+)
+def test_a_run_that_failed_and_is_not_followed_by_another_is_told_as_that(status: ExitStatus, remains: bool, failed: Any) -> None:
+    once = replace(POLICY, restart=RestartPolicy.NEVER)
+    last, _ = step(RUNNING, Exited(1, status, remains=remains), once, 20.0)
+    before = RUNNING
+    if remains:
+        before, (last, _) = last, step(last, TreeGone(1), once, 21.0)
+    [(_, fields)] = records_of("job", before, last, once, 21.0)
+    assert (fields["to"], fields["data"].get("failed")) == ("EXITED", failed)

@@ -70,11 +70,12 @@ def fatal(bus: Bus, message: str = "broken", cause: str = "spawn_failed") -> Rec
 
 
 def test_which_records_are_which_events() -> None:
-    def of(type_: str, to: str | None, cause: str | None = None) -> list[str]:
-        return events_of(Record(id=1, at=0, type=type_, to=to, cause=cause))
+    def of(type_: str, to: str | None, cause: str | None = None, **data: Any) -> list[str]:
+        return events_of(Record(id=1, at=0, type=type_, to=to, cause=cause, data=data))
 
     assert of("state", "FATAL", "spawn_failed") == ["fatal"]
     assert of("state", "FATAL", "restart_limit") == ["restart_limit", "fatal"]
+    assert (of("state", "EXITED", "exited", failed={"code": 3}), of("state", "EXITED", "exited")) == (["failed"], [])
     assert (of("flapping", "true"), of("flapping", "false")) == (["flapping"], [])
     assert (of("health", "unhealthy"), of("health", "healthy")) == (["unhealthy"], [])
     assert of("state", "RUNNING") == of("daemon", None) == []
