@@ -167,7 +167,8 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
     from supervisord_async.supervise.run_dir import make_run_dir
 
     daemon = configuration.daemon
-    make_run_dir(daemon.run_dir)
+    if trouble := make_run_dir(daemon.run_dir):
+        raise DaemonError(f"cannot go to the background: {trouble}; without -d it runs all the same")
     log_file = daemon.log.file or os.path.join(daemon.run_dir, "asupd.log")
     log_begins = os.path.getsize(log_file) if os.path.isfile(log_file) else 0
     command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", file, "--log-file", log_file]

@@ -328,6 +328,14 @@ def lock(patient: Patient) -> Iterator[Finding]:
         advice = "look as the user that the daemon runs as, or as root"
         yield Finding("warning", "lock", f"{patient.lock_path} is not readable for this user: whether a daemon runs cannot be told", advice)
         return
+    from supervisord_async.supervise.outlive.guardian import has_holder
+
+    if patient.daemon_pid is None and has_holder(patient.lock_path):
+        advice = "its log has its PID, and `kill PID` stops it"
+        yield Finding(
+            "error", "daemon", f"somebody holds {patient.lock_path} who could not write into it (a read-only or full disk)", advice
+        )
+        return
     if patient.daemon_pid is None:
         yield Finding("ok", "lock", "no daemon holds the run_dir")
         yield from _leftovers(patient)

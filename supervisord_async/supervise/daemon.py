@@ -80,11 +80,13 @@ async def serve(options: Options, configuration: Configuration, make_control: Ma
     """
     run_dir = configuration.daemon.run_dir
     try:
-        make_run_dir(run_dir)
+        trouble = make_run_dir(run_dir)
     except DaemonError as error:
         if former is None:
             raise
-        _log.error("degraded: no run_dir: %s", error)
+        trouble = str(error)
+    if trouble:
+        _log.error("degraded: no run_dir: %s", trouble)
     lock = InstanceLock(os.path.join(run_dir, LOCK_NAME))
     if former is not None and former.descriptors.get("lock"):
         lock.inherit(former.descriptors["lock"][0])

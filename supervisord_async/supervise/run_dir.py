@@ -8,19 +8,28 @@ import os
 import stat
 
 from supervisord_async.errors import DaemonError
+from supervisord_async.rundir import LOCK_NAME
 
 _log = logging.getLogger("asupd")
 
 
-def make_run_dir(path: str) -> None:
-    """The run_dir exists; raises DaemonError where it cannot be made or used."""
+def make_run_dir(path: str) -> str:
+    """The run_dir exists; returns what is wrong with it where a daemon can do without, "" where nothing is.
+
+    It can where an earlier daemon had it and its disk has become read-only since: the lock is there, and programs may live that
+    are to be taken back. Raises DaemonError where the run_dir cannot be made or used.
+    """
     try:
         os.makedirs(path, mode=0o755, exist_ok=True)
     except OSError as error:
         raise DaemonError(f"cannot make the run_dir {path}: {error.strerror} (set daemon.run_dir, or pass --run-dir)") from error
-    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # capabilities count
-        reason = os.strerror(errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES).lower()
-        raise DaemonError(f"cannot write in the run_dir {path}: {reason} (set daemon.run_dir, or pass --run-dir)")
+    if os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # capabilities count
+        return ""
+    is_read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    trouble = f"cannot write in the run_dir {path}: {os.strerror(errno.EROFS if is_read_only else errno.EACCES).lower()}"
+    if is_read_only and os.path.exists(os.path.join(path, LOCK_NAME)):
+        return trouble
+    raise DaemonError(f"{trouble} (set daemon.run_dir, or pass --run-dir)")
 
 
 def set_aside_false_socket(path: str, run_dir: str) -> None:

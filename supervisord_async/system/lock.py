@@ -21,6 +21,21 @@ from supervisord_async.system.identity import Identity, is_alive
 GLANCE_SECONDS = 0.2
 
 
+def open_lock(path: str, *, make: bool = False) -> int:
+    """A descriptor of the lock file, to lock it; one that only reads where its disk has become read-only. Raises OSError.
+
+    With ``make`` the file is made where there is none. It is not always opened for reading alone, since network file systems lock
+    exclusively only what can be written.
+    """
+    how = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | how | (os.O_CREAT if make else 0), 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS or not os.path.lexists(path):
+            raise
+        return os.open(path, os.O_RDONLY | how)
+
+
 class InstanceLock:
     """The lock file of one run_dir; a context manager that holds it."""
 
@@ -35,7 +50,7 @@ class InstanceLock:
         cannot be opened, or its file system has no locks.
         """
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = open_lock(self.path, make=True)
         except OSError as error:
             raise DaemonError(f"cannot open the lock {self.path}: {error.strerror}") from error
         try:
@@ -88,7 +103,7 @@ class InstanceLock:
     def sign(self) -> None:
         """Write inside who holds it: this process.
 
-        A full disk does not prevent a start: the lock holds all the same.
+        A full or read-only disk does not prevent a start: the lock holds all the same.
         """
         own = procfs.stat(os.getpid())
         text = f"{os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}\n".encode()

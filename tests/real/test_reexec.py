@@ -129,7 +129,7 @@ def test_new_code_that_cannot_read_the_state_goes_on_as_after_a_kill(daemon: Mak
 
 
 def test_a_reexec_needs_no_run_dir(daemon: Make) -> None:
-    """Its disk may have become read-only: a daemon that begins is refused there, one that lives is not ended for that."""
+    """Its disk may have become read-only: one that lives is not ended for that."""
     live = daemon(PROGRAMS)
     pids = settle(live)
     run_dir = live.folder / ".asupd"

@@ -37,6 +37,20 @@ sys.stdin.read()
 """
 
 
+def test_a_disk_that_has_become_read_only_is_locked_and_one_without_a_lock_file_says_that_it_is(disk: Path) -> None:
+    with InstanceLock(disk / "lock"):
+        pass
+    subprocess.run(["mount", "-o", "bind", str(disk), str(disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
+    try:
+        with InstanceLock(disk / "lock"), pytest.raises(LockHeldError):
+            InstanceLock(disk / "lock").acquire()
+        with pytest.raises(DaemonError, match=r"cannot open the lock .*: Read-only file system"):
+            InstanceLock(disk / "other").acquire()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_the_holder_is_found_where_the_disk_has_become_read_only(disk: Path) -> None:
     with InstanceLock(disk / "lock"):
         subprocess.run(["mount", "-o", "bind", str(disk), str(disk)], check=True)

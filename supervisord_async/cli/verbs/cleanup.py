@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.options import verb
-from supervisord_async.cli.output import print_json, say, table
+from supervisord_async.cli.output import complain, print_json, say, table
 from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
 from supervisord_async.errors import CommandError, FailedError, LockHeldError, SupervisordError
@@ -64,22 +63,20 @@ def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float 
     remaining: list[Tagged] = []
     if apply:
         remaining = leftovers.end(place, grace_seconds)
-        if stale:
-            with suppress(FileNotFoundError):
-                Path(stale).unlink()
+    removed = apply and stale is not None and _remove(stale)
     lives = {each.identity.pid for each in remaining}
     if session.json:
         processes = [{**entry, "gone": apply and entry["pid"] not in lives} for entry in entries]
         print_json({"run_dir": place, "applied": apply, "processes": processes, "stale_socket": stale, "remaining": sorted(lives)})
     else:
-        _tell(place, entries, stale, apply=apply)
+        _tell(place, entries, stale, apply=apply, removed=removed)
     if remaining:
         pids = ", ".join(map(str, sorted(lives)))
         raise FailedError(f"cannot end {pids}: not ours to signal, or hanging in the kernel (see their state in ps)")
     return 0
 
 
-def _tell(place: str, entries: list[dict[str, Any]], stale: str | None, *, apply: bool) -> None:
+def _tell(place: str, entries: list[dict[str, Any]], stale: str | None, *, apply: bool, removed: bool) -> None:
     if not entries and stale is None:
         say(f"nothing is left of a daemon of {place}")
         return
@@ -88,13 +85,23 @@ def _tell(place: str, entries: list[dict[str, Any]], stale: str | None, *, apply
     if stale:
         say(f"stale socket: {stale}")
     if apply:
-        say(f"ended {len(entries)} process{'' if len(entries) == 1 else 'es'}{'; removed the stale socket' if stale else ''}")
+        say(f"ended {len(entries)} process{'' if len(entries) == 1 else 'es'}{'; removed the stale socket' if removed else ''}")
     else:
         say("nothing was done: --apply ends this; starting asupd takes the processes back instead")
 
 
 def _entry(each: Tagged, command: str) -> dict[str, Any]:
     return {"pid": each.identity.pid, "name": each.name, "run": each.run, "command": command}
+
+
+def _remove(stale: str) -> bool:
+    """The stale socket is gone; where it cannot be removed (a read-only disk), that is said and no failure: the next daemon does it."""
+    try:
+        Path(stale).unlink(missing_ok=True)
+    except OSError as error:
+        complain(f"cannot remove the stale socket {stale}: {error.strerror}")
+        return False
+    return True
 
 
 def _stale_socket(place: str) -> str | None:

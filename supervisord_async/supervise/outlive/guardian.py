@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.outlive.farewell import Farewell, manners
 from supervisord_async.system import cgroups, tags
+from supervisord_async.system.lock import open_lock
 from supervisord_async.system.tags import Tagged
 
 RETURN_SECONDS = 10.0
@@ -43,7 +44,7 @@ def wait_dead(parent: int) -> None:
 def holding(lock: str) -> Iterator[bool]:
     """Whether we hold the run_dir's lock meanwhile, since no daemon does; also True where the run_dir is gone."""
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = open_lock(lock)
     except OSError:
         yield True
         return
