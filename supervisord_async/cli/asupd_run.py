@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from supervisord_async.cli import early
 from supervisord_async.config.model import Configuration, DaemonLog
-from supervisord_async.errors import DaemonError, NoDaemonError, Problem
+from supervisord_async.errors import CommandError, DaemonError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,8 @@ _log = logging.getLogger("asupd")
 
 #: A daemon in the background that does not answer in this time is given up on, with a message.
 ANSWER_SECONDS = 30.0
+#: Who is at the socket and does not answer in this time is asked again; it may be somebody else.
+ASKED_SECONDS = 2.0
 #: What only a reload needs is imported this long after the start.
 AT_REST_SECONDS = 3.0
 
@@ -215,8 +217,9 @@ def _health(socket: str, pid: int) -> DaemonHealth | None:
     from supervisord_async.client import Client
 
     try:
-        health = Client(socket).health()
-    except NoDaemonError:
+        with Client(socket, timeout_seconds=ASKED_SECONDS) as client:
+            health = client.health()
+    except CommandError:
         return None
     return health if health.pid == pid else None
 

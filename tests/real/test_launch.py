@@ -198,3 +198,16 @@ def test_a_detached_daemon_that_cannot_be_asked_says_why_and_how_to_end_it(daemo
     os.kill(pid, signal.SIGTERM)
     live.wait_until(lambda: not alive(pid), "it ends")
     assert live.tagged() == []
+
+
+def test_a_detached_daemon_whose_socket_is_a_silent_strangers_says_so(daemon: Make, tmp_path: Path) -> None:
+    path = tmp_path / "taken.sock"
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(path))
+        stranger.listen(100)
+        live = daemon(f"daemon: {{socket: {path}}}\nprograms: {{a: {{command: [sleep, '1000']}}}}", start=False)
+        done = detached(tmp_path, "-c", "programs.yaml")
+        os.kill(int((tmp_path / ".asupd" / "asupd.lock").read_text().split()[0]), signal.SIGTERM)
+        live.wait_until(lambda: live.tagged() == [], "all ends")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert f"cannot be asked: cannot bind {path}: another process answers there (kill " in done.stderr
