@@ -19,7 +19,7 @@ from supervisord_async import __version__, wire
 from supervisord_async.cli import early, here
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
-from supervisord_async.cli.utf8 import mean_utf8
+from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8
 from supervisord_async.errors import DaemonError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def main() -> NoReturn:
     early.interrupt_quietly()
     gc.set_threshold(50_000)  # what is imported stays: looking for garbage in it would take a tenth of the start
     mean_utf8()
+    forget_coerced_locale()
     open_missing()
     code = 1
     try:

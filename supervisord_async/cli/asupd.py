@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from supervisord_async.cli import early
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.streams import open_missing
-from supervisord_async.cli.utf8 import mean_utf8, show_what_can_be_shown
+from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8, show_what_can_be_shown
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 from supervisord_async.system import stops
 from supervisord_async.system.descriptors import is_journal
@@ -39,6 +39,7 @@ def main() -> NoReturn:
     early.hold()
     early.interrupt_quietly()
     mean_utf8()
+    forget_coerced_locale()
     open_missing()
     show_what_can_be_shown()
     gc.set_threshold(*GC_THRESHOLDS)  # before the file is read

@@ -1,10 +1,17 @@
-"""File names are UTF-8 whatever the locale says: those in a configuration are, and daemon and commands must mean the same file."""
+"""File names are UTF-8 whatever the locale says: those in a configuration are, and daemon and commands must mean the same file.
+
+What programs are told of the locale is not ours to change.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import suppress
+
+#: The variable that Python changes for itself and its children, and what it makes of it.
+COERCED = "LC_CTYPE"
+COERCED_TO = ("C.UTF-8", "C.utf8", "UTF-8")
 
 
 def mean_utf8() -> None:
@@ -16,6 +23,21 @@ def mean_utf8() -> None:
         return
     with suppress(OSError):  # a Python that cannot be run again: names that the locale has letters for work all the same
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
+
+
+def forget_coerced_locale() -> None:
+    """``LC_CTYPE`` in the environment is as it was given to us: under the locale C Python sets it to C.UTF-8, which programs would inherit.
+
+    See https://peps.python.org/pep-0538/. Where the kernel does not show what was given it stays as Python has it.
+    """
+    if os.environ.get(COERCED) not in COERCED_TO:
+        return
+    with suppress(OSError), open("/proc/self/environ", "rb") as file:
+        given = dict(pair.split("=", 1) for pair in os.fsdecode(file.read()).split("\0") if "=" in pair)
+        if COERCED in given:
+            os.environ[COERCED] = given[COERCED]
+        else:
+            del os.environ[COERCED]
 
 
 def show_what_can_be_shown() -> None:

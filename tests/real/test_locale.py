@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.cli.asup_running import ASUP_RUN, SECONDS
 from tests.daemons import LiveDaemon, unbroken
 
 pytestmark = pytest.mark.real
@@ -62,3 +64,25 @@ def test_every_command_answers_whatever_the_paths_and_the_locale_are(tmp_path: P
         live.start()
         assert live.process_of("web")["pid"] == pid, "taken over, as the same program of the same run_dir"
         unbroken(live)
+
+
+@pytest.mark.parametrize("given", [{}, {"LC_CTYPE": "C"}, {"LC_CTYPE": "C.UTF-8"}, {"LANG": "C"}], ids=["none", "C", "C.UTF-8", "LANG"])
+def test_programs_have_the_locale_that_was_given(tmp_path: Path, given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if _speaks_of_locale(name)]:
+        monkeypatch.delenv(name)
+    inherited = "{command: [env], restart: never"
+    live = LiveDaemon(tmp_path, f"programs:\n  one: {inherited}}}\n  limited: {inherited}, limits: {{nice: 19}}}}\n", environment=given)
+    with live.start():
+        for name in ("one", "limited"):
+            live.wait_for(name, "EXITED")
+            assert _locale(live.do("logs", name)) == given
+    done = subprocess.run([*ASUP_RUN, "env"], env=live.environment, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert _locale(done.stdout) == given
+
+
+def _speaks_of_locale(name: str) -> bool:
+    return name.startswith(("LANG", "LC_", "PYTHONUTF8", "PYTHONCOERCE"))
+
+
+def _locale(environment: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in environment.splitlines() if _speaks_of_locale(line))
