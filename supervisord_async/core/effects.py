@@ -1,4 +1,4 @@
-"""What the machine may order. Imperative; the driver carries them out and answers with inputs."""
+"""The actions that the machine may order, named in the imperative. The driver carries them out and answers with inputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """Something to be done."""
+    """An action for the driver to carry out."""
 
 
 class Spawn(Effect, frozen=True):
@@ -16,13 +16,13 @@ class Spawn(Effect, frozen=True):
 
 
 class Terminate(Effect, frozen=True):
-    """Ask whatever lives of the run to go, the way its ``stop`` settings say."""
+    """Ask the run's remaining processes to exit, as its ``stop`` settings say."""
 
     run: int
 
 
 class Kill(Effect, frozen=True):
-    """End whatever lives of the run."""
+    """Send KILL to all that still lives of the run."""
 
     run: int
 
@@ -35,6 +35,6 @@ class SendSignal(Effect, frozen=True):
 
 
 class ShutDown(Effect, frozen=True):
-    """End the daemon, because this process's limit says so."""
+    """Stop everything and end the daemon: this process reached its restart limit with ``on_limit: shutdown``."""
 
     detail: str

@@ -1,6 +1,6 @@
-"""What can happen to a process. Past tense: requests of people and other parts, and news of a run.
+"""What can happen to a process, named in the past tense: requests by people or other parts of the daemon, and news of a run.
 
-News carries the number of its run; :func:`~supervisord_async.core.machine.step` drops that of an older one.
+News carries its run's number; :func:`~supervisord_async.core.machine.step` ignores news of an older run.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class RestartRequested(Input, frozen=True):
 
 
 class SignalRequested(Input, frozen=True):
-    """Somebody wants a signal sent to the present run."""
+    """Somebody wants a signal sent to the current run."""
 
     signal: int
     cause: Cause = Cause.OPERATOR
 
 
 class DependenciesMet(Input, frozen=True):
-    """All that the process waits for is there."""
+    """Every dependency of the process is met."""
 
 
 class DependencyFailed(Input, frozen=True):
-    """Something that the process waits for will not come."""
+    """A dependency can no longer be met, and ``on_dependency_failure`` is ``fail``."""
 
     detail: str
 
@@ -79,15 +79,15 @@ class SpawnFailed(News, frozen=True):
 
 
 class BecameReady(News, frozen=True):
-    """The run said, or was found, to be ready to serve."""
+    """The run announced that it is ready, or a probe found it ready."""
 
 
 class HealthReported(News, frozen=True):
-    """A check has a new word on the run."""
+    """A check has a new verdict on the run."""
 
     check: str
     health: Health
-    detail: str = ""  #: what it found wrong, in words
+    detail: str = ""  #: what the check found wrong, in words
 
 
 class Faulted(News, frozen=True):
@@ -98,10 +98,10 @@ class Faulted(News, frozen=True):
 
 
 class Exited(News, frozen=True):
-    """The run's main process is gone.
+    """The run's main process has exited.
 
-    ``remains``: something of the run is not over: descendants of it live on, or what is to follow its end has not yet.
-    ``detail``: more than the status tells, for people.
+    ``remains``: the run is not over yet: descendants live on, or work that must follow its end is not done.
+    ``detail``: what the status alone does not tell, for people.
     """
 
     status: ExitStatus
@@ -110,28 +110,28 @@ class Exited(News, frozen=True):
 
 
 class TreeGone(News, frozen=True):
-    """Nothing of the run lives any more."""
+    """The last process of the run is gone."""
 
 
 class MainChanged(News, frozen=True):
-    """Another process of the run is its main process now; the run told so, and it was proven."""
+    """The run named another of its processes as its main process, and the claim was verified."""
 
     pid: int
 
 
 class TimeoutExtended(News, frozen=True):
-    """The run asked for time: its start, or its stop, is not to be called overdue before ``until`` (monotonic seconds)."""
+    """The run asked for more time: its start, or its stop, is not overdue before ``until`` (monotonic seconds)."""
 
     until: float
 
 
 class Adopted(News, frozen=True):
-    """The run's process was found alive by a daemon, or a task, that did not spawn it."""
+    """The run's process was found alive by a daemon, or by a driver task, that did not spawn it."""
 
     pid: int
 
 
 class SupervisionBroke(Input, frozen=True):
-    """A bug in this process's own task; its child was left alone."""
+    """The process's driver task failed because of a bug; its child was left alone."""
 
     detail: str

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 ``step(snapshot, input, policy, now)`` returns the next snapshot and the effects to carry out. It is pure: the same
 arguments give the same answer, on any machine, at any time. ``TABLE`` maps every pair of state and input to a rule
-and to the states that the rule may lead to; a cell that does nothing says ``ignored``. The table is checked when this
-module is imported: a pair without a cell is an error, so is a rule that leads where its cell does not allow.
+and to the states that the rule may lead to; a cell that does nothing says ``ignored``. A pair without a cell fails the
+import of this module; a rule that leads to a state outside its cell fails in ``step``.
 
 There are two axes. ``state`` is what the process is doing, ``wanted`` is what somebody wants. A restart is STOPPING
 with ``wanted`` true; a stop that overtakes it makes ``wanted`` false, and that is all it takes for a stop to win.
@@ -13,16 +13,16 @@ with ``wanted`` true; a stop that overtakes it makes ``wanted`` false, and that 
 
 * nobody wants it: STOPPED;
 * somebody asked for a new run (operator, file, configuration, dependency): a new run, uncounted, as soon as its
-  dependencies are there;
+  dependencies are met;
 * it exited by itself: the restart policy decides between EXITED and an automatic restart;
 * we ended it for a fault (heartbeat, probe, memory) or could not spawn it: an automatic restart, or FATAL where the
   policy is ``never``.
 
-An automatic restart is counted, waits in BACKOFF, and may find the limit reached: FATAL. It does not wait for
-dependencies: they were there, and a crash is no reason to doubt them.
+An automatic restart is counted and waits in BACKOFF, unless the limit is reached: then FATAL. It does not wait for
+dependencies: they were met before, and a crash is no reason to doubt them.
 
-A run is over when nothing of it lives. ``Exited`` speaks of its main process only; while descendants remain the
-process is STOPPING, and they are told to go. ``Kill`` follows when the grace period is over, and again while
+A run is over when nothing of it lives. ``Exited`` concerns its main process only; while descendants remain the
+process is STOPPING, and they are terminated. ``Kill`` follows when the grace period is over, and again while
 something survives. A run that was ordered and has no process yet (``pid`` None in STARTING) cannot be signalled: its
 stop waits in STOPPING for ``Spawned`` or ``SpawnFailed``.
 
@@ -82,7 +82,7 @@ class Cell(NamedTuple):
     targets: frozenset[State]
 
 
-#: Restarts that somebody asked for: without a backoff, and uncounted.
+#: The causes of runs that somebody asked for, which skip the backoff and do not count as automatic restarts.
 ASKED_FOR = frozenset({Cause.OPERATOR, Cause.AUTOSTART, Cause.FILE_CHANGED, Cause.CONFIG_CHANGED, Cause.DEPENDENCY, Cause.SCHEDULE})
 
 
@@ -90,7 +90,7 @@ def step(snapshot: Snapshot, input_: Input, policy: Policy, now: float) -> Step:
     """Decide what follows from ``input_`` at the monotonic time ``now`` (seconds).
 
     Returns the next snapshot (the same object where nothing changed) and the effects in the order to carry them out.
-    News of a run other than the present one changes nothing.
+    News of any run but the current one changes nothing.
     """
     if isinstance(input_, News) and input_.run != snapshot.run:
         return snapshot, ()
@@ -115,7 +115,7 @@ def deadline(snapshot: Snapshot, policy: Policy) -> float | None:
             return snapshot.since + backoff_delay(policy, snapshot.restarts - 1, snapshot.run)
         case State.STOPPING if not _spawn_in_flight(snapshot):
             due_at = snapshot.since + policy.grace_seconds + snapshot.kills * KILL_REPEAT_SECONDS
-            may_extend = not snapshot.kills and policy.grace_seconds > 0  # no grace at all is nobody's to extend
+            may_extend = not snapshot.kills and policy.grace_seconds > 0  # with no grace period at all there is nothing to extend
             return max(due_at, snapshot.extended_until) if may_extend else due_at
         case State.FATAL if snapshot.cause is Cause.RESTART_LIMIT and policy.on_limit is OnLimit.RETRY:
             return snapshot.since + policy.retry_after_seconds
@@ -123,11 +123,11 @@ def deadline(snapshot: Snapshot, policy: Policy) -> float | None:
             return None
 
 
-# Moves: the few ways from one state into another.
+# Transitions that several rules share.
 
 
 def _enter(s: Snapshot, state: State, now: float, **changes: Any) -> Snapshot:
-    """Enter ``state`` at ``now``; time that was asked for is for the state in which it was."""
+    """Enter ``state`` at ``now``. An extension that the run asked for applied to the former state only."""
     return replace(s, state=state, since=now, extended_until=0.0, **changes)
 
 
@@ -149,18 +149,18 @@ def _spawn(s: Snapshot, p: Policy, now: float) -> Step:
 
 
 def _begin(s: Snapshot, p: Policy, now: float) -> Step:
-    """A run that was asked for: it waits where there is something to wait for."""
+    """Begin a run that was asked for: by way of WAITING if the program has dependencies, else at once."""
     return (_enter(s, State.WAITING, now, wanted=True), ()) if p.has_dependencies else _spawn(s, p, now)
 
 
 def _terminate(s: Snapshot, now: float, cause: Cause, *, wanted: bool, detail: str = "") -> Step:
-    """Tell the run to go; one without a process yet is told when it has one."""
+    """Enter STOPPING and terminate the run; one that has no process yet is terminated once it has (``spawned_unwanted``)."""
     after = _enter(s, State.STOPPING, now, cause=cause, wanted=wanted, detail=detail, kills=0)
     return after, (Terminate(s.run),) if s.pid is not None else ()
 
 
 def _ended(s: Snapshot, p: Policy, now: float) -> Step:
-    """Nothing of the run lives: decide what follows from ``wanted`` and ``cause``."""
+    """Decide by ``wanted`` and ``cause`` what follows a run of which nothing lives any more."""
     s = replace(s, pid=None, checks=())
     if not s.wanted:
         return _enter(s, State.STOPPED, now), ()
@@ -175,7 +175,7 @@ def _ended(s: Snapshot, p: Policy, now: float) -> Step:
 
 
 def _is_final(s: Snapshot, p: Policy) -> bool:
-    """Whether the policy is content with the way the run exited by itself."""
+    """Whether the restart policy leaves a run that exited by itself at that: EXITED, no restart."""
     status = s.exit or ExitStatus()
     if p.restart is RestartPolicy.NEVER or status.code in p.prevent_exit_codes:
         return True
@@ -183,13 +183,13 @@ def _is_final(s: Snapshot, p: Policy) -> bool:
 
 
 def succeeded(s: Snapshot, p: Policy) -> bool:
-    """Whether the last run ended well: by a successful code, or by the very signal that an operator had sent to it."""
+    """Whether the last run ended successfully: with a successful exit code, or by the very signal last sent to it on request."""
     status = s.exit or ExitStatus()
     return status.code in p.success_exit_codes if status.code is not None else status.signal == s.sent
 
 
 def _back_off(s: Snapshot, p: Policy, now: float) -> Step:
-    """Count an automatic restart and wait for its time, or find the limit reached."""
+    """Count an automatic restart and enter BACKOFF, or FATAL where the restart limit is reached."""
     if limit_reached(p, s.restarts, s.recent, now):
         detail = f"restart limit of {p.max_restarts} reached; last: {s.detail or s.cause}"
         after = _enter(s, State.FATAL, now, cause=Cause.RESTART_LIMIT, detail=detail)
@@ -199,7 +199,7 @@ def _back_off(s: Snapshot, p: Policy, now: float) -> Step:
 
 
 def _spawn_in_flight(s: Snapshot) -> bool:
-    """Whether a run was ordered whose process has not been heard of, neither its birth nor its end."""
+    """Whether a run was ordered and neither ``Spawned`` nor ``SpawnFailed`` has answered yet."""
     return s.pid is None and s.ended_run != s.run
 
 
@@ -212,62 +212,62 @@ def ignored(s: Snapshot, _i: Input, _p: Policy, _now: float) -> Step:
 
 
 def start(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
-    """Start over: the counters of an earlier life are forgotten."""
+    """Begin a run, with the restart counters at 0."""
     s = replace(s, restarts=0, recent=(), cause=i.cause, detail="")
     return _begin(s, p, now)
 
 
 def start_now(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
-    """An operator does not wait for the next attempt; a schedule does."""
+    """An operator's start skips the backoff; a scheduled one does not."""
     return start(s, i, p, now) if i.cause is Cause.OPERATOR else (s, ())
 
 
 def want(s: Snapshot, i: StartRequested, _p: Policy, _now: float) -> Step:
-    """What is on its way down shall come up again."""
+    """It is stopping; a new run follows the end of this one."""
     return (s, ()) if s.wanted else (replace(s, wanted=True, cause=i.cause, restarts=0, recent=()), ())
 
 
 def stop(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
-    """Nothing lives: it is down."""
+    """Nothing of it lives: STOPPED at once."""
     return _enter(s, State.STOPPED, now, wanted=False, cause=i.cause, detail="", restarts=0, recent=()), ()
 
 
 def stop_again(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
-    """It is down, for whatever reason: an operator's word that it shall be outlives the daemon, a stop for another reason adds nothing."""
+    """It is already down. An operator's stop becomes the cause, as it outlives the daemon; a stop for another reason changes nothing."""
     return (replace(s, cause=i.cause) if i.cause is Cause.OPERATOR else s), ()
 
 
 def stop_run(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
-    """Something lives, or may: tell it to go, and want nothing after it."""
+    """Terminate the run, or what may live of it; no other run follows."""
     return _terminate(replace(s, restarts=0, recent=()), now, i.cause, wanted=False)
 
 
 def unwant(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
-    """On its way down, and nothing shall follow."""
+    """It is stopping already; no other run follows."""
     return replace(s, wanted=False, cause=i.cause, restarts=0, recent=()), ()
 
 
 def restart_down(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Step:
-    """A restart of what is down is a start, if a person asked."""
+    """An operator's restart of a stopped process starts it; any other restart leaves it down."""
     return start(s, StartRequested(i.cause), p, now) if i.cause is Cause.OPERATOR else (s, ())
 
 
 def restart_ended(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Step:
-    """Nothing lives, but it is wanted: a new run, without the rest of a backoff."""
+    """Nothing of it lives: a new run begins, without the rest of a backoff."""
     fresh = i.cause is Cause.OPERATOR or s.state is State.FATAL
     s = replace(s, cause=i.cause, detail=i.detail, **({"restarts": 0, "recent": ()} if fresh else {}))
     return _begin(s, p, now)
 
 
 def restart_run(s: Snapshot, i: RestartRequested, _p: Policy, now: float) -> Step:
-    """Something lives: end it, and want the next."""
+    """Terminate the run; a new one follows its end."""
     if i.cause is Cause.OPERATOR:
         s = replace(s, restarts=0, recent=())
     return _terminate(s, now, i.cause, wanted=True, detail=i.detail)
 
 
 def restart_stopping(s: Snapshot, i: RestartRequested, _p: Policy, _now: float) -> Step:
-    """The next run shall follow; but only a person overrules a stop."""
+    """It is stopping already; a new run follows, but only an operator's restart overrules a stop."""
     if not s.wanted and i.cause is not Cause.OPERATOR:
         return s, ()
     if i.cause is Cause.OPERATOR:
@@ -276,24 +276,24 @@ def restart_stopping(s: Snapshot, i: RestartRequested, _p: Policy, _now: float) 
 
 
 def send(s: Snapshot, i: SignalRequested, _p: Policy, _now: float) -> Step:
-    """Send it; remembered, so that an end by this very signal is not a failure."""
+    """Send the signal and remember it: an end by this very signal is no failure."""
     if s.pid is None:
         return s, ()
     return replace(s, sent=i.signal), (SendSignal(s.run, i.signal),)
 
 
 def depend(s: Snapshot, _i: DependenciesMet, p: Policy, now: float) -> Step:
-    """The wait is over."""
+    """Its dependencies are met: the run is spawned."""
     return _spawn(s, p, now)
 
 
 def dependency_failed(s: Snapshot, i: DependencyFailed, _p: Policy, now: float) -> Step:
-    """What it waits for will not come."""
+    """A dependency can no longer be met: FATAL."""
     return _enter(s, State.FATAL, now, cause=Cause.DEPENDENCY, detail=i.detail), ()
 
 
 def spawned(s: Snapshot, i: Spawned, p: Policy, now: float) -> Step:
-    """The run has a process; where nothing needs to be awaited it is RUNNING."""
+    """The run has a process; it is RUNNING at once where neither readiness nor ``start_seconds`` is to be awaited."""
     s = replace(s, pid=i.pid, run_since=now)
     if p.start_timeout_seconds is None and p.start_seconds <= 0:
         return _enter(s, State.RUNNING, now), ()
@@ -301,51 +301,51 @@ def spawned(s: Snapshot, i: Spawned, p: Policy, now: float) -> Step:
 
 
 def spawned_unwanted(s: Snapshot, i: Spawned, _p: Policy, now: float) -> Step:
-    """It was told to go before it had a process: now it can hear it."""
+    """A stop came before the run had a process: it is terminated now."""
     return _enter(s, State.STOPPING, now, pid=i.pid, run_since=now), (Terminate(s.run),)
 
 
 def spawn_failed(s: Snapshot, i: SpawnFailed, p: Policy, now: float) -> Step:
-    """No process came of it."""
+    """The spawn failed: if the process is still wanted, an automatic restart or FATAL follows."""
     return _ended(replace(s, cause=Cause.SPAWN_FAILED, detail=i.detail, ended_run=s.run), p, now)
 
 
 def spawn_failed_unwanted(s: Snapshot, _i: SpawnFailed, p: Policy, now: float) -> Step:
-    """It was told to go and never came."""
+    """A stop came before the run had a process, and it never got one: there is nothing to stop."""
     return _ended(replace(s, ended_run=s.run), p, now)
 
 
 def ready(s: Snapshot, _i: BecameReady, _p: Policy, now: float) -> Step:
-    """It serves; without a process it cannot."""
+    """It is ready: RUNNING. Ignored where the run has no process."""
     return (_enter(s, State.RUNNING, now), ()) if s.pid is not None else (s, ())
 
 
 def report(s: Snapshot, i: HealthReported, _p: Policy, _now: float) -> Step:
-    """A check's word replaces its last one."""
-    said = Check(i.check, i.health, i.detail)
-    if said in s.checks:
+    """The check's new verdict replaces its former one."""
+    verdict = Check(i.check, i.health, i.detail)
+    if verdict in s.checks:
         return s, ()
-    others = (check for check in s.checks if check.name != said.name)
-    return replace(s, checks=tuple(sorted((*others, said), key=lambda check: check.name))), ()
+    others = (check for check in s.checks if check.name != verdict.name)
+    return replace(s, checks=tuple(sorted((*others, verdict), key=lambda check: check.name))), ()
 
 
 def extend(s: Snapshot, i: TimeoutExtended, _p: Policy, _now: float) -> Step:
-    """The run asked for time and gets it; none that it has is taken away."""
+    """The run gets the time that it asked for; a request never shortens what it has."""
     return (replace(s, extended_until=i.until), ()) if s.pid is not None and i.until > s.extended_until else (s, ())
 
 
 def change_main(s: Snapshot, i: MainChanged, _p: Policy, _now: float) -> Step:
-    """The run's life is that of another process of it from now on."""
+    """The run's main process is another one from now on."""
     return (replace(s, pid=i.pid), ()) if s.pid is not None else (s, ())
 
 
 def fault(s: Snapshot, i: Faulted, _p: Policy, now: float) -> Step:
-    """The run must be replaced."""
+    """A monitor found a fault: terminate the run; a new one follows."""
     return _terminate(s, now, i.cause, wanted=True, detail=i.detail) if s.pid is not None else (s, ())
 
 
 def exited(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
-    """The main process ended by itself; what it left behind goes before anything follows."""
+    """The main process ended by itself; what it left behind is terminated before anything follows."""
     s = replace(s, pid=None, exit=i.status, ended_run=s.run, cause=Cause.EXITED, detail=i.detail)
     if i.remains:
         return _enter(s, State.STOPPING, now, kills=0), (Terminate(s.run),)
@@ -353,7 +353,7 @@ def exited(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
 
 
 def exited_stopping(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
-    """The main process heard; the rest of its tree, which may have to be told yet, has the rest of the grace period."""
+    """The main process is gone. The rest of its tree has the rest of the grace period, and is terminated now if it was not before."""
     s = replace(s, pid=None, exit=i.status, ended_run=s.run)
     if i.remains:
         return s, (Terminate(s.run),) if p.tells_main_first else ()
@@ -361,12 +361,12 @@ def exited_stopping(s: Snapshot, i: Exited, p: Policy, now: float) -> Step:
 
 
 def tree_gone(s: Snapshot, _i: TreeGone, p: Policy, now: float) -> Step:
-    """Nothing of the run lives any more."""
+    """The last process of the run is gone: the run is over."""
     return _ended(s, p, now) if s.pid is None and not _spawn_in_flight(s) else (s, ())
 
 
 def adopt(s: Snapshot, i: Adopted, _p: Policy, now: float) -> Step:
-    """Its process lives on under a new eye; what an older eye had begun goes on."""
+    """The process lives on under a new supervisor; a start or stop that an earlier one began is carried on."""
     if s.state in (State.STARTING, State.RUNNING):
         return replace(s, pid=i.pid, cause=Cause.ADOPTED, detail=""), ()
     if not s.wanted:
@@ -375,17 +375,17 @@ def adopt(s: Snapshot, i: Adopted, _p: Policy, now: float) -> Step:
 
 
 def adopt_stopping(s: Snapshot, i: Adopted, p: Policy, now: float) -> Step:
-    """A spawn that was in flight did come to something; else what was begun goes on."""
+    """A run whose spawn was still unanswered has a process after all and is terminated; else the stop goes on."""
     return spawned_unwanted(s, Spawned(i.run, i.pid), p, now) if _spawn_in_flight(s) else (s, ())
 
 
 def broke(s: Snapshot, i: SupervisionBroke, _p: Policy, now: float) -> Step:
-    """A bug of ours: the child is left alone until supervision of it is taken up again."""
+    """A bug in the daemon: the child is left alone until its supervision resumes."""
     return _enter(s, State.UNKNOWN, now, cause=Cause.INTERNAL_ERROR, detail=i.detail), ()
 
 
 def due(then: Rule) -> Rule:
-    """Do ``then``, if the deadline really has passed: a wake that is late or early decides nothing."""
+    """Apply ``then`` if the deadline really has passed, so that a wake-up too early, or for a former deadline, changes nothing."""
 
     def rule(s: Snapshot, i: DeadlinePassed, p: Policy, now: float) -> Step:
         at = deadline(s, p)
@@ -396,7 +396,7 @@ def due(then: Rule) -> Rule:
 
 
 def started(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
-    """Up long enough: RUNNING. Or not ready in time: a fault."""
+    """Up for ``start_seconds``: RUNNING. With a readiness check: it was not ready in time, a fault."""
     if p.start_timeout_seconds is None:
         return _enter(s, State.RUNNING, now), ()
     detail = f"not ready within {p.start_timeout_seconds:g} s" + (f"; {s.complaint}" if s.complaint else "")
@@ -404,29 +404,29 @@ def started(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
 
 
 def calm(s: Snapshot, _i: DeadlinePassed, _p: Policy, _now: float) -> Step:
-    """Up for ``reset_after``: the consecutive count returns to 0. A sliding window forgets by its own time alone."""
+    """Up for ``reset_after``: the count of consecutive restarts returns to 0. A sliding window (``recent``) is not reset."""
     return replace(s, restarts=0), ()
 
 
 def attempt(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
-    """The backoff is over."""
+    """The backoff is over: the next run is spawned."""
     return _spawn(s, p, now)
 
 
 def retry(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
-    """``on_limit: {retry_after}``: start over."""
+    """``on_limit: {retry_after}`` has passed: a run is spawned, with the restart counters at 0."""
     return _spawn(replace(s, restarts=0, recent=()), p, now)
 
 
 def kill(s: Snapshot, _i: DeadlinePassed, _p: Policy, _now: float) -> Step:
-    """The grace period is over."""
+    """The grace period is over, or KILL did not help yet: send KILL."""
     return replace(s, kills=s.kills + 1), (Kill(s.run),)
 
 
 # The table. A row is a state; each of its cells names a rule and the states it may lead to.
 
 _NEWS_OF_A_RUN = (Spawned, SpawnFailed, BecameReady, HealthReported, Faulted, TimeoutExtended, MainChanged, Exited, TreeGone, Adopted)
-#: Where an end of a run may lead.
+#: The states that may follow the end of a run.
 _AFTER_A_RUN = (State.STOPPED, State.WAITING, State.STARTING, State.BACKOFF, State.EXITED, State.FATAL)
 
 Row: TypeAlias = dict[type[Input], tuple[Rule, tuple[State, ...]]]
@@ -437,7 +437,7 @@ def _ignoring(state: State, *inputs: type[Input]) -> Row:
 
 
 def _without_a_run(state: State) -> Row:
-    """Nothing lives in ``state``: nobody can be signalled, all news is of runs that are over, and no bug loses a child from sight."""
+    """In ``state`` nothing lives: nothing can be signalled, any news is of a run that is over, and no bug can lose a child."""
     return _ignoring(state, SignalRequested, SupervisionBroke, *_NEWS_OF_A_RUN)
 
 
@@ -531,7 +531,7 @@ def _rows() -> dict[State, Row]:
             **_without_a_run(S.FATAL),
         },
         S.UNKNOWN: {
-            StopRequested: (stop_run, (S.STOPPING,)),  # also without a pid: a spawn may be in flight, a tree may live
+            StopRequested: (stop_run, (S.STOPPING,)),  # also without a pid: a spawn may be in flight, descendants may live
             Adopted: (adopt, (S.RUNNING, S.STOPPING)),
             Spawned: (adopt, (S.RUNNING, S.STOPPING)),
             SpawnFailed: (spawn_failed, (S.STOPPED, S.BACKOFF, S.FATAL)),
@@ -545,7 +545,7 @@ def _rows() -> dict[State, Row]:
     }
 
 
-#: Every input that there is.
+#: Every kind of input.
 INPUTS: tuple[type[Input], ...] = (
     StartRequested,
     StopRequested,
@@ -560,7 +560,7 @@ INPUTS: tuple[type[Input], ...] = (
 
 
 def _total(rows: dict[State, Row]) -> dict[tuple[State, type[Input]], Cell]:
-    """The rows as one table; raises AssertionError where a pair has no cell, or a cell is for no input."""
+    """The rows as one table. Raises AssertionError where a pair of state and input has no cell, or a cell belongs to no input."""
     table = {(state, kind): Cell(rule, frozenset(targets)) for state, row in rows.items() for kind, (rule, targets) in row.items()}
     pairs = {(state, kind) for state in State for kind in INPUTS}
     if table.keys() != pairs:

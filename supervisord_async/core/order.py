@@ -1,7 +1,7 @@
-"""The order of starts, pure: what a program needs of another one, and whether that need is met.
+"""The order of starts, pure: what a program needs of a dependency, and whether that need is met.
 
-A need is judged over all processes of the program that is needed: met when each of them meets it; lost when one of them cannot
-meet it any more unless somebody starts it; else open.
+A need is judged over all processes of the dependency: it is met when each of them meets it, lost when one of them can no longer
+meet it unless somebody starts it, and open otherwise.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from supervisord_async.core.state import Health, Snapshot, State
 class Need(StrEnum):
     """What must be true of a dependency before a dependent starts."""
 
-    STARTED = "started"  #: it has a process, or has had one that ended well
-    READY = "ready"  #: it is RUNNING (with a probe that means ready), and not unhealthy
+    STARTED = "started"  #: it has a process, or had one that ended successfully
+    READY = "ready"  #: it is RUNNING (which, with a probe, means ready), and not unhealthy
     COMPLETED = "completed"  #: it exited by itself
     SUCCEEDED = "succeeded"  #: it exited by itself, successfully
 
 
 class Outlook(StrEnum):
-    """How things stand with a need."""
+    """Whether a need is met, may still be met, or is lost."""
 
     MET = "met"
     OPEN = "open"
@@ -36,7 +36,7 @@ _WORDS = {Need.STARTED: "to be started", Need.READY: "to be ready", Need.COMPLET
 
 
 class Verdict(NamedTuple):
-    """How a need stands, and why in words (empty when met)."""
+    """The outlook of a need, and the reason in words (empty when met)."""
 
     outlook: Outlook
     words: str
@@ -46,7 +46,7 @@ Member = tuple[str, Snapshot, Policy]
 
 
 def judge(need: Need, members: Iterable[Member]) -> Verdict:
-    """How ``need`` stands over the processes (name, snapshot, policy) of the program that is needed."""
+    """Judge ``need`` over the processes (name, snapshot, policy) of the dependency; the first one that fails it gives the words."""
     waiting: Verdict | None = None
     for name, snapshot, policy in members:
         outlook = _outlook(need, snapshot, policy)
@@ -81,7 +81,7 @@ def _exited_well(s: Snapshot, p: Policy) -> bool:
 
 
 def dependents(graph: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    """For each program that others name, those others; ``graph`` maps a program to what it depends on."""
+    """The direct dependents of each program that has any; ``graph`` maps a program to what it depends on."""
     found: dict[str, set[str]] = {}
     for name, needs in graph.items():
         for need in needs:
@@ -90,18 +90,18 @@ def dependents(graph: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
 
 
 def with_dependencies(names: Sequence[str], graph: Mapping[str, Iterable[str]]) -> list[str]:
-    """``names`` and all that they depend on, dependencies first, each once."""
+    """``names`` and everything they depend on, each once, dependencies first."""
     ordered: dict[str, None] = {}
-    way: list[tuple[str, Iterator[str]]] = []  # a chain as long as all programs is no recursion that Python allows
+    path: list[tuple[str, Iterator[str]]] = []  # a stack of our own: a chain of all programs would exceed Python's recursion limit
     for first in names:
         if first not in ordered:
-            way.append((first, iter(graph.get(first, ()))))
-        while way:
-            name, needs = way[-1]
+            path.append((first, iter(graph.get(first, ()))))
+        while path:
+            name, needs = path[-1]
             need = next((each for each in needs if each not in ordered), None)
             if need is None:
                 ordered[name] = None
-                way.pop()
+                path.pop()
             else:
-                way.append((need, iter(graph.get(need, ()))))
+                path.append((need, iter(graph.get(need, ()))))
     return list(ordered)

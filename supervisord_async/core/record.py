@@ -1,4 +1,4 @@
-"""One numbered record per change: what the log, the event stream, the history, metrics and pages are functions of."""
+"""One numbered record per change. The log, the event stream, the history, the metrics and the pages derive from these records alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-#: What a record may tell of. docs/http-api.md names the same.
+#: The kinds of record; docs/http-api.md lists the same.
 RecordType: TypeAlias = Literal[
     "state",
     "health",
@@ -29,15 +29,15 @@ RecordType: TypeAlias = Literal[
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Something changed."""
+    """One change, as published to every subscriber."""
 
-    id: int  #: rising, also over restarts of the daemon
+    id: int  #: increases with every record, also across restarts of the daemon
     at: float  #: wall clock, seconds since 1970; for people, never for decisions
-    type: str  #: a :data:`RecordType`; in a history that another version has written, perhaps one of its own
+    type: str  #: a :data:`RecordType`; a history written by another version may hold types unknown to this one
     name: str | None = None
     from_: str | None = None
     to: str | None = None
     cause: str | None = None
     run: int | None = None
-    message: str = ""  #: the change in one line of words
-    data: dict[str, Any] = {}  #: what only records of this type have
+    message: str = ""  #: the change in one line, for people
+    data: dict[str, Any] = {}  #: fields specific to this type of record

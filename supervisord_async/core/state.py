@@ -1,4 +1,4 @@
-"""What is known of one process: its states, its health, and the snapshot that only its own task replaces."""
+"""What is known of one process: its state, its health, and the snapshot, which only the process's own task replaces."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class State(StrEnum):
     WAITING = "WAITING"  #: wanted; its dependencies are not there yet
     STARTING = "STARTING"  #: a run was ordered; it is not yet ready, or not yet up long enough
     RUNNING = "RUNNING"  #: up, and ready where a probe says so
-    BACKOFF = "BACKOFF"  #: it failed; the next attempt has a time
-    STOPPING = "STOPPING"  #: told to go; something of it may still live
-    EXITED = "EXITED"  #: it ended by itself and the policy wants no more
-    FATAL = "FATAL"  #: it failed and there will be no further attempt without a word from somebody
-    UNKNOWN = "UNKNOWN"  #: supervision of it broke; its child was left alone
+    BACKOFF = "BACKOFF"  #: it failed; the next attempt is scheduled
+    STOPPING = "STOPPING"  #: its run is being ended; some of it may still live
+    EXITED = "EXITED"  #: it ended by itself and the restart policy wants no further run
+    FATAL = "FATAL"  #: it failed; with ``retry_after`` there is another attempt, else only when somebody asks for one
+    UNKNOWN = "UNKNOWN"  #: supervising it failed because of a bug; its child was left alone
 
 
-#: The states in which nothing of a process lives, and no further run follows by itself.
+#: The states in which nothing of a process lives and it is not about to be started again.
 DOWN = frozenset({State.STOPPED, State.EXITED, State.FATAL})
-#: The states that end a run: nothing of it lives. After BACKOFF, and after WAITING for dependencies, another one follows.
+#: The states in which the last run is over and nothing of it lives. From BACKOFF and WAITING another run follows.
 RUN_ENDED = DOWN | {State.BACKOFF, State.WAITING}
 
 
 class Health(StrEnum):
-    """How a process is doing; an axis of its own beside the state."""
+    """How a process is doing, independent of its state."""
 
-    NONE = "none"  #: nobody checks
-    STARTING = "starting"  #: checked, no verdict yet
+    NONE = "none"  #: it has no checks
+    STARTING = "starting"  #: a check has no verdict yet
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
 
@@ -61,7 +61,7 @@ class Cause(StrEnum):
 
 
 class ExitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run ended: by ``code`` or by ``signal`` (a number); both None where nobody can tell any more."""
+    """How a run ended: by exit ``code`` or by ``signal`` (a number); both None where that can no longer be known."""
 
     code: int | None = None
     signal: int | None = None
@@ -69,64 +69,64 @@ class ExitStatus(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def unknown(self) -> bool:
-        """True when the run ended while nobody was there to hear how."""
+        """True when the run ended while no daemon was there to collect its status."""
         return self.code is None and self.signal is None
 
 
 class Check(msgspec.Struct, frozen=True, array_like=True):
-    """The last word of one check (readiness, liveness, heartbeat) on a run."""
+    """The latest verdict of one check (readiness, liveness, heartbeat) on a run."""
 
     name: str
     health: Health = Health.STARTING
-    detail: str = ""  #: what it found wrong, in words for people; empty when nothing is
+    detail: str = ""  #: what the check found wrong, for people; empty when nothing is
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is remembered of one process, and nothing that can be derived from it.
+    """Everything that is remembered about one process, and nothing that can be derived from it.
 
-    Times are seconds of the monotonic clock. A run's fields (``pid``, ``run_since``, ``checks``, ``sent``,
-    ``kills``) are those of the present or last run.
+    Times are seconds of the monotonic clock. ``pid``, ``run_since``, ``checks``, ``sent`` and ``kills`` describe the
+    current or, when nothing runs, the last run.
     """
 
     state: State = State.STOPPED
     since: float = 0.0  #: when ``state`` was entered
     wanted: bool = False  #: somebody wants it up; the second axis beside the state
     cause: Cause | None = None
-    detail: str = ""  #: the cause in a sentence's words, for people
-    run: int = 0  #: the number of the present or last run; 0 before the first
+    detail: str = ""  #: the cause in words, for people
+    run: int = 0  #: the number of the current or last run; 0 before the first
     pid: int | None = None  #: of the run's main process, None without one
     run_since: float = 0.0  #: when the run was spawned
-    ended_run: int = 0  #: the last run whose main process is known to be over, or never to have come
-    exit: ExitStatus | None = None  #: of the last run that had a process and ended
+    ended_run: int = 0  #: the last run whose main process is known to have ended, or never to have been spawned
+    exit: ExitStatus | None = None  #: of the last ended run that had a process
     restarts: int = 0  #: consecutive automatic restarts
-    recent: tuple[float, ...] = ()  #: when automatic restarts happened, for a sliding window
-    checks: tuple[Check, ...] = ()  #: each check's last word on this run, by name
-    sent: int = 0  #: the last signal that an operator had us send to this run; 0: none
+    recent: tuple[float, ...] = ()  #: the times of automatic restarts, for the sliding window
+    checks: tuple[Check, ...] = ()  #: the latest verdict of each check on this run, sorted by name
+    sent: int = 0  #: the last signal that was sent to this run on request; 0: none
     kills: int = 0  #: how often KILL was sent to this run
-    extended_until: float = 0.0  #: until when the run has asked for time in this state; 0: it has not
+    extended_until: float = 0.0  #: until when the run asked for more time in this state; 0: it did not ask
 
     @property
     def health(self) -> Health:
-        """The worst word of all checks."""
-        words = {check.health for check in self.checks}
+        """The worst of the checks' verdicts; NONE without checks."""
+        verdicts = {check.health for check in self.checks}
         for worst in (Health.UNHEALTHY, Health.STARTING, Health.HEALTHY):
-            if worst in words:
+            if worst in verdicts:
                 return worst
         return Health.NONE
 
     @property
     def told_cause(self) -> Cause | None:
-        """The cause to show: ``dependency`` while it waits for its dependencies, whatever made it wanted; else :attr:`cause`."""
+        """The cause to show: ``dependency`` in WAITING, whatever asked for the start; else :attr:`cause`."""
         return Cause.DEPENDENCY if self.state is State.WAITING else self.cause
 
     @property
     def is_ready(self) -> bool:
-        """RUNNING, which with a probe means ready, and no check that found it unhealthy since."""
+        """True when it is RUNNING (which, with a probe, means ready) and not unhealthy."""
         return self.state is State.RUNNING and self.health is not Health.UNHEALTHY
 
     @property
     def complaint(self) -> str:
-        """What the checks find wrong, in words; empty when nothing is."""
+        """What the checks find wrong, in words; empty when they find nothing wrong."""
         return "; ".join(check.detail for check in self.checks if check.detail)
 
     @property
