@@ -4,9 +4,11 @@ SupervisordError
 ├── ConfigError        the configuration is unsound; carries every problem at once
 ├── SpawnError         a run could not be started; carries the stage and the errno
 ├── LockHeldError      another daemon holds the run_dir; carries its PID
-├── DaemonError        the daemon cannot begin, or go on: critical
+├── UnaskedError       a probe could not be run, which says nothing about the program
+├── DaemonError        the daemon cannot start, or cannot go on: critical
 └── CommandError       a command cannot be carried out; its code maps once to HTTP and to exit codes
-    ├── UsageError, NotFoundError, NotAllowedError, BusyError, FailedError, TimedOutError, NoDaemonError (OtherDaemonError, WentAwayError)
+    ├── UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, UnavailableError, TimedOutError
+    └── NoDaemonError  nobody answers at the socket (WentAwayError, OtherDaemonError)
 
 Messages read ``cannot X: why (what to do)``.
 """
@@ -58,7 +60,7 @@ class SpawnError(SupervisordError):
 
 
 class UnaskedError(SupervisordError):
-    """A probe could not be asked, for want of something or because a disk hangs: nothing is known of the program."""
+    """A probe could not be run, because a resource is missing or a disk hangs; this says nothing about the program."""
 
 
 class LockHeldError(SupervisordError):
@@ -71,7 +73,7 @@ class LockHeldError(SupervisordError):
 
 
 class DaemonError(SupervisordError):
-    """The daemon cannot begin, or cannot go on; the message says why and what to do."""
+    """The daemon cannot start, or cannot go on; the message says why and what to do."""
 
 
 class CommandError(SupervisordError):
@@ -83,7 +85,7 @@ class CommandError(SupervisordError):
 
 
 class UsageError(CommandError):
-    """The command's own words are off."""
+    """The command is malformed: an unknown option, a wrong value, a missing argument."""
 
     status, exit_code, kind = 400, 2, "usage"
 
@@ -95,31 +97,31 @@ class NotAllowedError(CommandError):
 
 
 class NotFoundError(CommandError):
-    """No process, or nothing at all, has that name."""
+    """No process has that name, or nothing matches the selector, or the path is unknown."""
 
     status, exit_code, kind = 404, 1, "not_found"
 
 
 class FailedError(CommandError):
-    """It was tried and failed for at least one name."""
+    """The command was carried out and failed for at least one name."""
 
     status, exit_code, kind = 409, 1, "failed"
 
 
 class BusyError(CommandError):
-    """Too much is asked at once, or the daemon is shutting down."""
+    """Too many requests are under way, or the daemon is shutting down."""
 
     status, exit_code, kind = 503, 1, "busy"
 
 
 class UnavailableError(CommandError):
-    """What would tell cannot be read at present, or the machine has nothing to give for it."""
+    """The answer cannot be given now: its source cannot be read, or the machine lacks the resources."""
 
     status, exit_code, kind = 503, 1, "unavailable"
 
 
 class TimedOutError(CommandError):
-    """The result did not come in the time that was given."""
+    """The result did not arrive within the given time."""
 
     status, exit_code, kind = 504, 6, "timed_out"
 
@@ -131,8 +133,8 @@ class NoDaemonError(CommandError):
 
 
 class WentAwayError(NoDaemonError):
-    """Somebody was at the socket, and went away before the answer."""
+    """The daemon closed the connection before it answered."""
 
 
 class OtherDaemonError(NoDaemonError):
-    """The daemon at the socket runs another file than the one that is meant."""
+    """The daemon at the socket serves another configuration file than the one given."""

@@ -1,7 +1,7 @@
-r"""JSON of any text, and times as JSON has them.
+r"""JSON for any text, and timestamps for JSON.
 
-Paths and variables may have bytes that are not UTF-8, which Python keeps as lone surrogates. msgspec, which is quick, refuses
-those; then the standard library writes them, as escapes (``\udcff``), and reads them again.
+Paths and variables may contain bytes that are not UTF-8, which Python keeps as lone surrogates. msgspec is fast but refuses
+them; the standard library, used only then, writes them as escapes (``\udcff``) and reads them back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 def json_bytes(value: Any) -> bytes:
-    """``value`` in compact JSON, in UTF-8. Raises TypeError for what has none."""
+    """``value`` as compact JSON, in UTF-8. Raises TypeError for a type that JSON cannot express."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -23,7 +23,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def json_value(content: bytes | str) -> Any:
-    """What :func:`json_bytes` wrote. Raises ValueError for what is not JSON."""
+    """The value that :func:`json_bytes` wrote. Raises ValueError if ``content`` is not JSON."""
     try:
         return msgspec.json.decode(content)
     except msgspec.DecodeError:
@@ -33,7 +33,7 @@ def json_value(content: bytes | str) -> Any:
 
 
 def spelt(text: str) -> str:
-    r"""``text`` for people, in characters that every encoder takes: a byte that is not UTF-8 is ``\xff``."""
+    r"""``text`` for people, in characters that every encoder accepts: a byte that is not UTF-8 becomes ``\xff``."""
     return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 

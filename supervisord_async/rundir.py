@@ -1,13 +1,13 @@
-"""What a running daemon leaves on record, so that a configuration file leads to it even when the file is broken by now.
+"""Records of running daemons, so that a configuration file still leads to its daemon after the file was broken or edited.
 
-``asupctl -c FILE`` reads ``daemon.run_dir`` and ``daemon.socket`` from FILE. Where FILE cannot be read any more, or was
-edited to say something else than the daemon that runs, the record of the file's last daemon is asked. Records lie in
-one directory of the user who runs the daemon: ``$XDG_STATE_HOME/asup``, else ``/var/lib/asup`` for root, else
+``asupctl -c FILE`` reads ``daemon.run_dir`` and ``daemon.socket`` from FILE. If FILE can no longer be read, or no longer
+names the run_dir of the running daemon, the record of the file's last daemon is used instead. Records are kept in one
+directory of the user who runs the daemon: ``$XDG_STATE_HOME/asup``, else ``/var/lib/asup`` for root, else
 ``~/.local/state/asup``; one small JSON file each, named by a hash of FILE's real path, mode 0600. A daemon at the
 default place (``.asupd`` beside FILE) needs no record and leaves none.
 
-The daemon calls :func:`remember` as it begins, asupctl calls :func:`recall`. A record is a hint, never proof:
-whoever follows it asks the daemon there which file it serves.
+The daemon calls :func:`remember` when it starts, asupctl calls :func:`recall`. A record is a hint, never proof:
+its user asks the daemon found there which file it serves.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Remembered(NamedTuple):
 
 
 def default_socket(file: str | os.PathLike[str]) -> str:
-    """The socket of a daemon whose file says nothing about it."""
+    """The socket's path if ``file`` sets neither ``daemon.run_dir`` nor ``daemon.socket``."""
     return os.path.join(os.path.dirname(os.path.abspath(file)), DEFAULT_RUN_DIR, SOCKET_NAME)
 
 
 def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], socket: str | os.PathLike[str]) -> Path | None:
-    """``recall(file)`` gives this run_dir and socket from now on; replaced as a whole, never seen half-written.
+    """From now on ``recall(file)`` returns this run_dir and socket; the record is replaced atomically.
 
-    Returns the record's path; None where the default place needs none, and an older record is gone.
-    Raises OSError where it cannot be written: the daemon is then found by its file alone.
+    Returns the record's path, or None for the default place, which needs no record: an older one is then removed.
+    Raises OSError if it cannot be written: the daemon can then only be found through its file.
     """
     from pathlib import Path
 
@@ -65,7 +65,7 @@ def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], sock
 
 
 def recall(file: str | os.PathLike[str]) -> Remembered | None:
-    """Where the file's last daemon was; None without a record that can be read, or that is somebody else's."""
+    """Where the file's last daemon was; None if there is no readable record, or if another user (not root) wrote it."""
     try:
         with open(_record(file), encoding="utf-8") as stream:
             if os.fstat(stream.fileno()).st_uid not in (0, os.geteuid()):
@@ -75,11 +75,11 @@ def recall(file: str | os.PathLike[str]) -> Remembered | None:
             return None
         return Remembered(str(content["run_dir"]), str(content["socket"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # that the hint is missing is not an error: the default place is tried
+        return None  # a missing hint is no error: the caller tries the default place
 
 
 def _record(file: str | os.PathLike[str]) -> str:
-    from hashlib import sha256  # 2 ms that a socket's user need not pay
+    from hashlib import sha256  # costs 2 ms, which a client given the socket need not pay
 
     real = os.fsencode(os.path.realpath(file))
     return os.path.join(_records(), f"{sha256(real).hexdigest()[:32]}.json")
