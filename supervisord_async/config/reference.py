@@ -1,4 +1,4 @@
-"""The part of the reference that no schema knows: what values look like, and how files are read."""
+"""The part of the reference that is not in the schema: how files are read, and what values look like."""
 
 INTRODUCTION = """# Reference of programs.yaml
 
@@ -7,8 +7,8 @@ the same from `config/programs.schema.json`: begin a file with `# yaml-language-
 
 ## How a file is read
 
-- **Strict.** Unknown keys, duplicate keys, tags, several documents and collections that hold themselves are refused, a file
-  holds 8 MiB at most. Every problem is reported at once, as `FILE:LINE:COLUMN: KEY: what was expected, what was found`.
+- **Strict.** Unknown keys, duplicate keys, tags, several documents, collections that contain themselves and files above
+  8 MiB are refused. All problems are reported at once, as `FILE:LINE:COLUMN: KEY: what was expected, what was found`.
 - **Plain words.** An unquoted `022` or `1:30` is text; `true`, `false`, `yes`, `no`, `on` and `off` are booleans, except in
   `environment` and in commands, where everything is the text that was written: `PORT: 8080`, `VERSION: 1.10`, `[sleep, 60]`.
 - **Durations** are seconds as a number, or `500ms`, `5s`, `1m30s`, `2h`, `1d`.
@@ -21,29 +21,30 @@ the same from `config/programs.schema.json`: begin a file with `# yaml-language-
 - **Variables.** `${VAR}` and `${VAR:-default}` expand in every value (not in keys), from the daemon's own environment, not
   from `environment_files`. The default also stands in for an empty variable. `$$` is a dollar; a bare `$HOME` stays as it is.
   An unset variable without default is an error. An unquoted value is read after expansion: `replicas: ${N:-2}` is a number.
-  Between `{}` and `[]` YAML wants quotes around `"${VAR}"`: where a number or a boolean is expected it is one all the same.
+  Between `{}` and `[]` YAML needs quotes around `"${VAR}"`: where a number or a boolean is expected, it is read as one all the same.
 - **`x-` keys** are ignored wherever keys are fixed, and among programs: a place for anchors. `<<` merges work. Names that are
   yours, such as those of `environment`, may begin with `x-`.
 - **`defaults`** are merged under each program mapping by mapping; lists, words and numbers replace. Shorthands count as what they
-  stand for: `restart: always` over `defaults: {restart: {max_restarts: 3}}` keeps the 3. A null takes a default back. A list
+  stand for: `restart: always` over `defaults: {restart: {max_restarts: 3}}` keeps the 3. A null cancels a default. A list
   for `depends_on` replaces.
-- **`include`** reads further files with `programs`, `defaults` and `include`. Their `defaults` lie over those of the including
-  file and count for their own programs. A file is read once. A program that two files define is an error. A glob may match nothing.
+- **`include`** reads further files with `programs`, `defaults` and `include`. Their `defaults` are merged over those of the including
+  file, and apply to their own programs. A file is read once. A program that two files define is an error. A glob may match nothing.
 - **Names** of programs are letters, digits, `_`, `-`, `.`, `+` and `@`, and not `all`.
 
 ## The environment of a program
 
-Later ones beat earlier ones: what is inherited (`inherit_environment`), `environment_files` in their order, `environment`.
-Environment files hold `NAME=value` lines, quotes and comments as usual, `export` allowed; `$` means nothing in them. A missing file
-is an error. What the daemon's own supervisor told the daemon (`NOTIFY_SOCKET`, `LISTEN_FDS`, `ASUP_*`, …) is never inherited; what systemd
-says of its service (`STATE_DIRECTORY` and its like, `JOURNAL_STREAM`, `INVOCATION_ID`, …) only where the list names it. With `user`,
-`HOME`, `USER` and `LOGNAME` come from the user's entry unless the file gives them.
+In this order, later ones winning: what is inherited (`inherit_environment`), `environment_files` in their order, `environment`.
+Environment files consist of `NAME=value` lines, with quotes and comments as usual, `export` allowed; `$` is not expanded in them. A
+missing file is an error. What the daemon's own supervisor told the daemon (`NOTIFY_SOCKET`, `LISTEN_FDS`, `ASUP_*`, …) is never
+inherited; what systemd says about the daemon's service (`STATE_DIRECTORY` and the like, `JOURNAL_STREAM`, `INVOCATION_ID`, …) only if
+the list of `inherit_environment` names it. With `user`, `HOME`, `USER` and `LOGNAME` come from the user's entry unless the file gives
+them.
 
 ## What a reload does with a change
 
-A restart of the program for `command`, `shell`, `environment` (with its files), `user`, `group_name`, `directory`, `umask`, `limits`
-(except `memory`), `sockets`, `notify`, `heartbeat.file` and the paths of logs; also when `heartbeat` comes or goes. Everything else is
-taken over in place. `replicas` adds and removes processes; between 1 and more their names change, so all of them are new. Of
-`daemon`, a change of `name`, `socket*` and `http*` waits for the daemon's next start, as `asupctl reexec` is one, and one of `run_dir` is
-refused: programs live by it.
+It restarts the program for `command`, `shell`, `environment` (with its files), `user`, `group_name`, `directory`, `umask`, `limits`
+(except `memory`), `sockets`, `notify`, `heartbeat.file` and the paths of logs; also when `heartbeat` is added or removed. Everything else
+changes in place. `replicas` adds and removes processes; between 1 and more their names change, so all of them are new. Of `daemon`, a
+change of `name`, `socket*` and `http*` takes effect at the daemon's next start (`asupctl reexec` is one), and a change of `run_dir` is
+refused: running programs depend on it.
 """

@@ -1,8 +1,8 @@
-"""What people may write into a file: every key, its type, its default in their words, its meaning.
+"""What people may write into a file: every key, its type, its default as they would write it, its meaning.
 
 The one source of the JSON Schema, of the reference of keys, and of every default. ``msgspec`` checks a file against
-these types; ``resolve`` turns them into the model. Ranges that a schema cannot say (a duration above zero) are
-``resolve``'s, keys that depend on each other are ``rules``'s.
+these types; ``resolve`` turns them into the model, and checks ranges that a schema cannot express (a duration above
+zero); ``rules`` checks keys that depend on each other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _doc(text: str) -> Meta:
 
 
 def _expected(text: str) -> Meta:
-    """How a problem names this type; not part of the published schema."""
+    """What a problem says was expected of this type; not part of the published schema."""
     return Meta(extra_json_schema={"x-expected": text})
 
 
@@ -64,7 +64,7 @@ class Backoff(Shape, frozen=True, kw_only=True):
 
 
 class RetryAfter(Shape, frozen=True, kw_only=True):
-    """What `on_limit` may be beside a word."""
+    """What `on_limit` may be besides a word."""
 
     retry_after: Annotated[Duration, _doc("FATAL for this long, then start over with the counter at 0.")]
 
@@ -100,15 +100,15 @@ class Stop(Shape, frozen=True, kw_only=True):
     command: Annotated[
         Command | None,
         _doc(
-            "Run this instead of sending the signal, which comes only if it fails. `ASUP_MAIN_PID` tells it whom to end; "
-            "where it only asks, what it asked for has the grace period."
+            "Run this instead of sending the signal, which is sent only if the command fails. `ASUP_MAIN_PID` tells it which process to "
+            "end; it may return at once, the program still has the grace period to end in."
         ),
     ] = None
     scope: Annotated[
         Literal["tree", "mixed", "main"],
         _doc(
-            "`tree`: the signal goes to everything that the program started; `mixed`: to its main process alone, and when that has ended "
-            "to what it left behind; `main`: to its main process alone, and what that leaves behind lives on, until it is ended by hand; "
+            "`tree`: the signal goes to everything that the program started; `mixed`: to its main process alone, and after that has ended "
+            "to what it left behind; `main`: to its main process alone, and what it leaves behind runs on until it is ended by hand; "
             "no cgroup is used."
         ),
     ] = "tree"
@@ -121,48 +121,48 @@ class Heartbeat(Shape, frozen=True, kw_only=True):
         str | None,
         _doc("The file; `{replica}` stands for the replica's number. Default: one in run_dir, given as ASUP_HEARTBEAT_FILE."),
     ] = None
-    timeout: Annotated[Duration, _doc("Unchanged for this long, the program is restarted.")] = "20s"
-    initial_delay: Annotated[Duration, _doc("Time that is added for the first beat of a run.")] = "0s"
+    timeout: Annotated[Duration, _doc("If the file is unchanged for this long, the program is restarted.")] = "20s"
+    initial_delay: Annotated[Duration, _doc("Extra time for the first beat of a run.")] = "0s"
 
 
 class Notify(Shape, frozen=True, kw_only=True):
     """sd_notify: READY, WATCHDOG, STATUS, STOPPING, RELOADING, EXTEND_TIMEOUT_USEC, MAINPID."""
 
     access: Annotated[Literal["main", "all"], _doc("Whose messages count: the main process's, or those of all its descendants.")] = "main"
-    start_timeout: Annotated[Duration, _doc("Not READY after this long, the run is ended.")] = "60s"
+    start_timeout: Annotated[Duration, _doc("A run that is not READY after this long is ended.")] = "60s"
 
 
 class Probe(Shape, frozen=True, kw_only=True):
-    """A question asked at intervals. Exactly one of `http`, `tcp`, `command` and `log`."""
+    """A check that is run at intervals. Exactly one of `http`, `tcp`, `command` and `log`."""
 
     http: Annotated[Url | None, _doc("A URL that answers with 200 to 399.")] = None
     expect_status: Annotated[
         Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that means success, instead of 200 to 399.")
     ] = None
-    tcp: Annotated[Address | None, _doc("HOST:PORT that takes a connection; as one does, for a while, whose program hangs.")] = None
+    tcp: Annotated[Address | None, _doc("HOST:PORT that accepts a connection; that of a hung program still does, for a while.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
     log: Annotated[
-        str | None, _doc("A regular expression that a line of output matches: RE2's, without lookaround and backreferences.")
+        str | None, _doc("A regular expression that a line of output matches, in RE2's syntax: no lookaround, no backreferences.")
     ] = None
     timeout: Annotated[Duration, _doc("An answer that takes longer is a failure.")] = "3s"
     failures: Annotated[Count, _doc("This many failures in a row mean unhealthy.")] = 3
     successes: Annotated[Count, _doc("This many successes in a row mean healthy.")] = 1
-    initial_delay: Annotated[Duration, _doc("The first question comes this long after the start.")] = "0s"
+    initial_delay: Annotated[Duration, _doc("The first check comes this long after the start.")] = "0s"
 
 
 class Readiness(Probe, frozen=True, kw_only=True):
     """When a run is ready to serve; until then it is STARTING. Exactly one of `http`, `tcp`, `command` and `log`."""
 
     interval: Annotated[
-        Duration, _doc("The time between two questions. Within the first one, who is not ready is asked more often: after 0.1 s, 0.3 s, …")
+        Duration, _doc("The time between two checks. Within the first interval checks come more often, until ready: after 0.1 s, 0.3 s, …")
     ] = "1s"
-    start_timeout: Annotated[Duration, _doc("Not ready after this long, the run is ended.")] = "60s"
+    start_timeout: Annotated[Duration, _doc("A run that is not ready after this long is ended.")] = "60s"
 
 
 class Liveness(Probe, frozen=True, kw_only=True):
     """Whether a run still works; if not it is restarted. Exactly one of `http`, `tcp`, `command` and `log`."""
 
-    interval: Annotated[Duration, _doc("The time between two questions.")] = "10s"
+    interval: Annotated[Duration, _doc("The time between two checks.")] = "10s"
 
 
 class Watch(Shape, frozen=True, kw_only=True):
@@ -171,21 +171,26 @@ class Watch(Shape, frozen=True, kw_only=True):
     paths: Annotated[list[str], Meta(min_length=1), _doc("Files and folders, folders with everything below them.")]
     ignore: Annotated[
         list[str],
-        _doc("Patterns as in .gitignore, relative to each path. Logs, heartbeat files, run_dir, caches and editors' drafts never count."),
+        _doc(
+            "Patterns as in .gitignore, relative to each path. Logs, heartbeat files, run_dir, caches and editors' temporary files are "
+            "always ignored."
+        ),
     ] = []
-    debounce: Annotated[Duration, _doc("Act when nothing has changed for this long.")] = "300ms"
+    debounce: Annotated[Duration, _doc("Act once nothing has changed for this long.")] = "300ms"
     action: Annotated[
         Annotated[SignalName | None, _expected("restart, or a signal such as HUP")],
         _doc("`restart`, or the name of a signal to send. Default: `reload_signal` where set, else `restart`."),
     ] = None
-    poll: Annotated[Duration | None, _doc("Look this often instead of being told by the system; 2s on network file systems.")] = None
+    poll: Annotated[
+        Duration | None, _doc("Poll this often instead of relying on the kernel's notifications. Default: 2s on network file systems.")
+    ] = None
 
 
 WatchItem: TypeAlias = Annotated[str | Watch, _expected("a path, or a mapping with paths")]
 
 
 class Socket(Shape, frozen=True, kw_only=True):
-    """A listening socket that the daemon binds and keeps over restarts."""
+    """A listening socket that the daemon binds and keeps across restarts."""
 
     url: Annotated[str, _doc("`tcp://HOST:PORT`, `udp://HOST:PORT` or `unix:PATH`.")]
     mode: Annotated[Octal, _doc("The permissions of a unix socket.")] = "0660"
@@ -196,7 +201,7 @@ class Socket(Shape, frozen=True, kw_only=True):
 
 
 class Schedule(Shape, frozen=True, kw_only=True):
-    """When a program is started by the clock."""
+    """When the clock starts a program."""
 
     at: Annotated[str, _doc('A cron line such as `"*/5 * * * *"`, `@daily` or `@hourly`, or `@every 10m`.')]
     timezone: Annotated[str | None, _doc("The time zone of the cron line, such as Europe/Berlin. Default: the machine's.")] = None
@@ -233,7 +238,7 @@ class Limits(Shape, frozen=True, kw_only=True):
     processes: Annotated[Annotated[int, Meta(ge=1, le=2**31 - 1)] | None, _doc("Processes of the user.")] = None
     core_size: Annotated[Size | None, _doc("The size of a core dump.")] = None
     memory: Annotated[
-        Size | None, _doc("Resident size of the whole tree, what is shared in it once; above it the process is restarted.")
+        Size | None, _doc("Resident size of the whole tree, shared memory counted once; above it the process is restarted.")
     ] = None
     nice: Annotated[
         Annotated[int, Meta(ge=-20, le=19), _expected("a whole number from -20 to 19")] | None, _doc("The nice value, absolute.")
@@ -330,7 +335,7 @@ class Program(Shape, frozen=True, kw_only=True):
     ] = None
     sockets: Annotated[
         dict[str, Annotated[str | Socket, _expected("a URL such as tcp://127.0.0.1:8080, or a mapping")]] | None,
-        _doc("Listening sockets that the daemon binds, passes as LISTEN_FDS, and keeps over restarts."),
+        _doc("Listening sockets that the daemon binds, passes as LISTEN_FDS, and keeps across restarts."),
     ] = {}
     start_on_connect: Annotated[bool, _doc("Start it at the first connection to one of its sockets.")] = False
     rolling: Annotated[bool, _doc("Restart replicas one at a time, the next when the last is ready.")] = False
@@ -347,7 +352,7 @@ class DaemonLog(Shape, frozen=True, kw_only=True):
     """The daemon's own log."""
 
     file: Annotated[str | None, _doc("A path. Default: stderr.")] = None
-    level: Annotated[Literal["debug", "info", "warning", "error"], _doc("The least that is worth a line.")] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], _doc("The lowest level that is logged.")] = "info"
     format: Annotated[Literal["text", "json"], _doc("Lines for people, or an object a line.")] = "text"
 
 
@@ -385,14 +390,17 @@ class Daemon(Shape, frozen=True, kw_only=True):
     socket_group: Annotated[Name | None, _doc("The group of the control socket. Default: the daemon's.")] = None
     http: Annotated[Address | None, _doc("HOST:PORT where the same API, metrics and page are served over TCP. Default: nowhere.")] = None
     http_token_file: Annotated[
-        str | None, _doc("The token that TCP asks for. Default: one made in run_dir/http.token, for its owner only.")
+        str | None, _doc("The file with the token that TCP asks for. Default: run_dir/http.token, made for its owner only.")
     ] = None
-    http_tls: Annotated[HttpTls | None, _doc("Serve by TLS. Needed for an address that others can reach.")] = None
+    http_tls: Annotated[HttpTls | None, _doc("Serve over TLS. Needed for an address that others can reach.")] = None
     http_insecure: Annotated[bool, _doc("Serve without TLS at an address that others can reach.")] = False
     log: Annotated[DaemonLog | None, _doc("The daemon's own log.")] = DaemonLog()
     exit_when: Annotated[
         Literal["never", "all_exited", "any_fatal"],
-        _doc("End when nothing runs, nor will by itself (by a schedule, a retry, a connection), or when a program is FATAL (non-zero)."),
+        _doc(
+            "End when nothing runs and nothing will start by itself (by a schedule, a retry, a connection), or when a program is FATAL "
+            "(non-zero)."
+        ),
     ] = "never"
     stop_timeout: Annotated[Duration, _doc("The longest that a shutdown may take; what is still alive then is killed.")] = "60s"
     on_death: Annotated[
@@ -422,5 +430,5 @@ class File(Shape, frozen=True, kw_only=True):
     ] = None
 
 
-#: Any mapping, before its shape is known.
+#: A mapping whose shape has not been checked.
 Data: TypeAlias = dict[str, Any]
