@@ -1,6 +1,6 @@
-"""What ``--check`` says of a sound file on this machine: users, groups and executables that are not there.
+"""What ``--check`` says about a sound file on this machine: users, groups and executables that do not exist.
 
-Warnings, never errors: they may appear before the program starts, and another machine may have them.
+These are warnings, never errors: what is missing may appear before the program starts, or exist on another machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from supervisord_async.errors import Problem
 
 
 def check(loaded: Loaded) -> tuple[Problem, ...]:
-    """Warnings about ``loaded`` that depend on the machine; those of the load itself come on top. Blocks on look-ups."""
+    """Warnings about ``loaded`` that depend on the machine, in addition to those of the load itself. Blocks on look-ups."""
     report = Report()
     programs = loaded.configuration.programs
     kinds = look_at(path for program in programs.values() for path in _looked_at(program))
@@ -41,13 +41,13 @@ def _looked_at(program: Program) -> Iterator[str]:
 
 
 def _candidates(program: Program, executable: str) -> list[str]:
-    """Where a spawn looks for it: seen from the program's own directory, and in its own PATH."""
+    """Where a spawn looks for ``executable``: relative to the program's own directory, or along its own PATH."""
     folders = [""] if "/" in executable else program.environment.get("PATH", os.defpath).split(os.pathsep)
     return [os.path.join(program.directory, folder, executable) for folder in folders]
 
 
 def _commands(program: Program) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Every command of ``program``, all of which are run alike, and where it is written."""
+    """Every command of ``program``, each with its key; all are looked up and executed in the same way."""
     yield ("command",), program.command
     beside: tuple[tuple[Path, tuple[str, ...] | None], ...] = (
         (("stop", "command"), program.stop.command),
@@ -72,7 +72,7 @@ def _check_identity(program: Program, origin: Origin) -> None:
 
 
 def _number(name: str, look_up: Callable[[str], int]) -> int | None:
-    """The id of ``name``, which may be one already; None where there is none."""
+    """The id of ``name``, which may itself be a number; None if there is none."""
     if name.isascii() and name.isdigit():
         return int(name)
     try:
@@ -84,16 +84,16 @@ def _number(name: str, look_up: Callable[[str], int]) -> int | None:
 def _check_executable(program: Program, executable: str, sub: Path, origin: Origin, kinds: Mapping[str, Kind]) -> None:
     candidates = {path: kinds[path] for path in _candidates(program, executable)}
     if Kind.EXECUTABLE in candidates.values() or kinds[program.directory] is Kind.SILENT:
-        return  # said by the load, the latter
+        return  # that the directory's disk is silent was reported by the load
     if ASSIGNMENT.match(executable):
-        return  # that, too
+        return  # reported by the load
     silent = next((path for path, kind in candidates.items() if kind is Kind.SILENT), None)
     if silent is not None:
         words = f"cannot look at {silent}: its disk does not answer"
     elif "/" not in executable:
         words = f"there is no '{executable}' in the program's PATH"
     elif kinds[program.directory] is not Kind.FOLDER:
-        return  # said by the load
+        return  # reported by the load
     else:
         (path, kind), *_ = candidates.items()
         words = {

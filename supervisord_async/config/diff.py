@@ -1,4 +1,4 @@
-"""What changes from one configuration to another, and what each program has to do about it. Pure."""
+"""The difference between two configurations, and what it means for each program: a restart, or a change in place. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from supervisord_async.config.model import Configuration, Daemon, Program
 from supervisord_async.jsontext import json_bytes, json_value
 
-#: Settings that a running process cannot take over: it was started with them.
+#: Settings whose change needs a restart: a process has them from its start.
 NEEDS_RESTART = frozenset(
     {
         "command",
@@ -28,11 +28,11 @@ NEEDS_RESTART = frozenset(
         "logs.stderr",
     }
 )
-#: Parts of these that only the daemon uses.
+#: Parts of those settings that only the daemon uses, and that change in place.
 IN_PLACE = frozenset({"limits.memory", "notify.start_timeout"})
-#: Settings of the daemon that take effect at its next start; the others do at once.
+#: Settings of the daemon that take effect at its next start; the others take effect at once.
 NEXT_START = frozenset({"name", "socket", "socket_mode", "socket_group", "http", "http_token_file", "http_tls", "http_insecure"})
-#: The keys in the file of fields whose names differ in the model by more than a unit.
+#: The file's keys of those model fields whose name is not just the key with a unit appended.
 _FILE_KEYS = {
     "start_seconds": "start_seconds",
     "stop.grace_seconds": "stop.grace_period",
@@ -44,27 +44,27 @@ class ProgramChange(msgspec.Struct, frozen=True, kw_only=True):
     """One program whose settings differ.
 
     ``keys`` are all that changed, by their names in the file; ``in_place`` those that need no restart. With ``restart``
-    the processes that stay are restarted. A change of ``replicas`` shows in the processes that come and go.
+    the remaining processes are restarted. A change of ``replicas`` shows as added and removed processes.
     """
 
     program: str
     restart: bool
     keys: tuple[str, ...]
     in_place: tuple[str, ...]
-    starts: bool = False  #: ``autostart`` has become true: what is down is started, unless somebody stopped it
+    starts: bool = False  #: ``autostart`` has become true: processes that are down are started, unless somebody stopped them
     added_processes: tuple[str, ...] = ()
     removed_processes: tuple[str, ...] = ()
 
     @property
     def needing(self) -> tuple[str, ...]:
-        """The settings that a running process cannot take over."""
+        """The changed settings that need a restart."""
         return tuple(key for key in self.keys if key not in self.in_place and key != "replicas")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload does. ``daemon_keys`` take effect at the daemon's next start, ``daemon_in_place`` at once.
 
-    ``warnings`` are what is doubtful in the new file, each ``FILE:LINE:COLUMN: warning: …``.
+    ``warnings`` are those of loading the new file, each ``FILE:LINE:COLUMN: warning: …``.
     """
 
     added: tuple[str, ...] = ()
@@ -80,11 +80,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(change.program for change in self.changed if change.starts)
 
     def restarted(self) -> dict[str, tuple[str, ...]]:
-        """The programs whose staying processes are restarted, each with the settings that need it."""
+        """The programs whose remaining processes are restarted, each with the settings that need it."""
         return {change.program: change.needing for change in self.changed if change.restart}
 
     def describe(self) -> tuple[str, ...]:
-        """One line per thing that happens, for people; a last one counts what stays."""
+        """One line per thing that happens, for people; the last one counts the unchanged programs."""
         lines = [f"+ {name} added" for name in self.added]
         lines += [f"- {name} removed" for name in self.removed]
         for change in self.changed:
@@ -92,7 +92,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if self.daemon_in_place:
             lines.append(f"~ daemon in place: {', '.join(self.daemon_in_place)}")
         if self.daemon_keys:
-            # who asks for a re-exec would wait for the answer at the old socket
+            # with a new socket `asupctl reexec` is no advice: it would wait for the answer at the old one
             how = "" if "socket" in self.daemon_keys else " (`asupctl reexec` is one)"
             lines.append(f"! daemon at the next start{how}: {', '.join(self.daemon_keys)}")
         if self.unchanged or not lines:
@@ -106,7 +106,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diff(old: Configuration, new: Configuration) -> Plan:
-    """What leads from ``old`` to ``new``; programs are told apart by their names."""
+    """The plan that leads from ``old`` to ``new``; programs are matched by name."""
     changed = []
     unchanged = 0
     for name, program in new.programs.items():
@@ -163,7 +163,7 @@ def _change(old: Program, new: Program) -> ProgramChange:
 
 
 def _follows(key: str, old: Program, new: Program, *, kept: bool) -> bool:
-    """Whether a difference is none, or only the consequence of another: new names have new logs, another user has another HOME."""
+    """Whether a difference only follows from another and is not reported: new process names have new logs, a new user a new HOME."""
     if key == "own_variables":
         return True
     if key in ("logs.stdout", "logs.stderr"):
@@ -176,11 +176,11 @@ def _follows(key: str, old: Program, new: Program, *, kept: bool) -> bool:
 
 
 def needs_restart(key: str, program: Program) -> bool:
-    """Whether a running process of ``program`` cannot take a change of ``key`` over."""
+    """Whether a running process of ``program`` has to be restarted for a change of ``key``."""
     if key in IN_PLACE:
         return False
     if key == "heartbeat.timeout":
-        return program.notify is not None  # it was told WATCHDOG_USEC
+        return program.notify is not None  # the process was given it as WATCHDOG_USEC
     return key in NEEDS_RESTART or _first(key) in NEEDS_RESTART - {"heartbeat"}
 
 
@@ -193,7 +193,7 @@ def _differing_daemon(old: Daemon, new: Daemon) -> tuple[str, ...]:
 
 
 def _differing(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """The file's names of the settings in which two structs of one kind differ; groups are looked into."""
+    """The file's keys of the settings in which two structs of one type differ, nested ones included."""
     keys = []
     for field in new.__struct_fields__:
         before, after = getattr(old, field), getattr(new, field)

@@ -1,8 +1,8 @@
-"""One YAML file as plain data that remembers where everything stands.
+"""One YAML file as plain data, with the line and column of every part.
 
-Reads safely: no tags, no several documents, no duplicate keys, no recursion, bounds on size, depth and what aliases
-unfold to. ``x-`` keys are left out, ``<<`` merges are done, ``${…}`` is expanded. Scalars are read as YAML 1.2 means
-them: only ``true``/``false``/``yes``/``no``/``on``/``off`` are booleans, ``022`` and ``1:30`` stay text, and inside
+Reads safely: tags, multiple documents, duplicate keys and recursion are refused, and size, depth and the expansion of
+aliases are bounded. ``x-`` keys are left out, ``<<`` merges are done, ``${…}`` is expanded. Fewer scalars than in YAML 1.1
+have a meaning: ``true``/``false``/``yes``/``no``/``on``/``off`` are booleans, but ``022`` and ``1:30`` stay text, and inside
 ``environment`` and commands everything stays the text that was written.
 """
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 else:
     try:
         from yaml.cyaml import CParser as _Parser
-    except ImportError:  # PyYAML without libyaml: the same, five times slower
+    except ImportError:  # PyYAML without libyaml: the same result, five times slower
         from supervisord_async.config.yaml_words import PureParser as _Parser
 
 Path: TypeAlias = tuple[str | int, ...]
 
 MAX_DEPTH = 64
-#: What a file may unfold to, aliases counted each time: 10,000 programs of 100 values each.
+#: The most values in a file, an alias counted at each use: 10,000 programs of 100 values each.
 MAX_VALUES = 1_000_000
 
-#: Below these keys a scalar is the text that was written, whatever it looks like.
+#: Under these keys a scalar is the text that was written, whatever it looks like.
 TEXT_KEYS = frozenset({"environment", "command", "before_start", "after_exit", "umask", "socket_mode", "mode"})
-#: Below these keys names are the user's own: ``x-`` means nothing there.
+#: Under these keys the names are the user's own, so ``x-`` has no special meaning.
 _OWN_NAMES = frozenset({"environment", "sockets", "depends_on"})
 
 _INTEGER = re.compile(r"^[-+]?(?:0|[1-9][0-9_]{0,17})$|^0x[0-9a-fA-F]{1,15}$")
@@ -52,7 +52,7 @@ class TooDeepError(Exception):
 
 
 class _Loader(_Parser):
-    """Composes nodes; a node's tag is ``plain`` or ``quoted``, or the tag that was written."""
+    """Composes nodes; a node's tag is ``plain`` or ``quoted``, or the explicit tag in the file."""
 
     depth = 0
 
@@ -69,10 +69,10 @@ class _Loader(_Parser):
 
 
 class Document:
-    """A file's data and positions. ``problems`` holds what was wrong with the YAML itself; ``data`` what could be read."""
+    """A file's data and positions. ``problems`` lists what is wrong with the YAML itself; ``data`` is what could be read."""
 
     def __init__(self, text: str, *, name: str, path: str, variables: Mapping[str, str]) -> None:
-        self.name = name  #: as problems name it: the way the user gave it
+        self.name = name  #: the file's name in problems: as the user gave it
         self.path = path  #: absolute
         self.directory = os.path.dirname(path)
         self.problems: list[Problem] = []
@@ -81,7 +81,7 @@ class Document:
         self._values = 0
         self._open: set[int] = set()
         self._texts: dict[int, str] = {}
-        self._members: dict[int, dict[str | int, tuple[Any, Any]]] = {}  # of mappings that were looked into, by their nodes' ids
+        self._members: dict[int, dict[str | int, tuple[Any, Any]]] = {}  # cache of :func:`_members`, by the node's id
         self._root = self._compose(text)
         if self._root is not None:
             try:
@@ -90,9 +90,9 @@ class Document:
                 self._report(self._root, f"aliases unfold to more than {MAX_VALUES} values; write less by reference")
 
     def position(self, path: Path) -> tuple[int, int]:
-        """Line and column, from 1, of what stands at ``path``: a scalar itself, or the key of anything else.
+        """Line and column, from 1, of what is at ``path``: of a scalar itself, else of its key.
 
-        Of a path that is not there, the position of the deepest part that is.
+        If ``path`` is not in the file: of its deepest part that is.
         """
         node, at = self._root, self._root
         for part in path:
@@ -104,7 +104,7 @@ class Document:
         return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else (1, 1)
 
     def depth(self, path: Path) -> int:
-        """How many parts of ``path`` there are."""
+        """How many leading parts of ``path`` are in the file."""
         node = self._root
         for index, part in enumerate(path):
             node = self._child(node, part)[1]
@@ -122,12 +122,12 @@ class Document:
         return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else self.position(path)
 
     def written(self, path: Path) -> str | None:
-        """The text of the plain scalar at ``path`` as it was written; None of anything else."""
+        """The text of the plain scalar at ``path`` as it was written; None for anything else."""
         node = self._node(path)
         return str(node.value) if _is_written_scalar(node) and node.tag == "plain" else None
 
     def unquoted(self, path: Path, text: str) -> Any:
-        """What ``text``, the value at ``path``, means without its quotes, where it was written as ``"${…}"``; else ``text``."""
+        """``text``, the value at ``path``; if it was written as ``"${…}"``, what it would mean without the quotes."""
         node = self._node(path)
         return _plain(text) if isinstance(node, yaml.ScalarNode) and node.tag == "quoted" and is_variable(node.value) else text
 
@@ -155,7 +155,7 @@ class Document:
     def _report(self, node: Any, message: str, path: Path = ()) -> None:
         where = f"{render(path)}: " if path else ""
         problem = Problem(self.name, node.start_mark.line + 1, node.start_mark.column + 1, where + message)
-        if problem not in self.problems:  # an alias is read as often as it is used
+        if problem not in self.problems:  # an alias is read at each use
             self.problems.append(problem)
 
     def _construct(self, node: Any, path: Path, as_text: bool) -> Any:
@@ -192,7 +192,7 @@ class Document:
         return data
 
     def _pairs(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
-        """The keys and values of a mapping, merges done, the mapping's own winning; reports duplicates."""
+        """The keys and values of a mapping, ``<<`` merged in; the mapping's own keys win. Reports duplicates."""
         own: dict[str, tuple[Any, Any]] = {}
         merged: list[Any] = []
         for key, value in node.value:
@@ -217,7 +217,7 @@ class Document:
         return list(own.values())
 
     def _enterable(self, node: Any, path: Path) -> bool:
-        """Whether a collection may be read here: not inside itself, and not too deep in others by way of aliases."""
+        """Whether a collection may be entered: it is not inside itself, and aliases do not nest it too deeply. Reports why not."""
         self._values += 1
         if self._values > MAX_VALUES:
             raise _TooManyValuesError
@@ -249,7 +249,7 @@ class Document:
         return _plain(text)
 
     def _child(self, node: Any, part: str | int) -> tuple[Any, Any]:
-        """The key's and the value's node at ``part`` of ``node``; None and None where there is none."""
+        """The nodes of the key and the value at ``part`` of ``node``; None for what does not exist."""
         if isinstance(node, yaml.SequenceNode):
             return None, node.value[part] if isinstance(part, int) and part < len(node.value) else None
         members = self._members.get(id(node))
@@ -259,11 +259,11 @@ class Document:
 
 
 class _TooManyValuesError(Exception):
-    """The file unfolds beyond MAX_VALUES."""
+    """The file has more than :data:`MAX_VALUES` values."""
 
 
 def _members(node: Any) -> dict[str | int, tuple[Any, Any]]:
-    """The nodes of the keys and values of a mapping by name, merged mappings after the one that merges them; {} of anything else."""
+    """A mapping's key and value nodes by name, with those merged in by ``<<``, which never win; {} for anything else."""
     members: dict[str | int, tuple[Any, Any]] = {}
     waiting, seen = [node], set()
     while waiting:
@@ -298,7 +298,7 @@ def _plain(text: str) -> Any:
 
 
 def render(path: Path) -> str:
-    """``programs.web.command[1]``."""
+    """``path`` for people: ``programs.web.command[1]``."""
     words = ""
     for part in path:
         words += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}"
@@ -306,13 +306,13 @@ def render(path: Path) -> str:
 
 
 def _printable(text: str) -> str:
-    """``text`` without line breaks and control characters, and not endless."""
+    """``text`` with line breaks and control characters escaped, in 80 characters at most."""
     shown = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
     return shown if len(shown) <= 80 else shown[:77] + "…"
 
 
 def found(value: Any, written: str | None = None) -> str:
-    """What stands there, for a message: ``'soon'``, ``5``, ``a mapping``, ``nothing``."""
+    """``value`` as a message names it: ``'soon'``, ``5``, ``a mapping``, ``nothing``."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""A configuration in the file's own words: what a file would say that left nothing to defaults. Pure.
+"""A configuration in the words of a file that leaves nothing to defaults. Pure.
 
-Loading what :func:`as_data` says, as YAML, gives the same configuration again.
+Loading the result of :func:`as_data` as YAML gives the same configuration again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from supervisord_async.core.policy import OnLimit
 
 
 def as_data(configuration: model.Configuration) -> dict[str, Any]:
-    """The whole of it as plain data, secrets and all: see ``secrets`` before showing it to anybody."""
+    """The whole configuration as plain data, secrets included: mask it with ``secrets`` before showing it to anybody."""
     return {
         "version": 1,
         "daemon": _daemon(configuration.daemon),
@@ -47,7 +47,7 @@ def program_as_data(program: model.Program) -> dict[str, Any]:
 
 
 def _plain(struct: msgspec.Struct) -> dict[str, Any]:
-    """Fields by the file's names: units become words."""
+    """The fields by the file's keys; durations and sizes are written as people write them."""
     data: dict[str, Any] = {}
     for field in struct.__struct_fields__:
         value = getattr(struct, field)

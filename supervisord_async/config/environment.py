@@ -1,4 +1,4 @@
-"""The environment that a program is given: inherited parts, environment files, its own keys."""
+"""A program's environment: inherited variables, environment files, its own keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from supervisord_async.config.files import read_regular_file
 from supervisord_async.config.place import Report
 from supervisord_async.errors import Problem
 
-#: What the daemon's own supervisor told the daemon is not for its programs.
+#: What the daemon was told by its own supervisor (a socket, a watchdog) does not concern its programs.
 NEVER_INHERITED = frozenset(value for name, value in vars(wire).items() if name.startswith("ENV_"))
-#: What systemd says of the daemon's own service (``man 5 systemd.exec``): folders with what is the daemon's, its log, its
-#: identity. A program that heeds them would take them for its own, so it gets those only that its settings name.
+#: What systemd says about the daemon's own service (``man 5 systemd.exec``): its folders, its log, its identity. A program
+#: would take them for its own, so it gets only those that its ``inherit_environment`` names.
 OF_THE_SERVICE = frozenset(
     {
         *(f"{kind}_DIRECTORY" for kind in ("RUNTIME", "STATE", "CACHE", "LOGS", "CONFIGURATION")),
@@ -23,13 +23,13 @@ OF_THE_SERVICE = frozenset(
         *("MEMORY_PRESSURE_WATCH", "MEMORY_PRESSURE_WRITE", "FDSTORE"),
     }
 )
-#: With ``user`` these come from the user's entry, unless the file gives them.
+#: With ``user`` these come from the user's passwd entry, unless the file gives them.
 OF_THE_USER = frozenset({"HOME", "USER", "LOGNAME"})
 MAX_FILE_BYTES = 1024 * 1024
 
 
 def inherited(inherit: bool | Sequence[str], variables: Mapping[str, str], *, with_user: bool) -> dict[str, str]:
-    """The part of the daemon's environment that a program gets."""
+    """The variables of the daemon's environment that a program inherits."""
     if inherit is False:
         return {}
     left_out = NEVER_INHERITED
@@ -40,18 +40,18 @@ def inherited(inherit: bool | Sequence[str], variables: Mapping[str, str], *, wi
 
 
 def is_name(name: str) -> bool:
-    """Whether the system can have a variable of this name."""
+    """Whether an environment variable can have this name."""
     return bool(name) and "=" not in name and "\0" not in name
 
 
 class EnvironmentFiles(msgspec.Struct):
-    """Reads environment files, each once. Values stand as written: ``$`` means nothing there."""
+    """Reads environment files, each once. Values are taken as written: ``$`` is not expanded."""
 
     report: Report
     _read: dict[str, dict[str, str] | OSError] = msgspec.field(default_factory=dict)
 
     def read(self, path: str) -> dict[str, str]:
-        """Its variables; raises OSError where it cannot be read. Bad lines are reported under the file's own name."""
+        """The file's variables; bad lines are reported under the file's own name. Raises OSError if it cannot be read."""
         if path not in self._read:
             try:
                 self._read[path] = self._parse(path, read_regular_file(path, MAX_FILE_BYTES))

@@ -1,6 +1,6 @@
 """``${VAR}`` and ``${VAR:-default}`` in string values; ``$$`` is a dollar, a bare ``$HOME`` stays.
 
-Variables are the daemon's own environment: a program's environment files are read later and are no source here.
+The variables are those of the daemon's own environment; a program's environment files are read later and do not count.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Mapping
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NEXT = re.compile(r"\$[{$]")
 _BRACE = re.compile(r"\$\$|\$\{|\}")
-#: Defaults inside defaults go no deeper than anybody needs.
+#: How deep defaults may nest inside defaults: deeper than anybody needs.
 DEEPEST = 16
 
 
 class ExpansionError(ValueError):
-    """A ``${…}`` cannot be replaced; the message says which and why."""
+    """A ``${…}`` cannot be expanded; the message says which one and why."""
 
 
 def expand(text: str, variables: Mapping[str, str], *, _depth: int = 0) -> str:
     """``text`` with every ``${…}`` replaced.
 
-    A default also stands in for a variable that is set to nothing, as in the shell. Raises ExpansionError for an unset
+    As in the shell, the default also replaces a variable that is set but empty. Raises ExpansionError for an unset
     variable without default, for a brace that is never closed and for any other form of ``${…}``.
     """
     match = _NEXT.search(text)
@@ -56,7 +56,7 @@ def is_variable(text: str) -> bool:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the brace that was opened before ``start`` is closed."""
+    """The index of the brace that closes the ``${`` right before ``start``. Raises ExpansionError if there is none."""
     depth = 1
     for match in _BRACE.finditer(text, start):
         if match.group() == "${":

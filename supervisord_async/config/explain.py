@@ -1,7 +1,7 @@
-"""From a mismatch between data and shape to sentences: every one of them, each at its place.
+"""Every mismatch between data and its shape as a sentence with a position.
 
-``msgspec`` says yes or no at full speed. Only after a no is ``jsonschema`` imported, to find all mismatches by the
-schema of the same shape; what is wrong is taken out of the data, so that checking can go on with the rest.
+``msgspec`` checks the data fast, but reports only the first mismatch. Only when there is one is ``jsonschema`` imported, to
+find all of them by the schema of the same shape. The wrong parts are then removed, so that checking can go on with the rest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from supervisord_async.config.place import Place, Report
 from supervisord_async.config.shape import Data, Program, Shape
 from supervisord_async.config.units import SIZE_EXPECTED, near_size, nearest, suggestion
 
-#: The key that a single word in the place of a section is probably meant for.
+#: The key that is probably meant where a section is given as a single word.
 _MAIN_KEYS: dict[str | int, str] = {"logs": "stdout", "stop": "grace_period", "readiness": "http", "liveness": "http"}
 
 
 class Finding(NamedTuple):
-    """A mismatch at ``path``; ``blame`` is what has to go for the rest to fit."""
+    """A mismatch at ``path``; ``blame`` is the part that has to be removed for the rest to fit."""
 
     path: Path
     message: str
@@ -46,11 +46,11 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
     except msgspec.ValidationError as error:
         reason = str(error)
     taken: set[Path] = set()
-    for _ in range(8):  # taking out a wrong part may leave another one incomplete
+    for _ in range(8):  # removing a wrong part may leave its parent incomplete
         findings = _findings(rest, shape)
         for finding in findings:
             if any(path[: len(finding.path)] == finding.path for path in taken):
-                continue  # it lacks what we took out, and that was reported
+                continue  # incomplete only because of what was removed, and that is reported
             written = place.document.written((*place.path, *finding.path))
             value = _at(rest, finding.path)
             message = finding.message.replace("\0found\0", found(value, written))
@@ -73,9 +73,9 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
 
 
 def _with_variables_unquoted(place: Place, data: Data, shape: type[Shape]) -> Data:
-    """A copy of ``data`` in which each ``"${…}"`` that does not fit as text is what it means without the quotes.
+    """A copy of ``data`` in which each ``"${…}"`` that does not fit as text is read as if it had no quotes.
 
-    YAML wants the quotes between brackets, and JSON everywhere, so they do not say that text is meant.
+    YAML needs those quotes between brackets, and JSON everywhere, so they do not mean that text is wanted.
     """
     rest = copy.deepcopy(data)
     for finding in _findings(rest, shape):
@@ -101,7 +101,7 @@ def _at(data: Any, path: Path) -> Any:
 
 
 def _remove(data: Any, path: Path) -> None:
-    """Take out what stands at ``path``, if it still does."""
+    """Whatever is at ``path`` is removed from ``data``."""
     parent = _at(data, path[:-1])
     if isinstance(parent, dict):
         parent.pop(path[-1], None)
@@ -121,7 +121,7 @@ def _findings(data: Data, shape: type[Shape]) -> list[Finding]:
 
 
 def _explain(error: Any) -> Iterator[Finding]:
-    """What one error of the validator means."""
+    """One error of the validator as findings."""
     path: Path = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
@@ -146,18 +146,18 @@ def _explain(error: Any) -> Iterator[Finding]:
 
 
 def means_command(key: str) -> bool:
-    """Whether a program's unknown ``key`` was probably meant for its command."""
+    """Whether a program's unknown ``key`` probably means ``command``."""
     known = Program.__struct_fields__
     return key not in known and (our_word(key, "Program") or nearest(key, known)) == "command"
 
 
 def means_programs(key: str) -> bool:
-    """Whether a file's unknown ``key`` is another supervisor's for ``programs``."""
+    """Whether a file's unknown ``key`` is another supervisor's word for ``programs``."""
     return our_word(key, "File") == "programs"
 
 
 def _near(key: str, known: Iterable[str], title: str) -> str:
-    """The key that was probably meant: another supervisor's word for it, else the nearest known one; or what to do without."""
+    """The advice after ``unknown key``: our word for another supervisor's key, what to do where we have none, or the nearest key."""
     if ours := our_word(key, title):
         return f"; here it is called '{ours}'"
     without = instead(key, title)
@@ -165,7 +165,7 @@ def _near(key: str, known: Iterable[str], title: str) -> str:
 
 
 def _fitting_branch(error: Any) -> list[Any]:
-    """The errors of the one alternative that a collection was meant to be; empty where it fits none."""
+    """The errors of the alternative that a collection was meant as; empty if it resembles none."""
     branches: dict[int, list[Any]] = {}
     for inner in error.context:
         branches.setdefault(inner.relative_schema_path[0], []).append(inner)
@@ -182,19 +182,19 @@ def _fitting_branch(error: Any) -> list[Any]:
 
 def _mismatch(error: Any, path: Path) -> Finding:
     expected = expected_words(error.schema)
-    words = [word for word in _words(error.schema) if word != error.instance]  # a number as text is not to be meant by itself
+    words = [word for word in _words(error.schema) if word != error.instance]  # for "1" do not ask "did you mean '1'?"
     near = _near_value(error.instance, expected, words) or _near_shape(error.instance, expected, path)
     return Finding(path, f"expected {expected}, found \0found\0{near}", path)
 
 
 def _near_shape(value: Any, expected: str, path: Path) -> str:
-    """The same value in the shape that was expected, where others write it so."""
+    """``did you mean`` with the same value in the expected shape, for the usual slips; else nothing."""
     if expected.startswith("a list") and isinstance(value, str):
         return f"; did you mean [{value}]?"
     if expected.startswith("a list of paths") and value is True:
         return "; did you mean ['.']?"
     if expected == "a mapping of names to values" and isinstance(value, list):
-        return "; did you mean {NAME: value, …}?"  # not what was written: it may be secret
+        return "; did you mean {NAME: value, …}?"  # does not repeat what was written: it may be secret
     main = _MAIN_KEYS.get(path[-1]) if path and expected == "a mapping" else None
     if main is None or not isinstance(value, str | bool):
         return ""
@@ -202,7 +202,7 @@ def _near_shape(value: Any, expected: str, path: Path) -> str:
 
 
 def _near_value(value: Any, expected: str, words: list[str]) -> str:
-    """The value that was probably meant: another supervisor's word for it, a size without its B, or the nearest of ``words``."""
+    """``did you mean`` with our value for another supervisor's, a size with its B, or the nearest of ``words``; else nothing."""
     ours = our_value(value)
     if ours in words:
         return f"; did you mean '{ours}'?"
@@ -213,7 +213,7 @@ def _near_value(value: Any, expected: str, words: list[str]) -> str:
 
 
 def expected_words(schema: dict[str, Any]) -> str:
-    """What a value of ``schema`` is, in words."""
+    """The values that ``schema`` allows, in words."""
     if "x-expected" in schema:
         return str(schema["x-expected"])
     if "anyOf" in schema:

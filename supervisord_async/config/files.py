@@ -1,4 +1,4 @@
-"""Configuration files on disk: regular ones, read within bounds, never waiting for anybody; and what a path in one of them means."""
+"""Configuration files on disk: how paths and globs in them resolve, and bounded reads of regular files that never wait for a writer."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 
-#: The most of a configuration file.
+#: The largest configuration file.
 MAX_FILE_BYTES = 8 * 1024 * 1024
-#: The most names in folders that are looked at for one pattern.
+#: The most directory entries that are examined for one pattern.
 MAX_NAMES = 100_000
 
 
 def absolute(path: str, directory: str, variables: Mapping[str, str]) -> str:
-    """``path`` as seen from ``directory``, normalised; ``~/`` is the daemon's HOME."""
+    """``path``, relative to ``directory``, made absolute and normalised; ``~/`` is the daemon's HOME."""
     if path.startswith("~/") and variables.get("HOME"):
         path = variables["HOME"] + path[1:]
     return os.path.normpath(os.path.join(directory, path))
 
 
 def matching(pattern: str) -> list[str]:
-    """The paths that ``pattern``, an absolute one, means, in order.
+    """The paths that match ``pattern``, an absolute one, sorted.
 
-    Hidden names are meant only by a dot of its own, and ``**`` follows no symbolic link.
+    Hidden names match only a pattern that begins with a dot, and ``**`` follows no symbolic link.
 
-    Raises OSError, its ``filename`` the folder: one that is there cannot be listed, or there is more than :data:`MAX_NAMES` to look at.
-    ``glob`` says of such a folder what it says of an empty one, and its programs would be stopped; and it does not end with ``/**``.
+    Raises OSError, its ``filename`` the folder, if an existing folder cannot be listed, or if there are more than :data:`MAX_NAMES`
+    entries. The standard ``glob`` takes such a folder for an empty one, so its programs would be stopped, and ``/**`` never ends.
     """
     return sorted(set(_Names().below("/", pattern.strip("/").split("/"))))
 
 
 class _Names:
-    """What was looked at for one pattern."""
+    """The search for one pattern, which counts the entries that it examines."""
 
     def __init__(self) -> None:
         self._looked_at = 0
 
     def below(self, folder: str, parts: list[str]) -> Iterator[str]:
-        """The paths in ``folder`` that ``parts`` of a pattern mean."""
+        """The paths under ``folder`` that match ``parts`` of a pattern."""
         if not parts:
             yield folder
             return
@@ -73,7 +73,7 @@ class _Names:
 
 
 def read_regular_file(path: str, limit: int) -> bytes:
-    """The content of ``path``; OSError where it cannot be read, is not a regular file, or holds more than ``limit`` bytes."""
+    """The content of ``path``. Raises OSError if it cannot be read, is not a regular file, or has more than ``limit`` bytes."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with open(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode

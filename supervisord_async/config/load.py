@@ -1,9 +1,9 @@
-"""From a file to a Configuration, or to every reason why not.
+"""Turns a file into a Configuration, or into the list of every reason why it cannot.
 
-The only way in. A function of files and environment alone; it blocks while it reads, so the daemon calls it in a
+The only way to make one; it depends on files and environment alone. It blocks while it reads, so the daemon calls it in a
 worker thread. Order: read the file and what it includes; check shapes; spell shorthands out; merge ``defaults``;
-resolve; check keys against each other. Each step goes on with what the one before found sound, so that all problems
-come at once.
+resolve; check keys against each other. Each step goes on with what the previous one found sound, so that all problems
+are reported at once.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from supervisord_async.config.values import NAME_EXPECTED, NAME_PATTERN
 from supervisord_async.errors import ConfigError, Problem
 
 MAX_FILES = 1000
-#: One of these at its top, and a file is one of ours.
+#: A file with any of these top-level keys is meant for us, and not for another supervisor.
 _OURS = frozenset({"programs", "include", "daemon", "defaults"})
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A sound file. ``origins`` (by program) know where settings were written, for further warnings; drop it afterwards."""
+    """A sound file. ``origins``, by program, say where settings were written, for further warnings; drop them afterwards."""
 
     configuration: Configuration
     warnings: tuple[Problem, ...]
@@ -45,15 +45,15 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """A program as its file has it: ``directory`` is the file's, ``defaults`` those that apply to it, spelt out and merged."""
+    """A program before it is resolved: ``directory`` is its file's, ``defaults`` are those that apply, spelt out and merged."""
 
     name: str
     data: shape.Data
     directory: str
     defaults: shape.Data
     origin: Origin
-    reading: Reading | None  #: None where it cannot be remembered
-    known: Program | None = None  #: what an earlier load made of the same; then ``data`` is not looked at
+    reading: Reading | None  #: None if the program cannot be remembered for the next load
+    known: Program | None = None  #: the result of an earlier load of the same text; ``data`` is then not used
 
 
 def load(
@@ -128,7 +128,7 @@ class _Loading:
         return Loaded(configuration, self._report.sorted(), MappingProxyType(origins))
 
     def _document(self, path: str, name: str) -> Document | None:
-        """The file's document; None where it cannot be read. Its problems are taken over."""
+        """The file's document; None if it cannot be read. Its problems are added to the report."""
         self._read.add(os.path.realpath(path))
         try:
             text = read_regular_file(path, MAX_FILE_BYTES).decode("utf-8-sig")
@@ -144,14 +144,14 @@ class _Loading:
             from supervisord_async.config.other_files import other_file
 
             if (other := other_file(text)) is not None:
-                self._report.add(Problem(name, *other))  # in the place of all that is wrong with it as one of ours
+                self._report.add(Problem(name, *other))  # instead of everything that is wrong with it as one of our files
                 return None
         for problem in document.problems:
             self._report.add(problem)
         return document
 
     def _mapping(self, document: Document | None) -> shape.Data | None:
-        """The document's top, its own keys fitting; None where there is no mapping."""
+        """The document's top level, with only those of its own keys that fit; None if it is not a mapping."""
         if document is None:
             return None
         data = document.data
@@ -165,7 +165,7 @@ class _Loading:
         return None
 
     def _section(self, place: Place, data: Any, kind: type[shape.Shape]) -> shape.Data:
-        """A section's data, fitting, as a copy; {} where it is absent."""
+        """A copy of a section's data, with only the parts that fit; {} if it is absent."""
         if data is None:
             return {}
         if not isinstance(data, dict):
@@ -175,7 +175,7 @@ class _Loading:
         return dict(fitting(place, data, kind, self._report))
 
     def _collect(self, document: Document, data: shape.Data, defaults: shape.Data, under: tuple[Place, ...], *, main: bool) -> None:
-        """The programs of a file, and of those that it includes, are entered."""
+        """The programs of a file, and of the files that it includes, are among the entries."""
         place = Place(document, ("defaults",), ("defaults",))
         own = self._section(place, data.get("defaults"), shape.Program)
         if own.pop("name", None) is not None:
@@ -230,7 +230,7 @@ class _Loading:
         return f", found {found(item['name'])} as name" if "name" in item else ", found one without"
 
     def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...], ground: bytes | None) -> None:
-        """One program is entered."""
+        """One program is among the entries, unless its name is taken. A name that is not allowed is reported."""
         origin = Origin((place, *under), self._report)
         if name in self._entries:
             self._report.add(
@@ -252,13 +252,13 @@ class _Loading:
         data = self._section(place, item, shape.Program)
         data.pop("name", None)
         if item is not None and "command" not in data and _speaks_of_a_command(item):
-            data["command"] = "?"  # the problem with it is reported already; that the command is missing would say the same again
+            data["command"] = "?"  # its problem is reported already: do not report a missing command as well
         spelt = spelt_out(data, directory, self._variables)
         sound = len(self._report.problems) == problems
         self._entries[name] = _Entry(name, spelt, directory, defaults, origin, reading if sound else None)
 
     def _include(self, document: Document, sub: Path, pattern: str, defaults: shape.Data, under: tuple[Place, ...]) -> None:
-        """The programs of the files that ``pattern`` matches are entered; a file is not read twice."""
+        """The programs of the files that match ``pattern`` are among the entries; no file is read twice."""
         place = Place(document, (), ())
         full = absolute(pattern, document.directory, self._variables)
         try:
@@ -296,5 +296,5 @@ class _Loading:
 
 
 def _speaks_of_a_command(item: Any) -> bool:
-    """Whether a program has a command, however wrong it or its key is."""
+    """Whether a program has something meant as its command, however wrong the value or the key is."""
     return not isinstance(item, dict) or "command" in item or any(map(means_command, item))

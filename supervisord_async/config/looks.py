@@ -1,7 +1,7 @@
-"""What is at the paths that a configuration names, found within a bounded time whatever their disks do.
+"""What is at the paths that a configuration names, found within a bounded time even if a disk hangs.
 
-A look can only warn, and a file must load beside a network's file system whose server is away: for a daemon that begins just then,
-and for a reload that takes the program out of the file that hangs.
+Looking only leads to warnings, and a file must load even while a network file system does not answer: for a daemon that starts
+at that moment, and for the reload that removes the hanging program.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from enum import Enum
 from supervisord_async.system.mounts import mounts
 from supervisord_async.system.threads import DaemonThreads
 
-#: Disks that have not told in this time what is on them are silent.
+#: A disk that has not answered within this time is taken to be silent.
 PATIENCE_SECONDS = 2.0
 
 
 class Kind(Enum):
-    """What a path leads to."""
+    """What is at a path."""
 
     FOLDER = "folder"
-    EXECUTABLE = "executable"  #: a file that we may execute
+    EXECUTABLE = "executable"  #: a file that this process may execute
     OTHER = "other"
     MISSING = "missing"
-    SILENT = "silent"  #: its disk does not answer, or another one on the way
+    SILENT = "silent"  #: its disk, or one on the way to it, does not answer
 
     @property
     def may_be_folder(self) -> bool:
-        """Whether it is a folder, as far as is known."""
+        """Whether it is a folder, or may be one: its disk does not answer."""
         return self in (Kind.FOLDER, Kind.SILENT)
 
 
 def look_at(paths: Iterable[str]) -> Mapping[str, Kind]:
-    """What is at each of ``paths``. Blocks for :data:`PATIENCE_SECONDS` at the most, once for all disks that are silent."""
+    """What is at each of ``paths``. Blocks for at most :data:`PATIENCE_SECONDS` in all, however many disks are silent."""
     found: dict[str, Kind] = {}
     groups = _by_mount(dict.fromkeys(paths)).values()
     threads = DaemonThreads(len(groups), "look")
@@ -46,7 +46,7 @@ def look_at(paths: Iterable[str]) -> Mapping[str, Kind]:
         for group in groups:
             _look(group, found)
     wait(looks, PATIENCE_SECONDS)
-    told = found.copy()  # a look that hangs may still find something
+    told = found.copy()  # threads that hang may yet add to it
     return {path: told.get(path, Kind.SILENT) for group in groups for path in group}
 
 
@@ -66,7 +66,7 @@ def _kind(path: str) -> Kind:
 
 
 def _by_mount(paths: Iterable[str]) -> dict[str, list[str]]:
-    """The paths by where they are mounted, as far as their names tell: symbolic links may lead elsewhere."""
+    """The paths grouped by mount point, judged by name alone: symbolic links may lead elsewhere."""
     points = {mount.point for mount in mounts()}
     grouped: dict[str, list[str]] = {}
     for path in paths:

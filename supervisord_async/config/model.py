@@ -1,8 +1,8 @@
 """The configuration as the daemon uses it: resolved, checked, frozen.
 
-``load`` makes it from YAML; nothing else does. Shorthands are spelt out (``restart: always`` is a :class:`Restart`),
-durations are seconds, sizes bytes, paths absolute, variables expanded, ``defaults`` merged. Two equal values mean
-the same behaviour: ``diff`` relies on it. Defaults mean "absent".
+Only ``load`` makes one, from YAML. Shorthands are spelt out (``restart: always`` is a :class:`Restart`), durations are
+seconds, sizes bytes, paths absolute, variables expanded, ``defaults`` merged. Equal values mean equal behaviour: ``diff``
+relies on it. A field's default means that the key is absent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Backoff(Struct, frozen=True, kw_only=True):
-    """``min(max, initial * factor ** n)``, n from 0, spread by ``jitter`` (a fraction) both ways."""
+    """The delay before restart n, from 0: ``min(max, initial * factor ** n)``, spread both ways by the fraction ``jitter``."""
 
     initial_seconds: float = 0.5
     factor: float = 2.0
@@ -47,15 +47,15 @@ class Stop(Struct, frozen=True, kw_only=True):
     signal: int = 15
     grace_seconds: float = 10.0
     command: tuple[str, ...] | None = None
-    scope: Literal["tree", "mixed", "main"] = "tree"  #: ``mixed``: the main process is told first, the rest when it has gone
+    scope: Literal["tree", "mixed", "main"] = "tree"  #: ``mixed``: first the main process is signalled, the rest once it has ended
 
     @property
     def ends_all(self) -> bool:
-        """Whether nothing of a run may outlive it."""
+        """Whether no process of a run may outlive it."""
         return self.scope != "main"
 
     def audience(self, *, led: bool) -> Literal["tree", "main"]:
-        """Who of a run is told to go, as long as its main process lives (``led``), and then."""
+        """Which processes of a run get the stop signal while its main process is alive (``led``), or after it has ended."""
         if self.scope == "mixed":
             return "main" if led else "tree"
         return self.scope
@@ -64,8 +64,8 @@ class Stop(Struct, frozen=True, kw_only=True):
 class Heartbeat(Struct, frozen=True, kw_only=True):
     """A file that the program changes at least once in ``timeout_seconds``.
 
-    ``file`` None: one in run_dir that the program learns by ``ASUP_HEARTBEAT_FILE``. It may hold ``{replica}``
-    where the number goes; that of a replicated program does.
+    ``file`` None: one in run_dir, whose path the program gets as ``ASUP_HEARTBEAT_FILE``. A path may contain ``{replica}``
+    for the replica's number; that of a replicated program does.
     """
 
     file: str | None = None
@@ -80,7 +80,7 @@ class Watch(Struct, frozen=True, kw_only=True):
     ignore: tuple[str, ...] = ()  #: gitignore patterns, relative to each watched path
     debounce_seconds: float = 0.3
     signal: int | None = None
-    poll_seconds: float | None = None  #: look this often instead of being told; None: be told where possible
+    poll_seconds: float | None = None  #: poll this often; None: the kernel's notifications where possible
 
 
 class Notify(Struct, frozen=True, kw_only=True):
@@ -91,11 +91,11 @@ class Notify(Struct, frozen=True, kw_only=True):
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """A question asked at intervals: ``kind`` says how, exactly one of the fields after it is set."""
+    """A check that is run at intervals: of ``http``, ``tcp``, ``command`` and ``log``, the one that ``kind`` names is set."""
 
     kind: Literal["http", "tcp", "command", "log"]
     http: str | None = None  #: a URL
-    expect_status: tuple[int, ...] = ()  #: statuses that are well; empty: 200 to 399
+    expect_status: tuple[int, ...] = ()  #: statuses that mean success; empty: 200 to 399
     tcp: tuple[str, int] | None = None  #: host and port
     command: tuple[str, ...] | None = None
     log: str | None = None  #: a regular expression that a line of output matches
@@ -104,7 +104,7 @@ class Probe(Struct, frozen=True, kw_only=True):
     failures: int = 3
     successes: int = 1
     initial_delay_seconds: float = 0.0
-    start_timeout_seconds: float = 60.0  #: means something for readiness only
+    start_timeout_seconds: float = 60.0  #: used by readiness only
 
 
 class Socket(Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ class Socket(Struct, frozen=True, kw_only=True):
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
-    """When the clock starts a program: by the cron line ``at``, or each ``every_seconds``."""
+    """When the clock starts a program: at the times of the cron line ``at``, or every ``every_seconds``."""
 
     at: str
     every_seconds: float | None = None
@@ -151,9 +151,9 @@ class Hooks(Struct, frozen=True, kw_only=True):
 
 
 class Logs(Struct, frozen=True, kw_only=True):
-    """Where output goes. A stream is an absolute path, ``none``, ``inherit``, or, of stderr, ``stdout``.
+    """Where output goes: each stream to an absolute path, ``none`` or ``inherit``; stderr also to ``stdout``.
 
-    A path may hold ``{replica}`` where the number goes; that of a replicated program does.
+    A path may contain ``{replica}`` for the replica's number; that of a replicated program does.
     """
 
     stdout: str
@@ -168,16 +168,16 @@ class Program(Struct, frozen=True, kw_only=True):
     """One entry of ``programs``."""
 
     name: str
-    command: tuple[str, ...]  #: the argument vector; with ``shell: true`` that of /bin/sh -c
+    command: tuple[str, ...]  #: the argument vector; with ``shell: true`` that of ``/bin/sh -c``
     shell: bool = False
     description: str = ""
     group: str
     directory: str
-    #: The whole of it: inherited parts, environment files and own keys merged. With ``user``, HOME, USER and LOGNAME
-    #: are here only if the file gives them.
+    #: The whole environment: inherited variables, environment files and own keys merged. With ``user``, HOME, USER and LOGNAME
+    #: are in it only if the file gives them.
     environment: dict[str, str] = {}
     own_variables: tuple[str, ...] = ()  #: names in ``environment`` that the file gives, sorted; all others are inherited
-    secrets: tuple[str, ...] = ()  #: names of variables whose values are masked beside those that look like secrets
+    secrets: tuple[str, ...] = ()  #: names of variables whose values are masked, besides names that look like a secret's
     user: str | None = None
     group_name: str | None = None
     umask: int | None = None
@@ -204,13 +204,13 @@ class Program(Struct, frozen=True, kw_only=True):
     hooks: Hooks = Hooks()
 
     def process_names(self) -> tuple[str, ...]:
-        """The names of its processes: its own, or ``name:0`` … with replicas."""
+        """The names of its processes: the program's own name, or ``name:0``, ``name:1`` … with replicas."""
         if self.replicas == 1:
             return (self.name,)
         return tuple(f"{self.name}:{number}" for number in range(self.replicas))
 
     def log_patterns(self) -> tuple[str, ...]:
-        """The patterns that its probes look for in what it prints."""
+        """The patterns that its ``log`` probes look for in its output."""
         return tuple(probe.log for probe in (self.readiness, self.liveness) if probe is not None and probe.log is not None)
 
     def policy(self, process_name: str) -> Policy:
@@ -240,7 +240,7 @@ class Program(Struct, frozen=True, kw_only=True):
 
     @property
     def start_timeout_seconds(self) -> float | None:
-        """How long a run may take to be ready; None where nothing says that it is."""
+        """How long a run may take to become ready; None if it has neither readiness probe nor ``notify``."""
         if self.readiness:
             return self.readiness.start_timeout_seconds
         return self.notify.start_timeout_seconds if self.notify else None
@@ -269,7 +269,7 @@ class History(Struct, frozen=True, kw_only=True):
 
 
 class EventHook(Struct, frozen=True, kw_only=True):
-    """What is done when one of ``events`` happens: ``command`` or ``url`` is set."""
+    """What to do when one of ``events`` happens: ``command`` or ``url`` is set."""
 
     events: tuple[str, ...]
     command: tuple[str, ...] | None = None

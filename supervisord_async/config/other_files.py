@@ -1,4 +1,4 @@
-"""Files of other supervisors, recognized as such: whoever gives one is told that, and not what is wrong with it as YAML."""
+"""Recognizes files of other supervisors, so that the user hears that instead of what is wrong with them as YAML."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 _OURS = r"(?m)^(?:version|programs|include|daemon|defaults)[ \t]*:"
 _BLANK = r"(?:[ \t]*(?:#.*)?\r?\n)*"  #: comments and empty lines
-#: What shows it, at its first group, and what to say.
+#: A pattern, whose first group is the place to report, and the message.
 _KINDS = (
     (
-        # The first line is a section's name and nothing else, and settings follow.
+        # The first line is only a section's name, and settings follow.
         rf"\A{_BLANK}(\[[\w :.-]+\])[ \t]*(?:[#;].*)?\r?\n(?:.*\n)*?[ \t]*[\w.-]+[ \t]*=",
         "this looks like an INI file, as supervisord, circus and systemd have them; here a file is YAML",
     ),
@@ -29,7 +29,7 @@ _KINDS = (
 
 
 def other_file(text: str) -> tuple[int, int, str] | None:
-    """The line and the column, from 1, where ``text`` shows whose it is, and what to say of that; None where it is nobody's, or ours."""
+    """Line, column (both from 1) and message if ``text`` is another supervisor's file; None if it is one of ours or unknown."""
     if re.search(_OURS, text):
         return None
     for pattern, words in _KINDS:

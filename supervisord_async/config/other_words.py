@@ -1,4 +1,4 @@
-"""What other supervisors call keys and values: whoever writes one of those is told the word for it here."""
+"""What other supervisors call keys and values, so that whoever writes their word is told ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 #: Keys of a program in supervisord, systemd, docker compose, Kubernetes, process-compose, circus, pm2, runit, s6, honcho and Pebble,
-#: without case and separators.
+#: in lower case, without separators.
 _WORDS = {
     "directory": "cwd chdir workdir workingdir workingdirectory currentdirectory",
     "command": "cmd execstart exec script run args entrypoint program",
@@ -66,7 +66,7 @@ _WORDS = {
     "reload_signal": "execreload reload sendhup",
     "sockets": "socket ports listen usesockets",
 }
-#: Words that mean these keys only inside of their section.
+#: Words that mean these keys only inside their section.
 _INSIDE = {
     "stop.grace_period": "timeout timeoutseconds",
     "restart.policy": "condition",
@@ -83,7 +83,7 @@ _INSIDE = {
     "logs.stdout": "file path out",
     "logs.stderr": "error err",
 }
-#: What a whole file is made of elsewhere.
+#: Top-level keys of other supervisors' files.
 _SECTIONS = {
     "programs": "services processes apps program containers jobs tasks",
     "defaults": "common",
@@ -110,7 +110,7 @@ _PROBE = {
 _ON_THE_MACHINE = "programs run on the machine itself"
 _NUMBERED = "ASUP_REPLICA is the replica's number, from which a command with shell: true computes a port"
 _NO_AGE = "no run is ended for its age: let the command begin with timeout(1)"
-#: What there is no key for, and what to do instead.
+#: Other supervisors' keys that have no counterpart, and what to do instead.
 _WITHOUT = {
     "image imagepullpolicy build": f"{_ON_THE_MACHINE}, without images",
     "volumes volumemounts": f"{_ON_THE_MACHINE} and see its files",
@@ -160,7 +160,7 @@ _WITHOUT = {
     "sourcemapsupport": "node does it itself: [node, --enable-source-maps, server.js]",
     "oneshot": "a job that ends well stays EXITED, with restart: on-failure (the default) or never",
 }
-#: The same of words that mean something else in sections.
+#: More of those, for words that mean something else inside a section.
 _WITHOUT_IN_PROGRAM = {"timeout": _NO_AGE, "before": "the other program names this one in its 'depends_on'"}
 #: Values of ``restart`` and of ``depends_on`` elsewhere; process-compose and compose write the latter below ``condition``.
 _VALUES = {
@@ -180,18 +180,18 @@ _EXPANSIONS = {
     "here": "a path that is relative to the file",
     "host_node_name": "${HOSTNAME}",
 }
-_EXPANSION = rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]"  # compiled where it is needed: no start has to wait for it
+_EXPANSION = rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]"  # compiled only when needed, to keep the start quick
 _TABLES = {"Program": _WORDS, "File": _SECTIONS, "Readiness": _PROBE, "Liveness": _PROBE}
-_INNER = ("Hooks", "Limits", "Logs", "Restart", "Schedule", "Stop", "Watch")  #: shapes whose keys are also told by a program's dotted ones
+_INNER = ("Hooks", "Limits", "Logs", "Restart", "Schedule", "Stop", "Watch")  #: shapes whose keys are the dotted ones of ``_WORDS``
 
 
 def our_word(key: str, shape: str) -> str | None:
-    """The key of this format for what others call ``key`` where ``shape`` stands; None where nobody does."""
+    """Our key for what other supervisors call ``key`` in the section ``shape``; None if none of them does."""
     return _inverted(shape).get(_bare(key))
 
 
 def instead(key: str, shape: str) -> str | None:
-    """What holds where there is no ``key`` that others have in a program, or in its section ``shape``; None of any other."""
+    """What to do instead of ``key``, which other supervisors have in a program or its section ``shape``; None for other keys."""
     if shape == "File":
         return None
     tables = (_WITHOUT, _WITHOUT_IN_PROGRAM) if shape == "Program" else (_WITHOUT,)
@@ -199,7 +199,7 @@ def instead(key: str, shape: str) -> str | None:
 
 
 def our_value(value: object) -> str | None:
-    """The value of this format for another supervisor's; None where there is none."""
+    """Our value for another supervisor's; None if there is none."""
     if isinstance(value, dict) and set(value) == {"condition"}:
         value = value["condition"]
     word = str(value).lower() if isinstance(value, str | bool) else ""
@@ -207,7 +207,7 @@ def our_value(value: object) -> str | None:
 
 
 def foreign_expansion(text: str) -> str | None:
-    """What to say of an expansion of supervisord's in ``text``; None where there is none."""
+    """What to say about a supervisord expansion (``%(…)s``) in ``text``; None if there is none."""
     match = re.search(_EXPANSION, text) if "%(" in text else None
     if match is None:
         return None

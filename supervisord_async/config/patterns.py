@@ -1,7 +1,7 @@
-"""The patterns of a configuration, compiled as for their use: a file is checked by the very thing that runs later.
+"""Compiles the patterns in a configuration, both to check a file and to use them later, so that the two cannot differ.
 
-Log probes have RE2's, which searches in a time that grows with the text alone, whatever the pattern, and knows neither lookaround
-nor backreferences. ``watch.ignore`` has those of .gitignore.
+Log probes use RE2, whose search time grows only linearly with the text, whatever the pattern; it has neither lookaround nor
+backreferences. ``watch.ignore`` uses the patterns of .gitignore.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pathspec
 
-#: Of a thousand programs most ignore the same.
+#: Most of a thousand programs ignore the same files.
 REMEMBERED = 64
 
 
 def compile_pattern(pattern: str) -> Any:
-    """``pattern`` as RE2 knows it; raises ValueError, in words, where it is none."""
-    import re2  # type: ignore[import-untyped]  # for a program that has such a probe
+    """``pattern`` compiled by RE2. Raises ValueError, saying why, if it is not valid."""
+    import re2  # type: ignore[import-untyped]  # loaded only if a program has a log probe
 
     options = re2.Options()
     options.log_errors = False
@@ -31,7 +31,7 @@ def compile_pattern(pattern: str) -> Any:
 
 @lru_cache(maxsize=REMEMBERED)
 def compile_ignored(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    """``patterns`` as one rule; raises ValueError where one of them is none."""
-    import pathspec  # for a program that has some
+    """``patterns`` compiled into one matcher. Raises ValueError if one of them is not valid."""
+    import pathspec  # loaded only if a program has such patterns
 
     return pathspec.GitIgnoreSpec.from_lines(patterns)

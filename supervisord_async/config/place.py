@@ -1,4 +1,4 @@
-"""Where a setting was written, over all the files and ``defaults`` that it may come from; and the list of problems."""
+"""Where a setting was written, among all files and ``defaults`` that it may come from; and the list of problems."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from supervisord_async.errors import Problem
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A mapping in a document. ``shown`` is its key path for people: a list item goes by its name."""
+    """A mapping in a document. ``shown`` is its key path for people, with a list item's name in place of its index."""
 
     document: Document
     path: Path
     shown: Path
 
     def depth(self, sub: Path) -> int:
-        """How many parts of ``sub`` are written here."""
+        """How many leading parts of ``sub`` are written here."""
         return self.document.depth((*self.path, *sub)) - len(self.path)
 
     def problem(self, sub: Path, message: str, *, at_key: bool = False, warning: bool = False) -> Problem:
-        """``message`` about what stands at ``sub``, or would."""
+        """``message`` as a problem at ``sub``, whether or not anything is written there."""
         full = (*self.path, *sub)
         line, column = self.document.key_position(full) if at_key else self.document.position(full)
         words = render((*self.shown, *sub))
@@ -33,7 +33,7 @@ class Report(msgspec.Struct):
     problems: set[Problem] = msgspec.field(default_factory=set)
 
     def add(self, problem: Problem) -> None:
-        """Take note of ``problem``."""
+        """``problem`` is in the list."""
         self.problems.add(problem)
 
     @property
@@ -53,11 +53,11 @@ class Origin(msgspec.Struct, frozen=True):
     report: Report
 
     def error(self, sub: Path, message: str, *, at_key: bool = False) -> None:
-        """The setting at ``sub`` is wrong; blamed on the place that has it."""
+        """Reports the setting at ``sub`` as wrong, at the place that has most of its path."""
         self.report.add(self._place(sub).problem(sub, message, at_key=at_key))
 
     def warning(self, sub: Path, message: str) -> None:
-        """The setting at ``sub`` is doubtful."""
+        """Reports the setting at ``sub`` as doubtful, in the same way."""
         self.report.add(self._place(sub).problem(sub, message, warning=True))
 
     def has(self, sub: Path) -> bool:

@@ -1,8 +1,8 @@
-"""What the last load made of each program, so that a reload resolves only those that have changed in the file.
+"""The programs of the last load, so that a reload resolves only those that have changed in the file.
 
-A program that reads as it did, below the same ``defaults``, in the same folder, with the same run_dir and variables, is
-the same program. Two things are never taken from here: a program with anything to report, which must be reported again,
-and one with ``environment_files``, whose contents are others' business. What concerns several programs is checked each time.
+A program with the same text, under the same ``defaults``, in the same folder, with the same run_dir and variables, is
+the same program. Two kinds are never remembered: a program with a problem, which has to be reported again, and one with
+``environment_files``, whose contents may have changed. Checks across programs are made at each load.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from supervisord_async.config.model import Program
 
-Reading: TypeAlias = tuple[bytes, bytes]  #: of what lies under a program, and of what its own section says
+Reading: TypeAlias = tuple[bytes, bytes]  #: digests of the ``defaults`` under a program, and of its own section
 
 
 class Recollection:
@@ -27,16 +27,16 @@ class Recollection:
         self._programs: dict[str, tuple[Reading, Program]] = {}
 
     def programs(self, run_dir: str, variables: Mapping[str, str]) -> Mapping[str, tuple[Reading, Program]]:
-        """What may be used again with this run_dir and these variables."""
+        """The remembered programs if this run_dir and these variables are the same as then; else none."""
         return self._programs if run_dir == self._run_dir and variables == self._variables else {}
 
     def replace(self, run_dir: str, variables: Mapping[str, str], programs: dict[str, tuple[Reading, Program]]) -> None:
-        """``programs`` is what the file says now."""
+        """``programs`` are remembered, and nothing else."""
         self._run_dir, self._variables, self._programs = run_dir, variables, programs
 
 
 def reading_of(data: Any) -> bytes | None:
-    """The same bytes for the same data, types and order included; None where there are none, as of a variable that is not UTF-8."""
+    """A digest, equal for equal data, types and order included; None if data cannot be encoded, such as text that is not UTF-8."""
     try:
         return hashlib.blake2b(msgspec.msgpack.encode(data), digest_size=16).digest()
     except (UnicodeEncodeError, OverflowError):

@@ -30,25 +30,25 @@ class Surroundings(msgspec.Struct, frozen=True):
     _known: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def shared(self, settings: Settings) -> Settings:
-        """``settings``, or the equal ones of an earlier program: a thousand programs mostly have the same, which is kept once."""
+        """``settings``, or an earlier program's equal ones: most of a thousand programs have the same, which are kept once."""
         known: Settings = self._known.setdefault(settings, settings)
         return known
 
     def shared_environment(self, variables: dict[str, str]) -> dict[str, str]:
-        """The same for an environment, in its order; environments are never changed in place."""
+        """The same for an environment, order included; environments are never changed in place."""
         known: dict[str, str] = self._known.setdefault(tuple(variables.items()), variables)
         return known
 
 
 def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str, surroundings: Surroundings) -> model.Program | None:
-    """The program that ``data`` means; None where it cannot be told. Problems are reported to ``origin``.
+    """The program that ``data`` describes; None if it is too incomplete. Problems are reported to ``origin``.
 
-    ``data`` has shorthands spelt out, ``defaults`` merged and absolute paths; ``directory`` is that of its file.
+    ``data`` has shorthands spelt out, ``defaults`` merged and absolute paths; ``directory`` is its file's.
     """
     values = Values(origin)
     try:
         given = msgspec.convert(without_nulls(data), shape.Program)
-    except msgspec.ValidationError as error:  # can be what is left of a program after its wrong parts were reported and taken out
+    except msgspec.ValidationError as error:  # may be incomplete because wrong parts were reported and removed
         if not origin.report.errors:
             origin.error((), str(error))
         return None
@@ -96,7 +96,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
 
 
 def _own_environment(given: shape.Program, origin: Origin, surroundings: Surroundings) -> dict[str, str]:
-    """The variables that the program's files give it."""
+    """The variables that the program's environment files and its ``environment`` set."""
     result: dict[str, str] = {}
     for index, path in enumerate(given.environment_files or ()):
         sub = ("environment_files", index)
@@ -264,7 +264,7 @@ def _sockets(given: Mapping[str, Any], directory: str, surroundings: Surrounding
     return tuple(sockets)
 
 
-#: Names of cron lines, as cron has them.
+#: cron's names for common lines.
 _CRON_NAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -304,7 +304,7 @@ def _check_cron(line: str, values: Values) -> None:
 
 
 def _near_schedule(line: str) -> str:
-    """What was probably meant: a name without its ``@``, an interval without ``@every``, a moment of the daemon's life."""
+    """``did you mean`` for a name without its ``@``, an interval without ``@every``, or ``@reboot``; else nothing."""
     if line.lower() in ("@reboot", "@start", "@startup"):
         return "; what runs once when the daemon starts has 'autostart: true' and no schedule"
     name = f"@{line.lstrip('@').lower()}"
@@ -345,7 +345,7 @@ def _hooks(given: shape.Hooks, values: Values) -> model.Hooks:
 
 
 def _placed(path: str, name: str) -> str:
-    """``path`` with the program's name filled in. The replica's number has its place still: there may be more of them by ``scale``."""
+    """``path`` with the program's name filled in; ``{replica}`` stays, since ``scale`` may add replicas later."""
     return path.replace("{program}", name)
 
 

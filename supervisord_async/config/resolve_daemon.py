@@ -18,7 +18,10 @@ from supervisord_async.rundir import SOCKET_NAME
 
 
 def resolve_daemon(data: shape.Data, origin: Origin, file: str, variables: Mapping[str, str], *, run_dir: str | None) -> model.Daemon:
-    """What ``data`` means, for the main file ``file`` (absolute). ``run_dir`` (absolute) overrides the file's, socket and all."""
+    """The daemon's settings in ``data`` of the main file ``file``. ``run_dir`` overrides the file's, its socket included.
+
+    Both paths are absolute.
+    """
     values = Values(origin)
     given = msgspec.convert(without_nulls(data), shape.Daemon)
     directory = os.path.dirname(file)
@@ -49,7 +52,7 @@ def resolve_daemon(data: shape.Data, origin: Origin, file: str, variables: Mappi
 
 
 def _stem(file: str) -> str:
-    """The file's name without suffix, as a name."""
+    """The file's name without its suffix, made a valid name."""
     stem = re.sub(r"[^A-Za-z0-9_.@+-]", "-", os.path.splitext(os.path.basename(file))[0])
     return stem.lstrip("-.@+")[:100] or "asupd"
 

@@ -1,4 +1,4 @@
-"""Checks across keys: settings that are valid one by one and wrong together."""
+"""Checks across keys: settings that are valid one by one but wrong together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
 
-#: Below it a limit of memory is a slip of the unit.
+#: A memory limit below this must be a mistake in the unit.
 LEAST_MEMORY_BYTES = 1 << 16
-#: More than any machine runs; keeps a typing error from exhausting the memory.
+#: More than any machine runs; keeps a typo from exhausting the memory.
 MAX_PROCESSES = 50_000
 
 
 def check_rules(configuration: Configuration, origins: Mapping[str, Origin], daemon: Origin, *, known: frozenset[str]) -> None:
-    """Every contradiction is reported. ``known`` are the names of all programs, including those that were unsound by themselves."""
+    """Reports every contradiction. ``known`` are the names of all programs, including those that are unsound on their own."""
     programs = configuration.programs
     if sum(program.replicas for program in programs.values()) > MAX_PROCESSES:
         biggest = max(programs.values(), key=lambda program: program.replicas)
@@ -46,7 +46,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
 
 
 def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
-    """The folder and the group of the control socket exist: without them there would be no control socket."""
+    """Warns if the control socket's folder or group does not exist: there would be no control socket."""
     folder = os.path.dirname(daemon.socket)
     if folder != daemon.run_dir and not look_at([folder])[folder].may_be_folder:
         origin.warning(("socket",), f"there is no folder {folder} (yet)")
@@ -70,7 +70,7 @@ def _looked_at(configuration: Configuration) -> Iterator[str]:
 
 
 def _logs(program: Program, configuration: Configuration) -> dict[str, str]:
-    """Its logs outside the run_dir, by key."""
+    """The program's log files outside the run_dir, by key."""
     ours = configuration.daemon.run_dir + "/"
     logs = {"stdout": program.logs.stdout, "stderr": program.logs.stderr}
     return {key: path for key, path in logs.items() if path.startswith("/") and not path.startswith(ours)}
@@ -81,7 +81,7 @@ def _silent(path: str) -> str:
 
 
 def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
-    """Each watched path, with where the file has it: below a mapping's ``paths``, or in a list."""
+    """Each watched path, with its key in the file: under a mapping's ``paths``, or in a list."""
     for number, watch in enumerate(program.watch):
         for index, path in enumerate(watch.paths):
             ways: tuple[Path, ...] = (("watch", "paths", index), ("watch", number, "paths", index), ("watch", index))
@@ -89,7 +89,7 @@ def _watched(program: Program, origin: Origin) -> Iterator[tuple[Path, str]]:
 
 
 def _check_pairs(program: Program, configuration: Configuration, origin: Origin) -> None:
-    """Keys of one program that have no effect, or an unexpected one, together."""
+    """Reports keys of one program that together have no effect, or an unexpected one."""
     if program.rolling and program.replicas == 1:
         origin.warning(("rolling",), "this means nothing without replicas")
     if program.start_on_connect and not program.sockets:
@@ -115,7 +115,7 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
 
 
 def _check_expansions(program: Program, origin: Origin) -> None:
-    """Nothing is written that supervisord would expand (``%(…)s``): here it stays as it is."""
+    """Warns about what supervisord would expand (``%(…)s``): here it stays as it is."""
     logs = program.logs
     texts: list[tuple[Path, str]] = [(("command",), word) for word in program.command if "%(" in word]
     texts += [(("logs", key), path) for key, path in (("stdout", logs.stdout), ("stderr", logs.stderr)) if "%(" in path]
@@ -125,7 +125,7 @@ def _check_expansions(program: Program, origin: Origin) -> None:
 
 
 def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:
-    """Paths of files are not folders, and the folders that are needed exist."""
+    """Reports folders where files are expected, and warns about missing folders and silent disks."""
     for key, path in _logs(program, configuration).items():
         if kinds[path] is Kind.FOLDER:
             origin.error(("logs", key), f"expected the path of a file, found a folder: {path}")
@@ -145,7 +145,7 @@ def _check_folders(program: Program, configuration: Configuration, origin: Origi
 
 
 def _check_sockets(configuration: Configuration, origins: Mapping[str, Origin]) -> None:
-    """No two sockets have the same address; only a warning, since the programs may be meant never to run together."""
+    """Warns if two sockets have the same address; no error, since their programs may be meant never to run together."""
     taken: dict[tuple[str, str, int, str], str] = {}
     if configuration.daemon.http is not None:
         taken["tcp", *configuration.daemon.http, ""] = "daemon.http"
@@ -159,7 +159,7 @@ def _check_sockets(configuration: Configuration, origins: Mapping[str, Origin]) 
 
 
 def _check_limit(restart: Restart, origin: Origin) -> None:
-    """The restart limit can trip: the delays of as many restarts fit into the window, and there is a limit where its keys are given."""
+    """Warns if the restart limit can never trip: its delays add up to more than the window, or its keys are given without a limit."""
     of_a_limit = {"within": restart.within_seconds is not None, "on_limit": restart.on_limit is not OnLimit.FATAL}
     given = [key for key, is_given in of_a_limit.items() if is_given]
     if given and restart.max_restarts < 0 and not origin.has(("restart", "max_restarts")):
@@ -190,7 +190,7 @@ def _check_limit(restart: Restart, origin: Origin) -> None:
 
 
 def _check_files(configuration: Configuration, origins: Mapping[str, Origin], daemon: Origin) -> None:
-    """No two processes write the same log, or share a heartbeat file."""
+    """Reports processes that would write the same log or share a heartbeat file."""
     logs: dict[str, tuple[str, Origin, Path]] = {}
     if configuration.daemon.log.file:
         logs[configuration.daemon.log.file] = ("the daemon's own log", daemon, ("log", "file"))
@@ -223,7 +223,7 @@ def _claim(taken: dict[str, tuple[str, Origin, Path]], path: str, owner: str, or
 
 
 def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, Origin], known: frozenset[str]) -> None:
-    """Every dependency is a program, and none depends on itself, directly or through others."""
+    """Reports dependencies on unknown programs, and programs that depend on themselves, directly or through others."""
     for program in programs.values():
         for name in program.depends_on:
             if name not in known:
@@ -234,7 +234,7 @@ def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, O
 
 
 def _cycles(graph: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """One cycle of each group of programs that depend on each other, beginning with the one that comes first in the file."""
+    """A cycle for each group of programs that depend on each other; each begins with the program that is first in the file."""
     done: set[str] = set()
     cycles = []
     for start in graph:

@@ -1,7 +1,7 @@
 """The published descriptions of the format, generated from ``shape``: the JSON Schema and the reference of keys.
 
 ``python -m supervisord_async.config.schema [--check] [ROOT]`` writes ``config/programs.schema.json`` and
-``docs/reference.md`` below ROOT (default: here), or says whether they are up to date.
+``docs/reference.md`` under ROOT (default: here), or checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from supervisord_async.config.explain import expected_words
 from supervisord_async.config.reference import INTRODUCTION
 
 SCHEMA_FILE = Path("config/programs.schema.json")
-#: What the introduction explains, for narrow columns.
+#: Short words for narrow columns; the introduction explains them.
 _SHORT = {units.DURATION_EXPECTED: "duration", units.SIZE_EXPECTED: "size", units.SIGNAL_EXPECTED: "signal"}
 REFERENCE_FILE = Path("docs/reference.md")
 
@@ -41,7 +41,7 @@ def schema() -> dict[str, Any]:
 
 
 def _used(definitions: dict[str, Any], name: str) -> list[str]:
-    """``name`` and what it refers to, however far."""
+    """``name`` and every definition that it refers to, directly or through others."""
     found = [name]
     for known in found:
         found += [other for other in definitions if other not in found and f'"#/$defs/{other}"' in json.dumps(definitions[known])]
@@ -49,7 +49,7 @@ def _used(definitions: dict[str, Any], name: str) -> list[str]:
 
 
 def _published(part: Any) -> Any:
-    """``part`` without our own words, open to ``x-`` keys."""
+    """``part`` without our private ``x-expected``, and with ``x-`` keys allowed."""
     if isinstance(part, list):
         return [_published(item) for item in part]
     if not isinstance(part, dict):
@@ -61,7 +61,7 @@ def _published(part: Any) -> Any:
 
 
 def schema_text() -> str:
-    """The JSON Schema, always the same bytes."""
+    """The JSON Schema as text, always the same."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -124,7 +124,7 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the two files, or with ``--check`` compare them; 0 where they are as they should be, 1 where they are not."""
+    """The two files are up to date; or, with ``--check``, are only compared. Returns 1 if that finds a difference, else 0."""
     root = Path(next((argument for argument in arguments if not argument.startswith("-")), "."))
     stale = []
     for file, text in ((SCHEMA_FILE, schema_text()), (REFERENCE_FILE, reference_text())):

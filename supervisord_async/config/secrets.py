@@ -1,4 +1,4 @@
-"""Values that must not be shown: which they are, and the effective configuration without them. Pure."""
+"""Which values must not be shown, and the effective configuration with those masked. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from supervisord_async.config.effective import as_data
 from supervisord_async.config.model import Configuration, Program
 
 MASK = "********"
-#: A value shorter than this is masked where it stands, but not searched for elsewhere: it would be found everywhere.
+#: A shorter value is masked under its own key, but not searched for in other text: it would be found everywhere.
 SEARCHED_LENGTH = 4
 
 _SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|_KEY$", re.IGNORECASE)
@@ -20,7 +20,7 @@ _URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)(?=@)")
 
 
 def is_secret_name(name: str, extra: Collection[str] = ()) -> bool:
-    """Whether a variable's value is secret: by its name (*PASSWORD*, *SECRET*, *TOKEN*, *_KEY), or because ``extra`` has it."""
+    """Whether a variable is secret: by its name (*PASSWORD*, *SECRET*, *TOKEN*, *_KEY), or because it is in ``extra``."""
     return name in extra or bool(_SECRET_NAME.search(name))
 
 
@@ -33,7 +33,7 @@ def secret_values(program: Program) -> tuple[str, ...]:
 
 
 def masked_text(text: str, values: Iterable[str]) -> str:
-    """``text`` without ``values``, without what follows a secret's name and '=', without passwords in URLs."""
+    """``text`` with these masked: each of ``values``, what follows a secret's name and ``=``, and passwords in URLs."""
     for value in values:
         text = text.replace(value, MASK)
     text = _ASSIGNMENT.sub(lambda match: f"{match[1]}={MASK}" if is_secret_name(match[1]) else match[0], text)
@@ -41,7 +41,7 @@ def masked_text(text: str, values: Iterable[str]) -> str:
 
 
 def masked_words(words: Iterable[str], values: Iterable[str]) -> list[str]:
-    """An argument vector without secrets: also the value of an option that is named like one is masked."""
+    """An argument vector with secrets masked, including the value of an option whose name looks like a secret's."""
     known = tuple(values)
     shown = []
     hide_next = False
@@ -59,7 +59,7 @@ def masked_words(words: Iterable[str], values: Iterable[str]) -> list[str]:
 
 
 def masked(configuration: Configuration) -> dict[str, Any]:
-    """The effective configuration in the file's own words, secrets masked wherever they stand."""
+    """The effective configuration in the file's own words, with secrets masked wherever they occur."""
     data = as_data(configuration)
     everywhere: set[str] = set()
     for name, program in configuration.programs.items():

@@ -1,4 +1,4 @@
-"""Shorthands spelt out and paths made absolute, so that ``defaults`` and programs can be merged key by key."""
+"""Spells shorthands out and makes paths absolute, so that ``defaults`` and programs can be merged key by key."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Literal
 from supervisord_async.config.files import absolute
 from supervisord_async.config.shape import Data
 
-#: The words that stand where a log's path may.
+#: The words that may stand in place of a log's path.
 STREAM_WORDS = frozenset({"none", "inherit", "stdout"})
 PROBE_KINDS: tuple[Literal["http", "tcp", "command", "log"], ...] = ("http", "tcp", "command", "log")
 
 
 def spelt_out(data: Data, directory: str, variables: Mapping[str, str]) -> Data:
-    """A program's data, known to fit its shape, with every shorthand a mapping and every path absolute."""
+    """A program's ``data``, which fits its shape, with every shorthand as a mapping and every path absolute."""
     data = dict(data)
     for key, spell in _SPELLINGS.items():
         if data.get(key) is not None:
@@ -49,7 +49,7 @@ def merged(under: Data, over: Data) -> Data:
 
 
 def without_nulls(data: Data) -> Data:
-    """``data`` without keys whose value is null: a null takes a default back."""
+    """``data`` without keys whose value is null: a null cancels a default."""
     return {key: without_nulls(value) if isinstance(value, dict) else value for key, value in data.items() if value is not None}
 
 
@@ -67,7 +67,7 @@ def _watch(value: Any) -> Any:
 
 
 def _probe(value: Data) -> Data:
-    """A probe of one kind takes the other kinds of ``defaults`` back."""
+    """A probe of one kind, with the other kinds null, so that those of ``defaults`` are cancelled."""
     if any(value.get(kind) is not None for kind in PROBE_KINDS):
         return {**dict.fromkeys(PROBE_KINDS), **value}
     return value

@@ -1,7 +1,7 @@
 """The small languages inside values: durations, sizes, signals, octal modes, addresses.
 
 Each ``parse_*`` returns the value in its base unit (seconds, bytes, a number) or raises ValueError with a message that
-says what was expected; ``format_*`` writes a value the way people write it. Nothing here knows of files or keys.
+says what was expected; ``format_*`` writes a value the way people write it. Nothing here knows about files or keys.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SIZE_UNITS: dict[str, int] = {"": 1, "B": 1} | {
 #: Longer than any machine lives; keeps sums of durations finite.
 LONGEST_SECONDS = 1e9
 LARGEST_BYTES = 2**62
-#: A file of a thousand programs says the same few values again and again.
+#: A file of a thousand programs repeats the same few values.
 REMEMBERED = 512
 
 
@@ -137,7 +137,7 @@ def parse_octal(value: int | str) -> int:
 
 
 def parse_address(value: int | str) -> tuple[str, int]:
-    """Host (default: 127.0.0.1) and port of ``127.0.0.1:80``, ``[::1]:80``, ``:80`` or ``80``; ValueError for others. Port 0 is any."""
+    """Host (default: 127.0.0.1) and port of ``127.0.0.1:80``, ``[::1]:80``, ``:80`` or ``80``; ValueError for others. Port 0: any."""
     text = str(value)
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
@@ -152,12 +152,12 @@ def format_address(host: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """True for an address that only this machine reaches."""
+    """True for an address that only this machine can reach."""
     return host in ("localhost", "::1") or bool(re.match(r"^127\.[0-9.]+$", host))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``word`` is most like; None where it is like none."""
+    """The one of ``known`` that is most similar to ``word``; None if none is similar."""
     by_lower = {name.lower(): name for name in known}
     import difflib
 
@@ -166,12 +166,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'backoff'?`` where one of ``known`` is near to ``word``, else nothing."""
+    """``; did you mean 'backoff'?`` if one of ``known`` is similar to ``word``, else nothing."""
     near = nearest(word, known)
     return f"; did you mean '{near}'?" if near else ""
 
 
 def near_size(text: str) -> str | None:
-    """The size that ``1G``, ``512m`` or ``10mb`` of other formats stand for; None where ``text`` is like no size."""
+    """Our spelling of a size in another format, such as ``1G``, ``512m`` or ``10mb``; None if ``text`` is no such size."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt])(i?b?)", text, re.IGNORECASE)
     return f"{match[1]}{match[2].upper()}{'B' if match[3].lower() == 'b' else 'iB'}" if match else None

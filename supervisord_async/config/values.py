@@ -1,4 +1,4 @@
-"""Parses values (durations, sizes, addresses, commands …) and reports what is wrong at the place where it is written."""
+"""Parses values (durations, sizes, addresses, commands …) and reports problems at the place where they are written."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}$")
 NAME_EXPECTED = (
     "expected a name of letters A-Z and a-z, digits, '_', '-', '.', '+' and '@', the first a letter, digit or '_', at most 100 long"
 )
-#: Words of a command that only a shell understands.
+#: Words of a command that only a shell interprets.
 SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
 
-#: A word in which a shell would put a variable's value.
+#: A word in which a shell would expand a variable.
 BARE_VARIABLE = re.compile(r"[^\s'\"$]*\$[A-Za-z_]\w*[^\s'\"$]*$")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-#: Who makes something of dollars: programs, or their first word.
+#: Executables, or their first argument, that make a ``$`` in further words likely meant for the program itself.
 OWN_DOLLARS = frozenset({"-c", "-e", "-lc", "-ec", "awk", "gawk", "mawk", "perl", "jq", "sed", "envsubst", "grep"})
 
 
@@ -82,7 +82,7 @@ class Values(msgspec.Struct, frozen=True):
         return bits
 
     def address(self, value: int | str, sub: Path, *, any_port: bool = True) -> tuple[str, int]:
-        """Host and port; 0, any port, only to listen at."""
+        """Host and port; port 0, any, only if ``any_port``."""
         host, port = self._parsed(units.parse_address, value, sub, ("127.0.0.1", 1))
         if port == 0 and not any_port:
             self.origin.error(sub, f"expected a port to connect to, found {found(value)}")
@@ -122,7 +122,7 @@ class Values(msgspec.Struct, frozen=True):
         return words
 
     def _doubt(self, words: Sequence[str], sub: Path) -> None:
-        """Words that a shell would understand, and nobody here does, are warned of."""
+        """Warns about words that a shell would interpret, but nothing here does."""
         if words and ASSIGNMENT.match(words[0]):
             name = words[0].partition("=")[0]  # the value may be a secret
             self.origin.warning(sub, f"'{name}=…' is taken for the program: set variables in 'environment', or {_by_shell(sub)}")
@@ -148,7 +148,7 @@ class Values(msgspec.Struct, frozen=True):
         return value
 
     def pattern(self, value: str, sub: Path) -> str:
-        """A regular expression that output can be searched for."""
+        """A regular expression for a log probe."""
         try:
             compile_pattern(value)
         except ValueError as error:
@@ -169,14 +169,14 @@ class Values(msgspec.Struct, frozen=True):
         return tuple(values)
 
     def socket_path(self, value: str, sub: Path, advice: str) -> str:
-        """The path of a unix socket, which is bounded by the system."""
+        """The path of a unix socket, whose length the system limits."""
         size = len(value.encode("utf-8", "replace"))
         if size > PATH_LIMIT_BYTES:
             self.origin.error(sub, f"a unix socket's path holds {PATH_LIMIT_BYTES} bytes, {value} has {size}; {advice}")
         return value
 
     def only_one(self, values: Mapping[K, Any], sub: Path) -> K | None:
-        """Which of ``values`` is given; reports it where that is not exactly one."""
+        """The one key of ``values`` that is given; reports a problem and returns None unless it is exactly one."""
         given = [name for name, value in values.items() if value is not None]
         if len(given) == 1:
             return given[0]
@@ -201,10 +201,10 @@ class Values(msgspec.Struct, frozen=True):
 
 
 def _by_shell(sub: Path) -> str:
-    """How the command at ``sub`` comes to a shell."""
+    """The advice how to have the command at ``sub`` run by a shell."""
     return "set shell: true" if sub == ("command",) else "make it [sh, -c, '…']"
 
 
 def text(value: Any) -> str:
-    """A scalar as the text that a program gets."""
+    """A scalar as the text that a program receives."""
     return str(value).lower() if isinstance(value, bool) else str(value)

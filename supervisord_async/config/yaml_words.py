@@ -1,4 +1,4 @@
-"""What YAML's parser complains of, in words that help; and the parser for a PyYAML without libyaml."""
+"""The YAML parser's complaints in words that help; and the parser to use if PyYAML lacks libyaml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yaml.scanner import Scanner
 
 _NO_TAB = "a tab cannot indent; use spaces"
 _INDENTATION = "is the indentation the same as on the lines around it?"
-#: A part of the parser's message, and ours.
+#: A part of the parser's message, and our message instead.
 _WORDS = (
     ("mapping values are not allowed", "a ':' is not allowed here; check the indentation, or put a value that holds ': ' into quotes"),
     ("block sequence entries are not allowed", "a list cannot begin here; put its '-' on a line of its own"),
@@ -49,7 +49,7 @@ def human_words(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:
     if not isinstance(error, yaml.MarkedYAMLError):
         line, column = _place(text, getattr(error, "position", 0))
         return line, column, "a control character is not allowed here; in double quotes write it as an escape such as \\x01"
-    # of text that was taken for an alias, an anchor or a block, the place where it begins
+    # for text that was taken for an alias, an anchor or a block: where that begins
     mark = error.context_mark if _begins_with_a_sign(error) else error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return line, column, _words(error, text, line, column)
@@ -74,7 +74,7 @@ def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> st
 
 
 def _begins_with_a_sign(error: yaml.MarkedYAMLError) -> bool:
-    """True for ``*/5 * * * *``, ``& x`` or ``>x``: text whose first character means something else in YAML."""
+    """True for ``*/5 * * * *``, ``& x`` or ``>x``: text whose first character has another meaning in YAML."""
     return (
         error.context_mark is not None
         and (error.context or "") in ("while scanning an alias", "while scanning an anchor", "while scanning a block scalar")
