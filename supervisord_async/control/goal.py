@@ -108,10 +108,10 @@ def becomes_stopped(process: Process, _before: Snapshot) -> Verdict | None:
 
 
 def becomes_exited(process: Process, _before: Snapshot) -> Verdict | None:
-    """It has EXITED by itself, and ended well: who waits for a job's end goes on with what the job has made. FATAL does not count."""
+    """It has EXITED by itself. FATAL does not count."""
     now = process.snapshot
     if now.state is State.EXITED:
-        return Verdict(succeeded(now, process.policy), f"run {now.run} {exit_words(now.exit)}")
+        return Verdict(True, f"run {now.run} {exit_words(now.exit)}")
     return Verdict(False, trouble(now)) if _is_final_failure(process) else None
 
 

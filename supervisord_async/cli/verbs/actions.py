@@ -73,10 +73,7 @@ def _is_signal(word: str) -> bool:
 @click.option("--for", "awaited", type=click.Choice(["ready", "stopped", "exited"]), required=True, help="What to wait for.")
 @timeout_option
 def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: float | None) -> int:
-    """Wait until programs are ready, stopped or exited.
-
-    Exits with 1 where a job was to be ready or exited and has failed.
-    """
+    """Wait until programs are ready, stopped or exited."""
     goal = "RUNNING" if awaited == "ready" else "STOPPED"
 
     def request() -> dict[str, Any]:
