@@ -7,7 +7,6 @@ speaks no HTTP. None of them may keep others out. An asyncio protocol by nature,
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import socket
 import sys
@@ -142,6 +141,8 @@ def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family != socket.AF_UNIX:
         return None
-    with socket.socket(fileno=os.dup(sock.fileno())) as own:  # the transport's is not a whole socket
-        pid, uid, gid = peer(own)
-    return Peer(pid, uid, gid)
+    borrowed = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())  # the transport's is not a whole socket
+    try:
+        return Peer(*peer(borrowed))
+    finally:
+        borrowed.detach()

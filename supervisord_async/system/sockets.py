@@ -8,7 +8,8 @@ import os
 import socket
 import stat
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from supervisord_async.errors import DaemonError
 
@@ -101,29 +102,39 @@ def _refuse_occupied(path: str) -> None:
 
 def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
     """Bind in a directory that only we can enter, make it right, then move it to its name."""
+    with _unseen_directory(path) as (private, directory_fd):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        unseen = os.path.join(private, "s")
+        try:
+            listener.setblocking(False)
+            listener.bind(f"/proc/self/fd/{directory_fd}/s")  # short, however deep the directory is
+            if (uid, gid) != (-1, -1):
+                os.chown(unseen, uid, gid)
+            os.chmod(unseen, mode)
+            listener.listen(backlog)
+            os.rename(unseen, path)
+        except BaseException:
+            listener.close()
+            with suppress(OSError):
+                os.unlink(unseen)
+            raise
+        return listener
+
+
+@contextmanager
+def _unseen_directory(path: str) -> Iterator[tuple[str, int]]:
+    """A new directory beside ``path`` that only we can enter, and a descriptor of it; both are gone afterwards. Raises OSError."""
     private = os.path.join(os.path.dirname(path) or ".", f".bind-{os.urandom(8).hex()}")
     os.mkdir(private, 0o700)
-    directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        listener.setblocking(False)
-        listener.bind(f"/proc/self/fd/{directory_fd}/s")  # short, however deep the directory is
-        unseen = os.path.join(private, "s")
-        if (uid, gid) != (-1, -1):
-            os.chown(unseen, uid, gid)
-        os.chmod(unseen, mode)
-        listener.listen(backlog)
-        os.rename(unseen, path)
-    except BaseException:
-        listener.close()
-        with suppress(OSError):
-            os.unlink(os.path.join(private, "s"))
-        raise
+        directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield private, directory_fd
+        finally:
+            os.close(directory_fd)
     finally:
-        os.close(directory_fd)
         with suppress(OSError):
             os.rmdir(private)
-    return listener
 
 
 def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:

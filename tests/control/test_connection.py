@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -107,3 +110,29 @@ async def test_a_place_of_a_path_is_one_segment_decoded_and_never_empty(serving:
         assert allowed.problem(405, "method_not_allowed")["detail"] == "PUT is not for '/v1/processes/web/stop': that takes POST"
         assert allowed.headers["allow"] == "POST"
         assert (await ask(stream, "PUT", "/v1/processes")).headers["allow"] == "GET, HEAD"
+
+
+async def test_who_gets_the_last_descriptor_is_answered(serving: Serving) -> None:
+    """Who it is must be known before it may ask, and to find that out takes no descriptor more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with serving(swift("web")) as wire, await wire.connect() as stream:
+        assert (await ask(stream, "GET", "/v1/health")).status == 200  # what is needed once is there
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            spare = os.dup(client.fileno())
+            taken = [spare]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, hard))
+            try:
+                with pytest.raises(OSError, match="Too many open files"):
+                    while True:
+                        taken.append(os.open(os.devnull, os.O_RDONLY))
+                os.close(taken.pop())
+                client.connect(str(wire.path))
+                client.send(LAST)
+                with anyio.fail_after(20):
+                    await anyio.wait_readable(client)
+                assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for fd in taken:
+                    os.close(fd)

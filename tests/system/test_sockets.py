@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import stat
 from pathlib import Path
@@ -36,6 +37,32 @@ def test_socket_has_its_mode_before_it_has_its_name(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "rename", watch)
     sockets.bind_unix(tmp_path / "s", 0o600).close()
     assert seen == [(False, 0o600, 0o700)]
+
+
+@pytest.mark.parametrize("descriptors", [0, 1])
+def test_without_a_descriptor_for_it_nothing_is_left_behind(tmp_path: Path, descriptors: int) -> None:
+    """It is tried again every few seconds, and must not take what little there is."""
+    taken: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 1 + descriptors, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for fd in taken[:descriptors]:
+            os.close(fd)
+        for _ in range(2):
+            with pytest.raises(DaemonError, match="Too many open files"):
+                sockets.bind_unix(tmp_path / "s")
+        again = [os.open(os.devnull, os.O_RDONLY) for _ in range(descriptors)]
+        taken[:descriptors] = again
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+    assert os.listdir(tmp_path) == []
 
 
 def test_stale_socket_is_replaced_and_an_answering_one_is_not(tmp_path: Path) -> None:
