@@ -18,7 +18,7 @@ import msgspec
 
 from supervisord_async.control import logs
 from supervisord_async.errors import FailedError
-from supervisord_async.logs.tail import READERS
+from supervisord_async.logs.tail import READERS, open_log
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -91,7 +91,7 @@ def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int,
     try:
         if logs.size_of(source.path) is None:
             return []
-        with open(source.path, "rb") as file:
+        with open_log(source.path) as file:
             end = os.fstat(file.fileno()).st_size - skip
             begin = max(0, end - min(own, WINDOW_BYTES))
             file.seek(begin)

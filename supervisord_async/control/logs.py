@@ -11,7 +11,7 @@ import anyio
 import msgspec
 
 from supervisord_async.errors import FailedError
-from supervisord_async.logs.tail import READERS, tail_sync
+from supervisord_async.logs.tail import READERS, open_log, tail_sync
 from supervisord_async.logs.tail import follow as follow_file
 from supervisord_async.logs.target import Format
 
@@ -79,7 +79,7 @@ def recent(source: Source, count: int, since: float | None) -> tuple[bytes, int 
     text = b"".join(line + b"\n" for line in lines)
     if size is None:
         return text, None
-    with open(source.path, "rb") as file:
+    with open_log(source.path) as file:
         file.seek(size)
         grown = file.read(1 << 20)  # what was written while the lines were read; they may reach into it
         reach = size + _overlap(text, grown)

@@ -14,6 +14,7 @@ _ADVICE = {
     errno.EPIPE: "start the FIFO's reader",
     errno.EAGAIN: "the FIFO's reader does not read",
     errno.EISDIR: "name a file",
+    errno.ELOOP: "name the place itself, or let root lay the link",
     errno.ENOTDIR: "name a directory that can be made",
     errno.EMFILE: "raise the limit of open files",
     errno.ENFILE: "raise the limit of open files",

@@ -16,6 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from supervisord_async.system import trusted
+
 #: Most bytes that wait.
 BOUND_BYTES = 1024 * 1024
 #: A file that could not be written is opened again after this.
@@ -170,8 +172,8 @@ class Outlet:
             self._close_file()
         self._reopen = False
         if self._fd < 0:
-            os.makedirs(os.path.dirname(self._path) or ".", mode=0o755, exist_ok=True)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+            self._fd = trusted.open_file(self._path, flags, 0o644, make_folders=True)
 
     def _close_file(self) -> None:
         if self._path is not None and self._fd >= 0:

@@ -9,9 +9,13 @@ a compressed one exist, the compressed one is complete, and the plain one is rem
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
+
+from supervisord_async.system import trusted
 
 _BLOCK_BYTES = 256 * 1024
 
@@ -39,6 +43,25 @@ def backups_of(path: str) -> list[tuple[int, str]]:
 
 def shift(path: str, backups: int) -> None:
     """``path`` is backup 1 and its name is free; of the others at most ``backups - 1`` are left. Raises OSError."""
+    with _held(path) as there:
+        _shift(there, backups)
+
+
+def prune(path: str, backups: int) -> None:
+    """No backup with a number above ``backups`` is left. Raises OSError."""
+    with _held(path) as there:
+        _prune(there, backups)
+
+
+@contextlib.contextmanager
+def _held(path: str) -> Iterator[str]:
+    """Another name of the log, whose folder stays the same one: a user who may write there could put a link in its place."""
+    folder, name = os.path.split(os.path.abspath(path))
+    with trusted.held_folder(folder) as there:
+        yield os.path.join(there, name)
+
+
+def _shift(path: str, backups: int) -> None:
     settle(path)
     gap = 1
     while gap < backups and backup_path(path, gap) is not None:
@@ -50,11 +73,10 @@ def shift(path: str, backups: int) -> None:
             os.rename(source, f"{path}.{number + 1}{'.gz' if source.endswith('.gz') else ''}")
     _remove_backup(path, 1)
     os.rename(path, f"{path}.1")
-    prune(path, backups)
+    _prune(path, backups)
 
 
-def prune(path: str, backups: int) -> None:
-    """No backup with a number above ``backups`` is left."""
+def _prune(path: str, backups: int) -> None:
     for number, _ in backups_of(path):
         if number > backups:
             _remove_backup(path, number)
@@ -72,6 +94,11 @@ def compress_backups(path: str, lock: threading.Lock) -> None:
 
     It may take long; rotations go on meanwhile. Raises OSError: the backup stays as it is.
     """
+    with _held(path) as there:
+        _compress_backups(there, lock)
+
+
+def _compress_backups(path: str, lock: threading.Lock) -> None:
     for leftover in _leftovers(path):
         _unlink(leftover)
     with lock:
@@ -86,28 +113,46 @@ def _compress(path: str, plain: str, lock: threading.Lock) -> None:
     import shutil
 
     try:
-        source = open(plain, "rb")  # noqa: SIM115  closed by the with below
+        descriptor = _open_backup(plain)
     except FileNotFoundError:  # a rotation moved it between the listing and now; the next listing has it
         return
-    with source:
-        status = os.fstat(source.fileno())
+    with _closing(descriptor), os.fdopen(descriptor, "rb", closefd=False) as source:
+        status = os.fstat(descriptor)
         temporary = f"{path}.{status.st_ino}.gz.part"
+        _unlink(temporary)
         try:
-            with open(temporary, "wb") as raw:
+            with open(temporary, "xb") as raw:  # x: through nobody's link
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=int(status.st_mtime)) as packed:
                     shutil.copyfileobj(source, packed, _BLOCK_BYTES)
                 raw.flush()
                 os.fsync(raw.fileno())
                 os.fchmod(raw.fileno(), status.st_mode & 0o777)
-            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+                os.utime(raw.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             with lock:
                 for number, found in backups_of(path):
-                    if not found.endswith(".gz") and os.stat(found).st_ino == status.st_ino:
+                    if not found.endswith(".gz") and os.lstat(found).st_ino == status.st_ino:
                         os.rename(temporary, f"{path}.{number}.gz")
                         _unlink(found)
                         return
         finally:
             _unlink(temporary)
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_backup(plain: str) -> int:
+    """The backup, to be read. Raises OSError, also for what is no regular file: that is nothing that a rotation has put there."""
+    descriptor = os.open(plain, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{os.path.basename(plain)} is not a regular file")
+    return descriptor
 
 
 def _leftovers(path: str) -> Iterator[str]:

@@ -6,12 +6,13 @@ is taken or left as a whole, by its modification time, so some of its lines may 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from io import BufferedReader
 from typing import IO, TYPE_CHECKING
 
 import anyio
@@ -19,6 +20,7 @@ import msgspec
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.target import Format
+from supervisord_async.system import trusted
 from supervisord_async.system.threads import DaemonThreads
 
 if TYPE_CHECKING:
@@ -64,16 +66,25 @@ def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
     """All lines of the log and its backups, the youngest first; stops at a file last written before ``since``."""
     for file in (path, *(found for _, found in rotation.backups_of(path))):
         try:
-            source = _unpacked(file) if file.endswith(".gz") and file != path else open(file, "rb")  # noqa: SIM115
+            source = open_log(file)
         except FileNotFoundError:  # rotated away meanwhile, or never written
             continue
         with source:
             if since is not None and os.fstat(source.fileno()).st_mtime < since:
                 return
-            if not isinstance(source, BufferedReader):
-                yield from _packed_backwards(source, n)
+            if file.endswith(".gz") and file != path:
+                yield from _packed_backwards(_unpacked(source), n)
             else:
                 yield from _plain_backwards(source)
+
+
+def open_log(path: str, buffering: int = -1) -> IO[bytes]:
+    """The log, or a backup, to be read. Raises OSError, also where it is no regular file: a FIFO's reader takes what is another's."""
+    descriptor = trusted.open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return os.fdopen(descriptor, "rb", buffering)
 
 
 def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
@@ -99,10 +110,10 @@ def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
         yield b"".join(reversed(rest))
 
 
-def _unpacked(file: str) -> GzipFile:
+def _unpacked(file: IO[bytes]) -> GzipFile:
     import gzip
 
-    return gzip.GzipFile(file, "rb")
+    return gzip.GzipFile(fileobj=file, mode="rb")
 
 
 def _packed_backwards(source: GzipFile, n: int) -> Iterator[bytes]:
@@ -178,7 +189,7 @@ def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = No
     """The follower is at the log's end, its start or ``offset``; without a file, before it."""
     place.close()
     try:
-        place.file = open(path, "rb", buffering=0)  # noqa: SIM115
+        place.file = open_log(path, buffering=0)
     except FileNotFoundError:
         return
     status = os.fstat(place.file.fileno())
@@ -226,7 +237,7 @@ def _successor(path: str, ino: tuple[int, int]) -> IO[bytes] | None:
     else:
         newer = path  # it is gone, or compressed: what is there now is the best guess
     try:
-        return open(newer, "rb", buffering=0)
+        return open_log(newer, buffering=0)
     except FileNotFoundError:
         return None
 
