@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from supervisord_async.errors import DaemonError
+from supervisord_async.system.trusted import held_folder
 
 #: A unix socket's path holds no more: sun_path has 108 bytes, with a NUL at the end (``man 7 unix``).
 PATH_LIMIT_BYTES = 107
@@ -36,15 +37,22 @@ def bind_unix(
         )
     gid = _gid(name, group)
     try:
-        _refuse_occupied(name)
-        try:
-            return _bind_unseen(name, mode, uid, gid, backlog)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-        return _bind_in_place(name, mode, uid, gid, backlog)
+        folder, base = os.path.split(os.path.abspath(name))
+        with held_folder(folder) as there:
+            return _bind(os.path.join(there, base), name, mode, uid, gid, backlog)
     except OSError as error:
         raise DaemonError(f"cannot bind {name}: {error.strerror}") from error
+
+
+def _bind(path: str, name: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
+    """``path`` is the one that people call ``name``."""
+    _refuse_occupied(path, name)
+    try:
+        return _bind_unseen(path, mode, uid, gid, backlog)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    return _bind_in_place(path, mode, uid, gid, backlog)
 
 
 def peer(connection: socket.socket) -> tuple[int, int, int]:
@@ -81,13 +89,13 @@ def _gid(path: str, group: str | None) -> int:
         raise DaemonError(f"cannot bind {path}: no group named {group!r}") from None
 
 
-def _refuse_occupied(path: str) -> None:
+def _refuse_occupied(path: str, name: str) -> None:
     try:
         present = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(present.st_mode):
-        raise DaemonError(f"cannot bind {path}: a file that is not a socket is there")
+        raise DaemonError(f"cannot bind {name}: a file that is not a socket is there")
     try:
         answered = is_answered(path)
     except PermissionError:
@@ -97,39 +105,44 @@ def _refuse_occupied(path: str) -> None:
             raise
         answered = True
     if answered:
-        raise DaemonError(f"cannot bind {path}: another process answers there")
+        raise DaemonError(f"cannot bind {name}: another process answers there")
 
 
 def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
     """Bind in a directory that only we can enter, make it right, then move it to its name."""
-    with _unseen_directory(path) as (private, directory_fd):
+    with _unseen_directory(path) as directory_fd:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        unseen = os.path.join(private, "s")
         try:
             listener.setblocking(False)
             listener.bind(f"/proc/self/fd/{directory_fd}/s")  # short, however deep the directory is
             if (uid, gid) != (-1, -1):
-                os.chown(unseen, uid, gid)
-            os.chmod(unseen, mode)
+                os.chown("s", uid, gid, dir_fd=directory_fd, follow_symlinks=False)
+            os.chmod("s", mode, dir_fd=directory_fd)
             listener.listen(backlog)
-            os.rename(unseen, path)
+            os.rename("s", path, src_dir_fd=directory_fd)
         except BaseException:
             listener.close()
             with suppress(OSError):
-                os.unlink(unseen)
+                os.unlink("s", dir_fd=directory_fd)
             raise
         return listener
 
 
 @contextmanager
-def _unseen_directory(path: str) -> Iterator[tuple[str, int]]:
-    """A new directory beside ``path`` that only we can enter, and a descriptor of it; both are gone afterwards. Raises OSError."""
-    private = os.path.join(os.path.dirname(path) or ".", f".bind-{os.urandom(8).hex()}")
+def _unseen_directory(path: str) -> Iterator[int]:
+    """A descriptor of a new directory beside ``path`` that only we can enter; both are gone afterwards. Raises OSError.
+
+    The directory is named once: whoever may write beside it could put another one in its place at any moment.
+    """
+    private = os.path.join(os.path.dirname(path), f".bind-{os.urandom(8).hex()}")
     os.mkdir(private, 0o700)
     try:
-        directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory_fd = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            yield private, directory_fd
+            found = os.fstat(directory_fd)
+            if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                raise OSError(errno.EACCES, "somebody put another directory in the place of ours")
+            yield directory_fd
         finally:
             os.close(directory_fd)
     finally:
@@ -146,11 +159,23 @@ def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> so
         with suppress(FileNotFoundError):
             os.unlink(path)
         listener.bind(path)
-        if (uid, gid) != (-1, -1):
-            os.chown(path, uid, gid)
-        os.chmod(path, mode)
+        _make_right(path, mode, uid, gid)
         listener.listen(backlog)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def _make_right(path: str, mode: int, uid: int, gid: int) -> None:
+    """The socket file at ``path`` has that owner and mode; nothing that somebody put in its place has."""
+    file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(file).st_mode):
+            raise OSError(errno.EACCES, "somebody put something else in the place of the socket")
+        held = f"/proc/self/fd/{file}"
+        if (uid, gid) != (-1, -1):
+            os.chown(held, uid, gid)
+        os.chmod(held, mode)
+    finally:
+        os.close(file)

@@ -30,9 +30,10 @@ def test_socket_has_its_mode_before_it_has_its_name(tmp_path: Path, monkeypatch:
     seen = []
     rename = os.rename
 
-    def watch(source: str, target: str) -> None:
-        seen.append((os.path.exists(target), stat.S_IMODE(os.stat(source).st_mode), stat.S_IMODE(os.stat(os.path.dirname(source)).st_mode)))
-        rename(source, target)
+    def watch(source: str, target: str, *, src_dir_fd: int) -> None:
+        found, folder = os.stat(source, dir_fd=src_dir_fd), os.fstat(src_dir_fd)
+        seen.append((os.path.exists(target), stat.S_IMODE(found.st_mode), stat.S_IMODE(folder.st_mode)))
+        rename(source, target, src_dir_fd=src_dir_fd)
 
     monkeypatch.setattr(os, "rename", watch)
     sockets.bind_unix(tmp_path / "s", 0o600).close()
@@ -96,6 +97,53 @@ def test_full_disk_has_room_for_the_socket_in_the_place_of_a_stale_one(tmp_path:
             sockets.bind_unix(path)
     assert seen == [0o600 & ~_umask()]
     assert os.listdir(tmp_path) == ["s"]
+
+
+@pytest.mark.parametrize("step", ["mkdir", "bind", "full disk"])
+def test_who_puts_a_link_in_the_place_of_a_socket_being_made_gets_no_file_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What the owner of the folder may do at any moment; a program of his own does it within a second, by inotify."""
+    victim, evil, theirs = tmp_path / "victim", tmp_path / "evil", tmp_path / "theirs"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    evil.mkdir(mode=0o755)
+    theirs.mkdir()
+    (evil / "s").symlink_to(victim)
+
+    def swap() -> None:
+        if step == "full disk":
+            (theirs / "s").unlink()
+            (theirs / "s").symlink_to(victim)
+        else:
+            (made,) = theirs.glob(".bind-*")
+            made.rename(tmp_path / "aside")
+            evil.rename(made)
+
+    class Socket(socket.socket):
+        def bind(self, address: str) -> None:  # type: ignore[override]
+            super().bind(address)
+            if step != "mkdir":
+                swap()
+
+    mkdir = os.mkdir
+
+    def make(path: str, mode: int) -> None:
+        if step == "full disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, mode)
+        if step == "mkdir":
+            swap()
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(os, "mkdir", make)
+    try:
+        sockets.bind_unix(theirs / "s", 0o666, uid=os.geteuid()).close()
+    except DaemonError as error:
+        assert "somebody put" in str(error)
+        assert step != "bind"
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+    assert victim.read_text() == "secret"
 
 
 def _umask() -> int:
