@@ -13,6 +13,7 @@ _ADVICE = {
     errno.ENXIO: "start the FIFO's reader",
     errno.EPIPE: "start the FIFO's reader",
     errno.EAGAIN: "the FIFO's reader does not read",
+    errno.EFBIG: "raise the daemon's limit of file sizes, or set logs.max_size",
     errno.EISDIR: "name a file",
     errno.ELOOP: "name the place itself, or let root lay the link",
     errno.ENOTDIR: "name a directory that can be made",

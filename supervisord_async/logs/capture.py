@@ -28,7 +28,7 @@ import anyio
 from supervisord_async.logs import mover
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.outage import KEPT_BYTES, Outage
-from supervisord_async.logs.sink import Outcome, Sink
+from supervisord_async.logs.sink import Outcome, OutgrownError, Sink
 from supervisord_async.logs.target import LossReport, PipeLike, Stream, Target
 from supervisord_async.system import transfer
 from supervisord_async.system.wakeup import Wakeup
@@ -407,11 +407,19 @@ class Capture:
     def move(self, sink: Sink) -> Outcome:
         """One turn, in a thread: what the pipe holds is moved to ``sink``, or part of it discarded where that was decided."""
         outcome = Outcome()
-        pipe_fd = self._pipe.read_fd
         if self._outage is not None and self._outage.makes_room:
-            mover.discard(pipe_fd, outcome, self._capacity // 2)
+            mover.discard(self._pipe.read_fd, outcome, self._capacity // 2)
             return outcome
-        echo = self._echo is not None
+        try:
+            while not self._move_all(sink, outcome):
+                outcome.rotated = True
+        except OSError as error:
+            outcome.error = error
+        return outcome
+
+    def _move_all(self, sink: Sink, outcome: Outcome) -> bool:
+        """True: so it was; False: the log was as long as a file may be here, which is less than its max_size, and is a backup now."""
+        pipe_fd, echo = self._pipe.read_fd, self._echo is not None
         try:
             if sink.reopen:
                 sink.ready()
@@ -425,9 +433,11 @@ class Capture:
             else:
                 seconds = mover.TURN_SECONDS if self._capacity >= HOT_BYTES and not echo else 0.0  # an echo is held in memory
                 mover.move_raw(sink, pipe_fd, outcome, torn=self._torn, echo=echo, seconds=seconds, stopped=self._is_closed)
-        except OSError as error:
-            outcome.error = error
-        return outcome
+        except OutgrownError:
+            if not (sink.may_rotate() and sink.rotate()):
+                raise
+            return False
+        return True
 
     def _is_closed(self) -> bool:
         return self._closed

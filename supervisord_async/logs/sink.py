@@ -35,6 +35,10 @@ ROTATION_RETRY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
+class OutgrownError(OSError):
+    """The file is as long as one may be: of this daemon (RLIMIT_FSIZE), or of this file system."""
+
+
 class Outcome(msgspec.Struct):
     """What one turn did for one stream."""
 
@@ -170,7 +174,7 @@ class Sink:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 self._forget_broken(error)
-                raise
+                raise (_in_our_words(error, size) if self.regular else error) from error
             self.can_splice = False
             return -1
 
@@ -185,7 +189,7 @@ class Sink:
     def write(self, data: bytes | memoryview, size: int) -> int:
         """``data`` is at the end of the file, which was ``size`` bytes long, or as much of it as fits; returns how many bytes.
 
-        Raises OSError where nothing could be written.
+        Raises OSError where nothing could be written; OutgrownError where a new file could be.
         """
         written = 0
         view = memoryview(data)
@@ -196,7 +200,7 @@ class Sink:
                 self._forget_broken(error)
                 if written:
                     return written
-                raise
+                raise _in_our_words(error, size) from error
         return written
 
     def ends_line(self, size: int) -> bool:
@@ -232,3 +236,8 @@ class Sink:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _in_our_words(error: OSError, size: int) -> OSError:
+    """``error``, as an OutgrownError if the file, ``size`` bytes long, cannot become longer."""
+    return OutgrownError(error.errno, error.strerror) if error.errno == errno.EFBIG and size > 0 else error

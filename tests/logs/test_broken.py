@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
@@ -182,6 +184,37 @@ async def test_a_rotation_that_fails_is_said_and_made_up_for(
 
 class BugError(Exception):
     """A bug of ours."""
+
+
+@pytest.fixture
+def small_files() -> Iterator[int]:
+    """This process's files may become that long (RLIMIT_FSIZE), as a service manager's LimitFSIZE has it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, before[1]))
+    yield 256 * 1024
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("format_", ["raw", "timestamp"])
+async def test_a_log_is_rotated_where_its_max_size_is_more_than_a_file_may_have(tmp_path: Path, small_files: int, format_: Format) -> None:
+    log = tmp_path / "x.log"
+    said = b"".join(LINE % number for number in range(30_000))
+    async with captured(Target(str(log), format=format_, max_size_bytes=50 << 20, backups=50)) as [stream]:
+        await stream.say_all(said)
+        assert await stream.capture.drain() and not stream.losses
+    assert re.sub(rb"(?m)^\d+-\S+Z ", b"", everything(log)) == said
+    assert {file.stat().st_size for file in tmp_path.glob("x.log.*")} == {small_files}
+
+
+async def test_a_log_that_may_not_rotate_and_is_as_long_as_a_file_may_be_is_reported(tmp_path: Path, small_files: int) -> None:
+    log = tmp_path / "x.log"
+    async with captured(Target(str(log), max_size_bytes=0)) as [stream]:
+        await stream.say_all(b"x" * small_files + b"more\n")
+        await wait_until(lambda: stream.losses)
+        assert "File too large (raise the daemon's limit of file sizes, or set logs.max_size" in stream.losses[0].message
+        os.truncate(log, 0)
+        await wait_until(lambda: len(stream.losses) == 2)
+    assert log.read_bytes() == b"more\n"
 
 
 async def test_a_bug_of_whoever_listens_stops_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
