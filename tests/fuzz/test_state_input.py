@@ -60,10 +60,18 @@ def sealed(body: bytes, version: object = persist.VERSION) -> bytes:
 
 
 def decoded(content: bytes) -> SavedState | None:
+    """What is read of it without a loss; where that is all, what is known of it is the same, and where that is nothing, so is this."""
     try:
-        return persist.decode(content)
+        known, left_out = persist.decode_what_is_known(content)
     except StateError:
+        known, left_out = None, []
+    try:
+        state = persist.decode(content)
+    except StateError:
+        assert known is None or left_out
         return None
+    assert (known, left_out) == (state, [])
+    return state
 
 
 @given(st.binary(max_size=300))

@@ -27,7 +27,7 @@ import msgspec
 
 from supervisord_async.config.model import Program, Stop
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Snapshot
+from supervisord_async.core.state import Cause, Snapshot
 from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.rundir import LOCK_NAME
 from supervisord_async.supervise.fleet.sockets import SavedSocket
@@ -50,6 +50,9 @@ RETRY_SECONDS = 1.0
 #: An answer waits no longer than this for a save.
 PATIENCE_SECONDS = 1.0
 MAGIC = "asupd-state"
+
+#: Of a snapshot: what a process is doing, who wanted that, and which its run is.
+VITAL = frozenset({"state", "since", "wanted", "cause", "run", "pid", "run_since", "ended_run", "exit", "restarts"})
 
 _USUAL = Stop()
 
@@ -132,6 +135,56 @@ def encode(state: SavedState) -> bytes:
 
 def decode(content: bytes) -> SavedState:
     """The state in a file's content; raises StateError for what is damaged, foreign, or newer than this code."""
+    try:
+        return msgspec.convert(_data(content), SavedState, strict=False)
+    except msgspec.ValidationError as error:
+        raise StateError(f"it cannot be read: {error}") from error
+
+
+def decode_what_is_known(content: bytes) -> tuple[SavedState, list[str]]:
+    """The state as far as this code knows its words, and what is left out, in words; raises StateError as :func:`decode`.
+
+    Another version may have a word (a state, a cause) that this one has not: what it says of one program is no reason to forget
+    the orders to all others. What is left out of the processes is found by its tag, where it lives.
+    """
+    data = _data(content)
+    left_out: list[str] = []
+    try:
+        raw = msgspec.convert(data, _Processes).processes
+        state = msgspec.convert({**data, "processes": []}, SavedState, strict=False)
+    except msgspec.ValidationError as error:
+        raise StateError(f"it cannot be read: {error}") from error
+    found = (_process(each, left_out) for each in raw)
+    return msgspec.structs.replace(state, processes=tuple(each for each in found if each is not None)), left_out
+
+
+class _Processes(msgspec.Struct, frozen=True):
+    """Of a state: its processes, unread."""
+
+    processes: tuple[Any, ...] = ()
+
+
+def _process(data: Any, left_out: list[str]) -> SavedProcess | None:
+    """One of the saved processes; only the :data:`VITAL` of its snapshot, where this code does not know all; None: not even that."""
+    try:
+        return msgspec.convert(data, SavedProcess, strict=False)
+    except msgspec.ValidationError as error:
+        complaint = str(error)
+    try:
+        vital = {key: value for key, value in data["snapshot"].items() if key in VITAL}
+        if vital.get("cause") not in (None, *Cause):
+            vital["cause"] = Cause.OPERATOR  # somebody's order, which is kept: no word that begins anew, nor one that counts
+        process = msgspec.convert({**data, "snapshot": vital}, SavedProcess, strict=False)
+    except (LookupError, TypeError, AttributeError, msgspec.ValidationError):
+        name = data.get("name") if isinstance(data, dict) else None
+        left_out.append(f"what it says of {name} cannot be read ({complaint}), and counts as lost")
+        return None
+    left_out.append(f"what it says of {process.name} can be read in part: {complaint}")
+    return process
+
+
+def _data(content: bytes) -> Any:
+    """The JSON in a file's content, as this version has it; raises StateError."""
     head, newline, body = content.rstrip(b"\n").partition(b"\n")
     words = head.split()
     if not newline or len(words) != 3 or words[0] != MAGIC.encode():
@@ -145,9 +198,9 @@ def decode(content: bytes) -> SavedState:
         data: Any = json_value(body)
         for upgrade in UPGRADES[version:]:
             data = upgrade(data)
-        return msgspec.convert(data, SavedState, strict=False)
-    except (ValueError, msgspec.ValidationError) as error:
+    except ValueError as error:
         raise StateError(f"it cannot be read: {error}") from error
+    return data
 
 
 #: ``UPGRADES[n]`` turns the data of version n into that of version n + 1; there was no version 0.
@@ -160,10 +213,10 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
     for name in (FILE_NAME, SPARE_NAME):
         path = os.path.join(run_dir, name)
         try:
-            state = decode(_content(path))
+            state, left_out = decode_what_is_known(_content(path))
             if _is_copy(state, run_dir):
                 raise StateError(f"it is a copy of what is in {state.run_dir}, whose processes are not ours")
-            return state, complaints
+            return state, [*complaints, *(f"{path}: {each}" for each in left_out)]
         except FileNotFoundError:
             continue
         except OSError as error:

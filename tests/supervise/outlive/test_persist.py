@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,41 @@ def test_a_newer_version_is_refused_by_name() -> None:
     words = head.split()
     with pytest.raises(StateError, match="newer asupd"):
         persist.decode(b" ".join([words[0], b"999", words[2]]) + b"\n" + body)
+
+
+def sealed(document: dict[str, Any]) -> bytes:
+    body = json.dumps(document).encode()
+    return f"{persist.MAGIC} {persist.VERSION} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+def test_words_of_a_newer_version_cost_no_other_program_its_orders(tmp_path: Path) -> None:
+    def process(name: str, **snapshot: Any) -> dict[str, Any]:
+        known = {"state": "RUNNING", "wanted": True, "cause": "operator", "run": 3, "pid": 77, "since": 1.5, **snapshot}
+        return {"name": name, "program": name, "replica": 0, "snapshot": known, "start_ticks": 5, "settings": "abc"}
+
+    document = {"boot_id": "b", "instance": "i", "scaled": {"web": 3}, "last_record_id": 41}
+    processes = [
+        process("known", state="STOPPED", wanted=False, pid=None),
+        process("cause", state="STOPPED", wanted=False, cause="full_moon", pid=None),
+        process("check", checks=[["liveness", "sleepy", ""]]),
+        process("state", state="DREAMING"),
+        "of no kind",
+    ]
+    (tmp_path / persist.FILE_NAME).write_bytes(sealed({**document, "processes": processes}))
+    state, complaints = persist.load(str(tmp_path))
+    assert state is not None and (state.scaled, state.last_record_id) == ({"web": 3}, 41)
+    found = {each.name: (each.snapshot.state, each.snapshot.wanted, each.snapshot.cause, each.snapshot.run) for each in state.processes}
+    assert found == {
+        "known": (State.STOPPED, False, Cause.OPERATOR, 3),
+        "cause": (State.STOPPED, False, Cause.OPERATOR, 3),
+        "check": (State.RUNNING, True, Cause.OPERATOR, 3),
+    }
+    assert [(each.start_ticks, each.settings, each.snapshot.since) for each in state.processes] == [(5, "abc", 1.5)] * 3
+    for words in ("of cause can be read in part", "of check can be read in part", "of state cannot be read", "of None cannot be read"):
+        assert [each for each in complaints if each.startswith(f"{tmp_path / persist.FILE_NAME}: what it says {words}")], words
+    assert len(complaints) == 4
+    with pytest.raises(StateError, match="full_moon"):  # a re-exec, which would lose descriptors, is refused
+        persist.decode(sealed({**document, "processes": processes}))
 
 
 @pytest.mark.parametrize("cut", range(0, 200, 7))
