@@ -23,7 +23,7 @@ from supervisord_async.supervise.senses.signatures import Signatures
 from supervisord_async.system import census, credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
-from supervisord_async.system.disks import Disks, Executable
+from supervisord_async.system.disks import ANSWER_SECONDS, Disks, Executable
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.threads import DaemonThreads
@@ -37,6 +37,8 @@ SPAWNS_A_TURN = 16
 LOOKED_AHEAD = 16
 #: Users that are looked up at a time, and how long each may take: a directory service may hang.
 USER_THREADS, USER_SECONDS = 16, 10.0
+#: After this a start that finds no thread has failed: longer than a disk may take to answer one.
+THREAD_SECONDS = 2 * ANSWER_SECONDS
 
 
 class MachineHost:
@@ -75,8 +77,13 @@ class MachineHost:
                 self._disks.begin_to_ask(executable)
 
     async def wait_executable(self, executable: Executable) -> None:
-        """Ask its disks, off the loop."""
-        await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
+        """Ask its disks, off the loop. Raises SpawnError, also where there was no thread to ask in for :data:`THREAD_SECONDS`."""
+        try:
+            with anyio.fail_after(THREAD_SECONDS):
+                await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
+        except TimeoutError:
+            words = f"{executable.program}: no thread to look at its disk could be had for {THREAD_SECONDS:g} s"
+            raise SpawnError("fork", errno.EAGAIN, words) from None
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """Start ``spec``."""

@@ -84,3 +84,17 @@ async def test_a_daemon_asks_the_disks_of_what_it_will_start_before_it_does(tmp_
     host.look_ahead([*programs * 2, *others])
     await wait_until(lambda: all(map(host.has_answered, [*programs, *others[:-2]])))
     assert not any(map(host.has_answered, others[-2:]))  # so many, and no more: each may take a thread
+
+
+async def test_a_start_for_which_there_is_no_thread_has_failed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(machine_host, "THREAD_SECONDS", 0.2)
+    host, true = MachineHost(), Executable("/bin/true", "/", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(SpawnError, match=r"fork: /bin/true: no thread .* for 0\.2 s: Resource temporarily unavailable") as caught:
+            await host.wait_executable(true)
+        assert (caught.value.stage, caught.value.errno) == ("fork", errno.EAGAIN)
+    await host.wait_executable(true)
