@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: The shell's completion scripts set it; see click.shell_completion.
 COMPLETION_VARIABLE = "_ASUPCTL_COMPLETE"
-INTERRUPTED, BROKEN_PIPE = 130, 141
+INTERRUPTED = 130
 #: A short life makes hardly any garbage: looking for it at the usual pace would take a tenth of ``status``.
 GARBAGE_THRESHOLD = 50_000
 
@@ -48,16 +48,13 @@ def run(arguments: Sequence[str]) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # of our own output: the client's sockets speak in NoDaemonErrors
-        streams.silence_stdout()
-        return BROKEN_PIPE
-    except OSError as error:
+    except OSError as error:  # of our own output, if of a broken pipe: the client's sockets speak in NoDaemonErrors
         if isinstance(error, FileNotFoundError) and here.is_gone():
             return _complain(here.GONE, 2)
-        if error.errno not in streams.UNWRITABLE:
+        end = streams.unwritten(error, "asupctl")
+        if end is None:
             raise
-        streams.silence_stdout()
-        return _complain(f"cannot print: {error.strerror}", 1)
+        return end
 
 
 def _invoke(arguments: list[str]) -> int:

@@ -10,9 +10,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisord_async.cli import early
+from supervisord_async.cli import early, streams
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
-from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8, show_what_can_be_shown
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 from supervisord_async.system import stops
@@ -40,7 +39,7 @@ def main() -> NoReturn:
     early.interrupt_quietly()
     mean_utf8()
     forget_coerced_locale()
-    open_missing()
+    streams.open_missing()
     show_what_can_be_shown()
     gc.set_threshold(*GC_THRESHOLDS)  # before the file is read
     arguments = plain_daemon(sys.argv[1:]) if COMPLETION_VARIABLE not in os.environ else None
@@ -70,8 +69,7 @@ def run(arguments: DaemonArguments) -> int:
     for warning in warnings:
         _complain(str(warning), "warning")
     if arguments.check:
-        print(f"{arguments.file}: sound: {_counted(len(configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
-        return 0
+        return _say(f"{arguments.file}: sound: {_counted(len(configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
     from supervisord_async.cli import asupd_run
 
     try:
@@ -132,6 +130,18 @@ def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...
 
         warnings = (*warnings, *check_surroundings(loaded))
     return loaded.configuration, warnings, recollection
+
+
+def _say(text: str) -> int:
+    """The exit code of a command whose answer is ``text``."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        end = streams.unwritten(error, "asupd")
+        if end is None:
+            raise
+        return end
+    return 0
 
 
 def _complain(text: str, level: str = "error") -> None:

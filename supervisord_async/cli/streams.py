@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 
+#: The exit code of a command whose output nobody reads.
+BROKEN_PIPE = 141
 #: What a write to a device, file or terminal of the caller's choice can end with.
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENXIO})
 
@@ -27,3 +29,16 @@ def silence_stdout() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, sys.stdout.fileno())
     os.close(silence)
+
+
+def unwritten(error: OSError, command: str) -> int | None:
+    """The exit code of ``command``, whose output could not be written, which was told; None: ``error`` says something else."""
+    from supervisord_async.cli.output import complain
+
+    if not isinstance(error, BrokenPipeError) and error.errno not in UNWRITABLE:
+        return None
+    silence_stdout()
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE
+    complain(f"cannot print: {error.strerror}", begin=f"{command}: ")
+    return 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,19 @@ def test_output_that_cannot_be_written_is_told(ctl: Callable[..., Ended], words:
 
 def test_a_complaint_that_cannot_be_written_keeps_its_exit_code(ctl: Callable[..., Ended]) -> None:
     assert ctl("2>/dev/full", "-s", "/nowhere/asupd.sock", "status").code == 4
+
+
+def test_the_check_of_a_file_tells_that_its_answer_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "programs.yaml").write_text("programs: {a: {command: 'true'}}")
+    check = [sys.executable, "-m", "supervisord_async.cli.asupd", "--check", "-c", str(tmp_path / "programs.yaml")]
+    assert call(">/dev/full", check) == Ended(1, "", "asupd: cannot print: No space left on device\n")
+
+
+def test_the_check_of_a_file_ends_quietly_when_nobody_reads_its_answer(tmp_path: Path) -> None:
+    (tmp_path / "programs.yaml").write_text("programs: {a: {command: 'true'}}")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "--check", "-c", str(tmp_path / "programs.yaml")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
