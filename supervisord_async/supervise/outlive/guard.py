@@ -60,6 +60,8 @@ class Guard:
         began = anyio.current_time()
         try:
             self._child = await spawn(self._spec)
+            if not self._wanted:  # any more: it was when the birth began
+                self.dismiss()
             trouble = f"it ended: {exit_words((await self._child.wait()).status)}"
             if anyio.current_time() - began > PAUSE_SECONDS:
                 self._trouble = ""  # all was well for a while
