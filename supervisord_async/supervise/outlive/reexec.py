@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
@@ -255,10 +255,11 @@ def _inherited(fds: Iterable[int]) -> Iterator[None]:
 
 def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> NoReturn:
     """Never returns; or raises OSError, and everything is as it was. Signals that come meanwhile wait for the new code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it
+            stream.flush()
     memory = state_file(state)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
-    sys.stdout.flush()
-    sys.stderr.flush()
     try:
         with _inherited(state.all_descriptors()):
             os.execve(sys.executable, new_code(), {**os.environ, ENV_STATE: str(memory)})  # noqa: S606  ourselves

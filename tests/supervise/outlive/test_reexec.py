@@ -62,6 +62,21 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(monkeypatch: pytest.Monk
         os.close(writing)
 
 
+def test_output_that_nobody_reads_is_in_the_way_of_no_reexec(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(2, "No such file or directory")
+
+    def broken() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(os, "execve", refuse)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(flush=broken))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(OSError, match="No such file"):  # so far it comes
+        reexec.become_new_code(STATE, HEARD)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
 async def sound(_state: SavedState) -> int:
     return os.memfd_create("left")
 
