@@ -18,6 +18,7 @@ import pytest
 
 from tests.counting import COUNTER_COMMAND, PROGRAMS, QUICK, counted, counter_log, goes_on, said, up
 from tests.daemons import LiveDaemon, alive, unbroken
+from tests.waiting import wait_until_sync
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -188,8 +189,8 @@ def test_a_full_disk_stops_nothing_and_everything_is_written_again(daemon: Make,
     os.kill(pids["victim"], signal.SIGKILL)
     live.wait_until(lambda: "history: cannot write" in live.text(), "the history that is not written is told")
     victim = live.wait_for("victim", "RUNNING", run=2)["pid"]
-    at = int((tmp_path / "progress").read_text() or 0)
-    live.wait_until(lambda: int((tmp_path / "progress").read_text() or 0) > at + 1000, "the loud program is not held up")
+    said_before = wait_until_sync(lambda: int((tmp_path / "progress").read_text() or 0), what="the loud program speaks")
+    live.wait_until(lambda: int((tmp_path / "progress").read_text() or 0) > said_before + 1000, "the loud program is not held up")
     filling.unlink()
     live.do("stop", "loud")
     live.wait_until(lambda: "is written again" in live.text(), "the history is written again")
