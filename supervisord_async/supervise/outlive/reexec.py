@@ -111,9 +111,8 @@ class Replacement:
 
 
 def new_code(*options: str) -> list[str]:
-    """The command that runs the code that is installed now, with the options of this daemon."""
-    arguments = [argument for argument in sys.argv[1:] if argument not in ("-d", "--detach")]
-    return [sys.executable, "-m", MODULE, *arguments, *options]
+    """The command that runs the code that is installed now, with the options of this daemon, of which ``-d`` is none."""
+    return [sys.executable, "-m", MODULE, *sys.argv[1:], *options]
 
 
 def state_file(state: SavedState) -> int:
