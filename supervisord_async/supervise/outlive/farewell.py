@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from supervisord_async.system import cgroups
@@ -66,15 +66,11 @@ def _states(run_dir: str) -> Iterator[dict[str, Any]]:
 class Farewell:
     """All of ``instance`` is told to stop, and what outlives its grace period is killed, in as many rounds as that takes.
 
-    Arguments:
-        grace_seconds: for all alike; None: each program's own.
-        refused: called with each process that we may not signal.
+    ``grace_seconds`` is for all alike; None: each program's own. What we may not signal is left to the caller, who sees it live on.
     """
 
-    def __init__(
-        self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None, refused: Callable[[Tagged], None] = lambda _: None
-    ) -> None:
-        self._instance, self._others, self._grace_seconds, self._refused = instance, others, grace_seconds, refused
+    def __init__(self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None) -> None:
+        self._instance, self._others, self._grace_seconds = instance, others, grace_seconds
         self._begun = time.monotonic()
         self._told: set[_Audience] = set()
         self._mains: dict[tuple[str, int], Identity] = {}  # by name and run, as first seen: who is left later does not become one
@@ -122,7 +118,6 @@ class Farewell:
         try:
             return send_signal(each.identity, signum)
         except PermissionError:
-            self._refused(each)
             return False
 
     def _manner(self, each: Tagged) -> Manner:

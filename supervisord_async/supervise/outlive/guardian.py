@@ -23,7 +23,6 @@ from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.outlive.farewell import Farewell, manners
 from supervisord_async.system import cgroups, tags
 from supervisord_async.system.lock import open_lock
-from supervisord_async.system.tags import Tagged
 
 RETURN_SECONDS = 10.0
 LOOK_SECONDS = 0.2
@@ -77,7 +76,7 @@ def returned(lock: str) -> bool:
 def end_all(instance: str, lock: str) -> None:
     """Nothing of the instance lives; or a daemon has come meanwhile, and finishes this."""
     run_dir = os.path.dirname(lock)
-    farewell = Farewell(instance, manners(run_dir), None, _complain)
+    farewell = Farewell(instance, manners(run_dir), None)
     while living := tags.living(instance):
         with holding(lock) as ours:  # for a moment: a daemon that starts now waits that long
             if not ours:
@@ -88,10 +87,6 @@ def end_all(instance: str, lock: str) -> None:
     with holding(lock) as ours:
         if ours:
             cgroups.remove_all(instance)
-
-
-def _complain(process: Tagged) -> None:
-    print(f"asupd guardian: may not end {process.name}, pid {process.identity.pid}", file=sys.stderr)  # noqa: T201  it has no log
 
 
 def main(arguments: list[str]) -> int:

@@ -152,6 +152,32 @@ def test_only_the_cgroup_of_a_run_whose_time_is_over_is_killed(monkeypatch: pyte
     assert killed == ["nobody/late/1"]
 
 
+def test_who_may_not_be_ended_keeps_nobody_else_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def end(who: str) -> bool:
+        if who in ("1", "nobody/1/1"):
+            raise PermissionError(1, "Operation not permitted")
+        return not ended.append(who)
+
+    found = {tag: SimpleNamespace(kill=lambda tag=tag: end(tag)) for tag in ("nobody/1/1", "nobody/2/1")}
+    monkeypatch.setattr(farewell.cgroups, "of_instance", lambda _instance: found)
+    monkeypatch.setattr(farewell, "send_signal", lambda identity, _signum: end(str(identity.pid)))
+    Farewell("nobody", {}, 0.0).tell([Tagged(Identity(pid, 1, "boot"), str(pid), 1, True) for pid in (1, 2)])
+    assert ended[:2] == ["nobody/2/1", "2"]
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_it_acts_when_the_daemon_is_gone_for_good(returns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[object, ...]] = []
+    monkeypatch.setattr(guardian.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(guardian, "wait_dead", lambda pid: done.append(("dead", pid)))
+    monkeypatch.setattr(guardian, "returned", lambda lock: done.append(("looked", lock)) or returns)
+    monkeypatch.setattr(guardian, "end_all", lambda *what: done.append(("ended", *what)))
+    assert guardian.main(["i", "/run/asupd.lock", "42"]) == 0
+    assert done == [("dead", 42), ("looked", "/run/asupd.lock"), *([] if returns else [("ended", "i", "/run/asupd.lock")])]
+
+
 def _reaping(living: object, *children: subprocess.Popen[bytes]) -> object:
     """``living``, burying our children as its parent, whom the guardian does not wait for, would."""
 
