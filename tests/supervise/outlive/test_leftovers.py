@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,3 +44,11 @@ def test_an_ending_without_a_state_leaves_none(tmp_path: Path) -> None:
     assert leftovers.take_note_of_ending(str(tmp_path), None) is None
     assert persist.load(str(tmp_path)) == (None, [])
     assert not ending.is_begun(str(tmp_path))
+
+
+def test_a_parent_that_is_gone_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was there when it was looked up, and has ended by the time its files are looked at."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    monkeypatch.setattr(leftovers.procfs, "stat", lambda _pid: SimpleNamespace(parent=gone.pid))
+    assert leftovers.daemon_of([Tagged(Identity(42, 1, "boot"), "web", 1, True)], str(tmp_path)) is None

@@ -127,6 +127,12 @@ def test_words_of_a_newer_version_cost_no_other_program_its_orders(tmp_path: Pat
         persist.decode(sealed({**document, "processes": processes}))
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"asupd-state\n{}", b"asupd-state 1\n{}", b"asupd-state 1 2 3\n{}", b"other 1 2\n{}"])
+def test_a_strange_file_is_no_state(content: bytes) -> None:
+    with pytest.raises(StateError, match="not a state file of asupd"):
+        persist.decode(content)
+
+
 @pytest.mark.parametrize("cut", range(0, 200, 7))
 def test_a_truncated_state_is_never_garbage(cut: int) -> None:
     content = persist.encode(STATE)
