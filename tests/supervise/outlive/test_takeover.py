@@ -124,6 +124,12 @@ def test_leftovers_of_a_run_that_is_over_are_strays() -> None:
     assert slot.stray_runs == (2,) and slot.main == Identity(42, 500, BOOT)
 
 
+@pytest.mark.parametrize("state", [State.STOPPING, State.BACKOFF])
+def test_a_leftover_in_a_session_of_its_own_does_not_lead_the_run_that_it_outlived(state: State) -> None:
+    slot = settle(saved(**RUNNING | {"state": state, "pid": None, "ended_run": 3}), [alive(3, 77, 900)], BOOT)["web"]
+    assert slot.main is None and slot.stray_runs == (3,)
+
+
 def test_descendants_alone_are_nobodys_main_process() -> None:
     slot = settle(None, [alive(5, leader=False)], BOOT)["web"]
     assert slot.main is None and slot.stray_runs == (5,)
