@@ -60,7 +60,7 @@ class WorkerLoop(Generic[TaskT]):
         ``retry_backoff`` seconds, doubled each time up to ``retry_backoff_max``; without it, it is tried again when
         ``get_tasks`` gives it again. After ``max_failures`` in a row it is set aside: told to ``on_set_aside`` and
         left alone until ``release``. Tasks are known by ``task_key``: by default their ``id`` or themselves.
-        ``shutdown_timeout`` bounds the end: background jobs and resources.
+        ``shutdown_timeout`` bounds how long background jobs are waited for at the end, and then the closing of resources.
         """
         if check_interval < 0:
             raise ValueError(f"check_interval must not be negative, but is {check_interval}")
@@ -141,9 +141,9 @@ class WorkerLoop(Generic[TaskT]):
         if self._on_loop is not None and self._on_loop.start(key, func, args):
             return True
         thread = threading.Thread(target=self._run_background, args=(key, func, args), name=f"{self.name}-{key}", daemon=True)
-        with self._lock:
+        with self._lock:  # whoever ends the loop meanwhile joins what has begun
+            thread.start()
             self._background[key] = thread
-        thread.start()
         return True
 
     def _run_background(self, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -184,6 +184,25 @@ def test_background_jobs_run_apart_never_two_of_one_key(stuck: threading.Event) 
 
 
 @pytest.mark.real
+def test_a_job_that_begins_while_the_loop_ends_keeps_no_resource_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = threading.Event()
+    loop: WorkerLoop[int] = WorkerLoop(list, print, 60, heartbeat=SILENT)
+    loop.resource("connection", closed.set)
+    loop.start()
+    begin = threading.Thread.start
+
+    def begin_late(thread: threading.Thread) -> None:
+        if thread.name == "worker-job":
+            loop.stop()
+            loop.join(0.2)  # it has this long to trip over what has not begun
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin_late)
+    assert loop.background("job", print)
+    assert loop.join(60)
+    assert closed.is_set()
+
+
 @pytest.mark.parametrize("error", [ValueError("bad token"), SystemExit(3), KeyboardInterrupt()])
 def test_errors_of_background_jobs_are_contained_and_free_the_key(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     loop: WorkerLoop[int] = WorkerLoop(list, print, heartbeat=SILENT)
