@@ -351,7 +351,7 @@ class Program(Shape, frozen=True, kw_only=True):
 class DaemonLog(Shape, frozen=True, kw_only=True):
     """The daemon's own log."""
 
-    file: Annotated[str | None, _doc("A path. Default: stderr.")] = None
+    file: Annotated[str | None, _doc("A path; rotated at 50 MiB, with five backups. Default: stderr.")] = None
     level: Annotated[Literal["debug", "info", "warning", "error"], _doc("The lowest level that is logged.")] = "info"
     format: Annotated[Literal["text", "json"], _doc("Lines for people, or an object a line.")] = "text"
 

@@ -4,23 +4,33 @@ Text is one line a message, further lines indented: ``2026-11-20T12:00:00.123Z i
 one object a line: ``at level name message logger`` and, of exceptions, ``traceback``. Where text goes to systemd's
 journal, which keeps time and priority itself, each line begins with ``<N>`` for its priority instead (``man 3 sd-daemon``).
 It never blocks the loop and never raises; messages that it has no room for are counted and the count is logged. The same
-message more than :data:`BURST` times in :data:`WINDOW_SECONDS` is counted instead of repeated.
+message more than :data:`BURST` times in :data:`WINDOW_SECONDS` is counted instead of repeated. A file is rotated as the
+programs' logs are by default, whoever else may rotate it: a daemon writes for years.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import stat
 import threading
 import time
 import traceback
 from collections import OrderedDict
 from typing import Literal
 
+from supervisord_async.logs import rotation
 from supervisord_async.logs.formats import stamp
 from supervisord_async.logs.outlet import Outlet
 from supervisord_async.system.descriptors import is_journal
 
+#: A file of this size or more becomes a backup before more is written, of which so many are kept. As ``logs.max_size`` and
+#: ``logs.backups`` by default.
+MAX_BYTES = 50 * 1024 * 1024
+BACKUPS = 5
+#: A rotation that failed is tried again after this; the file grows meanwhile.
+ROTATION_RETRY_SECONDS = 60.0
 #: How many equal messages are written within how many seconds; the others are counted.
 BURST = 5
 WINDOW_SECONDS = 10.0
@@ -66,7 +76,9 @@ class OwnLog(logging.Handler):
         self._to_journal = path is None and is_journal(fd)
         self._repeats: OrderedDict[_Message, _Repeats] = OrderedDict()
         self._repeats_lock = threading.Lock()
-        self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._tell_repeats)
+        self._path = path
+        self._rotate_after = 0.0
+        self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._before_writing)
 
     def install(self, logger: str = "") -> None:
         """What is logged below ``logger`` (default: everything) comes here, from this level on."""
@@ -110,6 +122,30 @@ class OwnLog(logging.Handler):
                         self._outlet.put(self._summary(oldest, told.seen))
             repeats.seen += 1
             return repeats.seen <= BURST
+
+    def _before_writing(self) -> tuple[bytes, float | None]:
+        """The outlet's ``idle``, in its thread: what is to be written as well, and when to ask again."""
+        trouble = self._rotate()
+        repeats, again = self._tell_repeats()
+        return trouble + repeats, again
+
+    def _rotate(self) -> bytes:
+        """The file is below :data:`MAX_BYTES`, or it is none that can be rotated; returns what to say where that failed."""
+        if self._path is None or time.monotonic() < self._rotate_after:
+            return b""
+        try:
+            status = os.stat(self._path)
+            if not stat.S_ISREG(status.st_mode) or status.st_size < MAX_BYTES:
+                return b""
+            rotation.shift(self._path, BACKUPS)
+        except FileNotFoundError:  # not made yet, or somebody else has renamed it
+            return b""
+        except OSError as error:
+            self._rotate_after = time.monotonic() + ROTATION_RETRY_SECONDS
+            what = f"cannot rotate {self._path}: {error.strerror} (it keeps growing until that is fixed)"
+            return self._line(time.time(), "warning", None, __name__, what)
+        self._outlet.reopen()
+        return b""
 
     def _tell_repeats(self) -> tuple[bytes, float | None]:
         """Summaries of windows that are over, and when the next one is."""

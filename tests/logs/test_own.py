@@ -160,6 +160,64 @@ def test_a_reopened_log_is_written_at_its_path(tmp_path: Path, logger: logging.L
     assert "two" not in (tmp_path / "old").read_text()
 
 
+def _say(handler: OwnLog, logger: logging.Logger, first: int, last: int) -> None:
+    """Messages of which two fill a log."""
+    for number in range(first, last + 1):
+        logger.info("%d %s", number, "x" * 600)
+        handler.flush()  # what is said at once is written at once
+
+
+def _numbers(file: Path) -> list[int]:
+    return [int(line.split()[2]) for line in file.read_text().splitlines()]
+
+
+def test_a_log_that_has_grown_is_rotated_and_so_many_backups_are_kept(
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "MAX_BYTES", 1000)
+    monkeypatch.setattr(own, "BACKUPS", 2)
+    log = tmp_path / "log"
+    handler = OwnLog(path=str(log))
+    handler.install("tests.own")
+    _say(handler, logger, 1, 9)
+    assert {file.name: _numbers(file) for file in tmp_path.iterdir()} == {"log": [9], "log.1": [7, 8], "log.2": [5, 6]}
+
+
+def test_a_log_that_cannot_be_rotated_grows_on_and_says_so_once(
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "MAX_BYTES", 1000)
+    monkeypatch.setattr(own, "BACKUPS", 1)
+    log = tmp_path / "log"
+    (tmp_path / "log.1").mkdir()
+    handler = OwnLog(path=str(log))
+    handler.install("tests.own")
+    _say(handler, logger, 1, 4)
+    (tmp_path / "log.1").rmdir()
+    lines = log.read_text().splitlines()
+    assert [line.split()[2] for line in lines if "cannot" not in line] == ["1", "2", "3", "4"]
+    assert [line[24:] for line in lines if "cannot" in line] == [
+        f" warning cannot rotate {log}: Is a directory (it keeps growing until that is fixed)"
+    ]
+    handler._rotate_after = 0.0
+    _say(handler, logger, 5, 5)
+    assert _numbers(log) == [5], "it was rotated when it could be"
+
+
+def test_what_is_no_file_is_not_rotated(tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "MAX_BYTES", 0)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    handler = OwnLog(path=str(fifo))
+    handler.install("tests.own")
+    logger.info("one")
+    handler.flush()
+    assert os.read(reader, 4096).endswith(b"one\n")
+    os.close(reader)
+    assert [file.name for file in tmp_path.iterdir()] == ["fifo"]
+
+
 def test_echo_prefixes_lines_and_lets_no_control_reach_a_terminal() -> None:
     reader, writer = os.pipe()
     echo = Echo(writer, terminal=True, colour=True)
