@@ -383,9 +383,9 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
 
 
 def ports(patient: Patient) -> Iterator[Finding]:
-    """Nobody else has the addresses that the daemon would bind. Not asked while it has them itself."""
+    """Nobody else has the addresses that the daemon would bind. Not asked while it has them itself, as far as this user can tell."""
     configuration = patient.configuration
-    if configuration is None or patient.daemon_pid is not None:
+    if configuration is None or patient.daemon_pid is not None or patient.hides_lock:
         return
     wanted: list[tuple[str, socket.SocketKind, tuple[str, int]]] = []
     if configuration.daemon.http is not None:
@@ -409,7 +409,8 @@ def ports(patient: Patient) -> Iterator[Finding]:
 def _left_behind(patient: Patient) -> str:
     from supervisord_async.supervise.outlive import leftovers
 
-    return ", ".join(dict.fromkeys(each.name for each in leftovers.find(patient.run_dir)))
+    names = list(dict.fromkeys(each.name for each in leftovers.find(patient.run_dir)))
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def _advice_on(error: OSError, port: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -189,7 +190,7 @@ def test_text_says_what_to_do_below_each_fault(doctor: Doctor, capsys: pytest.Ca
 
 @pytest.mark.real
 def test_who_may_not_look_at_the_lock_is_not_told_that_the_daemon_is_dead(
-    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    doctor: Doctor, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = os.open
 
@@ -198,14 +199,15 @@ def test_who_may_not_look_at_the_lock_is_not_told_that_the_daemon_is_dead(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return opened(path, *arguments, **named)
 
-    with LiveDaemon(tmp_path, SOUND) as daemon:
+    with LiveDaemon(tmp_path, f"{SOUND}  web: {{command: sleep 1000, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}\n") as daemon:
         daemon.wait_for("sleeper", "RUNNING")
+        daemon.wait_for("web", "RUNNING")
         monkeypatch.setattr(os, "open", refused)
         code, findings = doctor()
         monkeypatch.undo()
     assert code == 0
     assert "cannot be told" in only(findings, "lock")["message"]
-    assert not [each for each in findings if each["check"] in ("leftovers", "socket", "daemon")]
+    assert not [each for each in findings if each["check"] in ("leftovers", "socket", "daemon", "port")]
 
 
 @pytest.mark.real
@@ -252,12 +254,13 @@ def test_a_check_whose_disk_hangs_is_an_error_and_the_others_are_told(doctor: Do
 
 @pytest.mark.real
 def test_the_port_of_what_a_dead_daemon_left_is_nothing_to_end(tmp_path: Path, doctor: Doctor, free_port: int) -> None:
-    programs = f"programs: {{web: {{command: sleep 1000, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}}}\n"
-    with LiveDaemon(tmp_path, programs) as live:
-        live.wait_for("web", "RUNNING")
+    web = f"  web: {{command: sleep 1000, replicas: 6, sockets: {{http: 'tcp://127.0.0.1:{free_port}'}}}}\n"
+    with LiveDaemon(tmp_path, f"programs:\n{web}") as live:
+        live.wait_until(lambda: {each["state"] for each in live.status().values()} == {"RUNNING"}, "all run")
         live.kill()
         code, findings = doctor()
         found = only(findings, "port")
         assert code == 0 and found["level"] == "warning"
-        assert f"127.0.0.1:{free_port} is taken" in found["message"] and "(web)" in found["message"]
+        assert f"127.0.0.1:{free_port} is taken" in found["message"]
+        assert re.search(r"live on \((web:\d, ){4}web:\d …\)$", found["message"])
         assert "start the daemon" in found["advice"]
