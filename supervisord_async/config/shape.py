@@ -366,7 +366,7 @@ class HttpTls(Shape, frozen=True, kw_only=True):
 class History(Shape, frozen=True, kw_only=True):
     """How much of the past is kept."""
 
-    max_age: Annotated[Duration, _doc("What is older is deleted.")] = "30d"
+    max_age: Annotated[Duration, _doc("What is older is deleted, but for runs that go on.")] = "30d"
     max_size: Annotated[Size, _doc("Beyond this the oldest is deleted.")] = "100MiB"
 
 

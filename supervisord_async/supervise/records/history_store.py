@@ -64,6 +64,10 @@ def journal_mode(folder: Path) -> str:
     return "TRUNCATE" if kind in _WRITTEN_ELSEWHERE or os.statvfs(real).f_bsize < os.sysconf("SC_PAGESIZE") else "WAL"
 
 
+#: Runs that may be deleted: a name's last one goes on as long as no end of it is known, and its end is still to be told.
+_OVER = "(ended_at IS NOT NULL OR id < (SELECT max(id) FROM runs AS newer WHERE newer.name = runs.name))"
+
+
 class SchemaError(Exception):
     """The file was written by a newer version."""
 
@@ -122,12 +126,12 @@ class Store:
             raise
 
     def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:
-        """What is older, or more, than allowed is gone; returns how many records that were."""
+        """What is older, or more, than allowed is gone, but for runs that go on; returns how many records that were."""
         db, gone = self._db, 0
         if max_age_seconds is not None:
             before = (time.time() if now is None else now) - max_age_seconds
             gone += db.execute("DELETE FROM records WHERE at < ?", (before,)).rowcount
-            db.execute("DELETE FROM runs WHERE coalesce(ended_at, started_at) < ?", (before,))
+            db.execute(f"DELETE FROM runs WHERE coalesce(ended_at, started_at) < ? AND {_OVER}", (before,))  # noqa: S608  ours
         if max_size_bytes is not None:
             gone += self._shrink(max_size_bytes)
         if gone:
@@ -145,7 +149,7 @@ class Store:
             row = db.execute("SELECT id FROM records ORDER BY id LIMIT 1 OFFSET ?", (max(1, count // _SHRINK_PART),)).fetchone()
             until = row[0] if row else last + 1
             gone += db.execute("DELETE FROM records WHERE id < ?", (until,)).rowcount
-            db.execute("DELETE FROM runs WHERE id < ?", (until,))
+            db.execute(f"DELETE FROM runs WHERE id < ? AND {_OVER}", (until,))  # noqa: S608  ours
         return gone
 
     def _used_bytes(self) -> int:

@@ -349,6 +349,33 @@ async def test_age_and_size_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
     assert path.stat().st_size <= 500_000
 
 
+@pytest.mark.parametrize("bounds", [{"max_age_seconds": 3600.0}, {"max_size_bytes": 1}], ids=["age", "size"])
+async def test_a_run_that_outlives_the_bounds_is_told_with_its_end(tmp_path: Path, bounds: dict[str, Any]) -> None:
+    """What has run for longer than history.max_age is what one asks about when it dies."""
+    path = tmp_path / "history.db"
+    history = History(path)
+    await history.open()
+    clock = [time.time() - 7200.0]
+    bus = Bus(last_id=history.last_id, wall_clock=lambda: clock[0])
+    bus.listen(history.take)
+    for run in (1, 2):
+        state(bus, "db", "STOPPED", "STARTING", run)
+        state(bus, "db", "STARTING", "RUNNING", run, pid=76 + run)
+    state(bus, "job", "STOPPED", "STARTING", 1)
+    state(bus, "job", "STARTING", "EXITED", 1, "exited", exit={"code": 0})
+    await history.aclose()
+    pruned = Store(path)
+    pruned.prune(bounds.get("max_age_seconds"), bounds.get("max_size_bytes"))
+    pruned.close()
+    async with kept(path) as (history, bus):
+        assert await history.runs("job") == []
+        assert [(run.run, run.pid, run.ended_at) for run in await history.runs("db")] == [(2, 78, None)], "of run 1 no end will be told"
+        state(bus, "db", "RUNNING", "BACKOFF", 2, "exited", exit={"code": 9}, uptime_seconds=7200.0)
+        await history.flush()
+        (run,) = await history.runs("db")
+        assert (run.exit_status, run.duration_seconds, run.ended_at is None) == ({"code": 9}, 7200.0, False)
+
+
 async def test_what_was_taken_last_is_written_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     async with kept(path) as (_, bus):
