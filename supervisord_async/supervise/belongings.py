@@ -1,8 +1,8 @@
-"""What the daemon needs in its run_dir: lock, control socket and state, made again when somebody has removed them.
+"""What the daemon needs in its run_dir: lock, control socket and saved state, made again when somebody has removed them.
 
-Logs and history see to themselves with their next write; of a state nothing may be written for days. Looking is a ``stat`` now
-and then, in a thread, since the disk may hang: a notifier could be refused, and is not worth one of its instances. A look also
-follows each reload: whoever asked for it by a signal may have found no socket to ask on.
+Logs and history recover with their next write, but the state may not be written for days. The check is a ``stat`` now and
+then, in a thread, since the disk may hang; inotify might be refused, and its instances are too few to spend one on this. A
+check also follows each reload: if it was asked for by a signal, perhaps the socket was gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from supervisord_async.system.threads import DaemonThreads
 
 _log = logging.getLogger("asupd")
 
-#: The time between two looks.
+#: The time between two checks.
 LOOK_SECONDS = 10.0
 
 
@@ -31,19 +31,19 @@ class Belongings:
     def __init__(
         self, lock: InstanceLock, *, renew_socket: Callable[[], Awaitable[object]], state: str, save_anew: Callable[[], None]
     ) -> None:
-        """``renew_socket`` makes the socket again if it is gone; ``save_anew`` is called when ``state`` is."""
+        """``renew_socket`` makes the socket again if it is gone; ``save_anew`` is called when the file ``state`` is gone."""
         self._lock, self._state = lock, state
         self._renew_socket, self._save_anew = renew_socket, save_anew
         self._reloaded = anyio.Event()
         self._trouble = ""
 
     def heed(self, record: Record) -> None:
-        """``record`` was published; that of a reload leads to a look."""
+        """``record`` was published; a reload, also a refused one, is followed by a check."""
         if record.type in ("reload", "config_refused"):
             self._reloaded.set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         threads = DaemonThreads(1, "belongings")
         while True:
             with anyio.move_on_after(LOOK_SECONDS):
@@ -52,10 +52,10 @@ class Belongings:
             has_state = await patiently("look after the run_dir", lambda: threads.run(self._look))
             await self._renew_socket()
             if not has_state:
-                self._save_anew()  # not reported: before the first change there is none either
+                self._save_anew()  # without a warning: before the first change there is no state file either
 
     def _look(self) -> bool:
-        """The lock is held, in a run_dir that exists; whether the state is there. In a thread."""
+        """The run_dir exists and its lock is held; returns whether the state file exists. Called in a thread."""
         self._see_to_lock()
         return os.path.lexists(self._state)
 

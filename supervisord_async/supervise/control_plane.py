@@ -1,4 +1,4 @@
-"""What serves the control API, as the daemon sees it; the layer above provides it."""
+"""The interface of the control API's server, as the daemon uses it; the layer above implements it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ class Listeners(Protocol):
 
     @property
     def descriptors(self) -> list[int]:
-        """Of the listening sockets."""
+        """The descriptors of the listening sockets."""
 
     async def pause(self) -> None:
-        """Connections are closed, soon; new clients wait in the kernel's queue."""
+        """Open connections are closed soon; new clients wait in the kernel's queue."""
 
     async def resume(self) -> None:
-        """After a pause: clients that wait are answered."""
+        """After a pause: waiting clients are served again."""
 
     async def renew(self) -> bool:
-        """The unix socket is at its path; returns whether it was gone, so that a new one was bound in its place."""
+        """The unix socket is at its path; returns whether it was gone, so that a new one was bound there."""
 
 
 class ControlPlane(Protocol):
-    """The API; given by the layer above."""
+    """The server of the control API."""
 
     async def serve(self, *, inherited: list[int], on_serving: Callable[[Listeners], None]) -> None:
-        """Serve until cancelled, on ``inherited`` listening sockets where a former self left some.
+        """Serve until cancelled, on the listening sockets ``inherited`` over a re-exec, if there are any.
 
-        ``on_serving`` is called once they answer.
+        ``on_serving`` is called once the sockets are served.
         """
 
 
-#: Makes the API of a daemon, before its first record is published.
+#: Makes the control API's server for a daemon, before its first record is published.
 MakeControl: TypeAlias = Callable[["Supervisor", "History | None"], ControlPlane]

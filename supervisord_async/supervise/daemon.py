@@ -1,7 +1,7 @@
-"""The daemon's lifetime: the run_dir is locked, everything wired, signals are handled, and in the end everything is released.
+"""The daemon's lifetime: it locks the run_dir, wires all parts, handles signals, and releases everything in the end.
 
 Failures here are of three kinds: *critical* (the daemon does not start, DaemonError says why), *degraded* (it goes on
-without something, and names what is lost), *transient* (retried with backoff by whoever owns it).
+without something, and names what is lost), *transient* (the part concerned retries with a backoff).
 """
 
 from __future__ import annotations
@@ -64,19 +64,19 @@ Ts = TypeVarTuple("Ts")
 _log = logging.getLogger("asupd")
 
 HEARD = STOPS | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-#: After this, output that a former daemon left unfinished belongs to programs that no longer exist: all others have captures by then.
+#: By then every program has its captures, so output that a former daemon left unfinished without one belongs to a program that is gone.
 SWEEP_AFTER_SECONDS = 5.0
-#: A control socket that could not be made is tried again this often.
+#: The pause before a control socket that could not be made is tried again.
 CONTROL_RETRY_SECONDS = 5.0
-#: How long answers that are under way may take before a re-exec.
+#: How long commands of ``on_event`` that still run may take when the daemon ends.
 QUIET_SECONDS = 2.0
 
 
 async def serve(options: Options, configuration: Configuration, make_control: MakeControl, former: SavedState | None = None) -> int:
-    """Supervise until told to stop; returns the exit code.
+    """Supervise until asked to stop; returns the exit code.
 
-    ``former`` is the state of this process before a re-exec, which goes on without a run_dir as it had. Raises LockHeldError and
-    DaemonError, before anything of another daemon is touched.
+    ``former`` is the state of this process before a re-exec; after one the daemon goes on even if the run_dir cannot be used.
+    Raises LockHeldError and DaemonError, before anything of another daemon is touched.
     """
     run_dir = configuration.daemon.run_dir
     try:
@@ -102,7 +102,7 @@ async def serve(options: Options, configuration: Configuration, make_control: Ma
 
 
 class Daemon:
-    """One daemon's parts, wired."""
+    """The parts of one daemon, and how they are connected."""
 
     def __init__(self, options: Options, configuration: Configuration, lock: InstanceLock) -> None:
         self._options = options
@@ -118,8 +118,8 @@ class Daemon:
         self._host = MachineHost(self._enclosures)
         self._bus = Bus(hurried=self._host.hurried)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        self._listeners: Listeners | None = None  # while the API is served
-        self._history: History | None = None  # None where there cannot be one
+        self._listeners: Listeners | None = None  # None while the API is not served
+        self._history: History | None = None  # None where no history can be kept
         self._guard = Guard(self._instance, lock.path, self._null_fd)
         self._guard.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
@@ -191,13 +191,13 @@ class Daemon:
         )
 
     async def run(self, make_control: MakeControl, former: SavedState | None) -> int:
-        """Take over what is there, supervise, and end; returns the exit code."""
+        """Take over what an earlier daemon left, supervise, and stop everything; returns the exit code."""
         self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._keep_history(former), anyio.create_task_group() as tasks:
             self._begin(tasks, make_control(self._supervisor, self._history), former)
             self._tell_begun(estate, by_reexec=former is not None)
-            if self._options.told_to_stop:  # nothing is started, and what lives is stopped
+            if self._options.told_to_stop:  # then nothing is started, and what lives is stopped
                 self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
             code = await self._supervisor.run(estate)
             await self._event_hooks.drain(QUIET_SECONDS)
@@ -216,7 +216,7 @@ class Daemon:
         self._bus.listen(self._event_hooks.heed)
         tasks.start_soon(self._heed_signals_to_the_last, name="signals")
         if former is not None:
-            self._saver.changed()  # what was decided just before the re-exec was handed over in memory, and is in no file yet
+            self._saver.changed()  # the last changes before the re-exec were handed over in memory, and are in no file yet
         tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
         tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
         tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
@@ -233,7 +233,7 @@ class Daemon:
         tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
 
     def _tell_begun(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
-        """A record says which daemon began, where, and what it found; the log says what this machine lacks."""
+        """Publish which daemon started, where, and what it found alive; log what this machine lacks."""
         alive = sum(slot.main is not None for slot in estate.values())
         adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
         count = len(self._configuration.programs)
@@ -243,7 +243,7 @@ class Daemon:
         means.report_missing(no_cgroups=self._enclosures.missing)
 
     async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
-        """What an earlier daemon of this run_dir, or this one before a re-exec, has left, by process name."""
+        """What an earlier daemon of this run_dir, or this one before a re-exec, left behind, by process name."""
         saved, ended = former, False
         if saved is None:
             saved, complaints = await _in_thread(persist.load, self._run_dir)
@@ -254,9 +254,9 @@ class Daemon:
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._enclosures.open, name="cgroups")  # this mostly waits for the kernel, so it goes on beside
+            tasks.start_soon(self._enclosures.open, name="cgroups")  # concurrently, as it mostly waits for the kernel
             marked = await _in_thread(tags.marked, self._instance)
-            if saved is not None and saved.instance != self._instance:  # the run_dir was moved, and what lives says where it was
+            if saved is not None and saved.instance != self._instance:  # the run_dir was moved: living tags have the former path's digest
                 marked += await _in_thread(tags.marked, saved.instance)
         living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._enclosures.known))
         living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
@@ -264,36 +264,36 @@ class Daemon:
         if ended:
             estate = takeover.finish_ending(estate, clock.monotonic())
         await self._enclose(estate, living)
-        if saved is not None and saved.boot_id == clock.boot_id():  # an order holds until a reboot, like all others
+        if saved is not None and saved.boot_id == clock.boot_id():  # like other requests of an operator, scaling lasts until a reboot
             self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
         await self._sockets.find(self._configuration.programs.values(), holders(estate))
         return estate
 
     async def _enclose(self, estate: dict[str, Inherited], living: list[tags.Tagged]) -> None:
-        """Runs that an earlier daemon began without a cgroup are moved into one each, unless their ``stop.scope`` is ``main``."""
-        open_air: dict[str, list[Identity]] = {}
+        """Runs that an earlier daemon started without a cgroup are moved into one each, unless their ``stop.scope`` is ``main``."""
+        unconfined: dict[str, list[Identity]] = {}
         for name, slot in estate.items():
             program = self._configuration.programs.get(name.partition(":")[0])
             tag = launch.tag_of(self._instance, name, slot.snapshot.run)
             if slot.main is None or program is None or not program.stop.ends_all or self._enclosures.of(tag) is not None:
                 continue
-            open_air[tag] = [slot.main, *(each.identity for each in living if (each.name, each.run) == (name, slot.snapshot.run))]
-        await self._enclosures.take_in(open_air)
+            unconfined[tag] = [slot.main, *(each.identity for each in living if (each.name, each.run) == (name, slot.snapshot.run))]
+        await self._enclosures.take_in(unconfined)
 
     async def _without_side_commands(self, living: list[tags.Tagged]) -> list[tags.Tagged]:
-        """``living`` without probes and hooks that a former daemon had begun: these are ended, as nothing waits for their answers."""
+        """``living`` without the probes and hooks that a former daemon started: these are killed, as nothing waits for their results."""
         for name, run in {(process.name, process.run) for process in living if launch.is_side(process.name)}:
             await self._host.kill_strays(launch.tag_of(self._instance, name, run))
         return [process for process in living if not launch.is_side(process.name)]
 
     @asynccontextmanager
     async def _keep_history(self, former: SavedState | None) -> AsyncIterator[None]:
-        """Records are kept in the history meanwhile, where there can be one."""
+        """While in this context, records are written to the history, if one can be kept."""
         try:
             from supervisord_async.supervise.records.history import History
         except ImportError:
-            yield  # reported at the start, see means
+            yield  # means.py reports it at the start
             return
         limits = self._configuration.daemon.history
         history = History(
@@ -316,7 +316,7 @@ class Daemon:
             await history.aclose()
 
     async def _keep_control(self, control: ControlPlane, former: SavedState | None) -> None:
-        """The API is served as soon as that is possible, and again when that has failed."""
+        """Serve the API, and retry for ever when that fails."""
         trouble = ""
         while True:
             trouble = await self._serve_control(control, former, trouble)
@@ -324,7 +324,7 @@ class Daemon:
             former = None
 
     async def _serve_control(self, control: ControlPlane, former: SavedState | None, trouble: str) -> str:
-        """Returns why the API is not served, which is logged unless it is the same ``trouble`` as last time."""
+        """Serve the API until that fails. Returns why it failed, and logs it unless it is the same ``trouble`` as last time."""
 
         def serving(listeners: Listeners) -> None:
             if trouble:
@@ -340,7 +340,7 @@ class Daemon:
                 expected = isinstance(error, DaemonError)
                 words = "degraded: no control socket; signals still work, and it is tried again: %s"
                 _log.error(words, error, exc_info=None if expected else error)
-                descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # programs run: that is the service
+                descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # the programs run, so the service is up
             return str(error)
         finally:
             self._listeners = None
@@ -351,7 +351,7 @@ class Daemon:
             await self._listeners.renew()
 
     def _follow_settings(self, configuration: Configuration) -> None:
-        """The daemon's own settings that a reload can change hold from now on."""
+        """Those of the daemon's own settings that a reload can change apply from now on."""
         self._options.follow_log_settings(configuration.daemon.log)
         self._guard.follow(configuration.daemon.on_death)
         if self._history is not None:
@@ -359,7 +359,7 @@ class Daemon:
             self._history.limit(max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
 
     async def _sweep_journal(self) -> None:
-        """What a former daemon had begun to write for programs that are gone is finished."""
+        """Finish writing the output that a former daemon had captured of programs that are gone."""
         await anyio.sleep(SWEEP_AFTER_SECONDS)
         await self._journal.sweep([(name, stream) for name in self._supervisor.processes for stream in STREAMS])
 
@@ -369,12 +369,12 @@ class Daemon:
         try:
             await self._heed_signals()
         finally:
-            for number in HEARD:  # so that a late signal does not turn a clean end into a death by signal
+            for number in HEARD:  # so that a late signal does not kill a daemon that is ending cleanly
                 signal.signal(number, signal.SIG_IGN)
 
     async def _heed_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # blocked over the re-exec, or since the start
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # they were blocked during the re-exec, or since the start
             told: tuple[int, float] | None = None
             async for signum in received:
                 match signum:
@@ -412,12 +412,12 @@ class Daemon:
 
 
 async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    """What ``function`` returns, called in a thread. A takeover cannot do without, so while no thread can be started it waits."""
+    """What ``function`` returns, called in a thread; a takeover depends on it, so this waits while no thread can be started."""
     return await patiently("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 
 def written_paths(configuration: Configuration) -> tuple[str, ...]:
-    """Every file that the daemon's own log, some program's output or its beats go to."""
+    """Every file that the daemon's own log, or a program's output or heartbeat, goes to."""
     paths = [configuration.daemon.log.file or ""]
     for program in configuration.programs.values():
         beats = program.heartbeat.file if program.heartbeat is not None else None

@@ -1,11 +1,11 @@
-"""A cgroup for each run of one daemon, where the machine gives any: made, entered and removed without blocking the loop.
+"""A cgroup for each run of one daemon, where the machine allows it: made, entered and removed without blocking the loop.
 
-A run is born in its cgroup. The kernel would make us wait for that on the loop, so a thread does the waiting before the
-birth, once for all who are about to be born, or already when some are expected; a run that begins alone and unexpected begins some
-10 ms later for it. Folders are removed by a thread too, some time after their run is over.
+A run is spawned inside its cgroup. To enter one may block for some 10 ms, so a thread does that waiting before the spawn:
+once for all spawns that are about to happen, or in advance when some are expected. A single unexpected spawn is delayed by
+it. Folders are removed by a thread too, some time after their run is over.
 
-One for each run, not one for each process: what an earlier run left can be told from the one that lives, also by a daemon
-that lost every file. Nothing fails because there is no cgroup: that is reported once, and the other means of :mod:`.tree` serve.
+One cgroup per run, not per process: so what an earlier run left behind is distinguished from the current run, even by a daemon
+that lost every file. Without cgroups nothing fails: that is reported once, and :mod:`.tree` finds processes by its other means.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from supervisord_async.system.identity import Identity, is_alive, of
 
 _log = logging.getLogger("asupd")
 
-#: Folders of runs that are over are gathered for this long, then removed together.
+#: Folders of runs that are over are collected for this long, then removed together.
 SWEEP_SECONDS = 0.1
-#: How often a folder is tried at the end: a process that is just dying keeps its folder for a moment.
+#: How often removal is tried when the daemon ends: a dying process keeps its folder for a moment.
 LAST_SWEEPS = 20
 
 
 class Enclosures:
-    """The cgroups of one daemon's runs, by the tags of these."""
+    """The cgroups of one daemon's runs, by the runs' tags."""
 
     def __init__(self, instance: str) -> None:
-        self.missing: str | None = None  #: why runs have no cgroups; None: they have
+        self.missing: str | None = None  #: why runs have no cgroups; None if they have
         self._instance = instance
         self._home: str | None = None
         self._known: dict[str, Cgroup] = {}
         self._over: set[Cgroup] = set()  #: to be removed
         self._sweep = anyio.Event()
-        self._own = Cgroup("")  #: where we are ourselves, at the last look
+        self._own = Cgroup("")  #: the daemon's own cgroup, as last seen
         self._moved_at = -1.0
         self._warming: anyio.Event | None = None
         self._preparing: anyio.Event | None = None
-        self._told = ""  #: of what does not work now
+        self._told = ""  #: the problem that was reported last; empty once it is solved
 
     async def open(self) -> None:
-        """Runs can have cgroups from now on, or :attr:`missing` says why not; those of an earlier daemon are known."""
+        """From now on runs get cgroups, or :attr:`missing` says why not; the cgroups of an earlier daemon's runs are known."""
         self._known = await patiently("look for cgroups", lambda: anyio.to_thread.run_sync(self._look))
 
     def _look(self) -> dict[str, Cgroup]:
@@ -72,9 +72,9 @@ class Enclosures:
         return self._known.get(tag)
 
     async def prepare(self) -> None:
-        """What the birth of a run waits for is begun, so that one within some 15 ms waits for less. Errors are :meth:`make`'s to report.
+        """Do in advance what a spawn has to wait for, so that one within some 15 ms waits less. Errors are left to :meth:`make` to report.
 
-        When it was done cannot be told, as other threads may keep ours from saying so; therefore :meth:`make` does it once more.
+        The exact time at which the thread was done is not known, as other threads may delay its report; so :meth:`make` does it once more.
         """
         if self._home is None or self._preparing is not None or self._warming is not None:
             return
@@ -90,7 +90,7 @@ class Enclosures:
             self._preparing = None
 
     async def make(self, tag: str) -> Cgroup | None:
-        """A cgroup for a run that is to be born before the loop turns again; None: it has to do without."""
+        """A cgroup for a run that is to be spawned before the loop's next turn; None if it has to do without one."""
         if self._home is None:
             return None
         try:
@@ -103,19 +103,19 @@ class Enclosures:
         return cgroup
 
     def _make(self, tag: str) -> Cgroup:
-        assert self._home is not None  # noqa: S101  asked before
+        assert self._home is not None  # noqa: S101  checked by the callers
         cgroup = cgroups.run_folder(self._home, tag)
         try:
             os.mkdir(cgroup.path)
         except FileExistsError:
-            pass  # what a run of that name left belongs to it
-        except FileNotFoundError:  # somebody removed the empty folder of all
+            pass  # whatever lives in it belongs to the run of that name
+        except FileNotFoundError:  # somebody removed the parent folder while it was empty
             os.makedirs(cgroup.path)
         return cgroup
 
     @contextmanager
     def born_in(self, cgroup: Cgroup) -> Iterator[None]:
-        """What is forked inside is born in ``cgroup``, or it is reported why not. The loop must not turn meanwhile."""
+        """A child forked in this context starts in ``cgroup``, or the log says why not. The context must not await anything."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(cgroups.born_in(cgroup, self._own, self._stranded))
@@ -131,17 +131,17 @@ class Enclosures:
         _log.error("degraded: cannot step back out of a run's cgroup: %s; no further run has one", error.strerror)
 
     def leave(self, tag: str) -> None:
-        """That run is over: its folder will be removed, as soon as nothing lives in it."""
+        """The run is over: its folder will be removed as soon as nothing lives in it."""
         cgroup = self._known.pop(tag, None)
         if cgroup is not None:
             self._over.add(cgroup)
             self._sweep.set()
 
     async def take_in(self, runs: Mapping[str, Iterable[Identity]]) -> None:
-        """Living runs that an earlier daemon did not put into cgroups are in some, as far as they can be.
+        """Living runs that an earlier daemon spawned without a cgroup are moved into one each, as far as possible.
 
-        ``runs`` has what is known of each, by tag; all that descends from it comes too. Nobody is moved but from our own
-        cgroup: whoever is elsewhere was put there, by itself or somebody else.
+        ``runs`` has the known processes of each run, by tag; their descendants are moved as well. Processes are moved out of our
+        own cgroup only: one that is elsewhere was put there on purpose.
         """
         if self._home is not None and runs:
             await anyio.to_thread.run_sync(self._take_in, runs)
@@ -160,7 +160,7 @@ class Enclosures:
             self._tell(error)
 
     async def run(self) -> None:
-        """Remove what is left of runs that are over, until cancelled."""
+        """Remove the folders of runs that are over, until cancelled."""
         while True:
             await self._sweep.wait()
             await anyio.sleep(SWEEP_SECONDS)
@@ -168,7 +168,7 @@ class Enclosures:
             await self._remove_over()
 
     async def close(self) -> None:
-        """No folder of ours is left but those in which something lives."""
+        """All folders of this instance are removed, except those in which something lives."""
         for _ in range(LAST_SWEEPS):
             try:
                 if await anyio.to_thread.run_sync(self._remove_all):
@@ -181,7 +181,7 @@ class Enclosures:
             await anyio.sleep(SWEEP_SECONDS / 10)
 
     def _remove_all(self) -> bool:
-        """False: something just dies in them; whatever lives on is nobody's we could wait for."""
+        """False if a folder without living processes is left: one is just dying in it, so it is worth another try."""
         cgroups.remove_all(self._instance)
         return not any(not cgroup.pids() for cgroup in cgroups.of_instance(self._instance).values())
 
@@ -192,11 +192,11 @@ class Enclosures:
         except (OSError, RuntimeError) as error:
             if not isinstance(error, OSError) and not is_want(error):
                 raise
-            remaining = over  # the end of the daemon removes them, if no other sweep does
-        self._over |= remaining  # something lives there: at the next occasion
+            remaining = over  # a later sweep removes them, or close()
+        self._over |= remaining  # where something still lives: at the next sweep
 
     async def _warm_up(self) -> None:
-        """The next move waits for nothing. One thread waits for all."""
+        """Moving into a cgroup does not block for the next moment. One thread does the waiting for all callers."""
         while self._preparing is not None:
             await self._preparing.wait()
         if time.monotonic() - self._moved_at < cgroups.WARM_SECONDS:
@@ -210,13 +210,14 @@ class Enclosures:
             self._moved_at = time.monotonic()
         except RuntimeError as error:
             if not is_want(error):
-                raise  # no thread can be started: this once the loop waits
+                raise
+            # No thread can be started: this time the move blocks the loop.
         finally:
             self._warming.set()
             self._warming = None
 
     def _tell(self, error: Exception) -> None:
-        """Reported once, until it works again."""
+        """Log ``error``, unless it is the one that was logged last."""
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if reason != self._told:
             self._told = reason

@@ -1,7 +1,7 @@
-"""The tasks of one owner in a task group that many owners share: when one fails, the owner's others are cancelled, and nobody else's.
+"""The tasks of one owner in a task group that many owners share: when one fails, that owner's other tasks are cancelled, and no others.
 
-A task group of its own would do the same for an owner. But each needs a task that holds it open for as long as it may be
-needed, and for a thousand owners at rest those are megabytes.
+A task group for each owner would do the same, but every task group needs a task to hold it open: megabytes for a thousand
+owners at rest.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ _GOING = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
 
 
 class Errands:
-    """The tasks that one owner has begun and that are not over yet.
+    """The unfinished tasks of one owner.
 
-    An exception in one errand cancels the others. When all of them are over the owner is told, and may start over.
+    An exception in one errand cancels the others. Once all of them are over the owner is told, and may start new ones.
     """
 
     __slots__ = ("_broke", "_cancelled", "_errors", "_going", "_handles", "_tasks")
 
     def __init__(self, broke: Callable[[Exception], None]) -> None:
-        """``broke`` is called with what an errand raised; with a group, where it was more than one."""
+        """``broke`` is called with the exception of a failed errand; with an exception group if several failed."""
         self._broke = broke
         self._tasks: TaskGroup | None = None
-        self._handles: tuple[TaskHandle[None], ...] = ()  # of errands that go on, and perhaps of some that are over
-        self._going = 0  # errands that are not over
-        self._errors: tuple[Exception, ...] = ()  # that the owner was not told of
-        self._cancelled = 0  # how often all were: what has waited for its turn since before then never begins
+        self._handles: tuple[TaskHandle[None], ...] = ()  # of the unfinished errands, and perhaps of some finished ones
+        self._going = 0  # the number of unfinished errands
+        self._errors: tuple[Exception, ...] = ()  # not yet reported to the owner
+        self._cancelled = 0  # how often all were cancelled: an errand that waited for its turn at that time never begins
 
     @property
     def failing(self) -> bool:
-        """One has failed, and others are not over yet."""
+        """True when an errand has failed and others are not over yet."""
         return bool(self._errors)
 
     def open(self, tasks: TaskGroup) -> None:
-        """Errands may begin, as tasks of ``tasks``."""
+        """From now on errands may begin, as tasks of ``tasks``."""
         self._tasks = tasks
 
     def close(self) -> None:
-        """All are cancelled, and none begins any more."""
+        """All errands are cancelled, and none begins any more."""
         self._tasks = None
         self._cancel()
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object, name: str) -> None:
-        """``function(*arguments)`` begins at the loop's next turn, unless this is closed, or failing, after which its owner starts over."""
+        """``function(*arguments)`` begins at the loop's next turn; not if this is closed or :attr:`failing`."""
         if self._tasks is None or self.failing:
             return
         going = tuple(handle for handle in self._handles if handle.status in _GOING)
@@ -62,7 +62,7 @@ class Errands:
         *arguments: object,
         name: str,
     ) -> None:
-        """As :meth:`start_soon`, once ``turn`` calls back what it is given. What waits for its turn is no task yet: it may be thousands."""
+        """As :meth:`start_soon`, once ``turn`` calls the callback that it is given. Until then there is no task: thousands may wait."""
         if self._tasks is not None and not self.failing:
             turn(partial(self._start_unless_cancelled, self._cancelled, function, arguments, name))
 
@@ -96,7 +96,7 @@ class Errands:
             handle.cancel()
 
     def _tell(self) -> None:
-        """The owner is told of what failed, once all of its errands are over."""
+        """Report the failures to the owner, once all of its errands are over."""
         if self._errors and not self._going:
             errors, self._errors = self._errors, ()
             self._broke(errors[0] if len(errors) == 1 else ExceptionGroup("several errands failed", errors))

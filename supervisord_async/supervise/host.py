@@ -1,4 +1,4 @@
-"""What the supervise layer asks of the operating system, as a seam: tests put a simulated machine behind it."""
+"""What the supervise layer needs of the operating system, as an interface: tests put a simulated machine behind it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from supervisord_async.system.spawn import SpawnSpec
 
 Scope = Literal["tree", "main"]
-#: What tells one content of a file from another, without reading it; None where there is no file.
+#: Differs when a file's content has changed, and is had without reading the file; None where there is no file.
 Signature = tuple[int, int, int] | None
 
 
@@ -24,58 +24,58 @@ class ChildProcess(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its number, which another may have once it was reaped."""
+        """Its PID, which another process may have once this one was reaped."""
 
     @property
     def identity(self) -> Identity:
-        """What tells it from all others of this boot."""
+        """What distinguishes it from every other process of this boot."""
 
     def on_end(self, callback: Callable[[Ended], None]) -> None:
-        """``callback`` is called once, on the loop, with how it ended; at once if it has already."""
+        """``callback`` is called once, on the loop, with how it ended; at once if it has ended already."""
 
     def forget(self, callback: Callable[[Ended], None]) -> None:
         """``callback`` is not called any more."""
 
     def close(self) -> None:
-        """Nothing of the system is held for it any more."""
+        """No descriptor is held for it any more."""
 
 
 class ProcessTree(Protocol):
     """A run's main process and everything that descends from it."""
 
     def has_leftovers(self) -> bool:
-        """Whether anything but the main process lives."""
+        """Whether any process of it but the main process lives."""
 
     def left_behind(self) -> list[str]:
-        """The names of what lives but the main process, and is not about to end."""
+        """The names of the living processes other than the main process, without those that are just exiting."""
 
     def signal(self, signum: int, scope: Scope) -> object:
-        """Whatever lives of the scope was sent ``signum``, and is not stopped."""
+        """Everything in ``scope`` that lives was sent ``signum``, and was continued if that is meant to end it, in case it was stopped."""
 
     async def kill(self) -> object:
-        """Nothing lives, unless the kernel cannot end it."""
+        """Every process of it is dead, except what the kernel cannot end."""
 
     def led_by(self, child: ChildProcess) -> ProcessTree:
-        """The same run, with another of its processes as the main one."""
+        """The same run, with ``child``, another of its processes, as the main process."""
 
     async def wait_gone(self) -> None:
-        """Nothing of it lives any more."""
+        """Return once no process of it lives."""
 
 
 class Host(Protocol):
     """One machine."""
 
     def at_turn(self, callback: Callable[[], None]) -> None:
-        """``callback`` is called when it is one's turn to begin a spawn: a thousand at once would hold the loop, and the memory."""
+        """``callback`` is called when a spawn may begin: a thousand spawns at once would block the loop, and fill the memory."""
 
     async def prepare(self) -> None:
-        """A spawn that follows soon, if any does, waits for less."""
+        """Do in advance what a spawn has to wait for, so that one that follows soon starts faster."""
 
     def has_answered(self, executable: Executable) -> bool:
         """Whether :meth:`wait_executable` has nothing to wait for."""
 
     async def wait_executable(self, executable: Executable) -> None:
-        """The disks that it is executed from answer; raises SpawnError: they do not (stage ``exec``), or cannot be asked (``fork``)."""
+        """The disks that ``executable`` is read from answer. Raises SpawnError: they do not (stage ``exec``), or cannot be asked (``fork``)."""
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """A new process runs ``spec``; raises SpawnError."""
@@ -84,31 +84,31 @@ class Host(Protocol):
         """The tree that ``child`` is the root of; descendants also carry ``tag`` in their environment."""
 
     def forget(self, tag: str) -> None:
-        """The run of that tag is over: nothing is kept for it any more."""
+        """The run of that tag is over; nothing is kept for it any more."""
 
     def adopt(self, identity: Identity) -> ChildProcess:
-        """A process that an earlier daemon spawned is watched; raises ProcessLookupError where it is gone."""
+        """Watch a process that an earlier daemon spawned; raises ProcessLookupError where it is gone."""
 
     async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
-        """Nothing that carries ``tag`` lives any more; what does by the end of ``grace_seconds`` is killed."""
+        """No process that carries ``tag`` lives any more; those that still lived after ``grace_seconds`` were killed."""
 
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
-        """Whom to run as, None for the daemon's own user; raises SpawnError with stage ``user``."""
+        """The user and groups to run as; None for the daemon's own. Raises SpawnError, stage ``user``."""
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
-        """A probe's answer: None when all is well, else why not, in words. Raises UnaskedError."""
+        """A probe's answer: None when all is well, else what is wrong, in words. Raises UnaskedError where it could not be asked."""
 
     async def signature(self, path: str) -> Signature:
-        """The file's present signature; raises TimeoutError, which says for how long its disk has not answered."""
+        """The file's present signature. Raises TimeoutError, which says for how long its disk has not answered."""
 
     def may_have_oom_killed(self) -> bool:
-        """False: the kernel has ended nothing for lack of memory of late, so there is nothing to ask it."""
+        """False if the kernel has killed nothing for lack of memory lately, so that :meth:`was_oom_killed` need not be asked."""
 
     async def was_oom_killed(self, pid: int) -> bool | None:
-        """Whether the kernel ended ``pid``, which has just ended, for lack of memory; None: nobody tells."""
+        """Whether the kernel killed ``pid``, which has just ended, for lack of memory; None if that cannot be found out."""
 
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float) -> int | None:
-        """A command ran to its end; its exit code, None where it had to be killed after ``timeout_seconds``.
+        """Run a command to its end. Returns its exit code; None where it ended by a signal or was killed after ``timeout_seconds``.
 
-        Raises SpawnError, also where its disk did not answer for so long.
+        Raises SpawnError, also where its disk did not answer within that time.
         """

@@ -1,7 +1,7 @@
-"""A task of the daemon's own that breaks does not take the daemon along: it is told, with its traceback, and begun again.
+"""A bug in one of the daemon's own tasks does not end the daemon: the traceback is logged, and the task restarted after a pause.
 
-For what goes on as long as the daemon and can be begun at any time. A process's own supervision has more to see to
-(:mod:`.process`), and what moves output sees to itself.
+For tasks that run as long as the daemon and can be started at any time. The supervision of a process recovers by itself
+(:mod:`.process`), and so do the tasks that move output.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-#: The first pause before it is begun again, and the longest; each is twice the one before, unless it went well for longer than the longest.
+#: The first and the longest pause before a restart. Each is twice the one before, and the first again after a run longer than the longest.
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 1.0, 60.0
 
 _log = logging.getLogger("asupd")
 
 
 async def lasting(what: str, run: Callable[[], Awaitable[None]]) -> None:
-    """``run`` has returned; it was begun again whenever it failed."""
+    """Run ``run`` until it returns, again after each failure; ``what`` names it in the log."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         began = anyio.current_time()

@@ -1,4 +1,4 @@
-"""Reading the file again for a reload: in a thread, and within a bounded time."""
+"""Loading the configuration file for a reload: in a thread, and within a bounded time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 #: A reload whose files cannot be read in this time is refused.
 LOAD_SECONDS = 20.0
-#: So many that were given up may hang, and the next one, of a file that was mended meanwhile, still has a thread.
+#: How many loads may run at a time: those that hang on a disk and were given up, and still one of the file as mended meanwhile.
 MOST_LOADS = 4
 
 
 def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitable[Loaded]]:
-    """Loads the file each time it is called, for the daemon that runs in ``run_dir``.
+    """A function that loads the file anew each time, for the daemon that runs in ``run_dir``.
 
-    What it returns raises ConfigError: it is unsound, or its disk hangs.
+    That function raises ConfigError where the file is unsound, or its disk hangs.
     """
 
     def fresh() -> Loaded:
@@ -34,9 +34,9 @@ def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitab
         return Loaded(options.adjust(loaded.configuration), loaded.warnings)
 
     def read() -> Loaded:
-        gc.disable()  # a file makes much that is new and no garbage; looking for some takes as long as reading it
+        gc.disable()  # loading makes many objects and no garbage: collections would take as long as the load itself
         try:
-            return fresh()  # by now without the tree of its text
+            return fresh()  # on return the YAML tree is freed already
         finally:
             gc.enable()
 

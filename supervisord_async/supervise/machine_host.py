@@ -31,11 +31,11 @@ from supervisord_async.system.tree import Tree
 from supervisord_async.system.turns import Turns
 from supervisord_async.wire import ENV_TAG
 
-#: Spawns that begin at one turn of the loop; each takes about half a millisecond of it.
+#: Spawns that begin in one turn of the loop; each blocks it for about half a millisecond.
 SPAWNS_A_TURN = 16
-#: At the daemon's start the disks of this many different executables are asked before any program is started.
+#: When the daemon starts, the disks of this many different executables are checked before any program is started.
 LOOKED_AHEAD = 16
-#: Users that are looked up at a time, and how long each may take: a directory service may hang.
+#: How many users are looked up at a time, and how long each look-up may take: a directory service may hang.
 USER_THREADS, USER_SECONDS = 16, 10.0
 #: After this a start that finds no thread has failed: longer than a disk may take to answer one.
 THREAD_SECONDS = 2 * ANSWER_SECONDS
@@ -45,7 +45,7 @@ class MachineHost:
     """Processes, users and files of this machine."""
 
     def __init__(self, enclosures: Enclosures | None = None) -> None:
-        """``enclosures``: where runs get cgroups of their own; None: they have none."""
+        """``enclosures`` gives each run a cgroup; None: runs have none."""
         self._enclosures = enclosures
         self._signatures = Signatures()
         self._disks = Disks()
@@ -54,25 +54,25 @@ class MachineHost:
         self._toll = _toll()
 
     def at_turn(self, callback: Callable[[], None]) -> None:
-        """At once for the first few of a turn, see :class:`.Turns`."""
+        """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.Turns`."""
         self._turns.take(callback)
 
     def hurried(self) -> bool:
-        """More spawns are to begin than a turn of the loop takes."""
+        """Whether spawns wait for a later turn of the loop."""
         return self._turns.crowded
 
     async def prepare(self) -> None:
-        """What a birth in a cgroup waits for is waited for now."""
+        """Wait now for what a spawn into a cgroup would wait for."""
         if self._enclosures is not None:
             await self._enclosures.prepare()
 
     def has_answered(self, executable: Executable) -> bool:
-        """True of an executable on this machine's own disks that was looked at a moment ago."""
+        """True of an executable on local disks that was looked at a moment ago."""
         return self._disks.have_answered(executable)
 
     def look_ahead(self, executables: Iterable[Executable]) -> None:
-        """Ask the disks of some before they are started: a thousand starts need not wait for the first answer, all at the same time."""
-        with suppress(RuntimeError):  # no thread: whoever needs the answer tries again
+        """Check the disks of some executables in advance, so that a thousand starts do not all wait for the first answer."""
+        with suppress(RuntimeError):  # no thread: a start that needs the answer tries again
             for executable in islice(dict.fromkeys(executables), LOOKED_AHEAD):
                 self._disks.begin_to_ask(executable)
 
@@ -102,7 +102,7 @@ class MachineHost:
         """The tree below ``child``."""
         assert isinstance(child, Child)  # noqa: S101  both come from this class
         cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
-        return cast("ProcessTree", Tree.of(child, tag, cgroup))  # to be led by this class's children only, which is all that it meets
+        return cast("ProcessTree", Tree.of(child, tag, cgroup))  # its ``led_by`` takes a Child, and this class makes no other children
 
     def forget(self, tag: str) -> None:
         """Nothing is kept for the run of that tag any more."""
@@ -114,7 +114,7 @@ class MachineHost:
         return Child.adopt(identity)
 
     async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
-        """Nothing that carries ``tag``, or is in its cgroup, lives any more; what does by the end of ``grace_seconds`` is killed."""
+        """Nothing that carries ``tag``, or is in its cgroup, lives any more; what still lived after ``grace_seconds`` was killed."""
         cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
         tree = Tree(0, 0, tag, ours=False, cgroup=cgroup)
         if grace_seconds > 0:
@@ -139,7 +139,7 @@ class MachineHost:
             raise SpawnError("fork", errno.EAGAIN, "no thread to look the user up") from error
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
-        """Ask it for real."""
+        """Ask the probe."""
         from supervisord_async.supervise.senses.probing import ask
 
         return await ask(probe, context)
@@ -149,7 +149,7 @@ class MachineHost:
         return await patiently(f"look at {path}", partial(self._signatures.of, path))
 
     def may_have_oom_killed(self) -> bool:
-        """Read the kernel's counter, on the loop and once for all who ask at this turn: 500 deaths are not to be 500 hops to a thread."""
+        """Read the kernel's counter on the loop, once for all callers in this turn: 500 deaths must not take 500 trips to a thread."""
         try:
             return self._toll.may_include_one(census.current().oom_kills())
         except OSError as error:
@@ -167,7 +167,7 @@ class MachineHost:
             return None
 
     async def run_command(self, spec: SpawnSpec, timeout_seconds: float) -> int | None:
-        """Run a short command with its tree, to its end or to the timeout."""
+        """Run a short command until it ends, or the timeout; then kill what is left of its tree."""
         with anyio.move_on_after(timeout_seconds) as looking:
             await self.wait_executable(Executable(spec.argv[0], spec.directory, spec.environment.get("PATH")))
         if looking.cancelled_caught:
@@ -186,7 +186,7 @@ class MachineHost:
 
 
 def _toll() -> oom.Toll:
-    """From now on; where there is no descriptor to look with, from the first look on."""
+    """The count of the kernel's OOM kills from now on; where no descriptor is free to read it, from the first reading on."""
     try:
         return oom.Toll(oom.kills())
     except OSError:

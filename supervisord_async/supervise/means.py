@@ -1,4 +1,4 @@
-"""The optional means: what of them is missing here, and what is lost without it, reported once at the start."""
+"""The optional modules: which of them are missing here, and what is lost without each, reported once at the start."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OPTIONAL: tuple[tuple[str, str], ...] = (
 
 
 def missing() -> list[tuple[str, str]]:
-    """Those of :data:`OPTIONAL` that cannot be had; nothing is imported."""
+    """The modules of :data:`OPTIONAL` that are not installed, each with what is lost; nothing is imported."""
     return [(module, loss) for module, loss in OPTIONAL if not _is_there(module)]
 
 
 def report_missing(*, no_cgroups: str | None) -> None:
-    """The log names each that is missing, with what is lost; ``no_cgroups`` says why runs have none."""
+    """The log names each missing module and what is lost; ``no_cgroups`` says why runs have no cgroups, None if they have."""
     for module, loss in missing():
         _log.warning("degraded: %s cannot be imported: %s", module, loss)
     if no_cgroups is not None:  # usual where nobody gave us any, so no warning

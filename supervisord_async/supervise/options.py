@@ -1,4 +1,4 @@
-"""What the command line gives the daemon beside the file."""
+"""What the command line tells the daemon beyond the configuration file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from supervisord_async.config.recollection import Recollection
 
 
 class Options(msgspec.Struct, frozen=True):
-    """It holds for the daemon's lifetime."""
+    """The command line's settings, unchanged during the daemon's lifetime."""
 
     file: str
     run_dir: str | None = None
     echo: Callable[[str, str, bytes], None] | None = None
-    told_to_stop: Sequence[int] = ()  #: the signal to stop that came before anybody listened; empty until one comes
+    told_to_stop: Sequence[int] = ()  #: the stop signal that came before the daemon handled signals; empty if none has come
     reopen_own_log: Callable[[], None] = lambda: None
     follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: called when a reload changes ``daemon.log``
-    adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: lays the command line's settings over it
-    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: of the file's programs as loaded last
+    adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: applies the command line's overrides to it
+    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: the file's programs as last loaded

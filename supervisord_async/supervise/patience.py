@@ -1,4 +1,4 @@
-"""A machine that has no descriptor, thread or memory to give is asked again: such a shortage passes, and is nobody's bug."""
+"""Retrying while the machine has no descriptor, thread or memory to give: such a shortage passes, and is no bug."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ T = TypeVar("T")
 
 _log = logging.getLogger("asupd")
 
-#: What the system says when it has nothing to give just now.
+#: The errors that mean a resource is used up for the moment.
 _WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
-#: Those who wait for the machine, in all of this process.
+#: One token for each call, in all of this process, that is being retried.
 _waiting: set[object] = set()
 #: The pauses between attempts, the last one repeated.
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def is_want(error: BaseException) -> bool:
-    """Whether it failed for lack of something that may be there again in a moment."""
+    """Whether ``error`` means a shortage of descriptors, threads or memory, which may be over in a moment."""
     if isinstance(error, OSError):
         return error.errno in _WANT
     return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
-    """The result of ``do``, which is tried again while the machine is short of something; that is reported when it begins and when it ends.
+    """The result of ``do``, retried while the machine is short of something; the log says when a shortage begins and ends.
 
-    Raises whatever else ``do`` raises, at once.
+    Any other exception of ``do`` is raised at once.
     """
     attempt, token = 0, object()
     while True:

@@ -1,11 +1,11 @@
 """The driver of one process: one mailbox, one deadline, and no task while nothing is under way.
 
 The driver is called when an input has come or the deadline has passed. It lets the machine decide, commits the snapshot, begins
-the effects, and only then publishes, so that telling of one run's end does not delay the next run. Nothing else assigns the
-snapshot. An effect that takes time is an errand: a task beside the driver, which answers by an input like everything else.
+the effects, and only then publishes, so that reporting the end of one run does not delay the next. Nothing else assigns the
+snapshot. An effect that takes time is an errand: a task beside the driver, which answers with an input like everything else.
 
 A bug in a decision or in an errand ends the errands of this process and nothing else: the traceback is logged, the
-process is UNKNOWN with its child left alone, and its supervision is taken up again after a pause that grows.
+process is UNKNOWN with its child left alone, and its supervision resumes after a pause, longer after each further bug.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ from supervisord_async.system.identity import Identity
 
 _log = logging.getLogger(__name__)
 
-#: After a bug, supervision is taken up again after these pauses, the last one repeated.
+#: The pauses after which supervision resumes after a bug, the last one repeated.
 RESUME_PAUSES_SECONDS = (0.1, 1.0, 5.0, 30.0)
-#: After this long without a bug the pauses begin with the first one again.
+#: After this long without a bug the pauses start with the first one again.
 CALM_SECONDS = 600.0
 
 
@@ -90,49 +90,49 @@ class Process:
         self._voice: Voice | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
-        self._settings: str | Program = ""  #: those that the run was begun with, or their digest
-        self._inherited: Inherited | None = None  # what an earlier daemon left, until it is seen to
+        self._settings: str | Program = ""  #: the settings that the run was started with, or their digest
+        self._inherited: Inherited | None = None  # what an earlier daemon left of it, until that is taken over
         self._taken_over: anyio.Event | None = None
         self._errands = Errands(self._broke)
         self._telling = Telling(name, surroundings.bus, self._errands.fail)
         self._breaks = 0
         self._broke_at = 0.0
-        self._resume_at: float | None = None  # supervision broke, and is taken up again then
+        self._resume_at: float | None = None  # when supervision resumes after a bug; None: it is not broken
         self._watch_scope: anyio.CancelScope | None = None
 
-    # What others may do
+    # For other parts of the daemon
 
     def post(self, input_: Input) -> None:
-        """The driver will decide on ``input_``; raises BusyError where too many requests wait already."""
+        """The driver will decide on ``input_``. Raises BusyError where too many requests wait already."""
         self._mailbox.post(without_secrets(input_, self.program))
 
     @property
     def next_at(self) -> float | None:
-        """When the next attempt, or KILL, is due (monotonic); None: neither is."""
+        """When the next attempt or KILL is due (monotonic); None if neither is."""
         if self.snapshot.state in (State.BACKOFF, State.STOPPING, State.FATAL):
             return deadline(self.snapshot, self.policy)
         return None
 
     @property
     def waits_for(self) -> str:
-        """What it waits for and why, in words; empty unless it is WAITING."""
+        """Which dependencies it waits for and why, in words; empty unless it is WAITING."""
         return self._around.waits_for(self) if self.snapshot.state is State.WAITING else ""
 
     @property
     def stop_ordered(self) -> bool:
-        """It is stopped, or is stopping for good, or will be once it has taken a stop that waits in its mailbox."""
+        """True when it is stopped, is stopping with no restart to follow, or has a stop waiting in its mailbox."""
         now = self.snapshot
         on_its_way = now.state is State.STOPPING and not now.wanted
         return now.state is State.STOPPED or on_its_way or self._mailbox.holds(StopRequested)
 
     @property
     def settled(self) -> bool:
-        """Everything that an earlier daemon left of it has been taken over or ended."""
+        """True once everything that an earlier daemon left of it has been taken over or ended."""
         return self._inherited is None
 
     @property
     def in_motion(self) -> bool:
-        """It is about to change: an input waits, a start has no process yet, or an end has not been decided on yet."""
+        """True when it is about to change: an input waits, a start has no process yet, or a run's end is not yet decided on."""
         now, run = self.snapshot, self._run
         begins = now.state is State.STARTING and now.pid is None
         ends = run is not None and run.ended is not None and run.context.run == now.run != now.ended_run
@@ -140,7 +140,7 @@ class Process:
 
     @property
     def voice(self) -> Voice:
-        """Its end of sd_notify; made on first use, since most programs do not speak it."""
+        """Its side of sd_notify; made on first use, since most programs do not use it."""
         if self._voice is None:
             self._voice = Voice(self.name, self._around)
         return self._voice
@@ -150,16 +150,16 @@ class Process:
 
     @property
     def words(self) -> str:
-        """The status that its run has sent by sd_notify; empty when it has sent none."""
+        """The last STATUS that its run sent by sd_notify; empty if it sent none."""
         return self._voice.words if self._voice is not None else ""
 
     def reconfigure(self, program: Program) -> None:
-        """The settings hold from now on, for a live run as far as they can change under it."""
+        """The settings of ``program`` apply from now on; to a live run, as far as they can change without a restart."""
         before, self.program = self.program, program
         self.policy = program.policy(self.name)
         self.output.reconfigure(program.logs)
         if program.stop != before.stop:
-            self._around.committed(self)  # the guardian and ``asupctl cleanup`` end it by what is saved
+            self._around.committed(self)  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
         if self._resume_at is None:
             if self._run is not None:
                 self._run.reconfigure(program, self._errands)
@@ -168,29 +168,29 @@ class Process:
         self._mailbox.wake()  # the deadline may have changed
 
     def hasten(self) -> None:
-        """From now on a stop has no grace period."""
+        """From now on a stop has no grace period: KILL follows at once."""
         self.policy = replace(self.policy, grace_seconds=0.0)
         self._mailbox.wake()
 
     def begin(self, tasks: TaskGroup) -> None:
-        """It is supervised until :meth:`dismiss`, by tasks in ``tasks``; no exception of theirs reaches the group."""
+        """It is supervised until :meth:`dismiss`, by tasks in ``tasks``; none of their exceptions reaches the group."""
         self._errands.open(tasks)
         self._take_up()
         self._mailbox.open(self._turn)
 
     def dismiss(self) -> None:
-        """It is no longer supervised, and its tasks end."""
+        """It is no longer supervised, and its tasks are cancelled."""
         self._mailbox.close()
         self._errands.close()
 
     def hush(self) -> None:
-        """Its notify socket is closed, and so are the descriptors that its runs have stored."""
+        """Its notify socket is closed, and so are the descriptors that its runs have stored with us."""
         if self._voice is not None:
             self._voice.close()
 
     def saved(self) -> SavedProcess:
         """What a successor needs to know of it."""
-        left = self._inherited.main if self._inherited is not None else None  # it is not taken over yet: this is all that is known
+        left = self._inherited.main if self._inherited is not None else None  # until the takeover is done, this is all that is known
         main = self._run.child.identity if self._run is not None and self._run.ended is None else left
         return SavedProcess(
             name=self.name,
@@ -206,9 +206,9 @@ class Process:
     # The driver
 
     def _turn(self) -> None:
-        """All inputs that have come are decided on, and the deadline if it has passed; the next call is due at the next deadline."""
+        """Decide on all waiting inputs, and on the deadline if it has passed; the next call is set for the next deadline."""
         if self._errands.failing:
-            return  # the next call comes when supervision is taken up again
+            return  # the next call comes when supervision resumes
         now = anyio.current_time()
         try:
             if self._resume_at is not None:
@@ -219,12 +219,12 @@ class Process:
                 self._take_up()
             while (input_ := self._next_input(now)) is not None:
                 self._decide(input_, now)
-            self._telling.soon()  # a run that was to begin has begun by then
+            self._telling.soon()  # not at once, so that a run that was ordered begins first
         except Exception as error:
             self._errands.fail(error)
 
     def _next_input(self, now: float) -> Input | None:
-        """What is to be decided on now; None: nothing before the deadline."""
+        """The input to decide on now; None if there is none before the next deadline, for which the mailbox is set."""
         input_ = self._mailbox.receive_nowait()
         if input_ is None:
             at = deadline(self.snapshot, self.policy)
@@ -245,7 +245,7 @@ class Process:
         if after.state is State.STOPPING:
             self._launcher.give_up()
         if after.state in DOWN and self._voice is not None:
-            self._voice.store.clear()  # it was kept for the next run, and none will follow by itself
+            self._voice.store.clear()  # the descriptors were kept for the next run, and none follows by itself
         self._around.committed(self)
         if before.pid is None and after.pid is not None:
             self._around.spawned(self)
@@ -273,12 +273,12 @@ class Process:
     # Effects
 
     async def _spawn(self, run: int) -> None:
-        """Answered by Spawned or SpawnFailed."""
+        """Spawn the run; Spawned or SpawnFailed is posted."""
         await self._wait_settled()
         program = self.program
-        self._settings = program  # the digest can wait until after the fork
+        self._settings = program  # the digest is computed after the fork, not to delay it
         try:
-            wanted = self.snapshot.state is not State.STOPPING  # a stop may have come while it waited for its turn
+            wanted = self.snapshot.state is not State.STOPPING  # a stop may have come while the spawn waited for its turn
             context = await self._launcher.begin(program, run, self._voice_for(program)) if wanted else None
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
@@ -291,13 +291,13 @@ class Process:
         self._run.watch(self._errands)
 
     def _settings_digest(self) -> str:
-        """The digest of the settings that the run was begun with, known before its process is, so that a successor sees what changed."""
+        """The digest of the settings that the run was started with, by which a later daemon sees whether they changed."""
         if isinstance(self._settings, Program):
             self._settings = launch.settings_digest(self._settings)
         return self._settings
 
     def _held(self, context: RunContext) -> Run:
-        """The run of ``context`` with the present settings, which may have changed while it was starting; nothing watches it yet."""
+        """The run of ``context``, not yet watched, with the current settings: they may have changed while it started."""
         if context.program is not self.program:
             context = replace(context, program=self.program)
         return Run(context, self._on_ended, self._launcher)
@@ -316,7 +316,7 @@ class Process:
         run.stop_checks()
         audience = stop.audience(led=run.ended is None)
         if self.snapshot.cause is Cause.HEARTBEAT_MISSED and self.program.notify is not None:
-            await run.signal(signal.SIGABRT, audience)  # as systemd does: a core tells where it hangs
+            await run.signal(signal.SIGABRT, audience)  # as systemd does: a core dump shows where the program hangs
             return
         if stop.command is not None and run.ended is None:
             credentials = partial(self._launcher.credentials, self.program)
@@ -335,7 +335,7 @@ class Process:
     # File changes
 
     def _watch_files(self) -> None:
-        """The program's paths are watched as its present settings say, whatever its state."""
+        """The program's paths are watched as its current settings say, whatever its state."""
         if self._watch_scope is not None:
             self._watch_scope.cancel()
             self._watch_scope = None
@@ -353,30 +353,30 @@ class Process:
     # Taking over
 
     def inherit(self, inherited: Inherited) -> None:
-        """What an earlier daemon knew and left is this process's beginning; to be called before :meth:`begin`."""
+        """Start from what an earlier daemon knew and left of this process; to be called before :meth:`begin`."""
         self._inherited = inherited
         self._taken_over = anyio.Event()
         self._settings = inherited.settings
         self.snapshot = inherited.snapshot
         searches = self.output.search(self.program.log_patterns())
         if inherited.snapshot.state is State.RUNNING or not inherited.by_reexec:
-            for search in searches.values():  # a line that is said once may have been said to the daemon that died, after its last save
+            for search in searches.values():  # the line may have been printed before the daemon died, after its last save
                 search.found.set()
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.saved.voice is not None and inherited.by_reexec:
             self.voice.inherit(inherited.saved.voice)
 
     async def _take_over(self, inherited: Inherited) -> None:
-        """The former daemon's run is taken over; or, where it has ended, its end is posted."""
+        """The run of the former daemon is adopted; or its end is posted, if it has ended."""
         run = inherited.snapshot.run
-        grace_seconds = self.program.stop.grace_seconds if inherited.ending else 0.0  # they were told to go, and have time
+        grace_seconds = self.program.stop.grace_seconds if inherited.ending else 0.0  # all were signalled, and have their grace period
         for stray in inherited.stray_runs:
             await self._kill_strays(stray, grace_seconds)
         if inherited.main is not None:
             try:
                 child = await self._adopt(inherited.main)
             except ProcessLookupError:
-                if self.program.stop.ends_all:  # what it left behind is gone before anything follows
+                if self.program.stop.ends_all:  # its descendants go before anything follows
                     await self._kill_strays(run, grace_seconds)
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()
@@ -387,20 +387,20 @@ class Process:
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
         self._end_taking_over()
         if inherited.ending and self._run is not None and self.snapshot.state is State.STOPPING:
-            # Whatever told all programs to end may not have got to this one. What its main process has begun since is left alone.
+            # Whoever was ending all programs may not have come to this one. Only the main process: what it has started since is left alone.
             self._start(self._run.signal, self.program.stop.signal, "main")
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
-            await self._abandon(self.snapshot.run)  # a run had begun when a bug broke an earlier attempt to take over
+            await self._abandon(self.snapshot.run)  # a run had begun when a bug broke an earlier attempt at the takeover
 
     async def _go_on_with(self, child: ChildProcess, inherited: Inherited) -> None:
-        """The run of ``child`` is this daemon's; it is asked to restart if its settings have changed since it began."""
+        """Adopt the run of ``child``; it is asked to restart if its settings have changed since it was started."""
         run = inherited.snapshot.run
         self._run = self._held(await self._launcher.resume(self.program, run, child, self._voice_for(self.program)))
         if self.snapshot.pid != child.pid or not inherited.by_reexec:
             self.post(Adopted(run, child.pid))
             tell_adopted(self._around.bus, self.name, run, child.pid)
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
-            self.post(BecameReady(run))  # a program says it once, so it may have said it while no daemon listened
+            self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
         self._run.watch(self._errands)
         if not launch.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
@@ -408,7 +408,7 @@ class Process:
                 self.post(request)
 
     def _end_taking_over(self) -> None:
-        self._inherited = None  # not earlier: after a bug on the way the takeover is tried again
+        self._inherited = None  # only now, so that a takeover that a bug broke is tried again
         if self._taken_over is not None:
             self._taken_over.set()
 
@@ -417,7 +417,7 @@ class Process:
             await self._taken_over.wait()
 
     async def _kill_strays(self, run: int, grace_seconds: float = 0.0) -> None:
-        """Nothing of ``run`` lives any more; what has not gone by the end of ``grace_seconds`` is killed."""
+        """Nothing of ``run`` lives any more; what still lived after ``grace_seconds`` was killed."""
         tag = launch.tag_of(self._around.instance, self.name, run)
         await patiently(f"kill what is left of {self.name}", partial(self._around.host.kill_strays, tag, grace_seconds))
 
@@ -427,7 +427,7 @@ class Process:
 
         return await patiently(f"adopt {self.name}", adopt)
 
-    # A bug of ours
+    # Bugs in the daemon
 
     def _broke(self, error: Exception) -> None:
         now = anyio.current_time()
@@ -439,7 +439,7 @@ class Process:
             message = f"a bug broke its supervision: {error!r}; it will be taken up again"
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
-            self._telling.now()  # not later by the bus: where telling is what failed, that would break it again
+            self._telling.now()  # here, not later: if publishing is what failed, it would break the supervision again
         except Exception:
             _log.exception("%s: cannot tell that a bug broke its supervision", self.name)
         if self._run is not None:
@@ -448,15 +448,15 @@ class Process:
         self._mailbox.wake_at(self._resume_at)
 
     async def _abandon(self, run: int) -> None:
-        """A run that is not held here, though its process may have been born, is over before another one can begin."""
+        """Kill whatever may have been spawned of ``run``, which is lost here, and report it as failed, so that another one can begin."""
         await self._kill_strays(run)
         self.post(SpawnFailed(run, "internal error while it was spawned"))
 
     def _take_up(self) -> None:
-        """What an earlier daemon supervised, or this one before a bug, is supervised again."""
+        """Resume the supervision of what an earlier daemon, or this one before a bug, supervised."""
         self._watch_files()
         if self._inherited is not None:
-            self._start_at_turn(self._take_over, self._inherited)  # the control socket answers before all of a thousand are
+            self._start_at_turn(self._take_over, self._inherited)  # spread, so that the control socket answers before a thousand are done
             return
         if self.snapshot.state is not State.UNKNOWN:
             return

@@ -1,4 +1,4 @@
-"""The folder that a daemon has for itself: it is there and can be used, and the control socket's name in it is free."""
+"""Preparing the run_dir: it exists and can be used, and the control socket's path in it is free."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _log = logging.getLogger("asupd")
 
 
 def make_run_dir(path: str) -> str:
-    """The run_dir exists; returns what is wrong with it where a daemon can do without, "" where nothing is.
+    """The run_dir exists. Returns "" if it can be written, else why not, if the daemon can go on all the same.
 
-    It can where an earlier daemon had it and its disk has become read-only since: the lock is there, and programs may live that
-    are to be taken back. Raises DaemonError where the run_dir cannot be made or used.
+    It can if an earlier daemon used the run_dir and the disk has become read-only since: the lock file is there, and programs may
+    live that must be adopted. Raises DaemonError where the run_dir cannot be made or used.
     """
     try:
         os.makedirs(path, mode=0o755, exist_ok=True)
     except OSError as error:
         raise DaemonError(f"cannot make the run_dir {path}: {error.strerror} (set daemon.run_dir, or pass --run-dir)") from error
-    if os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # capabilities count
+    if os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # effective: capabilities count
         return ""
     is_read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     trouble = f"cannot write in the run_dir {path}: {os.strerror(errno.EROFS if is_read_only else errno.EACCES).lower()}"
@@ -33,7 +33,7 @@ def make_run_dir(path: str) -> str:
 
 
 def set_aside_false_socket(path: str, run_dir: str) -> None:
-    """In our own run_dir nothing but a socket may have the socket's name; what has it is kept under another."""
+    """Anything but a socket at ``path`` is renamed to ``path.stale``, if that lies in our own run_dir."""
     try:
         if os.path.dirname(path) == run_dir and not stat.S_ISSOCK(os.lstat(path).st_mode):
             os.replace(path, f"{path}.stale")

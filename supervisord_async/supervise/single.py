@@ -1,9 +1,9 @@
-"""One command under supervision without a file and without a run_dir: what ``asup-run`` is.
+"""``asup-run``: one command under supervision, without a configuration file or a run_dir.
 
 The same :class:`~supervisord_async.supervise.process.Process` with the same machine as in the daemon, in surroundings
 that keep nothing: no lock, socket, history or captured log. The command has our stdin, stdout, stderr, descriptors and
-terminal. Where there is a terminal it stays in our session and process group, so that job control is the kernel's work;
-elsewhere it leads a session of its own, as under the daemon.
+terminal. With a terminal it stays in our session and process group, so that job control is left to the kernel;
+without one it leads a session of its own, as under the daemon.
 """
 
 from __future__ import annotations
@@ -41,39 +41,40 @@ from supervisord_async.system.child import Ended
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
 
-#: Signals that mean: go.
+#: Signals that ask us to end.
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
-#: Signals that only the command knows the meaning of.
+#: Signals whose meaning only the command knows.
 PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
-#: A signal to go that comes again so soon is one: timeout(1) signals us, and then our group.
+#: A stop signal repeated within this time counts once: timeout(1) signals us, and then our group.
 ECHO_SECONDS = 0.1
-#: As a shell says it.
+#: The exit codes of a shell for a command that it cannot execute, or does not find.
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
-#: Of executing a command: what no second attempt mends.
+#: Errors of executing a command that no second attempt will mend.
 HOPELESS = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELOOP, errno.ENAMETOOLONG, errno.E2BIG, errno.EINVAL}
 )
+#: The exit code when the restart limit was reached by a missed heartbeat.
 LIMIT_BY_HEARTBEAT = 1
 
 
 class Streams(msgspec.Struct, frozen=True):
-    """What the command inherits of us beside stdout and stderr."""
+    """The descriptors that the command inherits from us besides stdout and stderr."""
 
     stdin: int
-    others: tuple[int, ...]  #: keep their numbers
+    others: tuple[int, ...]  #: have the same numbers in the command
 
     @classmethod
     def ours(cls) -> Streams:
-        """As of now: to be called before we open anything, the standard streams being open."""
+        """Those that are inheritable now; to be called before we open anything, and with the standard streams open."""
         others = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
         return cls(0, tuple(fd for fd in others if _is_inheritable(fd)))
 
 
 class Single:
-    """One command, supervised until it is over; every change is a record on ``bus``."""
+    """One command, supervised until it has ended for good; every change is a record on ``bus``."""
 
     def __init__(self, program: Program, streams: Streams, *, presumed: Heartbeat | None) -> None:
-        """``presumed``: a heartbeat that nobody asked for; it counts once its file is seen to change."""
+        """``presumed``: the default heartbeat, which is watched only once its file is seen to change."""
         self.bus = Bus()
         self._program = program
         self._presumed = presumed
@@ -90,26 +91,26 @@ class Single:
             journal=Journal(None),
             null_fd=self._null_fd,
             committed=self._heed_change,
-            remembered=anyio.lowlevel.checkpoint,  # no successor will ask
+            remembered=anyio.lowlevel.checkpoint,  # nothing is saved, as there is no successor
             waits_for=lambda _process: "",
             shut_down=lambda _why: None,
         )
         self._process = Process(program.name, 0, program, self._around)
-        self._told: int | None = None  #: the signal that told us to go
+        self._told: int | None = None  #: the signal that asked us to end
         self._told_at = 0.0
-        self._held: list[int] = []  #: signals that came before the command was known to live
+        self._held: list[int] = []  #: signals to pass on that came before the command was known to live
         self._reclaimed_after: Ended | None = None
         self._faulted_run = 0  #: the last run that missed its heartbeat
         self._over = anyio.Event()
 
     async def run(self) -> int:
-        """Supervise until the command is over and shall not come again, or we are told to go; returns the exit code."""
+        """Supervise until the command has ended for good, or a signal asks us to end; returns the exit code."""
         try:
             orphans.become_subreaper()
         except OSError as error:
             self._say(f"degraded: no subreaper ({error.strerror}); what the command double-forks away is found by its environment only")
         self.bus.listen(self._heed)
-        with SignalsWithOrigin(_heard(), self._signalled):  # before any thread begins: those inherit the mask
+        with SignalsWithOrigin(_heard(), self._signalled):  # before any thread starts, as threads inherit the signal mask
             presumed, baseline = await self._presume()
             async with orphans.reaping(), anyio.create_task_group() as tasks:
                 if self._program.watch:
@@ -118,7 +119,7 @@ class Single:
                     tasks.start_soon(self._expect_heartbeat, presumed, baseline, name="heartbeat to come")
                 self._process.begin(tasks)
                 try:
-                    if self._told is None:  # else it is over before it has begun
+                    if self._told is None:  # else a signal came first, and the command is never started
                         self._process.post(StartRequested(Cause.AUTOSTART))
                         await self._over.wait()
                 finally:
@@ -139,7 +140,7 @@ class Single:
             self._over.set()
 
     def _refused(self, error: SpawnError) -> None:
-        """A command that never could be executed is a mistake in our arguments; one that could will be there again."""
+        """No restart where the very first run could not be executed: the arguments are wrong. Later the command may just be missing."""
         if self._process.snapshot.run == 1 and error.stage == "exec" and error.errno in HOPELESS:
             restart = msgspec.structs.replace(self._program.restart, policy=RestartPolicy.NEVER)
             self._process.reconfigure(msgspec.structs.replace(self._process.program, restart=restart))
@@ -147,10 +148,10 @@ class Single:
     # Signals
 
     def _signalled(self, number: int, from_terminal: bool) -> None:
-        """The command gets what we got, unless the terminal gave it to both; told to go, we stop it."""
+        """Pass the signal on to the command, unless the terminal sent it to both of us; stop the command if it is a stop signal."""
         terminal = self._host.terminal
-        hung_up = number == signal.SIGHUP and terminal is not None and (from_terminal or terminal.is_gone())  # a shell says it too
-        # The first HUP may have found no command, and a second one does no harm.
+        hung_up = number == signal.SIGHUP and terminal is not None and (from_terminal or terminal.is_gone())  # a shell may send it too
+        # A HUP is passed on in any case: the terminal's may have come before the command, and a second one does no harm.
         shared = from_terminal and self._host.shares_terminal and not hung_up
         name = signals.name(number)
         origin, consequence = " from the terminal" if from_terminal else "", "the command has it too" if shared else "passed on"
@@ -160,7 +161,7 @@ class Single:
                 self._pass_on(number)
             return
         now = anyio.current_time()
-        if self._told is not None:  # again: the command may know a second one as "at once"
+        if self._told is not None:  # a second one, which the command may take to mean "at once"
             if not shared and (number != self._told or now - self._told_at > ECHO_SECONDS):
                 self._process.post(SignalRequested(number))
             return
@@ -172,16 +173,16 @@ class Single:
         self._process.post(StopRequested())
 
     def _pass_on(self, number: int) -> None:
-        """The command gets it, also one that may have said something before we know that it lives: our streams are its own."""
+        """The command gets the signal; while it is being spawned, as soon as it lives: its output may be seen before we know that."""
         snapshot = self._process.snapshot
         if snapshot.run == 0 or (snapshot.state is State.STARTING and snapshot.pid is None):
-            if number not in self._held:  # pending signals are a set
+            if number not in self._held:  # once each, as the kernel keeps pending signals
                 self._held.append(number)
         else:
             self._process.post(SignalRequested(number))
 
     def _heed_change(self, process: Process) -> None:
-        """The terminal is ours again before another run gets it; what came while one began is passed on."""
+        """After a run has ended the terminal is ours again; signals held back while a run began are passed on."""
         ended = process.last_ended
         if self._host.terminal is not None and ended is not None and ended is not self._reclaimed_after:
             self._reclaimed_after = ended
@@ -194,7 +195,7 @@ class Single:
     # Heartbeat
 
     async def _presume(self) -> tuple[Heartbeat | None, Signature]:
-        """A heartbeat that may come without being asked for, and what its file is before; none where its disk does not answer."""
+        """The default heartbeat and its file's signature before the command starts; no heartbeat where the disk does not answer."""
         if self._presumed is None or self._presumed.file is None:
             return None, None
         try:
@@ -204,7 +205,7 @@ class Single:
             return None, None
 
     async def _expect_heartbeat(self, heartbeat: Heartbeat, baseline: Signature) -> None:
-        """Nobody asked for a heartbeat: it counts from its first sign on; that there is none is said once."""
+        """Demand the default heartbeat from its first beat on; say once if none comes in time."""
         assert heartbeat.file is not None  # noqa: S101  the usual file has a name
         patience = heartbeat.initial_delay_seconds + heartbeat.timeout_seconds
         silent, said = 0.0, False
@@ -230,7 +231,7 @@ class Single:
     # The end
 
     def _exit_code(self) -> int:
-        """128+n when told to go by signal n, 1 where the last run missed its heartbeat, else as the last run ended."""
+        """128+n if signal n asked us to end, 1 if the restart limit was reached by a missed heartbeat, else as the last run ended."""
         snapshot = self._process.snapshot
         if self._told is not None:
             return 128 + self._told
@@ -259,13 +260,13 @@ class Single:
 
 
 class _Host(MachineHost):
-    """The machine, as the command of a terminal or a container sees it: with our streams."""
+    """The machine, on which the command is spawned with our streams and terminal."""
 
     def __init__(self, streams: Streams, terminal: Terminal | None, on_refusal: Callable[[SpawnError], None]) -> None:
         super().__init__()
         self._on_refusal = on_refusal
         self.terminal = terminal
-        self.refused: SpawnError | None = None  #: why the last spawn came to nothing
+        self.refused: SpawnError | None = None  #: why the last spawn failed; None if it did not
         self._streams = streams
 
     @property
@@ -293,19 +294,19 @@ class _Host(MachineHost):
         return child
 
     def close(self) -> None:
-        """Nothing is held any more."""
+        """The terminal is closed."""
         if self.terminal is not None:
             self.terminal.close()
 
 
 def _heard() -> frozenset[int]:
-    """All that is passed on; HUP is not where it was ignored when we were started, which is what ``nohup`` asks for."""
+    """All signals that we handle; without HUP if it was ignored when we were started, as ``nohup`` does."""
     ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
     return frozenset((ENDING | PASSED_ON) - ignored)
 
 
 def _own_instance() -> str:
-    """What the tags of our command's processes begin with: no other asup-run's, and no daemon's."""
+    """The prefix of the tags of our command's processes, different from that of every other asup-run and daemon."""
     own = procfs.stat(os.getpid())
     words = f"asup-run {os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}"
     return hashlib.blake2s(words.encode(), digest_size=8).hexdigest()
@@ -314,5 +315,5 @@ def _own_instance() -> str:
 def _is_inheritable(fd: int) -> bool:
     try:
         return os.get_inheritable(fd)
-    except OSError:  # the one that listed the directory
+    except OSError:  # closed by now: it was the one that listed the directory
         return False

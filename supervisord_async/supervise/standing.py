@@ -1,7 +1,7 @@
-"""What the service manager that started the daemon is told of how its programs stand: ``STATUS``, and ``STOPPING`` (``man 3 sd_notify``).
+"""Reports the state of the programs to the service manager that started the daemon: ``STATUS`` and ``STOPPING`` (``man 3 sd_notify``).
 
-A function of the records and of the processes they are about; `systemctl status` shows it. Readiness is told by whoever
-serves the control socket, life by :mod:`.watchdog`.
+It derives from the records and the processes they are about; `systemctl status` shows it. ``READY`` is sent by the code that
+serves the control socket, ``WATCHDOG`` by :mod:`.watchdog`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from supervisord_async.system import descriptors
 if TYPE_CHECKING:
     from supervisord_async.supervise.supervisor import Supervisor
 
-#: What follows each other closely is told as one.
+#: Changes within this time are reported as one.
 PAUSE_SECONDS = 1.0
-#: Records after which the words may be others.
+#: The types of records that may change the status.
 HEEDED = frozenset({"state", "reload", "config_refused", "scale"})
-#: Processes in these are named, as many as this.
+#: The status names processes in these states, up to :data:`MOST_NAMES` for each.
 NAMED = (State.FATAL, State.UNKNOWN, State.BACKOFF)
 MOST_NAMES = 3
-#: From the end of the whole stop's bound, at which what is left is killed, to the daemon's own end.
+#: What the daemon may take to end after ``stop_timeout``, when it kills what is left.
 LAST_SECONDS = 15.0
 
 
 class Standing:
-    """Tells the service manager, if there is one."""
+    """Reports to the service manager, if there is one."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -39,7 +39,7 @@ class Standing:
         self._told = ""
 
     def heed(self, record: Record) -> None:
-        """``record`` was published; that everything is being stopped is told at once, and how long it may take."""
+        """``record`` was published. A shutdown is reported at once, with the time that it may take; a change of the status soon."""
         if record.type == "daemon" and record.data.get("what") == "stopping":
             seconds = self._supervisor.configuration.daemon.stop_timeout_seconds + LAST_SECONDS
             descriptors.sd_notify(f"STOPPING=1\nSTATUS={record.message}\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
@@ -47,7 +47,7 @@ class Standing:
             self._news.set()
 
     async def run(self) -> None:
-        """The manager knows how the programs stand, a moment late, until cancelled; returns at once where there is none."""
+        """Report the status after each change, until cancelled; return at once where there is no service manager."""
         self._news.set()
         while os.environ.get("NOTIFY_SOCKET"):
             await self._news.wait()
@@ -58,7 +58,7 @@ class Standing:
                 self._told = words
 
     def words(self) -> str:
-        """How many processes are in which state, the most first; those in trouble by name."""
+        """How many processes are in each state, the most frequent first; those in trouble by name."""
         names: defaultdict[State, list[str]] = defaultdict(list)
         for process in self._supervisor.processes.values():
             names[process.snapshot.state].append(process.name)

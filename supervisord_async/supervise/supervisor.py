@@ -1,7 +1,7 @@
-"""All processes of one daemon: names to processes, selectors, and plans turned into ordinary inputs.
+"""All processes of one daemon: it maps names to processes, resolves selectors, and turns plans into ordinary inputs.
 
-It makes none of the decisions that are the state machine's; it posts inputs and listens to records. What an operator
-wants of the daemon as a whole (reload, shut down, reopen logs) arrives here too, by signal or through the API.
+Decisions are left to the state machine: this posts inputs and listens to records. Requests to the daemon as a whole
+(reload, shut down, reopen logs) arrive here too, by signal or through the API.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How many warnings about a file become records at a reload; whoever asked for it is told all.
+#: How many warnings about a file become records at a reload; the answer to the request has all of them.
 WARNINGS = 20
 Loader = Callable[[], Awaitable["Loaded"]]
 
@@ -63,17 +63,17 @@ class Supervisor:
         self.configuration = configuration
         self.refused: tuple[Problem, ...] = ()
         self.processes: dict[str, Process] = {}
-        self.scaled: Mapping[str, int] = {}  #: programs with another number of processes than the file's
+        self.scaled: Mapping[str, int] = {}  #: programs that were scaled, with their present number of processes
         self.started_at = time.time()
         self.exit_code = 0
         self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask, lambda: self.rolling, self._restart)
         self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
-        self.reexec = reexec  #: the installed code will take over; raises FailedError where it cannot
+        self.reexec = reexec  #: replaces the daemon by the installed code; raises FailedError where that is impossible
         self._load = load
         self._around = surroundings(self)
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
         self.retiring = Retiring(self._start_task, self._ask, self._forget)
-        self._started_when_back: set[str] = set()  #: of those being removed: to be started without ``autostart`` when wanted back
+        self._started_when_back: set[str] = set()  #: names of processes being removed that are to be started once they are added again
         self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
@@ -95,7 +95,7 @@ class Supervisor:
         return self._around.bus
 
     async def remembered(self) -> None:
-        """What was decided until now is saved, and so outlives the daemon; where saving takes too long, this does not wait for it."""
+        """Return once all that was decided so far is saved, and so outlives the daemon; also if saving takes too long."""
         await self._around.remembered()
 
     @property
@@ -106,10 +106,10 @@ class Supervisor:
     # Lifetime
 
     async def run(self, estate: dict[str, Inherited] | None = None) -> int:
-        """Supervise until a shutdown was asked for and everything is down; returns the daemon's exit code.
+        """Supervise until a shutdown was requested and everything is down; returns the daemon's exit code.
 
-        ``estate`` is what an earlier daemon left: its processes are taken over, and those that the file does not
-        list any more are stopped.
+        ``estate`` is what an earlier daemon left, by process name: its processes are taken over, and those that the file
+        no longer lists are stopped.
         """
         estate = estate or {}
         async with anyio.create_task_group() as self._tasks:
@@ -128,7 +128,7 @@ class Supervisor:
         return self.exit_code
 
     def _begin(self, tasks: TaskGroup, estate: dict[str, Inherited]) -> None:
-        """All processes are supervised, those with autostart are started, and the watches that all processes share have begun."""
+        """All processes are supervised, those with ``autostart`` are asked to start, and the tasks that they share have begun."""
         tasks.start_soon(lasting, "file watching", self._around.files.run, name="file watching")
         tasks.start_soon(lasting, "measuring memory", MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
         tasks.start_soon(lasting, "starting by schedule", self._schedules.run, name="schedules")
@@ -143,7 +143,7 @@ class Supervisor:
         self.dependencies.reconsider()
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
-        """Everything will be stopped, and the daemon end; asked a second time, it is killed at once."""
+        """Everything will be stopped, and the daemon end. A second request has what is left killed at once."""
         if self.shutting_down:
             self._shutdown.hasten()
             return
@@ -152,7 +152,7 @@ class Supervisor:
         self.bus.publish("daemon", message=f"stopping everything ({why})", data={"what": "stopping"})
 
     async def _close_logs(self) -> None:
-        """What all have said is in their logs; those that a device holds up are waited for together, so no longer than one of them."""
+        """All output is in the logs. Those whose disk is slow are closed concurrently, so that all take no longer than one."""
         async with anyio.create_task_group() as tasks:
             for process in self.processes.values():
                 if process.output.settled:
@@ -161,7 +161,7 @@ class Supervisor:
                     tasks.start_soon(process.output.aclose)
 
     def _consider_exit(self, record: Record) -> None:
-        """``daemon.exit_when``, after each change; dependents have heeded it before."""
+        """End the daemon if ``daemon.exit_when`` says so after ``record``, which :class:`Dependencies` has acted on before."""
         when = self.configuration.daemon.exit_when
         if when != "never" and not self.shutting_down:
             end = exit_for(when, record, self.processes.values(), self.dependencies.is_stuck)
@@ -169,7 +169,7 @@ class Supervisor:
                 self._exit(*end)
 
     def _exit(self, code: int, why: str) -> None:
-        """The daemon will end; not at once, so that all listeners hear of the record that it ends for first."""
+        """The daemon will end; not at once, so that every listener first gets the record that it ends for."""
 
         async def exit_() -> None:
             if not self.shutting_down:
@@ -183,14 +183,14 @@ class Supervisor:
         """Processes of an earlier daemon that the file no longer lists are taken over in order to be stopped."""
         for name, inherited in estate.items():
             if name not in self.processes:
-                owner = name.partition(":")[0]  # its program, so that a reload that lists that again takes the process back
+                owner = name.partition(":")[0]  # the program's real name: a reload that lists it again takes the process back
                 program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
                 self._add(program, [name], estate)
                 self.retiring.begin(self.processes[name])
                 _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, inherited.snapshot.run)
 
     def _add(self, program: Program, names: Iterable[str], estate: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
-        """Processes of these ``names`` are supervised; none is started."""
+        """Add processes with these ``names``, supervised but not started, and return them."""
         added = []
         for name in names:
             replica = int(name.rpartition(":")[2]) if ":" in name else 0
@@ -219,13 +219,13 @@ class Supervisor:
         self._tasks.start_soon(function, name=name)
 
     def _forget(self, process: Process) -> None:
-        """The process is removed; if the configuration has it again by now, it is added again."""
+        """The process is removed; if the configuration lists it again by now, a new one is added in its place."""
         del self.processes[process.name]
         ordered = process.name in self._started_when_back
         self._started_when_back.discard(process.name)
         program = self.configuration.programs.get(process.program.name)
         if program is not None and process.name in program.process_names() and not self.shutting_down:
-            returned = self._add(program, [process.name])  # a later reload, or scale, wanted it back
+            returned = self._add(program, [process.name])  # a later reload or scale brought it back
             self._autostart(returned)
             if ordered and not program.autostart:
                 self._ask(returned[0], StartRequested())
@@ -241,7 +241,7 @@ class Supervisor:
     # Reload
 
     async def plan(self) -> Plan:
-        """What a reload of the file on disk would do; raises ConfigError where it is unsound."""
+        """What a reload of the file on disk would do; raises ConfigError where the file is unsound."""
         return self._planned(await self._load())
 
     def _planned(self, loaded: Loaded) -> Plan:
@@ -250,9 +250,9 @@ class Supervisor:
         return replace(diff(self.configuration, loaded.configuration), warnings=tuple(map(str, loaded.warnings)))
 
     async def reload(self) -> Plan:
-        """Apply the file on disk, as much of it as changed; returns what was done.
+        """Apply what has changed in the file on disk; returns what was done.
 
-        Requests that come while one is under way share the next one. Raises ConfigError where the file is unsound:
+        Requests that come while a reload is under way share the next one. Raises ConfigError where the file is unsound:
         then nothing has changed but ``refused``.
         """
         self._reloads_asked += 1
@@ -263,11 +263,11 @@ class Supervisor:
                 self._reload_outcome = await self._reload_once()
         if isinstance(self._reload_outcome, ConfigError):
             raise ConfigError(self._reload_outcome.problems)
-        assert self._reload_outcome is not None  # noqa: S101  set by whoever took the ticket
+        assert self._reload_outcome is not None  # noqa: S101  set by this call, or by the one that served its ticket too
         return self._reload_outcome
 
     async def _reload_once(self) -> Plan | ConfigError:
-        self._start_task(self._around.host.prepare, "prepare spawns")  # beside the load, which may lead to new processes
+        self._start_task(self._around.host.prepare, "prepare spawns")  # while the file loads, which may lead to new processes
         try:
             loaded = await self._load()
         except ConfigError as error:
@@ -298,8 +298,8 @@ class Supervisor:
             if process.name not in kept and process.name not in self.retiring:
                 self.retiring.begin(process)
         self._change([process for name, process in self.processes.items() if name in kept and name not in self.retiring], plan)
-        by_itself = plan.started()
-        idle = [process for process in self.processes.values() if process.program.name in by_itself and is_idle(process.snapshot)]
+        now_autostarting = plan.started()
+        idle = [process for process in self.processes.values() if process.program.name in now_autostarting and is_idle(process.snapshot)]
         added = []
         for program in programs.values():
             added += self._add(program, [name for name in program.process_names() if name not in self.processes])
@@ -311,15 +311,15 @@ class Supervisor:
     def _change(self, processes: Sequence[Process], plan: Plan) -> None:
         """``processes`` have their new settings, and are asked to restart where a change needs that.
 
-        Dependencies first: processes decide in the order in which they are asked, so no dependent mistakes the run that is about
-        to end for the new one.
+        Dependencies are asked first: processes decide in that order, so no dependent takes a dependency's run that is about to
+        end for the new one.
         """
         programs, restarted = self.configuration.programs, plan.restarted()
         asked: dict[RestartRequested, list[Process]] = {}
         changed = []
         for process in processes:
             program = programs[process.program.name]
-            if process.program is not program and process.program != program:  # a program that the load found unchanged is the same object
+            if process.program is not program and process.program != program:  # ``is``: an unchanged program mostly is the same object
                 changed.append(process)
         for process in self.dependencies.in_start_order(changed):
             program = programs[process.program.name]
@@ -330,7 +330,7 @@ class Supervisor:
         self._restart(asked)
 
     def _restart(self, asked: Mapping[RestartRequested, Sequence[Process]]) -> None:
-        """Each process is asked to restart: those with ``rolling`` one after the other, the others at once, dependencies first."""
+        """Each process is asked to restart: those with ``rolling`` one after another, the others at once, dependencies first."""
         at_once: dict[Process, RestartRequested] = {}
         for request, processes in asked.items():
             rolled = self.rolling.take(processes, request)
@@ -341,9 +341,9 @@ class Supervisor:
     def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
         """The program ``name`` has this many processes until the next reload, or until the daemon shuts down.
 
-        Returns the processes that are added, those that are removed, and whether the added ones are started: they are if the
-        program has ``autostart``, or a process that is wanted up, or had none. Raises NotFoundError, and FailedError where
-        they would share a file.
+        Returns the added processes, the removed ones, and whether the added ones are started: they are if the program has
+        ``autostart``, has a process that is wanted up, or had none at all. Raises NotFoundError, and FailedError where processes
+        would share a file.
         """
         from supervisord_async.config.diff import diff
 
@@ -374,7 +374,7 @@ class Supervisor:
         return added, [process for process in before.values() if process.name not in after], starts
 
     def keep_scaled(self, scaled: Mapping[str, int]) -> None:
-        """Programs have the number of processes that they were scaled to under an earlier daemon; to be called before :meth:`run`."""
+        """Programs have the number of processes to which they were scaled under an earlier daemon; to be called before :meth:`run`."""
         for name, replicas in scaled.items():
             program = self.configuration.programs.get(name)
             if program is None:
@@ -396,11 +396,11 @@ class Supervisor:
     # Logs
 
     def reopen_logs(self) -> None:
-        """From now on every log is written to whatever file is at its path."""
+        """Every log is reopened: from now on it is written to the file that is now at its path."""
         for process in self.processes.values():
             process.output.reopen()
 
 
 def is_idle(snapshot: Snapshot) -> bool:
-    """It is down because nothing has started it yet; neither by an operator's order, nor because it ended."""
+    """Whether it is down because nothing has started it yet; neither because an operator stopped it, nor because it ended."""
     return snapshot.state is State.STOPPED and snapshot.cause is not Cause.OPERATOR

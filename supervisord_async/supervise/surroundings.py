@@ -1,4 +1,4 @@
-"""What all processes of one daemon share, handed to each; no process knows the supervisor."""
+"""What all processes of one daemon share, handed to each of them, so that no process needs to know the supervisor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """One daemon's shared parts."""
+    """The shared parts of one daemon."""
 
     daemon: Daemon
-    instance: str  #: what the tags of this daemon's children begin with
+    instance: str  #: the prefix of the tags of this daemon's children
     host: Host
     bus: Bus
     files: FileWatching
@@ -32,11 +32,11 @@ class Surroundings(msgspec.Struct, frozen=True):
     null_fd: int  #: /dev/null, open for writing
     journal: Journal
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
-    waits_for: Callable[[Process], str]  #: whom a WAITING process waits for, in words
-    shut_down: Callable[[str], None]  #: a program's limit ends the daemon
-    remembered: Callable[[], Awaitable[None]]  #: what was committed until now is saved, or cannot be soon
-    roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: whether a rolling restart takes care of that one
+    waits_for: Callable[[Process], str]  #: which dependencies a WAITING process waits for, in words
+    shut_down: Callable[[str], None]  #: ends the daemon, as a program's restart limit demands
+    remembered: Callable[[], Awaitable[None]]  #: waits until all that was committed so far is saved, or cannot be soon
+    roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: True: a rolling restart takes care of the request
     sockets: SocketRegistry = msgspec.field(default_factory=SocketRegistry)
-    written_paths: Callable[[], tuple[str, ...]] = tuple  #: logs and heartbeats of all: what is written there is no change of a source
-    spawned: Callable[[Process], None] = lambda _process: None  #: called when a run of it has a process, of which no record tells
-    echo: Callable[[str, str, bytes], None] | None = None  #: process name, stream, bytes
+    written_paths: Callable[[], tuple[str, ...]] = tuple  #: all logs and heartbeat files: writes to them do not count as file changes
+    spawned: Callable[[Process], None] = lambda _process: None  #: called when a run gets its process, for which there is no record
+    echo: Callable[[str, str, bytes], None] | None = None  #: is given process name, stream and bytes
