@@ -1,1 +1,1 @@
-"""How changes are told: as records that are numbered, masked, logged, kept, counted, and sent to whoever subscribed."""
+"""How changes are published: as records that are numbered, masked, logged, stored, counted, and sent to subscribers."""

@@ -1,7 +1,7 @@
-"""Numbered records, fanned out: the one way in which the rest of the daemon, and its clients, learn of a change.
+"""Numbered records, fanned out: the only way in which the rest of the daemon, and its clients, learn of a change.
 
 Publishing never waits and never fails. A subscriber that does not keep up loses its oldest records and is told how
-many; nothing else notices. The last :data:`RING_RECORDS` are kept for those who come back with a record's number.
+many; others are not affected. The last :data:`RING_RECORDS` are kept for clients that reconnect with a record's number.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from supervisord_async.system.alarm import Alarm
 
 RING_RECORDS = 1024
 SUBSCRIBER_RECORDS = 1024
-#: While many starts wait for their turn, a change is told this much later at most.
+#: While many starts wait for their turn, a change is published at most this much later.
 LATE_SECONDS = 1.0
-#: How many changes are told at one turn of the loop; when late, more than the starts of one turn can add.
+#: How many changes are published in one turn of the loop; when late, more than the starts of one turn can add.
 TOLD_A_TURN, LATE_TOLD_A_TURN = 32, 128
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Subscription:
-    """An async iterator over records from now on; ``missed`` counts those that it was too slow for."""
+    """An async iterator over records from now on; ``missed`` counts those that it lost by being too slow."""
 
     def __init__(self, limit: int) -> None:
         self.missed = 0
@@ -59,11 +59,11 @@ class Subscription:
         return self._queue.popleft()
 
     def receive_nowait(self) -> Record | None:
-        """The next record that is there already, None without one."""
+        """The next record, if one is waiting; else None."""
         return self._queue.popleft() if self._queue else None
 
     def take_missed(self) -> int:
-        """How many records were lost since this was last asked."""
+        """How many records were lost since the last call."""
         missed, self.missed = self.missed, 0
         return missed
 
@@ -84,29 +84,29 @@ class Bus:
     def __init__(
         self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time, hurried: Callable[[], bool] = lambda: False
     ) -> None:
-        """Numbers continue from ``last_id``. While ``hurried`` returns True, what is to be told :meth:`soon` is put off."""
+        """Numbers continue from ``last_id``. While ``hurried`` returns True, what is to be published :meth:`soon` is delayed."""
         self.last_id = last_id
         self._wall_clock = wall_clock
         self._hurried = hurried
         self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Record], None]] = []
-        #: When it happened (monotonic, wall), the function that tells it, and what.
+        #: For each change: when it happened (monotonic, wall), the function that publishes it, and its argument.
         self._untold: deque[tuple[float, float, Callable[[Any, float], object], Any]] = deque()
         self._soon = Alarm(self._tell_some)
 
     def soon(self, tell: Callable[[T, float], object], what: T) -> None:
         """``tell``, which publishes records, will be called with ``what`` and the wall time of now.
 
-        So the effects of a change begin before anybody hears of it. ``tell`` is called at the loop's next turn; or, while
+        So the effects of a change begin before it is published. ``tell`` is called at the loop's next turn; or, while
         ``hurried`` says that more starts wait than one turn takes, at most :data:`LATE_SECONDS` later; but always before another
-        record is published, and before anybody asks for records. To be called on the running loop; ``tell`` must not raise.
+        record is published or records are queried. To be called on the running loop; ``tell`` must not raise.
         """
         self._untold.append((time.monotonic(), self._wall_clock(), tell, what))
         self._soon.ring()
 
     def catch_up(self) -> None:
-        """Everything that was to be told :meth:`soon` has been told."""
+        """Everything that was to be published :meth:`soon` is published."""
         self._tell(len(self._untold))
 
     def _tell_some(self) -> None:
@@ -118,7 +118,7 @@ class Bus:
             self._soon.ring()
 
     def _tell(self, count: int) -> None:
-        """The oldest ``count`` changes are told; meanwhile none counts as untold, so what they publish goes out at once."""
+        """Publish the oldest ``count`` changes. The queue is empty meanwhile: else each :meth:`publish` would catch up, and recurse."""
         untold, self._untold = self._untold, deque()
         try:
             for _ in range(min(count, len(untold))):
@@ -129,8 +129,9 @@ class Bus:
             self._untold = untold
 
     def publish(self, type_: RecordType, *, at: float | None = None, message: str = "", **fields: Any) -> Record:
-        """Number a record, keep it, hand it to everybody; returns it. ``at``: when it happened, by the wall clock; None: now.
-        ``message`` may have any path in it.
+        """Number a record, keep it, and hand it to all listeners and subscriptions; returns it.
+
+        ``at``: when it happened, by the wall clock; None: now. ``message`` may contain any path, also one that is not valid UTF-8.
         """
         if self._untold:
             self.catch_up()
@@ -147,12 +148,12 @@ class Bus:
         return record
 
     def listen(self, listener: Callable[[Record], None]) -> None:
-        """Call ``listener`` with every record from now on, on the loop; it must not block, nor publish: others have not heard it."""
+        """Call ``listener`` with every record from now on, on the loop. It must not block, nor publish: others do not have this one yet."""
         self._listeners.append(listener)
 
     @contextmanager
     def subscribe(self, *, limit: int = SUBSCRIBER_RECORDS) -> Iterator[Subscription]:
-        """A subscription from this moment on, holding at most ``limit`` undelivered records."""
+        """A subscription from this moment on, which holds at most ``limit`` undelivered records."""
         self.catch_up()
         subscription = Subscription(limit)
         self._subscriptions.add(subscription)
@@ -169,7 +170,7 @@ class Bus:
         return records, last_id + 1 >= oldest or last_id >= self.last_id
 
     def close(self) -> None:
-        """End all subscriptions once they have delivered what they hold."""
+        """Each subscription ends once it has delivered the records that it holds."""
         self.catch_up()
         for subscription in self._subscriptions:
             subscription._close()  # noqa: SLF001

@@ -1,8 +1,8 @@
-"""What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled only while somebody asks.
+"""What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled on request only.
 
 One pass over /proc serves all processes; it is made in a worker thread and kept for :data:`FRESH_SECONDS`. A tree is everything that
-descends from the main process, and what still has its session after its parent is gone. What several processes of a tree share
-counts once in its memory: eight forked workers are not eight times as large.
+descends from the main process, and orphans that are still in its session. Memory that several processes of a tree share counts
+once: eight forked workers are not eight times as large.
 """
 
 from __future__ import annotations
@@ -19,61 +19,61 @@ import msgspec
 from supervisord_async.core.state import Snapshot
 from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, proportional_bytes, storage_bytes, usages
 
-#: A sample that is no older than this is given to the next one who asks.
+#: A sample no older than this is reused for the next request.
 FRESH_SECONDS = 1.0
-#: Main processes that came since are sampled sooner: after this many times the duration of the last sample.
+#: Main processes that have come since are sampled sooner: after this many times the duration of the last sample.
 NEWCOMERS_PART = 10
-#: A sample older than this says nothing about now: the mean since the process started is given instead.
+#: The CPU use is not computed from a sample older than this: the mean since the process started is given instead.
 STALE_SECONDS = 30.0
-#: In a smaller tree, finding what is shared is not worth having the kernel visit every page.
+#: In a smaller tree, finding out what is shared is not worth having the kernel visit every page.
 SHARING_BYTES = 16 * 1024 * 1024
-#: What is shared is looked at again after this many seconds, and no sooner than this many times the duration of the last look.
+#: Sharing is measured again after this many seconds, and no sooner than this many times the duration of the last measurement.
 SHARING_SECONDS, SHARING_PART = 5.0, 50
 
 
 class Looked(Protocol):
-    """What is looked at: a process by its name, with its main pid."""
+    """A process whose figures are wanted: its name, and its snapshot for the main pid."""
 
     name: str
     snapshot: Snapshot
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """The use of one process's tree."""
+    """What one process's tree uses."""
 
-    cpu_percent: float  #: of one core, since the sample before; at the first look the mean since the process started
-    cpu_seconds: float  #: of all that lives, and of what it waited for
-    memory_bytes: int  #: resident, what is shared in the tree once
+    cpu_percent: float  #: of one core, since the previous sample; in the first one the mean since the process started
+    cpu_seconds: float  #: of all living processes, and of the dead children that they have reaped
+    memory_bytes: int  #: resident; memory shared within the tree counts once
     processes: int
     threads: int
-    open_files: int | None = None  #: None where it was not asked for or may not be seen
+    open_files: int | None = None  #: None where it was not asked for, or we may not read it
     read_bytes: int | None = None  #: from storage
     written_bytes: int | None = None
 
 
 class _Share(NamedTuple):
-    """What a tree holds, in parts of what its processes hold resident one by one."""
+    """A tree's memory as a fraction of the sum of its processes' resident sizes."""
 
     part: float
-    until: float  #: monotonic: when it is to be looked at again
+    until: float  #: monotonic: when it is to be measured again
 
 
 class Sampler:
-    """The figures of all processes, as of the last look."""
+    """The figures of all processes, as of the last sample."""
 
     def __init__(self) -> None:
         self.last: dict[str, Figures] = {}
-        self._mains: dict[str, int] = {}  #: whom ``last`` is of: main pids by process name
+        self._mains: dict[str, int] = {}  #: the processes in ``last``: main pids by process name
         self._at = float("-inf")
-        self._again_at = float("-inf")  #: from then on newcomers are worth a look
+        self._again_at = float("-inf")  #: from then on new main processes are sampled
         self._detailed = False
         self._lock = anyio.Lock()
-        #: main pid, its start → the tree's CPU ticks and when that was
+        #: main pid and its start → the tree's CPU ticks, and when they were read
         self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
-        self._shares: dict[tuple[int, int], _Share] = {}  #: by the same
+        self._shares: dict[tuple[int, int], _Share] = {}  #: by the same key
 
     def known(self, processes: Iterable[Looked]) -> dict[str, Figures] | None:
-        """Those of the last look, if they are still good enough for all of ``processes``."""
+        """The last sample, if it is fresh enough for all of ``processes``; else None."""
         now = anyio.current_time()
         if now - self._at >= FRESH_SECONDS:
             return None
@@ -82,7 +82,7 @@ class Sampler:
     async def look(self, processes: Iterable[Looked], *, detailed: bool = False) -> dict[str, Figures]:
         """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
 
-        Names without a process are absent. Callers at the same time share a pass; processes that came since the last are looked at alone.
+        Names without a process are absent. Concurrent callers share a pass. While it is fresh, only processes that came since are sampled.
         """
         async with self._lock:
             found = self.known(processes)
@@ -102,7 +102,7 @@ class Sampler:
             return self.last
 
     async def held_bytes(self, process: Looked) -> int | None:
-        """What its tree holds now, measured and not scaled from an earlier look; None without a process."""
+        """The memory of its tree now, measured, not scaled from an earlier measurement; None without a process."""
         async with self._lock:
             pid = process.snapshot.pid
             return await anyio.to_thread.run_sync(self._held, pid) if pid is not None else None
@@ -116,7 +116,7 @@ class Sampler:
         return self._memory_bytes(main, trees_of({pid}, everything)[pid], time.monotonic(), self._shares)
 
     def _memory_bytes(self, main: Usage, members: list[Usage], now: float, shares: dict[tuple[int, int], _Share]) -> int:
-        """What ``members`` hold; how much of it they share may be known from an earlier look, and is kept in ``shares``."""
+        """The memory of ``members``. Their share may come from an earlier measurement, and is kept in ``shares``."""
         resident = sum(member.rss_pages for member in members) * PAGE_BYTES
         if len(members) == 1 or resident < SHARING_BYTES:
             return resident
@@ -129,7 +129,7 @@ class Sampler:
         return int(resident * share.part)
 
     def _sample(self, mains: Mapping[str, int], detailed: bool, *, keep: bool = False) -> dict[str, Figures]:
-        """The figures of ``mains``; what was counted of others is forgotten, unless ``keep``."""
+        """The figures of ``mains``. The CPU ticks and shares of other processes are forgotten, unless ``keep``."""
         everything, now, boot_now = usages(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
         trees = trees_of(set(mains.values()), everything)
         before, self._ticks = self._ticks, dict(self._ticks) if keep else {}
@@ -153,7 +153,7 @@ def _mains(processes: Iterable[Looked]) -> dict[str, int]:
 
 
 def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list[Usage]]:
-    """The members of each main process's tree, itself among them; each process is in one tree at most."""
+    """The members of each main process's tree, including itself; each process is in one tree at most."""
     owner: dict[int, int | None] = {pid: pid for pid in mains}
     trees: dict[int, list[Usage]] = {pid: [] for pid in mains}
     for pid in everything:
@@ -161,7 +161,7 @@ def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list
         at: int | None = pid
         while at is not None and at not in owner:
             path.append(at)
-            owner[at] = None  # a loop that pid reuse made between two reads ends here
+            owner[at] = None  # this also ends a cycle, which a pid reused between two reads can make
             usage = everything.get(at)
             at = usage.parent if usage is not None else None
         found = owner.get(at) if at is not None else None
@@ -176,7 +176,7 @@ def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list
 
 
 def _held_bytes(member: Usage) -> int:
-    """With its part of what it shares; all of that where we may not look."""
+    """Its proportional size; its resident size where we may not read that."""
     found = proportional_bytes(member.pid)
     return member.rss_pages * PAGE_BYTES if found is None else found
 
@@ -186,7 +186,7 @@ def _cpu_percent(ticks: int, now: float, before: tuple[int, float] | None, age_s
         spent, span = ticks - before[0], now - before[1]
     else:
         spent, span = ticks, max(age_seconds, 1.0 / TICKS)
-    return round(max(0.0, 100.0 * spent / TICKS / span), 1)  # what a dead child took along makes it negative
+    return round(max(0.0, 100.0 * spent / TICKS / span), 1)  # negative where a dead child's ticks are gone from the sum
 
 
 def _figures(members: list[Usage], ticks: int, percent: float, memory_bytes: int, detailed: bool) -> Figures:

@@ -1,10 +1,10 @@
 """The records in ``run_dir/history.db``, which outlive the daemon: written in batches by a thread, bounded, and never fatal.
 
-The bus calls :meth:`History.take` with each record, which costs a queue entry. One task hands batches to a worker thread. What
-cannot be written (a full disk, a lock that stays) waits in the queue; the queue is bounded and drops its oldest, counting.
-A damaged database is moved aside as ``history.db.corrupt-N`` and a new one begun; a newer version's, which is sound and may be wanted
-again, as ``history.db.newer-N``. Each trouble is reported once when it begins and once when it is over; none reaches the rest of the
-daemon.
+The bus calls :meth:`History.take` with each record, which only queues it. One task hands batches to a worker thread. What
+cannot be written (a full disk, a lock that stays) waits in the queue; the queue is bounded, and drops and counts its oldest records.
+A damaged database is moved aside as ``history.db.corrupt-N`` and a new one started; that of a newer version, which is sound and may be
+wanted again, as ``history.db.newer-N``. Each problem is reported once when it begins and once when it is over; none affects the
+rest of the daemon.
 """
 
 from __future__ import annotations
@@ -33,44 +33,44 @@ T = TypeVar("T")
 
 #: Records that may wait to be written.
 QUEUE_RECORDS = 20_000
-#: Records of one transaction.
+#: The most records in one transaction.
 BATCH_RECORDS = 2_000
-#: News is gathered this long before it is written.
+#: Records are collected this long before they are written.
 GATHER_SECONDS = 0.1
-#: How long a query waits until the records that were taken before it are written.
+#: How long a query waits for the records taken before it to be written.
 FRESH_SECONDS = 0.5
-#: ... and for the disk to answer; after a query that had no answer, only :data:`FRESH_SECONDS`.
+#: How long it then waits for the disk; only :data:`FRESH_SECONDS` if the query before had no answer.
 ANSWER_SECONDS = 5.0
-#: Queries at a time; on a disk that hangs, no more threads than these hang.
+#: How many queries run at a time; if the disk hangs, no more threads than these hang.
 READERS = 4
 #: The pauses between attempts while writing fails, the last one repeated.
 RETRY_SECONDS = (0.2, 1.0, 5.0)
-#: How often the bounds are looked at.
+#: How often the bounds of age and size are enforced.
 PRUNE_SECONDS = 600.0
-#: ... and after how many records at the latest.
+#: After this many records they are enforced in any case.
 PRUNE_RECORDS = 20_000
-#: How long the last records may take at the end.
+#: How long writing the last records may take at the end.
 CLOSE_SECONDS = 5.0
-#: Numbers that the bus may hand out after the history was closed.
+#: How many numbers the bus may still give out after the history was closed.
 SPARE_IDS = 100
-#: This many damaged files are kept.
+#: How many damaged files are kept.
 CORRUPT_KEPT = 3
 
 _log = logging.getLogger(__name__)
 
 
 class History:
-    """The kept records of one daemon.
+    """The stored records of one daemon.
 
-    :meth:`open` first, then ``bus.listen(history.take)`` and :meth:`run` in a task group, at the end :meth:`aclose`.
+    Call :meth:`open` first, then ``bus.listen(history.take)`` and :meth:`run` in a task group, at the end :meth:`aclose`.
     """
 
     def __init__(self, path: str | Path, *, max_age_seconds: float | None = None, max_size_bytes: int | None = None) -> None:
         self.path = Path(path)
         self.max_age_seconds, self.max_size_bytes = max_age_seconds, max_size_bytes
-        self.last_id = 0  #: the number to go on from; set by :meth:`open`
+        self.last_id = 0  #: the number from which the bus continues; set by :meth:`open`
         self.written = 0  #: records written by this daemon
-        self.dropped = 0  #: records that the queue could not hold
+        self.dropped = 0  #: records lost because the queue was full
         self.trouble: str | None = None  #: why nothing can be written at present
         self._queue: deque[Record] = deque()
         self._news = anyio.Event()
@@ -80,24 +80,23 @@ class History:
         self._one_writer = anyio.CapacityLimiter(1)
         self._readers = DaemonThreads(READERS, "history")
         self._said_dropped = 0
-        self._unreadable = False  #: the last question had no answer, which was said
-        self._seen_id = 0  #: of the last record taken
-        self._prune_at = 0.0  #: monotonic; at first: now
-        self._written_id = 0  #: of the last record written
-        self._wrote = anyio.Event()  #: set with the next write
+        self._unreadable = False  #: the last query failed, and that was reported
+        self._seen_id = 0  #: the number of the last record taken
+        self._prune_at = 0.0  #: when the bounds are enforced next (monotonic); first: at once
+        self._written_id = 0  #: the number of the last record written
+        self._wrote = anyio.Event()  #: set at the next write
 
     async def open(self, unwritten: Iterable[Record] = ()) -> int:
-        """The database is open, or the trouble with it is known and said; returns the number that the bus goes on from.
-        What of ``unwritten``, which a former self left, is not there yet will be written.
+        """Open the database, or log why that is impossible; returns the number from which the bus continues.
 
-        Never raises for the database's sake. Where it cannot be opened or was moved aside, the numbers go on from the clock, so that they
-        rise over restarts all the same.
+        Those of ``unwritten``, handed over by a re-exec, that are not in the database yet will be written. No error of the database is
+        raised. Where it cannot be opened or was moved aside, the number is made from the clock, so that numbers still rise over restarts.
         """
         self._store = await self._blocking(self._open_store)
         self.last_id = self._store.last_id if self._store is not None else _id_by_clock()
         there = self._store.written_id if self._store is not None else 0
         for record in unwritten:
-            if record.id > there:  # a batch may have been written in its last instant
+            if record.id > there:  # a batch may have been written just before the re-exec
                 self.take(record)
         return self.last_id
 
@@ -111,7 +110,7 @@ class History:
         self._news.set()
 
     async def run(self) -> None:
-        """Write what is taken, until cancelled."""
+        """Write the records that are taken, until cancelled."""
         unpruned, attempt = 0, 0
         while True:
             if not self._queue:
@@ -131,7 +130,7 @@ class History:
                 await self._blocking(self._prune)
 
     async def _write_some(self) -> int | None:
-        """The oldest records are written: how many; None where it was not possible."""
+        """Write the oldest records; returns how many, None where they could not be written."""
         self._forget_written()
         batch = list(islice(self._queue, BATCH_RECORDS))
         if not await self._blocking(lambda: self._write(batch)):
@@ -142,21 +141,21 @@ class History:
         return len(batch)
 
     def _forget_written(self) -> None:
-        # By number: a full queue drops its oldest meanwhile, and a cancellation may have come between writing and this.
+        # By number, not by count: a full queue may drop its oldest meanwhile, and a cancellation may come between the write and this.
         while self._queue and self._queue[0].id <= self._written_id:
             self._queue.popleft()
 
     def unwritten(self) -> list[Record]:
-        """What was taken and, as far as is known, not written yet."""
+        """The records that were taken and, as far as is known, are not written yet."""
         return [record for record in self._queue if record.id > self._written_id]
 
     async def flush(self) -> None:
-        """What was taken before is written; waits while it cannot be. :meth:`run` must be running."""
+        """Return once all records taken so far are written, however long that fails. :meth:`run` must be running."""
         while self._queue:
             await self._idle.wait()
 
     async def aclose(self) -> None:
-        """What could be written in :data:`CLOSE_SECONDS` is, and the file is closed. :meth:`run` must have ended."""
+        """Write what can be written in :data:`CLOSE_SECONDS`, and close the file. :meth:`run` must have ended."""
         with anyio.CancelScope(shield=True):
             until = time.monotonic() + CLOSE_SECONDS
             while self._queue and time.monotonic() < until:
@@ -166,14 +165,14 @@ class History:
                 _log.error("history: %d records are lost with the end of the daemon: %s", len(self._queue), self.trouble)
             await self._blocking(self._close)
 
-    # Questions
+    # Queries
 
     async def runs(self, name: str, limit: int = 50) -> list[RunEntry]:
         """The last ``limit`` runs of ``name``, newest first. Raises UnavailableError where the database cannot be read."""
         return await self._answer(lambda: self._reader.runs(name, limit))
 
     async def records(self, after_id: int, limit: int = 1000, name: str | None = None) -> list[Record]:
-        """At most ``limit`` records behind number ``after_id``, oldest first."""
+        """At most ``limit`` records after number ``after_id``, oldest first."""
         return await self._question(lambda: self._reader.records(after_id, limit, name), [])
 
     async def last_records(self, limit: int, name: str | None = None) -> list[Record]:
@@ -185,14 +184,14 @@ class History:
         return await self._question(lambda: self._reader.totals(name), {})
 
     async def _catch_up(self) -> None:
-        """What was taken until now is written, if that is soon: whoever asks has seen it happen."""
+        """Wait a moment until the records taken so far are written, so that a query finds what its client has just seen happen."""
         newest = self._queue[-1].id if self._queue else 0
         with anyio.move_on_after(FRESH_SECONDS):
             while self._written_id < newest and self.trouble is None:
                 await self._wrote.wait()
 
     async def _question(self, ask: Callable[[], T], nothing: T) -> T:
-        """As :meth:`_answer`, for those who can do without: ``nothing`` where it cannot be read."""
+        """As :meth:`_answer`, but returns ``nothing`` where the database cannot be read."""
         try:
             return await self._answer(ask)
         except UnavailableError:
@@ -207,7 +206,7 @@ class History:
                 answer = await self._readers.run(ask)
         except TimeoutError:
             raise self._no_answer("its disk does not answer") from None
-        except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a row that a damaged page made up
+        except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: nonsense in a row of a damaged page
             raise self._no_answer(error) from error
         if self._unreadable:
             _log.info("history: %s is read again", self.path)
@@ -215,7 +214,7 @@ class History:
         return answer
 
     def _no_answer(self, reason: object) -> UnavailableError:
-        """To be raised; said once."""
+        """The error to raise; logged if the query before was answered."""
         if not self._unreadable:
             _log.warning("history: cannot read %s: %s", self.path, reason)
         self._unreadable = True
@@ -231,7 +230,7 @@ class History:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 store = Store(self.path)
-                if attempt:  # what was moved aside knows which numbers were given out
+                if attempt:  # which numbers were given out is known only to the file that was moved aside
                     store.last_id = _id_by_clock()
                 return store
             except (sqlite3.OperationalError, OSError) as error:
@@ -244,7 +243,7 @@ class History:
         return None
 
     def _set_aside_damaged(self, error: Exception) -> None:
-        """The file is out of the way, without its journal; the oldest of many such files goes."""
+        """Move the damaged file aside and remove its journal; only the newest :data:`CORRUPT_KEPT` such files are kept."""
         numbers = self._numbers("corrupt")
         aside = self._beside(f".corrupt-{max(numbers, default=0) + 1}")
         try:
@@ -259,7 +258,7 @@ class History:
         _log.error("history: %s is damaged (%s): moved to %s, a new one is begun", self.path, error, aside.name)
 
     def _set_aside_newer(self, error: SchemaError) -> None:
-        """The file is out of the way, with its journal, and stays for as long as somebody wants it."""
+        """Move the newer version's file aside with its journal; it is never removed, as somebody may go back to that version."""
         aside = self._beside(f".newer-{max(self._numbers('newer'), default=0) + 1}")
         try:
             os.replace(self.path, aside)
@@ -275,12 +274,12 @@ class History:
         return self.path.with_name(self.path.name + suffix)
 
     def _numbers(self, kind: str) -> list[int]:
-        """Those of the files that were moved aside as ``kind``."""
+        """The numbers N of the files that were moved aside as ``kind``-N."""
         suffixes = [path.name.rpartition("-")[2] for path in self.path.parent.glob(f"{self.path.name}.{kind}-*")]
         return [int(suffix) for suffix in suffixes if suffix.isdigit()]
 
     def _write(self, batch: list[Record]) -> bool:
-        """``batch`` is kept; False where it cannot be for now."""
+        """Write ``batch`` to the database; False where that is impossible for now."""
         if self._store is None or not os.path.exists(self.path):  # not Path.exists, which raises where a folder may not be entered
             self._reopen()
         if self._store is None:
@@ -302,12 +301,12 @@ class History:
         return True
 
     def _reopen(self) -> None:
-        """After a trouble, or when somebody removed the file: begin with what is there now."""
+        """Close the database and open what is at its path now: after an error, or when somebody removed the file."""
         self._close()
         self._store = self._open_store()
 
     def limit(self, *, max_age_seconds: float | None, max_size_bytes: int | None) -> None:
-        """No more than this is kept from now on; what is more goes soon."""
+        """New bounds apply from now on; what exceeds them is removed soon."""
         self.max_age_seconds, self.max_size_bytes = max_age_seconds, max_size_bytes
         self._prune_at = 0.0
         self._news.set()
@@ -340,5 +339,5 @@ class History:
 
 
 def _id_by_clock() -> int:
-    """A number that is greater than any that was counted up to."""
+    """A number greater than any that counting records can have reached."""
     return int(time.time() * 1000)

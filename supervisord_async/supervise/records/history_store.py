@@ -1,8 +1,8 @@
-"""The history's database: schema, writing a batch, the bounds, the questions. Blocking; called in worker threads only.
+"""The history's database: its schema, writing, pruning and queries. Blocking; called in worker threads only.
 
-One file, ``run_dir/history.db``, in WAL mode where the filesystem allows it (:func:`journal_mode`): readers do not disturb the writer,
-and a batch is one transaction. A run has a row of its own, kept up to date from the ``state`` records, so that questions about runs do
-not replay records.
+One file, ``run_dir/history.db``, in WAL mode where the filesystem allows it (:func:`journal_mode`): readers do not block the writer,
+and a batch is one transaction. Each run has a row of its own, kept up to date from the ``state`` records, so that queries about runs
+need not replay records.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from supervisord_async.supervise.records.run_entry import RunEntry
 from supervisord_async.system.mounts import mounts
 
 SCHEMA_VERSION = 1
-#: Numbers handed out before a crash and not written are never handed out again: this many are reserved at a time.
+#: This many numbers are reserved at a time, so that none given out before a crash, but not written, is given out again.
 RESERVED_IDS = 100_000
-#: How long a write or a question waits for somebody else's lock.
+#: How long a write or a query waits for somebody else's lock.
 BUSY_SECONDS = 5.0
-#: What is held of the file between two batches; sqlite's own 2 MiB would be a twentieth of the daemon, and the kernel has them anyway.
+#: sqlite's page cache; its default of 2 MiB would be a twentieth of the daemon's memory, for pages that the kernel caches anyway.
 CACHE_KIB = 256
-#: What is deleted at a time when the file is too big, in parts of all records.
+#: When the file is too big, the oldest 1/8 of all records is deleted at a time.
 _SHRINK_PART = 8
 
-#: Filesystems that write nothing in place.
+#: Filesystems that never overwrite in place.
 _WRITTEN_ELSEWHERE = frozenset({"bcachefs", "btrfs", "f2fs", "nilfs2", "zfs"})
 
 _SCHEMA = """
@@ -53,10 +53,10 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
 
 def journal_mode(folder: Path) -> str:
-    """``WAL``; ``TRUNCATE`` where its index, a file that sqlite maps, could end the process by SIGBUS when the disk is full.
+    """``WAL``; ``TRUNCATE`` where WAL's index, which sqlite maps into memory, could kill the process by SIGBUS when the disk is full.
 
-    That is where a page that has room once may need some again: the filesystem writes nothing in place, or gives less than a page at a
-    time and a part of it was never written.
+    That is where writing to a mapped page may need new room on the disk: on a filesystem that never overwrites in place, or whose
+    blocks are smaller than a page, so that a part of a page may not be allocated yet.
     """
     real = os.path.realpath(folder)
     kinds = {mount.point: mount.kind for mount in mounts() if f"{real}/".startswith(f"{mount.point.rstrip('/')}/")}
@@ -73,10 +73,10 @@ class SchemaError(Exception):
 
 
 class Store:
-    """An open database, for one writing thread at a time."""
+    """An open database, to be used by one thread at a time, for writing."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create it; raises sqlite3.Error or OSError where it cannot be used, SchemaError where it is from the future."""
+        """Open or create it. Raises sqlite3.Error or OSError where it cannot be used, SchemaError where a newer version wrote it."""
         self.path = path
         self.reserved = 0
         self._db = _connect(path)
@@ -99,7 +99,7 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batch, never the file
         self._db.execute(f"PRAGMA journal_size_limit = {4 * 1024 * 1024}")
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        last = self.written_id = int(self._db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0])  #: of the last one there
+        last = self.written_id = int(self._db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0])  #: the newest record's
         row = self._db.execute("SELECT value FROM meta WHERE key = 'reserved'").fetchone()
         self.last_id: int = max(last, row[0] if row else 0)
         self._reserve(self.last_id + RESERVED_IDS)
@@ -109,7 +109,7 @@ class Store:
         self.reserved = up_to
 
     def write(self, records: Sequence[Record]) -> None:
-        """All of ``records`` are kept, or none (sqlite3.Error)."""
+        """Write all of ``records``; raises sqlite3.Error, and then has written none of them."""
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -126,7 +126,7 @@ class Store:
             raise
 
     def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:
-        """What is older, or more, than allowed is gone, but for runs that go on; returns how many records that were."""
+        """Delete what exceeds the bounds, but for runs that go on; returns how many records that were."""
         db, gone = self._db, 0
         if max_age_seconds is not None:
             before = (time.time() if now is None else now) - max_age_seconds
@@ -135,7 +135,7 @@ class Store:
         if max_size_bytes is not None:
             gone += self._shrink(max_size_bytes)
         if gone:
-            db.executescript("PRAGMA incremental_vacuum")  # execute() would take its first step only: one page
+            db.executescript("PRAGMA incremental_vacuum")  # execute() would do its first step only, one page
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return gone
 
@@ -157,7 +157,7 @@ class Store:
         return int((pages - free) * size)
 
     def close(self, last_id: int | None = None) -> None:
-        """The file is closed; with ``last_id`` the numbers reserved beyond it may be handed out again."""
+        """Close the file; with ``last_id``, the numbers reserved beyond it may be given out again."""
         try:
             if last_id is not None:
                 self._reserve(last_id)
@@ -190,7 +190,7 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
             "INSERT OR REPLACE INTO runs (id, name, run, cause, detail, started_at) VALUES (?, ?, ?, ?, ?, ?)",
             (record.id, name, run, record.cause, record.message, record.at),
         )
-        if run is not None and run > 1:  # the run before is over at the latest now; what ended it came with this very record
+        if run is not None and run > 1:  # the previous run is over by now; if a restart ended it, this record has the cause
             _end_run(db, record, run - 1)
             _count(db, record)
         return
@@ -202,7 +202,7 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
         )
     elif record.to in RUN_ENDED and run:
         _end_run(db, record, run)
-    elif record.to == "STOPPING" and run:  # why it is told to go; it has not gone yet
+    elif record.to == "STOPPING" and run:  # the cause of its end is known; it has not ended yet
         _end_run(db, record, run, over=False)
 
 
@@ -235,7 +235,7 @@ def _count(db: sqlite3.Connection, record: Record) -> None:
 
 
 class Reader:
-    """Questions, each on a connection of its own."""
+    """Queries, each on a connection of its own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -250,7 +250,7 @@ class Reader:
         return [_entry(row) for row in rows]
 
     def records(self, after_id: int, limit: int, name: str | None = None) -> list[Record]:
-        """At most ``limit`` records behind ``after_id``, oldest first, of one name or of all."""
+        """At most ``limit`` records after ``after_id``, oldest first, of one name or of all."""
         if name is None:
             rows = self._ask("SELECT * FROM records WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit))
         else:

@@ -1,4 +1,4 @@
-"""The daemon's own log as a function of the records: one line for each, at the level of its type, or of the state entered."""
+"""The records as lines of the daemon's own log, each at the level of its type, or of the state entered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from supervisord_async.core.state import Cause, State
 
 _log = logging.getLogger("asupd")
 
-#: By type of record; others are logged at level info.
+#: By the record's type; others are logged at level info.
 LEVELS = {
     "log_loss": logging.ERROR,
     "config_refused": logging.ERROR,
@@ -19,14 +19,14 @@ LEVELS = {
     "rolling_failed": logging.WARNING,
     "supervision": logging.ERROR,
 }
-#: Of a record of type ``state``: by the state that was entered.
+#: For records of type ``state``, by the state that was entered.
 STATE_LEVELS: dict[str, int] = {State.FATAL: logging.ERROR, State.UNKNOWN: logging.ERROR, State.BACKOFF: logging.WARNING}
 #: Causes for which the daemon ends a run that nobody asked it to end.
 FAULTS = frozenset({Cause.HEARTBEAT_MISSED, Cause.LIVENESS_FAILED, Cause.READINESS_FAILED, Cause.MEMORY_LIMIT})
 
 
 def log_record(record: Record) -> None:
-    """A listener of the bus: logs ``record``, dated when it happened and not when it was told."""
+    """A listener of the bus: log ``record`` with the time at which it happened, not at which it was published."""
     level = _level(record)
     if _log.isEnabledFor(level):
         transition = f"{record.from_} → {record.to}: " if record.type == "state" else ""

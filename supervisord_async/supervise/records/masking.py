@@ -1,4 +1,4 @@
-"""Inputs and words about a process without its secrets: an error may quote a command, a hook's output, or an address."""
+"""Masks a program's secrets in inputs and messages: an error may quote a command, a hook's output, or an address."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from supervisord_async.config.model import Program
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.inputs import Input
 
-Told = TypeVar("Told", bound=Input)
+InputT = TypeVar("InputT", bound=Input)
 
 
-def without_secrets(input_: Told, program: Program) -> Told:
-    """``input_`` with the secrets of ``program`` masked in its words, which snapshots, records, logs and answers repeat."""
+def without_secrets(input_: InputT, program: Program) -> InputT:
+    """``input_`` with the secrets of ``program`` masked in its ``detail``, which snapshots, records, logs and answers repeat."""
     detail = getattr(input_, "detail", "")
     if not detail:
         return input_

@@ -1,4 +1,4 @@
-"""From a change of a snapshot to the records that tell of it, in stable words for scripts and a sentence for people."""
+"""From a change of a snapshot to its records, with stable words for scripts and a sentence for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisord_async.core.record import RecordType
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.system import signals
 
-#: How a restart limit's detail ends after a run that nobody found fault with.
+#: How the detail of a reached restart limit ends if the last run just exited.
 _ONLY_EXITED = re.compile("; last: exited$")
 
 
@@ -34,14 +34,14 @@ def exit_words(status: ExitStatus | None) -> str:
 
 
 def detail_words(snapshot: Snapshot) -> str:
-    """Why it is in its state, in the words of whatever found out; how it exited, where those say only that it did."""
+    """The snapshot's detail; where that says only that the last run exited, with how it exited."""
     if snapshot.exit is None:
         return snapshot.detail
     return _ONLY_EXITED.sub(f"; last: {exit_words(snapshot.exit)}", snapshot.detail)
 
 
 def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float) -> str:
-    """The change in one line of words."""
+    """The change in one line, for people."""
     match after.state:
         case State.STARTING:
             return f"starting run {after.run} ({after.cause})"
@@ -51,7 +51,7 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
             return "waiting for its dependencies"
         case State.BACKOFF:
             why = after.detail or exit_words(after.exit)
-            word = ", up" if after.detail else " after"  # "Connection refused after 5 s" would be of the connection
+            word = ", up" if after.detail else " after"  # "Connection refused after 5 s" would sound like a slow connection
             after_seconds = f"{word} {now - before.run_since:.1f} s" if before.pid is not None else ""
             delay = backoff_delay(policy, after.restarts - 1, after.run)
             return f"{why}{after_seconds}; restart {after.restarts} in {delay:.1f} s"
@@ -67,19 +67,19 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
 
 
 def _unborn(before: Snapshot, after: Snapshot) -> bool:
-    """Whether the run is over without having had a process, told to stop meanwhile or not: the exit is that of the run before."""
+    """Whether the run ended without ever having had a process, so that ``exit`` is still that of an earlier run."""
     in_flight = before.state in (State.STARTING, State.STOPPING) and before.pid is None and before.ended_run != before.run
     return in_flight and after.exit == before.exit
 
 
 def _ended_unheard(before: Snapshot, after: Snapshot) -> bool:
-    """Whether the run's main process ended while the rest of it was on its way down: no change of state has told of that."""
-    told = before.cause is Cause.EXITED  # it ended by itself: that was the change
-    return before.state is State.STOPPING and after.state is not State.STOPPING and before.ended_run == before.run and not told
+    """Whether the main process ended earlier during STOPPING, without a change of state, so that no record has its exit yet."""
+    recorded = before.cause is Cause.EXITED  # it ended by itself, which led to STOPPING
+    return before.state is State.STOPPING and after.state is not State.STOPPING and before.ended_run == before.run and not recorded
 
 
 def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now: float) -> Iterator[tuple[RecordType, dict[str, Any]]]:
-    """The type and fields of each record that the change deserves."""
+    """The type and fields of each record that the change gives rise to."""
     if after.state is not before.state or after.run != before.run:
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
         if after.exit is not None and not _unborn(before, after) and (after.ended_run != before.ended_run or _ended_unheard(before, after)):

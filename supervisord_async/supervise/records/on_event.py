@@ -1,8 +1,8 @@
 """``daemon.on_event``: commands and webhooks that are called when a program is in trouble.
 
-Nothing waits for them. Each hook has a queue of its own, bounded, and a task while there is something in it; what a webhook
-cannot take is tried again with growing pauses, then given up. A hook's failure is reported once, and its recovery once.
-Secrets of the program are masked in what is told, and a webhook's URL is never logged beyond its host.
+Nothing waits for them. Each hook has a bounded queue of its own, and a task while the queue is not empty; an event that a webhook
+does not accept is sent again after growing pauses, and dropped in the end. A hook's failure is reported once, and its recovery once.
+The program's secrets are masked in what is sent, and of a webhook's URL only scheme and host are logged.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _log = logging.getLogger(__name__)
 QUEUE_EVENTS = 256
 #: A command that takes longer is killed.
 COMMAND_SECONDS = 60.0
-#: The pauses between attempts at a webhook; after the last one the event is given up.
+#: The pauses between attempts at a webhook; after one more failure the event is dropped.
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0)
-#: Webhooks that may be asked at once; each is a thread.
+#: How many webhooks may be called at a time; each call takes a thread.
 WEBHOOK_THREADS = 4
 
 
 def events_of(record: Record) -> list[str]:
-    """The events of ``on_event`` that a record is, the most specific first."""
+    """The events of ``on_event`` that a record stands for, the most specific first."""
     if record.type == "state" and record.to == State.FATAL:
         return ["restart_limit", "fatal"] if record.cause == Cause.RESTART_LIMIT else ["fatal"]
     if record.type == "state" and "failed" in record.data:
@@ -71,7 +71,7 @@ class EventHooks:
         null_fd: int,
         post: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        """``program_of`` knows a process's program by the process's name; ``post`` sends a body to a URL, blocking."""
+        """``program_of`` maps a process's name to its program; ``post`` sends a body to a URL, blocking."""
         self._configuration = configuration
         self._program_of = program_of
         self._host = host
@@ -85,7 +85,7 @@ class EventHooks:
         self._limiter: anyio.CapacityLimiter | None = None
 
     def heed(self, record: Record) -> None:
-        """A listener of the bus; never waits."""
+        """A listener of the bus: queue ``record`` for the hooks that want it; never waits."""
         events = events_of(record)
         if not events or self._tasks is None:
             return
@@ -167,7 +167,7 @@ class EventHooks:
             _log.warning("on_event %s: %s; further failures are not said until it works again", _name(hook), words)
 
     async def _run_command(self, command: tuple[str, ...], event: str, body: bytes) -> None:
-        """The command has ended with 0, the event on its stdin; raises RefusedError."""
+        """Run the command with the event on its stdin; raises RefusedError unless it exits with 0."""
         configuration = self._configuration()
         record = json.loads(body)
         environment = os.environ | {
@@ -178,7 +178,7 @@ class EventHooks:
         }
         given = os.memfd_create("asup-event", os.MFD_CLOEXEC)
         try:
-            os.write(given, body + b"\n")  # a line, as `read` of a shell and files of them want it
+            os.write(given, body + b"\n")  # a whole line, for a shell's `read`, and for files to which they are appended
             os.lseek(given, 0, os.SEEK_SET)
             async with listening(self._null_fd, None) as (writing, heard):
                 directory = os.path.dirname(configuration.file)
@@ -194,7 +194,7 @@ class EventHooks:
             raise RefusedError(f"{words}: {tail}" if tail else words)
 
     async def _call(self, url: str, body: bytes) -> None:
-        """The webhook has taken it; raises RefusedError after the last attempt."""
+        """Post the event until the webhook accepts it; raises RefusedError after the last attempt."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(WEBHOOK_THREADS)
         for pause in (*RETRY_SECONDS, None):
@@ -215,7 +215,7 @@ def _post(url: str, body: bytes) -> None:
 
 
 def _name(hook: EventHook) -> str:
-    """Who it is, without what a URL may hold of secrets."""
+    """The hook's name for logs; of a URL, the part that has no secrets in it."""
     if hook.command is not None:
         return hook.command[0]
     parts = urlsplit(hook.url or "")

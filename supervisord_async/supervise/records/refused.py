@@ -1,10 +1,10 @@
-"""Raised where a hook of ``on_event`` did not take its event."""
+"""The error of a hook of ``on_event`` that did not accept its event."""
 
 from __future__ import annotations
 
 
 class RefusedError(Exception):
-    """The hook has not taken the event; ``final``: another attempt would be in vain."""
+    """The hook did not accept the event; ``final``: another attempt would be pointless."""
 
     def __init__(self, words: str, *, final: bool = False) -> None:
         super().__init__(words)

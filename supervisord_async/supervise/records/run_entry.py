@@ -1,4 +1,4 @@
-"""The entry of a run in the history; a module of its own, so that it can be imported where sqlite cannot."""
+"""A run's entry in the history; in a module of its own, so that it can be imported where sqlite is missing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     run: int
     cause: str | None  #: why it was started
     started_at: str  #: ISO 8601, UTC
-    running_at: str | None  #: when it was RUNNING, null if it never was
-    ended_at: str | None  #: null while it lives, and where the daemon did not see it end
+    running_at: str | None  #: when it became RUNNING; null if it never did
+    ended_at: str | None  #: null while it lives, and where no daemon saw it end
     end_cause: str | None
     end_detail: str | None
     exit_status: dict[str, Any] | None

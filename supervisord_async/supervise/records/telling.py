@@ -1,4 +1,4 @@
-"""What has changed of one process and was not told yet: it is noted as it is decided, and told when its effects have begun."""
+"""The unpublished changes of one process: noted when they are decided on, and published once their effects have begun."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisord_async.system.child import Ended
 
 
 class Change(NamedTuple):
-    """A change of the snapshot, with what the records that will tell of it need to know."""
+    """A change of the snapshot, with all that its records will need."""
 
     before: Snapshot
     after: Snapshot
@@ -23,25 +23,25 @@ class Change(NamedTuple):
 
 
 class Telling:
-    """The changes of the process ``name`` that no record tells of yet."""
+    """The changes of one process that are not published yet."""
 
     __slots__ = ("_bus", "_fail", "_name", "untold")
 
     def __init__(self, name: str, bus: Bus, fail: Callable[[Exception], None]) -> None:
-        """``fail`` is called with what breaks while they are told."""
+        """``name`` is the process's; ``fail`` is called with an exception of publishing them :meth:`soon`."""
         self._name = name
         self._bus = bus
         self._fail = fail
-        self.untold: tuple[Change, ...] = ()  #: the driver adds to it
+        self.untold: tuple[Change, ...] = ()  #: the driver appends to it
 
     def soon(self) -> None:
-        """What is ``untold`` will be told, see :meth:`.Bus.soon`."""
+        """The changes in ``untold`` will be published, see :meth:`.Bus.soon`."""
         untold, self.untold = self.untold, ()
         if untold:
             self._bus.soon(self._tell, untold)
 
     def now(self) -> None:
-        """What is ``untold`` is told; raises what breaks."""
+        """The changes in ``untold`` are published; exceptions are raised."""
         untold, self.untold = self.untold, ()
         self._publish(untold, None)
 

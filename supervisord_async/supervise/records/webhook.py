@@ -1,4 +1,4 @@
-"""One POST of an event to a URL: blocking, for a thread, and imported only where a hook has a URL."""
+"""Posts an event to a URL. Blocking, to be called in a thread; imported only where a hook has a URL."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from supervisord_async import __version__
 from supervisord_async.supervise.records.refused import RefusedError
 
-#: A webhook that has not answered after this has not taken the event.
+#: A webhook that has not answered within this time has not accepted the event.
 ANSWER_SECONDS = 10.0
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A POST that is sent elsewhere would arrive as a GET without its body."""
+    """Follows no redirect: the POST would arrive there as a GET without its body."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
 
 
 def post_json(url: str, body: bytes) -> None:
-    """``url`` has taken ``body``; blocking. Raises RefusedError, final for what another attempt would not change."""
+    """Post ``body`` to ``url``, which accepts it. Blocking. Raises RefusedError, ``final`` where another attempt would not help."""
     parts = urlsplit(url)
     headers = {"Content-Type": "application/json", "User-Agent": f"asupd/{__version__}"}
     if parts.username is not None:
@@ -37,8 +37,8 @@ def post_json(url: str, body: bytes) -> None:
             return
     except urllib.error.HTTPError as error:
         error.close()
-        passing = error.code in (408, 425, 429) or error.code >= 500
-        raise RefusedError(f"answered {error.code}", final=not passing) from None
+        temporary = error.code in (408, 425, 429) or error.code >= 500
+        raise RefusedError(f"answered {error.code}", final=not temporary) from None
     except (OSError, ValueError) as error:  # URLError among them; ValueError: what answers is not HTTP
         reason = getattr(error, "reason", None) or error
         raise RefusedError(str(reason) or type(error).__name__) from None
