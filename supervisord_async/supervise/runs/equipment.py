@@ -1,4 +1,4 @@
-"""What a run is given beside its command: listening sockets, stored descriptors, and the address to speak to us."""
+"""What a run is given besides its command: listening sockets, stored descriptors, and the sd_notify address."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 async def equip(spec: SpawnSpec, program: Program, voice: Voice | None, around: Surroundings) -> SpawnSpec:
-    """``spec`` with what ``notify``, ``heartbeat`` and ``sockets`` of ``program`` promise its next run.
+    """``spec`` with the descriptors and variables that ``notify``, ``heartbeat`` and ``sockets`` of ``program`` promise its next run.
 
-    ``voice`` is that of the process, None without ``notify``. Descriptors are 3, 4, … there: sockets in the file's order, then
-    what an earlier run stored. Raises SpawnError, stage ``socket`` or ``notify``.
+    ``voice`` is the process's, None without ``notify``. In the run the descriptors are 3, 4, …: sockets in the file's order,
+    then those that an earlier run stored. Raises SpawnError, stage ``socket`` or ``notify``.
     """
     environment = dict(spec.environment)
     pid_variables = []

@@ -1,6 +1,6 @@
 """Commands around a run: ``before_start`` and ``after_exit``, bounded in time, as the program's user and in its environment.
 
-What they print goes to the program's log, and the end of it into the words of a failure.
+Their output goes to the program's log, and the end of it into the message of a failure.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)
 
-#: A hook that takes longer is killed, and has failed.
+#: A hook that takes longer is killed and has failed.
 HOOK_SECONDS = 60.0
 #: How much of the end of its output is quoted.
 TAIL_BYTES = 2048
-#: A write of this much to a pipe that select calls writable does not block (``man 7 pipe``, PIPE_BUF).
+#: A write of this size to a pipe that select reports writable does not block (``man 7 pipe``, PIPE_BUF).
 _CHUNK_BYTES = select.PIPE_BUF
 
 
@@ -46,7 +46,7 @@ class HookRun(msgspec.Struct, frozen=True):
 
     @property
     def failure(self) -> str | None:
-        """Why it counts as failed, with the end of its output; None: it does not."""
+        """Why it failed, with the end of its output; None if it succeeded."""
         if self.code == 0:
             return None
         words = f"exited with {self.code}" if self.code is not None else "was ended by a signal"
@@ -56,7 +56,7 @@ class HookRun(msgspec.Struct, frozen=True):
 
 
 class Hooks:
-    """The hooks of one process slot."""
+    """The hooks of one process."""
 
     __slots__ = ("_host", "_name")
 
@@ -65,9 +65,9 @@ class Hooks:
         self._host = host
 
     async def before_start(self, program: Program, environment: RunEnvironment, credentials: Credentials | None, log: int) -> None:
-        """The hook has succeeded, or there is none; what it printed went to the descriptor ``log``.
+        """Run the hook, if there is one; its output goes to the descriptor ``log``.
 
-        Raises SpawnError, stage ``hook``: it failed, could not be run, or took too long.
+        Raises SpawnError, stage ``hook``, where it failed, could not be run, or took too long.
         """
         command = program.hooks.before_start
         if command is None:
@@ -90,7 +90,7 @@ class Hooks:
         cause: Cause,
         pid: int,
     ) -> None:
-        """The hook has ended, or there is none; a failure is reported in the daemon's log."""
+        """Run the hook, if there is one; a failure is reported in the daemon's log only."""
         command = program.hooks.after_exit
         if command is None:
             return
@@ -119,9 +119,9 @@ class Hooks:
 
 @asynccontextmanager
 async def listening(log: int, credentials: Credentials | None) -> AsyncIterator[tuple[int, bytearray]]:
-    """A descriptor for a command's output, and what came of it so far (the end of it); all of it goes on to ``log``.
+    """A descriptor for a command's output, and a buffer with the end of the output so far; all output is forwarded to ``log``.
 
-    On leaving what is in the pipe has been read, also while somebody else still holds it.
+    On leaving, what is in the pipe is read, but its end is not awaited: another process may still hold it open.
     """
     try:
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -137,7 +137,7 @@ async def listening(log: int, credentials: Credentials | None) -> AsyncIterator[
             tasks.start_soon(_forward, reading, log, heard)
             try:
                 yield writing, heard
-            except SpawnError as error:  # as it is, and not in a group
+            except SpawnError as error:  # raised below, so that the task group does not wrap it in an exception group
                 failure = error
             tasks.cancel_scope.cancel()
         if failure is not None:
@@ -152,12 +152,12 @@ async def listening(log: int, credentials: Credentials | None) -> AsyncIterator[
 async def _forward(reading: int, log: int, heard: bytearray) -> None:
     while True:
         await anyio.wait_readable(reading)
-        with anyio.CancelScope(shield=True):  # what was read is written
+        with anyio.CancelScope(shield=True):  # so that what was read is also written
             await _forward_some(reading, log, heard)
 
 
 async def _forward_some(reading: int, log: int, heard: bytearray) -> bool:
-    """Whether there was something."""
+    """Forward one chunk; returns whether there was one."""
     try:
         chunk = os.read(reading, _CHUNK_BYTES)
     except BlockingIOError:
@@ -168,7 +168,7 @@ async def _forward_some(reading: int, log: int, heard: bytearray) -> bool:
         if chunk and stat.S_ISFIFO(os.fstat(log).st_mode):
             with anyio.move_on_after(5.0) as patience:
                 await anyio.wait_writable(log)
-            if patience.cancelled_caught:  # nobody reads that log
+            if patience.cancelled_caught:  # the log's reader hangs: drop the chunk
                 return True
         os.write(log, chunk)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From settings to what the system needs to start a run: environment, tag, heartbeat file."""
+"""Derives from a program's settings what the system needs to start a run: environment, tag, heartbeat file."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from supervisord_async.system.disks import Executable
 from supervisord_async.system.limits import Limits
 from supervisord_async.system.spawn import SpawnSpec
 
-#: Between the name of a process and the role of a command beside its run, in tags.
+#: Separates, in the tag of a command beside a run, the process's name from the command's role.
 SIDE = "#"
 
 
 def instance_of(run_dir: str) -> str:
-    """What the tags of this run_dir's children begin with.
+    """The prefix of the tags of this run_dir's children.
 
-    Derived from its path, not stored: children are recognised although every file of a run_dir was lost.
+    Derived from its path, not stored: children are recognised even if every file of the run_dir was lost.
     """
     return hashlib.blake2s(os.fsencode(os.path.realpath(run_dir)), digest_size=8).hexdigest()
 
 
 @cache
 def _own_environment() -> dict[str, str]:
-    """What we were started with: decoded once, not for each variable of each spawn."""
+    """The environment that we were started with, decoded once, not for each variable of each spawn."""
     return dict(os.environ)
 
 
 def settings_digest(program: Program) -> str:
-    """What tells the settings that a run is begun with from others, as far as a change needs a restart.
+    """A digest of the settings with which a run is started: those whose change needs a restart.
 
     Inherited variables do not count: another daemon may have another environment.
     """
@@ -45,9 +45,9 @@ def settings_digest(program: Program) -> str:
 
 
 def has_digest(program: Program, digest: str) -> bool:
-    """Whether a run of that :func:`settings_digest` was begun with the settings that ``program`` has now; "" fits all.
+    """Whether a run with that :func:`settings_digest` was started with the present settings of ``program``; "" fits all.
 
-    A variable that the file gives the value which is inherited anyway makes no difference; earlier versions left such out.
+    Also true of digests by earlier versions, which left out variables that the file sets to their inherited value.
     """
     return digest in ("", settings_digest(program)) or digest == _digest(
         program, sorted(program.environment.items() - _own_environment().items())
@@ -62,17 +62,17 @@ def _digest(program: Program, environment: list[tuple[str, str]]) -> str:
 
 
 def executable_of(program: Program) -> Executable:
-    """What a spawn of it reads from a disk."""
+    """The executable, as a spawn looks it up."""
     return Executable(program.command[0], program.directory, program.environment.get("PATH"))
 
 
 def tag_of(instance: str, name: str, run: int) -> str:
-    """What a run's processes carry in their environment as ``ASUP_TAG``."""
+    """The tag that a run's processes carry in their environment as ``ASUP_TAG``."""
     return f"{instance}/{name}/{run}"
 
 
 def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None:
-    """The file that must change: the configured one, else one in run_dir; None without ``heartbeat``, or with ``notify``."""
+    """The heartbeat file: the configured one, else one in run_dir; None without ``heartbeat``, or with ``notify``."""
     if program.heartbeat is None or program.notify is not None:  # with notify WATCHDOG=1 is the beat
         return None
     if program.heartbeat.file is not None:
@@ -81,7 +81,7 @@ def heartbeat_file_of(program: Program, name: str, daemon: Daemon) -> str | None
 
 
 class RunEnvironment(msgspec.Struct, frozen=True):
-    """The environment of one run, made when it is asked for: a thousand dictionaries that are read once are megabytes."""
+    """The environment of one run. Its variables are made on request: a thousand dictionaries, kept to be read once, are megabytes."""
 
     program: Program  #: as it was when the run began
     name: str
@@ -93,17 +93,17 @@ class RunEnvironment(msgspec.Struct, frozen=True):
 
     @property
     def tag(self) -> str:
-        """What the run's processes carry."""
+        """The tag of the run's processes."""
         return tag_of(self.instance, self.name, self.run)
 
     @property
     def heartbeat_file(self) -> str | None:
-        """The file that must change, by the settings or by the environment that they give."""
+        """The heartbeat file, from the settings or from the environment that they give."""
         configured = heartbeat_file_of(self.program, self.name, self.daemon)
         return configured or self.program.environment.get(wire.ENV_HEARTBEAT_FILE)
 
     def variables(self) -> dict[str, str]:
-        """All of it."""
+        """All variables."""
         variables = dict(self.program.environment)
         if self.credentials is not None:
             for variable, value in (("HOME", self.credentials.home), ("USER", self.credentials.name), ("LOGNAME", self.credentials.name)):
@@ -123,13 +123,13 @@ class RunEnvironment(msgspec.Struct, frozen=True):
         return variables
 
     def beside(self, role: str) -> dict[str, str]:
-        """That of a command beside the run (a probe, a hook), tagged so that it is never taken for the run itself."""
+        """The variables of a command beside the run (a probe, a hook), with a tag that is never taken for the run's own."""
         own = {name: value for name, value in self.variables().items() if name not in wire.MAIN_PROCESS_ONLY}
         return {**own, wire.ENV_TAG: tag_of(self.instance, f"{self.name}{SIDE}{role}", self.run)}
 
 
 def prepare_heartbeat_file(environment: RunEnvironment) -> None:
-    """The file that run_dir keeps for the run exists and belongs to whom it runs as; nothing where the program names its own.
+    """The heartbeat file in the run_dir exists and belongs to the run's user; a file that the program configures is left to it.
 
     Raises SpawnError, stage ``heartbeat``.
     """
@@ -149,7 +149,7 @@ def prepare_heartbeat_file(environment: RunEnvironment) -> None:
 
 
 def is_side(name: str) -> bool:
-    """Whether a tag's name is that of a command beside a run; no process is called so."""
+    """Whether the name in a tag is of a command beside a run; no process can have such a name."""
     return SIDE in name
 
 
@@ -162,9 +162,9 @@ def spawn_spec(
     argv: tuple[str, ...] | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> SpawnSpec:
-    """Everything that the system needs to know of a run, or of another command in its place.
+    """What the system needs to know to spawn a run, or the command ``argv`` as a run would be.
 
-    Who spawns often gives a descriptor of /dev/null as ``stdin``: else it is opened each time.
+    A caller that spawns often passes a descriptor of /dev/null as ``stdin``; with the default it is opened each time.
     """
     return SpawnSpec(
         argv=argv or program.command,
@@ -181,7 +181,7 @@ def spawn_spec(
 
 
 def limits_of(program: Program) -> Limits:
-    """What a run begins with; ``limits.memory`` is watched instead."""
+    """The limits that are set at the start of a run; ``limits.memory`` is not among them, as a monitor watches it."""
     limits = program.limits
     return Limits(
         open_files=limits.open_files,

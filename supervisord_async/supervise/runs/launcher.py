@@ -1,4 +1,4 @@
-"""How the runs of one process begin, and what is reached again of one that outlived its daemon."""
+"""Starts the runs of one process, and reconnects to a run that outlived its daemon."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class Launcher:
-    """Begins the runs of one process, one at a time.
+    """Starts the runs of one process, one at a time.
 
     Arguments:
-        post: where the monitors of a run put what they find.
-        snapshot: the present one of the process.
+        post: is called by a run's monitors with their inputs.
+        snapshot: returns the process's current snapshot.
     """
 
     __slots__ = ("_around", "_name", "_output", "_post", "_preparing", "_replica", "_snapshot")
@@ -55,9 +55,9 @@ class Launcher:
         self._preparing: anyio.CancelScope | None = None
 
     async def begin(self, program: Program, run: int, voice: Voice | None) -> RunContext | None:
-        """The main process of ``run`` executes its command, and nothing watches yet; ``voice`` is heard, if there is one.
+        """Spawn ``run``: its main process executes the command, and is not watched yet. ``voice``: None without ``notify``.
 
-        None, and nothing was begun: it was given up. Raises SpawnError, its stage telling what could not be had.
+        Returns None, with nothing spawned, after :meth:`give_up`. Raises SpawnError, whose stage says what failed.
         """
         if _is_plain(program) and self._around.host.has_answered(executable_of(program)):
             environment, baseline = self._environment(program, run, None), None
@@ -79,12 +79,12 @@ class Launcher:
         return self._context(child, environment, voice, searches, baseline)
 
     async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:
-        """All that may take long has been done: names are looked up, the hook has run, disks have answered. Raises SpawnError.
+        """Do all that may take long before a spawn: look up the user, run the hook, wait for disks. Raises SpawnError.
 
-        With the signature of the file that must change.
+        Returns the run's environment and the signature of its heartbeat file, None without one.
         """
         host = self._around.host
-        await host.wait_executable(executable_of(program))  # and with it the run_dir, in which much is prepared
+        await host.wait_executable(executable_of(program))  # this includes the run_dir, which is used below
         credentials = await self.credentials(program)
         self._output.run_started(run)
         environment = self._environment(program, run, credentials)
@@ -98,17 +98,17 @@ class Launcher:
         return environment, baseline
 
     async def _baseline(self, heartbeat_file: str) -> Signature:
-        """What the first beat will differ from. Raises SpawnError: its disk hangs."""
+        """The signature that the first heartbeat will change. Raises SpawnError if the disk hangs."""
         try:
             return await self._around.host.signature(heartbeat_file)
         except TimeoutError as error:
             raise SpawnError("heartbeat", None, str(error)) from None
 
     async def resume(self, program: Program, run: int, child: ChildProcess, voice: Voice | None) -> RunContext:
-        """The context of ``run``, which an earlier daemon spawned and which lives on in ``child``; what cannot be had of it is reported."""
+        """The context of ``run``, which an earlier daemon spawned and whose main process is ``child``. What fails is logged, not raised."""
         environment = self._environment(program, run, None)
         try:
-            environment = self._environment(program, run, await self.credentials(program))  # its user may be gone, and it lives
+            environment = self._environment(program, run, await self.credentials(program))  # fails if the user was deleted meanwhile
             prepare_heartbeat_file(environment)
             if voice is not None:
                 voice.open(program, environment.credentials)
@@ -117,7 +117,7 @@ class Launcher:
         return self._context(child, environment, voice, self._output.searches, None)
 
     async def after_exit(self, context: RunContext, ended: Ended, cause: Cause) -> None:
-        """The hook has ended. What it cannot have (its user, a pipe) is reported, and does not hold the run up."""
+        """Run the hook. If it cannot be run (unknown user, no pipe), that is logged, and the end of the run goes on."""
         program = context.program
         try:
             credentials = await self.credentials(program)
@@ -130,20 +130,20 @@ class Launcher:
         )
 
     def give_up(self) -> None:
-        """A start that still waits, for its hook or for a disk, begins nothing."""
+        """A start that still waits, for its hook or a disk, is cancelled."""
         if self._preparing is not None:
             self._preparing.cancel()
 
     async def credentials(self, program: Program) -> Credentials | None:
-        """Whom it runs as; None: as the daemon. Raises SpawnError for an unknown user."""
+        """The user and groups to run as; None: the daemon's. Raises SpawnError for an unknown user."""
         if program.user is None and program.group_name is None:
             return None
         return await self._around.host.credentials(program.user, program.group_name)
 
     async def _before_start(self, environment: RunEnvironment, credentials: Credentials | None) -> None:
-        """The hook has succeeded and its output is in the log; raises SpawnError."""
+        """Run the hook; its output is in the log. Raises SpawnError."""
         program = environment.program
-        self._output.search(())  # what a probe looks for, the program itself must say
+        self._output.search(())  # a probe looks for a line of the program, not of its hook
         log, _ = self._output.open(program.logs, credentials)
         await Hooks(self._name, self._around.host).before_start(program, environment, credentials, log)
         await self._output.drain()
@@ -181,5 +181,5 @@ class Launcher:
 
 
 def _is_plain(program: Program) -> bool:
-    """Whether all there is to wait for is the disk that it is on."""
+    """Whether there is nothing to prepare, and so nothing to wait for but the disk that the program is on."""
     return program.user is None and program.group_name is None and program.heartbeat is None and program.hooks.before_start is None

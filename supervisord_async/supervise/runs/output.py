@@ -1,4 +1,4 @@
-"""The output of one process slot: its pipes and captures, one per stream, kept across its runs."""
+"""The output of one process: its pipes and captures, one of each per stream, kept across its runs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asupd")
 
-#: The end of a run waits no longer than this for a log.
+#: The end of a run waits no longer than this for its output to be written.
 SETTLE_SECONDS = 1.0
 
-#: Births that are remembered of each process.
+#: Of how many runs the beginning in the log files is remembered.
 BIRTHS = 4
 
 NO_SEARCHES: Mapping[str, LogSearch] = MappingProxyType({})
@@ -38,7 +38,7 @@ STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
 
 class _Captured(NamedTuple):
-    """One stream, and who reads its pipe."""
+    """One stream, its pipe, and the capture that reads the pipe."""
 
     stream: Stream
     pipe: Pipe
@@ -46,7 +46,7 @@ class _Captured(NamedTuple):
 
 
 class Birth(NamedTuple):
-    """How much each file of a process had got when a run began."""
+    """How many bytes each log file of a process had received when a run began."""
 
     run: int
     written: Mapping[str, int]
@@ -61,19 +61,19 @@ class Output:
         self._name = name
         self._replica = replica
         self._around = surroundings
-        self._captured: tuple[_Captured, ...] = ()  # dictionaries would take most of a kilobyte
+        self._captured: tuple[_Captured, ...] = ()  # a tuple, as a dictionary would take most of a kilobyte
         self._logs: Logs | None = None
         self.searches: Mapping[str, LogSearch] = NO_SEARCHES
         self.trouble: str | None = None  #: why one of the logs cannot be written at present
-        self.births: tuple[Birth, ...] = ()  #: of the last :data:`BIRTHS` runs that began here
+        self.births: tuple[Birth, ...] = ()  #: of the last :data:`BIRTHS` runs
 
     @property
     def captures(self) -> tuple[Capture, ...]:
-        """The captures that there are, the oldest first."""
+        """The captures, the oldest first."""
         return tuple(each.capture for each in self._captured)
 
     def written(self) -> dict[str, int]:
-        """How many bytes of the programs each file got, since this daemon writes it."""
+        """How many bytes of output each log file has received from this daemon, by path."""
         return {path: capture.bytes_written for capture in self.captures if (path := capture.target.path) is not None}
 
     def open(self, logs: Logs, credentials: Credentials | None) -> tuple[int, int]:
@@ -120,19 +120,19 @@ class Output:
         return capture
 
     def _say(self, stream: Stream, data: bytes) -> None:
-        """Output is shown and searched as it comes."""
+        """Echo ``data``, and search it for the patterns of probes."""
         if self._around.echo is not None:
             self._around.echo(self._name, stream, data)
         for search in self.searches.values():
             search.feed(stream, data)
 
     def search(self, patterns: Sequence[str]) -> Mapping[str, LogSearch]:
-        """What a run prints from now on is searched for these patterns; to be called before :meth:`open`."""
+        """From now on output is searched for these patterns; to be called before :meth:`open`."""
         self.searches = {pattern: LogSearch(pattern) for pattern in patterns} if patterns else NO_SEARCHES
         return self.searches
 
     def inherit(self, logs: Logs, inherited: Inherited) -> None:
-        """What an earlier daemon captured is captured on, from the very pipes that the living run writes to."""
+        """Go on capturing the run that an earlier daemon left, from the very pipes that it writes to."""
         self._logs = logs
         saved = inherited.saved.streams if inherited.saved is not None else {}
         for number, (stream, where) in enumerate(_wheres(logs), start=1):
@@ -145,17 +145,17 @@ class Output:
                 capture.run_started(inherited.snapshot.run)
 
     def saved(self) -> dict[str, SavedStream]:
-        """What a successor needs to find the pipes again."""
+        """What a later daemon needs to find the pipes again."""
         return {stream: SavedStream(pipe.inode, pipe.read_fd, pipe.child_fd) for stream, pipe, _ in self._captured}
 
     def _target(self, where: str) -> Target:
         logs = self._logs
-        assert logs is not None  # noqa: S101  set by whoever opens or reconfigures
+        assert logs is not None  # noqa: S101  set by open, inherit and reconfigure
         path = None if where == "none" else where.replace("{replica}", str(self._replica))
         return Target(path=path, max_size_bytes=logs.max_size_bytes, backups=logs.backups, compress=logs.compress, format=logs.format)
 
     def reconfigure(self, logs: Logs) -> None:
-        """What is captured from now on goes where ``logs`` says."""
+        """Output captured from now on goes where ``logs`` says."""
         self._logs = logs
         for stream, where in _wheres(logs):
             captured = self._of(stream)
@@ -163,47 +163,47 @@ class Output:
                 captured.capture.reconfigure(self._target(where))
 
     def run_started(self, run: int) -> None:
-        """What comes from now on is of ``run``; may be said again before it is spawned."""
+        """Output from now on belongs to ``run``. May be called repeatedly for one run, until it is spawned."""
         if not self.births or self.births[-1].run != run:
             self.births = (*self.births[1 - BIRTHS :], Birth(run, self.written()))
         for capture in self.captures:
             capture.run_started(run)
 
     def reopen(self) -> None:
-        """The files that have the paths now are written."""
+        """From now on the files that are now at the logs' paths are written."""
         for capture in self.captures:
             capture.reopen()
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on its way to the files."""
+        """Whether all output so far is in the files."""
         return not any(capture.unsettled for capture in self.captures)
 
     async def settle(self) -> None:
-        """What a run that is over has said is in the files; what a device holds up for longer than a moment comes later.
+        """Wait until the output of a run that has ended is in the files, at most :data:`SETTLE_SECONDS` for a slow disk.
 
-        It costs nothing where nothing is on its way: the next run of a program that died silently is not kept waiting.
+        Returns at once where nothing is left to write: the next run of a program that died silently is not delayed.
         """
         unsettled = [capture for capture in self.captures if capture.unsettled]
         if unsettled:
-            async with anyio.create_task_group() as tasks:  # one that hangs must not keep the other from its log
+            async with anyio.create_task_group() as tasks:  # concurrently: if one hangs, the other is still written
                 for capture in unsettled:
                     tasks.start_soon(capture.drain, SETTLE_SECONDS)
 
     async def drain(self) -> None:
-        """What was in the pipes is in the files."""
+        """All that was in the pipes is in the files."""
         for capture in self.captures:
             await capture.drain()
 
     async def aclose(self) -> None:
-        """What was in the pipes is in the files, and nothing is held any more."""
+        """All that was in the pipes is in the files, and pipes and files are closed."""
         for _, pipe, capture in self._captured:
             await capture.aclose()
             pipe.close()
         self._captured = ()
 
     def _report(self, report: LossReport) -> None:
-        """A loss, or its end, is a record."""
+        """Publish a loss of output, or its end."""
         still = (each.capture.trouble for each in self._captured if report.kind == "begin" or each.stream != report.stream)
         self.trouble = next((trouble for trouble in still if trouble is not None), None)
         self._around.bus.publish(**report.record(self._name))
@@ -214,7 +214,7 @@ def _wheres(logs: Logs) -> tuple[tuple[Stream, str], ...]:
 
 
 def _inherited_pipe(saved: SavedStream | None, inherited: Inherited, number: int) -> Pipe | None:
-    """The pipe of a stream: by our own descriptors after a re-exec, else by those of the living run; None: a new one will do."""
+    """The pipe of a stream: by our own descriptors after a re-exec, else by those of the living run. None: there is none to go on with."""
     if saved is not None and _is_pipe(saved.read_fd, saved.inode) and _is_pipe(saved.child_fd, saved.inode):
         pipe = Pipe(saved.read_fd, saved.child_fd)
         pipe.set_inheritable(False)
@@ -226,7 +226,7 @@ def _inherited_pipe(saved: SavedStream | None, inherited: Inherited, number: int
     except OSError as error:
         if is_want(error):
             _log.error("degraded: cannot read what run %d of %s says: %s", inherited.snapshot.run, inherited.name, error.strerror)
-        return None  # else it has closed or replaced the stream: there is nothing to capture
+        return None  # the run has closed or redirected the stream (or the error is logged): there is nothing to capture
     if saved is not None and not _is_pipe(pipe.read_fd, saved.inode):
         pipe.close()
         return None

@@ -33,7 +33,7 @@ MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (
 
 
 class Run:
-    """A live run. ``ended`` says how its main process ended, None while it lives."""
+    """A run. ``ended`` says how its main process ended; None while that lives."""
 
     __slots__ = (
         "_beside",
@@ -51,7 +51,7 @@ class Run:
 
     def __init__(self, context: RunContext, on_ended: Callable[[Ended], None], launcher: Launcher) -> None:
         self.context = context
-        self.session = context.child.pid  #: that every process of the run was born in, whatever its main process is
+        self.session = context.child.pid  #: the session in which the run began, whichever process is its main one now
         self.ended: Ended | None = None
         self._on_ended = on_ended
         self._launcher = launcher
@@ -60,7 +60,7 @@ class Run:
         self._hearing: anyio.CancelScope | None = None
         self._beside: anyio.CancelScope | None = None
         self._beside_over: anyio.Event | None = None
-        self._over: anyio.Event | None = None  # made when somebody waits for the end
+        self._over: anyio.Event | None = None  # made by the first call of wait_ended
 
     @property
     def child(self) -> ChildProcess:
@@ -69,16 +69,16 @@ class Run:
 
     @property
     def tree(self) -> ProcessTree:
-        """The main process and what descends from it."""
+        """The main process and its descendants."""
         return self.context.tree
 
     @property
     def tag(self) -> str:
-        """What its processes carry in their environment."""
+        """The tag that its processes carry in their environment."""
         return self.context.environment.tag
 
     def become(self, child: ChildProcess) -> None:
-        """``child``, a process of this run, is its main process from now on; the former one is one of many."""
+        """``child``, a process of this run, is its main process from now on; the former one is like any other process of it."""
         former = self.child
         former.forget(self._main_ended)
         self.context = replace(self.context, child=child, tree=self.tree.led_by(child))
@@ -87,17 +87,17 @@ class Run:
             child.on_end(self._main_ended)
 
     def watch(self, errands: Errands) -> None:
-        """All monitors watch, as tasks of ``errands``. Where the main process has ended already, that is acted on now."""
+        """All monitors run, as tasks of ``errands``. If the main process has ended already, that is handled now."""
         self._errands = errands
         self.child.on_end(self._main_ended)
         if self.ended is None:
             if self.context.voice is not None:
-                self._hearing = anyio.CancelScope()  # here: the run may be over before the task begins
+                self._hearing = anyio.CancelScope()  # not in the task: the run may end before that begins
                 errands.start_soon(self._hear, self.context.voice, self._hearing, name=f"notify {self.context.name}")
             self._start_checks(errands)
 
     def neglect(self) -> None:
-        """An end of the main process is not acted on, until the run is watched again. The tasks that watched it are over."""
+        """The end of the main process is ignored until the run is watched again; for when the errands that watched it have failed."""
         self.child.forget(self._main_ended)
 
     def reconfigure(self, program: Program, errands: Errands) -> None:
@@ -109,13 +109,13 @@ class Run:
             self._start_checks(errands)
 
     def _start_checks(self, errands: Errands) -> None:
-        """A task for the checks, where the program asks for any: a thousand that ask for none cost nothing."""
+        """Start a task for the checks, if the program has any: a thousand programs without checks need no tasks."""
         if any(_monitored(self.context.program)):
-            self._scope = anyio.CancelScope()  # here: they may be stopped before the task begins
+            self._scope = anyio.CancelScope()  # not in the task: the checks may be stopped before that begins
             errands.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
 
     def stop_checks(self) -> None:
-        """Nothing but the exit is watched any more."""
+        """The checks are cancelled; only the exit is still watched."""
         if self._scope is not None:
             self._scope.cancel()
 
@@ -128,7 +128,7 @@ class Run:
         await patiently(f"signal {self.context.name}", send)
 
     async def beside(self, command: Coroutine[Any, Any, None]) -> None:
-        """``command``, which is to end the run, has come to its end, or to :meth:`give_up_beside`; the run is not over before it."""
+        """Run ``command``, which is to end the run, until it ends or :meth:`give_up_beside` is called; the run is not over before that."""
         self._beside_over = anyio.Event()
         try:
             with anyio.CancelScope() as self._beside:
@@ -137,26 +137,26 @@ class Run:
             self._beside_over.set()
 
     async def wait_ended(self) -> None:
-        """The main process has ended; where another one took its place (MAINPID), that one."""
+        """Return once the main process has ended; if another one took its place (MAINPID), that one."""
         if self.ended is None:
             self._over = self._over or anyio.Event()
             await self._over.wait()
 
     def give_up_beside(self) -> None:
-        """What goes on beside the run ends at once."""
+        """The command that runs :meth:`beside` the run is cancelled."""
         if self._beside is not None:
             self._beside.cancel()
 
     async def _hear(self, voice: Voice, scope: anyio.CancelScope) -> None:
-        """What the run says is heeded as long as its main process lives, also while it stops."""
+        """Act on the run's sd_notify messages as long as its main process lives, also while it stops."""
         with scope:
             await voice.listen(self)
 
     def _main_ended(self, ended: Ended) -> None:
-        """Called by the child: until now no task waited for it, and where nothing is to be awaited now none ever does."""
-        assert self._errands is not None  # noqa: S101  called while it is watched
+        """Handle the end of the main process. As a callback, it needs a task only where the run's end has to wait for something."""
+        assert self._errands is not None  # noqa: S101  only called while it is watched
         if self._errands.failing:
-            return  # it is called again when the run is watched again
+            return  # called again when the run is watched again
         try:
             if self.context.voice is None:
                 self._end(ended)
@@ -168,7 +168,7 @@ class Run:
             self._errands.fail(error)
 
     async def _finish(self, child: ChildProcess, ended: Ended) -> None:
-        """The run is over, unless its last word names another main process than ``child``."""
+        """Finish the run, unless one of its last messages made another process than ``child`` the main one."""
         voice = self.context.voice
         if voice is not None:
             while child is self.child and voice.drain(self):
@@ -180,9 +180,9 @@ class Run:
         self.context.host.forget(self.tag)
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
-        """What is to be awaited when nothing of the run lives: a ``stop.command`` that still runs, and the hook of the present settings."""
-        acts = self._beside_over is not None and not self._beside_over.is_set()
-        return self._follow if acts or self.context.program.hooks.after_exit is not None else None
+        """What to await when nothing of the run lives: a ``stop.command`` that still runs, then the ``after_exit`` hook; None: nothing."""
+        busy = self._beside_over is not None and not self._beside_over.is_set()
+        return self._follow if busy or self.context.program.hooks.after_exit is not None else None
 
     async def _follow(self, ended: Ended, cause: Cause) -> None:
         if self._beside_over is not None:
@@ -201,7 +201,7 @@ class Run:
         self._on_ended(ended)
 
     async def _check(self, scope: anyio.CancelScope) -> None:
-        """One task for all checks; none where there are none."""
+        """Run all checks until ``scope`` is cancelled."""
         with scope:
             async with anyio.create_task_group() as checks:
                 for monitor in MONITORS:

@@ -1,4 +1,4 @@
-"""``stop.command``: the program's own way to end, in place of its signal; where it fails the signal follows."""
+"""``stop.command``: the program's own way to stop, instead of a signal; the signal follows if the command fails."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _log = logging.getLogger(__name__)
 async def run_stop_command(
     run: Run, command: tuple[str, ...], *, host: Host, output: Output, credentials: Callable[[], Awaitable[Credentials | None]]
 ) -> None:
-    """It ran, within the grace period, as the program's user and in its environment, and the main process has ended of it.
+    """Run the command as the program's user and in its environment, then wait until the main process has ended.
 
-    Many such commands only ask (``kill -USR1``, ``curl …/shutdown``): one that ended with 0 is given time to take effect, the
-    whole grace period if need be. What went wrong is logged; then the main process may live.
+    Many such commands only ask (``kill -USR1``, ``curl …/shutdown``): after one that exited with 0 there is no signal, so that it
+    has time to take effect, the whole grace period if need be. A failure is logged; then this returns while the main process lives.
     """
     name, program = run.context.name, run.context.program
     try:
