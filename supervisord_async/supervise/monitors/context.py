@@ -1,4 +1,4 @@
-"""What a monitor of a run may know and do."""
+"""What a run's monitors may know and do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.runs.output import Output
     from supervisord_async.supervise.senses.notify import Voice
 
-#: Looks per heartbeat timeout: a miss is found no later than 1 + 1/LOOKS timeouts after the last beat, and a look's delay.
+#: Looks per heartbeat timeout: a miss is found at most 1 + 1/LOOKS timeouts, and a look's duration, after the last beat.
 LOOKS = 8
-#: What the heartbeat's health is reported as, whoever watches it.
+#: The name of the check that reports the heartbeat, by file or by sd_notify.
 HEARTBEAT_CHECK = "heartbeat"
 
 
@@ -34,15 +34,15 @@ class RunContext(msgspec.Struct, frozen=True):
     child: ChildProcess
     tree: ProcessTree
     post: Callable[[Input], None]
-    snapshot: Callable[[], Snapshot]  #: the process's present one
-    environment: RunEnvironment  #: what the run was started with
+    snapshot: Callable[[], Snapshot]  #: returns the process's current snapshot
+    environment: RunEnvironment  #: the environment that the run was started with
     null_fd: int  #: /dev/null
-    output: Output  #: what it says, on its way to the logs
-    searches: Mapping[str, LogSearch]  #: by pattern, over what this run prints
+    output: Output  #: the process's output, on its way to the logs
+    searches: Mapping[str, LogSearch]  #: the searches of this run's output, by pattern
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
-    voice: Voice | None = None  #: what the run says by sd_notify; None without ``notify``
+    voice: Voice | None = None  #: the process's side of sd_notify; None without ``notify``
 
     def report(self, check: str, health: Health, detail: str = "") -> None:
-        """A check has a new word on the run; ``detail`` says what it found wrong."""
+        """Post a check's new verdict on the run; ``detail`` says what it found wrong."""
         self.post(HealthReported(self.run, check, health, detail))

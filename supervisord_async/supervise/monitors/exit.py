@@ -1,4 +1,4 @@
-"""The exit-code watcher: posts Exited as the run's main process is gone, TreeGone when all of it is."""
+"""The exit monitor: posts Exited once the run's main process has ended, and TreeGone once the whole run has."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Ended
 
-#: So many kinds of processes that were left behind are named.
+#: How many names of processes that were left behind are mentioned.
 NAMED = 3
 
-#: What is to be awaited when nothing of a run lives.
+#: What to await, once nothing of a run lives, before the run is over; is given its end and the cause of that.
 Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 
 def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
-    """Posts Exited and returns True where nothing is to be awaited first, as with most runs; False: :func:`monitor_exit` has to."""
+    """Post Exited and return True if nothing has to be awaited first, as with most runs; else :func:`monitor_exit` has to be called."""
     if afterwards is not None or context.voice is not None or not context.output.settled:
         return False
     if _is_unexplained(context, ended) and context.host.may_have_oom_killed():
@@ -33,10 +33,10 @@ def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None)
 
 
 async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower | None) -> None:
-    """Returns when nothing of the run lives, what is to follow it has been done, and what it said is in its logs.
+    """Return once nothing of the run lives, ``afterwards`` is done, and the run's output is in its logs.
 
-    ``ended`` is how the main process ended; ``afterwards`` is to be awaited, with it and why, when nothing lives, before the
-    run is called over. With ``scope: main`` descendants are none of our business, and nothing remains by definition.
+    ``ended`` says how the main process ended; ``afterwards`` is awaited once nothing lives, before the run counts as over.
+    With ``scope: main`` descendants are not our concern: they do not count as remaining.
     """
     now = context.snapshot()
     cause = now.cause if now.state is State.STOPPING and now.cause is not None else Cause.EXITED
@@ -56,7 +56,7 @@ async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower |
 
 
 def _has_leftovers(context: RunContext) -> bool:
-    """Whether something may live on; what cannot be seen just now may."""
+    """Whether something of the run may live on; True also where we cannot look for lack of a descriptor."""
     try:
         return context.tree.has_leftovers()
     except OSError as error:
@@ -66,13 +66,13 @@ def _has_leftovers(context: RunContext) -> bool:
 
 
 def _is_unexplained(context: RunContext, ended: Ended) -> bool:
-    """Whether somebody killed it, and not us."""
+    """Whether somebody else killed it: the kernel, perhaps."""
     now = context.snapshot()
     return ended.status.signal == signal.SIGKILL and now.state is not State.STOPPING and now.sent != signal.SIGKILL
 
 
 async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
-    """What else is known of an end: what the run said of it, that it left for the background, or that the kernel was out of memory."""
+    """What is known besides the exit status: the run's own sd_notify words, that it went to the background, or was OOM-killed."""
     if context.voice is not None and (said := context.voice.last_words()):
         return f"{exit_words(ended.status)}; {said}"
     if remains and ended.status.code == 0 and context.snapshot().state is not State.STOPPING:
@@ -84,7 +84,7 @@ async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
 
 
 async def _background_words(context: RunContext) -> str:
-    """Of a main process that has done its work, it seems, by leaving it to others; "" where these have gone as well."""
+    """For a main process that exited with 0 and left others behind, a daemon most likely; "" where these are gone as well."""
     names: list[str] = []
 
     async def look() -> None:

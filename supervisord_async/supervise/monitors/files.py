@@ -1,7 +1,7 @@
-"""The file-change watcher of one process: what was changed on disk becomes a restart, or a signal.
+"""The file monitor of one process: a change on disk becomes a restart, or a signal.
 
-It lives as long as the process's slot and posts inputs whatever the state; the machine knows that a stopped program
-stays stopped. A program that restarts itself by writing what it watches is found by :class:`LoopGuard`.
+It runs as long as the process is supervised and posts inputs whatever the state; the machine knows that a stopped process
+stays stopped. A program that restarts itself by writing watched files is found by :class:`LoopGuard`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FileWatching", "LoopGuard", "monitor_files", "monitor_watches"]
 
-#: A change that comes this soon after a start (plus the quiet time) may be the start's own doing.
+#: A change this soon after a start (plus the debounce time) may be caused by the start itself.
 SUSPECT_SECONDS = 2.0
 #: This many such changes in a row, within ``WINDOW_FACTOR`` times that time, are a loop …
 SUSPECTS = 5
-#: … or this many, if it was suspended before and has not been calm since.
+#: … or this many, if the watch was suspended before and has not been calm since.
 SUSPECTS_AGAIN = 2
 WINDOW_FACTOR = 10.0
-#: How long a watch is suspended: at first, and at most; doubled each time.
+#: How long a watch is suspended at first, and at most; the time doubles with each suspension.
 PAUSE_SECONDS, PAUSE_MAX_SECONDS = 30.0, 300.0
 
 
 class LoopGuard:
-    """Tells a program that restarts itself, by writing what it watches, from one whose files are edited.
+    """Distinguishes a program that restarts itself, by writing watched files, from one whose files are edited.
 
     Times are seconds of any one monotonic clock.
     """
@@ -51,9 +51,9 @@ class LoopGuard:
         self._paused_until = 0.0
 
     def pause_after(self, seen_at: float, started_at: float | None) -> float | None:
-        """How long to suspend the watch for a change that was seen at ``seen_at``; None: it is to be followed.
+        """How long to suspend the watch because of a change seen at ``seen_at``; None: act on the change.
 
-        ``started_at`` is when the program was last started, or told to restart, whichever is later.
+        ``started_at`` is when the program was last started, or asked to restart, whichever is later.
         """
         while self._suspects and seen_at - self._suspects[0] > self._window_seconds:
             self._suspects.popleft()
@@ -73,7 +73,7 @@ class LoopGuard:
 
 
 async def monitor_watches(around: Surroundings, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
-    """:func:`monitor_files` of each of ``watches``, all of the process ``name``; what is the daemon's own is ignored."""
+    """Run :func:`monitor_files` for each of ``watches`` of the process ``name``; files that the daemon writes are ignored."""
     ignored = (around.daemon.run_dir, *around.written_paths())
     async with anyio.create_task_group() as monitors:
         for watch in watches:
@@ -84,14 +84,14 @@ async def monitor_watches(around: Surroundings, name: str, watches: Iterable[Wat
 async def monitor_files(
     watching: FileWatching, *, name: str, watch: Watch, ignored_paths: tuple[str, ...], post: Callable[[Input], None], bus: Bus
 ) -> None:
-    """Posts RestartRequested, or SignalRequested where ``watch.signal`` says so, for each burst of changes; until cancelled.
+    """Post RestartRequested for each burst of changes, or SignalRequested if the watch has a ``signal``; until cancelled.
 
-    Publishes a ``watch`` record for each path that does not exist at first, and when the watch is suspended for being
-    in a loop, and when it resumes. What changes while it is suspended is followed when it resumes, but for what the
-    program's last start still writes.
+    Publishes a ``watch`` record for each path that does not exist at first, and when the watch is suspended because of a
+    loop, and when it resumes. Changes during a suspension are acted on when it ends, except those that the program's last start
+    still made.
     """
     with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths) as changes:
-        async with anyio.create_task_group() as tasks:  # a path whose disk hangs is never armed: the others do not wait for it
+        async with anyio.create_task_group() as tasks:  # a task, as a path on a hanging disk is never armed, and must not hold up the rest
             tasks.start_soon(_tell_missing, changes, name, bus)
             guard = LoopGuard(watch.debounce_seconds)
             acted_at: float | None = None
@@ -123,7 +123,7 @@ def _input(watch: Watch, paths: frozenset[str]) -> Input:
 
 
 def describe_changes(watch: Watch, paths: frozenset[str]) -> str:
-    """``src/app.py changed``, ``src/app.py and 3 more changed``: relative to where the watched path lies."""
+    """``src/app.py changed``, ``src/app.py and 3 more changed``: relative to the parent of the watched path."""
     first = min(paths)
     root = max((root for root in watch.paths if first == root or first.startswith(root.rstrip("/") + "/")), key=len, default="/")
     others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""

@@ -1,8 +1,9 @@
-"""The heartbeat watcher: a file that must change.
+"""The heartbeat monitor: a file that must change.
 
-A beat is a *change* of the file's signature, seen while this run lives. Neither the wall clock nor the file's age has
-a say. Silence is counted only while we could see: a daemon that was stopped, a machine that slept, or a disk that does
-not answer is no program's fault. The latter is told, as its health: a new run would wait for the same disk.
+A beat is a *change* of the file's signature, seen while this run lives. Neither the wall clock nor the file's age
+matters. Silence counts only while we could have seen a beat: if the daemon was stopped, the machine slept, or the disk does
+not answer, that is not the program's fault. Such a disk makes the run unhealthy, but does not restart it: a new run would wait
+for the same disk.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from supervisord_async.core.inputs import Faulted
 from supervisord_async.core.state import Cause, Health
 from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
 
-#: Looks begin at multiples of this: a thousand files of one timeout are looked at in twenty hops to a thread, not in a thousand.
+#: Looks begin at multiples of this, so that a thousand files with one timeout take twenty trips to a thread, not a thousand.
 GRID_SECONDS = 0.05
 
 
 async def monitor_heartbeat(context: RunContext) -> None:
-    """Posts the first beat and the miss; returns after a miss, or at once without ``heartbeat``."""
+    """Post the first beat and the miss; return after a miss, or at once without ``heartbeat``."""
     settings, path = context.program.heartbeat, context.heartbeat_file
     if settings is None or path is None:
         return
@@ -29,7 +30,7 @@ async def monitor_heartbeat(context: RunContext) -> None:
         await anyio.sleep(-anyio.current_time() % GRID_SECONDS)
     due = looked = anyio.current_time()
     while silent < settings.timeout_seconds:
-        due += interval * (1 + max(0.0, anyio.current_time() - due) // interval)  # in step, however late this look was
+        due += interval * (1 + max(0.0, anyio.current_time() - due) // interval)  # stays on the grid, however late this look was
         await anyio.sleep_until(due)
         now = anyio.current_time()
         awake, looked = min(now - looked, 2 * interval), now
@@ -40,13 +41,13 @@ async def monitor_heartbeat(context: RunContext) -> None:
             context.report(HEARTBEAT_CHECK, said, f"cannot tell whether it beats: {error}")
             continue
         silent += awake
-        word = said
+        health = said
         if signature != last and signature is not None:
-            silent, word = 0.0, Health.HEALTHY
+            silent, health = 0.0, Health.HEALTHY
         elif said is Health.UNHEALTHY:
-            word = Health.STARTING  # its disk has answered
-        if word is not said:
-            said = word
+            health = Health.STARTING  # the disk answers again
+        if health is not said:
+            said = health
             context.report(HEARTBEAT_CHECK, said)
         last = signature
     context.report(HEARTBEAT_CHECK, Health.UNHEALTHY)

@@ -1,7 +1,7 @@
-"""The memory watcher: what whole trees hold resident, against ``limits.memory``. One pass over /proc for all programs.
+"""The memory monitor: compares the resident size of whole trees with ``limits.memory``, in one pass over /proc for all programs.
 
-It sleeps while no process with such a limit runs. What processes of a tree share counts once, where we may look at their pages
-(``/proc/PID/smaps_rollup``); nobody is told to go by an estimate.
+It sleeps while no process with such a limit runs. Memory that processes of a tree share counts once, where we may read
+``/proc/PID/smaps_rollup``. An estimate never leads to a restart: the tree is measured first.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How often trees are measured while there is one to measure.
+#: The pause between two measurements, while a process with a limit runs.
 INTERVAL_SECONDS = 2.0
 _MIB = 1024 * 1024
 
 
 class MemoryWatch:
-    """Posts a fault for every run whose tree is above its limit."""
+    """Posts a fault for every run whose tree exceeds its limit."""
 
     def __init__(self, bus: Bus, processes: Callable[[], Iterable[Process]], sampler: Sampler | None = None) -> None:
         self._processes = processes
@@ -47,7 +47,7 @@ class MemoryWatch:
                 continue
             try:
                 await self._measure(limited)
-            except OSError as error:  # no descriptor for /proc, say: the next look may have one
+            except OSError as error:  # for example no free descriptor; the next time there may be one
                 _log.warning("cannot measure memory: %s", error.strerror)
             await anyio.sleep(INTERVAL_SECONDS)
 

@@ -1,7 +1,7 @@
-"""The watchdog of sd_notify: WATCHDOG=1 must come in time, and WATCHDOG=trigger is a cry for help.
+"""The watchdog of sd_notify: WATCHDOG=1 must come in time, and WATCHDOG=trigger is a failure at once.
 
-The time is ``heartbeat.timeout``, or what the run has asked for by WATCHDOG_USEC. As with heartbeat files, silence is
-counted only while we were awake to hear.
+The timeout is ``heartbeat.timeout``, or what the run asked for by WATCHDOG_USEC. As with heartbeat files, silence counts
+only while the daemon was running.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS,
 
 
 async def monitor_watchdog(context: RunContext) -> None:
-    """Posts the first beat and the miss; returns after a miss, or at once without ``notify``."""
+    """Post the first beat and the miss; return after a miss, or at once without ``notify``."""
     voice = context.voice
     if voice is None:
         return
@@ -27,7 +27,7 @@ async def monitor_watchdog(context: RunContext) -> None:
     while not voice.triggered:
         before, timeout = timeout, voice.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
         if timeout != before:
-            silent = 0.0  # a new timeout is counted from now
+            silent = 0.0  # a new timeout counts from now
         if timeout is not None and silent >= timeout:
             break
         interval = timeout / LOOKS if timeout is not None else 3600.0

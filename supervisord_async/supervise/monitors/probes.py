@@ -1,10 +1,10 @@
-"""The health watchers: readiness and liveness, asked at intervals; whether it is ready more often at first.
+"""The probe monitors: readiness and liveness, probed at intervals; readiness more often at first.
 
-Readiness says when a run serves, and whether it still does; it never restarts. Liveness is asked once the run is
-RUNNING, and its failure replaces the run, once. Both end with the run: nothing is asked during backoff.
+Readiness says when a run can serve, and whether it still does; it never restarts the run. Liveness is probed once the run is
+RUNNING, and its failure replaces the run. Both end with the run: nothing is probed during backoff.
 
-Where the machine cannot ask (no process is to be had for a command, its disk hangs) a program that was well is called unhealthy, for
-nobody can tell; it is no answer, and nobody is restarted for it: the next run would wait for the same.
+Where a probe cannot be run at all (its command cannot be spawned, its disk hangs), the health of a run that has started is
+unhealthy, as it is not known. That is no answer and does not restart the run: the next one could not be probed either.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from supervisord_async.supervise.records.masking import words_without_secrets
 
 _log = logging.getLogger(__name__)
 
-#: How often is looked whether a run has become RUNNING, so that its liveness is known soon after, and not an interval later.
+#: How often to look whether the run is RUNNING, so that liveness is probed soon after, and not an interval later.
 START_LOOK_SECONDS = 1.0
-#: Who is not ready yet is asked again so soon, then after twice the time, until the first interval is over.
+#: The first pause between probes of a run that is not ready yet; it doubles until the first interval is over.
 FIRST_PAUSE_SECONDS = 0.1
 
 
 async def monitor_readiness(context: RunContext) -> None:
-    """Posts BecameReady at the first success, and each change of health after it."""
+    """Post BecameReady at the first success, and each change of health after it."""
     probe = context.program.readiness
     if probe is None:
         return
-    ready = context.snapshot().state is State.RUNNING  # an adopted run was ready before
+    ready = context.snapshot().state is State.RUNNING  # an adopted run may have been ready before
     async for words, verdict in _answers(context, probe, "readiness", eager=not ready and probe.log is None):
         if not ready and not verdict:
-            context.report("readiness", Health.STARTING, words)  # told before it is a verdict: somebody waits for it
+            context.report("readiness", Health.STARTING, words)  # before there is a verdict, for whoever waits for the run
         if verdict is None:
             continue
         if verdict and not ready:
@@ -51,7 +51,7 @@ async def monitor_readiness(context: RunContext) -> None:
 
 
 async def monitor_liveness(context: RunContext) -> None:
-    """Posts the health once the run is RUNNING, and at a failure the fault; then it has said all."""
+    """Post the health once the run is RUNNING; at a failure post the fault and return."""
     probe = context.program.liveness
     if probe is None:
         return
@@ -69,9 +69,10 @@ async def monitor_liveness(context: RunContext) -> None:
 
 
 async def _answers(context: RunContext, probe: Probe, check: str, *, eager: bool = False) -> AsyncIterator[tuple[str, bool | None]]:
-    """Each answer: what was wrong ("": nothing), and the verdict where this answer changed it: after so many equal ones in a row.
+    """Yield for each answer what is wrong ("" if nothing), and the verdict if this answer changed it, else None.
 
-    That nobody could be asked is told as the health of ``check``, and a verdict follows as if it were the first.
+    A verdict takes ``successes`` or ``failures`` equal answers in a row. Where the probe could not be run, that is reported as the
+    health of ``check``, and the next verdict counts as the first.
     """
     verdict: bool | None = None
     row = 0
@@ -92,9 +93,9 @@ async def _answers(context: RunContext, probe: Probe, check: str, *, eager: bool
 
 
 async def _asked(context: RunContext, probe: Probe, *, eager: bool) -> AsyncIterator[str | UnaskedError | None]:
-    """What is answered at each interval: None when all is well, else what is wrong, or why nobody could be asked.
+    """Yield the answer at each interval: None when all is well, else what is wrong, or why the probe could not be run.
 
-    ``eager``: the first interval is divided as long as something is wrong; what is wrong in between is neither told nor counted.
+    ``eager``: while something is wrong in the first interval, probe several times during it; those failures are not yielded.
     """
     await anyio.sleep(probe.initial_delay_seconds)
     pauses: Iterable[float] = _first_pauses(probe.interval_seconds) if eager else (probe.interval_seconds,)
@@ -117,7 +118,7 @@ async def _ask(context: RunContext, probe: Probe) -> str | UnaskedError | None:
 
 
 async def _wait(context: RunContext, probe: Probe, seconds: float) -> None:
-    """``seconds`` have passed, or the line that the probe looks for has come: whoever waits for the run loses no time."""
+    """Wait for ``seconds``, or until the line comes that the probe looks for, so that readiness is known at once."""
     search = context.searches.get(probe.log) if probe.log is not None else None
     if search is None or search.found.is_set():
         await anyio.sleep(seconds)
@@ -127,7 +128,7 @@ async def _wait(context: RunContext, probe: Probe, seconds: float) -> None:
 
 
 def _first_pauses(interval_seconds: float) -> Iterator[float]:
-    """They double, and last one interval together."""
+    """Pauses that double, and add up to one interval."""
     pause = FIRST_PAUSE_SECONDS
     while pause < interval_seconds:
         yield pause

@@ -1,7 +1,7 @@
-"""The clock watcher: starts programs when their schedule is due, if they do not run.
+"""The schedule monitor: starts programs when their schedule is due, if they do not run.
 
-One task for all. It sleeps by the monotonic clock, a minute at most, and derives everything from the wall clock again
-each time: a clock that was set, or a machine that slept, is noticed within that minute.
+One task for all. It sleeps by the monotonic clock, a minute at most, and derives everything from the wall clock anew
+each time: so a clock that was set, or a sleep of the machine, is noticed within that minute.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _log = logging.getLogger(__name__)
 
 #: The longest sleep between two looks at the clock.
 LOOK_SECONDS = 60.0
-#: What is due is missed when it is found later than this: after a sleep of the machine, or a clock that was set forward.
+#: A scheduled start found later than this counts as missed: the machine slept, or its clock was set forward.
 LATE_SECONDS = 90.0
-#: ... and when the daemon starts, which may have been a re-exec.
+#: The same when the daemon has just started; not 0, as that may have been a re-exec.
 LATE_AT_START_SECONDS = 2.0
-#: A clock that is set back by less repeats nothing, as cron does; set back by more, schedules start over. What is due more often than the
-#: clock was set back by starts over in any case: else it would not run for all that time.
+#: A clock set back by less repeats no starts, as in cron; if it is set back by more, schedules start anew. A schedule with shorter
+#: intervals than that step starts anew in any case: else it would not run for all that time.
 SET_BACK_SECONDS = 3 * 3600.0
 
 
@@ -92,7 +92,7 @@ class ScheduleWatch:
         return groups
 
     async def _look(self, groups: dict[str, tuple[Program, list[Process]]]) -> float:
-        """What is due was started; returns the seconds to the next look."""
+        """Start what is due; returns the seconds until the next look."""
         now = self._wall_clock()
         before = self._marks.snapshot()
         soonest = now + LOOK_SECONDS
@@ -108,9 +108,9 @@ class ScheduleWatch:
         return max(0.0, soonest - self._wall_clock())
 
     def _consider(self, program: Program, processes: list[Process], now: float) -> float | None:
-        """Start what is due; returns when it is due next."""
+        """Start the program's processes if its schedule is due; returns when it is due next."""
         schedule = program.schedule
-        assert schedule is not None  # noqa: S101  it is in a group
+        assert schedule is not None  # noqa: S101  see _groups
         mark = self._marks.get(program.name, schedule)
         if mark is None or (mark > now and _begins_anew(schedule, mark, now)):
             mark = now
