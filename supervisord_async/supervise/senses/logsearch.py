@@ -1,6 +1,6 @@
-"""Patterns in what a run prints, found in time that grows with the output alone.
+"""Searches a run's output for patterns, in time linear in the output.
 
-RE2 has no pattern that takes exponential time; lines are cut at :data:`LINE_BYTES`. What is not a line yet is held up
+RE2 takes linear time for every pattern, and lines are cut at :data:`LINE_BYTES`. The beginning of an incomplete line is kept, up
 to that bound.
 """
 
@@ -14,7 +14,7 @@ LINE_BYTES = 4096
 
 
 class LogSearch:
-    """Whether a line of one run's output matched; fed by its captures on the loop, asked and awaited by a probe."""
+    """Whether a line of one run's output matched; fed by the captures on the loop, read and awaited by a probe."""
 
     def __init__(self, pattern: str) -> None:
         self.found = anyio.Event()  #: set by the first line that matches
@@ -22,7 +22,7 @@ class LogSearch:
         self._begun: dict[str, bytes] = {}
 
     def feed(self, stream: str, data: bytes) -> None:
-        """``data`` was printed on ``stream``."""
+        """``data`` was printed on ``stream``: search the lines that it completes."""
         if self.found.is_set():
             return
         *lines, rest = (self._begun.pop(stream, b"") + data).split(b"\n")

@@ -1,12 +1,12 @@
-"""What one process slot says by sd_notify: a socket for all its runs, who may speak on it, and what each word means.
+"""One process's side of sd_notify: a socket for all its runs, who may send to it, and what each assignment means.
 
-What decides (READY, MAINPID, EXTEND_TIMEOUT_USEC) becomes an input; beats are counted for the monitor; what is only said
-(STATUS, RELOADING, STOPPING, ERRNO) is kept beside the snapshot, for people. No message is believed for what it says of its sender:
-the kernel tells who sent it, and only the run's main process counts, or with ``access: all`` whatever is of the run.
+What matters to decisions (READY, MAINPID, EXTEND_TIMEOUT_USEC) becomes an input; beats are counted for the monitor; the rest
+(STATUS, RELOADING, STOPPING, ERRNO) is kept beside the snapshot, for people. A message's sender is known from the kernel, never from
+the message: only the run's main process may send, or with ``access: all`` any process of the run.
 
-A flood costs a bounded share of the loop: messages are read in batches with a pause after each full one, so the kernel
-holds the sender back. What is not a message, or comes from somebody else, is counted, its descriptors are closed, and it
-is told once per run. The meaning of the words is that of ``man 3 sd_notify``.
+A flood takes a bounded share of the loop: messages are read in batches with a pause after each full one, so that the kernel
+blocks the sender. A message that is malformed, or from another sender, is counted and its descriptors are closed; the first
+one of each run is reported. Names and values mean what ``man 3 sd_notify`` says.
 """
 
 from __future__ import annotations
@@ -39,34 +39,35 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Messages that are read before others have their turn.
+#: How many messages are read in one turn of the loop.
 BATCH = 64
-#: The pause after a full batch: it bounds a flood to some thousand messages a second.
+#: The pause after a full batch: it limits a flood to some thousand messages a second.
 PAUSE_SECONDS = 0.01
+#: A longer STATUS is cut.
 STATUS_CHARACTERS = 200
-#: No single message extends a deadline by more.
+#: The longest extension that a single message can ask for.
 MOST_EXTENSION_SECONDS = 86400.0
-#: Extensions that differ by less are one.
+#: An extension that adds less than this is ignored.
 EXTENSION_STEP_SECONDS = 0.05
-#: Records about one run; what it says beyond is only kept.
+#: The most records about one run; further messages only update what is kept here.
 RECORDS_PER_RUN = 20
 
 
 class Voice:
-    """The sd_notify side of one process slot."""
+    """One process's side of sd_notify."""
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:
-        self.status = ""  #: the last STATUS of the present run, fit for a terminal
+        self.status = ""  #: the last STATUS of the current run, safe to print on a terminal
         self.reloading = False
         self.stopping = False
         self.errno: int | None = None
         self.exit_status: int | None = None
-        self.beats = 0  #: WATCHDOG=1 of the present run
-        self.triggered = False  #: WATCHDOG=trigger
-        self.watchdog_seconds: float | None = None  #: WATCHDOG_USEC: what the program wants instead of its settings
-        self.accepted = 0
-        self.ignored = 0  #: messages of the slot that counted for nothing
-        self.heard = Bell()  #: rung at a trigger, and when the watchdog's time was changed
+        self.beats = 0  #: how many WATCHDOG=1 the current run has sent
+        self.triggered = False  #: it has sent WATCHDOG=trigger
+        self.watchdog_seconds: float | None = None  #: WATCHDOG_USEC: the timeout that the program wants instead of the configured one
+        self.accepted = 0  #: messages accepted, of all runs
+        self.ignored = 0  #: messages ignored, of all runs
+        self.heard = Bell()  #: rung at a trigger, and when the watchdog's timeout was changed
         self.store = DescriptorStore()
         self._name = name
         self._around = surroundings
@@ -103,7 +104,7 @@ class Voice:
         return not self._address.startswith("/") or os.path.exists(self._address)
 
     def run_begins(self) -> None:
-        """Nothing of an earlier run counts for the next one; descriptors stay in store."""
+        """Forget all that an earlier run has sent; descriptors stay in the store."""
         self.status, self.reloading, self.stopping = "", False, False
         self.errno = self.exit_status = None
         self.beats, self.triggered, self.watchdog_seconds = 0, False, None
@@ -113,13 +114,13 @@ class Voice:
                 self._drop(datagram)
 
     def saved(self) -> SavedVoice | None:
-        """What a re-exec carries over; None: nothing is there."""
+        """What is carried over a re-exec; None without a socket."""
         if self._socket is None:
             return None
         return SavedVoice(self._socket.fileno(), self._address, self.status, self.store.saved())
 
     def inherit(self, saved: SavedVoice | None) -> None:
-        """After a re-exec: the same socket, the same store."""
+        """After a re-exec: go on with the same socket and the same store."""
         if saved is None:
             return
         self._socket, self._address = adopt_datagrams(saved.fd), saved.address
@@ -127,7 +128,7 @@ class Voice:
         self.store.inherit(saved.stored)
 
     def close(self) -> None:
-        """Nothing is held any more, and no file is left."""
+        """The socket and all stored descriptors are closed, and the socket's file is removed."""
         self._close_socket()
         self.store.clear()
 
@@ -140,7 +141,7 @@ class Voice:
             try:
                 os.unlink(self._address)
             except FileNotFoundError:
-                pass  # somebody was quicker
+                pass  # somebody else removed it
             except OSError as error:
                 _log.debug("%s: cannot remove %s: %s", self._name, self._address, error.strerror)
 
@@ -148,12 +149,12 @@ class Voice:
 
     @property
     def words(self) -> str:
-        """What the run says of itself; "" when it has said nothing."""
+        """The run's own account of its state; "" if it has sent none."""
         state = "stopping" if self.stopping else "reloading" if self.reloading else ""
         return f"{state}: {self.status}" if state and self.status else state or self.status
 
     def last_words(self) -> str:
-        """Why it failed, by its own word; "" without one."""
+        """Why it failed, by its own account; "" if it has sent none."""
         said = []
         if self.errno:
             said.append(f"it said: {os.strerror(self.errno)} (errno {self.errno})")
@@ -164,14 +165,14 @@ class Voice:
     # Listening
 
     async def listen(self, run: Run) -> None:
-        """Heed what ``run`` says, until cancelled."""
+        """Receive and act on the messages of ``run``, until cancelled."""
         while self._socket is not None:
             await anyio.wait_readable(self._socket)
             if self.drain(run) == BATCH:
                 await anyio.sleep(PAUSE_SECONDS)
 
     def drain(self, run: Run) -> int:
-        """Heed what is there already, one batch at most; returns how many messages it was."""
+        """Act on the messages that wait already, at most one batch; returns how many those were."""
         count = 0
         if self._socket is not None:
             for datagram in read_datagrams(self._socket, BATCH):
@@ -260,7 +261,7 @@ class Voice:
             self.reloading = False
             self._tell(run, "it says that it has reloaded")
         number = run.context.run
-        # where a readiness probe is asked too, the probe decides
+        # with a readiness probe, the probe alone decides
         if self._ready_run != number and run.context.program.readiness is None:
             self._ready_run = number
             run.context.post(BecameReady(number))
@@ -304,7 +305,7 @@ class Voice:
 
 
 def _abstract(instance: str, name: str) -> str:
-    """The address of the process's socket where its path cannot be had: by its name, or by a digest of one that is too long for that."""
+    """The abstract address, for when the socket's path cannot be used: it has the process's name, or a digest of one that is too long."""
     address = f"asupd/{instance}/{name}"
     if len(address) <= PATH_LIMIT_BYTES:
         return address
@@ -312,7 +313,7 @@ def _abstract(instance: str, name: str) -> str:
 
 
 def parse(data: bytes) -> dict[str, str] | None:
-    """The assignments of a message, the last of each name; None for what is not a message."""
+    """The assignments in a message, by name; of several for one name, the last. None for what is not a message."""
     if not data or b"\0" in data:
         return None
     words = {}

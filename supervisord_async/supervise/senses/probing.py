@@ -1,6 +1,6 @@
-"""Asking one question of a program: by HTTP, TCP, a command, or its output. No threads, but for a name's look-up.
+"""Runs one probe of a program: by HTTP, TCP, a command, or its output. Without threads, except to look up a host name.
 
-An answer is None when all is well, else why not, in words. Nothing here raises for what a program, or nobody, answers.
+The answer is None when all is well, else what is wrong, in words. Whatever the program answers, or if nothing does, is no exception.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from supervisord_async.supervise.runs import launch
 if TYPE_CHECKING:
     from supervisord_async.supervise.monitors.context import RunContext
 
-#: A response's head that is longer is no answer; bodies are not read.
+#: A response whose status line is not complete within this is no answer; the rest is not read.
 HEAD_BYTES = 16384
 GOOD_STATUS = range(200, 400)
 
 
 async def ask(probe: Probe, context: RunContext) -> str | None:
-    """None when all is well; else why not. Takes no longer than the probe's timeout, and what killing a command takes.
+    """None when all is well, else what is wrong. Takes no longer than the probe's timeout and killing its command.
 
-    Raises UnaskedError.
+    Raises UnaskedError where the probe could not be run.
     """
     if probe.kind == "command":
         return await _ask_command(probe, context)
@@ -38,13 +38,13 @@ async def ask(probe: Probe, context: RunContext) -> str | None:
     with anyio.move_on_after(probe.timeout_seconds):
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
-        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:  # Unicode: no name of a host
+        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:  # UnicodeError: not a valid host name
             words = f"{_target(probe)}: {_reason(error)}"
     return words or None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, as the system words it; where several addresses were tried, with each of them."""
+    """What went wrong, as the system words it; if several addresses were tried, for each of them."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     tried = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause,)
     return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in tried))
@@ -78,7 +78,7 @@ async def _ask_http(probe: Probe) -> str | None:
         if url.scheme == "https":
             from anyio.streams.tls import TLSStream
 
-            context = ssl.create_default_context()  # like kubelet: it asks whether it serves, not who it is
+            context = ssl.create_default_context()  # as kubelet does: the question is whether it serves, not who it is
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
             stream = await TLSStream.wrap(stream, hostname=host, ssl_context=context, standard_compatible=False)
@@ -115,7 +115,7 @@ async def _ask_command(probe: Probe, context: RunContext) -> str | None:
         spec = launch.spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
         code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
-        if error.errno is None or is_want(OSError(error.errno, "")):  # a disk or a directory hangs; the machine is short of something
+        if error.errno is None or is_want(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
             raise UnaskedError(f"cannot run the probe: {error}") from error
         return f"cannot run the probe: {error}"
     if code is None:

@@ -1,8 +1,8 @@
-"""What tells a file's contents apart, looked at off the loop: files of one directory that are asked for together take one hop.
+"""File signatures, taken off the loop: requests for files of one directory that come together share one trip to a thread.
 
-A hop to a thread costs as much as eighty looks. Only one directory's files share it: on a file system that hangs, the
-others' looks do not hang with them. A directory is looked at by one thread at a time, and no more of them than
-:data:`THREADS` hang, however many programs have their files there and however often they ask.
+A trip to a thread costs as much as eighty looks. Only files of one directory share it, so that a file system that hangs does
+not hold up the others. There is one thread per directory at a time, and at most :data:`THREADS` can hang, however many programs
+have their files there and however often they ask.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from supervisord_async.supervise.host import Signature
 from supervisord_async.system.disks import ANSWER_SECONDS
 from supervisord_async.system.threads import Call, DaemonThreads, wait_over
 
-#: How many directories on disks that hang can be waited for; all others wait behind them.
+#: How many directories can be waited for at a time; if so many hang, all others wait behind them.
 THREADS = 32
 
 
 class _Look(msgspec.Struct):
-    """One look at some files of a directory; ``found`` lacks them where it came to nothing."""
+    """One look at some files of a directory; ``found`` stays empty if it fails."""
 
     paths: list[str]
     found: dict[str, Signature] = msgspec.field(default_factory=dict)
@@ -31,17 +31,17 @@ class _Look(msgspec.Struct):
 
 
 class Signatures:
-    """Looks at files for whoever asks."""
+    """Takes the signatures of files."""
 
     def __init__(self, answer_seconds: float = ANSWER_SECONDS) -> None:
-        """A disk may take ``answer_seconds``."""
+        """A disk that takes longer than ``answer_seconds`` counts as hanging."""
         self._answer_seconds = answer_seconds
         self._threads = DaemonThreads(THREADS, "look")
-        self._gathering: dict[str, _Look] = {}  #: by directory: looks that one can still join
-        self._calls: dict[str, Call[dict[str, Signature]]] = {}  #: by directory: what a thread does, or hangs in
+        self._gathering: dict[str, _Look] = {}  #: by directory: looks that further requests can still join
+        self._calls: dict[str, Call[dict[str, Signature]]] = {}  #: by directory: the look that a thread is at, or hangs in
 
     async def of(self, path: str) -> Signature:
-        """The signature of now. Raises TimeoutError: its disk does not answer; RuntimeError: there is no thread to look in."""
+        """The file's signature now. Raises TimeoutError if its disk does not answer, RuntimeError if no thread can be started."""
         directory = os.path.dirname(path)
         while True:
             look = self._gathering.get(directory)
@@ -55,13 +55,13 @@ class Signatures:
                 return look.found[path]
             if look.silent:
                 raise TimeoutError(f"the disk of {path} has not answered for {self._answer_seconds:g} s")
-            # Who led it was cancelled, or has raised: the next one leads.
+            # The request that led this look was cancelled, or raised: one of the others leads the next.
 
     async def _lead(self, directory: str, look: _Look) -> None:
         try:
             with anyio.move_on_after(self._answer_seconds) as patience:
                 try:
-                    await anyio.lowlevel.checkpoint()  # whoever woke at the same time joins
+                    await anyio.lowlevel.checkpoint()  # so that requests in the same turn of the loop can join
                     if (before := self._calls.get(directory)) is not None:
                         await wait_over(before)
                 finally:

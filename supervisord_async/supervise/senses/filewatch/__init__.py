@@ -1,1 +1,1 @@
-"""One watcher of files for all programs: what lies below a watched path, one thread that looks, and who hears of it."""
+"""File watching for all programs: what lies below a watched path, the threads that look, and the subscriptions to changes."""

@@ -1,4 +1,4 @@
-"""What below a watched path never counts: the usual junk, the program's gitignore patterns, the daemon's own files."""
+"""Which files below a watched path are ignored: the usual junk, the program's gitignore patterns, the daemon's own files."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable, Sequence
 
 from supervisord_async.config.patterns import compile_ignored
 
-#: What tools and editors leave beside sources. A program's pattern beginning with ``!`` brings one back.
+#: What tools and editors leave among sources. A program's pattern beginning with ``!`` has such files watched again.
 JUNK_DIRECTORIES = frozenset({
     ".git", ".hg", ".svn", ".asupd", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
     ".tox", ".nox", ".venv", ".idea", "node_modules",
 })  # fmt: skip
-#: Byte code, swap, backup and lock files, and 4913, by which vim tries whether it may write.
+#: Byte code, swap, backup and lock files, and 4913, the file by which vim finds out whether it may write.
 JUNK_FILES = re.compile(r".*\.py[co]|\.?.*\.sw[a-z]|.*~|\.#.*|#.*#|4913|\.DS_Store|.*___jb_(tmp|old)___|\.goutputstream-.*", re.DOTALL)
 
 
 class IgnoreRules:
-    """Decides for paths below ``root``.
+    """The rules for paths below ``root``.
 
-    ``patterns`` are gitignore lines relative to the root. ``paths`` are absolute: each is ignored with all below it
-    and with all whose name it begins before a dot, so that ``x.log`` takes its backups ``x.log.1.gz`` along.
+    ``patterns`` are gitignore lines relative to the root. ``paths`` are absolute: each is ignored with everything below
+    it, and with every path that continues it after a dot, so that ``x.log`` covers its backups ``x.log.1.gz``.
     """
 
     def __init__(self, root: str, patterns: Sequence[str], paths: Iterable[str]) -> None:
@@ -30,7 +30,7 @@ class IgnoreRules:
         self._paths = tuple(paths)
 
     def ignores(self, path: str, *, directory: bool) -> bool:
-        """True when a change of ``path``, which lies below the root, shall go unnoticed."""
+        """True if changes of ``path``, which lies below the root, are to be ignored."""
         if any(path == own or path.startswith((own + "/", own + ".")) for own in self._paths):
             return True
         if self._spec is not None:

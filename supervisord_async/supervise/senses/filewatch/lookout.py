@@ -1,20 +1,20 @@
-"""One thread that looks after the watched paths on some disks: notified of changes, or polling where notifications are of no use.
+"""One thread that watches the paths on some disks: by notifications of changes, or by polling where those are of no use.
 
 A disk that hangs blocks the thread, and with it every path on the thread's disks. A path that turns out to lead to another
 disk, through a link or a new mount, is handed back together with what is known of it.
 
 The notifier (watchfiles' RustNotify) is given single directories, never trees. So ignored directories cost nothing; a single
 file is watched through its directory, without all that lies beside it; and a path that does not exist yet, through the
-nearest directory that does. A notifier cannot be given further directories later, so a new one is opened before the old one is
-closed. Opening one stops the whole daemon meanwhile (it holds the interpreter's lock), so it is never given a directory of a
-network file system, whose server may be away, and which does not notify of what other machines write anyway. Such paths are
-polled, and so is everything where the system has no notifier to give.
+nearest directory that does. Directories cannot be added to a notifier later, so a new one is opened before the old one is
+closed. Opening one blocks the whole daemon (it holds the interpreter's lock), so it is never given a directory of a network
+file system, whose server may be away, and which does not report what other machines write anyway. Such paths are polled, and so
+is everything where the system has no notifier left.
 
-A notifier does not say that its queue overflowed, and may miss what happens while it is being opened. Therefore everything is
+A notifier does not report an overflow of its queue, and may miss what happens while it is being opened. Therefore everything is
 scanned again after it was opened, after every burst of notifications, and some seconds after any notification: many changes of
 one file are reported as one, so few notifications do not prove that few things changed.
 
-A bug that one path brings out costs that path its notifications and nothing more: it is reported, and polled from then on.
+A bug in watching one path affects that path alone: it is reported, and the path is polled from then on.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from supervisord_async.supervise.senses.filewatch.notifier import Hint, Notifier
 from supervisord_async.supervise.senses.filewatch.view import Identity, Sighting, Territory, View
 from supervisord_async.system.mounts import MountTable, is_served, mounts
 
-#: Directories may change while they are counted; this often it is tried again at once.
+#: Directories may change between a scan and the opening of a notifier; this many times both are repeated at once.
 OPEN_ATTEMPTS = 5
-#: After this many notifications in a burst it is doubtful that none was lost.
+#: After this many notifications in a burst some may have been lost.
 BURST_HINTS = 1024
-#: This long after a notification everything is scanned, in case that others were lost.
+#: This long after a notification everything is scanned, in case others were lost.
 DOUBT_SECONDS = 10.0
-#: A second failure of a notifier within this time means that it cannot be relied on.
+#: After a second failure within this time notifiers count as unusable for a while.
 FAILURE_SECONDS = 10.0
-#: Scans take no more than one part in this many of the thread's time.
+#: Scans take at most one part in this many of the thread's time.
 SCAN_SHARE = 10
-_MODIFIED = 2  #: the kind of a hint: a change of content, no coming or going
+_MODIFIED = 2  #: the kind of a hint: the content changed; nothing appeared or vanished
 
 _log = logging.getLogger(__name__)
 
@@ -54,65 +54,65 @@ class Pace(msgspec.Struct, frozen=True):
     """How often the thread looks; all in seconds."""
 
     idle: float = 0.5  #: between two looks while nothing happens: two wakeups a second, 0.03 % of a processor
-    warm: float = 0.05  #: and while changes come
-    warm_for: float = 2.0
-    gather: float = 0.05  #: for more subscriptions to come, before the first is passed on: programs start together
+    warm: float = 0.05  #: between two looks while changes come
+    warm_for: float = 2.0  #: how long that lasts after the last change
+    gather: float = 0.05  #: waited after the first new subscription, as programs start together
     fallback_poll: float = 2.0  #: between two scans where there is no notifier, or it is of no use
-    retry: float = 60.0  #: until a notifier is tried again; doubled each time
+    retry: float = 60.0  #: before a notifier is tried again; doubled each time
     retry_max: float = 300.0
 
 
 class Reports(Protocol):
-    """Who is told, called in the thread; may wait."""
+    """Receives the lookout's reports; called in its thread, and may block."""
 
     def changed(self, changes: Changes) -> None:
-        """Files below these territories changed; none: something did, and it is not known yet what."""
+        """Files of these territories changed; an empty set: something changed there, and a scan has yet to find out what."""
 
     def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        """From now on no change of these territories is missed; those of their roots that are ``missing`` do not exist yet."""
+        """From now on no change of these territories is missed. The roots in ``missing`` do not exist yet."""
 
     def strayed(self, views: list[View]) -> None:
-        """These lead to disks that are not this lookout's, which looks at them no more: another one may take them over as they are."""
+        """These views lead to disks that are not this lookout's. It has dropped them; another one may take them over as they are."""
 
     def broken(self, territory: Territory, error: str) -> None:
-        """A bug: looking at this one failed; it is polled from now on, without another word."""
+        """Looking at this territory failed because of a bug; it is polled from now on, and further failures are not reported."""
 
     def degraded(self, reason: str) -> None:
-        """The system has no notifier to give; everything is polled."""
+        """The system has no notifier left; everything is polled."""
 
     def recovered(self) -> None:
         """There is a notifier again."""
 
 
 class _Station(msgspec.Struct):
-    """A directory given to the notifier, and for whom."""
+    """A directory given to the notifier, and the views that need it."""
 
-    inside: list[tuple[View, str]] = msgspec.field(default_factory=list)  #: a view, and the directory's name there
-    approach: list[tuple[View, set[str]]] = msgspec.field(default_factory=list)
+    inside: list[tuple[View, str]] = msgspec.field(default_factory=list)  #: views that it lies in, each with its path there
+    approach: list[tuple[View, set[str]]] = msgspec.field(default_factory=list)  #: views it leads to, each with the names that matter
 
 
 class Lookout:
-    """Serves the territories that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
+    """Watches the territories that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
 
     def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int] = frozenset()) -> None:
-        """For what is on ``devices``; none: for all that it is given, wherever that leads."""
+        """Watches only what is on ``devices``; if empty, whatever it is given, wherever that leads."""
         self._reports, self._pace = reports, pace
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._wanted: tuple[int, frozenset[Territory]] = (0, frozenset())
         self._since: dict[Territory, int] = {}  #: when each was first wanted: nanoseconds since 1970, as files are stamped
-        self._handed: dict[Territory, View] = {}  #: what others knew of them
-        # From here on the thread's own.
+        self._handed: dict[Territory, View] = {}  #: views of them that came from other lookouts
+        # From here on used by the thread only.
         self._devices = devices
         self._mounts = MountTable()
-        self._kinds: dict[int, str] = {}  #: what is mounted, of the devices that were met
+        self._kinds: dict[int, str] = {}  #: the kind of file system on each device met so far
         self._generation = 0
         self._views: dict[Territory, View] = {}
         self._polls_due: dict[View, float] = {}
         self._stale: set[View] = set()
         self._strays: set[View] = set()
-        self._broken: set[View] = set()  #: looking at these has failed by a bug
+        self._broken: set[View] = set()  #: looking at these has failed because of a bug
         self._stations: dict[str, _Station] = {}
         self._notifier: Notifier | None = None
         self._given: dict[str, Identity] = {}
@@ -121,15 +121,15 @@ class Lookout:
         self._warm_until = 0.0
         self._burst = 0
         self._scan_again_at = 0.0
-        self._doubt_until: float | None = None  #: None: nothing was told since the last look at everything
+        self._doubt_until: float | None = None  #: when to scan everything; None: no notification has come since the last full scan
         self._retry_at: float | None = None  #: None: not degraded
         self._retry_seconds = pace.retry
         self._failed_at = -FAILURE_SECONDS
 
     def want(self, generation: int, territories: Iterable[Territory], *, since_ns: int, handed: Iterable[View] = ()) -> None:
-        """Watch these, and no others; ``armed`` reports when that holds.
+        """Watch these territories and no others; ``armed`` reports when that is the case.
 
-        What was not wanted before is watched since ``since_ns`` (since 1970, as files have it); ``handed`` is what others know of it.
+        For new ones, changes since ``since_ns`` (nanoseconds since 1970, as files have it) count; ``handed`` are other lookouts' views.
         """
         with self._lock:
             self._wanted = (generation, frozenset(territories))
@@ -148,7 +148,7 @@ class Lookout:
         return self._stopping.is_set()
 
     def serve(self) -> None:
-        """Look, until stopped; no notifier is open afterwards."""
+        """Watch until stopped; no notifier is open afterwards."""
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
@@ -158,7 +158,7 @@ class Lookout:
                 for view in self._stale:
                     changes.setdefault(view.territory, set())
                 self._report(changes, newcomers is not None)
-                if not self._stopping.is_set():  # its wake may have been taken for one of a wish
+                if not self._stopping.is_set():  # checked again: the ``clear`` above may have swallowed the wake of ``stop``
                     self._wake.wait(self._pause())
         finally:
             self._close(self._notifier)
@@ -186,7 +186,7 @@ class Lookout:
         return max(0.0, min(dues) - now) if dues else None
 
     def _take_over(self) -> set[View] | None:
-        """The views that were not there before; None when nothing else is wanted than before."""
+        """Adopt what :meth:`want` asked for; returns the new views, None if there was no new request."""
         with self._lock:
             (generation, territories), since = self._wanted, self._since
             handed, self._handed = self._handed, {}
@@ -247,7 +247,7 @@ class Lookout:
                 return
         self._stale |= stale
 
-    # Being told
+    # Notifications
 
     def _listen(self, changes: Changes) -> None:
         hints: set[Hint] = set()
@@ -272,7 +272,7 @@ class Lookout:
             self._burst = 0
 
     def _take(self, kind: int, path: str, changes: Changes) -> bool:
-        """Follow one hint; True when it was about something watched."""
+        """Act on one hint; returns True if it was about something watched."""
         directory, _, name = path.rpartition("/")
         relevant = False
         if (station := self._stations.get(directory or "/")) is not None:
@@ -292,13 +292,13 @@ class Lookout:
                     relevant = True
                     self._stale.add(view)
         if kind != _MODIFIED and (own_station := self._stations.get(path)) is not None:
-            # Its watch went with it; another directory by this name, be it the same inode, needs another.
+            # The directory's watch is gone with it; a new directory of that name, even with the same inode, needs a new one.
             relevant = self._reopen = True
             self._stale.update(view for view, _ in (*own_station.inside, *own_station.approach))
         return relevant
 
     def _failed(self, notifier: Notifier, error: Exception) -> None:
-        """A notifier broke, for example by a name that is not UTF-8; it stays broken."""
+        """A notifier broke for good, for example on a name that is not UTF-8: it will be replaced."""
         now = time.monotonic()
         if notifier is self._notifier:
             self._close(notifier)
@@ -326,12 +326,12 @@ class Lookout:
             self._place(view)
 
     def _break(self, view: View, error: Exception) -> None:
-        """A bug that ``view`` brings out is reported once, and leaves all other views as they were."""
+        """A bug in looking at ``view`` is reported once; the view is polled from now on, and others are not affected."""
         if view in self._broken:
             return
         self._broken.add(view)
         self._polls_due.setdefault(view, time.monotonic() + self._pace.fallback_poll)
-        self._reopen = True  # without its directories
+        self._reopen = True  # the notifier, without this view's directories
         _log.exception("looking at %s failed", view.territory.root)
         self._reports.broken(view.territory, repr(error))
 
@@ -339,10 +339,10 @@ class Lookout:
         return self._mounts.devices_on_way(place) - self._devices if self._devices else frozenset()
 
     def _place(self, view: View) -> None:
-        """Once its disks are known: it may need one that is not ours, or be in need of polling."""
+        """Now that the view's disks are known: hand it back if one is not ours, poll it if one is a network file system."""
         if new := view.devices - self._kinds.keys():
             kinds = {mount.device: mount.kind for mount in mounts()}
-            self._kinds |= {device: kinds.get(device, "") for device in new}  # none: a part of a disk, as btrfs has them
+            self._kinds |= {device: kinds.get(device, "") for device in new}  # "": a subvolume, which has no mount of its own
         if self._devices and any(self._kinds[device] and device not in self._devices for device in view.devices):
             self._strays.add(view)
         elif self._is_served(view):
@@ -362,7 +362,7 @@ class Lookout:
     # The notifier's life
 
     def _stations_of(self, views: Iterable[View]) -> tuple[dict[str, _Station], dict[str, Identity]]:
-        """Each directory once, however many names and views it has: to the notifier it is one."""
+        """The directories to give to the notifier, and their identities; one that has several names, or views, is given once."""
         stations: dict[str, _Station] = {}
         given: dict[str, Identity] = {}
         names: dict[Identity, str] = {}
@@ -382,7 +382,7 @@ class Lookout:
         return stations, given
 
     def _renew(self) -> bool:
-        """Have a notifier for what the views say now; True when it is another than before."""
+        """Open a notifier for the directories that the views have now; returns True if they are to be scanned again."""
         if self._retry_at is not None or self._stopping.is_set():
             return False
         self._stations, given = self._stations_of(self._told())
@@ -390,14 +390,14 @@ class Lookout:
             return False
         try:
             fresh = open_notifier(list(given)) if given else None
-        except FileNotFoundError:  # a directory went just now; the next look at it knows
+        except FileNotFoundError:  # a directory has just gone; the next scan will see that
             self._reopen = True
             return True
         except (OSError, RuntimeError, ImportError) as error:
             self._degrade(str(error))
             return False
         if self._notifier is not None:
-            self._retired.append(self._notifier)  # what it has and has not said yet is heard at the next look
+            self._retired.append(self._notifier)  # closed after the next look, which reads the notifications left in it
         self._notifier, self._given, self._reopen = fresh, given, False
         return True
 
@@ -414,7 +414,7 @@ class Lookout:
             self._reports.degraded(reason)
 
     def _recover(self) -> None:
-        """Try a notifier again; where there is still none, :meth:`_degrade` polls on without another word."""
+        """Try a notifier again; if there is still none, :meth:`_degrade` goes on polling, without another report."""
         self._retry_at = None
         told = self._told()
         self._renew()
@@ -449,12 +449,12 @@ def _readable(directory: str) -> Identity | None:
 
 
 def _near(view: View, directory: str) -> bool:
-    """True where the root itself appears, or the next step to it."""
+    """True for the parent of the root, and for every directory on the way while the root is missing: something may appear there."""
     return view.missing or os.path.dirname(view.territory.root) == directory
 
 
 def _shared_by_all(directory: str) -> bool:
-    """True for /tmp and its like: too busy to listen to, and nobody else can rename what lies there."""
+    """True for /tmp and the like (sticky bit): too busy to watch, and only an entry's owner can rename it."""
     try:
         return bool(os.stat(directory).st_mode & stat.S_ISVTX)
     except OSError:

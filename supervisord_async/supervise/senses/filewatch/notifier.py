@@ -1,33 +1,33 @@
-"""watchfiles' RustNotify, as it is used here: opened for single directories, and asked without waiting."""
+"""watchfiles' RustNotify, as used here: opened for single directories, and read without waiting."""
 
 from __future__ import annotations
 
 import threading
 from typing import Protocol
 
-#: The kind of a change, as RustNotify numbers them (1 added, 2 modified, 3 deleted), and the path.
+#: A change: its kind, as RustNotify numbers them (1 added, 2 modified, 3 deleted), and the path.
 Hint = tuple[int, str]
 
 
 class Notifier(Protocol):
-    """What is used of RustNotify."""
+    """The part of RustNotify's interface that is used here."""
 
     def watch(self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: _LooksTwice | None) -> object:
-        """Changes, or why there are none."""
+        """A set of changes, or a word that says why there are none."""
 
     def close(self) -> None:
-        """Ends its thread."""
+        """End its thread."""
 
 
 def open_notifier(directories: list[str]) -> Notifier:
-    """A notifier of what happens directly in each of ``directories``, not below.
+    """A notifier for changes directly in each of ``directories``, not below them.
 
     Raises FileNotFoundError and PermissionError for a directory; OSError and RuntimeError where the system has no watch or
     instance left, or no thread.
     """
     from watchfiles._rust_notify import RustNotify
 
-    # It starts a thread of its own, and where none can be started it does not raise but aborts the whole process.
+    # RustNotify starts a thread; if that fails it does not raise, but aborts the whole process. So first try one of our own.
     canary = threading.Thread(target=int, name="asup-files-canary", daemon=True)
     canary.start()
     canary.join()
@@ -35,13 +35,13 @@ def open_notifier(directories: list[str]) -> Notifier:
 
 
 class _NothingThereError(Exception):
-    """Ends a call of the notifier that found nothing."""
+    """Raised to end a call of the notifier that found nothing."""
 
 
 class _LooksTwice:
-    """A stop event that lets the notifier look twice, and then ends the call by an exception.
+    """A stop event that lets the notifier look twice, and then ends its call by an exception.
 
-    Its own timeout would serve, if it did not drop what arrives in the instant in which it expires.
+    The notifier's own timeout would drop changes that arrive in the instant in which it expires.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class _LooksTwice:
 
 
 def drain(notifier: Notifier) -> set[Hint]:
-    """The hints that have come, without waiting for any; raises RuntimeError where the notifier broke."""
+    """The changes that have come so far, without waiting for any; raises RuntimeError where the notifier broke."""
     try:
         found = notifier.watch(0, 0, 0, _LooksTwice())
     except _NothingThereError:

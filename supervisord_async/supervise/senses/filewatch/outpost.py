@@ -1,6 +1,6 @@
-"""A lookout and its thread, kept for as long as somebody watches what is on its disks.
+"""A lookout and its thread, kept as long as something on its disks is watched.
 
-Where the disks hang, so does the thread: it cannot be ended. No second one is started for the same disks while it lives.
+If the disks hang, so does the thread, and it cannot be ended. No second one is started for the same disks while it lives.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from supervisord_async.supervise.senses.filewatch.view import Territory, View
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-#: The thread stays this long after the last subscription, for the next one: a reload ends and begins many.
+#: The thread is kept this long after the last subscription, in case another follows: a reload ends and begins many.
 LINGER_SECONDS = 1.0
-#: A thread that was told to stop is looked for this often. It ends between two system calls,
+#: How often to look whether a thread that was told to stop has ended. It ends between two system calls …
 JOIN_SECONDS = 0.002
-#: and where one hangs, with the disk, it is left to itself after this time.
+#: … and if one hangs, with the disk, the thread is abandoned after this time.
 JOIN_MAX_SECONDS = 1.0
-#: How often a thread that waits for the loop looks whether it is to stop.
+#: How often a thread that waits for the loop checks whether it is to stop.
 REPORT_SECONDS = 0.05
 
 
 class Outpost:
-    """Looks after what is wanted of it, while :meth:`serve` is awaited."""
+    """Watches its territories while :meth:`serve` is awaited."""
 
     def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int]) -> None:
-        """For the disks ``devices``; none: for any. There is no thread yet. ``reports`` are called on the loop."""
+        """For the disks ``devices``; if empty, for any. There is no thread yet. ``reports`` is called on the loop."""
         self.devices = devices
-        self.territories: frozenset[Territory] = frozenset()  #: that are wanted
+        self.territories: frozenset[Territory] = frozenset()  #: the ones to watch
         self._reports, self._pace = reports, pace
         self._generation = 0
         self._since_ns = 0
@@ -44,14 +44,14 @@ class Outpost:
         self._news = anyio.Event()
 
     def want(self, generation: int, territories: frozenset[Territory], *, since_ns: int, handed: Iterable[View] = ()) -> None:
-        """As the lookout's, whether there is one or comes later."""
+        """Watch ``territories``, see :meth:`.Lookout.want`; before :meth:`serve`, this is passed on when the lookout starts."""
         self._generation, self.territories, self._since_ns = generation, territories, since_ns
         self._handed += handed
         self._tell()
         self._news.set()
 
     async def serve(self, portal: BlockingPortal) -> None:
-        """Nobody wants anything any more, and the thread has ended; raises what it raised. Cancelled, it leaves one that hangs alone."""
+        """Watch until there are no territories left; the thread has ended then. Raises what it raised; abandons it if it hangs."""
         failures: list[Exception] = []
         reports = _OnLoop(self._reports, portal)
         self._lookout = lookout = Lookout(reports, self._pace, self.devices)
@@ -92,9 +92,9 @@ class Outpost:
 
 
 class _OnLoop:
-    """Carries the lookout's reports from its thread to the loop; each waits until the loop has taken it.
+    """Passes the lookout's reports from its thread to the loop; each call waits until the loop has handled it.
 
-    A loop that is cancelled may never take one: a lookout that is told to stop does not wait on.
+    A loop that is being cancelled may never do so: after :meth:`stop` no call waits.
     """
 
     def __init__(self, reports: Reports, portal: BlockingPortal) -> None:
@@ -102,7 +102,7 @@ class _OnLoop:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """No report is waited for any more."""
+        """Calls no longer wait for the loop."""
         self._stopping.set()
 
     def changed(self, changes: Changes) -> None:
@@ -134,14 +134,14 @@ class _OnLoop:
 
 
 def _look(lookout: Lookout, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
-    """The thread: looks until stopped, and says that it ends, if there is a loop to be told."""
+    """The thread's function: serve until stopped, then set ``ended`` on the loop, if that still runs."""
     try:
         lookout.serve()
-    except concurrent.futures.CancelledError:  # the loop is leaving and took no report any more
+    except concurrent.futures.CancelledError:  # the loop is ending, and handles no report any more
         return
     except Exception as error:  # raised again on the loop
         failures.append(error)
-    with suppress(RuntimeError):  # it was left to itself, and the loop is gone
+    with suppress(RuntimeError):  # this thread was abandoned, and the loop is gone
         portal.start_task_soon(_set, ended)
 
 

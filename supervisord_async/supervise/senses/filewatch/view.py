@@ -1,9 +1,9 @@
-"""What lies below a watched path, remembered, so that a change is a difference and never a guess.
+"""Remembers what lies below a watched path, so that changes are found by comparison.
 
 A notification only says where to look. Whether something changed is decided here, by comparing inode, size and
-modification time with what was seen last: a change of permissions is none, a ``touch`` is one, a file that came and
-went between two looks is none, and nothing is lost where notifications are. Everything here blocks: it belongs
-into the thread of :mod:`~supervisord_async.supervise.senses.filewatch.lookout`.
+modification time with what was seen last. A change of permissions does not count, a ``touch`` does; a file that came and
+went between two looks is not noticed; and a lost notification loses no change. Everything here blocks, and is to be called in
+the thread of :mod:`~supervisord_async.supervise.senses.filewatch.lookout`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from supervisord_async.supervise.senses.filewatch.ignore import IgnoreRules
 
 #: Device and inode of a directory.
 Identity = tuple[int, int]
-#: Inode, size, time of modification in nanoseconds; of a link and of what it leads to.
+#: Inode, size and modification time in nanoseconds; for a link, of the link and then of its target.
 Stamp = tuple[int, ...]
 
-#: The disks on the way to a place that are not to be asked.
+#: Returns the disks on the way to a path that must not be accessed.
 Strange = Callable[[str], frozenset[int]]
 
 #: As many links as the kernel follows in one path.
@@ -33,12 +33,12 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Territory(msgspec.Struct, frozen=True):
-    """What somebody watches. Equal ones are looked at once."""
+    """A watched path, and how it is watched. Watches with equal territories share one."""
 
     root: str  #: absolute; a directory with all below it, a file, or nothing yet
     ignore: tuple[str, ...] = ()  #: gitignore patterns relative to the root
     ignored_paths: tuple[str, ...] = ()  #: absolute
-    poll_seconds: float | None = None  #: None: be told where possible
+    poll_seconds: float | None = None  #: None: use notifications where possible
 
 
 class Sighting(Enum):
@@ -46,18 +46,18 @@ class Sighting(Enum):
 
     NOTHING = auto()
     CHANGED = auto()
-    STALE = auto()  #: directories came or went: only a scan can tell
+    STALE = auto()  #: directories came or went, so a scan is needed
 
 
 class View:
-    """One territory as it was seen last.
+    """One territory, as last seen.
 
-    ``directories`` are to be watched for what happens in them; ``approach`` maps each directory on the way to the
-    root, links followed, to the names in it that the way depends on. ``devices`` are the disks that both are on.
+    ``directories`` are the directories in it, whose entries are to be watched; ``approach`` maps each directory on the way to
+    the root, links followed, to the names in it on which the way depends. ``devices`` are the disks that both are on.
     """
 
     def __init__(self, territory: Territory, since_ns: int | None = None) -> None:
-        """``since_ns`` (since 1970, as files have it): files modified after it, and before the first look, have changed. None: none has."""
+        """The first scan reports files modified after ``since_ns`` (nanoseconds since 1970, as files have it); none if that is None."""
         self.territory = territory
         self._since_ns = since_ns
         self.directories: dict[str, Identity] = {}
@@ -69,10 +69,10 @@ class View:
         self._seen_before = False
 
     def scan(self, stopped: Callable[[], bool], strange: Strange = lambda _: frozenset()) -> set[str]:
-        """Look at everything; returns the files that changed since the last look, at the first one since the watch began.
+        """Look at everything; returns the files that changed since the last look, or, the first time, since the watch began.
 
-        Changes nothing when ``stopped()`` becomes true meanwhile, and nothing but ``devices`` where the root's links lead to
-        disks that are ``strange``: those are not asked.
+        Leaves the view as it was if ``stopped()`` becomes true meanwhile. If the root's links lead to disks that are ``strange``,
+        those are not accessed, and only ``devices`` is updated.
         """
         root = self.territory.root
         self._rules = IgnoreRules(root, self.territory.ignore, self.territory.ignored_paths)
@@ -84,7 +84,7 @@ class View:
         missing = not walk.begin(root)
         if stopped():
             return set()
-        for unreadable in walk.unreadable:  # not to be read now is not the same as gone
+        for unreadable in walk.unreadable:  # unreadable now does not mean gone
             walk.files |= {path: stamp for path, stamp in self._files.items() if path == unreadable or path.startswith(unreadable + "/")}
         before, self._files = self._files, walk.files
         self.directories, self.approach, self.missing = walk.directories, approach, missing
@@ -95,7 +95,7 @@ class View:
         return {path for path, stamp in walk.files.items() if before.get(path) != stamp} | (before.keys() - walk.files.keys())
 
     def _modified_meanwhile(self) -> set[str]:
-        """The wall clock is asked since files have its times; one that says something else by now finds nothing, or nothing false."""
+        """The files modified since the watch began. By the wall clock, as files have it; if that was set meanwhile, some may be missed."""
         if self._since_ns is None:
             return set()
         since, now = self._since_ns, time.time_ns()
@@ -126,7 +126,7 @@ class View:
 
 
 class _Walk:
-    """One pass over a tree. Linked directories come last, and no directory twice: a circle of links ends."""
+    """One pass over a tree. Linked directories come last, and none is visited twice, so that a cycle of links ends."""
 
     def __init__(self, rules: IgnoreRules, stopped: Callable[[], bool]) -> None:
         self.files: dict[str, Stamp] = {}
@@ -139,7 +139,7 @@ class _Walk:
         self._linked: list[str] = []
 
     def begin(self, root: str) -> bool:
-        """Walk from ``root`` on; False when there is nothing."""
+        """Walk from ``root`` down; returns False if that does not exist."""
         try:
             found = os.stat(root)
         except OSError as error:
@@ -189,9 +189,9 @@ class _Walk:
 
 
 def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
-    """What changes when the file's content does; None for what has none: directories, sockets, pipes, devices.
+    """The stamp of a file, which differs when its content has changed; None for directories, sockets, pipes and devices.
 
-    ``found`` is ``lstat`` of ``path``. Raises OSError when a link's target cannot be asked for.
+    ``found`` is ``lstat`` of ``path``. Raises OSError where a link's target cannot be accessed.
     """
     stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
     if stat.S_ISREG(found.st_mode):
@@ -206,10 +206,10 @@ def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
 
 
 def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[int], bool]:
-    """The directories on the way to ``path``, with the names in each that the way takes, links followed; and the disks that it takes.
+    """The directories on the way to ``path``, links followed, each with the names in it that the way takes; the disks; and True.
 
-    The way ends at the first name that does not exist: that is where ``path``, or a part of it, would appear. Or where a link has
-    led to ``strange`` disks, which are not asked: then the last part is False.
+    The way ends at the first name that does not exist, where ``path``, or a part of it, would appear. It also ends where a link
+    leads to ``strange`` disks, which are not accessed: then the last item is False.
     """
     approach: dict[str, set[str]] = {}
     devices: set[int] = set()

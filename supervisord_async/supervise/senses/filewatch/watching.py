@@ -1,8 +1,8 @@
-"""File changes for all programs of a daemon: who wants to hear of what, and when a burst of changes is over.
+"""File changes for all programs of a daemon: the subscriptions, and when a burst of changes is over.
 
-The looking is done by :mod:`~supervisord_async.supervise.senses.filewatch.lookout`, in a thread for each set of disks that a path may
-need: what is on a disk that hangs waits for it, and nothing else does. Where there is one disk there is one thread, while somebody
-subscribes, and else none. All else happens on the loop.
+The looking is done by :mod:`~supervisord_async.supervise.senses.filewatch.lookout`, in one thread for each set of disks that a path may
+need, so that a disk that hangs holds up nothing but the paths on it. With one disk there is one thread; without subscriptions there
+is none. Everything else happens on the loop.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from supervisord_async.system.mounts import MountTable
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-#: Changes that never cease are reported after this many times the quiet time at the latest, or after this many seconds if that is later.
+#: Changes that never cease are reported after this many debounce times, or after this many seconds if that is later.
 BOUND_FACTOR = 10.0
 BOUND_SECONDS = 2.0
-#: How many paths of one burst are remembered; more would change nothing.
+#: How many paths of one burst are remembered; more would make no difference.
 PATHS_MAX = 1000
 #: How many sets of disks have a thread of their own; all others share one.
 OUTPOSTS = 8
-#: After a bug in a thread it is started again; the pause doubles up to a minute.
+#: The pause before a thread is restarted after a bug; it doubles up to a minute.
 RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> frozenset[str]:
-        """The paths of the next burst, when it is over or has lasted for long."""
+        """The paths of the next burst, once it is over or has lasted too long."""
         while not self._paths:
             self._news = anyio.Event()
             await self._news.wait()
@@ -71,7 +71,7 @@ class Subscription:
         return frozenset(paths)
 
     async def wait_armed(self) -> None:
-        """Returns when no later change of a watched path is missed."""
+        """Return once no further change of a watched path can be missed."""
         await self._armed.wait()
 
     def discard(self) -> None:
@@ -87,7 +87,7 @@ class Subscription:
                 self._armed.set()
 
     def _add(self, paths: set[str]) -> None:
-        """Take changes in; an empty set prolongs the burst, if there is one."""
+        """Add changes to the burst; an empty set only prolongs it, if there is one."""
         self._last_at = anyio.current_time()
         if not paths:
             return
@@ -98,7 +98,7 @@ class Subscription:
 
 
 class FileWatching:
-    """The one watcher of a daemon. Without a subscription it has no thread and no inotify instance."""
+    """The file watching of a daemon. Without a subscription it has no thread and no inotify instance."""
 
     def __init__(self, bus: Bus, *, pace: Pace | None = None) -> None:
         self._bus = bus
@@ -107,16 +107,16 @@ class FileWatching:
         self._generation = 0
         self._mounts = MountTable()
         self._outposts: dict[frozenset[int], Outpost] = {}  #: by their disks
-        self._places: dict[Territory, Outpost] = {}  #: who looks after it
-        self._unmanned: list[Outpost] = []
-        self._since_ns: int | None = None  #: when the first subscription began that no outpost knows of (as files have it)
+        self._places: dict[Territory, Outpost] = {}  #: the outpost that watches each territory
+        self._unmanned: list[Outpost] = []  #: those that are not served yet
+        self._since_ns: int | None = None  #: when the first subscription began that is not yet distributed (since 1970, as files have it)
         self._news = anyio.Event()
         self._followed: dict[str, int] = {}
         self._started: dict[str, float] = {}
         bus.listen(self._note_start)
 
     async def run(self) -> None:
-        """Serve until cancelled; the threads are gone then, but for those that hang. A bug in one is reported, and it is started again."""
+        """Serve until cancelled; the threads have ended then, except any that hang. After a bug a thread is restarted, with a report."""
         await self._news.wait()
         from anyio.from_thread import BlockingPortal
 
@@ -131,12 +131,12 @@ class FileWatching:
                     tasks.start_soon(self._keep, outpost, portal)
 
     async def _keep(self, outpost: Outpost, portal: BlockingPortal) -> None:
-        """Returns when there is nothing left for it to look after."""
+        """Serve ``outpost`` until it has nothing left to watch."""
         pause = RETRY_SECONDS
         while outpost.territories:
             try:
                 await outpost.serve(portal)
-            except Exception as error:  # the programs run on; only their files go unwatched for a moment
+            except Exception as error:  # the programs are not affected; only their files go unwatched for a moment
                 _log.exception("watching files failed; trying again in %g s", pause)
                 self._bus.publish(
                     "watch",
@@ -150,9 +150,9 @@ class FileWatching:
 
     @contextmanager
     def subscribe(self, watch: Watch, *, ignored_paths: tuple[str, ...]) -> Iterator[Subscription]:
-        """Changes of the watched paths from now on, as :meth:`Subscription.wait_armed` says exactly.
+        """A subscription to changes of the watched paths from now on; complete once :meth:`Subscription.wait_armed` returns.
 
-        ``ignored_paths`` are absolute; what lies below them, and files named ``PATH.…``, count as little.
+        ``ignored_paths`` are absolute; what lies below them, and files named ``PATH.…``, are ignored too.
         """
         roots = (path.rstrip("/") or "/" for path in watch.paths)
         territories = frozenset(Territory(root, watch.ignore, _beneath(root, ignored_paths), watch.poll_seconds) for root in roots)
@@ -170,7 +170,7 @@ class FileWatching:
 
     @contextmanager
     def follow(self, name: str) -> Iterator[None]:
-        """Meanwhile :meth:`started_at` knows of the process ``name``."""
+        """While in this context, :meth:`started_at` knows the process ``name``."""
         self._followed[name] = self._followed.get(name, 0) + 1
         try:
             yield
@@ -181,7 +181,7 @@ class FileWatching:
                 self._started.pop(name, None)
 
     def started_at(self, name: str) -> float | None:
-        """When a followed process was last started (monotonic); None: not since it is followed."""
+        """When a followed process was last started (monotonic); None if not since it is followed."""
         return self._started.get(name)
 
     def _note_start(self, record: Record) -> None:
@@ -189,7 +189,7 @@ class FileWatching:
             self._started[record.name] = anyio.current_time()
 
     def _distribute(self, handed: Iterable[View] = ()) -> None:
-        """Each outpost knows the territories that it is to look after; views ``handed`` back by another go to whom they belong."""
+        """Assign every territory to an outpost; ``handed`` are views that other outposts gave back, for the ones that take over."""
         since_ns, self._since_ns = self._since_ns or time.time_ns(), None
         wanted = {each for subscription in self._subscriptions for each in subscription.territories}
         self._places = {each: self._places.get(each) or self._outpost_for(self._mounts.devices_at(each.root)) for each in wanted}
@@ -201,7 +201,7 @@ class FileWatching:
             outpost.want(self._generation, frozenset(territories), since_ns=since_ns, handed=own)
 
     def _outpost_for(self, devices: frozenset[int]) -> Outpost:
-        """The one of these disks, or where there are many already, that of all others."""
+        """The outpost for these disks; if there are too many already, the one that all others share."""
         if devices not in self._outposts and len(self._outposts) >= OUTPOSTS:
             devices = frozenset()
         outpost = self._outposts.get(devices)
@@ -211,21 +211,21 @@ class FileWatching:
             self._news.set()
         return outpost
 
-    # What the lookouts report, on the loop
+    # The lookouts' reports, on the loop
 
     def changed(self, changes: Changes) -> None:
-        """Whoever watches these has heard."""
+        """The subscriptions to these territories have the changes."""
         for subscription in self._subscriptions:
             if own := subscription.territories & changes.keys():
                 subscription._add(set[str]().union(*(changes[territory] for territory in own)))  # noqa: SLF001  the two are one mechanism
 
     def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        """Whoever waited for these, since ``generation`` at the latest, waits no more."""
+        """The subscriptions to these territories that were made by ``generation`` are armed, as far as these are concerned."""
         for subscription in self._subscriptions:
             subscription._arm(generation, territories, missing)  # noqa: SLF001
 
     def strayed(self, views: list[View]) -> None:
-        """Those who look after the disks that these need have taken them over."""
+        """The outposts for the disks that these views need have taken them over."""
         for view in views:
             devices = self._mounts.devices_at(view.territory.root) | view.devices
             self._places[view.territory] = self._outpost_for(frozenset(devices))
@@ -233,7 +233,7 @@ class FileWatching:
         self._distribute(views)
 
     def broken(self, territory: Territory, error: str) -> None:
-        """A record says that ``territory`` is polled."""
+        """Publish that ``territory`` is polled from now on, because of a bug."""
         self._bus.publish(
             "watch",
             message=f"watching {territory.root} failed ({error}); it is polled from now on",
@@ -241,20 +241,20 @@ class FileWatching:
         )
 
     def degraded(self, reason: str) -> None:
-        """A record says that files are polled, and why."""
+        """Publish that files are polled, and why."""
         self._bus.publish(
             "watch",
-            message=f"cannot be told of file changes: {reason}; polling every {self._pace.fallback_poll:g} s or slower instead "
+            message=f"no notifications of file changes: {reason}; polling every {self._pace.fallback_poll:g} s or slower instead "
             "(raise sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances, or watch less)",
             data={"what": "degraded", "reason": reason},
         )
 
     def recovered(self) -> None:
-        """A record says that files are no longer polled."""
-        self._bus.publish("watch", message="told of file changes again; no longer polling", data={"what": "recovered"})
+        """Publish that files are no longer polled."""
+        self._bus.publish("watch", message="notified of file changes again; no longer polling", data={"what": "recovered"})
 
 
 def _beneath(root: str, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """The paths that matter below ``root``, so that programs that watch the same share one territory."""
+    """Those of ``paths`` that lie below ``root``; others do not matter, and would keep programs from sharing a territory."""
     prefix = root.rstrip("/") + "/"
     return tuple(sorted({path for path in paths if path.startswith(prefix)}))
