@@ -1,8 +1,8 @@
-"""``start_on_connect``: a program that is down is started when somebody connects to one of its sockets.
+"""``start_on_connect``: a program that is down is started when a client connects to one of its sockets.
 
 The connection waits in the socket's queue; nothing is accepted here. A program that an operator stopped, or that is FATAL,
-stays down whoever connects. One that ends without taking the connection is not started in a tight loop: the
-pauses grow as its ``restart.backoff`` says.
+stays down. One that ends without accepting the connection is not started in a tight loop: the pauses grow as its
+``restart.backoff`` says.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from supervisord_async.supervise.surroundings import Surroundings
 
 _log = logging.getLogger(__name__)
 
-#: A start this long after the last one does not count as a repetition.
+#: A start this long after the last one begins with no pause again.
 CALM_SECONDS = 10.0
-#: A socket that cannot be bound is tried again this often.
+#: The pause before a socket that could not be bound is tried again.
 BIND_AGAIN_SECONDS = 5.0
 
 
 def is_armed(process: Process) -> bool:
-    """Whether a connection may start it: it ended by itself, or was never started."""
+    """Whether a connection may start it: if it ended by itself, or was never started."""
     snapshot = process.snapshot
     return snapshot.state is State.EXITED or (snapshot.state is State.STOPPED and snapshot.cause is None)
 
 
 class Activation:
-    """Watches the sockets of all programs with ``start_on_connect``; a task for each of them."""
+    """Watches the sockets of all programs with ``start_on_connect``, with a task for each."""
 
     def __init__(
         self, around: Surroundings, programs: Callable[[], Mapping[str, Program]], processes: Callable[[], Mapping[str, Process]]
@@ -47,7 +47,7 @@ class Activation:
         self._scopes: dict[str, anyio.CancelScope] = {}
 
     def reconfigure(self) -> None:
-        """Programs came, went or changed."""
+        """Programs were added, removed or changed: the sockets to watch are determined anew."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class Activation:
                     await records.receive()
                 if not await self._bind(name):
                     continue
-                with anyio.move_on_after(60.0):  # an armed program may have been started, or its sockets replaced
+                with anyio.move_on_after(60.0):  # look again now and then: the program may have been started, or its sockets replaced
                     if await self._around.sockets.wait_connection(name):
                         armed = self._armed(name)
                         attempt = attempt + 1 if anyio.current_time() - last < CALM_SECONDS else 0
@@ -82,7 +82,7 @@ class Activation:
                         for process in self._armed(name):
                             self._start(process)
                         last = anyio.current_time()
-                        with anyio.move_on_after(1.0):  # its STARTING, if it has not come yet
+                        with anyio.move_on_after(1.0):  # until its record of STARTING, if that has not come yet
                             while self._armed(name) == armed:
                                 await records.receive()
 

@@ -1,7 +1,7 @@
-"""Dependencies at work: a process that waits is released when its needs are met, and restarted with its dependency where it asks for that.
+"""Dependencies: a WAITING process is released when its needs are met, and restarted with a dependency where its settings say so.
 
-It listens to records, asks :mod:`supervisord_async.core.order`, and posts inputs. What a process waits for is derived
-whenever it is asked for; nothing is stored.
+This listens to records, asks :mod:`supervisord_async.core.order`, and posts inputs. What a process waits for is derived
+on request; nothing is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from supervisord_async.supervise.process import Process
 
 
 class Dependencies:
-    """The order among one daemon's processes."""
+    """The dependencies among one daemon's processes."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Dependencies:
         rolling: Callable[[], Rolling],
         restart: Callable[[Mapping[RestartRequested, Sequence[Process]]], None],
     ) -> None:
-        """``restart`` asks each process for its restart, with regard to ``rolling``."""
+        """``restart`` requests the restart of each process, as a rolling one where the program asks for that."""
         self._configuration = configuration
         self._processes = processes
         self._ask = ask
@@ -42,26 +42,26 @@ class Dependencies:
         return {name: tuple(program.depends_on) for name, program in self._configuration().programs.items()}
 
     def members(self, program: str) -> list[Process]:
-        """The processes of a program that there are."""
+        """The existing processes of a program, in order."""
         settings, processes = self._configuration().programs.get(program), self._processes()
         return [processes[name] for name in settings.process_names() if name in processes] if settings is not None else []
 
     def dependents(self, program: str) -> list[Process]:
         """The processes of all programs that depend on ``program``."""
         configuration = self._configuration()
-        if configuration is not self._index_of:  # an index of what is frozen; a reload brings another one
+        if configuration is not self._index_of:  # configurations are immutable, so the index is valid until a reload brings another one
             self._index_of, self._index = configuration, dependents(self.graph())
         return [process for name in self._index.get(program, ()) for process in self.members(name)]
 
     def verdicts(self, process: Process) -> dict[str, Verdict]:
-        """How each need of ``process`` stands, by the program that it needs."""
+        """The verdict on each need of ``process``, by the name of the dependency."""
         return {
             program: judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(program)])
             for program, need in process.program.depends_on.items()
         }
 
     def waits_for(self, process: Process) -> str:
-        """What a WAITING process waits for and why, in words."""
+        """Which dependencies a WAITING process waits for and why, in words."""
         return "; ".join(
             verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, {self._when_lost_comes(program)}: {verdict.words}"
             for program, verdict in self.verdicts(process).items()
@@ -74,28 +74,28 @@ class Dependencies:
         return "which will not come by itself"
 
     def is_in_vain(self, process: Process) -> bool:
-        """Whether something that it waits for, or that this waits for in turn, will not come without somebody's word, or flaps."""
-        ahead, seen = [process], {process.name}
-        while ahead:
-            for program, verdict in self.verdicts(ahead.pop()).items():
+        """Whether a direct or indirect dependency is lost until somebody starts it, or is flapping."""
+        pending, seen = [process], {process.name}
+        while pending:
+            for program, verdict in self.verdicts(pending.pop()).items():
                 if verdict.outlook is Outlook.LOST:
                     return True
                 members = self.members(program) if verdict.outlook is Outlook.OPEN else []
                 if any(member.snapshot.state is State.BACKOFF and member.snapshot.flapping for member in members):
                     return True
-                ahead += [member for member in members if member.snapshot.state is State.WAITING and member.name not in seen]
+                pending += [member for member in members if member.snapshot.state is State.WAITING and member.name not in seen]
                 seen.update(member.name for member in members)
         return False
 
     def is_stuck(self, process: Process) -> bool:
-        """Whether a WAITING process waits on while everybody else is down: for somebody who ended, and not for its own release or start."""
+        """Whether nothing will release a WAITING process while all others are down: it needs one that has ended, not one about to start."""
         released = all(verdict.outlook is Outlook.MET for verdict in self.verdicts(process).values())
         return not released and not any(
             member.snapshot.state is State.STOPPED for program in process.program.depends_on for member in self.members(program)
         )
 
     def heed(self, record: Record) -> None:
-        """A listener of the bus: what a change of one process means for those that depend on it."""
+        """A listener of the bus: act on what a change of one process means for its dependents."""
         if record.type not in ("state", "health") or record.name is None:
             return
         changed = self._processes().get(record.name)
@@ -111,20 +111,20 @@ class Dependencies:
             self.follow(changed.program.name)
 
     def release(self, dependency: Process) -> None:
-        """``dependency`` has a process now. It stays STARTING, so no record tells of it, but those that need it started may start."""
+        """``dependency`` has a process now. It stays STARTING, so there is no record, but dependents that need it ``started`` may start."""
         for process in self.dependents(dependency.program.name):
             if process.snapshot.state is State.WAITING:
                 self._consider(process)
 
     def reconsider(self) -> None:
-        """Every process that waits is judged again: the settings, or the daemon, may have changed since its wait began."""
+        """Judge the needs of every WAITING process again, as its settings, or the daemon, may have changed since its wait began."""
         for process in list(self._processes().values()):
             if process.snapshot.state is State.WAITING:
                 self._pull(process)
                 self._consider(process)
 
     def _pull(self, process: Process) -> None:
-        """What ``process`` depends on is started with it, where that is STOPPED."""
+        """Start the dependencies of ``process`` that are STOPPED."""
         for program in process.program.depends_on:
             for member in self.members(program):
                 if member.snapshot.state is State.STOPPED:
@@ -139,7 +139,7 @@ class Dependencies:
             self._ask(process, DependenciesMet())
 
     def follow(self, program: str) -> None:
-        """``restart_with_dependency``: runs that are older than one of ``program`` are replaced, unless more of that are to come."""
+        """``restart_with_dependency``: restart dependents whose run is older than one of ``program``, unless that is rolling just now."""
         followers = [process for process in self.dependents(program) if self._may_follow(process)]
         if not followers or self._rolling().under_way(program) is not None:
             return
@@ -155,21 +155,21 @@ class Dependencies:
         return up and process.program.restart_with_dependency and not self._rolling().awaits(process)
 
     def start_order(self, programs: list[str]) -> list[str]:
-        """``programs`` and what they depend on, dependencies first."""
+        """``programs`` and everything they depend on, dependencies first."""
         return with_dependencies(programs, self.graph())
 
     def in_start_order(self, processes: Sequence[Process]) -> list[Process]:
-        """``processes``, dependencies first: asked to restart in this order, none takes a run that is about to end for the new one."""
+        """``processes``, dependencies first: so none takes a dependency's run that is about to end for the new one."""
         rank = {name: number for number, name in enumerate(self.start_order([process.program.name for process in processes]))}
         return sorted(processes, key=lambda process: rank[process.program.name])
 
     def levels(self, processes: Sequence[Process]) -> int:
-        """How many programs come up one after the other, at most, until all of ``processes`` have: 1 where none depends on any."""
+        """The length of the longest chain of dependencies that ends in ``processes``, in programs: 1 if none has any."""
         graph, depth = self.graph(), dict[str, int]()
         for name in self.start_order([process.program.name for process in processes]):  # dependencies first
             depth[name] = 1 + max((depth[need] for need in graph.get(name, ())), default=0)
         return max(depth.values(), default=1)
 
     def may_stop(self, process: Process) -> bool:
-        """Whether everything that depends on it is down already."""
+        """Whether all its dependents are down already."""
         return all(other.snapshot.state in DOWN for other in self.dependents(process.program.name))

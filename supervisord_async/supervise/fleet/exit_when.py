@@ -10,10 +10,10 @@ from supervisord_async.supervise.process import Process
 
 
 def exit_for(when: str, record: Record, processes: Collection[Process], is_stuck: Callable[[Process], bool]) -> tuple[int, str] | None:
-    """The exit code and why, if ``record`` is the change that ``exit_when`` waits for; None: the daemon goes on.
+    """The daemon's exit code and the reason, if ``record`` is the change that ``exit_when`` waits for; None: the daemon goes on.
 
-    A process that waits for what will not come counts as down, and as a failure. ``is_stuck`` says so of one that waits, once no
-    other process is up.
+    A process that waits for a dependency that will not come counts as down, and as a failure; ``is_stuck`` tells whether a WAITING
+    process is one, and is only asked when no other process is up.
     """
     if record.type != "state" or (record.to not in DOWN and record.to != State.WAITING):
         return None
@@ -29,7 +29,7 @@ def exit_for(when: str, record: Record, processes: Collection[Process], is_stuck
 
 
 def _rests(process: Process) -> bool:
-    """It is down, and nothing but a person will start it again; or nothing but another process."""
+    """Whether it is WAITING, or is down and will only be started on request."""
     program = process.program
-    by_itself = process.next_at is not None or program.schedule is not None or program.start_on_connect
-    return process.snapshot.state is State.WAITING or (process.snapshot.state in DOWN and not by_itself)
+    starts_itself = process.next_at is not None or program.schedule is not None or program.start_on_connect
+    return process.snapshot.state is State.WAITING or (process.snapshot.state in DOWN and not starts_itself)

@@ -1,6 +1,6 @@
-"""Processes that are being removed: each is stopped, its last words are written to its logs, and then it is listed no more.
+"""Processes that are being removed: each is stopped, its last output is written to its logs, and then it is removed.
 
-It stays among the processes until then, so that its stop is seen, and no other of its name begins beside it.
+Until then it stays among the processes, so that its stop is visible, and no other process of its name is started.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from supervisord_async.core.record import Record
     from supervisord_async.supervise.process import Process
 
-#: How often it looks without a record: none tells that what an earlier daemon left has been taken over.
+#: How often to look without a record: there is none when what an earlier daemon left has been taken over.
 LOOK_SECONDS = 1.0
 
 
@@ -31,7 +31,7 @@ class Retiring:
         ask: Callable[[Process, Input], None],
         gone: Callable[[Process], None],
     ) -> None:
-        """``start`` begins a task of a name; ``ask`` posts an input; ``gone`` hears of each process when nothing of it is left."""
+        """``start`` starts a named task; ``ask`` posts an input; ``gone`` is called with each process once nothing of it is left."""
         self._start, self._ask, self._gone = start, ask, gone
         self._bells: dict[str, Bell] = {}  #: rung at each record of the process
         self._ends: dict[Process, anyio.Event] = {}
@@ -40,7 +40,7 @@ class Retiring:
         return name in self._bells
 
     def begin(self, process: Process) -> None:
-        """The process will be stopped, and be gone after that."""
+        """The process will be stopped and then removed."""
         self._bells[process.name] = Bell()
         self._ends[process] = anyio.Event()
 
@@ -48,17 +48,17 @@ class Retiring:
             try:
                 await self._retire(process)
             finally:
-                self._ends.pop(process).set()  # where the daemon ends meanwhile too: nobody waits in vain
+                self._ends.pop(process).set()  # in any case, so that nobody waits in vain if the daemon ends meanwhile
 
         self._start(retire, f"retire {process.name}")
 
     def heed(self, record: Record) -> None:
-        """A record may be what a process waits for."""
+        """A listener of the bus: wake the task that waits for the process to be down."""
         if record.name in self._bells:
             self._bells[record.name].ring()
 
     async def wait_gone(self, processes: Iterable[Process]) -> None:
-        """None of ``processes`` is being removed any more, or the daemon ends."""
+        """Return once none of ``processes`` is being removed any more, or the daemon ends."""
         for process in processes:
             if process in self._ends:
                 await self._ends[process].wait()

@@ -1,8 +1,8 @@
-"""Rolling restarts: the replicas of a program are replaced one at a time, each when the one before is RUNNING, which means ready.
+"""Rolling restarts: the replicas of a program are restarted one at a time, each when the one before is RUNNING, which means ready.
 
-The restarts that it posts are ordinary ones, and it listens to records. At the first replica that does not come back it stops: the
-others go on with what they run, and a record of type ``rolling_failed`` says so for each. A newer restart of the same
-program takes the place of one that is under way.
+It posts ordinary restarts and listens to records. At the first replica that does not come back it stops: the others keep their
+present runs, and a record of type ``rolling_failed`` says so for each. A newer restart of the same program replaces one that
+is under way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from supervisord_async.supervise.records.narrate import exit_words
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
-#: How often it looks without a record: a lost one must not hold up the restart.
+#: How often to look without a record, as a lost record must not stall the restart.
 LOOK_SECONDS = 1.0
 STOPPED_MEANWHILE = "it was stopped meanwhile"
 
@@ -34,14 +34,14 @@ class Roll:
     def __init__(self, processes: Sequence[Process], request: RestartRequested) -> None:
         self.processes = list(processes)
         self.request = request
-        self.failure: str | None = None  #: why it stopped before its end
+        self.failure: str | None = None  #: why it stopped early; None: it did not
         self.pending = [process.name for process in processes]  #: those whose turn has not come
-        #: Those that were stopped before the restart was asked for; a stop of another one comes after it, and wins.
+        #: Those that were stopped when the restart was requested. If another one is found stopped, its stop came later, and wins.
         self.down = {process.name for process in processes if process.stop_ordered}
         self.scope = anyio.CancelScope()
 
     def refusal(self, name: str) -> str | None:
-        """Why ``name`` is not restarted: the roll has stopped before its turn. None: it was restarted, or may be yet."""
+        """Why ``name`` is not restarted, if the roll has stopped before its turn; None: it was restarted, or still may be."""
         return f"not restarted: {self.failure}" if self.failure is not None and name in self.pending else None
 
 
@@ -55,7 +55,7 @@ class Rolling:
         active: Callable[[], bool],
         done: Callable[[str], None],
     ) -> None:
-        """``start`` begins a task of a name; ``active`` says whether anything may be started at all; ``done`` hears of each program
+        """``start`` starts a named task; ``active`` says whether anything may be started at all; ``done`` is called with each program
         whose replicas have all been restarted.
         """
         self._bus = bus
@@ -65,9 +65,9 @@ class Rolling:
         self._rolls: dict[str, Roll] = {}
 
     def take(self, processes: Sequence[Process], request: Input | None) -> dict[str, Roll]:
-        """Rolling restarts have begun for all that asks for them: two or more replicas of one program that has ``rolling``.
+        """Begin a rolling restart for every program with ``rolling`` of which two or more replicas are among ``processes``.
 
-        Returns the roll of each process that is taken care of by one; the others are the caller's.
+        Returns the roll of each process that is in one, by name; the caller has to restart the others.
         """
         groups: dict[str, list[Process]] = {}
         if isinstance(request, RestartRequested):
@@ -92,10 +92,10 @@ class Rolling:
         return roll is not None and process.name in roll.pending
 
     def follow(self, process: Process, request: RestartRequested, members: Sequence[Process]) -> bool:
-        """Whether a restart that ``process`` asks for itself is taken care of here.
+        """Whether a restart that ``process`` itself requests is handled here, as part of a rolling one of ``members``.
 
-        Changed files are seen by each of ``members``, and the first one's word is for all. Settings that changed while no
-        daemon was there concern some of them, who take their turns.
+        A file change is reported by each of ``members``; the first one's report begins the restart of all. Settings that changed
+        while no daemon was there may concern only some of them, which then take their turns.
         """
         if not process.program.rolling or len(members) < 2:
             return False
@@ -131,7 +131,7 @@ class Rolling:
         return roll
 
     async def _run(self, roll: Roll) -> None:
-        for process in roll.processes:  # more may come to its end
+        for process in roll.processes:  # the list may grow meanwhile
             if not self._active():
                 return
             trouble = await self._replace(process, roll)
@@ -143,7 +143,7 @@ class Rolling:
         self._bus.publish("rolling", cause=str(roll.request.cause), message=message, data={"program": program})
 
     async def _replace(self, process: Process, roll: Roll) -> str | None:
-        """``process`` was replaced, or was down and shall stay so: None; else why it was not."""
+        """Restart ``process`` and wait for it. None: it has a new run, or was down and is to stay down; else what went wrong."""
         if process.stop_ordered and process.name not in roll.down:
             return STOPPED_MEANWHILE
         with self._bus.subscribe() as records:
@@ -153,7 +153,7 @@ class Rolling:
             except BusyError as error:
                 return str(error)
             roll.pending.remove(process.name)
-            for _ in range(2):  # it decides at the loop's next turn; one to spare
+            for _ in range(2):  # it decides at the loop's next turn; one more to be safe
                 await anyio.lowlevel.checkpoint()
             while (verdict := _judge(process, before, roll.request)) is None:
                 with anyio.move_on_after(LOOK_SECONDS):
@@ -169,7 +169,7 @@ class Rolling:
 
 
 def _judge(process: Process, before: Snapshot, request: RestartRequested) -> str | None:
-    """Empty: the process is as it should be. Words: what is wrong. None: it is not decided yet."""
+    """Empty if the process came back, or is rightly down; else what went wrong. None: not decided yet."""
     now = process.snapshot
     newer = now.run > before.run
     match now.state:

@@ -1,4 +1,4 @@
-"""Another number of replicas at run time: the program that a file with that number would give. Pure."""
+"""Changing the number of replicas at run time: gives the program that a file with that number would give. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARK = "{replica}"
 def rescaled(program: Program, replicas: int) -> Program:
     """``program`` with ``replicas`` processes, each with files of its own.
 
-    Raises FailedError: they would share the heartbeat file that the configuration names.
+    Raises FailedError where they would share the heartbeat file that the configuration names.
     """
     if replicas == program.replicas:
         return program
@@ -29,7 +29,7 @@ def rescaled(program: Program, replicas: int) -> Program:
 
 
 def _apart(path: str) -> str:
-    """A log's path with a place for the replica's number, as the configuration gives it to several."""
+    """A log's path with a placeholder for the replica's number, as the configuration makes it for several replicas."""
     if not path.startswith("/") or path.startswith("/dev/") or _MARK in path:
         return path
     stem, suffix = os.path.splitext(path)
@@ -37,6 +37,6 @@ def _apart(path: str) -> str:
 
 
 def _shared(path: str) -> str:
-    """A log's path for an only process; :func:`_apart` leads back from it."""
+    """A log's path for a single process; the inverse of :func:`_apart`."""
     stem, suffix = os.path.splitext(path)
     return stem.removesuffix(f"-{_MARK}") + suffix

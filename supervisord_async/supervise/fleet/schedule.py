@@ -1,9 +1,9 @@
-"""When a schedule is due, by the wall clock, and up to when it has been looked at: what outlives the daemon of it.
+"""When a schedule is due, by the wall clock; and up to when each schedule was checked, which outlives the daemon.
 
-Wall time is legitimate here: a cron line is about what clocks on walls show. Where they are set back or forward, as in
-spring and autumn, cronsim does what cron does: a time that is skipped is due right after the gap, one that comes twice
-is due once, and lines for every hour or minute follow time itself. ``@every`` is due at the multiples of its length
-since 1970 (UTC): it needs no memory and drifts over no restart.
+Wall time is legitimate here: a cron line is about what clocks on walls show. Where they change, in spring and autumn,
+cronsim does what cron does: a time that is skipped is due right after the gap, one that comes twice is due once, and lines
+for every hour or minute follow elapsed time. ``@every`` is due at the multiples of its length since 1970 (UTC): so it
+needs no memory, and does not drift over restarts.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ FILE_NAME = "schedule.json"
 
 
 def next_after(schedule: Schedule, at: float) -> float | None:
-    """The first time after ``at`` that the schedule is due; None: never. Seconds since 1970."""
+    """The first time after ``at`` at which the schedule is due; None: never. In seconds since 1970."""
     if schedule.every_seconds is not None:
         every = schedule.every_seconds
         due = (math.floor(at / every) + 1) * every
-        return due if due > at else due + every  # what rounding took
+        return due if due > at else due + every  # rounding may give ``at`` itself
     from cronsim import CronSim
 
     for moment in CronSim(schedule.at, datetime.fromtimestamp(math.floor(at), zone_of(schedule))):
         due = moment.timestamp()
-        if due > at:  # within an hour that comes twice it may begin too early
+        if due > at:  # in an hour that comes twice, cronsim may start too early
             return due
     return None
 
 
 def rests_for(schedule: Schedule, seconds: float, *, now: float, mark: float) -> bool:
-    """Whether it rests for at least ``seconds`` between two of its times, from the first behind ``now`` to behind ``mark``."""
+    """Whether there are ``seconds`` or more between two due times, from the first one after ``now`` to the first after ``mark``."""
     if schedule.every_seconds is not None:
         return schedule.every_seconds >= seconds
     at, following = None, next_after(schedule, now)
@@ -56,16 +56,16 @@ def rests_for(schedule: Schedule, seconds: float, *, now: float, mark: float) ->
 
 def zone_of(schedule: Schedule) -> ZoneInfo:
     """The schedule's time zone, or the machine's."""
-    from zoneinfo import ZoneInfo  # for a program that has a schedule
+    from zoneinfo import ZoneInfo  # here, as it is only needed for programs with a schedule
 
     return ZoneInfo(schedule.timezone) if schedule.timezone is not None else local_zone(os.environ.get("TZ", ""))
 
 
 @functools.cache
 def local_zone(name: str, localtime: str = "/etc/localtime") -> ZoneInfo:
-    """The zone that ``name`` (of ``TZ``) or ``localtime`` names; UTC where neither names one.
+    """The zone that ``name`` (the value of ``TZ``) or ``localtime`` names; UTC where neither names one.
 
-    The zone itself and not today's offset, which is what the standard library knows as local time.
+    The zone itself, not today's offset, which is all that the standard library knows of local time.
     """
     from zoneinfo import ZoneInfo
 
@@ -81,7 +81,7 @@ def local_zone(name: str, localtime: str = "/etc/localtime") -> ZoneInfo:
 
 
 class Marks:
-    """Up to when each program's schedule has been looked at, kept in ``run_dir``. A changed schedule starts from now."""
+    """Up to when each program's schedule was checked, kept in ``run_dir``. A changed schedule starts from now."""
 
     def __init__(self, run_dir: str) -> None:
         self._path = Path(run_dir) / FILE_NAME
@@ -89,7 +89,7 @@ class Marks:
         self._trouble: str | None = None
 
     def load(self) -> None:
-        """What was kept is known again. Blocking. A file that cannot be used is reported, and counts as none."""
+        """Read the marks. Blocking. A file that cannot be used is reported and ignored."""
         try:
             data = json.loads(self._path.read_bytes())
             self._marks = {str(name): (str(line), float(at)) for name, (line, at) in data.items()}
@@ -99,24 +99,24 @@ class Marks:
             _log.warning("degraded: cannot use %s (%s); runs that were missed are not caught up", self._path, error)
 
     def get(self, name: str, schedule: Schedule) -> float | None:
-        """Up to when this very schedule of ``name`` was looked at; None: never."""
+        """Up to when this very schedule of ``name`` was checked; None: never."""
         line, at = self._marks.get(name, ("", 0.0))
         return at if line == _line(schedule) else None
 
     def put(self, name: str, schedule: Schedule, at: float) -> None:
-        """It was looked at up to ``at``."""
+        """The schedule of ``name`` was checked up to ``at``."""
         self._marks[name] = (_line(schedule), at)
 
     def keep_only(self, names: set[str]) -> None:
-        """Others are forgotten."""
+        """The marks of other programs are forgotten."""
         self._marks = {name: mark for name, mark in self._marks.items() if name in names}
 
     def snapshot(self) -> bytes:
-        """What :meth:`write` writes."""
+        """The content for :meth:`write`."""
         return json.dumps(self._marks).encode()
 
     def write(self, content: bytes) -> None:
-        """``content`` is kept. Blocking. A disk that refuses is reported once."""
+        """Write ``content`` to the file. Blocking. A failure is reported once, until a write succeeds."""
         draft = self._path.with_suffix(".new")
         try:
             draft.write_bytes(content)

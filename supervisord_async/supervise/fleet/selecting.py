@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def select(selectors: Sequence[str], processes: Collection[Process], programs: Collection[str]) -> list[Process]:
-    """Those of ``processes`` that ``selectors`` name, each once, in their order; ``programs`` are the names of all in the file.
+    """Those of ``processes`` that ``selectors`` name, each once, in the order of ``processes``; ``programs`` are all names in the file.
 
     Raises NotFoundError, with the nearest name, for a selector that selects nothing.
     """
@@ -27,7 +27,7 @@ def select(selectors: Sequence[str], processes: Collection[Process], programs: C
 
 
 def not_found(selector: str, processes: Collection[Process], programs: Collection[str]) -> NotFoundError:
-    """What to raise for a selector that selects nothing: why that is, or the nearest name."""
+    """The error to raise for a selector that selects nothing: with the reason, or the nearest name."""
     if any(sign in selector for sign in "*?["):
         return NotFoundError(f"no program matches {selector!r}")
     if selector in programs:

@@ -1,4 +1,4 @@
-"""The end of all processes: each is told to stop when nothing that depends on it is up any more, and all are down in bounded time."""
+"""The shutdown: each process is asked to stop once all its dependents are down, and all are down in bounded time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: How long the kernel may take to end what was killed.
 KILL_WAIT_SECONDS = 5.0
-#: How often it looks without a record: a lost one must not hold up the shutdown.
+#: How often to look without a record, as a lost record must not stall the shutdown.
 LOOK_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -35,34 +35,34 @@ class Shutdown:
         processes: Callable[[], Collection[Process]],
         ask: Callable[[Process, StopRequested], None],
     ) -> None:
-        """``processes`` gives all that there are, in file order; ``ask`` posts a request, and logs where it is refused."""
+        """``processes`` returns all processes, in file order; ``ask`` posts a request, and logs a refusal."""
         self._bus = bus
         self._dependencies = dependencies
         self._processes = processes
         self._ask = ask
         self._hasten = anyio.Event()
         self._hastened_at: float | None = None
-        self._up: list[Process] = []  #: those that were not down at the last look at all of them
+        self._up: list[Process] = []  #: those that were not down when all were last looked at
 
     def hasten(self) -> None:
-        """From now on nobody has a grace period, and nobody waits for dependents."""
+        """From now on stops have no grace period, and do not wait for dependents."""
         self._hasten.set()
 
     async def run(self, timeout_seconds: float) -> None:
-        """All processes are down, or the kernel did not end them in time. After ``timeout_seconds`` it is hastened."""
+        """Stop all processes; returns once they are down, or the kernel did not end them in time. Hastened after ``timeout_seconds``."""
         waiting = list(self._processes())[::-1]
         with self._bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_after, timeout_seconds)
                 while True:
                     waiting = self._ask_to_stop(waiting)
-                    await anyio.lowlevel.checkpoint()  # those that are down take it without a record to wait for
+                    await anyio.lowlevel.checkpoint()  # lets processes that are down take the request, for which there is no record
                     if self._all_down() and not waiting:
                         break
                     with anyio.move_on_after(LOOK_SECONDS):
                         await records.receive()
                     while records.receive_nowait() is not None:
-                        pass  # one look for all that changed: a look after each of a thousand ends would be quadratic
+                        pass  # one look for all records: a look after each of a thousand ends would take quadratic time
                     if self._kernel_is_late():
                         break
                 tasks.cancel_scope.cancel()
@@ -71,7 +71,7 @@ class Shutdown:
                 _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
 
     def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
-        """Those of ``waiting`` that nothing depends on any more are asked to stop; returns the others."""
+        """Ask those of ``waiting`` to stop whose dependents are down; returns the others."""
         held = []
         for process in waiting:
             if self._hastened_at is not None or self._dependencies.may_stop(process):
@@ -91,8 +91,8 @@ class Shutdown:
         return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
 
     def _all_down(self) -> bool:
-        """Whether all are down. Only those that were up at the last look are looked at, and all again once these are down, so that the
-        looks of a whole shutdown take linear time.
+        """Whether all are down. Only those that were up the last time are checked, and all again once these are down, so that the
+        checks of a whole shutdown take linear time.
         """
         while self._up and _is_down(self._up[-1]):
             self._up.pop()

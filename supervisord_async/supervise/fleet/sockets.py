@@ -1,8 +1,8 @@
-"""The listening sockets of programs: bound once by the daemon, lent to every run, closed when no program asks for them.
+"""The listening sockets of programs: bound once by the daemon, passed to every run, closed when the configuration drops them.
 
-A client that connects while its program restarts, the file is reloaded or the daemon replaces itself waits in the
-socket's queue, and is not refused. All replicas of a program share its sockets. When the daemon was killed, the
-programs still hold duplicates: its successor takes them back from there.
+A client that connects while the program restarts, the file is reloaded or the daemon re-executes waits in the socket's
+queue, and is not refused. All replicas of a program share its sockets. If the daemon is killed, the programs still have
+duplicates, from which the next daemon gets the sockets back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class SavedSocket(msgspec.Struct, frozen=True):
-    """What a successor needs to take a socket over: its descriptor after a re-exec, its inode after a death of the daemon."""
+    """What the next daemon needs to take a socket over: its descriptor after a re-exec, its inode after a death of the daemon."""
 
     program: str
     settings: Socket
@@ -49,18 +49,18 @@ class SocketRegistry:
     def __init__(self) -> None:
         self._bound: dict[tuple[str, str], _Bound] = {}
         self._lock: anyio.Lock | None = None
-        self._watched: dict[str, select.epoll] = {}  #: by program, while somebody waits for a connection
+        self._watched: dict[str, select.epoll] = {}  #: by program, during :meth:`wait_connection`
 
     async def open(self, program: Program, host: Host) -> tuple[tuple[str, int], ...]:
-        """The name and descriptor of each socket of ``program``, in the file's order, bound by now.
+        """Bind the sockets of ``program`` that are not bound yet; returns the name and descriptor of each, in the file's order.
 
-        Raises SpawnError, stage ``socket``, where one cannot be bound, and ``user`` for an unknown owner.
+        Raises SpawnError: stage ``socket`` where one cannot be bound, ``user`` for an unknown owner.
         """
         if not program.sockets:
             return ()
         if self._lock is None:
             self._lock = anyio.Lock()
-        async with self._lock:  # two replicas that start together
+        async with self._lock:  # as two replicas may start together
             return tuple([(settings.name, await self._open(program.name, settings, host)) for settings in program.sockets])
 
     async def _open(self, program: str, settings: Socket, host: Host) -> int:
@@ -74,11 +74,11 @@ class SocketRegistry:
         return bound.socket.fileno()
 
     def descriptors(self, program: str) -> tuple[socket.socket, ...]:
-        """Those of a program that are bound."""
+        """The bound sockets of a program."""
         return tuple(bound.socket for (owner, _), bound in self._bound.items() if owner == program)
 
     async def wait_connection(self, program: str) -> bool:
-        """True when a client waits at one of its sockets, False when one was closed. For one task at a time."""
+        """Wait for a client at one of the program's sockets. True: there is one; False: a socket was closed. For one task at a time."""
         poll = self._watched[program] = listening.watched(self.descriptors(program))
         try:
             await anyio.wait_readable(poll)
@@ -90,20 +90,20 @@ class SocketRegistry:
         return True
 
     def retain(self, programs: Mapping[str, Program]) -> None:
-        """Sockets that the configuration no longer has are closed; those that have changed are bound again with the next run."""
+        """Sockets that the configuration no longer has are closed; changed ones are bound again at the next run."""
         wanted = {(program.name, settings.name) for program in programs.values() for settings in program.sockets}
         for key in [key for key in self._bound if key not in wanted]:
             self._close(key)
 
     def saved(self) -> tuple[SavedSocket, ...]:
-        """What a successor needs."""
+        """What the next daemon needs to take the sockets over."""
         return tuple(
             SavedSocket(program, bound.settings, listening.inode(bound.socket), bound.socket.fileno())
             for (program, _), bound in self._bound.items()
         )
 
     def inherit(self, saved: Iterable[SavedSocket], holders: Mapping[str, Iterable[int]], *, by_reexec: bool) -> None:
-        """The sockets of a former daemon are ours: by its descriptors, or from the living ``holders`` (PIDs by program)."""
+        """Take over the sockets of a former daemon: by descriptor after a re-exec, else from the living ``holders`` (PIDs by program)."""
         for each in saved:
             found = listening.adopt(each.fd, each.inode) if by_reexec else None
             for pid in holders.get(each.program, ()) if found is None else ():
@@ -114,7 +114,7 @@ class SocketRegistry:
                 self._bound[each.program, each.settings.name] = _Bound(each.settings, found, _file(each.settings))
 
     async def find(self, programs: Iterable[Program], holders: Mapping[str, Iterable[int]]) -> None:
-        """Sockets of which no state tells are taken back from the living ``holders`` too: no second one can be bound beside them."""
+        """Take over sockets that are not in the saved state from the living ``holders``: their addresses cannot be bound again."""
         for program in programs:
             for settings in program.sockets:
                 for pid in holders.get(program.name, ()):
@@ -127,14 +127,14 @@ class SocketRegistry:
                         found.close()
 
     def close(self) -> None:
-        """All are closed, and the files of unix sockets removed."""
+        """All sockets are closed, and the files of unix sockets removed."""
         for key in list(self._bound):
             self._close(key)
 
     def _close(self, key: tuple[str, str]) -> None:
         bound = self._bound.pop(key)
         if (poll := self._watched.get(key[0])) is not None:
-            anyio.notify_closing(poll)  # whoever waits for a connection looks for the next socket
+            anyio.notify_closing(poll)  # ends wait_connection, so that its caller watches the new sockets
         bound.socket.close()
         if bound.file is not None and _file(bound.settings) == bound.file:
             try:
@@ -144,7 +144,7 @@ class SocketRegistry:
 
 
 def url(settings: Socket) -> str:
-    """The address as the file writes it."""
+    """The address, as the configuration file writes it."""
     if settings.kind == "unix":
         return f"unix:{settings.path}"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -165,14 +165,14 @@ async def _bind(settings: Socket, host: Host) -> _Bound:
         raise SpawnError("socket", None, str(error)) from error
     except socket.gaierror as error:
         raise SpawnError("socket", None, f"{words}: {error.strerror}") from error
-    except UnicodeError as error:  # no name that a host can have
+    except UnicodeError as error:  # not a valid host name
         raise SpawnError("socket", None, f"{words}: {error}") from error
     except OSError as error:
         raise SpawnError("socket", error.errno, words) from error
 
 
 async def _address(settings: Socket) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The family and the numeric address of an inet socket. Raises socket.gaierror, and UnicodeError for no name that a host can have."""
+    """The family and the numeric address of an inet socket. Raises socket.gaierror, and UnicodeError for an invalid host name."""
     kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
     found = await anyio.getaddrinfo(settings.host, settings.port, type=kind, flags=socket.AI_PASSIVE)
     family, _, _, _, address = found[0]
@@ -180,7 +180,7 @@ async def _address(settings: Socket) -> tuple[socket.AddressFamily, tuple[str, i
 
 
 async def _is_at(listener: socket.socket, settings: Socket) -> bool:
-    """Whether it has the address that these settings mean; a unix socket has been moved to its path, which does not tell of it."""
+    """Whether ``listener`` has the address of ``settings``. A unix socket was renamed to its path and does not know it: any will do."""
     if settings.kind == "unix":
         return listener.family == socket.AF_UNIX and _file(settings) is not None
     kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
@@ -192,7 +192,7 @@ async def _is_at(listener: socket.socket, settings: Socket) -> bool:
 
 
 def _file(settings: Socket) -> tuple[int, int] | None:
-    """Which file is at a unix socket's path now."""
+    """Device and inode of the socket now at a unix socket's path; None if there is none."""
     if settings.kind != "unix":
         return None
     try:

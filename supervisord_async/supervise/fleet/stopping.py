@@ -1,7 +1,7 @@
-"""Stopping several processes in reverse order: what depends on a process is down before that process is told to go.
+"""Stopping several processes in reverse order: the dependents of a process are down before that process is asked to stop.
 
-Only those that are stopped together are put in order; whatever else depends on them is left as it is. The stops that it posts are
-ordinary ones, and it listens to records.
+Only processes that are stopped together are put in order; other dependents are left as they are. It posts ordinary stops and
+listens to records.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from supervisord_async.supervise.records.bus import Bus
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
-#: How often it looks without a record: a lost one must not hold up the stop.
+#: How often to look without a record, as a lost record must not stall the stop.
 LOOK_SECONDS = 1.0
-#: A process that outlives its KILL for this long holds the others up no longer.
+#: A process that has outlived its KILL by this much no longer holds up the others.
 KILL_PATIENCE_SECONDS = 10.0
 
 
@@ -32,26 +32,26 @@ class OrderlyStop:
     def __init__(self, processes: Sequence[Process], dependents: Callable[[str], Iterable[Process]]) -> None:
         """``dependents`` gives the processes that depend on a program."""
         self.pending: dict[str, Process] = {process.name: process for process in reversed(processes)}
-        self.refused: dict[str, str] = {}  #: those that could not be told, and why
-        self._told: dict[str, tuple[Process, Snapshot, float]] = {}  #: each as it was then
+        self.refused: dict[str, str] = {}  #: those whose mailbox refused the stop, and why
+        self._told: dict[str, tuple[Process, Snapshot, float]] = {}  #: those that were asked to stop: the snapshot then, and when
         self._before: dict[str, set[str]] = {
             process.name: {other.name for other in dependents(process.program.name)} & self.pending.keys() for process in processes
         }
 
     @property
     def levels(self) -> int:
-        """How many turns there are at most, for whoever has to wait for all of them."""
+        """The most turns that there can be, to bound a wait for all of them."""
         return 1 + sum(1 for others in self._before.values() if others)
 
     def is_undecided(self, process: Process) -> bool:
-        """Its turn has not come, or it was told and has not decided on that yet; one that is at rest needs no turn."""
+        """Whether its turn has not come, or it was asked to stop and has not decided yet. One that is STOPPED needs no turn."""
         if process.name in self.pending:
             return not _rests(process)
         told = self._told.get(process.name)
         return told is not None and process.snapshot.wanted and process.snapshot is told[1]
 
     def tell_free(self, now: float) -> None:
-        """Those that nothing holds up any more are told to stop."""
+        """Ask those to stop that nothing holds up any more."""
         holding = {name for name, process in self.pending.items() if not _rests(process)}
         holding |= {name for name, (process, _, at) in self._told.items() if _holds(process, at, now)}
         for name in [name for name in self.pending if not self._before[name] & holding]:
@@ -64,11 +64,11 @@ class OrderlyStop:
                 del self._told[name]
 
     def overrule(self, programs: Collection[str]) -> None:
-        """The processes of ``programs`` whose turn has not come are left running: somebody wants them up."""
+        """The processes of ``programs`` whose turn has not come are left running, as somebody wants them up."""
         self.pending = {name: process for name, process in self.pending.items() if process.program.name not in programs}
 
     async def run(self, bus: Bus, present: Callable[[str], Process | None]) -> None:
-        """All of the others have been told, each in its turn; those that no longer exist (``present``) need not be."""
+        """Ask all the others to stop, each in its turn; processes that no longer exist are dropped, ``present`` gives the current ones."""
         with bus.subscribe() as records:
             while True:
                 self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
@@ -78,11 +78,11 @@ class OrderlyStop:
                 with anyio.move_on_after(LOOK_SECONDS):
                     await records.receive()
                 while records.receive_nowait() is not None:
-                    pass  # one look serves all that came
+                    pass  # one look for all records
 
 
 class OrderlyStops:
-    """The stops of one daemon that are under way."""
+    """The orderly stops of one daemon that are under way."""
 
     def __init__(
         self,
@@ -91,12 +91,12 @@ class OrderlyStops:
         dependencies: Dependencies,
         present: Callable[[str], Process | None],
     ) -> None:
-        """``start`` begins a task of a name; ``present`` gives the process of a name."""
+        """``start`` starts a named task; ``present`` returns the current process of a name."""
         self._bus, self._start, self._dependencies, self._present = bus, start, dependencies, present
         self._under_way: list[OrderlyStop] = []
 
     def begin(self, processes: Sequence[Process]) -> OrderlyStop:
-        """All of ``processes`` are told to stop, those that depend on others of them first; what is left of that is under way."""
+        """Stop ``processes``, dependents first: those that nothing holds up are asked to stop now, the others by a task."""
         stop = OrderlyStop(processes, self._dependencies.dependents)
         stop.tell_free(anyio.current_time())
         if stop.pending:
@@ -110,7 +110,7 @@ class OrderlyStops:
         return stop
 
     def overrule(self, processes: Iterable[Process]) -> None:
-        """``processes`` are to be started: no stop that was asked for before ends them, or what they depend on, any more."""
+        """``processes`` are to be started: no earlier stop ends them, or their dependencies, any more."""
         if self._under_way:
             wanted = set(self._dependencies.start_order([process.program.name for process in processes]))
             for stop in self._under_way:
@@ -118,12 +118,12 @@ class OrderlyStops:
 
 
 def _rests(process: Process) -> bool:
-    """Whether it is at rest: a stop would change nothing, so no record would tell of it."""
+    """Whether a stop would change nothing, and give no record."""
     return process.snapshot.state is State.STOPPED
 
 
 def _holds(process: Process, told_at: float, now: float) -> bool:
-    """Whether a process that was told to go still holds up the others; one that somebody wants up again does not."""
+    """Whether a process that was asked to stop still holds up the others; one that somebody wants up again does not."""
     s = process.snapshot
     if s.state in DOWN or (s.wanted and now - told_at > LOOK_SECONDS):
         return False
