@@ -1,1 +1,1 @@
-"""How programs outlive the daemon: the saved state, the takeover by the next daemon, the change in place, and who clears up."""
+"""How programs outlive the daemon: the saved state, the takeover by the next daemon, the re-exec, and ending what is left over."""

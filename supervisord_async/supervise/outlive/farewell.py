@@ -1,8 +1,8 @@
 """Ending all processes of a daemon that is gone, each as its program's ``stop`` settings say.
 
-The dead daemon's state has the signal, grace period and scope of programs where these are not the defaults; without it every program
-gets TERM and ten seconds. ``stop.command`` is not run: it may need what only a daemon has. Nothing here waits, and next to nothing is
-imported: the guardian is small, and the code on the disk may have changed by the time it acts.
+The dead daemon's saved state has the signal, grace period and scope of every program for which these are not the defaults; without
+it every program gets TERM and ten seconds. ``stop.command`` is not run, as it may depend on the daemon. Nothing here waits, and next
+to nothing is imported: the guardian is small, and the code on the disk may have changed by the time it acts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from supervisord_async.system.identity import Identity
 from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged, mains
 
-#: Of the dead daemon's state, the newest first.
+#: The files of the dead daemon's state, the newest first.
 STATE_NAMES = ("state.json", "state.json.previous")
 
 
@@ -33,26 +33,26 @@ class Manner(NamedTuple):
 
 USUAL = Manner()
 
-_Audience: TypeAlias = tuple[str, int, bool]  #: of a process's run, all that lives of it or its main process alone
+_Audience: TypeAlias = tuple[str, int, bool]  #: process name, run, and whether only the main process is meant, not all of the run
 
 
 def manners(run_dir: str) -> dict[str, Manner]:
-    """Of programs where it is not :data:`USUAL`, as the last daemon of ``run_dir`` saved it; none where nothing can be read."""
+    """The manners that are not :data:`USUAL`, by program, as the last daemon of ``run_dir`` saved them; empty if no state can be read."""
     for state in _states(run_dir):
         try:
             return {program: Manner(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in state["manners"].items()}
         except (LookupError, ValueError, TypeError, AttributeError):
-            continue  # of a daemon that saved none: the other one, or the usual manner
+            continue  # damaged, or by a version that saved none: try the other file
     return {}
 
 
 def file_of(run_dir: str) -> str | None:
-    """The configuration of the last daemon of ``run_dir``, by its real path; None where it is not known."""
+    """The real path of the configuration of the last daemon of ``run_dir``; None where it is not known."""
     return next((file for state in _states(run_dir) if isinstance(file := state.get("file"), str)), None)
 
 
 def _states(run_dir: str) -> Iterator[dict[str, Any]]:
-    """What the last daemon saved, the newest first; what is not there or damaged is passed over."""
+    """The states that the last daemon saved, the newest first; files that are missing or unreadable are skipped."""
     for name in STATE_NAMES:
         try:
             with open(os.open(os.path.join(run_dir, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
@@ -64,25 +64,29 @@ def _states(run_dir: str) -> Iterator[dict[str, Any]]:
 
 
 class Farewell:
-    """All of ``instance`` is told to stop, and what outlives its grace period is killed, in as many rounds as that takes.
+    """Stops all processes of ``instance``, and kills those that outlive their grace period, in as many rounds as that takes.
 
-    ``grace_seconds`` is for all alike; None: each program's own. What we may not signal is left to the caller, who sees it live on.
+    Arguments:
+        others: the manners that are not :data:`USUAL`, by program.
+        grace_seconds: one grace period for all; None: each program's own.
+
+    What we may not signal is left to the caller, who sees it live on.
     """
 
     def __init__(self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None) -> None:
         self._instance, self._others, self._grace_seconds = instance, others, grace_seconds
         self._begun = time.monotonic()
         self._told: set[_Audience] = set()
-        self._mains: dict[tuple[str, int], Identity] = {}  # by name and run, as first seen: who is left later does not become one
+        self._mains: dict[tuple[str, int], Identity] = {}  # by name and run, as first seen: survivors do not become main processes
 
     def overdue_seconds(self, living: list[Tagged]) -> float:
-        """For how long the last one of ``living`` should have been gone; below 0: it has time yet."""
+        """The seconds since the last grace period among ``living`` ran out; negative while one still runs."""
         return time.monotonic() - self._begun - max((self._grace(each) for each in living), default=0.0)
 
     def tell(self, living: list[Tagged]) -> None:
-        """Those of ``living`` whose grace period is over are killed; the others are told to stop, each run once.
+        """One round: kill those of ``living`` whose grace period is over; send the others their stop signal, each run once.
 
-        What a run starts after it was told belongs to its way of ending: like a daemon, this does not signal that.
+        Like the daemon, this does not signal what a run starts after its stop signal: that belongs to its way of ending.
         """
         passed = time.monotonic() - self._begun
         late = [each for each in living if passed >= self._grace(each)]
@@ -94,7 +98,7 @@ class Farewell:
             self._tell_once(*audience)
 
     def _audiences(self, living: list[Tagged]) -> dict[_Audience, list[Tagged]]:
-        """Those of each run who are meant: with ``scope: main`` and ``mixed`` the main process alone, as long as there is one."""
+        """Those of each run to signal: with ``scope: main`` and ``mixed`` the main process alone, as long as it lives."""
         for run, process in mains(living).items():
             self._mains.setdefault(run, process.identity)
         alive = {each.identity for each in living}
@@ -131,5 +135,5 @@ class Farewell:
             if tag in late:
                 try:
                     cgroup.kill()
-                except OSError:  # we may not kill it; what lives on is reported by the caller
+                except OSError:  # we may not; the caller reports what lives on
                     continue

@@ -1,4 +1,4 @@
-"""Keeps the guardian of ``on_death: stop`` running while the setting says so: it is replaced when it ends, and ended with the daemon."""
+"""Keeps the guardian running while ``on_death`` is ``stop``: it is replaced when it ends, and ended with the daemon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Child
 from supervisord_async.system.spawn import SpawnSpec, spawn
 
-#: The least time between two starts of a guardian: one that has lived longer is replaced at once.
+#: The least time between two starts of a guardian; one that has lived longer is replaced at once.
 PAUSE_SECONDS = 5.0
 MODULE = "supervisord_async.supervise.outlive.guardian"
 
@@ -30,22 +30,22 @@ class Guard:
         self._wanted = False
         self._changed = anyio.Event()
         self._child: Child | None = None
-        self._trouble = ""  # what was told of it last
+        self._trouble = ""  # what was logged of it last
 
     def follow(self, on_death: str) -> None:
-        """There is a guardian from now on, or none, as ``on_death`` says."""
+        """From now on there is a guardian if ``on_death`` is ``stop``, else none."""
         self._wanted = on_death == "stop"
         if not self._wanted:
             self.dismiss()
         self._changed.set()
 
     def dismiss(self) -> None:
-        """The guardian is gone; a new one comes if it is still wanted."""
+        """Kill the guardian; :meth:`run` starts a new one if it is still wanted."""
         if self._child is not None:
             self._child.send_signal(signal.SIGKILL)
 
     async def run(self) -> None:
-        """Keep it until cancelled."""
+        """Keep a guardian, while one is wanted, until cancelled."""
         try:
             while True:
                 if self._wanted:

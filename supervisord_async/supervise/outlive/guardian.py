@@ -1,9 +1,9 @@
-"""``daemon.on_death: stop``: a small process that outlives a killed daemon and ends its programs if it does not return.
+"""``daemon.on_death: stop``: a small process that outlives a killed daemon and ends its programs if no daemon returns.
 
-It waits on the daemon's pidfd and does nothing else. When the daemon is gone it gives a successor
-:data:`RETURN_SECONDS` to take the run_dir's lock; where one does, the programs are the successor's, and the successor has
-a guardian of its own. Else everything of the instance is told to go, and killed, each as
-its program wants it (:mod:`.farewell`). A clean end of the daemon leaves nothing to do; the daemon ends the guardian itself.
+It waits on the daemon's pidfd and does nothing else. When the daemon is gone, another one has :data:`RETURN_SECONDS` to take
+the run_dir's lock. If one does, it adopts the programs and has a guardian of its own; if not, everything of the instance is
+stopped, each program in its own manner (:mod:`.farewell`). At a clean end the daemon has nothing left to guard, and kills
+the guardian itself.
 
 Run as ``python -m supervisord_async.supervise.outlive.guardian INSTANCE LOCK DAEMON_PID``; imports next to nothing.
 """
@@ -29,19 +29,19 @@ LOOK_SECONDS = 0.2
 
 
 def wait_dead(parent: int) -> None:
-    """Returns when our parent, whose PID was ``parent`` when it started us, is gone."""
+    """Return when our parent, whose PID was ``parent`` when it started us, is gone."""
     try:
         descriptor = os.pidfd_open(parent)
     except ProcessLookupError:
         return
-    if os.getppid() == parent:  # else it died before we looked, and its PID may be a stranger's by now
+    if os.getppid() == parent:  # else it has died, perhaps before the pidfd was opened, which may then be a stranger's
         select.select([descriptor], [], [])
     os.close(descriptor)
 
 
 @contextmanager
 def holding(lock: str) -> Iterator[bool]:
-    """Whether we hold the run_dir's lock meanwhile, since no daemon does; also True where the run_dir is gone."""
+    """Hold the run_dir's lock in this context, and yield whether we have it: False if a daemon has it; True also without a run_dir."""
     try:
         descriptor = open_lock(lock)
     except OSError:
@@ -64,7 +64,7 @@ def has_holder(lock: str) -> bool:
 
 
 def returned(lock: str) -> bool:
-    """Whether a successor took over within :data:`RETURN_SECONDS`."""
+    """Wait up to :data:`RETURN_SECONDS` for another daemon; returns whether one took over."""
     until = time.monotonic() + RETURN_SECONDS
     while time.monotonic() < until:
         if has_holder(lock):
@@ -74,11 +74,11 @@ def returned(lock: str) -> bool:
 
 
 def end_all(instance: str, lock: str) -> None:
-    """Nothing of the instance lives; or a daemon has come meanwhile, and finishes this."""
+    """End everything of the instance; returns early if a daemon starts meanwhile, which then finishes this."""
     run_dir = os.path.dirname(lock)
     farewell = Farewell(instance, manners(run_dir), None)
     while living := tags.living(instance):
-        with holding(lock) as ours:  # for a moment: a daemon that starts now waits that long
+        with holding(lock) as ours:  # only for each round: a daemon that starts now waits no longer than that
             if not ours:
                 return
             ending.begin(run_dir)
@@ -90,10 +90,10 @@ def end_all(instance: str, lock: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Guard until the daemon is gone for good."""
+    """Wait until the daemon is gone, then for another one; without one, end its programs."""
     instance, lock, daemon = arguments
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(signum, signal.SIG_IGN)  # a terminal's keys are meant for the daemon
+        signal.signal(signum, signal.SIG_IGN)  # from a terminal, these are meant for the daemon
     wait_dead(int(daemon))
     if not returned(lock):
         end_all(instance, lock)

@@ -1,7 +1,7 @@
-"""What a dead daemon left running, and how it is ended without a daemon.
+"""What a dead daemon left running, and ending it without a daemon.
 
-Only processes that carry the tag of that run_dir in their environment, or are in a cgroup of its daemon's runs, each held
-by its identity; and only by somebody who holds the run_dir's lock, so that no daemon is there, nor comes, meanwhile.
+Only processes that carry the tag of that run_dir in their environment, or are in a cgroup of its daemon's runs, are touched,
+each by its identity; and only while the caller holds the run_dir's lock, so that there is no daemon, and none can start.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _log = logging.getLogger("asupd")
 
 #: The pause between two looks at /proc.
 LOOK_SECONDS = 0.1
-#: How long after KILL until what is still alive is reported.
+#: How long after KILL to wait before what is still alive is reported.
 KILL_SECONDS = 5.0
 
 
 def find(run_dir: str) -> list[Tagged]:
-    """What lives of the runs of this run_dir's daemon, oldest first."""
+    """The living processes of this run_dir's daemon, oldest first."""
     return tags.living(instance_of(run_dir))
 
 
 def refuse_elsewhere(file: str, run_dir: str) -> None:
-    """No programs of a dead daemon of ``file`` live on by another run_dir than ``run_dir``: there would be two copies of each.
+    """Raise DaemonError if programs of a dead daemon of ``file`` live on by another run_dir: there would be two copies of each.
 
-    Raises DaemonError. A living daemon there is no trouble: somebody wants two.
+    A living daemon there is no error: then somebody wants two.
     """
     former = recall(file)
     for place in {os.path.dirname(default_socket(file)), *([former.run_dir] if former is not None else [])}:
@@ -52,9 +52,10 @@ def refuse_elsewhere(file: str, run_dir: str) -> None:
 
 
 def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
-    """A living daemon's PID among the parents of these: its run_dir was removed under it, so its lock tells nobody.
+    """The PID of a living daemon among the parents of these, which its lock does not show, as its run_dir was removed under it.
 
-    It may have been moved first; but a daemon whose lock is elsewhere, and still there, has only inherited them from its own child.
+    The run_dir may have been moved first. A daemon whose lock is elsewhere and still exists does not count: it has inherited these
+    processes from a dead daemon that was its child.
     """
     own, removed = os.path.join(os.path.realpath(run_dir), LOCK_NAME), f"/{LOCK_NAME} (deleted)"
     parents = {found.parent for each in leftovers if (found := procfs.stat(each.identity.pid)) is not None}
@@ -62,10 +63,10 @@ def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
 
 
 def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
-    """All of it was told to go, and after the grace period killed; returns what lives all the same, normally nothing.
+    """Stop everything, and kill what outlives its grace period; returns what lives all the same, normally nothing.
 
-    ``grace_seconds`` is for all alike; None: as long as each one's program has. The next daemon starts it as after an end in
-    peace. What is born meanwhile is found too. Blocks. To be called while holding the lock.
+    ``grace_seconds`` is for all; None: each program's own. Processes spawned meanwhile are found too. The next daemon starts the
+    programs as after an orderly shutdown. Blocks; to be called while holding the lock.
     """
     living = find(run_dir)
     if living:
@@ -81,8 +82,8 @@ def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
 
 
 def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
-    """``saved``, but what lived is STOPPING: somebody had begun to end all. That is saved too, and the mark of it is gone. Blocks."""
-    from supervisord_async.supervise.outlive import persist, takeover  # which who clears up without a daemon does not need
+    """After an ending was begun: ``saved`` with what lived as STOPPING. That is saved, and the mark of the ending removed. Blocks."""
+    from supervisord_async.supervise.outlive import persist, takeover  # here, as ``asupctl cleanup`` does not need them
 
     _log.warning("the previous daemon's programs were told to end: those still alive are ended, then all start afresh")
     now = takeover.told_to_end(saved, clock.monotonic()) if saved is not None else None
@@ -105,6 +106,6 @@ def _open_files(pid: int) -> set[str]:
     try:
         for name in os.listdir(f"/proc/{pid}/fd"):
             found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    except OSError:  # gone, or somebody else's: what was read counts
+    except OSError:  # it has ended, or is another user's; what was read so far counts
         return found
     return found

@@ -1,12 +1,11 @@
-"""What a successor needs to take over: a small file in run_dir, replaced atomically at every change that matters.
+"""What the next daemon needs to take over: a small file in run_dir, replaced atomically at every change that matters.
 
-The file is one line, a version and a checksum, then JSON, then line ends up to its size. The new state is written over
-the last but one, ``.previous``, synced, and the two exchange their names: whatever instant the daemon dies in, one good
-copy is there, and a full disk has the room that both have already. Saving is done off the loop and coalesced: under load
-a save covers all changes since the last one began. A disk that refuses is reported once, tried again with every later change,
-and stops nothing.
+The file is one line with a version and a checksum, then JSON, then newlines as padding. The new state is written over the
+last but one, ``.previous``, synced, and the two files exchange their names: so a good copy exists in whatever instant the daemon
+dies, and on a full disk there is the room that the two files have already. Saving is done off the loop and coalesced: under load
+a save covers all changes since the last one began. A failure is reported once, retried with every later change, and stops nothing.
 
-Absent on purpose: settings (the configuration file has them), logs, and anything that /proc tells better.
+Absent on purpose: settings (the configuration file has them), logs, and anything that /proc knows better.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ _log = logging.getLogger("asupd")
 VERSION = 1
 FILE_NAME = "state.json"
 SPARE_NAME = f"{FILE_NAME}.previous"
-#: The file's size is a multiple of this, which is what a filesystem allocates at a time.
+#: The file's size is a multiple of this, the unit in which a filesystem allocates.
 ROOM_BYTES = 4096
-#: The pause between two saves: at least this, and at least ten times the duration of one.
+#: The least pause between two saves; it is also at least ten times the duration of a save.
 SAVE_INTERVAL_SECONDS = 0.05
-#: A save that failed is tried again after this.
+#: The pause before a save that failed is tried again.
 RETRY_SECONDS = 1.0
-#: An answer waits no longer than this for a save.
+#: The longest that an answer to a client waits for a save.
 PATIENCE_SECONDS = 1.0
 MAGIC = "asupd-state"
 
@@ -58,7 +57,7 @@ _USUAL = Stop()
 
 
 class SavedStream(msgspec.Struct, frozen=True):
-    """One pipe of a process slot: its inode, and our descriptors of it, which only a re-exec carries over."""
+    """One pipe of a process: its inode, and our descriptors of it, which are valid only after a re-exec."""
 
     inode: int
     read_fd: int = -1
@@ -66,7 +65,7 @@ class SavedStream(msgspec.Struct, frozen=True):
 
 
 class SavedVoice(msgspec.Struct, frozen=True):
-    """What a re-exec carries over of a slot's sd_notify side: its socket, and what the program left with us."""
+    """What a re-exec carries over of a process's sd_notify side: its socket, and the descriptors that the program stored with us."""
 
     fd: int
     address: str
@@ -79,32 +78,32 @@ class SavedVoice(msgspec.Struct, frozen=True):
 
 
 class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """One process slot."""
+    """One process."""
 
     name: str
     program: str
     replica: int
     snapshot: Snapshot
-    start_ticks: int = 0  #: with the snapshot's pid and the boot: the identity of the main process
+    start_ticks: int = 0  #: with the snapshot's pid and the boot ID, the identity of the main process
     settings: str = ""  #: digest of the settings that the run was started with, as far as a change of them needs a restart
     streams: dict[str, SavedStream] = {}
     voice: SavedVoice | None = None  #: of a program with ``notify``
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything of one daemon."""
+    """The saved state of one daemon."""
 
     boot_id: str
     instance: str
     file: str = ""  #: the configuration's real path
-    run_dir: str = ""  #: where it was written
+    run_dir: str = ""  #: the run_dir in which this was written
     last_record_id: int = 0
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
-    scaled: dict[str, int] = {}  #: programs with another number of replicas than the file's
-    manners: dict[str, Manner] = {}  #: of programs whose ``stop`` is not the default, for whoever ends them without a daemon
-    descriptors: dict[str, list[int]] = {}  #: of a re-exec: the lock, listening sockets
-    unwritten: tuple[Record, ...] = ()  #: of a re-exec: what the history does not have yet
+    scaled: dict[str, int] = {}  #: programs that were scaled, with their number of replicas
+    manners: dict[str, Manner] = {}  #: how to stop programs whose ``stop`` is not the default, for the guardian and ``asupctl cleanup``
+    descriptors: dict[str, list[int]] = {}  #: for a re-exec: the lock, listening sockets, and so on
+    unwritten: tuple[Record, ...] = ()  #: for a re-exec: records that are not in the history yet
 
     def all_descriptors(self) -> set[int]:
         """Every descriptor that a re-exec carries over."""
@@ -114,12 +113,12 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_descriptors(state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = ()) -> SavedState:
-    """``state`` for a re-exec, which carries ``descriptors`` over, and the records that the history does not have yet."""
+    """``state`` for a re-exec: with the ``descriptors`` to carry over, and the records that are not in the history yet."""
     return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten))
 
 
 def manners(programs: Iterable[Program]) -> dict[str, Manner]:
-    """How those of ``programs`` are told to go that are not told as usual."""
+    """The manners of those of ``programs`` whose ``stop`` settings are not the defaults."""
     return {one.name: Manner(one.stop.signal, one.stop.grace_seconds, one.stop.scope) for one in programs if one.stop != _USUAL}
 
 
@@ -134,7 +133,7 @@ def encode(state: SavedState) -> bytes:
 
 
 def decode(content: bytes) -> SavedState:
-    """The state in a file's content; raises StateError for what is damaged, foreign, or newer than this code."""
+    """The state in a file's content. Raises StateError if that is damaged, not a state, or by a newer version."""
     try:
         return msgspec.convert(_data(content), SavedState, strict=False)
     except msgspec.ValidationError as error:
@@ -208,7 +207,7 @@ UPGRADES: tuple[Callable[[Any], Any], ...] = (lambda data: data,)
 
 
 def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
-    """The newest good state in ``run_dir``, None without one; and what was wrong with others, in words."""
+    """The newest valid state in ``run_dir``, None without one; and what is wrong with other files, in words."""
     complaints: list[str] = []
     for name in (FILE_NAME, SPARE_NAME):
         path = os.path.join(run_dir, name)
@@ -227,17 +226,17 @@ def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
 
 
 def _is_copy(state: SavedState, run_dir: str) -> bool:
-    """Whether it was written in another run_dir, which is still there: this one was copied, and not moved."""
+    """Whether the state was written in another run_dir that still exists: then this one is a copy, and was not moved."""
     try:
         return (
             bool(state.run_dir) and not os.path.samefile(state.run_dir, run_dir) and os.path.lexists(os.path.join(state.run_dir, LOCK_NAME))
         )
-    except OSError:  # it is gone
+    except OSError:  # the other one is gone
         return False
 
 
 def _content(path: str) -> bytes:
-    """All of a file; raises StateError for what is none: reading a FIFO or a device may have no end."""
+    """The content of a file. Raises StateError for anything but a regular file: reading a FIFO or a device may never end."""
     with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise StateError("it is not a file")
@@ -245,10 +244,10 @@ def _content(path: str) -> bytes:
 
 
 def save(run_dir: str, state: SavedState) -> None:
-    """``state`` is in the file, and the former content in ``.previous``; the file is sound, and there, at every instant.
+    """``state`` is in the file, and its former content in ``.previous``; the file exists and is valid at every instant.
 
-    After the first, a save takes no room on the disk, unless the state has grown by more than a quarter. Raises OSError; then
-    the file is as it was.
+    After the first one, a save needs no further room on the disk, unless the state has grown by more than a quarter. Raises
+    OSError; then the file is as it was.
     """
     path, spare = (os.path.join(run_dir, name) for name in (FILE_NAME, SPARE_NAME))
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
@@ -262,11 +261,11 @@ def save(run_dir: str, state: SavedState) -> None:
         os.fsync(descriptor)
     try:
         exchange(spare, path)
-    except FileNotFoundError:  # it is the first
+    except FileNotFoundError:  # there was no file: this is the first save
         os.replace(spare, path)
-        with suppress(OSError):  # room for the next save: by then the disk may be full
+        with suppress(OSError):  # reserves room for the next save, as the disk may be full by then
             _reserve(spare, size)
-    except OSError:  # the filesystem cannot
+    except OSError:  # the filesystem cannot exchange names
         os.replace(spare, path)
     directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -276,7 +275,7 @@ def save(run_dir: str, state: SavedState) -> None:
 
 
 def _opened(spare: str) -> int:
-    """A descriptor for writing over the file: a regular one that has no other name. Anything else that is there goes.
+    """A descriptor for overwriting the file ``spare``, if it is a regular file with no other name; else it is replaced by a new one.
 
     Raises OSError.
     """
@@ -284,7 +283,7 @@ def _opened(spare: str) -> int:
         descriptor = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if is_want(error):
-            raise  # the file may be sound: it is kept, with the room that it has on the disk
+            raise  # a shortage, not a bad file: so that is kept, with the room that it has on the disk
     else:
         found = os.fstat(descriptor)
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
@@ -295,20 +294,20 @@ def _opened(spare: str) -> int:
 
 
 def _reserve(spare: str, size: int) -> None:
-    """The file has ``size`` bytes of nothing."""
+    """The file ``spare`` has ``size`` bytes of padding."""
     with os.fdopen(_opened(spare), "wb") as stream:
         stream.write(b"\n" * size)
 
 
 def _size(present: int, needed: int) -> int:
-    """What the file is filled up to: as large as it is, or so large that the state may grow a little on a full disk."""
+    """The size to pad the file to: its present size if that fits, else enough for the state to grow by a quarter on a full disk."""
     if needed <= present <= 4 * needed + ROOM_BYTES:
         return present
     return -(-(needed + needed // 4) // ROOM_BYTES) * ROOM_BYTES
 
 
 def forget(run_dir: str) -> None:
-    """Nothing is left for a successor: the daemon ended cleanly, with everything down. What cannot be removed is told."""
+    """The state files are removed, as the daemon ended cleanly with everything down. A failure is logged."""
     for name in (FILE_NAME, SPARE_NAME):
         try:
             Path(run_dir, name).unlink(missing_ok=True)
@@ -317,14 +316,14 @@ def forget(run_dir: str) -> None:
 
 
 class Saver:
-    """Saves whenever something changed."""
+    """Saves the state when something has changed."""
 
     def __init__(self, run_dir: str, collect: Callable[[], SavedState]) -> None:
         self._run_dir = run_dir
         self._collect = collect
         self._changed = anyio.Event()
-        self._awaited = anyio.Event()  # somebody's answer waits for a save: no pause before it
-        self._next = anyio.Event()  # set when the save that begins next has ended, well or not
+        self._awaited = anyio.Event()  # set when an answer waits for a save, which then begins without a pause
+        self._next = anyio.Event()  # set when the save that begins next has ended, successful or not
         self._present: anyio.Event | None = None  # the same for the save that is under way
         self._failing = False
 
@@ -333,7 +332,7 @@ class Saver:
         self._changed.set()
 
     async def caught_up(self) -> None:
-        """What has changed until now is saved, or cannot be within :data:`PATIENCE_SECONDS`."""
+        """Return once all changes so far are saved, or after :data:`PATIENCE_SECONDS`, or when the save failed."""
         if self._changed.is_set():
             self._awaited.set()
             save = self._next
@@ -348,7 +347,7 @@ class Saver:
         """Save until cancelled."""
         while True:
             await self._changed.wait()
-            await anyio.lowlevel.checkpoint()  # what was decided is carried out first: a child is not to wait for a file
+            await anyio.lowlevel.checkpoint()  # effects first: a spawn must not wait for a file
             self._changed, self._awaited = anyio.Event(), anyio.Event()
             self._present, self._next = self._next, anyio.Event()
             began = anyio.current_time()
@@ -360,7 +359,7 @@ class Saver:
                 await self._awaited.wait()
 
     async def save(self) -> bool:
-        """Save the present state. False: it cannot be saved, which is reported once, and :meth:`run` will try again."""
+        """Save the present state. Returns False if that failed, which is reported once; :meth:`run` will try again."""
         state = self._collect()
         try:
             await anyio.to_thread.run_sync(save, self._run_dir, state)

@@ -1,8 +1,8 @@
-"""The configuration as the trial of a re-exec has loaded it, handed to the new self: the same code, some milliseconds later.
+"""The configuration that the trial of a re-exec has loaded, handed to the new code, so that it need not be loaded again.
 
-It would be read again while nobody answers, a quarter of that time with a thousand programs; and a file that becomes unsound
-in between does not end a daemon that cannot go back. It travels in a memory file which only the trial and both selves have,
-with what is shared in it shared afterwards.
+Loading would be a quarter of the time in which the API does not answer, with a thousand programs; and a file that becomes
+unsound in between must not end a daemon that cannot go back. It is pickled, so that shared objects stay shared, into a memory
+file that only the trial, the old and the new code have.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from supervisord_async.config.recollection import Recollection
 from supervisord_async.errors import Problem
 from supervisord_async.supervise.outlive.persist import SavedState
 
-#: Among a saved state's descriptors.
+#: Its key among a saved state's descriptors.
 KEY = "prepared"
 
 
 class Prepared(NamedTuple):
-    """What is left of a load when the file's text is forgotten."""
+    """The result of loading the configuration."""
 
     configuration: Configuration
     warnings: tuple[Problem, ...]
@@ -28,8 +28,8 @@ class Prepared(NamedTuple):
 
 
 def hand_over(prepared: Prepared, state: SavedState) -> None:
-    """The trial's result is with the daemon that asked for it by ``state``; an older daemon left no descriptor for it."""
-    import pickle  # for a re-exec alone
+    """In the trial: write the result to the descriptor that the daemon passed in ``state``; an older daemon passed none."""
+    import pickle  # here, as only a re-exec needs it
 
     for descriptor in state.descriptors.get(KEY, ()):
         with os.fdopen(descriptor, "wb") as file:
@@ -37,15 +37,15 @@ def hand_over(prepared: Prepared, state: SavedState) -> None:
 
 
 def handed_over(state: SavedState) -> Prepared | None:
-    """What the trial left beside ``state``; None where it is to be loaded: by a former self that knew nothing of this, or by other code."""
-    import pickle
+    """In the new code: the trial's result. None, and the file has to be loaded, if another version left none, or none that is valid."""
+    import pickle  # here, as only a re-exec needs it
 
     for descriptor in state.descriptors.pop(KEY, ()):
         with os.fdopen(descriptor, "rb") as file:
             file.seek(0)
             try:
                 found = pickle.load(file)  # noqa: S301  nobody else has this file
-            except Exception:  # whatever it is that this code cannot read: the file on disk says what holds
+            except Exception:  # whatever this version cannot read: the file on disk is loaded instead
                 return None
             return found if isinstance(found, Prepared) else None
     return None

@@ -1,6 +1,6 @@
-"""Replacing the daemon in place: the installed code takes over under the same PID.
+"""The re-exec: the installed code replaces the running one, under the same PID.
 
-Children, pipes and listening sockets are kept over ``execv``; everything else is the state, passed in an anonymous
+Children, pipes and listening sockets are kept over ``execve``; everything else is in the state, passed in an anonymous
 memory file, so that a full disk or a removed run_dir does not matter. Before the point of no return a trial process
 of the new code imports everything, reads this very state and loads the configuration, which it hands on to the new code;
 if it cannot, the old code stays in service and says why.
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     from supervisord_async.system.lock import InstanceLock
 
 TRIAL_SECONDS = 30.0
-#: How long a trial that was killed is waited for.
+#: How long to wait for the end of a trial that was killed.
 DEATH_SECONDS = 1.0
-#: A thread that a disk has held up for this long counts as hanging; and the time between two looks.
+#: A thread that a disk has held up for this long counts as hanging; and the pause between two checks of that.
 HANG_SECONDS = 5.0
 LOOK_SECONDS = 0.05
-#: How long starts that wait for their turn, and ends that are just being told, are waited for; and the time between two looks.
+#: How long to wait for starts and ends of runs that are just under way; and the pause between two checks of that.
 REST_SECONDS = 1.0
 REST_LOOK_SECONDS = 0.01
 MODULE = "supervisord_async.cli.asupd"
 
 
 class Replacement:
-    """Replaces one daemon when it is asked to, and can be."""
+    """Replaces one daemon on request, if the new code is able to take over."""
 
     def __init__(
         self,
@@ -63,46 +63,46 @@ class Replacement:
         history: Callable[[], History | None],
         heard: Collection[signal.Signals],
     ) -> None:
-        """``state``, ``listeners`` and ``history`` give the daemon's present ones; signals in ``heard`` are kept for the new code."""
+        """``state``, ``listeners`` and ``history`` return the daemon's current ones; signals in ``heard`` are kept for the new code."""
         self._supervisor, self._bus, self._guard, self._lock = supervisor, bus, guard, lock
         self._state, self._listeners, self._history, self._heard = state, listeners, history, heard
-        self._go = anyio.Event()  # set when the new code was tried and is to take over
+        self._go = anyio.Event()  # set when the trial of the new code has succeeded
         self._prepared: list[int] = []  # the descriptor of the configuration that the last trial has loaded
 
     async def prepare(self) -> None:
-        """The installed code was tried and will take over; raises FailedError where it cannot, BusyError during a shutdown."""
+        """Try the installed code; it will take over soon. Raises FailedError where it cannot, BusyError during a shutdown."""
         left = await try_new_code(self._state())
         if self._supervisor.shutting_down:
             os.close(left)
             raise BusyError("cannot re-exec: the daemon is shutting down")
-        while self._prepared:  # of an earlier trial, after which the re-exec did not take place
+        while self._prepared:  # from an earlier trial whose re-exec failed
             os.close(self._prepared.pop())
         self._prepared.append(left)
         self._go.set()
 
     async def run(self) -> None:
-        """Replace the daemon each time that was prepared. Where that fails it is published why, and this code goes on."""
+        """Replace the daemon after each :meth:`prepare`. If that fails, publish why, and go on with this code."""
         while True:
             await self._go.wait()
             self._go = anyio.Event()
             listeners = self._listeners()
             if listeners is not None:
-                await listeners.pause()  # the client that asked for this gets its answer first
+                await listeners.pause()  # after the client that asked for the re-exec has its answer
             await come_to_rest(self._supervisor.processes, self._bus, self._history())
-            stopping = self._supervisor.shutting_down  # whoever asked for that meanwhile did not mean a successor to go on
+            stopping = self._supervisor.shutting_down  # a shutdown requested meanwhile wins: the new code must not go on
             why = "the daemon is shutting down" if stopping else self._replace(listeners)
             self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
             if listeners is not None:
                 await listeners.resume()
 
     def _replace(self, listeners: Listeners | None) -> str:
-        """Never returns where the new code takes over this process; else returns why it cannot, and everything is as it was."""
+        """Does not return if the new code takes over this process; else returns why it cannot, and everything is as before."""
         self._bus.catch_up()
         history = self._history()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
         state = persist.with_descriptors(self._state(), kept, history.unwritten() if history is not None else ())
         descriptors.sd_notify("RELOADING=1")
-        self._guard.dismiss()  # the new code has one of its own
+        self._guard.dismiss()  # the new code starts one of its own
         try:
             become_new_code(state, self._heard)
         except OSError as error:
@@ -111,7 +111,7 @@ class Replacement:
 
 
 def new_code(*options: str) -> list[str]:
-    """The command that runs the code that is installed now, with the options of this daemon, of which ``-d`` is none."""
+    """The command that runs the installed code, with the options of this daemon and ``options``."""
     return [sys.executable, "-m", MODULE, *sys.argv[1:], *options]
 
 
@@ -130,9 +130,9 @@ def state_file(state: SavedState) -> int:
 
 
 def inherited_state() -> SavedState | None:
-    """The state that this process had before a re-exec, with its children, of which none is reaped until it is adopted.
+    """The state of this process before a re-exec; its children are not reaped until they are adopted.
 
-    None where there was no re-exec. Raises StateError.
+    None if there was no re-exec. Raises StateError.
     """
     number = os.environ.pop(ENV_STATE, None)
     if number is None:
@@ -144,16 +144,16 @@ def inherited_state() -> SavedState | None:
 
 
 async def try_new_code(state: SavedState) -> int:
-    """The installed code can take over; returns a descriptor of what it has prepared for that (:mod:`.prepared`).
+    """Check that the installed code can take over; returns a descriptor of what it has prepared for that (:mod:`.prepared`).
 
-    Raises FailedError, with what it said, where it cannot.
+    Raises FailedError where it cannot, with the trial's error output.
     """
     try:
         loaded = os.memfd_create("asupd-prepared")
         try:
             await _ask_disks()
             await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
-            if not os.fstat(loaded).st_size:  # a module that is being installed may be empty, and ends in peace
+            if not os.fstat(loaded).st_size:  # a module that is just being installed may be empty, and exits with 0
                 raise FailedError(
                     "cannot re-exec: the new code ended without a word (is it installed as a whole?); this one stays in service"
                 )
@@ -184,7 +184,7 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
         _, said = await process.communicate()
     if process.returncode is None:
         process.kill()
-        with anyio.move_on_after(DEATH_SECONDS):  # whoever still has its stderr must not hold us up
+        with anyio.move_on_after(DEATH_SECONDS):  # bounded, as wait() also waits for others that have its stderr open
             await process.wait()
         raise FailedError(f"cannot re-exec: the new code did not answer in {TRIAL_SECONDS:g} s; this one stays in service")
     if process.returncode != 0:
@@ -193,7 +193,7 @@ async def _try_new_code(state: SavedState, loaded: int) -> None:
 
 
 async def _ask_disks() -> None:
-    """Nothing that a child needs, or closes at its birth, is on a disk that hangs; raises FailedError where something is."""
+    """Check that no disk hangs that a spawn needs, or on which a new child closes files; raises FailedError where one does."""
     try:
         await Disks().wait_answered(Executable(sys.executable, "/", None))
     except SpawnError as error:
@@ -205,9 +205,9 @@ async def _ask_disks() -> None:
 
 
 async def _wait_for_disks() -> None:
-    """No thread hangs in the kernel: ``execve`` ends all threads first, and would wait for it, with nothing supervised meanwhile.
+    """Wait until no thread hangs in the kernel: ``execve`` ends all threads first, and would wait for it while nothing is supervised.
 
-    Raises FailedError where one hangs for :data:`HANG_SECONDS`.
+    Raises FailedError if one hangs for :data:`HANG_SECONDS`.
     """
     held_up = threads.held_up()
     until = anyio.current_time() + HANG_SECONDS
@@ -219,10 +219,10 @@ async def _wait_for_disks() -> None:
 
 
 async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: History | None) -> None:
-    """No process is between two states, which the new code would have to guess from what lives, and the history is written.
+    """Wait until the history is written, and no process is between two states, which the new code would have to guess from what lives.
 
-    Each is waited for :data:`REST_SECONDS` at most; what is not written by then is handed over. Pending signals have been handled.
-    The rest comes last, and nothing is waited for behind it: the next start may be due in a moment.
+    Each wait takes :data:`REST_SECONDS` at most; records not written by then are handed over. Pending signals have been handled.
+    The wait for processes comes last, and nothing is awaited after it, as the next start may be due in a moment.
     """
     bus.catch_up()
     if history is not None:
@@ -253,7 +253,7 @@ def _inherited(fds: Iterable[int]) -> Iterator[None]:
 
 
 def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> NoReturn:
-    """Never returns; or raises OSError, and everything is as it was. Signals that come meanwhile wait for the new code."""
+    """Execute the new code: does not return, or raises OSError with everything as before. Signals in ``heard`` wait for the new code."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):  # nobody reads it
             stream.flush()

@@ -1,10 +1,10 @@
 """Taking over from a daemon that is gone: which processes live, and what became of the others.
 
-Two witnesses are heard. The saved state says what was wanted and counted, up to the last save. /proc says what lives, and
-with what settings it began: every child carries ``INSTANCE/NAME/RUN`` and a digest of those in its environment. Where they
-differ /proc is right about lives, the state about wishes. A process is believed to be ours by its identity (PID, start time,
-boot) or by its tag, never by its PID. A tag is a word that anybody can say: it makes nobody the main process of a run whose
-own one lives, nor one of a user of whom that run cannot be.
+There are two sources. The saved state says what was wanted and counted, up to the last save. /proc says what lives, and with
+which settings it was started: every child has ``INSTANCE/NAME/RUN`` and a digest of its settings in its environment. Where they
+differ, /proc is right about what lives, and the state about what is wanted. A process is recognised as ours by its identity
+(PID, start time, boot) or by its tag, never by its PID alone. Anybody can forge a tag: so it makes no process the main process of
+a run whose own one lives, or that must have another user.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.UNKNOWN})
 
 
 class Inherited(msgspec.Struct, frozen=True):
-    """What is known of one process slot of the former daemon."""
+    """What is known of one process of the former daemon."""
 
     name: str
     snapshot: Snapshot
     main: Identity | None  #: the living main process of ``snapshot.run``; None: it is gone, or there was none
     saved: SavedProcess | None  #: None: it was found by its tag alone
-    settings: str = ""  #: digest of the settings that ``main`` was begun with; "": nobody knows
-    stray_runs: tuple[int, ...] = ()  #: runs that are over, but not everything of them
+    settings: str = ""  #: digest of the settings that ``main`` was started with; "": not known
+    stray_runs: tuple[int, ...] = ()  #: runs that are over, but of which something lives
     by_reexec: bool = False  #: it comes from this very process, before a re-exec
-    ending: bool = False  #: all that lives was told to stop, see :mod:`.ending`
+    ending: bool = False  #: all that lives was signalled to stop, see :mod:`.ending`
 
     @property
     def begins_anew(self) -> bool:
-        """Whether it starts by ``autostart``, as under a first daemon: it is not wanted up, for one of these reasons.
+        """Whether it starts by ``autostart``, as under a first daemon: if it is not wanted up, and its cause is one of these.
 
-        * None: nobody ever asked for it, or all that was known of it is lost and only leftovers live.
-        * It went down with the daemon, which was killed before everything was down.
-        * It went down because the file did not list it for a while.
+        * None: it was never started, or all that was known of it is lost and only leftovers live.
+        * ``daemon_stop``: it was stopped with the daemon, which was killed before everything was down.
+        * ``config_changed``: it was stopped because the file did not list it for a while.
         """
         if self.snapshot.wanted:
             return False
@@ -60,12 +60,12 @@ async def without_impostors(
     programs: Mapping[str, Program],
     look_up: Callable[[str | None, str | None], Awaitable[Credentials | None]],
 ) -> list[Tagged]:
-    """``living``, in which nobody leads a run by a word that anybody can say: who is of a user that we had not made them.
+    """``living``, without leadership for processes whose tag may be forged, as their user is not the one that we spawn the program as.
 
-    Unless it is known by its identity it is ended, as what a run left behind. ``look_up`` is asked who a program's user is; where it
-    raises SpawnError nobody knows, and everybody is believed.
+    Such a process is killed as a leftover of the run, unless it is known by its identity. ``look_up`` returns a program's
+    credentials; if it raises SpawnError, the user is not known, and every process is believed.
     """
-    ours = (None, os.geteuid(), 0)  # root need not lie, and what became root by sudo must not be begun a second time
+    ours = (None, os.geteuid(), 0)  # root need not forge anything; and what became root by sudo must not be started a second time
     users: dict[str, int | None] = {}
     for name in {each.name for each in living if each.is_leader and each.uid not in ours}:
         program = programs.get(name.partition(":")[0])
@@ -76,7 +76,7 @@ async def without_impostors(
 
 
 def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
-    """Put the two witnesses together, by process name; pure, but for the clock. A state of another boot is no witness."""
+    """Combine the two sources, by process name; pure, but for the clock. A state of another boot is ignored."""
     slots: dict[str, Inherited] = {}
     records = {process.name: process for process in saved.processes} if saved is not None and saved.boot_id == boot_id else {}
     by_name: dict[str, list[Tagged]] = {}
@@ -92,7 +92,7 @@ def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, 
 
 
 def told_to_end(saved: SavedState, now: float) -> SavedState:
-    """``saved``, but what lived has been stopping with the daemon since ``now`` (monotonic), since all were told to stop."""
+    """``saved``, with what lived as STOPPING with the daemon since ``now`` (monotonic): all were signalled to stop."""
 
     def told(process: SavedProcess) -> SavedProcess:
         if not process.snapshot.wanted or process.snapshot.state not in LIVE:
@@ -103,7 +103,7 @@ def told_to_end(saved: SavedState, now: float) -> SavedState:
 
 
 def finish_ending(slots: dict[str, Inherited], now: float) -> dict[str, Inherited]:
-    """What lives of ``slots`` is told to stop once more, with its grace period counted from ``now``; then it starts by ``autostart``."""
+    """``slots``, with what lives to be stopped once more, its grace period counted from ``now``, and then started by ``autostart``."""
 
     def told(slot: Inherited) -> Inherited:
         lives = slot.main is not None and slot.snapshot.wanted
@@ -135,7 +135,7 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
         return Inherited(name, fresh, newest.identity, None)
     snapshot = record.snapshot
     known = Identity(snapshot.pid, record.start_ticks, boot_id) if snapshot.pid is not None else None
-    if known is not None and is_alive(known):  # no later run begins while it lives, whatever carries the tag of one
+    if known is not None and is_alive(known):  # while it lives there is no later run, whatever carries the tag of one
         return Inherited(name, snapshot, known, record)
     if newest is not None and newest.run > snapshot.run:  # it was spawned after the last save
         later = structs.replace(snapshot, state=State.UNKNOWN, wanted=True, run=newest.run, ended_run=newest.run - 1, pid=None)
@@ -149,13 +149,13 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
 
 
 def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
-    """What the main process says of itself; the state, where it says nothing and the state knows this run and not an earlier one."""
+    """The digest in the main process's environment; without one, the saved state's, if that is of this run and not an earlier one."""
     said = next((process.settings for process in found if process.identity == slot.main), "")
     saved = slot.saved
     return said or (saved.settings if saved is not None and saved.snapshot.run == slot.snapshot.run else "")
 
 
 def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:
-    """A record says that ``run`` goes on under this daemon. Its state may be unchanged, so no other record would."""
+    """Publish that ``run`` was adopted. Its state may be unchanged, so that there is no other record of it."""
     message = f"run {run} was found alive, pid {pid}, and taken over from an earlier daemon"
     bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message)
