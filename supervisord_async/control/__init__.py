@@ -1,7 +1,7 @@
-"""What can be asked of a running daemon, and how the answers travel.
+"""The control plane: the commands and queries of a running daemon, and the HTTP API that serves them.
 
-``commands`` does what is asked, without any transport; ``operations`` is the table of the HTTP API, made of what ``operation``
-defines and served by ``http`` behind the door of ``auth``, on sockets that ``listener`` keeps. ``events``, ``logs``, ``metrics`` and
-``web`` (the page) are further answers; ``why``, ``stories`` and ``rule`` explain a state, in the words of ``words``. Nothing here
-decides about a process: it posts inputs and reads snapshots and records.
+``commands`` carries them out, without any transport; ``operations`` is the table of the HTTP API, in terms of ``operation``,
+which ``http`` serves once ``auth`` has admitted the request, on sockets that ``listener`` keeps. ``events``, ``logs``, ``metrics``
+and ``web`` (the page) produce further answers; ``why``, ``stories``, ``rule`` and ``words`` explain a state. Nothing here decides
+about a process: this package posts inputs, and reads snapshots and records.
 """

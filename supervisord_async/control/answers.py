@@ -1,4 +1,4 @@
-"""The JSON of the API's answers beyond processes and events."""
+"""The API's JSON answers, except those for processes and events."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(Answer, frozen=True, kw_only=True):
-    """What became of a command, for each process that it named."""
+    """The result of a command for each process that it named."""
 
     results: list[Result]
 
 
 class Accepted(Answer, frozen=True, kw_only=True):
-    """The daemon will do it."""
+    """The daemon has accepted the command and will carry it out."""
 
     accepted: Literal[True]
 
@@ -48,20 +48,20 @@ class Reload(Answer, frozen=True, kw_only=True):
     applied: bool
     lines: list[str]  #: for people
     plan: Any  #: for programs
-    results: list[Result]  #: what became of each process that it touched
+    results: list[Result]  #: for each process that it touched
 
 
 class HistoryAnswer(Answer, frozen=True, kw_only=True):
     """The runs of a process, newest first."""
 
     name: str
-    restarts_total: int  #: since the history began, by whatever cause
+    restarts_total: int  #: since the history began, of every cause
     restarts_by_cause: dict[str, int]
     runs: list[RunEntry]
 
 
 class EventsAnswer(Answer, frozen=True, kw_only=True):
-    """Past records, the oldest first."""
+    """Past records, oldest first."""
 
     events: list[EventView]
 
@@ -80,7 +80,7 @@ class Dependencies(Answer, frozen=True, kw_only=True):
 
 
 class Page(Answer, frozen=True, kw_only=True):
-    """Where the page is; the address lets whoever has it in."""
+    """The page's address, which contains the token: whoever has it can use the page."""
 
     url: str
 
@@ -93,7 +93,7 @@ class Ready(Answer, frozen=True, kw_only=True):
 
 
 class Health(Answer, frozen=True, kw_only=True):
-    """The daemon's own life."""
+    """The daemon's own state."""
 
     status: Literal["ok"] = "ok"
     name: str
@@ -105,7 +105,7 @@ class Health(Answer, frozen=True, kw_only=True):
     shutting_down: bool
     file: str  #: of the configuration
     run_dir: str
-    refused: list[dict[str, Any]]  #: the problems of the file on disk if the last reload refused it; empty: it holds
+    refused: list[dict[str, Any]]  #: the problems of the file on disk if the last reload refused it; else empty
     processes: int
     last_event_id: int
     http_trouble: str | None  #: why daemon.http is not served

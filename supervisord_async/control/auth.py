@@ -1,8 +1,8 @@
-"""Who may ask: by the kernel's word on a unix socket, by the token and the right origin on TCP.
+"""Who may use the API: on a unix socket the kernel tells the peer's user; TCP needs the token and the right origin.
 
-A browser is a confused deputy: any page may make it send requests to a local port, with its cookies, and a name that
-resolves to 127.0.0.1 makes them look like the page's own. So Host must be one that we answer to and Origin, where there is
-one, must be us, before the token is even looked at.
+A browser is a confused deputy: any page can make it send requests to a local port, with its cookies, and a name that
+resolves to 127.0.0.1 makes them look like the page's own. So Host has to be one of our names, and Origin, if it is given,
+our own page, before the token is even looked at.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from supervisord_async.control.message import Headers, Peer, Request, Response
 from supervisord_async.control.problems import RequestError
 from supervisord_async.errors import DaemonError, NotAllowedError
 
-#: With the port behind it: a browser keeps the cookies of a host, whatever the port, and each daemon has a token of its own.
+#: The port is appended: browsers share a host's cookies among its ports, but each daemon has a token of its own.
 COOKIE = "asup_token"
-#: What a token's file may hold.
+#: The least and most characters of a token.
 TOKEN_LEAST, TOKEN_MOST = 16, 1024
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
 
 
 class TcpDoor(msgspec.Struct, frozen=True):
-    """What TCP asks for."""
+    """The TCP address, and the token that requests need there."""
 
-    host: str  #: the address that is listened on
+    host: str  #: the address to listen on
     port: int
     token: str
     tls: bool = False
 
     @property
     def cookie(self) -> str:
-        """The name of the cookie that has the token."""
+        """The name of the cookie that carries the token."""
         return f"{COOKIE}_{self.port}"
 
     @property
@@ -54,7 +54,7 @@ class TcpDoor(msgspec.Struct, frozen=True):
 
 
 class Door:
-    """Checks each request before anything else sees it."""
+    """Admits or refuses each request before anything else sees it."""
 
     def __init__(self, *, group: str | None = None, tcp: TcpDoor | None = None) -> None:
         self.tcp = tcp
@@ -62,7 +62,7 @@ class Door:
         self._group = group
 
     def check(self, request: Request) -> Response | None:
-        """None: come in. A response: that one instead. Raises NotAllowedError, RequestError."""
+        """None if the request is admitted; else a response to send instead. Raises NotAllowedError, RequestError."""
         if request.peer is not None:
             self._check_peer(request.peer)
             return None
@@ -107,12 +107,12 @@ class Door:
 
 
 def same(given: str, token: str) -> bool:
-    """Whether they are equal, in a time that does not tell how far."""
+    """Whether both are equal, compared in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
 def is_our_host(host: str, tcp: TcpDoor) -> bool:
-    """Whether ``host``, a Host header, is a name of the address that we listen on."""
+    """Whether ``host``, a Host header, names the address that we listen on."""
     name, port = _split(host)
     if name is None or (port is not None and port != tcp.port):
         return False
@@ -120,13 +120,13 @@ def is_our_host(host: str, tcp: TcpDoor) -> bool:
     if tcp.host == "localhost" or (listening is not None and listening.is_loopback):
         return name in _LOOPBACK_NAMES or name == tcp.host
     own = (tcp.host.lower(), socket.gethostname().lower())
-    if listening is not None and listening.is_unspecified:  # a name could be rebound to us; an address cannot
+    if listening is not None and listening.is_unspecified:  # any address is ours; but a foreign name may be DNS rebinding
         return _address(name) is not None or name in _LOOPBACK_NAMES or name in own
     return name in own
 
 
 def is_our_origin(origin: str, host: str, tcp: TcpDoor) -> bool:
-    """Whether ``origin`` is a page that we served ourselves, as ``host``."""
+    """Whether ``origin`` is a page that we served ourselves, under the name ``host``."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -135,7 +135,7 @@ def is_our_origin(origin: str, host: str, tcp: TcpDoor) -> bool:
 
 
 def is_member(peer: Peer, group: str) -> bool:
-    """Whether the peer's user is in ``group``, by its primary group or as a member."""
+    """Whether ``group`` is one of the peer's groups: the primary one, or a supplementary one of its user."""
     try:
         entry = grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
     except KeyError:
@@ -150,9 +150,9 @@ def is_member(peer: Peer, group: str) -> bool:
 
 
 def token_of(path: str | Path) -> str:
-    """The token in the file at ``path``, which is made with a fresh one, mode 0600, where there is none.
+    """The token in the file at ``path``; if there is no file, it is created with a new token, mode 0600.
 
-    Raises DaemonError: it cannot be read or made, others may read it, or it holds no sound token.
+    Raises DaemonError if it cannot be read or created, if others may read it, or if its content is not a valid token.
     """
     path = Path(path)
     try:
@@ -175,7 +175,7 @@ def token_of(path: str | Path) -> str:
 
 
 def _make_token(path: Path) -> str:
-    """Made whole or not at all; of two that make it at once, one wins and both use that."""
+    """The token in ``path``, which is now complete; if another daemon created it at the same time, that one's token."""
     token = secrets.token_urlsafe(32)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -192,7 +192,7 @@ def _make_token(path: Path) -> str:
 
 
 def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
-    """Raises DaemonError for an address that others reach, without TLS and without saying that this is meant."""
+    """Raises DaemonError for an address that others can reach, unless it has TLS or ``insecure`` is explicit."""
     address = _address(host)
     loopback = address.is_loopback if address is not None else host == "localhost"
     if not loopback and not tls and not insecure:
@@ -200,7 +200,7 @@ def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
 
 
 def _cookie_of(tcp: TcpDoor) -> str:
-    """What makes a browser keep the token, for us alone."""
+    """A Set-Cookie header with the token, which a browser sends only to us."""
     from http.cookies import SimpleCookie
 
     cookie: SimpleCookie = SimpleCookie({tcp.cookie: tcp.token})

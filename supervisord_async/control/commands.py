@@ -1,7 +1,7 @@
-"""What can be asked of the daemon, without any transport: every surface (HTTP, later others) calls these and nothing below.
+"""The daemon's commands and queries, without any transport: HTTP, like any later interface, calls these and nothing below.
 
-A command that changes something posts ordinary inputs and learns of the result by subscribing before it posts. It is
-idempotent, works on many names in parallel, waits for a bounded time, and says per name what happened.
+A command that changes something subscribes to records, posts ordinary inputs and learns the result from the records. It is
+idempotent, acts on many names in parallel, waits for a bounded time, and says per name what happened.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.run_entry import RunEntry
     from supervisord_async.supervise.supervisor import Supervisor
 
-#: Beyond the program's own times, how long a command waits that was given no timeout.
+#: How long a command without a timeout waits beyond the program's own times.
 MARGIN_SECONDS = 60.0
-#: No command waits longer, whatever it was given.
+#: No command waits longer, whatever its timeout.
 MAX_WAIT_SECONDS = 86_400.0
-#: As many as a file may ask for.
+#: The same limit as in a file.
 MAX_REPLICAS = 10_000
 #: How long an answer waits for the figures of CPU and memory.
 FIGURES_PATIENCE_SECONDS = 1.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a command for one process."""
+    """The result of a command for one process."""
 
     name: str
     ok: bool
@@ -58,14 +58,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a command, for each of its processes, in file order."""
+    """The results of a command, one for each of its processes."""
 
     results: list[Result]
-    timed_out: tuple[str, ...] = ()  #: names whose result did not come in time
+    timed_out: tuple[str, ...] = ()  #: names that had no result in time
 
     @property
     def error(self) -> CommandError | None:
-        """What the command as a whole ends with; None: all is well. A failure outweighs a timeout."""
+        """The error of the command as a whole; None if every result is ok. A failure outweighs a timeout."""
         bad = [result for result in self.results if not result.ok]
         if not bad:
             return None
@@ -77,7 +77,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commands:
-    """Everything that can be asked of one daemon."""
+    """The commands and queries of one daemon."""
 
     def __init__(self, supervisor: Supervisor, *, history: History | None = None, figures: Sampler | None = None) -> None:
         self.supervisor = supervisor
@@ -88,19 +88,19 @@ class Commands:
     # Queries
 
     async def status_json(self, selectors: Sequence[str] = (), *, figures: bool = True) -> bytes:
-        """The views of the processes that ``selectors`` name, all without one, with or without CPU and memory: a JSON list."""
+        """A JSON list of the processes that ``selectors`` name (all, if there is none), with CPU and memory if ``figures``."""
         processes = self._select(selectors) if selectors else list(self.supervisor.processes.values())
         found = await self._figures() if figures else {}
         return self._views.json(processes, anyio.current_time(), time.time(), found)
 
     async def status_of(self, name: str) -> ProcessView:
-        """One process; raises NotFoundError."""
+        """The view of one process. Raises NotFoundError."""
         process = self.process(name)
         found = await self._figures()
         return process_view(process, anyio.current_time(), time.time(), found.get(name))
 
     async def _figures(self) -> dict[str, Figures]:
-        """The figures of now; the last ones known, or none, where they cannot be had soon."""
+        """The present figures; the last known ones, if the present ones take too long."""
         if self.figures is None:
             return {}
         processes = self.supervisor.processes.values()
@@ -111,7 +111,7 @@ class Commands:
         return self.figures.last
 
     def process(self, name: str) -> Process:
-        """The one process of that name; raises NotFoundError with the nearest names."""
+        """The one process of that name. Raises NotFoundError, with the nearest names, if there is none or more than one."""
         found = self.supervisor.processes.get(name)
         if found is not None:
             return found
@@ -131,7 +131,7 @@ class Commands:
         return await explain(process, supervisor.bus, self.history_store, refused, await self._detailed(process))
 
     async def _detailed(self, process: Process) -> Figures | None:
-        """What ``process`` uses now, with its descriptors; None without a process, or where it cannot be had soon."""
+        """What ``process`` uses now, open files included; None if it is not running, or if this takes too long to find out."""
         if self.figures is not None and process.snapshot.pid is not None:
             with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
                 return (await self.figures.look(self.supervisor.processes.values(), detailed=True)).get(process.name)
@@ -140,18 +140,18 @@ class Commands:
     async def history(self, name: str, limit: int = 50) -> list[RunEntry]:
         """The last ``limit`` runs of ``name``, newest first.
 
-        Raises NotFoundError where neither process nor history know it, UnavailableError where there is no history to read.
+        Raises NotFoundError if it is neither a process nor in the history, UnavailableError if the history cannot be read.
         """
         if self.history_store is None:
             raise UnavailableError("there is no history: the daemon's log says why")
-        self.supervisor.bus.catch_up()  # whoever has seen a run has it in its history
+        self.supervisor.bus.catch_up()  # a run that a client has seen is in the history that it reads
         runs = await self.history_store.runs(name, limit)
         if not runs and name not in self.supervisor.processes:
-            self.process(name)  # says what was probably meant
+            self.process(name)  # raises, with the name that was probably meant
         return runs
 
     def configuration(self, program: str | None = None) -> dict[str, Any]:
-        """The effective configuration with its secrets masked; of one program if it is named (NotFoundError)."""
+        """The effective configuration, or that of one ``program``, with secrets masked. Raises NotFoundError."""
         from supervisord_async.config.secrets import masked
 
         everything = masked(self.supervisor.configuration)
@@ -172,7 +172,7 @@ class Commands:
         return await self._act(selectors, StartRequested(), goals.is_started, wait, timeout)
 
     async def stop(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
-        """All are STOPPED; those that depend on others of them went first."""
+        """All are STOPPED; dependents were stopped before what they depend on."""
         processes = self._select(selectors)
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * len(processes))) as records:
             order: OrderlyStop | None = None
@@ -194,9 +194,9 @@ class Commands:
         return await self._act(selectors, RestartRequested(), goals.is_restarted, wait, timeout)
 
     async def wait(self, selectors: Sequence[str], for_: str, *, timeout: float | None = None) -> Outcome:
-        """All have become ``ready``, ``stopped`` or ``exited``; nothing is asked of them. Waits without limit where none is given.
+        """All are ``ready``, ``stopped`` or ``exited``; nothing was posted to them. Without ``timeout`` it waits for a day.
 
-        For ``ready``, by a pattern, nobody waits for what is down and has no ``autostart``.
+        ``ready`` does not wait for processes that a pattern selects, but that are down and have no ``autostart``.
         """
         goal = goals.WAITS.get(for_)
         if goal is None:
@@ -206,7 +206,7 @@ class Commands:
         return await self._act(selectors, None, goal, True, MAX_WAIT_SECONDS if timeout is None else timeout)
 
     async def signal(self, selectors: Sequence[str], signum: int) -> Outcome:
-        """The signal was sent to the main process of all that have one."""
+        """``signum`` is sent to the main process of each selected process that has one; the others fail."""
         verdicts: dict[str, Verdict | None] = {}
         processes = self._select(selectors)
         runs = {process.name: process.snapshot.pid for process in processes}
@@ -220,7 +220,7 @@ class Commands:
         return _outcome(processes, verdicts)
 
     async def scale(self, name: str, replicas: int, *, wait: bool = True, timeout: float | None = None) -> Outcome:
-        """The program has ``replicas`` processes until the next reload: added ones are up, removed ones are gone."""
+        """Until the next reload the program has ``replicas`` processes: added ones are up, removed ones are gone."""
         self._refuse_when_shutting_down()
         if not 0 <= replicas <= MAX_REPLICAS:
             raise UsageError(f"cannot scale {name} to {replicas}: expected a number from 0 to {MAX_REPLICAS}")
@@ -232,7 +232,7 @@ class Commands:
             def goal(process: Process, before: Snapshot) -> Verdict | None:
                 if process.name in gone:
                     return Verdict(True, "removed") if process.snapshot.state in DOWN else None
-                if process.name in returning and starts:  # first the one goes that was removed, then another of its name comes
+                if process.name in returning and starts:  # the removed one has to be gone before its successor is created
                     former, process = process, self.supervisor.processes.get(process.name, process)
                     return goals.is_started(process, Snapshot()) if process is not former and process.snapshot.cause is not None else None
                 if process.snapshot.state is State.STOPPED and process.snapshot.cause is None:  # nothing has happened to it yet
@@ -246,7 +246,10 @@ class Commands:
         return await self.supervisor.plan()
 
     async def reload(self, *, wait: bool = True, timeout: float | None = None) -> tuple[Plan, Outcome]:
-        """The file on disk holds, and what that touched has settled; raises ConfigError where it is unsound and nothing changed."""
+        """The file on disk is in force, and every process that this touched has settled.
+
+        Raises ConfigError if the file is unsound: then nothing has changed.
+        """
         self._refuse_when_shutting_down()
         supervisor = self.supervisor
         with supervisor.bus.subscribe(limit=max(1024, 16 * len(supervisor.processes))) as records:
@@ -260,17 +263,17 @@ class Commands:
             return plan, await self._pursue(pursuit, touched.processes, records, wait, timeout)
 
     def shutdown(self) -> None:
-        """Everything will be stopped and the daemon end."""
-        if not self.supervisor.shutting_down:  # asked a second time it would kill: a signal's meaning, not this one's
+        """Everything will be stopped, then the daemon ends."""
+        if not self.supervisor.shutting_down:  # a second request would kill: meant for signals, not for this command
             self.supervisor.request_shutdown()
 
     async def reexec(self) -> None:
-        """The daemon will replace itself in place; raises CommandError where it cannot."""
+        """The daemon will replace itself in place. Raises CommandError if it cannot."""
         self._refuse_when_shutting_down()
         await self.supervisor.reexec()
 
     def reopen_logs(self) -> None:
-        """From now on every log is written to whatever file is at its path."""
+        """From now on every log is written to the file that is now at its path."""
         self.supervisor.reopen_logs()
 
     # How
@@ -296,12 +299,12 @@ class Commands:
                 for process in dependencies.in_start_order(processes):
                     if process.name not in rolls and (refused := _posted(process, request)) is not None:
                         pursuit.verdicts[process.name] = refused
-                if timeout is None:  # one after the other, the longest way round
+                if timeout is None:  # the longest case: dependencies and rolling restarts take their turns
                     timeout = max(len(rolls), 1) * dependencies.levels(processes) * _own_times(processes) + MARGIN_SECONDS
             return await self._pursue(pursuit, processes, records, wait, timeout)
 
     def _unless_in_vain(self, goal: Goal) -> Goal:
-        """``goal``; but a process that waits for a dependency that will not come by itself has failed."""
+        """``goal``; but a process whose dependency will not become ready by itself has failed."""
 
         def judge(process: Process, before: Snapshot) -> Verdict | None:
             if process.snapshot.state is State.WAITING and self.supervisor.dependencies.is_in_vain(process):
@@ -315,13 +318,13 @@ class Commands:
     ) -> Outcome:
         seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
         await _let_them_decide()
-        await self.supervisor.remembered()  # what was answered must outlive a death of the daemon
+        await self.supervisor.remembered()  # the answer must stay true if the daemon is killed after it
         if not wait:
             return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
         with anyio.move_on_after(seconds):
             await pursuit.follow(records)
-            await self.supervisor.retiring.wait_gone(processes)  # who is told that one is removed finds it listed no more
-        self.supervisor.bus.catch_up()  # who is answered finds what was done in the records
+            await self.supervisor.retiring.wait_gone(processes)  # once "removed" is answered, the process is no longer listed
+        self.supervisor.bus.catch_up()  # once a command is answered, the history has its records
         late = pursuit.unsettled()
         for name in late:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
@@ -334,7 +337,7 @@ class Commands:
 
 
 def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:
-    """``goal``; and for those whose turn in a rolling restart never comes, why not."""
+    """``goal``; but a process whose turn in a rolling restart never comes has failed, with the reason."""
 
     def judge(process: Process, before: Snapshot) -> Verdict | None:
         refusal = rolls[process.name].refusal(process.name) if process.name in rolls else None
@@ -344,16 +347,16 @@ def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:
 
 
 async def _let_them_decide() -> None:
-    """Each process has taken what was posted: it decides on all its mailbox at the loop's next turn.
+    """Each process has handled what was posted: it empties its mailbox at the loop's next turn.
 
-    A process whose supervision just broke takes it later; its goals say UNKNOWN.
+    A process whose supervision has just broken handles it later; until then it is UNKNOWN, which the goals judge.
     """
-    for _ in range(2):  # the turn, and one to spare
+    for _ in range(2):  # that turn, and one to spare
         await anyio.lowlevel.checkpoint()
 
 
 def _posted(process: Process, request: Input) -> Verdict | None:
-    """``request`` is in the mailbox; or the verdict that it cannot be."""
+    """``request`` is in the mailbox of ``process``; else the verdict that says why it could not be posted."""
     try:
         process.post(request)
     except BusyError as error:
@@ -362,7 +365,7 @@ def _posted(process: Process, request: Input) -> Verdict | None:
 
 
 def _own_times(processes: Iterable[Process]) -> float:
-    """The longest that a start or stop of one of ``processes`` takes by its own settings."""
+    """The longest time in seconds that one of ``processes`` may take to stop and start, by its own settings."""
     policies = [process.policy for process in processes]
     return max(((policy.start_timeout_seconds or policy.start_seconds) + policy.grace_seconds for policy in policies), default=0.0)
 

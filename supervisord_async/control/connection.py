@@ -1,7 +1,7 @@
-"""One HTTP connection: uvicorn's, with who is at the other end, bounds on time and number, and errors in our words.
+"""One HTTP connection: uvicorn's, plus the peer's credentials, bounds on time and number, and errors as problem documents.
 
-Everything here is about strangers: one that sends its head slowly, one that holds hundreds of connections open, one that
-speaks no HTTP. None of them may keep others out. An asyncio protocol by nature, whatever lies above it is anyio.
+All of this defends against bad clients: one that sends its head slowly, one that keeps hundreds of connections open, one that
+does not speak HTTP. None of them may keep others out. This is an asyncio protocol by nature; everything above it is anyio.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from supervisord_async.control.uvicorn_core import H11Protocol
 from supervisord_async.system.sockets import peer
 
 MAX_CONNECTIONS = 256
-#: No more than this part of the descriptors that the process may have: programs need some, and the daemon itself.
+#: Connections get at most one in this many of the descriptors that the process may open: the programs and the daemon need the rest.
 DESCRIPTOR_PART = 8
-#: A request's line and headers must be here within this time of the connection, or of their first byte.
+#: The request line and headers must arrive within this time of the connection, or of their first byte.
 HEAD_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 15
-#: The status of a thousand processes leaves at one stroke; the kernel grants what its own limit allows, and takes none before.
+#: Lets the status of a thousand processes leave in one write. The kernel caps it at its own limit, and uses memory only as needed.
 SEND_BUFFER_BYTES = 512 * 1024
 
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
@@ -31,7 +31,7 @@ _CRLF = chr(13) + chr(10)
 
 
 class Connection(H11Protocol):
-    """One connection of the control socket."""
+    """One connection to the API."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,7 +40,7 @@ class Connection(H11Protocol):
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Somebody connected; where there is no room, the connection that has been idle for longest is closed, or this one."""
+        """A client has connected. If there are too many, the longest idle connection is closed; if none is idle, this one."""
         if len(self.connections) >= _most_connections() and not self._make_room():
             self.transport, self._refused = transport, True
             self._refuse(503, f"{len(self.connections)} connections are open and busy")
@@ -62,18 +62,18 @@ class Connection(H11Protocol):
 
     @property
     def has_asked(self) -> bool:
-        """True from the first complete head of a request on."""
+        """Whether a complete request head has ever arrived."""
         cycle: Any = self.cycle
         return cycle is not None
 
     @property
     def is_idle(self) -> bool:
-        """True between two requests, and before the first is complete."""
-        cycle: Any = self.cycle  # uvicorn does not say that it is None at first
+        """True between two requests, and before the first head is complete."""
+        cycle: Any = self.cycle  # uvicorn's annotation hides that it is None at first
         return cycle is None or bool(cycle.response_complete)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: where no request is under way, the rest of its head must follow soon."""
+        """``data`` was handed to the parser. If a head has begun, the rest of it has to follow within :data:`HEAD_SECONDS`."""
         if self._refused:
             return
         super().data_received(data)
@@ -83,12 +83,12 @@ class Connection(H11Protocol):
             self._await_head()
 
     def on_response_complete(self) -> None:
-        """The connection is idle now, unless the next request is here already."""
+        """The connection is idle, unless the next request has already arrived."""
         self.idle_since = self.loop.time()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is awaited of it any more."""
+        """The connection's timers are cancelled."""
         self._stop_awaiting_head()
         self._unset_keepalive_if_required()
         if not self._refused:
@@ -113,9 +113,9 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP, or too much of it."""
+        """What arrived is not HTTP, or its head is too long: it is refused."""
         error = sys.exc_info()[1]
-        if not self.is_idle:  # nonsense behind a request that is under way: it cannot be answered in order any more
+        if not self.is_idle:  # nonsense after a request that is still being answered: no second answer can follow in order
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             self.transport.close()
@@ -124,7 +124,7 @@ class Connection(H11Protocol):
         self._refuse(431 if too_long else 400, f"{msg} {error}" if error is not None else msg)
 
     def _refuse(self, status: int, words: str) -> None:
-        """The problem document, and the end of the connection."""
+        """The problem document is sent, and the connection closed."""
         self._stop_awaiting_head()
         _, body, _ = document(of_status(status, words))
         head = (f"HTTP/1.1 {status} {_REASONS[status]}", f"content-type: {MEDIA_TYPE}", f"content-length: {len(body)}", "connection: close")
@@ -137,11 +137,11 @@ def _most_connections() -> int:
 
 
 def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:
-    """Who is at the other end of a unix socket; None on TCP."""
+    """The credentials of the peer on a unix socket; None on TCP."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family != socket.AF_UNIX:
         return None
-    borrowed = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())  # the transport's is not a whole socket
+    borrowed = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())  # the transport only gives a wrapper without all methods
     try:
         return Peer(*peer(borrowed))
     finally:

@@ -1,6 +1,6 @@
-"""Server-sent events: what is past from memory or history, then what happens, without a gap that is not told.
+"""Server-sent events: past records from memory or history, then new ones; the client is told about every gap.
 
-Numbers of one daemon are contiguous, so a gap in them is exactly what a slow client lost.
+The record numbers of one daemon are contiguous, so a gap in them is exactly what a slow client lost.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.bus import Bus, Subscription
     from supervisord_async.supervise.records.history import History
 
-#: Silence is broken this often.
+#: A silent stream sends a comment this often.
 HEARTBEAT_SECONDS = 15.0
-#: After a chunk the next news is gathered this long: a thousand records a second are twenty chunks.
+#: New records are gathered for this long after each chunk, so that a thousand records a second become twenty chunks.
 GATHER_SECONDS = 0.05
-#: Records of one question to the history, and of one chunk.
+#: Records in one query of the history, and in one chunk.
 PAGE_RECORDS = 500
-#: Encoded records that are kept, for all subscribers.
+#: Encoded records that are kept, shared by all subscribers.
 ENCODED_RECORDS = 4096
 
 Choice = Callable[[Record], bool]
 
 
 class Encoder:
-    """Records as server-sent events, each encoded once however many subscribe."""
+    """Encodes records as server-sent events, each once however many subscribers there are."""
 
     def __init__(self) -> None:
         self._known: dict[int, bytes] = {}
 
     def __call__(self, record: Record) -> bytes:
-        """The event of ``record``."""
+        """The event for ``record``."""
         event = self._known.get(record.id)
         if event is None:
             if len(self._known) >= ENCODED_RECORDS:
@@ -54,12 +54,12 @@ class Events:
 
     def __init__(self, bus: Bus, history: History | None) -> None:
         self.bus, self.history = bus, history
-        #: Numbers up to here are of earlier daemons, and may have gaps.
+        #: Numbers up to this one are from earlier daemons, and may have gaps.
         self.first_id = bus.last_id
         self._encode = Encoder()
 
     async def follow(self, send: SendChunk, chosen: Choice, *, after: int | None = None) -> None:
-        """Send what is behind number ``after``, then what happens, until cancelled or the daemon ends."""
+        """Send the records after number ``after``, then new ones, until cancelled or the daemon ends."""
         with self.bus.subscribe() as news:
             position = self.bus.last_id
             await send(b"retry: 1000\n\n")
@@ -68,7 +68,7 @@ class Events:
             await self._send_news(send, chosen, news, position)
 
     async def past(self, chosen: Choice, *, after: int | None, last: int) -> list[Record]:
-        """At most ``last`` records that were ``chosen``, oldest first: the first ones behind ``after``, or the last ones."""
+        """At most ``last`` of the ``chosen`` records, oldest first: the first ones after number ``after``, else the newest."""
         kept = self.bus.since(after or 0)[0]
         if self.history is None:
             found = [record for record in kept if chosen(record)]
@@ -79,7 +79,7 @@ class Events:
         while len(found) < last:
             page = await self.history.records(position, PAGE_RECORDS)
             newest = page[-1].id if page else position
-            if len(page) < PAGE_RECORDS:  # the history may be a moment late
+            if len(page) < PAGE_RECORDS:  # the history may lag behind memory
                 page += [record for record in kept if record.id > newest]
             found += filter(chosen, page)
             if not page or len(page) < PAGE_RECORDS or page[-1].id > newest:
@@ -96,7 +96,7 @@ class Events:
         return found[-last:]
 
     async def _send_past(self, send: SendChunk, chosen: Choice, after: int) -> int:
-        """Everything behind ``after`` that memory and history have; returns the number that it came to."""
+        """Sends all records after number ``after`` in history and memory; returns the number of the last one."""
         position = after
         while self.history is not None and position < self.bus.last_id and not self.bus.since(position)[1]:
             page = await self.history.records(position, PAGE_RECORDS)
@@ -105,7 +105,7 @@ class Events:
             await self._send(send, filter(chosen, page))
             position = page[-1].id
         records, complete = self.bus.since(position)
-        if position > self.bus.last_id:  # a number of another history: nobody knows what was between
+        if position > self.bus.last_id:  # a number from another history: how many were missed cannot be known
             await send(_missed(None))
             return self.bus.last_id
         if not complete:
@@ -128,7 +128,7 @@ class Events:
                 continue
             records: list[Record] = []
             while record is not None:
-                if record.id > position + 1 and position >= self.first_id:  # more was told at once than a queue holds
+                if record.id > position + 1 and position >= self.first_id:  # the subscription's queue overflowed
                     await self._send(send, records)
                     records, position = [], await self._send_past(send, chosen, position)
                 if record.id > position:
@@ -147,5 +147,5 @@ class Events:
 
 
 def _missed(count: int | None) -> bytes:
-    """The event without a number, so that a client that resumes does so from the last that it has."""
+    """An event without a number, so that a client resumes after the last record that it has received."""
     return b"event: missed\ndata: %s\n\n" % msgspec.json.encode({"missed": count})

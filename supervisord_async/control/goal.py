@@ -1,7 +1,7 @@
 """When a command is done: each verb's goal, judged by a process's snapshot alone.
 
-A goal is judged after the process has taken the command's input. So the state that is found is the command's result, or that
-of a later order by somebody else. Pure: no waiting, no clock.
+A goal is judged after the process has handled the command's input, so the state that it finds is the result of this command,
+or of somebody's later one. Pure: no waiting, no clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Verdict(NamedTuple):
     message: str
 
 
-#: Takes the process, and its snapshot from before the command; returns the verdict, or None while there is none.
+#: Takes the process and its snapshot from before the command; returns the verdict, or None if there is none yet.
 Goal: TypeAlias = Callable[["Process", Snapshot], Verdict | None]
 
 
@@ -62,7 +62,7 @@ def is_stopped(process: Process, before: Snapshot) -> Verdict | None:
         case State.STOPPED:
             if before.state is State.STOPPED:
                 return Verdict(True, "already stopped")
-            ended = now.ended_run > before.ended_run and now.exit is not before.exit  # a run that had no process leaves the exit as it was
+            ended = now.ended_run > before.ended_run and now.exit is not before.exit  # a run without a process does not change the exit
             return Verdict(True, f"stopped; {exit_words(now.exit)}" if ended else "stopped")
         case State.STOPPING:
             return None
@@ -79,7 +79,7 @@ def is_ready(process: Process) -> bool:
 
 
 def unless_idle(goal: Goal, named: Sequence[str]) -> Goal:
-    """``goal``; but who was not ``named`` (but selected by a pattern), is down, and does not start by itself, is not waited for."""
+    """``goal``; but a process that a pattern selected (it is not ``named``), that is STOPPED and has no autostart, is not awaited."""
 
     def judge(process: Process, before: Snapshot) -> Verdict | None:
         idle = process.snapshot.state is State.STOPPED and not process.program.autostart
@@ -91,7 +91,7 @@ def unless_idle(goal: Goal, named: Sequence[str]) -> Goal:
 
 
 def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
-    """As :func:`is_ready`. A FATAL process, or a job that failed, cannot become that unless somebody starts it."""
+    """Ready, as in :func:`is_ready`. FATAL, or a job that failed, is a failure: it cannot become ready unless somebody starts it."""
     now = process.snapshot
     if is_ready(process):
         return Verdict(True, f"ready, pid {now.pid}, run {now.run}" if now.is_ready else _done(now))
@@ -101,14 +101,14 @@ def becomes_ready(process: Process, _before: Snapshot) -> Verdict | None:
 
 
 def becomes_stopped(process: Process, _before: Snapshot) -> Verdict | None:
-    """Nothing of it runs, nor will it start by itself."""
+    """Down: STOPPED or EXITED, or FATAL without a retry."""
     now = process.snapshot
     down = now.state in (State.STOPPED, State.EXITED) or _is_final_failure(process)
     return Verdict(True, f"{now.state}: {trouble(now)}" if now.state is not State.STOPPED else "stopped") if down else None
 
 
 def becomes_exited(process: Process, _before: Snapshot) -> Verdict | None:
-    """It has EXITED by itself. FATAL does not count."""
+    """EXITED. FATAL without a retry is a failure."""
     now = process.snapshot
     if now.state is State.EXITED:
         return Verdict(True, f"run {now.run} {exit_words(now.exit)}")

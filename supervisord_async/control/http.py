@@ -1,6 +1,6 @@
-"""The ASGI application: the table of operations behind one door that bounds bodies, checks who asks and words every error.
+"""The ASGI application: bounds and authorizes each request, dispatches it to its operation, and words every error.
 
-Absent: sockets and connections (``listener``, ``connection``), what an operation does (``operations``).
+Not here: sockets and connections (``listener``, ``connection``), what an operation does (``operations``).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from supervisord_async.control.web.assets import Pages
 
 HEAD_LIMIT_BYTES = 16 * 1024
 BODY_LIMIT_BYTES = 64 * 1024
-#: A body that is not there after this is no longer waited for.
+#: A request whose body has not arrived after this is refused.
 BODY_SECONDS = 10.0
 
-#: Answers a request, given what stands in the places of its path.
+#: Answers a request, given the values of the placeholders in its path.
 Endpoint: TypeAlias = Callable[[Request, dict[str, str]], Awaitable[Response | Stream]]
 
 
 class Application:
-    """The whole API, and the page. Nothing that it is asked makes it raise."""
+    """The whole API, and the page. No request makes it raise."""
 
     def __init__(self, api: Api, door: Door) -> None:
         self._door, self._routes = door, Routes()
@@ -41,7 +41,7 @@ class Application:
             self._routes.add("GET", path, endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI 3; a request was answered. There are no websockets, and no lifespan."""
+        """The request was answered (ASGI 3). Websockets and lifespan are not supported."""
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
@@ -61,21 +61,21 @@ class Application:
 
 
 class Routes:
-    """Who answers at which path: ``{name}`` is one segment of it, ``{name:path}`` all the rest."""
+    """The endpoint for each path: the placeholder ``{name}`` is one segment of it, ``{name:path}`` all the rest."""
 
     def __init__(self) -> None:
-        self._plain: dict[str, dict[str, Endpoint]] = {}  # path → method → who answers
-        self._patterns: dict[tuple[str, ...], dict[str, Endpoint]] = {}  # by their segments
+        self._plain: dict[str, dict[str, Endpoint]] = {}  # path → method → endpoint
+        self._patterns: dict[tuple[str, ...], dict[str, Endpoint]] = {}  # segments of a path with placeholders → the same
 
     def add(self, method: str, path: str, endpoint: Endpoint) -> None:
-        """``endpoint`` answers there, and to HEAD where it answers to GET."""
+        """``endpoint`` answers ``method`` at ``path``; an endpoint for GET also answers HEAD."""
         endpoints = self._patterns.setdefault(tuple(path.split("/")), {}) if "{" in path else self._plain.setdefault(path, {})
         endpoints[method] = endpoint
         if method == "GET":
             endpoints["HEAD"] = endpoint
 
     def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
-        """Who answers, and what stands in the path's places. Raises RequestError: nobody, or nobody to this method."""
+        """The endpoint and the values of the path's placeholders. Raises RequestError if there is none for the path or method."""
         allowed: list[str] = []
         for endpoints, places in self._at(path):
             if method in endpoints:
@@ -95,7 +95,7 @@ class Routes:
 
 
 def _places(segments: tuple[str, ...], path: str) -> dict[str, str] | None:
-    """What stands in the places of a path of these ``segments``; None where ``path`` is another one."""
+    """The values of the placeholders in ``segments``, as found in ``path``; None if they do not match."""
     found = path.split("/", len(segments) - 1)
     if len(found) != len(segments):
         return None
@@ -117,17 +117,17 @@ async def _operate(api: Api, operation: Operation, known: frozenset[str], reques
 
 
 def _check_head(request: Request) -> None:
-    """The head is small: a large one that came at one stroke was parsed before anybody counted."""
+    """Raises RequestError if the head is too large: one that arrives in a single read is parsed before uvicorn counts it."""
     if request.size_bytes > HEAD_LIMIT_BYTES:
         close = {"connection": "close"}
         raise RequestError(431, "header_too_large", f"request line and headers are larger than {HEAD_LIMIT_BYTES} bytes", headers=close)
 
 
 async def _body(request: Request) -> bytes:
-    """The whole body; RequestError for one that is too large or too slow."""
+    """The whole body. Raises RequestError if it is too large or too slow."""
     length = request.headers.one("content-length")
     if length is None and request.headers.one("transfer-encoding") is None:
-        return b""  # RFC 9112, section 6.3: there is none
+        return b""  # RFC 9112, section 6.3: there is no body
     if length is not None and length.isdigit() and int(length[:20]) > BODY_LIMIT_BYTES:
         raise too_large(BODY_LIMIT_BYTES)
     parts, size = [], 0

@@ -1,7 +1,7 @@
-"""The last lines that a run printed before it ended, although newer runs write to the same file.
+"""The last lines that a run printed before it ended, even if newer runs have since written to the same file.
 
-A raw log does not say which run a line belongs to. But when each run began, the process noted how much its streams had
-written until then; what came since is skipped from the end. In the other formats each line has its run, or its time.
+A raw log does not say which run a line belongs to. But the process notes, when a run begins, how many bytes its streams had
+written until then; what newer runs wrote is skipped from the end. In the other formats each line has its run, or its time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 LINES = 20
-#: A line is cut after this many characters.
+#: A longer line is cut.
 LINE_CHARACTERS = 500
-#: Where younger runs have written more than this, an older one's last words are not looked for.
+#: If newer runs have written more than this, an older run's last lines are not looked for.
 SKIP_BYTES = 8 * 1024 * 1024
+#: How many bytes before the end of a run's output are searched for its last lines.
 WINDOW_BYTES = 256 * 1024
-#: A log whose disk does not answer in this time is left out.
+#: A log whose disk does not answer within this time is left out.
 PATIENCE_SECONDS = 5.0
-#: Lines are stamped in whole milliseconds.
+#: Timestamps of lines are rounded to milliseconds.
 ROUNDING_SECONDS = 0.001
 
 
@@ -39,17 +40,18 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     """The last lines of one stream."""
 
     stream: str
-    run: int  #: the run that they are the last of
-    earlier_daemon: bool = False  #: the run was of an earlier daemon, which counted for itself
+    run: int  #: the run that printed them
+    earlier_daemon: bool = False  #: the run belonged to an earlier daemon, which numbered its runs separately
     lines: list[str]
 
 
 async def of(
     process: Process, run: int, began_at: float | None = None, last_moment: float | None = None, next_run: int | None = None
 ) -> list[Output]:
-    """The last lines of ``run``, for each stream that is kept in a file and has some; without those that cannot be read.
+    """The last lines of ``run``, for each stream that is kept in a readable file and has some.
 
-    ``next_run`` is the run after it, by default the next number; one that is not above ``run`` is of a newer daemon, which counts anew.
+    ``next_run`` is the run after it, by default the next number; if it is not above ``run``, it belongs to a newer daemon, which
+    numbers runs from 1 again.
     """
     births = {birth.run: birth.written for birth in process.output.births}
     earlier_daemon = next_run is not None and next_run <= run
@@ -65,7 +67,7 @@ async def of(
             continue
         seen.add(source.path)
         if earlier_daemon and followed is None and source.format == "raw":
-            continue  # the run after it was adopted: nobody knows where in the file it began
+            continue  # the next run was adopted: where in the file it began is not known
         total = written.get(source.path, 0)
         end = followed.get(source.path, 0) if followed is not None else total
         own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
@@ -78,11 +80,11 @@ async def of(
 
 
 def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int, own: int, since: float | None = None) -> list[str]:
-    """The last :data:`LINES` of ``run`` in ``source``; none where that is no regular file, see :func:`.logs.size_of`. Blocking.
+    """The last :data:`LINES` of ``run`` in ``source``; none if that cannot be read or is not a regular file. Blocking.
 
-    ``since`` and ``until`` are wall times: older and younger lines are of other runs, as far as lines have times.
+    ``since`` and ``until`` are wall times: if lines have timestamps, those outside this span belong to other runs.
 
-    Of a raw file ``skip`` bytes at the end are of younger runs, and the ``own`` ones before are of this one.
+    In a raw file the last ``skip`` bytes belong to newer runs, and the ``own`` bytes before them to this one.
     """
     if source.format != "raw":
         skip, own = 0, WINDOW_BYTES
@@ -98,7 +100,7 @@ def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int,
             data = file.read(end - begin) if end > 0 else b""
     except OSError:
         return []
-    raw = data.splitlines()[1 if begin and own >= WINDOW_BYTES else 0 :]  # a window begins anywhere in a line
+    raw = data.splitlines()[1 if begin and own >= WINDOW_BYTES else 0 :]  # a full window may begin in the middle of a line
     begin_at, end_at = (since or 0.0) - ROUNDING_SECONDS, until if until is not None else math.inf
     if source.format == "json":
         return [text for line in raw if (text := _json_line(line, run, begin_at, end_at)) is not None][-LINES:]

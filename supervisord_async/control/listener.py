@@ -1,7 +1,7 @@
-"""Listening: uvicorn inside our own loop, on the unix socket and, if configured, on TCP.
+"""The HTTP server: uvicorn inside our own loop, listening on the unix socket and, if configured, on TCP.
 
-Signals stay the daemon's; nothing ticks while nobody asks; the end never hangs. Without TCP the unix socket answers, and the
-lack is reported.
+Signals stay the daemon's, an idle server never wakes up, and its end never hangs. If TCP cannot be served, that is reported,
+and the unix socket still answers.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from supervisord_async.system.threads import DaemonThreads
 if TYPE_CHECKING:
     from supervisord_async.config.model import Daemon
 
-#: How long answers that are under way may take at the end.
+#: How long requests under way may take at the daemon's end.
 GOODBYE_SECONDS = 2.0
-#: The same before a re-exec, where others wait in the queue meanwhile; and the time between two looks.
+#: The same before a re-exec, while new clients wait in the kernel's queue; and the time between two checks.
 PAUSE_SECONDS = 0.5
 PAUSE_LOOK_SECONDS = 0.005
 BACKLOG = 256
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 class Listening:
-    """The sockets that answer, the unix socket first."""
+    """The listening sockets, the unix socket first."""
 
     def __init__(self, daemon: Daemon, sockets: list[socket.socket], server: _Server) -> None:
         self.sockets = sockets
@@ -57,9 +57,9 @@ class Listening:
         self._threads = DaemonThreads(1, "control-socket")
 
     async def renew(self) -> bool:
-        """The unix socket is at its path; returns whether it was gone, so that a new one was bound in its place.
+        """The unix socket is at its path; returns whether it was gone and a new one had to be bound.
 
-        If it cannot be bound again, that is reported once. Open connections stay open. Waits for the disk as long as that takes.
+        If it cannot be bound again, that is reported once. Open connections stay open. Waits for the disk however long it takes.
         """
         path = self._daemon.socket
         try:
@@ -77,10 +77,10 @@ class Listening:
         return made is not None
 
     async def _exchange(self, made: socket.socket) -> None:
-        """``made`` answers instead of the unix socket before. Raises OSError: it does not, and the next look binds another one."""
+        """``made`` replaces the former unix socket. Raises OSError if it cannot; then the next :meth:`renew` binds another one."""
         try:
             await self._server.exchange(made)
-        except OSError:  # no descriptor, say
+        except OSError:  # such as no descriptor left
             made.close()
             self._identity = None
             raise
@@ -88,7 +88,7 @@ class Listening:
         self.sockets[0] = made
 
     def _bind_if_gone(self) -> socket.socket | None:
-        """A new socket at the path; None: ours is there. In a thread, since its disk may hang. Raises DaemonError."""
+        """A new socket at the path; None if ours is still there. Runs in a thread, since the disk may hang. Raises DaemonError."""
         daemon, present = self._daemon, _identity(self._daemon.socket)
         if present is not None and present == self._identity:
             return None
@@ -98,22 +98,22 @@ class Listening:
 
     @property
     def descriptors(self) -> list[int]:
-        """Of the sockets."""
+        """The sockets' file descriptors."""
         return [sock.fileno() for sock in self.sockets]
 
     async def pause(self) -> None:
-        """No connection is left. New clients are not refused: the kernel queues them for whoever listens next."""
+        """No connection is left. New clients are not refused: the kernel queues them for the next daemon that listens."""
         await self._server.pause()
 
     async def resume(self) -> None:
-        """After a pause: clients that wait are answered."""
+        """After a pause: clients, also those that waited, are answered again."""
         await self._server.startup()
 
     async def aclose(self) -> None:
-        """The sockets are closed, and the unix socket's file is removed if it is still ours, and its disk answers."""
+        """The sockets are closed, and the unix socket's file is removed if it is still ours and its disk answers in time."""
         for sock in self.sockets:
             sock.close()
-        with anyio.move_on_after(GOODBYE_SECONDS, shield=True), suppress(RuntimeError):  # no thread can be had: the file stays
+        with anyio.move_on_after(GOODBYE_SECONDS, shield=True), suppress(RuntimeError):  # no thread can be started: the file stays
             await self._threads.run(self._unlink_if_ours)
 
     def _unlink_if_ours(self) -> None:
@@ -124,7 +124,7 @@ class Listening:
 
 @asynccontextmanager
 async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> AsyncIterator[Listening]:
-    """``api`` answers on the sockets of ``daemon``: on those of ``inherited`` that fit, and new ones for the rest."""
+    """``api`` answers on the sockets that ``daemon`` configures: on ``inherited`` ones that match, and on new ones for the rest."""
     adopted = [socket.socket(fileno=fd) for fd in inherited]
     try:
         local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
@@ -133,7 +133,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
         except BaseException:
             local.close()
             raise
-        while adopted:  # the file names other addresses by now: clients at the former ones are refused, and do not wait for ever
+        while adopted:  # no longer configured: close them, so that clients there are refused instead of waiting for ever
             adopted.pop().close()
         api.page_url = door.url if door is not None else None
         sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
@@ -159,7 +159,7 @@ def _adopt_unix(daemon: Daemon, adopted: list[socket.socket]) -> socket.socket |
 
 
 def _leads_to_us(path: str) -> bool:
-    """Whether a connection there reaches a socket of this process: the one that it had before a re-exec."""
+    """Whether a connection to ``path`` reaches this process: a socket from before the re-exec."""
     try:
         return is_answered(path, by=os.getpid())
     except OSError:
@@ -177,7 +177,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 async def _tcp(
     daemon: Daemon, api: Api, adopted: list[socket.socket]
 ) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
-    """The TCP socket with its token and TLS; nothing where none is configured, or it cannot be served, which is reported."""
+    """The TCP socket with its token and TLS; None for each if none is configured, or if it cannot be served, which is reported."""
     api.http_trouble = None
     if daemon.http is None:
         return None, None, None
@@ -211,7 +211,7 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         sock.setblocking(False)
         sock.bind((host, port))
         sock.listen(BACKLOG)
-    except (OSError, UnicodeError) as error:  # Unicode: no name that a host can have
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
         sock.close()
         raise DaemonError(f"cannot bind {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
     return sock
@@ -240,10 +240,10 @@ async def _running(server: _Server) -> AsyncIterator[None]:
 
 
 class _Server(Server):
-    """uvicorn, told when to begin and to end; it neither hears signals nor ticks."""
+    """uvicorn's server, started and stopped by us; it neither handles signals nor ticks."""
 
     def __init__(self, app: Application, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is not worth a warning
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a malformed request is not worth a warning
         config = Config(
             app,
             http=Connection,
@@ -265,18 +265,18 @@ class _Server(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals stay the daemon's."""
+        """Handles no signals: they stay the daemon's."""
         yield
 
-    async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002  uvicorn's signature; we know ours
-        """Listen on all sockets, each with its own TLS or none."""
+    async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002  uvicorn's signature; we have our own sockets
+        """All sockets are listened on, each with its own TLS or none."""
         self.lifespan = self.config.lifespan_class(self.config)
         self.server_state.default_headers = [(b"x-content-type-options", b"nosniff")]
         self._accepting = [self._listen(sock, tls) for sock, tls in self._sockets]
         self.started = True
 
     async def exchange(self, sock: socket.socket) -> None:
-        """``sock`` is listened on instead of the first socket; connections stay."""
+        """``sock`` is listened on instead of the first socket; open connections stay."""
         former, self._accepting[0] = self._accepting[0], self._listen(sock, None)
         self._sockets[0] = sock, None
         former.close()
@@ -293,10 +293,10 @@ class _Server(Server):
         return Accepting(listener, protocol, tls)
 
     async def pause(self) -> None:
-        """No connection is accepted or left. Connected clients get the answer to their request, if it comes soon enough.
+        """No connection is accepted or left. Requests under way were answered, if that took less than :data:`PAUSE_SECONDS`.
 
-        A client that has sent nothing yet has connected to send something at once, so it is waited for as well. Streams are cut:
-        their readers know how to resume.
+        A client that has connected but sent nothing yet is about to, so it is waited for as well. Streams are cut: their clients
+        know how to resume.
         """
         for accepting in self._accepting:
             accepting.close()
@@ -313,13 +313,13 @@ class _Server(Server):
             connection.transport.abort()
 
     async def leave(self) -> None:
-        """No connection is accepted or left; answers that are under way had :data:`GOODBYE_SECONDS`."""
+        """No connection is accepted or left; requests under way had :data:`GOODBYE_SECONDS` to be answered."""
         for accepting in self._accepting:
             accepting.close()
         self._streams.close()
         state = self.server_state
         for connection in list(state.connections):
-            with suppress(h11.LocalProtocolError):  # it was sent something that is not HTTP, and is closing already
+            with suppress(h11.LocalProtocolError):  # the client sent something that is not HTTP: already closing
                 connection.shutdown()
         tasks = list(state.tasks)
         if tasks:
@@ -331,5 +331,5 @@ class _Server(Server):
         for connection in list(state.connections):
             connection.transport.abort()
         with anyio.move_on_after(1.0):
-            while state.connections:  # noqa: ASYNC110  a set of uvicorn's tells nobody
+            while state.connections:  # noqa: ASYNC110  uvicorn's set has no event to wait for
                 await anyio.sleep(0.01)

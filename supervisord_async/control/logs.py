@@ -1,4 +1,4 @@
-"""A process's log as the API gives it: the last lines, then what comes, in bytes as they are."""
+"""A process's log for the API: the last lines, then new output as it is written, as raw bytes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from supervisord_async.control.stream import SendChunk
     from supervisord_async.supervise.process import Process
 
-#: A log that was not read in this time cannot be.
+#: A log that cannot be read within this time is an error.
 ANSWER_SECONDS = 10.0
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One stream's file; ``stream`` says which stream's: stdout also where stderr goes there."""
+    """The file of one stream; ``stream`` is stdout also for a stderr that goes to the same place."""
 
     path: str
     format: Format
@@ -32,12 +32,12 @@ class Source(msgspec.Struct, frozen=True):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What an answer says of itself."""
+        """The headers that tell a client the log's format and stream."""
         return {"asup-log-format": self.format, "asup-log-stream": self.stream}
 
 
 def source_of(process: Process, stream: str) -> Source:
-    """Where ``stream`` of ``process`` is written; raises FailedError where it is not kept in a file."""
+    """Where ``stream`` of ``process`` is written. Raises FailedError if it is not kept in a file."""
     settings = process.program.logs
     where = settings.stderr if stream == "stderr" else settings.stdout
     if where == "stdout":
@@ -48,13 +48,13 @@ def source_of(process: Process, stream: str) -> Source:
 
 
 async def last(source: Source, count: int, since: float | None) -> bytes:
-    """The last ``count`` lines, not older than ``since`` (wall time) as far as the format tells; raises FailedError."""
+    """The last ``count`` lines; if lines have timestamps, none older than ``since`` (wall time). Raises FailedError."""
     text, _ = await _recent(source, count, since)
     return text
 
 
 async def follow(source: Source, count: int, since: float | None, send: SendChunk) -> None:
-    """Send the last ``count`` lines, then what comes, until cancelled: nothing between is lost or sent twice."""
+    """Send the last ``count`` lines, then new output until cancelled; in between nothing is lost or sent twice."""
     text, offset = await _recent(source, count, since)
     await send(text)
     async for chunk in follow_file(source.path, from_start=offset is None, offset=offset):
@@ -73,7 +73,7 @@ async def _recent(source: Source, count: int, since: float | None) -> tuple[byte
 
 
 def recent(source: Source, count: int, since: float | None) -> tuple[bytes, int | None]:
-    """The last lines, and the offset in the present file that they reach to (None: there is no file). Blocking."""
+    """The last lines, and the offset in the file up to which they reach, None if there is no file. Blocking."""
     size = size_of(source.path)
     lines = tail_sync(source.path, count, since, source.format)
     text = b"".join(line + b"\n" for line in lines)
@@ -81,17 +81,17 @@ def recent(source: Source, count: int, since: float | None) -> tuple[bytes, int 
         return text, None
     with open_log(source.path) as file:
         file.seek(size)
-        grown = file.read(1 << 20)  # what was written while the lines were read; they may reach into it
+        grown = file.read(1 << 20)  # written while the lines were read, which may include a part of it
         reach = size + _overlap(text, grown)
         if reach and text:
             file.seek(reach - 1)
             if file.read(1) != b"\n":
-                text = text[:-1]  # its last line has no end yet
+                text = text[:-1]  # the file's last line has no newline yet
     return text, reach
 
 
 def _overlap(text: bytes, grown: bytes) -> int:
-    """How many bytes of ``grown`` are at the end of ``text`` already."""
+    """How many of the first bytes of ``grown``, in whole lines if not all, are already at the end of ``text``."""
     end = len(grown)
     while end > 0:
         if text.endswith(grown[:end]):
@@ -101,11 +101,11 @@ def _overlap(text: bytes, grown: bytes) -> int:
 
 
 def size_of(path: str) -> int | None:
-    """How long the log is; None: there is no file. Raises OSError: it cannot be looked at, or it is no regular file."""
+    """The log's size in bytes; None if there is no file. Raises OSError if it cannot be examined or is not a regular file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(status.st_mode):  # who reads a FIFO takes what is meant for another, or waits for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a FIFO would steal data from its reader, or block for ever
         raise OSError(errno.EINVAL, "not a regular file", path)
     return status.st_size

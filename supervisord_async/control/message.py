@@ -1,6 +1,6 @@
-"""What is asked and answered: a request as ASGI 3 tells it, read when it is wanted, and an answer in one piece.
+"""HTTP messages: a request from ASGI 3, parsed only as far as needed, and a complete response.
 
-Absent: how they travel (``listener``, ``connection``), and answers without an end (``stream``).
+Not here: how they are transported (``listener``, ``connection``), and endless responses (``stream``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end of a unix socket."""
+    """The credentials of a client on a unix socket."""
 
     pid: int
     uid: int
@@ -29,23 +29,23 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Headers:
-    """A request's headers, their names in small letters."""
+    """A request's headers, with lower-case names."""
 
     def __init__(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         self._items = list(items)
 
     @property
     def size_bytes(self) -> int:
-        """What they take on the wire."""
+        """Their size on the wire."""
         return sum(len(name) + len(value) + 4 for name, value in self._items)
 
     def all(self, name: str) -> list[str]:
-        """The values of ``name``, in their order."""
+        """The values of ``name``, in order."""
         wanted = name.encode()
         return [value.decode("latin-1") for key, value in self._items if key == wanted]
 
     def one(self, name: str) -> str | None:
-        """The value of ``name``; None without one. Raises RequestError: it comes twice, which is nobody's word."""
+        """The value of ``name``, or None. Raises RequestError if it occurs twice, and so is ambiguous."""
         found = self.all(name)
         if len(found) > 1:
             raise RequestError(400, "usage", f"the header {name} comes {len(found)} times")
@@ -53,7 +53,7 @@ class Headers:
 
 
 class Request:
-    """One request: its head, and what comes behind it."""
+    """One request: its head, and its body as it arrives."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.headers = Headers(scope["headers"])
@@ -61,27 +61,27 @@ class Request:
 
     @property
     def method(self) -> str:
-        """In capitals, as it came."""
+        """The method, such as ``GET``."""
         return str(self._scope["method"])
 
     @property
     def path(self) -> str:
-        """What is asked for, decoded."""
+        """The path, percent-decoded."""
         return str(self._scope["path"])
 
     @property
     def peer(self) -> Peer | None:
-        """Who asks; None over TCP."""
+        """The client's credentials; None over TCP."""
         peer: Peer | None = self._scope.get("state", {}).get("peer")
         return peer
 
     @property
     def size_bytes(self) -> int:
-        """What the head takes on the wire, about."""
+        """The approximate size of the head on the wire."""
         return len(self._scope["raw_path"]) + len(self._scope["query_string"]) + self.headers.size_bytes
 
     def query(self) -> dict[str, str]:
-        """The parameters behind the path. Raises RequestError: one is given twice."""
+        """The query's parameters. Raises RequestError if one is given twice."""
         text = self._scope["query_string"]
         items = parse_qsl(text.decode("latin-1"), keep_blank_values=True) if text else []
         query = dict(items)
@@ -90,7 +90,7 @@ class Request:
         return query
 
     async def body(self) -> AsyncIterator[bytes]:
-        """The parts of the body as they come. Raises RequestError: the client left before the last."""
+        """The parts of the body as they arrive. Raises RequestError if the client disconnects before the last."""
         more = True
         while more:
             message = await self._receive()
@@ -100,13 +100,13 @@ class Request:
             yield message.get("body", b"")
 
     async def wait_gone(self) -> None:
-        """The client has gone; what it still sent was passed over."""
+        """The client has disconnected; whatever it sent before that is ignored."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A whole answer."""
+    """A complete response."""
 
     body: bytes = b""
     status: int = 200
@@ -114,7 +114,7 @@ class Response(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
     async def give(self, _request: Request, send: Send) -> None:
-        """It was sent, as far as anybody listened; of an answer to HEAD the server leaves the body out."""
+        """The response was sent, unless the client has gone. For HEAD the server omits the body."""
         head = head_of(self.media, self.headers)
         if self.status != HTTPStatus.NOT_MODIFIED:
             head.append((b"content-length", str(len(self.body)).encode()))
@@ -123,7 +123,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 def head_of(media: str | None, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer; nobody keeps one that does not say that it may be kept."""
+    """The headers of a response, which must not be cached unless ``headers`` say otherwise."""
     head = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     if media is not None:
         head.append((b"content-type", media.encode("latin-1")))
@@ -133,6 +133,6 @@ def head_of(media: str | None, headers: Mapping[str, str]) -> list[tuple[bytes, 
 
 
 def problem_response(error: Exception) -> Response:
-    """``error`` as its problem document."""
+    """The problem document for ``error``."""
     status, body, headers = document(error)
     return Response(body, status, MEDIA_TYPE, headers)

@@ -1,7 +1,7 @@
-"""``/metrics``: the daemon and its programs as Prometheus text, made when somebody scrapes and at no other time.
+"""``/metrics``: the daemon and its programs as Prometheus text, made at each scrape and at no other time.
 
-What only a record can tell (restarts by cause, durations of runs, reloads) is counted as records pass; everything else is read from
-snapshots at the scrape. The names are documented in docs/metrics.md and do not change.
+What only records tell (restarts by cause, durations of runs, reloads) is counted as they are published; everything else is read
+from snapshots at the scrape. The names are documented in docs/metrics.md and do not change.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.figures import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: The loop's lag is the worst of this many short sleeps.
+#: The loop's lag is the longest delay of this many short sleeps.
 LAG_LOOKS, LAG_SLEEP_SECONDS = 5, 0.002
 
 _LABELS = ("name", "program", "group")
 
 
 class Row:
-    """One process as it was at the scrape: read on the loop, told in a thread."""
+    """One process as it was at the scrape: read on the loop, rendered in a thread."""
 
     __slots__ = ("exit", "figures", "health", "labels", "log_bytes", "lost_bytes", "restarts", "run", "state", "uptime")
 
@@ -52,7 +52,7 @@ class Row:
 
 
 class Metrics:
-    """The exposition of one daemon."""
+    """The metrics of one daemon."""
 
     def __init__(self, commands: Commands, streams: Streams, tally: Tally) -> None:
         self._commands, self._streams, self.tally = commands, streams, tally
@@ -63,7 +63,7 @@ class Metrics:
         supervisor, sampler = self._commands.supervisor, self._commands.figures
         figures = await sampler.look(supervisor.processes.values(), detailed=True) if sampler is not None else {}
         now = anyio.current_time()
-        supervisor.bus.catch_up()  # what is counted by records is as of now, too
+        supervisor.bus.catch_up()  # so that counts made from records are as recent as the snapshots
         rows = [Row(process, now, figures.get(process.name)) for process in supervisor.processes.values()]
         store = self._commands.history_store
         daemon = {
@@ -78,7 +78,7 @@ class Metrics:
 
 
 async def loop_lag() -> float:
-    """How late the loop wakes who sleeps, in seconds: the worst of a few looks."""
+    """How late the loop wakes a sleeping task, in seconds: the longest of a few tries."""
     worst = 0.0
     for _ in range(LAG_LOOKS):
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""The API's OpenAPI 3.1 description, made from the table of operations and the very types that are sent."""
+"""The API's OpenAPI 3.1 description, made from the table of operations and the types of their answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = "^[A-Za-z0-9_.:-]+$"
 _DURATION = "^(?=[0-9])([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$|^[0-9]{1,6}$"
 _SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "CONT", "STOP", "WINCH")
 
-#: The kinds of parameters: schema, and a value that is one.
+#: The kinds of parameters: their schema, and an example.
 KINDS: dict[str, tuple[dict[str, Any], Any]] = {
     "boolean": ({"type": "boolean"}, True),
     "duration": ({"type": "string", "pattern": _DURATION}, "30s"),
@@ -49,7 +49,7 @@ _PROBLEMS = {
     503: "Too much is asked at once, or the daemon is shutting down, or not ready, or cannot read what is asked for",
     504: "The result did not come in time",
 }
-#: What every operation may answer.
+#: Statuses that every operation may answer with.
 _ALWAYS = (400, 401, 403, 413)
 _REF = "#/components/schemas/{name}"
 
@@ -73,7 +73,7 @@ _WEB = ProcessView(
     memory_bytes=31_457_280,
 )
 _RESULTS = Results(results=[Result(name="web", ok=True, state="RUNNING", cause="operator", message="running, pid 4711, run 2")])
-#: Answers as they look, by the type of the answer.
+#: Examples of answers, by their type.
 _EXAMPLES: tuple[tuple[Any, Any], ...] = (
     (list[ProcessView], [_WEB]),
     (ProcessView, _WEB),

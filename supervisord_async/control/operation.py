@@ -1,4 +1,4 @@
-"""What an operation of the HTTP API is, what it gets, and what it works on."""
+"""The types that operations of the HTTP API are made of: their table's rows, their calls, and what they work on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """One query parameter; of a POST also a member of a JSON object in its body."""
+    """One query parameter; a POST may also give it as a member of a JSON object in its body."""
 
     name: str
     kind: str  #: a key of ``openapi.KINDS``
@@ -34,10 +34,10 @@ class Operation(msgspec.Struct, frozen=True):
     path: str
     run: Callable[[Api, Call], Awaitable[Response | Stream]]
     summary: str
-    answer: Any = None  #: the type of a 200's JSON; None: see ``media``
+    answer: Any = None  #: the type of the JSON of a 200; None: no JSON, see ``media``
     media: str = "application/json"
     parameters: tuple[Parameter, ...] = ()
-    statuses: tuple[int, ...] = ()  #: beyond 200 and those that every operation has
+    statuses: tuple[int, ...] = ()  #: in addition to 200 and those that every operation has
     needs_body: tuple[str, ...] = ()  #: parameters that must be given
 
     @property
@@ -55,7 +55,7 @@ class Call(msgspec.Struct, frozen=True):
 
     @property
     def selectors(self) -> list[str]:
-        """What ``{selector}`` names."""
+        """The selectors in the path's ``{selector}``, which are separated by commas."""
         return [part for part in self.path["selector"].split(",") if part]
 
 
@@ -64,16 +64,16 @@ class Api:
 
     def __init__(self, commands: Commands, tally: Tally) -> None:
         self.commands = commands
-        self.tally = tally  #: counts from the daemon's beginning; everything else of the metrics is made at the first scrape
+        self.tally = tally  #: counts since the daemon's start; the other metrics are made at the first scrape
         self.metrics: Metrics | None = None
         self.streams = Streams()
         self.events = Events(commands.supervisor.bus, commands.history_store)
         self.description: bytes | None = None
         self.http_trouble: str | None = None  #: why daemon.http is not served
-        self.page_url: str | None = None  #: with its token; told only to those who could read the token's file anyway
+        self.page_url: str | None = None  #: with its token; given only to clients who may read the token's file anyway
 
     def chosen(self, selectors: tuple[str, ...], types: tuple[str, ...]) -> Callable[[Record], bool]:
-        """Whether a record is of one of ``types`` (all without any) and of what ``selectors`` name (everything without any)."""
+        """A filter for records of ``types`` and of the processes that ``selectors`` name; if empty, each admits everything."""
         if not selectors:
             return (lambda record: record.type in types) if types else (lambda _: True)
         names = {process.name for process in self.commands.supervisor.select(selectors)}

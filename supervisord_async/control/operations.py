@@ -1,4 +1,4 @@
-"""The operations of the HTTP API: an explicit table. What is not in it cannot be reached, whatever the path.
+"""The operations of the HTTP API, in an explicit table: what is not in it cannot be reached.
 
 An operation gets the :class:`Api` and a :class:`Call`, and returns a response or raises. The OpenAPI description is made from the
 same table; there is no second list.
@@ -35,7 +35,7 @@ def reply(value: Any, status: int = 200) -> Response:
 
 
 def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
-    """The results; as a problem document where not all are ok."""
+    """The results; if not all are ok, as a problem document."""
     error = outcome.error
     if error is None:
         return reply(answers.Results(results=outcome.results), accepted)
@@ -53,17 +53,17 @@ async def list_processes(api: Api, call: Call) -> Response:
 
 
 async def get_process(api: Api, call: Call) -> Response:
-    """One of it."""
+    """The same object for one process."""
     return reply(await api.commands.status_of(call.path["name"]))
 
 
 async def why_process(api: Api, call: Call) -> Response:
-    """The present state explained."""
+    """The explanation of its present state."""
     return reply(await api.commands.why(call.path["name"]))
 
 
 async def process_history(api: Api, call: Call) -> Response:
-    """Its runs."""
+    """Its runs, newest first."""
     name = call.path["name"]
     runs = await api.commands.history(name, call.parameters.count("limit", 50, least=1, most=10_000))
     store = api.commands.history_store
@@ -72,7 +72,7 @@ async def process_history(api: Api, call: Call) -> Response:
 
 
 async def process_logs(api: Api, call: Call) -> Response | Stream:
-    """What it printed."""
+    """What it printed: the last lines, or a stream."""
     parameters = call.parameters
     stream = parameters.text("stream") or "stdout"
     if stream not in ("stdout", "stderr"):
@@ -85,13 +85,13 @@ async def process_logs(api: Api, call: Call) -> Response | Stream:
 
 
 async def list_dependencies(api: Api, _call: Call) -> Response:
-    """The graph."""
+    """What each program depends on."""
     programs = api.commands.supervisor.configuration.programs.values()
     return reply(answers.Dependencies(programs=[answers.Needs(name=one.name, depends_on=dict(one.depends_on)) for one in programs]))
 
 
 async def stream_events(api: Api, call: Call) -> Response | Stream:
-    """Changes, as a stream or as a list of past ones."""
+    """Events, as a stream or as a list of past ones."""
     parameters = call.parameters
     after = call.headers.one("last-event-id") or parameters.text("after")
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 16):
@@ -114,7 +114,7 @@ async def get_config(api: Api, call: Call) -> Response:
 
 
 async def get_health(api: Api, _call: Call) -> Response:
-    """The daemon's own life."""
+    """The daemon's own state."""
     supervisor, store = api.commands.supervisor, api.commands.history_store
     now = time.time()
     return reply(
@@ -139,7 +139,7 @@ async def get_health(api: Api, _call: Call) -> Response:
 
 
 async def get_ready(api: Api, _call: Call) -> Response:
-    """200 or 503."""
+    """200 if every autostart program is ready, else 503."""
     supervisor = api.commands.supervisor
     if supervisor.shutting_down:
         raise BusyError("the daemon is shutting down")
@@ -162,7 +162,7 @@ async def get_metrics(api: Api, _call: Call) -> Response:
 
 
 async def get_description(api: Api, _call: Call) -> Response:
-    """OpenAPI."""
+    """The OpenAPI description, made at the first request."""
     if api.description is None:
         from supervisord_async.control.openapi import describe
 
@@ -171,7 +171,7 @@ async def get_description(api: Api, _call: Call) -> Response:
 
 
 async def page_address(api: Api, _call: Call) -> Response:
-    """The page's address."""
+    """The page's address, with its token."""
     if api.http_trouble is not None:
         raise FailedError(f"there is no page: {api.http_trouble}; mend that, then `asupctl reexec`")
     if api.page_url is None:
@@ -190,27 +190,27 @@ async def _act(call: Call, action: Callable[..., Awaitable[Outcome]]) -> Respons
 
 
 async def start_process(api: Api, call: Call) -> Response:
-    """Start."""
+    """The selected processes are started."""
     return await _act(call, api.commands.start)
 
 
 async def stop_process(api: Api, call: Call) -> Response:
-    """Stop."""
+    """The selected processes are stopped."""
     return await _act(call, api.commands.stop)
 
 
 async def restart_process(api: Api, call: Call) -> Response:
-    """Restart."""
+    """The selected processes are restarted."""
     return await _act(call, api.commands.restart)
 
 
 async def signal_process(api: Api, call: Call) -> Response:
-    """Send a signal."""
+    """A signal was sent to the selected processes."""
     return outcome_reply(await api.commands.signal(call.selectors, call.parameters.signum("signal")))
 
 
 async def scale_process(api: Api, call: Call) -> Response:
-    """Change the number of replicas."""
+    """The program has another number of replicas."""
     replicas = call.parameters.count("replicas", None, most=10_000)
     wait = call.parameters.flag("wait", True)
     outcome = await api.commands.scale(call.path["name"], replicas, wait=wait, timeout=call.parameters.seconds("timeout"))
@@ -218,13 +218,13 @@ async def scale_process(api: Api, call: Call) -> Response:
 
 
 async def wait_process(api: Api, call: Call) -> Response:
-    """Wait for a state, without asking for it."""
+    """The selected processes have reached a state; nothing was done to bring that about."""
     for_, timeout = call.parameters.text("for") or "ready", call.parameters.seconds("timeout")
     return outcome_reply(await api.commands.wait(call.selectors, for_, timeout=timeout))
 
 
 async def reload_config(api: Api, call: Call) -> Response:
-    """Apply the file, or plan that."""
+    """The file is applied; or, with ``plan``, only the plan is returned."""
     if call.parameters.flag("plan", False):
         plan = await api.commands.plan()
         return reply(answers.Reload(applied=False, lines=list(plan.describe()), plan=plan.to_json(), results=[]))
@@ -238,19 +238,19 @@ async def reload_config(api: Api, call: Call) -> Response:
 
 
 async def reexec_daemon(api: Api, _call: Call) -> Response:
-    """Re-exec."""
+    """The daemon will replace itself in place."""
     await api.commands.reexec()
     return reply(answers.Accepted(accepted=True), 202)
 
 
 async def shutdown_daemon(api: Api, _call: Call) -> Response:
-    """Shut down."""
+    """The daemon will stop everything and end."""
     api.commands.shutdown()
     return reply(answers.Accepted(accepted=True), 202)
 
 
 async def reopen_logs(api: Api, _call: Call) -> Response:
-    """Reopen logs."""
+    """Every log is reopened at its path."""
     api.commands.reopen_logs()
     return reply(answers.Accepted(accepted=True), 202)
 

@@ -1,4 +1,4 @@
-"""A request's query and body as typed values; what does not fit is a UsageError that names the parameter."""
+"""A request's query and body as typed values; an invalid value raises a UsageError that names the parameter."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import msgspec
 from supervisord_async.errors import UsageError
 
 _TRUE, _FALSE = frozenset({"", "1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
-#: The largest number of anything that may be asked for.
+#: The largest number of anything that a request may ask for.
 COUNT_LIMIT = 100_000
 
 
 class Parameters:
-    """The parameters of one request: the query's, and those of a JSON object in the body, which the query overrules."""
+    """The parameters of one request: those of a JSON object in its body, overridden by those of its query."""
 
     def __init__(self, query: Mapping[str, str], body: bytes, *, known: frozenset[str]) -> None:
-        """Raises UsageError: the body is not a JSON object, or there is a parameter that is not ``known``."""
+        """Raises UsageError if the body is not a JSON object, or if a parameter is not ``known``."""
         values: dict[str, Any] = dict(_object(body)) if body.strip() else {}
         values.update(query)
         for name in values:
@@ -30,14 +30,14 @@ class Parameters:
         self._values = values
 
     def text(self, name: str) -> str | None:
-        """The value as it is; None without one."""
+        """A string as it is; None if it is absent."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, str):
             raise UsageError(f"{name}: expected a string, found {value!r}")
         return value
 
     def words(self, name: str) -> tuple[str, ...]:
-        """The parts of a comma-separated list, or the items of an array."""
+        """The parts of a comma-separated list, or the items of an array; () if it is absent."""
         value = self._values.get(name)
         if isinstance(value, list):
             if not all(isinstance(item, str) for item in value):
@@ -52,7 +52,7 @@ class Parameters:
         return parts
 
     def flag(self, name: str, default: bool) -> bool:
-        """True for ``?name``, ``?name=true``; ``default`` where it is absent."""
+        """True for ``?name`` and ``?name=true``; ``default`` if it is absent."""
         value = self._values.get(name, default)
         if isinstance(value, bool):
             return value
@@ -62,7 +62,7 @@ class Parameters:
         return word in _TRUE
 
     def count(self, name: str, default: int | None, *, least: int = 0, most: int = COUNT_LIMIT) -> int:
-        """A whole number in ``least`` … ``most``; it must be given where ``default`` is None."""
+        """A whole number from ``least`` to ``most``; required if ``default`` is None."""
         value = self._values.get(name, default)
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
             value = int(value)
@@ -71,7 +71,7 @@ class Parameters:
         return value
 
     def seconds(self, name: str) -> float | None:
-        """A duration; None without one."""
+        """A duration in seconds; None if it is absent."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -81,7 +81,7 @@ class Parameters:
         return found
 
     def at(self, name: str) -> float | None:
-        """A moment as wall time: ISO 8601, or a duration back from now; None without one."""
+        """A moment as wall time, given in ISO 8601 or as a duration before now; None if it is absent."""
         text = self.text(name)
         if text is None:
             return None
@@ -95,11 +95,11 @@ class Parameters:
             raise UsageError(f"{name}: expected ISO 8601 or a duration such as 10m, found {text!r}") from None
 
     def signum(self, name: str) -> int:
-        """A signal by name, with or without SIG, or by number."""
+        """The number of a signal, given by name, with or without SIG, or by number; required."""
         value = self._values.get(name)
         if value is None:
             raise UsageError(f"{name}: which signal? e.g. HUP")
-        from supervisord_async.config.units import parse_signal  # as in _seconds_of
+        from supervisord_async.config.units import parse_signal  # late, as in _seconds_of
 
         try:
             return parse_signal(value if isinstance(value, int) and not isinstance(value, bool) else str(value))
@@ -108,8 +108,8 @@ class Parameters:
 
 
 def _seconds_of(value: float | str) -> float | None:
-    """The seconds of a duration as configuration files have them (``5``, ``500ms``, ``1m30s``); None for anything else."""
-    from supervisord_async.config.units import parse_duration  # after a re-exec nothing else has needed it yet
+    """The seconds of a duration as in configuration files (``5``, ``500ms``, ``1m30s``); None for anything else."""
+    from supervisord_async.config.units import parse_duration  # late, as a re-exec does not need it otherwise
 
     try:
         return parse_duration(value)

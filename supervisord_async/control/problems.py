@@ -24,13 +24,13 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
     type: str  #: urn:asup:problem:KIND
     title: str  #: the status in words
     status: int
-    detail: str  #: this very case, for people
+    detail: str  #: what happened in this case, for people
     kind: str
     exit_code: int
 
 
 class RequestError(CommandError):
-    """The request itself is wrong; no command was reached."""
+    """The request itself is invalid; no command was carried out."""
 
     def __init__(self, status: int, kind: str, detail: str, *, exit_code: int = 2, headers: Mapping[str, str] | None = None) -> None:
         self.status, self.kind, self.exit_code = status, kind, exit_code
@@ -39,12 +39,12 @@ class RequestError(CommandError):
 
 
 def too_large(limit_bytes: int) -> RequestError:
-    """The body is larger than ``limit_bytes``; the connection ends with the answer."""
+    """The error for a body larger than ``limit_bytes``; the connection is closed after the answer."""
     return RequestError(413, "too_large", f"the body is larger than {limit_bytes} bytes", headers={"connection": "close"})
 
 
 def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> RequestError:
-    """A status that a library chose, in our words."""
+    """The error for an HTTP ``status`` that does not come from a command."""
     kinds = {400: "usage", 404: "not_found", 405: "method_not_allowed", 431: "header_too_large", 503: "busy"}
     codes = {404: 1, 503: 1}
     kind = kinds.get(status, "usage" if status < 500 else "internal")
@@ -54,8 +54,8 @@ def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None
 def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]]:
     """The status, body and headers of ``error``'s problem document; ``extra`` are further members of it.
 
-    A machine that has nothing to give just now is no bug, and may be asked again. Any other exception that is neither a CommandError
-    nor a ConfigError is one: it is logged with its traceback, and answered without it.
+    A shortage of resources is not a bug: the client is told to try again. Any other exception that is neither a CommandError nor a
+    ConfigError is a bug: it is logged with its traceback, and answered without it.
     """
     headers: dict[str, str] = {}
     if isinstance(error, ConfigError):
@@ -77,7 +77,7 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
 
 
 def problem_json(problem: Any) -> dict[str, Any]:
-    """One :class:`~supervisord_async.errors.Problem` of a configuration, and the line that says it."""
+    """One :class:`~supervisord_async.errors.Problem` of a configuration as JSON, with its line for people."""
     return {
         "file": problem.file,
         "line": problem.line,

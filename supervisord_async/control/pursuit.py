@@ -1,4 +1,4 @@
-"""Waiting until many processes have reached one goal, on one subscription."""
+"""Waits until many processes have reached one goal, with one subscription."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Pursuit:
-    """The processes of one command, each with its verdict or none yet.
+    """The processes of one command, each with its verdict, or None while it has none.
 
-    A record only wakes it up: what is judged is the snapshot, so when records were lost, all are judged once. A process that is
-    WAITING is judged at every record, since what it waits for may have changed.
+    Records only wake it up; the snapshots are judged. So if records were lost, all processes are judged once. A WAITING process
+    is judged at every record, since its dependencies may have changed.
     """
 
     def __init__(self, processes: Iterable[Process], goal: Goal) -> None:
@@ -30,11 +30,11 @@ class Pursuit:
         self._before = {name: process.snapshot for name, process in self._open.items()}
 
     def unsettled(self) -> list[str]:
-        """Names without a verdict."""
+        """The names that have no verdict yet."""
         return [name for name, verdict in self.verdicts.items() if verdict is None]
 
     async def follow(self, records: Subscription) -> None:
-        """Returns when every process has its verdict; where the daemon ends before that, it is the verdict."""
+        """Every process has its verdict; if the daemon ended before that, the verdict says so."""
         self._open = {name: process for name, process in self._open.items() if self.verdicts[name] is None}
         self._judge(list(self._open))
         while self._open:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Ruling(NamedTuple):
-    """What decided, in words, and the keys of ``programs.NAME`` that change it, the most relevant first."""
+    """What decided, in words, and the keys of ``programs.NAME`` that would change it, most relevant first."""
 
     words: tuple[str, ...]
     keys: tuple[str, ...]
 
 
-#: Which key belongs to a cause.
+#: The keys that belong to a cause.
 KEYS: dict[Cause, tuple[str, ...]] = {
     Cause.HEARTBEAT_MISSED: ("heartbeat.timeout", "heartbeat.initial_delay"),
     Cause.LIVENESS_FAILED: ("liveness.failures", "liveness.timeout", "liveness.interval"),
@@ -33,7 +33,7 @@ KEYS: dict[Cause, tuple[str, ...]] = {
     Cause.SCHEDULE: ("schedule",),
     Cause.DEPENDENCY: ("depends_on", "on_dependency_failure"),
 }
-#: Which key belongs to the stage at which a spawn failed; none to ``fork``: that the machine is short of something.
+#: The keys that belong to the stage at which a spawn failed. ``fork`` has none: it fails if the machine is short of resources.
 STAGES = {
     "user": ("user",),
     "directory": ("directory",),
@@ -48,7 +48,7 @@ STAGES = {
 
 
 def ruling(process: Process, now: float) -> Ruling:
-    """What decided about ``process``, as it is at ``now`` (monotonic)."""
+    """What decided about the state that ``process`` has at ``now`` (monotonic)."""
     found = _ruling(process, now)
     return found._replace(words=(*_killed(process.snapshot, process.policy), *_unheard(process), *found.words))
 
@@ -96,7 +96,7 @@ def _stopped(s: Snapshot, program: Program) -> Ruling:
 
 
 def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
-    """Who may have sent a KILL that came neither from the daemon nor from an operator through it."""
+    """Who may have sent a SIGKILL that the daemon did not send, if one ended the last run."""
     of_itself = s.cause in (Cause.EXITED, Cause.RESTART_LIMIT) and not s.kills and not succeeded(s, p)
     if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
         return ()
@@ -104,7 +104,7 @@ def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
 
 
 def _unheard(process: Process) -> tuple[str, ...]:
-    """What to suspect where a start failed for want of READY=1."""
+    """What to suspect if a start failed because no READY=1 was received."""
     s, program = process.snapshot, process.program
     in_vain = s.cause is Cause.READINESS_FAILED or (s.cause is Cause.RESTART_LIMIT and "; last: not ready within" in s.detail)
     if not in_vain or s.state is State.RUNNING or program.notify is None or program.readiness is not None:
@@ -158,7 +158,7 @@ def _content(s: Snapshot, p: Policy) -> Ruling:
 
 
 def _in_vain(process: Process) -> str:
-    """``on_dependency_failure``, as it stands."""
+    """What ``on_dependency_failure`` means here, in words."""
     if process.program.on_dependency_failure == "fail":
         return "on_dependency_failure fail: it is FATAL as soon as one of them is"
     return "on_dependency_failure wait: it keeps waiting, even if one of them has failed"
@@ -182,7 +182,7 @@ def _starting(process: Process, now: float) -> Ruling:
 
 
 def _target(probe: Probe) -> str:
-    """What a probe asks, without secrets."""
+    """What a probe checks, with secrets masked."""
     if probe.tcp is not None:
         return f"tcp {probe.tcp[0]}:{probe.tcp[1]}"
     if probe.command is not None:
@@ -191,7 +191,7 @@ def _target(probe: Probe) -> str:
 
 
 def fault_keys(process: Process, end_cause: str | None) -> tuple[str, ...]:
-    """The keys of what ended the last run, for ``end_cause``, before the restart limit ended the attempts; () where nothing of ours did."""
+    """At the restart limit, the keys of what ended the last run, for ``end_cause``; () otherwise, or if no key has to do with that."""
     s = process.snapshot
     if s.cause is not Cause.RESTART_LIMIT:
         return ()

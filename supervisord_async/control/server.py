@@ -1,4 +1,4 @@
-"""The control server, as the daemon starts it. Light: HTTP is loaded when it begins, and its absence is the caller's to say."""
+"""The control server, as the daemon starts it. Light: HTTP is imported only when serving begins; the caller reports a failed import."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 
 
 class ControlServer:
-    """The API of one daemon: counts what passes from the beginning, and answers while it is told to."""
+    """The API of one daemon: it counts records from the daemon's start on, and answers while :meth:`serve` runs."""
 
     def __init__(self, supervisor: Supervisor, history: History | None) -> None:
-        """Nothing listens yet. To be made before the first record is published, so that the counts are those of the whole life."""
+        """Nothing listens yet. To be made before the first record is published, so that the counts are complete."""
         self._supervisor, self._history = supervisor, history
         self._tally = Tally()
         supervisor.bus.listen(self._tally.heed)
 
     async def serve(self, *, inherited: Sequence[int] = (), on_serving: Callable[[Listening], None] = lambda _: None) -> None:
-        """Answer until cancelled; all connections are closed then. May be called again when it has failed.
+        """Answer until cancelled; then all connections are closed. May be called again after a failure.
 
-        ``inherited`` are descriptors of listening sockets that a former self left. ``on_serving`` is called with those in use once
-        they answer.
-        Raises DaemonError where not even the unix socket can be had, ImportError where HTTP cannot.
+        ``inherited`` are descriptors of listening sockets from before a re-exec. ``on_serving`` is called once the sockets answer.
+        Raises DaemonError if not even the unix socket can be bound, ImportError if HTTP cannot be imported.
         """
         await _loaded()
         from supervisord_async.control.commands import Commands
@@ -49,13 +48,13 @@ class ControlServer:
 
 
 def load_ahead() -> None:
-    """HTTP is being loaded by a thread from now on: 40 ms that the daemon spends on waiting for the kernel and for disks."""
-    with suppress(RuntimeError):  # no thread can be started: it is loaded by whoever serves first
+    """A thread is importing HTTP, which takes 40 ms, while the daemon waits for the kernel and for disks."""
+    with suppress(RuntimeError):  # no thread can be started: serve() imports it
         Thread(target=_load_quietly, name="load-http", daemon=True).start()
 
 
 def _load_quietly() -> None:
-    with suppress(Exception):  # who serves meets it again
+    with suppress(Exception):  # serve() meets the same error, and reports it
         _load()
 
 
@@ -64,9 +63,10 @@ def _load() -> None:
 
 
 async def _loaded() -> None:
-    """HTTP is loaded; the loop went on meanwhile. Raises ImportError."""
+    """HTTP is imported, without blocking the loop. Raises ImportError."""
     try:
         await anyio.to_thread.run_sync(_load)
     except RuntimeError as error:
         if not is_want(error):
-            raise  # no thread can be started: whoever imports it next waits
+            raise
+        # no thread can be started: the caller's own import blocks the loop instead

@@ -1,8 +1,7 @@
-"""The JSON list of many processes, for clients that ask for it again and again: of a process that goes on as before, only uptime and
-figures are encoded again.
+"""The JSON list of many processes for clients that poll it: for a process that runs unchanged, only uptime and figures are encoded anew.
 
-Refreshing a table of a thousand running programs costs a tenth of what encoding a thousand views would. What is kept is a cache:
-each entry is compared with everything that it was made from before it is used.
+Refreshing a table of a thousand running programs costs a tenth of encoding a thousand views. This is a cache: before an entry is
+used, everything that it was made from is compared.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.figures import Figures
 
-#: The list is kept in pieces, three for each object: everything up to its uptime, with the joint to the object before; the uptime;
-#: the rest. A last piece ends the list. With more pieces joining them would take longer than all else.
+#: The list is kept in pieces, three for each object: everything up to its uptime, with the joint to the previous object; the uptime;
+#: the rest. One more piece ends the list. With more pieces, joining them would take longer than everything else.
 _PIECES = 3
 _UPTIME, _REST = 1, 2
 _BEGIN, _JOINT, _END = b"[{", b"},{", b"}]"
@@ -31,25 +30,25 @@ _UPTIME_CUT, _FIGURES_CUT = b'"uptime_seconds":', b'"cpu_percent":'
 
 
 class _Use(msgspec.Struct, frozen=True):
-    """The figures of an object."""
+    """The members of an object that hold its figures."""
 
     cpu_percent: float | None = None
     memory_bytes: int | None = None
 
 
 class SteadyViews:
-    """Writes views as JSON, and keeps the last list in pieces."""
+    """Encodes lists of processes as JSON, and keeps the last one in pieces."""
 
     def __init__(self) -> None:
         self._made_of: list[tuple[Any, ...]] = []  # for each process, what its pieces were made from
         self._pieces: list[bytes] = []
-        self._middles: list[bytes] = []  # of each one's rest, what stands before its figures
-        self._since: list[float] = []  # monotonic: the begin of each one's run
-        self._moving: list[int] = []  # the places of those that are not steady: nothing of them can be kept
-        self._figures: Mapping[str, Figures] | None = None  # those in the pieces
+        self._middles: list[bytes] = []  # for each process, the part of its rest before its figures
+        self._since: list[float] = []  # for each process, when its run began (monotonic)
+        self._moving: list[int] = []  # the indexes of those that are not steady, whose pieces cannot be kept
+        self._figures: Mapping[str, Figures] | None = None  # the figures in the pieces
 
     def json(self, processes: Sequence[Process], now: float, wall_now: float, figures: Mapping[str, Figures]) -> bytes:
-        """The list of ``processes`` at ``now`` (monotonic), which is ``wall_now`` by the wall clock; ``figures`` by process name."""
+        """The list of ``processes`` at ``now`` (monotonic), which is wall time ``wall_now``, with ``figures`` by process name."""
         if not processes:
             return b"[]"
         made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.words, one.output.trouble) for one in processes]
@@ -68,7 +67,7 @@ class SteadyViews:
         return b"".join(pieces)
 
     def _remake(self, processes: Sequence[Process], made_of: list[tuple[Any, ...]], now: float, wall_now: float) -> None:
-        """The pieces are those of ``processes``, without figures; they are kept for a process that has not changed, nor its place."""
+        """The pieces are those of ``processes``, without figures; a process that has not changed or moved keeps its own."""
         before, heads, middles, since = self._made_of, self._pieces[::_PIECES], self._middles, self._since
         self._made_of, self._pieces, self._middles, self._since, self._moving, self._figures = made_of, [], [], [], [], None
         for place, process in enumerate(processes):
@@ -91,19 +90,19 @@ def _joint(place: int) -> bytes:
 
 
 def _is_steady(process: Process) -> bool:
-    """Whether its view can change only in uptime and figures, unless something changes that the view is made from."""
+    """Whether the view changes only in uptime and figures, as long as nothing that it is made from changes."""
     return process.snapshot.state is State.RUNNING and process.snapshot.pid is not None
 
 
 def _cut(process: Process, now: float, wall_now: float) -> tuple[bytes, bytes]:
-    """Its object up to the uptime, and from there to the figures."""
+    """The process's object up to its uptime, and from after that to its figures."""
     head, cut, rest = json_bytes(process_view(process, now, wall_now)).partition(_UPTIME_CUT)
     _, comma, tail = rest.partition(b",")
     return head[1:] + cut, comma + tail[: tail.rindex(_FIGURES_CUT)]
 
 
 def _figures_of(processes: Sequence[Process], figures: Mapping[str, Figures]) -> list[bytes]:
-    """The members for each of ``processes``, all written at once: one at a time would take longer than all the rest."""
+    """The members for each of ``processes``, encoded all at once: one by one would take longer than everything else."""
     unknown = _Use()
     found = [figures.get(process.name) for process in processes]
     uses = [_Use(one.cpu_percent, one.memory_bytes) if one is not None else unknown for one in found]

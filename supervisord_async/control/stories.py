@@ -1,4 +1,4 @@
-"""The runs of a process as its records tell them: when and why each began, how and why it ended. Pure."""
+"""The runs of a process, reconstructed from its records: when and why each began, how and why it ended. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import msgspec
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import RUN_ENDED
 
-#: What a record's message says beyond the end that it tells of.
+#: The part of an end's message that is about what follows it.
 _WHAT_FOLLOWED = re.compile(r"; restart \d+ in [0-9.]+ s$|; not restarted$")
 
 
 class Story(msgspec.Struct):
-    """One run, as far as the records tell."""
+    """One run, as far as it is known from the records."""
 
     run: int
     started_at: float | None = None
@@ -24,15 +24,15 @@ class Story(msgspec.Struct):
     pid: int | None = None
     ended_at: float | None = None
     end_cause: str | None = None
-    ready_at: float | None = None  #: when it was RUNNING
-    adopted_at: float | None = None  #: when another daemon took it over, the last time
-    reason: str = ""  #: why it was told to go, in the words of whatever found that out
-    last_word: str = ""  #: the message of the record that ended it, without what followed
+    ready_at: float | None = None  #: when it became RUNNING
+    adopted_at: float | None = None  #: when a newer daemon last took it over
+    reason: str = ""  #: why it was told to stop, in the words of whatever decided that
+    last_word: str = ""  #: the message of the record that ended it, without what follows the end
     figures: dict[str, Any] = msgspec.field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
 
 
 def stories(records: Iterable[Record]) -> list[Story]:
-    """The runs that ``records`` of one process tell of, newest first."""
+    """The runs in ``records``, which are one process's, newest first."""
     runs: list[Story] = []
     for record in records:
         if record.type == "adopted" and runs and runs[-1].run == record.run:

@@ -1,6 +1,6 @@
-"""Answers without an end: a producer that sends as long as the client listens and the server lives.
+"""Endless responses: a producer that sends for as long as the client listens and the server runs.
 
-A client that does not read costs what the transport buffers (64 KiB) and one waiting task; it disturbs nobody.
+A client that does not read costs the transport's buffer (64 KiB) and one waiting task; it disturbs no other client.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from supervisord_async.errors import BusyError
 
 #: Streams that may be open at once, of events and logs together.
 MAX_STREAMS = 128
-#: How long an ended stream's last word may take to be accepted.
+#: How long the transport may take to accept the end of a stream.
 FAREWELL_SECONDS = 0.5
 
 SendChunk: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -24,18 +24,18 @@ Producer: TypeAlias = Callable[[SendChunk], Awaitable[None]]
 
 
 class Streams:
-    """The open streams of one server: how many, and their common end."""
+    """Counts the open streams of one server, and ends them all together."""
 
     def __init__(self) -> None:
         self.open = 0
         self.closing = anyio.Event()
 
     def close(self) -> None:
-        """Every stream ends, and none begins any more."""
+        """Every stream ends, and no new one can begin."""
         self.closing.set()
 
     def claim(self) -> None:
-        """There is room for one more; raises BusyError."""
+        """Raises BusyError unless there is room for one more stream. Does not count it."""
         if self.closing.is_set():
             raise BusyError("cannot open a stream: the daemon is going")
         if self.open >= MAX_STREAMS:
@@ -43,7 +43,7 @@ class Streams:
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """What ``produce`` sends, until it returns, the client goes or the streams are closed."""
+    """A response that consists of what ``produce`` sends, until it returns, the client disconnects or the streams are closed."""
 
     streams: Streams
     produce: Producer
@@ -51,11 +51,11 @@ class Stream(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
     def __post_init__(self) -> None:
-        """Raises BusyError: there are too many."""
+        """Raises BusyError if there are too many streams, or they are closed."""
         self.streams.claim()
 
     async def give(self, request: Request, send: Send) -> None:
-        """It was sent, as far as anybody listened."""
+        """The stream has ended."""
 
         async def send_chunk(chunk: bytes) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})

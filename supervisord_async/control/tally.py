@@ -1,4 +1,4 @@
-"""Counts that only passing records can tell, kept from the daemon's beginning so that the first scrape is right. Light."""
+"""Counts made from records as they are published, from the daemon's start on, so that the first scrape is right. Light."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import Counter
 
 from supervisord_async.core.record import Record
 
-#: Durations of runs are counted up to these (seconds).
+#: Upper bounds, in seconds, of the buckets for durations of runs.
 BUCKETS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 86_400.0, math.inf)
 
 
 class Tally:
-    """What passed since the daemon began, from its records."""
+    """What the daemon's records amount to since its start."""
 
     def __init__(self) -> None:
         self.restarts: Counter[tuple[str, str]] = Counter()
         self.events: Counter[str] = Counter()
         self.reloads = 0
         self.refused_reloads = 0
-        self.runs: dict[str, list[int]] = {}  #: process → ended runs up to each bucket's bound, not cumulated
+        self.runs: dict[str, list[int]] = {}  #: process → ended runs in each bucket, not cumulated
         self.run_seconds: Counter[str] = Counter()
 
     def heed(self, record: Record) -> None:

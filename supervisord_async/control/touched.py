@@ -1,4 +1,4 @@
-"""The processes that a reload touched, and when each has settled: added and restarted ones are up or have failed, removed ones gone."""
+"""Which processes a reload touches, and when each has settled: added and restarted ones are up or have failed, removed ones are gone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Touched:
     """The processes that one reload started, restarted or removed, in file order, the removed ones last."""
 
     def __init__(self, supervisor: Supervisor, plan: Plan, before: Mapping[str, tuple[Process, Snapshot]]) -> None:
-        """``before`` is what there was, and how, when the reload was asked for."""
+        """``before`` are the processes and their snapshots from before the reload."""
         programs = supervisor.configuration.programs
         members = {name: supervisor.dependencies.members(name) for name in programs}
         self._supervisor = supervisor
@@ -41,11 +41,11 @@ class Touched:
 
     @property
     def turns(self) -> int:
-        """How many of them come one after the other, at most."""
+        """How many of them are restarted one after the other, at most."""
         return max([1, *(len(roll.processes) for roll in self._rolls.values() if roll is not None)])
 
     def judge(self, process: Process, _: Snapshot) -> Verdict | None:
-        """Whether ``process`` has settled, and how; None: not yet."""
+        """How ``process`` has settled; None if it has not yet."""
         if process.name in self._returning:
             return self._judge_returning(process)
         now = process.snapshot
@@ -64,7 +64,7 @@ class Touched:
         return goals.is_restarted(process, before)
 
     def _judge_returning(self, gone: Process) -> Verdict | None:
-        """An earlier reload removed it, which is still under way: first it goes, then another of its name comes."""
+        """``gone`` was removed by an earlier reload and is still ending: only after that its successor of the same name is created."""
         program = self._supervisor.configuration.programs.get(gone.program.name)
         if program is not None and not program.autostart:
             return _not_started(program)

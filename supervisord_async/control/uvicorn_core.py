@@ -1,7 +1,7 @@
-"""uvicorn without what it loads for others: its command line, with click, multiprocessing and a file watcher; the configuration of
-logging by files, with sockets, pickles and their parsers; the time of answers in words, with all of e-mail.
+"""uvicorn without modules that it imports but that are not used here: its command line, which needs click, multiprocessing and a file
+watcher; the configuration of logging by files, which needs sockets, pickle and parsers; date headers, which need the email package.
 
-None of that is used here, and it would be 3.5 MiB of every daemon's memory and 15 ms of every start and re-exec.
+They would cost 3.5 MiB of every daemon's memory, and 15 ms of every start and re-exec.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _UNUSED = ("uvicorn.main", "logging.config", "configparser", "email.utils")
 
 
 class _Absent(ModuleType):
-    """Has every name that is asked for, and nothing behind it."""
+    """A stand-in module in which every name is None."""
 
     def __getattr__(self, name: str) -> None:
         return None
@@ -30,4 +30,4 @@ try:
     from uvicorn.server import Server
 finally:
     for _name in _absent:
-        del sys.modules[_name]  # whoever wants it in this process has the real one
+        del sys.modules[_name]  # a later import gets the real module

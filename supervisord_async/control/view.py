@@ -1,7 +1,7 @@
-"""What clients see of a process and of a record: plain objects, made from snapshots, never kept.
+"""What clients see of a process and of a record: plain objects, made on request, never kept.
 
 Not here: how they are sent (``http``) and how they look on a terminal (``cli``). Names and messages may contain anything; whoever
-prints them neutralises control characters.
+prints them has to neutralise control characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.figures import Figures
 
 
-#: Causes whose detail says what a new run was asked for, and not what was wrong.
+#: Causes whose detail says why a new run was wanted, not what was wrong with the last one.
 _ASKED = frozenset({Cause.CONFIG_CHANGED, Cause.FILE_CHANGED, Cause.DEPENDENCY})
 
 
@@ -32,21 +32,21 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     state: str  #: STOPPED WAITING STARTING RUNNING BACKOFF STOPPING EXITED FATAL UNKNOWN
     health: str  #: none starting healthy unhealthy
-    pid: int | None  #: null without a process
+    pid: int | None  #: null if not running
     run: int  #: 0 before the first
-    uptime_seconds: float | None  #: of the present run, null without a process
+    uptime_seconds: float | None  #: of the present run; null if not running
     restarts: int  #: consecutive automatic restarts
     flapping: bool
-    exit_status: dict[str, Any] | None  #: of the last ended run, null before one has ended
+    exit_status: dict[str, Any] | None  #: of the last ended run; null before one has ended
     cause: str | None  #: why it is in this state, a short stable word
-    next_at: str | None  #: when the next attempt, or KILL, is due; ISO 8601, UTC
+    next_at: str | None  #: when the next attempt, KILL or scheduled start is due; ISO 8601, UTC
     description: str  #: what is wrong, in BACKOFF and FATAL; else the program's own description; without one the state in words
-    cpu_percent: float | None  #: of one core, the whole tree; null without a process
-    memory_bytes: int | None  #: resident size of the whole tree, what is shared in it once; null without a process
+    cpu_percent: float | None  #: of one core, the whole tree; null if not running
+    memory_bytes: int | None  #: resident size of the whole tree, shared memory counted once; null if not running
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
-    """One record. Members that do not fit its type are absent."""
+    """One record. Members that do not apply to its type are absent."""
 
     id: int
     at: str  #: ISO 8601, UTC
@@ -61,10 +61,10 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "fro
 
 
 def process_view(process: Process, now: float, wall_now: float, figures: Figures | None = None) -> ProcessView:
-    """The process as it is at ``now`` (monotonic), which is ``wall_now`` by the wall clock."""
+    """The process as it is at ``now`` (monotonic), which is wall time ``wall_now``."""
     snapshot, program = process.snapshot, process.program
     cause = snapshot.told_cause
-    use = figures if snapshot.pid is not None else None  # a look may be older than the end of the run that it saw
+    use = figures if snapshot.pid is not None else None  # figures may be older than the end of their run
     return ProcessView(
         name=process.name,
         program=program.name,
@@ -86,7 +86,7 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
 
 
 def next_iso(process: Process, now: float, wall_now: float) -> str | None:
-    """When the next thing is due: the next attempt, KILL, or the next scheduled start (a stop pauses the schedule)."""
+    """When the next attempt, KILL or scheduled start is due; an operator's stop pauses the schedule."""
     if process.next_at is not None:
         return iso(wall_now + process.next_at - now)
     paused = process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR
@@ -94,8 +94,8 @@ def next_iso(process: Process, now: float, wall_now: float) -> str | None:
 
 
 def _description(process: Process) -> str:
-    """Whom it waits for, if it waits; what is wrong, if it failed; else that its log cannot be written; else what it says by sd_notify,
-    else the program's own description, else the state in words.
+    """The first of these that applies: what it waits for; what is wrong, in BACKOFF and FATAL; that its log cannot be written; its
+    own status by sd_notify; the program's description; the state in words.
     """
     if process.snapshot.state is State.WAITING:
         return waiting_words(process)
@@ -111,18 +111,18 @@ def _description(process: Process) -> str:
 
 
 def waiting_words(process: Process) -> str:
-    """``waiting for db to be ready (it is STARTING)``."""
+    """What it waits for: ``waiting for db to be ready (it is STARTING)``."""
     return f"waiting for {process.waits_for or 'its dependencies'}"
 
 
 def state_words(snapshot: Snapshot) -> str:
-    """Why it is in its state, in words that need no clock."""
+    """Why it is in its state, in words that do not depend on the time."""
     match snapshot.state:
         case State.RUNNING | State.STARTING if snapshot.complaint:
             return ("not ready yet" if snapshot.state is State.STARTING else str(snapshot.health)) + f": {snapshot.complaint}"
         case State.RUNNING if not snapshot.detail:
             return f"run {snapshot.run}"
-        case State.RUNNING if snapshot.cause not in _ASKED:  # the detail tells what was wrong with the run before
+        case State.RUNNING if snapshot.cause not in _ASKED:  # the detail says what was wrong with the previous run
             return f"run {snapshot.run}; before it: {detail_words(snapshot)}"
         case State.STARTING:
             return (f"{snapshot.detail}; " if snapshot.detail else "") + f"starting run {snapshot.run}"
@@ -141,7 +141,7 @@ def state_words(snapshot: Snapshot) -> str:
 
 
 def event_view(record: Record) -> EventView:
-    """The record as events, history and logs tell it."""
+    """The record as clients see it."""
     unset = msgspec.UNSET
     return EventView(
         id=record.id,

@@ -1,6 +1,6 @@
 """Why a process is in its state: the chain of causes, the rule that decided, how the last run ended, and its last output.
 
-:func:`explain` gathers this as an object, which is the answer for programs; :func:`lines_of` puts it into lines for people.
+:func:`explain` gathers this into an object, for programs; :func:`lines_of` puts it into lines for people.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
 
-#: How many records are looked through.
+#: How many records are examined.
 RECORDS = 200
-#: How long after a run's end its last lines may still be written.
+#: How long after a run's end its last lines may still arrive.
 LATE_SECONDS = 0.5
 #: How many runs the chain of causes goes back.
 CHAIN_RUNS = 4
-#: How many runs are looked through for the first of those that failed in a row.
+#: How many runs are examined to find the first failure in a row.
 MOST_RUNS = 10_000
-#: Ends that somebody asked for: they count neither for the limit nor as failures.
+#: Causes of ends that somebody asked for: these are no failures and do not count for the limit.
 _ASKED_FOR = frozenset(("operator", "file_changed", "config_changed", "dependency", "daemon_stop"))
 
 
@@ -53,10 +53,10 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How the last run that has ended did so. What is not known is null."""
+    """How the last ended run ended. Unknown members are null."""
 
     run: int
-    earlier_daemon: bool = False  #: it was a daemon's before the present one, which counts runs from 1 again
+    earlier_daemon: bool = False  #: the run belonged to an earlier daemon; the present one numbers runs from 1 again
     at: str | None
     cause: str | None
     exit_status: dict[str, Any] | None
@@ -66,11 +66,11 @@ class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """The last result of readiness, liveness or heartbeat for the present run; named `log` where its output cannot be written."""
+    """The last result of readiness, liveness or heartbeat for the present run; or `log`, if its output cannot be written."""
 
     name: str
     health: str
-    detail: str  #: what it found wrong; empty when nothing is
+    detail: str  #: what is wrong; empty if nothing is
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,17 +86,17 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     run: int
     pid: int | None
     flapping: bool
-    failing_since: str | None  #: when the first of the runs that its restarts in a row followed ended; null below two of them
-    uses: Figures | None  #: what its whole tree uses now; null without a process
+    failing_since: str | None  #: when the first of its consecutive failures happened; null below two restarts in a row
+    uses: Figures | None  #: what its whole tree uses now; null if not running
     next_at: str | None  #: when the next attempt, or KILL, is due
     checks: list[CheckView]
     chain: list[Link]
     rule: list[str]
-    keys: list[str]  #: the keys of the configuration file that change it, as whole paths, the most relevant first
+    keys: list[str]  #: the keys of the configuration file that would change this, as full paths, most relevant first
     last_end: LastEnd | None
     output: list[Output]
-    refused: list[str]  #: the problems of the file on disk, if it was refused: what runs is the file before
-    lines: list[str]  #: all of it for people
+    refused: list[str]  #: the problems of the file on disk, if it was refused: the previous file is then in force
+    lines: list[str]  #: all of this for people
 
 
 async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...], uses: Figures | None = None) -> Why:
@@ -127,7 +127,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         pid=s.pid,
         flapping=s.flapping,
         failing_since=await _failing_since(process, history),
-        uses=uses if s.pid is not None else None,  # a look may be older than the end of the run that it saw
+        uses=uses if s.pid is not None else None,  # figures may be older than the end of their run
         next_at=next_iso(process, now, wall),
         checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
         chain=_chain(told, on_connect=_starts_on_connect(process)),
@@ -145,27 +145,27 @@ async def _failing_since(process: Process, history: History | None) -> str | Non
     s = process.snapshot
     if s.restarts < 2 or history is None:
         return None
-    failures = s.restarts + (s.state is State.FATAL)  # no restart followed the last one
+    failures = s.restarts + (s.state is State.FATAL)  # in FATAL no restart followed the last failure
     runs = await history.runs(process.name, min(failures + CHAIN_RUNS, MOST_RUNS))
     ended = [run.ended_at for run in runs if run.ended_at is not None and run.end_cause not in _ASKED_FOR]
     return ended[failures - 1] if len(ended) >= failures else None
 
 
 def _lost_logs(records: list[Record]) -> list[CheckView]:
-    """The logs that could not be written when last heard of."""
+    """A check for each log that, by the last record about it, cannot be written."""
     last = {record.data.get("stream"): record for record in records if record.type in ("log_loss", "log_recovered")}
     losses = [record for record in last.values() if record.type == "log_loss"]
     return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
 
 
 def _following(told: list[Story], ended: Story) -> Story | None:
-    """The run after ``ended``, whether of the same daemon or of the next one, which counts from 1 again."""
+    """The run after ``ended``, of the same daemon or of the next one, which numbers runs from 1 again."""
     newer = told[: told.index(ended)]
     return newer[-1] if newer else None
 
 
 def _last_moment(ended: Story, following: Story | None) -> float | None:
-    """Until when lines belong to ``ended``: for a moment after its end, but not beyond the start of the next run."""
+    """Until when lines belong to ``ended``: shortly after its end, but not beyond the start of the next run."""
     started_at = following.started_at if following is not None else None
     if ended.ended_at is None:
         return started_at
@@ -173,7 +173,7 @@ def _last_moment(ended: Story, following: Story | None) -> float | None:
 
 
 async def _records(name: str, bus: Bus, history: History | None) -> list[Record]:
-    """The last records of ``name``: those in memory, and before them those of the history."""
+    """The last records of ``name``: those in memory, preceded by older ones from the history."""
     kept = [record for record in bus.since(0)[0] if record.name == name]
     if len(kept) >= RECORDS or history is None:
         return kept[-RECORDS:]
@@ -219,7 +219,7 @@ def _starts_on_connect(process: Process) -> bool:
 
 
 def _end_reason(story: Story) -> str:
-    """Why there was another run after ``story``'s."""
+    """Why the run ended, as the reason for the next one."""
     if story.end_cause == "exited":
         return f"run {story.run} {exit_story(story.figures.get('exit'))}"
     if story.end_cause == "spawn_failed":
@@ -228,7 +228,7 @@ def _end_reason(story: Story) -> str:
 
 
 def _chain(told: list[Story], *, on_connect: bool) -> list[Link]:
-    """What led here, newest first: one line for each of the last runs. Why a run began is told where the run before does not tell it."""
+    """What led here, newest first: one link for each of the last runs. It says why a run began only if the previous link does not."""
     links = []
     for index, story in enumerate(told[:CHAIN_RUNS]):
         before = told[index + 1] if index + 1 < len(told) else None
@@ -280,9 +280,9 @@ def _iso(at: float | None) -> str | None:
 
 
 def lines_of(why: Why) -> list[str]:
-    """The explanation as lines for people, one screen of them; times are the daemon's local ones.
+    """The explanation as lines for people, about one screen; times are in the daemon's local time zone.
 
-    Control characters are the printer's to neutralise.
+    Whoever prints them has to neutralise control characters.
     """
     lines = [f"{why.name}: {why.headline}", *(f"  {words}" for words in _present(why))]
     if why.checks:
@@ -305,7 +305,7 @@ def lines_of(why: Why) -> list[str]:
 
 
 def _present(why: Why) -> Iterator[str]:
-    """What holds at this moment, beyond the headline."""
+    """What is true at this moment, besides the headline."""
     if why.flapping:
         yield "it is flapping: five or more automatic restarts without a calm time in between"
     if why.failing_since is not None:
@@ -318,7 +318,7 @@ def _present(why: Why) -> Iterator[str]:
 
 
 def _figures_words(end: LastEnd) -> str:
-    """How the last run ended, in figures; nothing where it never had a process."""
+    """How the last run ended, in figures; empty if it never had a process."""
     if end.exit_status is None:
         return ""
     parts = [f"how {_whose(end)} ended: {exit_story(end.exit_status)}"]
@@ -345,12 +345,12 @@ def _whose(told: LastEnd | Output) -> str:
 
 
 def _local(at: str | None) -> str:
-    """A moment as ``history`` and ``events`` show it."""
+    """A moment in local time, as ``history`` and ``events`` show it."""
     return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "?" * 19
 
 
 def _clock(at: float | None) -> str:
-    """The time of day of wall time ``at``; with its day where that is another one."""
+    """Wall time ``at`` as the time of day; with the date, unless that is today."""
     if at is None:
         return "an unknown time"
     moment = datetime.fromtimestamp(at, UTC).astimezone()

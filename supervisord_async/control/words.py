@@ -1,4 +1,4 @@
-"""Causes, ends, times and sizes as they stand in a sentence. Pure."""
+"""Causes, ends, durations and sizes as parts of a sentence. Pure."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ CAUSES = {
 
 
 def cause_words(cause: str | None, *, on_connect: bool = False) -> str:
-    """``because …``, without the because; ``on_connect``: it does not start with the daemon, but with a connection."""
+    """The words after "because"; ``on_connect``: its autostart means a first connection, not the daemon's start."""
     if cause == "autostart" and on_connect:
         return "somebody connected to one of its sockets"
     return CAUSES.get(cause or "", cause or "of something unknown")
 
 
 def exit_story(exit_status: dict[str, Any] | None) -> str:
-    """The exit status as the rest of a sentence: ``exited with 1``, ``was killed by SIGSEGV (core dumped)``."""
+    """The exit status as a predicate: ``exited with 1``, ``was killed by SIGSEGV (core dumped)``."""
     words = exit_words(exit_status)
     return f"was {words}" if words.startswith("killed") else words
 
 
 def span(seconds: float) -> str:
-    """``0.4 s``, ``59 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    """A duration: ``0.4 s``, ``59 s``, ``3 min 5 s``, ``2 h 10 min``, ``3 d 4 h``."""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
     whole = round(seconds)
@@ -53,7 +53,7 @@ def span(seconds: float) -> str:
 
 
 def size_words(count: int) -> str:
-    """``512 KiB``, ``3.4 MiB``."""
+    """A size in bytes: ``512 KiB``, ``3.4 MiB``."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB"):
         if amount < 1024:

@@ -1,5 +1,5 @@
 """The page: one live view of the daemon for a browser, over the same API as everything else.
 
-What the browser gets is the files of ``static``, served by :mod:`.assets`; whatever they show they ask of ``/v1``.
-Absent: who may ask (``auth``), and any state of its own.
+The browser gets the files in ``static``, served by :mod:`.assets`; everything that they show comes from ``/v1``.
+Not here: who may use it (``auth``). The page has no state of its own in the daemon.
 """

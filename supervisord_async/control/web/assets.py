@@ -1,7 +1,7 @@
 """The page's files, from memory. Nothing is read before the first request for them.
 
-Every file but the page itself has the version of all in its address, so that a browser may keep it for ever, and files of two
-versions never meet in one page.
+Every file except the page itself has the common version in its address, so that browsers may cache it for ever, and one page
+never mixes files of two versions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from supervisord_async.control.message import Request, Response
 from supervisord_async.control.problems import of_status
 
 FOLDER = Path(__file__).with_name("static")
-#: What may be served; licences and notes of the folder are not.
+#: What is served; licences and notes in the folder are not.
 MEDIA = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -28,7 +28,7 @@ MEDIA = {
 PAGE = "index.html"
 PLACEHOLDER = b"@VERSION@"
 
-#: The page loads nothing from elsewhere, runs only scripts that are files of ours, is framed by no page, and turns no text into markup.
+#: The page loads nothing from elsewhere, runs only our own script files, cannot be framed, and cannot turn text into markup.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -42,7 +42,7 @@ _SAFE = {
 
 
 class Asset(msgspec.Struct, frozen=True):
-    """One file as it is sent."""
+    """One file, as it is sent."""
 
     body: bytes
     media_type: str
@@ -57,7 +57,7 @@ class Assets(msgspec.Struct, frozen=True):
 
 
 def load(folder: Path = FOLDER) -> Assets:
-    """The files of ``folder`` that may be served, the page with the version in it. Blocking. Raises OSError: one cannot be read."""
+    """The files in ``folder`` that are served, the page with the version filled in. Blocking. Raises OSError."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix in MEDIA and path.is_file())
     bodies = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     digest = hashlib.sha256()
@@ -72,7 +72,7 @@ def load(folder: Path = FOLDER) -> Assets:
 
 
 class Pages:
-    """Who answers for the page, and what was read for it."""
+    """The endpoints of the page, and its files once they have been read."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self.loaded: Assets | None = None
@@ -80,16 +80,16 @@ class Pages:
         self._lock = anyio.Lock()
 
     def endpoints(self) -> dict[str, Callable[[Request, dict[str, str]], Awaitable[Response]]]:
-        """``/`` and ``/assets/VERSION/NAME``."""
+        """The endpoints for ``/`` and ``/assets/VERSION/NAME``."""
         return {"/": self.page, "/assets/{version}/{name:path}": self.asset}
 
     async def page(self, request: Request, _places: dict[str, str]) -> Response:
-        """The page; asked again each time, which costs a 304."""
+        """The page; the browser revalidates it each time, which costs a 304."""
         assets = await self._assets()
         return _answer(request, assets.files[PAGE], "no-cache")
 
     async def asset(self, request: Request, places: dict[str, str]) -> Response:
-        """A file of the present version, for ever; 404 for any other."""
+        """A file of the present version, cacheable for ever; 404 for any other version or name."""
         assets = await self._assets()
         name = places["name"]
         found = assets.files.get(name) if name != PAGE and places["version"] == assets.version else None
@@ -98,7 +98,7 @@ class Pages:
         return _answer(request, found, "private, max-age=31536000, immutable")
 
     async def _assets(self) -> Assets:
-        """Read once; raises RequestError 503 while they cannot be."""
+        """The files, read once. Raises RequestError 503 while they cannot be read."""
         async with self._lock:
             if self.loaded is None:
                 try:
