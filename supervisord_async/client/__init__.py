@@ -4,9 +4,8 @@
         for result in client.restart("web"):
             print(result.name, result.state, result.message)
 
-Errors are those of :mod:`supervisord_async.errors`. Nothing of the daemon is loaded, nor anything beyond the standard
-library. How a daemon's socket is found from its configuration file is not known here: see :mod:`..rundir` and the
-command line.
+Errors are those of :mod:`supervisord_async.errors`. Importing this loads nothing of the daemon, and nothing beyond the
+standard library. Finding a daemon's socket from its configuration file is left to :mod:`..rundir` and the command line.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ __all__ = ["Client", "DaemonHealth", "Event", "ProcessStatus", "Reload", "Result
 
 
 def __getattr__(name: str) -> Any:
-    """Loaded when it is asked for: whoever wants a part of this package only does not wait for all of it."""
+    """The name, imported at its first use: whoever needs only a part of this package does not wait for all of it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from supervisord_async.client import answers, api

@@ -1,4 +1,4 @@
-"""What the daemon answers, typed. Unknown keys of a newer daemon are left out, missing ones keep their defaults."""
+"""The daemon's answers as types. Unknown keys of a newer daemon are ignored, missing ones keep their defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=_Dataclass)
 
 
 def typed(kind: type[T], document: Any) -> T:
-    """``document``'s known keys as a ``kind``."""
+    """A ``kind``, made from those keys of ``document`` that it knows."""
     known = kind.__dataclass_fields__
     return kind(**{key: value for key, value in as_object(document).items() if key in known})
 
@@ -39,7 +39,7 @@ class ProcessStatus:
     flapping: bool = False
     exit_status: Mapping[str, Any] | None = None  #: {"code": 1}, {"signal": "SIGKILL", "core": false} or {"unknown": true}
     cause: str | None = None
-    next_at: str | None = None  #: ISO 8601, UTC: the next attempt, or the KILL of a process that is STOPPING
+    next_at: str | None = None  #: ISO 8601, UTC: the next attempt, the KILL of a STOPPING process, or the next scheduled start
     description: str = ""
     cpu_percent: float | None = None
     memory_bytes: int | None = None
@@ -47,22 +47,22 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What an action did to one process; ``ok`` False where it failed, with the reason in ``message``."""
+    """The result of an action for one process; if ``ok`` is False, ``message`` says why it failed."""
 
     name: str
     ok: bool = False
     state: str | None = None
     cause: str | None = None
     message: str = ""
-    timed_out: bool = False  #: not ok because the time ran out: it may still come
+    timed_out: bool = False  #: not ok because the time ran out; the action may still succeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """The last lines of a log, in bytes as they are written there.
+    """The last lines of a log, as the bytes in the file.
 
-    ``format`` is ``raw``, ``timestamp`` or ``json``; ``stream`` says which stream's file it is: ``stdout`` also
-    where standard error goes there.
+    ``format`` is ``raw``, ``timestamp`` or ``json``; ``stream`` is the stream whose file it is: ``stdout`` also for a
+    standard error that goes to the same file.
     """
 
     lines: Sequence[bytes] = ()
@@ -94,7 +94,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One line of a process's history; ``ended_at`` is None while the run lives."""
+    """One run in a process's history; ``ended_at`` is None until it has ended."""
 
     run: int = 0
     cause: str | None = None  #: why it was started
@@ -112,23 +112,23 @@ class Run:
 class Reload:
     """What a reload did, or with ``plan`` would do: ``lines`` for people, ``document`` for programs.
 
-    ``results`` say what became of each process that it touched.
+    ``results`` has one entry for each process that it touched.
     """
 
     lines: Sequence[str] = ()
-    warnings: Sequence[str] = ()  #: what is doubtful in the file, as ``FILE:LINE:COLUMN: warning: …``
+    warnings: Sequence[str] = ()  #: of the file, as ``FILE:LINE:COLUMN: warning: …``
     results: Sequence[Result] = ()
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonHealth:
-    """The daemon itself: who it is, and the problems of the file on disk if it refused that."""
+    """The daemon's identity and state, and the problems of the file on disk if it refused that file."""
 
     status: str = "ok"
     pid: int | None = None
     version: str = ""
-    started_at: str | None = None  #: ISO 8601, UTC; another one after a re-exec
+    started_at: str | None = None  #: ISO 8601, UTC; changes with a re-exec
     uptime_seconds: float | None = None
     file: str | None = None
     run_dir: str | None = None
@@ -137,5 +137,5 @@ class DaemonHealth:
 
     @property
     def problems(self) -> list[Problem]:
-        """``refused`` as problems that print as FILE:LINE:COLUMN: message."""
+        """``refused`` as problems, which print as FILE:LINE:COLUMN: message."""
         return [problem(document) for document in self.refused]

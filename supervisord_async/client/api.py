@@ -1,4 +1,4 @@
-"""The client itself: one method for each thing that the API can do."""
+"""The client itself: one method for each operation of the API."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ T = TypeVar("T")
 
 #: How long the daemon may be away (a re-exec, a quick restart) before a followed stream gives up.
 RECONNECT_SECONDS = 15.0
-#: A stream that lasted this long was connected, even if nothing came.
+#: A stream that lasted this long was connected, even if it received nothing.
 STEADY_SECONDS = 2.0
-#: An action is awaited this much longer than the time the daemon was given for it.
+#: How much longer than the timeout given to the daemon the client waits for its answer.
 ANSWER_MARGIN_SECONDS = 10.0
-#: The bound of an action for which no time was given: the daemon's own, of a day at most, come earlier.
+#: How long the client waits for an action without a timeout: longer than the daemon's own bound, which is a day at most.
 LONGEST_ACTION_SECONDS = 86_460.0
-#: The daemon says something this often on an event stream; after twice the time it counts as gone.
+#: An event stream is never silent for this long; after twice the time the daemon counts as gone.
 EVENT_SILENCE_SECONDS = 60.0
-#: How many last lines are asked for before a log is followed, to know after a reconnection where to continue.
+#: How many of a log's last lines are fetched before it is followed, to find the place again after a reconnection.
 KNOWN_LINES = 2000
 
 _RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def results_of(document: Any) -> list[Result]:
-    """The results in an action's answer, those that ran out of time marked where the answer says so only as a whole."""
+    """The results in an action's answer; if only the answer as a whole says that time ran out, every failed one is marked so."""
     results = [typed(Result, one) for one in as_list(document, "results")]
     late = document.get("timed_out") if isinstance(document, dict) else None
     if isinstance(document, dict) and document.get("status") == TimedOutError.status and not late:
@@ -48,27 +48,27 @@ def results_of(document: Any) -> list[Result]:
 
 
 class Client(Asking):
-    """Speaks to one daemon; connects at the first request. A client belongs to one thread."""
+    """Talks to one daemon; connects at the first request. A client belongs to one thread."""
 
-    # -- questions
+    # -- queries
 
     def processes(self, *selectors: str, figures: bool = True) -> list[ProcessStatus]:
         """The processes that the selectors name (none: all), in the file's order.
 
         Args:
             selectors: names, ``group:*``, globs, ``all``.
-            figures: with CPU and memory; quicker without.
+            figures: whether to include CPU and memory; quicker without.
 
-        Raises NotFoundError for a selector that fits nothing.
+        Raises NotFoundError for a selector that matches nothing.
         """
         return [typed(ProcessStatus, document) for document in self.process_documents(*selectors, figures=figures)]
 
     def process(self, name: str) -> ProcessStatus:
-        """One process, by its whole name."""
+        """One process, by its full name."""
         return typed(ProcessStatus, self.request("GET", path_of((name,))))
 
     def health(self) -> DaemonHealth:
-        """The daemon's word on itself."""
+        """The daemon's own identity and state."""
         return typed(DaemonHealth, self.health_document())
 
     def why(self, name: str) -> dict[str, Any]:
@@ -80,23 +80,23 @@ class Client(Asking):
         return [typed(Run, document) for document in as_list(self.history_document(name, limit=limit), "runs")]
 
     def history_document(self, name: str, *, limit: int | None = None) -> dict[str, Any]:
-        """As :meth:`history`, but the JSON object as it was sent: ``runs``, and totals."""
+        """As :meth:`history`, but as the JSON object that was sent: ``runs``, and totals."""
         return as_object(self.request("GET", path_of((name,), "history"), {"limit": limit}))
 
     def events(self, *selectors: str, limit: int = 100) -> list[Event]:
-        """The last ``limit`` events of what the selectors name (none: everything), the oldest first."""
+        """The last ``limit`` events of the processes that the selectors name (none: all events), oldest first."""
         documents = self.request("GET", "/v1/events", {"follow": "false", "limit": limit, "name": joined(selectors)})
         return [Event.from_document(document) for document in as_list(documents, "events")]
 
     def logs(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> list[str]:
-        """The last lines of a process's log, from ``since`` (ISO 8601) on where the log knows times.
+        """The last lines of a process's log; if its lines have timestamps, only those from ``since`` (ISO 8601) on.
 
-        Bytes that are not UTF-8 come as surrogate escapes.
+        Bytes that are not UTF-8 become surrogate escapes.
         """
         return [line.decode(errors="surrogateescape") for line in self._log(name, lines, stream, since)]
 
     def log(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> Log:
-        """As :meth:`logs`, with what the log is."""
+        """As :meth:`logs`, but as bytes, and with the log's format and stream."""
         query = {"lines": lines, "stream": stream, "since": since}
         from supervisord_async.client.streams import lines_of
 
@@ -108,17 +108,17 @@ class Client(Asking):
         return list(self.log(name, lines=lines, stream=stream, since=since).lines)
 
     def dependencies(self) -> dict[str, dict[str, str]]:
-        """What each program depends on, and how: started, ready, completed or succeeded."""
+        """The dependencies of each program, each with its condition: started, ready, completed or succeeded."""
         documents = as_list(self.request("GET", "/v1/dependencies"), "programs")
         return {str(one["name"]): dict(one["depends_on"]) for one in map(as_object, documents)}
 
     # -- streams
 
     def follow_events(self, *selectors: str, after: int | None = None, give_up_seconds: float = RECONNECT_SECONDS) -> Iterator[Event]:
-        """Every event from now on, or after the one with that id, of what the selectors name, also across a re-exec of the daemon.
+        """Every event of what the selectors name, from now on or after the event with id ``after``, also across a re-exec.
 
         An event of type ``missed`` stands for those that were lost because this reader was too slow.
-        Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
+        Raises NoDaemonError if the daemon stays away for ``give_up_seconds``.
         """
         from supervisord_async.client.streams import server_sent
 
@@ -126,7 +126,7 @@ class Client(Asking):
 
         def once() -> Iterator[Event | None]:
             nonlocal last
-            if last is None:  # what happens while the daemon is away shall be told, also if nothing was before
+            if last is None:  # where to resume, so that events during an absence are not lost even if none came before
                 last = max((event.id for event in self.events(limit=1)), default=0)
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last)}
             with self._stream("/v1/events", {"name": joined(selectors)}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
@@ -149,11 +149,11 @@ class Client(Asking):
     ) -> Iterator[str]:
         """The last lines and every later one, across rotation, restarts and a re-exec of the daemon.
 
-        Raises NoDaemonError when the daemon stays away for ``give_up_seconds``.
+        Raises NoDaemonError if the daemon stays away for ``give_up_seconds``.
         """
         from supervisord_async.client.streams import lines_of
 
-        known: list[bytes] | None = None  # the log's last lines as they were when somebody last looked
+        known: list[bytes] | None = None  # the log's last lines, as far as they have been seen
 
         def once() -> Iterator[str | None]:
             nonlocal known
@@ -181,9 +181,9 @@ class Client(Asking):
         return self._across_absences(once, give_up_seconds)
 
     def _across_absences(self, once: Callable[[], Iterator[T | None]], give_up_seconds: float) -> Iterator[T]:
-        """What ``once`` yields, again and again, until the daemon has been away for ``give_up_seconds``.
+        """Everything that ``once`` yields, called again after each disconnection until the daemon stays away for ``give_up_seconds``.
 
-        None from ``once`` says that the daemon answers, although it has nothing to tell yet.
+        A None from ``once`` means that the daemon answers, but has sent nothing yet.
         """
         attempt, connected, away_since = 0, False, time.monotonic()
         while True:
@@ -198,10 +198,10 @@ class Client(Asking):
                 connected = True
             except (NoDaemonError, BusyError, TimedOutError) as error:
                 if not connected:
-                    raise  # it never was there: say so at once
+                    raise  # there was no daemon to begin with: do not wait for one
                 gone = error
             if time.monotonic() - began > STEADY_SECONDS and not isinstance(gone, TimedOutError):
-                attempt = 0  # it was there, if silent: this is another absence
+                attempt = 0  # the daemon was there, though silent: this is a new absence
             if attempt == 0:
                 away_since = time.monotonic()
             elif time.monotonic() - away_since > give_up_seconds:
@@ -212,14 +212,14 @@ class Client(Asking):
     # -- commands
 
     def start(self, *selectors: str, wait: bool = True, timeout_seconds: float | None = None) -> list[Result]:
-        """The selected processes are up, or the results say which are not and why; without ``wait``: are told to be.
+        """The selected processes are up, or the results say which are not and why; without ``wait`` they have only been told to start.
 
         Args:
             selectors: names, ``group:*``, globs, ``all``; each process is acted on once, all in parallel.
             wait: whether to wait for the outcome.
-            timeout_seconds: how long; None: as long as the programs' own settings allow.
+            timeout_seconds: how long to wait; None: as long as the programs' own settings allow.
 
-        Raises NotFoundError, before anything is done, for a selector that fits nothing.
+        Raises NotFoundError, before anything is done, for a selector that matches nothing.
         """
         return self.act("start", selectors, wait=wait, timeout_seconds=timeout_seconds)
 
@@ -236,14 +236,14 @@ class Client(Asking):
         return self.act("signal", selectors, body={"signal": signal})
 
     def wait(self, *selectors: str, awaited: Awaited = "ready", timeout_seconds: float | None = None) -> list[Result]:
-        """The selected processes are ``ready``, ``stopped`` or ``exited``; those that cannot be any more are not ok.
+        """The selected processes are ``ready``, ``stopped`` or ``exited``; one that can no longer become so is not ok.
 
-        A re-exec, or a quick restart of the daemon, does not end it: who only waits may ask again.
+        The wait goes on across a re-exec or a quick restart of the daemon: it changes nothing, so it can safely be repeated.
         """
         return results_of(self.wait_document(*selectors, awaited=awaited, timeout_seconds=timeout_seconds))
 
     def wait_document(self, *selectors: str, awaited: str, timeout_seconds: float | None = None) -> dict[str, Any]:
-        """As :meth:`wait`, but the JSON object as it was sent."""
+        """As :meth:`wait`, but as the JSON object that was sent."""
         began, left = time.monotonic(), timeout_seconds
         away_since: float | None = None
         while True:
@@ -251,7 +251,7 @@ class Client(Asking):
             try:
                 return as_object(self.request("POST", path_of(selectors, "wait"), query, silence_seconds=_patience(left)))
             except NoDaemonError as error:
-                waited = time.monotonic() - asked > STEADY_SECONDS  # if it goes away each time at once, that is one absence
+                waited = time.monotonic() - asked > STEADY_SECONDS  # else it went away again at once: still the same absence
                 if isinstance(error, WentAwayError) and (waited or away_since is None):
                     away_since = time.monotonic()
                 if away_since is None or time.monotonic() - away_since > RECONNECT_SECONDS:
@@ -285,7 +285,7 @@ class Client(Asking):
         timeout_seconds: float | None = None,
         body: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """As :meth:`act`, but the JSON object as it was sent."""
+        """As :meth:`act`, but as the JSON object that was sent."""
         document = self.request(
             "POST",
             path_of(selectors, verb),
@@ -296,14 +296,14 @@ class Client(Asking):
         return as_object(document)
 
     def reload(self, *, plan: bool = False, wait: bool = True, timeout_seconds: float | None = None) -> Reload:
-        """The file on disk is in force, and what that touched has settled; with ``plan`` nothing was done.
+        """The file on disk is in force, and every process that it touched has settled; with ``plan`` nothing was done.
 
         Args:
             plan: only say what a reload would do.
-            wait: whether to wait for what it starts, restarts and stops; the results say what became of each.
-            timeout_seconds: how long; None: as long as the programs' own settings allow.
+            wait: whether to wait for the processes that it starts, restarts and stops; each has a result.
+            timeout_seconds: how long to wait; None: as long as the programs' own settings allow.
 
-        Raises ConfigError with every problem of an unsound file; nothing changed then.
+        Raises ConfigError, with every problem, if the file is unsound; then nothing has changed.
         """
         query = {"plan": "true" if plan else None, "wait": None if wait else "false", "timeout": timeout_seconds}
         document = as_object(self.request("POST", "/v1/reload", query, silence_seconds=LONGEST_ACTION_SECONDS))
@@ -319,7 +319,7 @@ class Client(Asking):
         """The daemon has been told to stop everything and end."""
         self.request("POST", "/v1/shutdown")
 
-    # -- streams of one connection each
+    # -- streams, each on a connection of its own
 
     @contextmanager
     def _stream(

@@ -1,6 +1,6 @@
-"""A connection to one daemon, and the questions whose answers stay the JSON objects that they came as.
+"""A connection to one daemon, and the queries whose answers are used as plain JSON objects.
 
-What ``asupctl status`` needs, and no more: it is loaded for each call of it. Typed answers, streams and commands are ``api``'s.
+Just what ``asupctl status`` needs, since every call of it imports this. Typed answers, streams and commands are in ``api``.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _BY_STATUS: dict[int, type[CommandError]] = {
 
 
 def as_object(document: Any) -> dict[str, Any]:
-    """The document, which is a JSON object; CommandError where it is something else."""
+    """``document``, if it is a JSON object. Raises CommandError if it is anything else."""
     if isinstance(document, dict):
         return document
     raise CommandError(f"cannot understand the daemon's answer: expected an object, found {type(document).__name__}")
 
 
 def as_list(document: Any, key: str) -> list[Any]:
-    """The document, a JSON list, or an object that has one under ``key``; CommandError where it is something else."""
+    """``document``, if it is a list, or the list under its ``key``. Raises CommandError if there is neither."""
     if isinstance(document, dict):
         document = document.get(key)
     if isinstance(document, list):
@@ -54,7 +54,7 @@ def as_list(document: Any, key: str) -> list[Any]:
 
 
 def problem(document: Any) -> Problem:
-    """A configuration's problem as the daemon sends it: an object, or the text it prints as."""
+    """A configuration's problem as the daemon sends it: an object, or its text."""
     if not isinstance(document, dict):
         return Problem("", 0, 0, str(document))
     empty = {"file": "", "line": 0, "column": 0, "message": ""}
@@ -62,7 +62,7 @@ def problem(document: Any) -> Problem:
 
 
 def refusal(status: int, document: Any) -> SupervisordError:
-    """The error that a problem document (RFC 9457) stands for."""
+    """The exception for a problem document (RFC 9457)."""
     known = document if isinstance(document, dict) else {}
     problems = known.get("problems")
     if isinstance(problems, list) and problems:
@@ -72,11 +72,11 @@ def refusal(status: int, document: Any) -> SupervisordError:
 
 
 class Asking:
-    """Asks one daemon; connects at the first request, and belongs to one thread.
+    """Sends requests to one daemon; connects at the first one, and belongs to one thread.
 
     Args:
         socket_path: the daemon's unix socket.
-        timeout_seconds: bound of the daemon's silence on a question. Actions, waits and followed streams have their own.
+        timeout_seconds: how long the daemon may be silent during a query. Actions, waits and followed streams have their own bounds.
     """
 
     def __init__(self, socket_path: str | PathLike[str], *, timeout_seconds: float = 30.0) -> None:
@@ -91,16 +91,16 @@ class Asking:
         self.close()
 
     def close(self) -> None:
-        """The connection is closed; a further request would open another."""
+        """The connection is closed; another request would open a new one."""
         self._connection.close()
 
     def process_documents(self, *selectors: str, figures: bool = True) -> list[dict[str, Any]]:
-        """The processes that the selectors name (none: all), in the file's order, as the JSON objects that were sent."""
+        """The processes that the selectors name (none: all), in file order, as the JSON objects that were sent."""
         query = {"name": joined(selectors), "figures": None if figures else "false"}
         return as_list(self.request("GET", "/v1/processes", query), "processes")
 
     def health_document(self) -> dict[str, Any]:
-        """The daemon's word on itself."""
+        """The daemon's own identity and state."""
         return as_object(self.request("GET", "/v1/health"))
 
     def config(self, name: str | None = None) -> dict[str, Any]:
@@ -116,9 +116,9 @@ class Asking:
         *,
         silence_seconds: float | None = None,
     ) -> Any:
-        """The JSON document that the daemon answers with; a problem document is raised as its error.
+        """The JSON document of the daemon's answer. Raises the error that a problem document stands for.
 
-        An answer with ``results`` is never raised: the results say what happened to whom.
+        An answer with ``results`` is always returned, since they say what happened to each process.
         """
         content = None if body is None else json.dumps(body).encode()
         headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if content is not None else {})
@@ -137,7 +137,7 @@ class Asking:
 
 
 def decoded(text: str | bytes) -> Any:
-    """The JSON document; None for what is none."""
+    """``text`` as JSON; None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:
@@ -145,21 +145,24 @@ def decoded(text: str | bytes) -> Any:
 
 
 def path_of(selectors: Sequence[str], verb: str = "") -> str:
-    """The path of the processes that ``selectors`` name, and of what is to be done with them; UsageError without any."""
+    """The path of ``verb`` for the processes that ``selectors`` name. Raises UsageError if there are no selectors."""
     if not selectors:
         raise UsageError("cannot act: no name was given")
     return f"/v1/processes/{_quoted(joined(selectors) or '', safe=',:*')}/{verb}".rstrip("/")
 
 
 def joined(selectors: Sequence[str]) -> str | None:
-    """All in one word; None without any. UsageError for an empty one: a script's variable that is not set must not mean something else."""
+    """All selectors joined by commas; None if there are none.
+
+    Raises UsageError for an empty one, which may be an unset variable in a script, and must not mean "all".
+    """
     if not all(selectors):
         raise UsageError("cannot act: a name is empty")
     return ",".join(selectors) if selectors else None
 
 
 def target_of(path: str, query: dict[str, Any]) -> str:
-    """The path with those of ``query`` that are not None."""
+    """``path`` with those parameters of ``query`` that are not None."""
     given = [f"{key}={_quoted(str(value))}" for key, value in query.items() if value is not None]
     return f"{path}?{'&'.join(given)}" if given else path
 
@@ -167,6 +170,6 @@ def target_of(path: str, query: dict[str, Any]) -> str:
 def _quoted(text: str, safe: str = "") -> str:
     if text.isascii() and text.isalnum():
         return text
-    from urllib.parse import quote  # 3 ms that most names need not pay
+    from urllib.parse import quote  # costs 3 ms, which most names do not need
 
-    return quote(text, safe=safe, errors="surrogateescape")  # bytes of a command line that are not UTF-8
+    return quote(text, safe=safe, errors="surrogateescape")  # a command line may contain bytes that are not UTF-8

@@ -1,7 +1,7 @@
-"""One exchange of HTTP/1.1 over a connected socket: a request leaves, its answer comes whole (RFC 9112).
+"""One exchange of HTTP/1.1 (RFC 9112) over a connected socket: a request is sent, its complete answer is read.
 
-As much of HTTP as a daemon on this machine speaks: ``http.client`` would bring e-mail's headers and TLS along, and with
-them half of the time that ``asupctl status`` takes.
+Only as much of HTTP as our daemon speaks: ``http.client`` would import the email package and TLS, which would take half of
+the time of ``asupctl status``.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-#: An answer's status line and headers are never larger.
+#: A larger status line and headers are not a daemon's.
 LARGEST_HEAD_BYTES = 64 * 1024
-#: Only streams end of themselves by the daemon's will; an answer of another kind is never larger.
+#: A larger answer is not a daemon's; only streams may be longer, and they are not read here.
 LARGEST_ANSWER_BYTES = 256 * 1024 * 1024
 _BLOCK_BYTES = 256 * 1024
 
@@ -21,29 +21,29 @@ class CutError(Exception):
 
 
 class GarbledError(Exception):
-    """What came is no answer of HTTP/1, or a larger one than any daemon gives."""
+    """The answer is not HTTP/1, or larger than any daemon's."""
 
 
 class Answer(NamedTuple):
-    """An answer in whole."""
+    """A complete answer."""
 
     status: int
     content: bytes
-    keep: bool  #: the connection may be used again
+    keep: bool  #: whether the connection may be used again
 
 
 def exchange(connection: socket.socket, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> Answer:
     """The answer to one request.
 
     Args:
-        connection: a connected socket, its timeout the bound of the other side's silence.
+        connection: a connected socket; its timeout bounds the daemon's silence.
         method: GET or POST.
         target: path and query, quoted.
-        body: None for a question.
-        headers: further ones than Host and Content-Length, names and values in ASCII without line ends.
+        body: None for a GET.
+        headers: in addition to Host and Content-Length, names and values in ASCII without line ends.
 
-    Raises ConnectionError where the connection ended before an answer began, CutError where it ended later, GarbledError
-    for nonsense, TimeoutError and OSError as the socket does.
+    Raises ConnectionError if the connection ends before an answer begins, CutError if it ends later, GarbledError if the
+    answer is malformed, TimeoutError and OSError as the socket does.
     """
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     if method != "GET":
@@ -51,7 +51,7 @@ def exchange(connection: socket.socket, method: str, target: str, body: bytes | 
     connection.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + (body or b""))
     received = _Received(connection)
     status, fields = received.head()
-    while 100 <= status < 200:  # "wait a moment": the answer is still to come
+    while 100 <= status < 200:  # informational: the answer is still to come
         status, fields = received.head()
     keep = fields.get(b"connection", b"").lower() != b"close"
     if status in (204, 304):
@@ -64,7 +64,7 @@ def exchange(connection: socket.socket, method: str, target: str, body: bytes | 
 
 
 def _number(text: bytes, base: int) -> int:
-    """A size, as digits and nothing else."""
+    """A size, written in digits only. Raises GarbledError."""
     try:
         number = int(text, base) if text.isalnum() else -1
     except ValueError:
@@ -75,7 +75,7 @@ def _number(text: bytes, base: int) -> int:
 
 
 class _Received:
-    """What came and is not taken yet."""
+    """Reads an answer; buffers the bytes that have been received but not consumed."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -100,7 +100,7 @@ class _Received:
         return taken
 
     def head(self) -> tuple[int, dict[bytes, bytes]]:
-        """Status and headers, their names in small letters."""
+        """Status and headers, with lower-case names."""
         while len(self._buffer) < len(b"HTTP/1."):
             self._more()
         if not self._buffer.startswith(b"HTTP/1."):
@@ -137,7 +137,7 @@ class _Received:
         return b"".join(parts)
 
     def rest(self) -> bytes:
-        """All until the connection ends."""
+        """Everything until the connection ends."""
         while block := self._connection.recv(_BLOCK_BYTES):
             self._buffer += block
             if len(self._buffer) > LARGEST_ANSWER_BYTES:

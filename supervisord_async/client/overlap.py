@@ -1,4 +1,4 @@
-"""Where a log goes on after a lost connection: lines that come again are recognised and left out."""
+"""Finds the place where a followed log continues after a lost connection: lines that are sent again are recognised and left out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def behind(tail: Sequence[bytes], known: Sequence[bytes]) -> list[bytes]:
-    """The lines of ``tail``, the log's last ones now, that came behind ``known``, which were its last ones before.
+    """The lines of ``tail``, the log's last lines now, that follow ``known``, its last lines earlier.
 
-    All of them where the two do not meet. Of several places the last is taken: lines that look alike are not repeated.
+    All of ``tail`` if the two do not overlap. If they fit in several places, the last one is taken, so that equal lines are not repeated.
     """
     if not known:
         return list(tail)
@@ -20,21 +20,21 @@ def behind(tail: Sequence[bytes], known: Sequence[bytes]) -> list[bytes]:
 
 
 class Overlap:
-    """Filters a stream that begins inside ``seen``: what was the log's tail a moment ago is its beginning, or more.
+    """Filters a stream that begins with lines of ``seen``, the log's tail from a moment ago.
 
-    If n lines have left the tail meanwhile, the stream begins with ``seen[n:]``. Every n that still fits what came so far
-    is kept; the smallest that fits wholly decides. Lines are held back only while more than one answer is possible,
-    so never more than ``len(seen)`` of them.
+    If n lines have left the tail since then, the stream begins with ``seen[n:]``. Every n that fits the lines received so far
+    is kept; the smallest one that fits completely decides. Lines are held back only while several n are possible, so never
+    more than ``len(seen)`` of them.
     """
 
     def __init__(self, seen: Sequence[bytes]) -> None:
         self._seen = tuple(seen)
         self._fitting = list(range(len(seen)))
-        self._repeated = 0  # how many of the held lines are known to be old ones
+        self._repeated = 0  # how many of the held lines are known to be repeated
         self._held: list[bytes] = []
 
     def fresh(self, line: bytes) -> list[bytes]:
-        """The lines that are new, now that ``line`` has come."""
+        """The lines that are known to be new, now that ``line`` was received."""
         if not self._fitting:
             return [line]
         at = len(self._held)

@@ -1,4 +1,4 @@
-"""Answers that come as they happen: a log that is followed, server-sent events. HTTP by the standard library, loaded for them alone."""
+"""Endless answers: followed logs and server-sent events. They use the standard library's HTTP, which is imported only for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteR
 from supervisord_async.client.exchange import CutError, GarbledError
 from supervisord_async.client.transport import connected, in_our_words
 
-#: A line longer than this is passed on in pieces.
+#: A longer line is passed on in pieces.
 LONGEST_LINE_BYTES = 1024 * 1024
 _BLOCK_BYTES = 64 * 1024
 
@@ -26,21 +26,21 @@ class _UnixConnection(HTTPConnection):
 
 @contextmanager
 def _in_our_words(path: str) -> Iterator[None]:
-    """As :func:`in_our_words`, for the errors of ``http.client`` too."""
+    """As :func:`in_our_words`, and for the errors of ``http.client`` as well."""
     with in_our_words(path):
         try:
             yield
         except IncompleteRead as error:
             raise CutError from error
         except ConnectionError:
-            raise  # RemoteDisconnected is one, and an HTTPException besides
+            raise  # RemoteDisconnected is both this and an HTTPException
         except HTTPException as error:
             raise GarbledError(repr(error)) from error
 
 
 @contextmanager
 def stream(path: str, target: str, headers: dict[str, str], timeout_seconds: float | None) -> Iterator[HTTPResponse]:
-    """An answer of the daemon at ``path`` that is read as it comes, on a connection of its own that ends with the block."""
+    """An answer of the daemon at ``path``, to be read as it arrives, on its own connection, which is closed after the block."""
     connection = _UnixConnection(path, timeout_seconds)
     try:
         with _in_our_words(path):
@@ -52,7 +52,7 @@ def stream(path: str, target: str, headers: dict[str, str], timeout_seconds: flo
 
 
 def lines_of(response: HTTPResponse, path: str) -> Iterator[bytes]:
-    """The body's lines without their ends, each as soon as it is whole; the last also without an end."""
+    """The body's lines without line ends, each as soon as it is complete; the last one may lack its line end."""
     rest = b""
     while block := _block(response, path):
         *lines, rest = (rest + block).split(b"\n")

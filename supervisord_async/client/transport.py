@@ -1,7 +1,7 @@
-"""A kept connection to the daemon's unix socket, and what can go wrong there in this package's words.
+"""A kept connection to the daemon's unix socket, and the translation of its errors.
 
-Every error that leaves this module is of the tree in ``errors``; a broken pipe here is never mistaken for one of
-the caller's own output. The words of HTTP are ``exchange``'s, answers that have no end ``streams``'.
+Every error that leaves this module is one of ``errors``, so a broken pipe here is never mistaken for one of the caller's
+own output. HTTP itself is in ``exchange``, endless answers are in ``streams``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from supervisord_async.errors import CommandError, NoDaemonError, NotAllowedErro
 
 
 def connected(path: str, timeout_seconds: float | None) -> socket.socket:
-    """A new connection to the unix socket there; its reads and writes raise TimeoutError after ``timeout_seconds`` of silence."""
+    """A new connection to the unix socket at ``path``; reads and writes raise TimeoutError after ``timeout_seconds`` of silence."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout_seconds)
     try:
@@ -31,10 +31,10 @@ def in_our_words(path: str) -> Iterator[None]:
     """Errors of sockets and HTTP leave the block as CommandErrors that say which daemon, why and what to do.
 
     Raises:
-        NoDaemonError: nobody listens there; WentAwayError: the daemon went away in the middle.
+        NoDaemonError: nobody listens there; WentAwayError: the daemon closed the connection before it had answered.
         NotAllowedError: the socket's mode keeps the caller out.
         TimedOutError: the daemon was silent for too long.
-        UsageError: the path cannot be a socket's.
+        UsageError: the path is too long for a socket.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def in_our_words(path: str) -> Iterator[None]:
 
 
 class Connection:
-    """One kept connection for requests, each answered whole."""
+    """A connection that is kept between requests, whose answers are read completely."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -72,23 +72,23 @@ class Connection:
     def request(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout_seconds: float | None
     ) -> tuple[int, bytes]:
-        """Status and body of the answer.
+        """The answer's status and body.
 
-        A question is asked again on a new connection where the kept one turns out to be closed; an action never is.
+        If the kept connection turns out to be closed, a GET is repeated on a new one; an action is never repeated.
         """
         with in_our_words(self._path):
             if method == "GET" and self._kept is not None:
                 try:
                     return self._exchange(method, target, body, headers, timeout_seconds)
                 except ConnectionError:
-                    pass  # the daemon closed an idle connection, or is a new one
+                    pass  # the daemon has closed an idle connection, or was replaced by a new one
             self.close()
             return self._exchange(method, target, body, headers, timeout_seconds)
 
     def _exchange(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout_seconds: float | None
     ) -> tuple[int, bytes]:
-        """Over the kept connection, or a new one; it is kept if the answer was complete and the daemon keeps it open."""
+        """Exchanges over the kept connection or a new one, which is kept if the answer is complete and the daemon keeps it open."""
         connection, self._kept = self._kept or connected(self._path, timeout_seconds), None
         answer: Answer | None = None
         try:
