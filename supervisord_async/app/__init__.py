@@ -1,8 +1,8 @@
-"""The library for applications: what a program can do for its own supervision, with or without a daemon above it.
+"""The library for applications: what a program can do for its own supervision, with or without a daemon.
 
-Heartbeats, state that outlives a restart, orderly shutdown, restart on a source change, a main loop that survives its
-tasks. Importing this package loads none of the parts, and none of them loads the daemon, an event loop or a parser;
-each name is loaded when it is first used.
+Heartbeats, state that survives a restart, orderly shutdown, restart on a source change, a main loop that survives failing
+tasks. Importing this package imports none of its parts: each name is imported at its first use. None of them imports the
+daemon, an event loop or a parser.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The name, loaded from its module; raises AttributeError where there is none."""
+    """The name, imported from its module. Raises AttributeError if there is none."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,10 +1,9 @@
-"""Values to JSON and back without loss: what cannot be restored is refused, and nothing is silently turned into something else.
+"""Encodes values as JSON and back. What has no faithful form is refused instead of being silently turned into something else.
 
 JSON's own types stay as they are. Tuples, deques and queues become lists (a queue's items in the order in which
-putting them back gives the same queue). Objects with ``to_dict()`` and dataclasses become dictionaries, or, where
-their class is among the known ones, come back as objects. Sets, bytes, dates, paths and the like come back as
-what they were, by a tag; so do dictionaries whose keys are not all strings. Everything else is refused. No class is
-ever imported because a file names it.
+putting them back gives the same queue). Objects with ``to_dict()`` and dataclasses become dictionaries; if their class is
+known, they come back as objects. Sets, bytes, dates, paths and the like come back as what they were, by means of a tag; so
+do dictionaries whose keys are not all strings. Everything else is refused. No class is ever imported because a file names it.
 """
 
 from __future__ import annotations
@@ -57,22 +56,22 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 class CannotEncodeError(TypeError):
-    """A value has no faithful form in JSON; the message says where in the state it is."""
+    """A value has no faithful form in JSON; the message says where in the state it was found."""
 
     def __init__(self, what: str, where: str = "") -> None:
         self.what, self.where = what, where
         super().__init__(f"{where.removeprefix('.')}: {what}" if where else what)
 
     def inside(self, step: str) -> CannotEncodeError:
-        """The same, seen from the container that holds the value under ``step``."""
+        """The same error as seen from the container, in which the value is at ``step``."""
         return CannotEncodeError(self.what, step + self.where)
 
 
 def encode(value: Any, known: Mapping[str, type] | None = None) -> Any:
     """``value`` as JSON's own types.
 
-    ``known`` are the classes, by name, whose instances shall come back as objects. Raises CannotEncodeError for what
-    has no faithful form, RecursionError for what contains itself or is nested some hundred levels deep.
+    ``known`` are the classes, by name, whose instances come back as objects. Raises CannotEncodeError for a value without
+    a faithful form, RecursionError for one that contains itself or is nested some hundred levels deep.
     """
     kind = type(value)
     if kind in _ATOMS:
@@ -130,7 +129,7 @@ def _encode_object(value: Any, known: Mapping[str, type]) -> Any:
 
 
 def _encode_subclass(value: Any, known: Mapping[str, type]) -> Any:
-    """Subclasses of JSON's types (defaultdict, Counter, named tuples, StrEnum …) by the type that they extend."""
+    """A subclass of one of JSON's types (defaultdict, Counter, a named tuple, StrEnum …), encoded as that type."""
     if isinstance(value, Enum) and not isinstance(value, str | int):
         raise CannotEncodeError(f"the class {type(value).__qualname__} of {value!r} is not among the known ones")
     if isinstance(value, dict):
@@ -147,7 +146,7 @@ def _encode_subclass(value: Any, known: Mapping[str, type]) -> Any:
 
 
 def _content(value: Any) -> Any:
-    """What an object of a known class, or a dataclass, is made of."""
+    """The content of an instance of a known class, or of a dataclass."""
     to_dict = getattr(value, "to_dict", None)
     if callable(to_dict):
         return to_dict()
@@ -159,14 +158,14 @@ def _content(value: Any) -> Any:
 
 
 def _queued(value: Any) -> list[Any] | None:
-    """The items of a queue, which keeps them; None for what is no queue."""
+    """The items of a queue, which stay in it; None if ``value`` is not a queue."""
     if isinstance(value, queue.Queue):
         with value.mutex:
             items = list(value.queue)
         return sorted(items) if isinstance(value, queue.PriorityQueue) else items
     if isinstance(value, queue.SimpleQueue):
         return _cycled(value)
-    # asyncio need not be imported for a program that has none of its queues.
+    # Does not import asyncio for programs that do not use it.
     if type(value).__module__ == "asyncio.queues" and hasattr(value, "_queue"):
         items = list(value._queue)  # noqa: SLF001 - there is no other way to look without taking
         return sorted(items) if type(value).__name__ == "PriorityQueue" else items
@@ -174,7 +173,7 @@ def _queued(value: Any) -> list[Any] | None:
 
 
 def _cycled(source: queue.SimpleQueue[Any]) -> list[Any]:
-    """The items of a queue that can only be read by taking: taken and put back in the same order."""
+    """The items of a queue that can only be read by taking them out: they are put back in the same order."""
     items: list[Any] = []
     with contextlib.suppress(queue.Empty):
         items.extend(source.get_nowait() for _ in range(source.qsize()))
@@ -184,9 +183,9 @@ def _cycled(source: queue.SimpleQueue[Any]) -> list[Any]:
 
 
 def decode(text: str | bytes, known: Mapping[str, type] | None = None) -> Any:
-    """The value that ``encode`` had been given, as far as the known classes allow (else their dictionaries).
+    """The value that was given to ``encode``; instances of classes that are not ``known`` come back as dictionaries.
 
-    Raises ValueError, TypeError, KeyError or whatever a known class's ``from_dict`` raises for what ``encode`` never made.
+    For text that ``encode`` did not make, raises ValueError, TypeError, KeyError or whatever a known class's ``from_dict`` raises.
     """
     classes = known or {}
 
@@ -198,7 +197,7 @@ def decode(text: str | bytes, known: Mapping[str, type] | None = None) -> Any:
             return _object(classes.get(tag.removeprefix("object:")), value["value"])
         return _DECODERS[tag](value["value"])
 
-    # Most states have no tag at all: then the parser's fast path serves.
+    # Most states have no tag at all: they need no hook, which would slow the parser down.
     tagged = TAG in text if isinstance(text, str) else TAG.encode() in text
     return json.loads(text, object_hook=untag) if tagged else json.loads(text)
 

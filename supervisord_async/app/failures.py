@@ -1,4 +1,4 @@
-"""What is remembered of tasks that failed: when to try them again, and when to leave them alone."""
+"""Remembers failed tasks: when to try them again, and when to set them aside."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, Generic, TypeVar
 log = logging.getLogger(__name__)
 
 TaskT = TypeVar("TaskT")
-#: How many failing tasks are remembered; beyond it the one that failed longest ago is forgotten.
+#: How many failing tasks are remembered; beyond that, the one that failed longest ago is forgotten.
 REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """The counts of a loop since it was made."""
+    """The counts of a loop since it was created."""
 
-    rounds: int = 0  #: rounds whose tasks could be got
+    rounds: int = 0  #: rounds, except those in which get_tasks failed
     processed: int = 0  #: tasks that succeeded
-    failed: int = 0  #: failures, several of one task counted each
+    failed: int = 0  #: failures; each one counts, also of the same task
     get_tasks_errors: int = 0
     background_errors: int = 0
     background: int = 0  #: jobs running now
@@ -34,18 +34,18 @@ class SetAside(Generic[TaskT]):
 
     task: TaskT
     failures: int
-    error: str  #: the last one
+    error: str  #: of the last failure
 
 
 @dataclass(slots=True)
 class _Failing(Generic[TaskT]):
     task: TaskT
     failures: int
-    due_at: float  #: monotonic seconds; before it the task is left alone
+    due_at: float  #: monotonic seconds; the task is not tried before
 
 
 class Failures(Generic[TaskT]):
-    """Counts failures by task, and picks the tasks to process. The loop's own; others only read ``set_aside``."""
+    """Counts failures by task, and picks the tasks to process. Belongs to the loop; others only read ``set_aside``."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Failures(Generic[TaskT]):
         max_failures: int | None,
         on_set_aside: Callable[[TaskT, Exception], Any] | None,
     ) -> None:
-        """The numbers are WorkerLoop's; raises ValueError for such as cannot be."""
+        """The arguments are WorkerLoop's. Raises ValueError for a backoff or limit that is out of range."""
         if backoff is not None and backoff <= 0:
             raise ValueError(f"retry_backoff must be above 0, not {backoff}")
         if max_failures is not None and max_failures < 1:
@@ -67,7 +67,7 @@ class Failures(Generic[TaskT]):
         self.set_aside: OrderedDict[Hashable, SetAside[TaskT]] = OrderedDict()
 
     def name(self, task: TaskT) -> Hashable:
-        """What the task is known by; a faulty ``task_key`` must not stop the loop either."""
+        """The task's key. If ``task_key`` fails, a substitute, since that must not stop the loop either."""
         try:
             key: Hashable = self._task_key(task)
             hash(key)
@@ -77,7 +77,7 @@ class Failures(Generic[TaskT]):
             return key
 
     def due(self, tasks: Iterable[TaskT], now: float) -> list[TaskT]:
-        """The tasks to process at ``now``: new ones as they come, then kept ones whose time has come. None twice."""
+        """The tasks to process at ``now``: those of ``tasks`` that are due, then kept ones that are due and not among them."""
         picked: list[TaskT] = []
         offered: set[Hashable] = set()
         for task in tasks:
@@ -94,7 +94,7 @@ class Failures(Generic[TaskT]):
         return picked
 
     def failed(self, task: TaskT, error: BaseException, now: float) -> None:
-        """One more failure in a row of the task at ``now``."""
+        """The task has failed once more in a row, at ``now``; after too many failures it is set aside."""
         key = self.name(task)
         known = self._failing.pop(key, None)
         failures = 1 if known is None else known.failures + 1
@@ -120,12 +120,12 @@ class Failures(Generic[TaskT]):
                 log.exception("on_set_aside failed for task %r", key)
 
     def succeeded(self, task: TaskT) -> None:
-        """Its failures are forgotten."""
+        """The task's failures are forgotten."""
         if self._failing:
             self._failing.pop(self.name(task), None)
 
     def release(self, key: Hashable) -> bool:
-        """The task is processed again, with no failures on its record; False where none is set aside under ``key``."""
+        """The task set aside under ``key`` is processed again, its failures forgotten; False if there is none."""
         entry = self.set_aside.pop(key, None)
         if entry is None:
             return False
@@ -134,14 +134,14 @@ class Failures(Generic[TaskT]):
         return True
 
     def next_due(self) -> float | None:
-        """The monotonic time at which a kept task is due, None without one."""
+        """The monotonic time at which the next kept task is due; None if there is none."""
         if self._backoff is None or not self._failing:
             return None
         return min(failing.due_at for failing in list(self._failing.values()))
 
 
 def key_of(task: Any) -> Any:
-    """What a task is known by where nobody says: its ``id``, else the task itself."""
+    """The default key of a task: its ``id``, else the task itself."""
     if isinstance(task, dict):
         return task["id"]
     identity = getattr(task, "id", None)

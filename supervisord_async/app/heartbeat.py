@@ -1,8 +1,8 @@
-"""Telling the supervisor that the program lives: by changing a file, or by sd_notify.
+"""Tells the supervisor that the program is alive: by changing a file, or by sd_notify.
 
-A beat from a thread proves only that the process lives, one from an asyncio task that the event loop turns, one by
-hand that the work itself goes on: beat from what must not hang. A beat that fails never raises: a program
-must not fail because its watchdog cannot be reached. The failure is logged once, and once more when beats work again.
+A beat from a thread only proves that the process is alive; one from an asyncio task, that the event loop runs; one by hand,
+that the work itself goes on: beat from whatever must not hang. A failed beat never raises: a program must not fail because
+its watchdog cannot be reached. The failure is logged once, and once more when beats work again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: How often a thread or task beats where nobody says otherwise.
+#: The default pause between two beats of a thread or task.
 DEFAULT_INTERVAL_SECONDS = 1.0
 
 
@@ -30,7 +30,7 @@ class Heartbeat:
     """A source of heartbeats.
 
     By hand: ``beat()``. From a thread: ``start()`` and ``stop()``, or ``with heartbeat:``. From an event loop:
-    ``async with heartbeat:``, or ``await heartbeat.beat_forever()`` in a task of one's own.
+    ``async with heartbeat:``, or ``await heartbeat.beat_forever()`` in a task of your own.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Heartbeat:
         path: str | os.PathLike[str] | None = None,
         interval: float | None = None,
     ) -> Heartbeat:
-        """The heartbeat that the supervisor asked for: ASUP_HEARTBEAT_FILE, or NOTIFY_SOCKET with WATCHDOG_USEC, or both.
+        """The heartbeat that the supervisor asks for: by ASUP_HEARTBEAT_FILE, by NOTIFY_SOCKET with WATCHDOG_USEC, or by both.
 
-        ``path`` is used where the environment names no file. The interval defaults to the shorter of one second and
-        a third of WATCHDOG_USEC. A watchdog that is meant for another process (WATCHDOG_PID) is left alone. Without
-        anything of that the heartbeat is not ``enabled``: the same program runs without a supervisor.
+        ``path`` is used if the environment names no file. The interval defaults to the shorter of one second and
+        a third of WATCHDOG_USEC. A watchdog that is meant for another process (WATCHDOG_PID) is ignored. If nothing is
+        asked for, the heartbeat is not ``enabled``, so the same program also runs without a supervisor.
         """
         environ = os.environ if environ is None else environ
         file = environ.get("ASUP_HEARTBEAT_FILE") or path
@@ -80,18 +80,18 @@ class Heartbeat:
 
     @property
     def enabled(self) -> bool:
-        """True when there is something to beat."""
+        """Whether there is a file or a socket to beat."""
         return self.path is not None or bool(self.notify_socket)
 
     @property
     def beats(self) -> int:
-        """How many beats have gone out."""
+        """How many beats have succeeded."""
         return self._beats
 
     def beat(self) -> bool:
-        """The supervisor has been told that the program lives; False where that failed, never an exception.
+        """The supervisor has been told that the program is alive; False if that failed, never an exception.
 
-        Safe from every thread. Takes some microseconds.
+        Safe to call from every thread. Takes some microseconds.
         """
         if not self.enabled:
             return True
@@ -113,7 +113,7 @@ class Heartbeat:
             return True
 
     def notify(self, state: str) -> bool:
-        """Send another sd_notify message, such as ``READY=1`` or ``STATUS=…``; False where there is no socket or it failed."""
+        """Send another sd_notify message, such as ``READY=1`` or ``STATUS=…``; False if there is no socket or it failed."""
         if not self.notify_socket:
             return False
         try:
@@ -124,7 +124,7 @@ class Heartbeat:
         return True
 
     def start(self) -> Self:
-        """A daemon thread beats from now on, the first time before this returns; nothing new if it does already."""
+        """A daemon thread beats from now on, and one beat has been made before this returns. No effect if it is running already."""
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return self
@@ -136,7 +136,7 @@ class Heartbeat:
         return self
 
     def stop(self) -> None:
-        """The thread, if any, has ended."""
+        """The thread of :meth:`start`, if any, no longer beats."""
         self._stop.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
@@ -153,11 +153,11 @@ class Heartbeat:
         self.stop()
 
     async def beat_forever(self) -> None:
-        """Beats every ``interval`` until cancelled; a loop that is stuck does not beat. For asyncio and trio."""
+        """Beat every ``interval`` until cancelled; a stuck event loop does not beat. For asyncio and trio."""
         import anyio
 
         while True:
-            # Some microseconds on a local file; a thread would prove nothing about the loop.
+            # Blocks, but only for microseconds on a local file; from a thread it would prove nothing about the loop.
             self.beat()
             await anyio.sleep(self.interval)
 
@@ -173,12 +173,12 @@ class Heartbeat:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         group = self._groups.pop()
         group.cancel_scope.cancel()
-        # The body's exception is the caller's own and goes on as it is, not inside a group.
+        # The body's exception propagates as it is, not wrapped in a group.
         await group.__aexit__(None, None, None)
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
-    """The supervisor's watchdog timeout for this very process, None without one."""
+    """The supervisor's watchdog timeout for this very process; None if there is none."""
     try:
         micros = int(environ.get("WATCHDOG_USEC", "0"))
         pid = int(environ.get("WATCHDOG_PID") or os.getpid())
@@ -188,8 +188,8 @@ def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
 
 
 def _change(path: Path, text: str) -> None:
-    """The file has the new text, and is never seen empty; its directory is made where missing. Raises OSError."""
-    # O_NONBLOCK: should somebody have put a FIFO there, opening it must not hang the program.
+    """The file has the new text, without ever having been empty; its directory is created if missing. Raises OSError."""
+    # O_NONBLOCK: if the path is a FIFO, opening it must not hang the program.
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         fd = os.open(path, flags, 0o644)
@@ -207,7 +207,7 @@ def _change(path: Path, text: str) -> None:
 
 
 def _send(address: str, state: str) -> None:
-    """The message is with the socket's owner; raises OSError, also where its queue is full."""
+    """The message is in the socket's queue. Raises OSError, also if that queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.setblocking(False)
         sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

@@ -1,9 +1,9 @@
-"""Restarting the process from scratch when its source changes, with its state carried over.
+"""Restarts the process from scratch when its source changes, and carries its state over.
 
-On a change: wait ``restart_delay`` for more of them, check that the changed sources compile, shut the components
-down, save the state, and replace the process by a new one of the same PID (``os.execve``) with ``--restart``. Nothing
-of the old process lives on: no thread, no object, no descriptor that is not meant to be inherited. ``atexit`` functions
-do not run; what must be tidied up is a component.
+On a change: check that the changed sources compile, wait ``restart_delay`` for further changes, shut the components down,
+save the state, and replace the process by a new one with the same PID (``os.execve``) and ``--restart``. Nothing of the old
+process survives: no thread, no object, and only inheritable descriptors. ``atexit`` functions do not run; register what has
+to be cleaned up as a component.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from supervisord_async.app.watcher import FileChangeWatcher
 log = logging.getLogger(__name__)
 
 RESTART_FLAG: Final = "--restart"
-#: ``PID:TIME:CAUGHT``: when this process was replaced (ns since 1970), and whether that was to catch up with a save.
+#: ``PID:TIME:CAUGHT``: when this process was replaced (ns since 1970), and whether that was to catch up with a late change.
 _ENV_REPLACED: Final = "ASUP_APP_REPLACED"
-#: How long saving the state may take before the restart goes on without.
+#: How long saving the state may take before the restart goes on without it.
 SAVE_TIMEOUT_SECONDS: Final = 60.0
-#: Ends a process that has been shut down and cannot be replaced; EX_OSERR of sysexits.h.
+#: The exit code of a process that has been shut down but cannot be replaced; EX_OSERR of sysexits.h.
 EXIT_CANNOT_REPLACE: Final = 71
 
 
 class ProcessRestarter:
-    """Watches sources and replaces the process when they change; also on request."""
+    """Watches sources and replaces the process when they change, or on request."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class ProcessRestarter:
     ) -> None:
         """Restart after changes of ``watch_paths``, ``restart_delay`` seconds (0 or more) after the last of them.
 
-        The whole shutdown takes ``shutdown_timeout`` seconds at most. With ``require_state`` a restart whose state
-        cannot be saved does not happen: it is saved once while everything still runs, and the components are shut down
-        only if that worked. Patterns are FileChangeWatcher's; the state's own files and the heartbeat's are ignored.
+        The whole shutdown takes at most ``shutdown_timeout`` seconds. With ``require_state`` there is no restart unless the
+        state can be saved: it is saved a first time while everything still runs, and the components are shut down only if
+        that worked. Patterns are FileChangeWatcher's; the state's own files and the heartbeat's are ignored.
         """
         if restart_delay < 0:
             raise ValueError(f"restart_delay must not be negative, but is {restart_delay}")
@@ -88,10 +88,10 @@ class ProcessRestarter:
         load_state_callback: Callable[..., Any] | None = None,
         restart_command: Sequence[str] | None = None,
     ) -> None:
-        """What saves the state, what takes it up again, and what the new process is.
+        """Set the functions that save and restore the state, and the command of the new process.
 
-        ``save_state_callback()`` has failed when it returns False or raises. ``load_state_callback`` takes either
-        nothing, and loads for itself, or the loaded dictionary. ``restart_command`` is the present command by
+        ``save_state_callback()`` has failed if it returns False or raises. ``load_state_callback`` takes either no
+        argument, and loads the state itself, or the loaded dictionary. ``restart_command`` is the present command by
         default; ``--restart`` is added once.
         """
         self.save_state_callback = save_state_callback
@@ -105,11 +105,11 @@ class ProcessRestarter:
         join_func: Callable[[], Any] | None = None,
         timeout: float = 5.0,
     ) -> None:
-        """As GracefulShutdownManager.register_component: stopped before the state is saved."""
+        """As GracefulShutdownManager.register_component; components are stopped before the state is saved."""
         self.shutdown_manager.register_component(component_name, shutdown_func, join_func, timeout)
 
     def start(self) -> None:
-        """Changes lead to restarts from now on. In a restarted process the state is taken up first, unless it was already."""
+        """From now on changes lead to restarts. In a restarted process the state is restored first, unless it was already."""
         if self.load_state_callback is not None and is_restart() and not self.serializer.loaded:
             self.load_state()
         replaced = _take_replaced()
@@ -120,7 +120,7 @@ class ProcessRestarter:
             self._catch_up(replaced)
 
     def stop(self) -> None:
-        """Changes lead to nothing any more; a restart that is shutting components down already goes on."""
+        """Changes no longer lead to restarts; a restart that is already shutting components down goes on."""
         self._watching = False
         self._cancelled.set()
         self.watcher.stop()
@@ -133,9 +133,9 @@ class ProcessRestarter:
         self.stop()
 
     def load_state(self) -> bool:
-        """The state is taken up by ``load_state_callback``, and its file removed if the callback took the dictionary.
+        """``load_state_callback`` has restored the state; if it takes the dictionary, the state's file was removed.
 
-        False, with a warning and never an exception, where there is none, or the callback failed: a fresh start.
+        Returns False, with a warning and never an exception, if there is no state or the callback failed: a fresh start.
         """
         callback = self.load_state_callback
         if callback is None:
@@ -156,9 +156,9 @@ class ProcessRestarter:
         return taken
 
     def request_restart(self, reason: str = "requested") -> bool:
-        """A restart begins, in a thread of its own, without the delay; False where one is under way, or cannot be.
+        """A restart has begun, in its own thread and without the delay; False if one is under way already, or is not possible.
 
-        It cannot be while a changed source does not compile, or where the command does not exist.
+        It is not possible while a changed source does not compile, or if the command does not exist.
         """
         if self._broken:
             log.error("not restarting (%s): %s", reason, "; ".join(self._broken.values()))
@@ -168,7 +168,7 @@ class ProcessRestarter:
             return False
         return self._begin(reason, 0.0)
 
-    # The way to the restart
+    # The steps of a restart
 
     def _on_change(self, changed: list[str], *, caught_up: bool = False) -> None:
         self._changed_at = time.monotonic()
@@ -181,7 +181,7 @@ class ProcessRestarter:
             self._begin(f"changed: {', '.join(changed[:5])}{' …' if len(changed) > 5 else ''}", self.restart_delay, caught_up=caught_up)
 
     def _check(self, changed: Iterable[str]) -> None:
-        """``_broken`` has those sources that do not compile, of those that changed now and those that did not before."""
+        """``_broken`` has those of the ``changed`` and of the formerly broken sources that do not compile."""
         for path in {*changed, *self._broken}:
             complaint = _complaint(path)
             if complaint is None:
@@ -193,7 +193,8 @@ class ProcessRestarter:
         with self._lock:
             if self._pending is not None and self._pending.is_alive():
                 return False
-            # No daemon: when the components have stopped, the main thread may end, and the restart must outlive it.
+            # A thread that only waits for the delay is a daemon; the restart itself must outlive the main thread, which may end
+            # when the components have stopped.
             self._pending = threading.Thread(target=self._restart, args=(reason, delay, caught_up), name="restart", daemon=delay > 0)
             self._pending.start()
             return True
@@ -204,7 +205,7 @@ class ProcessRestarter:
             if self._cancelled.is_set() or self._broken:
                 return
             with self._lock:
-                # While it was only waiting, it must not have kept a finished program from ending.
+                # Until here this was a daemon thread, so that waiting did not keep a finished program from ending.
                 self._pending = threading.Thread(target=self._replace, args=(reason, caught_up), name="restart", daemon=False)
                 try:
                     self._pending.start()
@@ -221,7 +222,7 @@ class ProcessRestarter:
             self._cancelled.wait(left)
 
     def _replace(self, reason: str, caught_up: bool) -> None:
-        """The process is another one; returns only where that cannot be, with everything as it was."""
+        """The process has been replaced; returns only if that is not possible, with everything as it was."""
         executable = _executable(self.restart_command, self._directory)
         if executable is None:
             log.error("not restarting (%s): cannot find %s", reason, self.restart_command[0])
@@ -233,7 +234,7 @@ class ProcessRestarter:
             if not saved_before:
                 log.error("not restarting (%s): the state cannot be saved, and require_state is set", reason)
                 return
-        # Its thread is made beforehand, as GracefulShutdownManager's are, and for the same reason.
+        # Its thread is created beforehand, for the same reason as GracefulShutdownManager's.
         saving = _Saving(self.save_state_callback)
         if not self.shutdown_manager.initiate_shutdown():
             log.error("restarting although not every component stopped cleanly")
@@ -245,7 +246,7 @@ class ProcessRestarter:
         self._execute(executable, saved or saved_before, caught_up)
 
     def _execute(self, executable: str, saved: bool, caught_up: bool) -> None:
-        """Become the new process; ends this one where that fails, since its components are gone."""
+        """Become the new process. If that fails, end this one, since its components are already stopped."""
         environ = dict(os.environ)
         environ.pop(ENV_FRESH_START, None)
         if not saved:
@@ -261,7 +262,7 @@ class ProcessRestarter:
         try:
             with contextlib.suppress(OSError):
                 os.chdir(self._directory)
-            # This thread's mask becomes the new process's.
+            # The new process inherits this thread's signal mask.
             signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
             os.execve(executable, self.restart_command, environ)  # noqa: S606 - the program's own command
         except OSError as error:
@@ -269,7 +270,7 @@ class ProcessRestarter:
             os._exit(EXIT_CANNOT_REPLACE)
 
     def _catch_up(self, replaced: tuple[int, bool]) -> None:
-        """A source saved after the process was replaced, and before it was watched, may have been read before: restart once more."""
+        """A source that changed between the replacement and the start of the watching may have been imported before: restart again."""
         at, was_catching_up = replaced
         if was_catching_up:
             return
@@ -283,7 +284,7 @@ class ProcessRestarter:
 
 
 class _Saving:
-    """A call of the callback that saves the state, in a thread of its own that waits for its turn."""
+    """A call of the callback that saves the state, in a thread that is started now and waits until :meth:`run`."""
 
     def __init__(self, callback: Callable[[], Any] | None) -> None:
         self._callback = callback
@@ -293,7 +294,7 @@ class _Saving:
             threading.Thread(target=self._run, args=(callback,), name="save-state", daemon=True).start()
 
     def run(self, seconds: float) -> bool:
-        """Whether the callback saved the state within ``seconds``; without one the program sees to its state itself."""
+        """Whether the callback saved the state within ``seconds``; True without a callback, as the program then saves it itself."""
         if self._callback is None:
             return True
         self._turn.set()
@@ -318,7 +319,7 @@ def _loaded_sources() -> set[str]:
 
 
 def _forget_bytecode(paths: Iterable[str]) -> None:
-    """The sources will be compiled again. An import compares whole seconds and the size, so two quick saves look alike to it."""
+    """The sources will be compiled again. An import only compares whole seconds and the size, so it may miss a quick second save."""
     for path in list(paths):
         if path.endswith(".py"):
             with contextlib.suppress(OSError, NotImplementedError):
@@ -326,7 +327,7 @@ def _forget_bytecode(paths: Iterable[str]) -> None:
 
 
 def _complaint(path: str) -> str | None:
-    """Why the source cannot be compiled; None if it can, is gone, or is no Python source."""
+    """Why the source cannot be compiled; None if it can, if it is gone, or if it is not a Python source."""
     if not path.endswith((".py", ".pyw")):
         return None
     try:
@@ -345,7 +346,7 @@ def _complaint(path: str) -> str | None:
 
 
 def _takes_state(callback: Callable[..., Any]) -> bool:
-    """Whether the callback wants the loaded state as its argument."""
+    """Whether the callback takes the loaded state as its argument."""
     try:
         signature = inspect.signature(callback)
         signature.bind({})
@@ -355,7 +356,7 @@ def _takes_state(callback: Callable[..., Any]) -> bool:
 
 
 def _same_command() -> list[str]:
-    """The command that started this process, by the same interpreter, with ``--restart``."""
+    """The command that started this process, with the same interpreter and ``--restart``."""
     return _with_flag([sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]])
 
 
@@ -367,7 +368,7 @@ def _with_flag(command: Sequence[str]) -> list[str]:
 
 
 def _executable(command: Sequence[str], directory: str) -> str | None:
-    """The path of the program that ``command`` names, None where there is none to be run."""
+    """The path of the executable that ``command`` names; None if there is none."""
     name = command[0]
     if os.sep in name:
         name = os.path.join(directory, name)
@@ -380,7 +381,7 @@ def _heartbeat_names() -> list[str]:
 
 
 def _take_replaced() -> tuple[int, bool] | None:
-    """When this very process was replaced, and whether to catch up; asked once."""
+    """When this process was replaced, and whether that was to catch up; None if it was not, or at a second call."""
     try:
         pid, at, caught_up = (int(part) for part in os.environ.pop(_ENV_REPLACED, "").split(":"))
     except ValueError:
@@ -389,9 +390,9 @@ def _take_replaced() -> tuple[int, bool] | None:
 
 
 def is_restart(argv: Sequence[str] | None = None) -> bool:
-    """True when this process carries on for an earlier one: by ``--restart``, or as a later run under a supervisor.
+    """Whether this process continues an earlier one: it has ``--restart``, or is a later run under a supervisor.
 
-    ``argv`` is ``sys.argv`` by default. A supervisor says it by ASUP_RUN above 1.
+    ``argv`` is ``sys.argv`` by default. Under a supervisor, ASUP_RUN is above 1 for a later run.
     """
     if RESTART_FLAG in (sys.argv if argv is None else argv):
         return True
@@ -402,7 +403,7 @@ def is_restart(argv: Sequence[str] | None = None) -> bool:
 
 
 def load_restart_state_if_available(serializer: StateSerializer | None = None) -> dict[str, Any] | None:
-    """The saved state, if this is a restart and there is one to trust; its file is removed then, so that it serves once."""
+    """The saved state, if this is a restart and there is a sound one. Its file is then removed, so that it is used only once."""
     if not is_restart():
         return None
     serializer = serializer or get_state_serializer()
@@ -420,10 +421,10 @@ class _Shared:
 
 
 def get_process_restarter(watch_paths: Iterable[str | os.PathLike[str]] | None = None, **options: Any) -> ProcessRestarter:
-    """The program's one ProcessRestarter, made at the first call with these arguments.
+    """The program's one ProcessRestarter, created at the first call with these arguments.
 
     Without ``watch_paths`` it watches the Python files in the main script's directory and below. Raises ValueError
-    for arguments at a later call, which could not be heeded.
+    for arguments at a later call, which would have no effect.
     """
     with _Shared.lock:
         if _Shared.restarter is None:

@@ -1,8 +1,8 @@
-"""Orderly shutdown: components stop in reverse order of registration, each within its own timeout and all within one of the whole.
+"""Orderly shutdown: components stop in reverse order of registration, each within its own timeout, all within an overall one.
 
-A component that overruns or raises is reported and passed over; it cannot keep the others from being told. Ordinary
-functions run in threads of their own, since only so can they be bounded; what touches an event loop's objects is
-to be an ``async def``, which runs on that loop.
+A component that overruns or raises is reported and left behind; it cannot keep the others from being stopped. Ordinary
+functions run in their own threads, since only then can their time be bounded; a function that touches an event loop's
+objects has to be an ``async def``, which runs on that loop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What stops a component or waits for it: a function, or one that returns an awaitable.
+#: A function that stops a component or waits for it; may return an awaitable.
 Step = Callable[[], Any]
 
 
@@ -34,13 +34,13 @@ class Outcome(StrEnum):
     """How a component's shutdown ended."""
 
     STOPPED = "stopped"
-    FAILED = "failed"  #: a function of it raised, or its join function returned False
-    TIMED_OUT = "timed_out"  #: it overran its bound, and was left behind
+    FAILED = "failed"  #: one of its functions raised, or its join function returned False
+    TIMED_OUT = "timed_out"  #: it overran its timeout and was left behind
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Something that is to be stopped."""
+    """Something to stop at the shutdown."""
 
     name: str
     shutdown_func: Step
@@ -62,12 +62,12 @@ class GracefulShutdownManager:
     """Stops registered components once; from a thread, from an event loop, by a signal, or at the end of a ``with``."""
 
     def __init__(self, shutdown_timeout: float = 10.0) -> None:
-        """``shutdown_timeout`` bounds the whole shutdown, in seconds, above 0; raises ValueError otherwise."""
+        """``shutdown_timeout`` bounds the whole shutdown, in seconds. Raises ValueError unless it is above 0."""
         if shutdown_timeout <= 0:
             raise ValueError(f"shutdown_timeout must be above 0, not {shutdown_timeout}")
         self.shutdown_timeout = shutdown_timeout
         self._components: list[Component] = []
-        self._lock = threading.RLock()  # a signal's handler may have interrupted its holder
+        self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._workers: list[_InThread] | None = None
         self._began = False
         self._requested = False
@@ -83,11 +83,12 @@ class GracefulShutdownManager:
         join_func: Step | None = None,
         timeout: float = 5.0,
     ) -> None:
-        """``shutdown_func`` will be called at the shutdown, then ``join_func``; both within ``timeout`` seconds.
+        """``shutdown_func`` will be called at the shutdown, then ``join_func``; both together within ``timeout`` seconds.
 
-        Either may be async; it runs on the event loop that runs where this is called, if one does. A ``join_func``
-        that returns False says that the component lives on. A second component of a name replaces the first, at the
-        end of the order. Raises RuntimeError once the shutdown has begun, ValueError for a timeout that is not positive.
+        Either may be async; it then runs on the event loop that is running where this is called, if there is one. A
+        ``join_func`` returns False if the component has not stopped. A second component with the same name replaces the
+        first, and counts as registered last. Raises RuntimeError once the shutdown has begun, ValueError for a timeout that
+        is not positive.
         """
         if timeout <= 0:
             raise ValueError(f"timeout of {component_name} must be above 0, not {timeout}")
@@ -102,19 +103,19 @@ class GracefulShutdownManager:
 
     @property
     def shutdown_requested(self) -> bool:
-        """True once a signal or a call asked for the shutdown; what a main loop looks at."""
+        """True once a signal or a call has asked for the shutdown; for a main loop to check."""
         return self._requested
 
     @property
     def reports(self) -> tuple[ComponentReport, ...]:
-        """What became of each component so far, in the order in which they were stopped."""
+        """The results so far, in the order in which the components were stopped."""
         return tuple(self._reports)
 
     def initiate_shutdown(self) -> bool:
         """Every component has been told to stop; True if each did so in time and without an error.
 
-        Returns within ``shutdown_timeout`` seconds, give or take a moment. A second call, from wherever, waits for the
-        first and returns the same. On an event loop's own thread use ``initiate_shutdown_async``.
+        Returns within about ``shutdown_timeout`` seconds. A second call, from any thread, waits for the first and returns
+        the same. In an event loop's own thread use ``initiate_shutdown_async``.
         """
         if not self._begin():
             return self._wait_for_other()
@@ -128,7 +129,7 @@ class GracefulShutdownManager:
         return self.stopped_cleanly
 
     async def initiate_shutdown_async(self) -> bool:
-        """The same from an asyncio event loop, which goes on turning; async components run on it."""
+        """The same from an asyncio event loop, which keeps running; async components run on it."""
         import asyncio
 
         from supervisord_async.app.shutdown_on_loop import stop_on_loop
@@ -148,11 +149,11 @@ class GracefulShutdownManager:
 
     @property
     def stopped_cleanly(self) -> bool:
-        """True when the shutdown is over and no component failed or overran."""
+        """Whether the shutdown is over and no component failed or overran."""
         return self._finished.is_set() and all(report.outcome is Outcome.STOPPED for report in self._reports)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """True once a shutdown that somebody initiated is over; False after ``timeout`` seconds."""
+        """Waits for a shutdown that is initiated elsewhere: True once it is over, False after ``timeout`` seconds."""
         return self._finished.wait(timeout)
 
     def _begin(self) -> bool:
@@ -162,10 +163,10 @@ class GracefulShutdownManager:
             return first
 
     def _prepare(self) -> list[_InThread]:
-        """A thread for each component, waiting for its turn, last registered first.
+        """A thread for each component, last registered first; each waits for its turn.
 
-        Made beforehand: once the main thread has ended, which a component's end may well lead to, Python 3.12 and
-        later start no thread any more.
+        They are created beforehand: from Python 3.12 on no thread can be started after the main thread has ended, which
+        the end of a component may well cause.
         """
         with self._lock:
             if self._workers is None:
@@ -196,7 +197,7 @@ class GracefulShutdownManager:
             self._loop = loop
 
     def _awaiting_loop(self) -> asyncio.AbstractEventLoop | None:
-        """The loop that async components belong to, where it turns and this thread is not the one that turns it."""
+        """The loop for async components; None if it is not running, or if it runs in this thread, which is about to block."""
         loop = self._loop
         if loop is None or not loop.is_running():
             return None
@@ -222,12 +223,12 @@ class GracefulShutdownManager:
         *,
         exit_process: bool = True,
     ) -> None:
-        """The first of ``signals`` initiates the shutdown, a second one ends the process at once.
+        """The first of ``signals`` to arrive initiates the shutdown, a second one ends the process at once.
 
         With ``exit_process`` the main thread gets SystemExit(0), so that its ``with`` and ``finally`` blocks run, and
-        the process ends when the shutdown is over; without, the main thread goes on and looks at
-        ``shutdown_requested``. Within a running event loop the shutdown runs on it, and nothing is raised: await
-        ``wait_async``. Call from the main thread; raises ValueError elsewhere.
+        the process ends when the shutdown is over; otherwise the main thread goes on, and has to check
+        ``shutdown_requested``. Within a running event loop nothing is raised, and async components run on it: await
+        ``wait_async``. To be called from the main thread; raises ValueError elsewhere.
         """
         loop = _running_loop()
         if loop is None:
@@ -244,8 +245,8 @@ class GracefulShutdownManager:
                 _end_by(signum)
             self._requested = True
             self._prepare()
-            # A thread that is no daemon: the interpreter waits for it, and for what it stops. The handler itself may
-            # have interrupted code that holds a lock which a component needs.
+            # In a thread, since the handler may have interrupted code that holds a lock which a component needs. Not a
+            # daemon thread, so that the interpreter waits for it.
             threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
             if exit_process:
                 raise SystemExit(0)
@@ -259,7 +260,7 @@ class GracefulShutdownManager:
         threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
 
     async def wait_async(self) -> bool:
-        """Returns when a shutdown that somebody initiated is over; the result is ``stopped_cleanly``."""
+        """Waits for a shutdown that is initiated elsewhere, and returns ``stopped_cleanly``."""
         import asyncio
 
         event = asyncio.Event()
@@ -284,7 +285,7 @@ class GracefulShutdownManager:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         import asyncio
 
-        # A task of its own: a cancellation of ours must not leave components running.
+        # A separate task, since our own cancellation must not leave components running.
         task = asyncio.ensure_future(self.initiate_shutdown_async())
         try:
             await asyncio.shield(task)
@@ -293,12 +294,12 @@ class GracefulShutdownManager:
             raise
 
 
-#: The manager on whose behalf the present code is being run.
+#: The manager whose shutdown the current code is part of.
 _stopping: contextvars.ContextVar[object] = contextvars.ContextVar("supervisord_async_app_stopping", default=None)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread; a program without asyncio does not load it for the question."""
+    """The event loop that runs in this thread, or None. Does not import asyncio for a program that does not use it."""
     module = sys.modules.get("asyncio")
     if module is None:
         return None
@@ -314,13 +315,13 @@ def _bound(component: Component, deadline: float) -> float:
 
 
 def _end_by(signum: int) -> None:
-    """The process dies by the signal."""
+    """The process is ended by the signal."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)
 
 
 class _InThread:
-    """A component being stopped by a thread of its own, which is left behind if it overruns."""
+    """Stops a component in its own thread, which is left behind if it overruns."""
 
     def __init__(self, component: Component, loop: asyncio.AbstractEventLoop | None) -> None:
         self.component, self._loop = component, loop
@@ -331,12 +332,12 @@ class _InThread:
         try:
             thread.start()
             self._threaded = True
-        except RuntimeError as error:  # no more threads: it is told all the same, unbounded
+        except RuntimeError as error:  # no thread can be started: stop it in the caller's, without a bound
             log.warning("no thread to stop %s in: %s", component.name, error)
             self._threaded = False
 
     def stop(self, seconds: float) -> tuple[Outcome, str]:
-        """It is told to stop; what became of it within ``seconds``."""
+        """The component was told to stop; returns the outcome within ``seconds``."""
         self._turn.set()
         if not self._threaded:
             self._run()
@@ -350,7 +351,7 @@ class _InThread:
             self._call(self.component.shutdown_func)
             if self.component.join_func is not None:
                 joined = self._call(self.component.join_func)
-        except BaseException as error:  # SystemExit and KeyboardInterrupt of a component are its own affair
+        except BaseException as error:  # a component's SystemExit or KeyboardInterrupt does not end the shutdown
             log.exception("component %s failed to stop", self.component.name)
             self._result = Outcome.FAILED, f"{type(error).__name__}: {error}"
         else:
@@ -374,5 +375,5 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 def joined_outcome(value: Any) -> tuple[Outcome, str]:
-    """What a component's join function said: False means that it lives on."""
+    """The outcome by the join function's result: False means that the component has not stopped."""
     return (Outcome.FAILED, "it lives on, says its join function") if value is False else (Outcome.STOPPED, "")

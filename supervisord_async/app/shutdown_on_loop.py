@@ -1,4 +1,4 @@
-"""Stopping one component from an asyncio event loop, which goes on turning meanwhile."""
+"""Stops one component from an asyncio event loop, which keeps running meanwhile."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 
 async def stop_on_loop(component: Component, seconds: float) -> tuple[Outcome, str]:
-    """What became of it within ``seconds``; ordinary functions run in a thread of their own."""
+    """The component was told to stop; returns the outcome within ``seconds``. Ordinary functions run in their own threads."""
     task = asyncio.ensure_future(_steps_on_loop(component))
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
         task.cancel()
-        # One turn for it to notice; a component that refuses is left behind.
+        # A moment for it to be cancelled; a component that refuses is left behind.
         await asyncio.wait({task}, timeout=0.05)
         return Outcome.TIMED_OUT, f"not over within {seconds:.2f} s, left behind"
     if task.cancelled():
@@ -36,14 +36,14 @@ async def _steps_on_loop(component: Component) -> tuple[Outcome, str]:
                 joined = await (step() if inspect.iscoroutinefunction(step) else _in_thread(step))
     except asyncio.CancelledError:
         raise
-    except BaseException as error:  # SystemExit and KeyboardInterrupt of a component are its own affair
+    except BaseException as error:  # a component's SystemExit or KeyboardInterrupt does not end the shutdown
         log.exception("component %s failed to stop", component.name)
         return Outcome.FAILED, f"{type(error).__name__}: {error}"
     return joined_outcome(joined if component.join_func is not None else None)
 
 
 async def _in_thread(step: Step) -> Any:
-    """The result of an ordinary function from a daemon thread, awaited further if it is awaitable."""
+    """The result of an ordinary function, run in a daemon thread; if it is awaitable, its own result."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 

@@ -1,8 +1,8 @@
-"""State that outlives a restart: saved as a whole or not at all, loaded as it was saved or not at all.
+"""State that survives a restart: saved completely or not at all, loaded as it was saved or not at all.
 
-The file is JSON: a marker, a version, the time, a checksum, and the state last. It is written beside its place,
-synced, and renamed; the copy before it stays as ``NAME.previous`` and serves where the newest is damaged. A lock
-file, which is never removed, keeps saves of threads and processes apart. Nothing here raises because of a file's
+The file is JSON: a marker, a version, the time, a checksum, and last the state. It is written under a temporary name,
+synced, and renamed; the previous copy stays as ``NAME.previous``, and is used if the newest is damaged. A lock
+file, which is never removed, serializes saves of several threads and processes. Nothing here raises because of a file's
 content or a disk's state.
 """
 
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 DEFAULT_PATH: Final = "data/restart_state.json"
 FORMAT: Final = "supervisord_async.restart_state"
 VERSION: Final = 1
-#: What separates the header from the state, byte for byte, so that the checksum is over bytes.
+#: The exact bytes between the header and the state, so that the state's bytes can be found and their checksum verified.
 _BORDER: Final = b',\n"state": '
 _END: Final = b"}\n"
-#: Where a restart had to begin without state: the PID of the process, so that its children do not believe it theirs.
+#: Set if the state was not saved before a restart; the value is the process's PID, so that its children ignore it.
 ENV_FRESH_START: Final = "ASUP_FRESH_START"
 
 _thread_locks: dict[Path, threading.Lock] = {}
@@ -43,11 +43,11 @@ class _DamagedError(Exception):
 
 
 class _NotOursError(Exception):
-    """The file is sound, but no state that this version can read."""
+    """The file is sound, but not a state that this version can read."""
 
 
 class _Checked(NamedTuple):
-    """Identifies the bytes that were found sound: inode, size, modification time."""
+    """Identifies a file that was found sound: inode, size, modification time."""
 
     inode: int
     size: int
@@ -55,7 +55,7 @@ class _Checked(NamedTuple):
 
 
 class StateSerializer:
-    """Saves and loads ``self_state``, ``event_queue`` and ``config`` as one. Safe from threads and processes."""
+    """Saves and loads ``self_state``, ``event_queue`` and ``config`` together. Safe to use from several threads and processes."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class StateSerializer:
         classes: Iterable[type] = (),
         lock_timeout: float = 10.0,
     ) -> None:
-        """Use the file ``path``; its directory is made when it is needed.
+        """Use the file ``path``; its directory is created when needed.
 
         Instances of ``classes`` (with ``to_dict``/``from_dict``, or dataclasses, or enumerations) come back as objects;
-        those of others as dictionaries. A save waits ``lock_timeout`` seconds for another one at most.
-        Raises ValueError where two classes have one name.
+        those of other classes as dictionaries. A save waits at most ``lock_timeout`` seconds for another one.
+        Raises ValueError if two classes have the same name.
         """
         self.path = Path(os.path.abspath(path))
         self.previous_path = self.path.with_name(self.path.name + ".previous")
@@ -80,15 +80,15 @@ class StateSerializer:
         self._sound: _Checked | None = None
 
     def register(self, kind: type) -> type:
-        """Instances of ``kind`` come back as objects; usable as a decorator. Raises ValueError for a second class of that name."""
+        """Instances of ``kind`` come back as objects; usable as a decorator. Raises ValueError for a second class with that name."""
         if self._known.setdefault(kind.__qualname__, kind) is not kind:
             raise ValueError(f"two classes are named {kind.__qualname__}")
         return kind
 
     def save_restart_state(self, self_state: Any, event_queue: Any = None, config: Any = None) -> bool:
-        """The state is on the disk, whole; or False, and the earlier file is as it was. The reason is in the log.
+        """The complete state is on disk; or False, and the earlier file is unchanged. The reason is in the log.
 
-        False for: a value without a faithful form, a full or read-only disk, a lock that others hold for too long.
+        It fails for a value without a faithful form, on a full or read-only disk, and if another save holds the lock for too long.
         """
         try:
             state = {"self_state": self_state, "event_queue": event_queue, "config": config}
@@ -101,17 +101,17 @@ class StateSerializer:
         except OSError as error:
             log.error("cannot save the state to %s: %s", self.path, error)  # noqa: TRY400 - the reason says enough
             return False
-        except Exception as error:  # whatever a to_dict() raises: no reason to take the program down
+        except Exception as error:  # whatever a to_dict() raises must not end the program
             log.error("cannot save the state to %s: %s: %s", self.path, type(error).__name__, error, exc_info=_surprise(error))  # noqa: TRY400
             return False
         os.environ.pop(ENV_FRESH_START, None)
         return True
 
     def load_restart_state(self) -> dict[str, Any] | None:
-        """The state last saved, with ``self_state``, ``event_queue`` and ``config``; None where there is none to trust.
+        """The last saved state, with ``self_state``, ``event_queue`` and ``config``; None if there is no sound one.
 
-        A damaged file gives the copy before it; a foreign one, or one of a newer version, gives None. Each with a
-        warning in the log, none with an exception.
+        If the file is damaged, the previous copy is used; if it is not ours, or from a newer version, the result is None. Each
+        case is logged as a warning, none raises.
         """
         if os.environ.get(ENV_FRESH_START) == str(os.getpid()):
             log.warning("the state was not saved before this restart; starting fresh")
@@ -124,7 +124,7 @@ class StateSerializer:
             except _NotOursError as reason:
                 log.warning("%s is not used: %s", path, reason)
                 return None
-            except Exception as error:  # a file must not be able to take the program down
+            except Exception as error:  # no file's content may end the program
                 log.warning("%s is damaged and not used: %s: %s", path, type(error).__name__, error)
                 continue
             if path != self.path:
@@ -134,7 +134,7 @@ class StateSerializer:
         return None
 
     def cleanup_restart_state(self) -> None:
-        """No saved state is left, nor anything that a killed save left behind; only the empty lock file stays."""
+        """No saved state is left, and nothing that a killed save left behind; only the empty lock file stays."""
         if not self.path.parent.is_dir():
             return
         try:
@@ -147,13 +147,13 @@ class StateSerializer:
 
     @property
     def loaded(self) -> bool:
-        """True once this process has loaded the state of this path, by whichever object."""
+        """Whether this process has loaded the state of this path, with this object or another one."""
         return self.path in _loaded
 
     # Writing
 
     def _write(self, payload: bytes) -> None:
-        """The file holds ``payload``. Call under the lock; raises OSError and then has changed nothing."""
+        """The file contains ``payload``. To be called under the lock. Raises OSError, then nothing has changed."""
         for leftover in self._leftovers():
             leftover.unlink(missing_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -174,7 +174,7 @@ class StateSerializer:
         _sync_directory(self.path.parent)
 
     def _keep_previous(self) -> None:
-        """A good newest file is now also the previous one; a damaged one does not push the good previous one out."""
+        """The newest file, if it is sound, is now also the previous one; a damaged one does not replace a sound previous one."""
         try:
             if self._sound != _checked(os.stat(self.path)):
                 _verified(self.path.read_bytes())
@@ -186,21 +186,21 @@ class StateSerializer:
         second_name = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}.previous.tmp")
         try:
             os.link(self.path, second_name)
-        except OSError:  # no hard links here: for a moment only the previous name exists, which loading looks for too
+        except OSError:  # no hard links here: for a moment only the previous name exists, which is enough for loading
             os.rename(self.path, self.previous_path)
             return
         os.rename(second_name, self.previous_path)
-        # Renaming one name of a file onto another of the same file does nothing, and leaves the first.
+        # If both are names of the same file, rename() does nothing and leaves this one.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(second_name)
 
     def _leftovers(self) -> list[Path]:
-        """Files of saves that were killed; under the lock nobody else is saving."""
+        """Temporary files of saves that were killed. To be called under the lock, when nobody else is saving."""
         return list(self.path.parent.glob(f".{_escaped(self.path.name)}.*.tmp"))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Nobody else, of this process or another, saves meanwhile; raises TimeoutError (an OSError) after ``lock_timeout``."""
+        """Meanwhile no other thread or process saves. Raises TimeoutError (an OSError) after ``lock_timeout``."""
         deadline = time.monotonic() + self.lock_timeout
         lock = _thread_locks.setdefault(self.path, threading.Lock())
         if not lock.acquire(timeout=self.lock_timeout):
@@ -242,7 +242,7 @@ def _checksum(payload: bytes | memoryview) -> str:
 
 
 def _verified(data: bytes) -> bytes:
-    """The state's bytes in a file's; raises _DamagedError or _NotOursError."""
+    """The state's bytes in ``data``, a whole file. Raises _DamagedError or _NotOursError."""
     if not data.startswith(b"{"):
         raise _DamagedError("it does not begin like a saved state" if data else "it is empty")
     border = data.find(_BORDER, 0, 4096)
@@ -260,7 +260,7 @@ def _verified(data: bytes) -> bytes:
 
 
 def _accept(header: dict[str, Any]) -> None:
-    """Raises _NotOursError unless the header is that of a state of this version or an older one."""
+    """Raises _NotOursError unless the header belongs to a state of this version or an older one."""
     if header.get("format") != FORMAT or header.get("is_restart") is not True:
         raise _NotOursError("it is some other program's file")
     version = header.get("version")
@@ -269,7 +269,7 @@ def _accept(header: dict[str, Any]) -> None:
 
 
 def _complaint(data: bytes) -> Exception:
-    """Why a file without our border is not ours: sound JSON of others (or of a later layout), or damaged."""
+    """Why a file without our border is not used: it is sound JSON but not ours (or of a later layout), or it is damaged."""
     try:
         _accept(json.loads(data))
     except _NotOursError as reason:
@@ -290,7 +290,7 @@ def _checked(status: os.stat_result) -> _Checked:
 
 
 def _sync_directory(directory: Path) -> None:
-    """The rename is on the disk too, where the file system can say so."""
+    """The rename is on disk too, if the file system can sync directories."""
     with contextlib.suppress(OSError):
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -314,12 +314,12 @@ def _flock(fd: int, deadline: float) -> None:
 
 
 def _escaped(name: str) -> str:
-    """``name`` for glob, taken literally."""
+    """``name`` escaped for glob."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 def _surprise(error: Exception) -> Exception | None:
-    """The error, where its message alone does not say enough."""
+    """The error, for its traceback, unless its message says enough."""
     return None if isinstance(error, encoding.CannotEncodeError | RecursionError) else error
 
 
@@ -331,7 +331,7 @@ class _Shared:
 
 
 def get_state_serializer(path: str | os.PathLike[str] | None = None) -> StateSerializer:
-    """The program's one StateSerializer, made at the first call (``path``: data/restart_state.json by default).
+    """The program's one StateSerializer, created at the first call (``path``: data/restart_state.json by default).
 
     Another ``path`` at a later call replaces it, which is logged.
     """

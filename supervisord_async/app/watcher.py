@@ -1,9 +1,8 @@
-"""Noticing that files changed.
+"""Notices that files have changed.
 
-What counts is what a look at the files says: name, size, modification time, inode. The system's notifications (by
-watchfiles) only say when to look, so one that is lost, doubled or meant otherwise does no harm. Where they cannot
-serve (network file systems, no inotify instances left, watchfiles not installed) the look is repeated every
-``poll_interval`` instead.
+A change is a difference between two scans of the files: in name, size, modification time or inode. The kernel's notifications
+(by watchfiles) only say when to scan, so a lost, repeated or misleading one does no harm. Where they are not available (network
+file systems, no inotify instances left, watchfiles not installed) the scan is repeated every ``poll_interval`` instead.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from typing import Any, NamedTuple, Self
 
 log = logging.getLogger(__name__)
 
-#: What editors, interpreters and version control leave behind; never a reason.
+#: What editors, interpreters and version control leave behind; never counts as a change.
 ALWAYS_IGNORED = (
     *("__pycache__", "*.pyc", "*.pyo", ".git", ".hg", ".svn", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules"),
     *("*.swp", "*.swo", "*.swx", "*~", ".#*", "#*#", "4913", ".goutputstream-*", "*.tmp"),
 )
 
-#: File systems whose changes by others raise no notification here.
+#: File systems on which changes made elsewhere cause no notification here.
 _WITHOUT_NOTIFICATIONS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "vboxsf", "drvfs", "afs", "ceph", "glusterfs", "virtiofs")
 
-#: How long a notification may take to be taken up, and how long it must be quiet before the files are looked at.
+#: How long the notifier waits for a further notification before it reports the gathered ones, and how long it gathers at most.
 _STEP_MILLISECONDS = 100
 _DEBOUNCE_MILLISECONDS = 1000
-#: How often the watched paths themselves are looked at: one that was replaced takes its notifications with it.
+#: How often the watched paths themselves are checked: one that was replaced sends no more notifications.
 _ROOTS_MILLISECONDS = 2000
 
 ChangeCallback = Callable[[list[str]], Any]
 
 
 class _Mark(NamedTuple):
-    """Differs when a file changed."""
+    """What is compared to tell whether a file has changed."""
 
     modified_ns: int
     size: int
@@ -48,7 +47,7 @@ class _Mark(NamedTuple):
 
 
 class FileChangeWatcher:
-    """Watches files and directories (with all below) from a thread, and tells a callback or an async iterator.
+    """Watches files and directories (recursively) in a thread, and passes changes to a callback or an async iterator.
 
     A path need not exist yet. ``async for changed in watcher`` starts the watching and ends with ``stop``.
     """
@@ -64,10 +63,10 @@ class FileChangeWatcher:
     ) -> None:
         """Watch ``watch_paths``, relative to the present directory.
 
-        A pattern without a slash ignores every file or directory of such a name below a watched path; one with a
+        A pattern without a slash ignores every file or directory with such a name under a watched path; one with a
         slash (``data/raw/*``) matches consecutive names. ``ALWAYS_IGNORED`` is added. With ``include_patterns`` only
-        files of such names count. ``poll_interval``, in seconds, above 0, is used where notifications cannot serve, or
-        with ``force_polling``. Raises ValueError for an interval that is not positive, or no path.
+        files with such names count. ``poll_interval``, in seconds, above 0, is used where notifications are not available,
+        or with ``force_polling``. Raises ValueError for an interval that is not positive, or if there is no path.
         """
         if isinstance(watch_paths, str | os.PathLike):
             watch_paths = [watch_paths]
@@ -91,11 +90,11 @@ class FileChangeWatcher:
         self.polling: bool | None = None  #: whether the files are polled; None until watching
 
     def set_change_callback(self, callback: ChangeCallback | None) -> None:
-        """``callback`` gets the sorted absolute paths of what changed, appeared or vanished, in the watcher's thread."""
+        """``callback`` is called in the watcher's thread, with the sorted absolute paths that changed, appeared or vanished."""
         self._callback = callback
 
     def start(self) -> None:
-        """Every change from now on is noticed; nothing new if it is watching already."""
+        """Every change from now on is noticed. No effect if it is watching already."""
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
@@ -105,7 +104,7 @@ class FileChangeWatcher:
             self._thread.start()
 
     def stop(self) -> None:
-        """No callback is running or will be, unless this is called from one; iterators have ended."""
+        """No callback is running or will be called, unless this is called from a callback; iterators end."""
         self._stop.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
@@ -119,7 +118,7 @@ class FileChangeWatcher:
         self.stop()
 
     def __aiter__(self) -> AsyncIterator[list[str]]:
-        """Lists like the callback's; what changes between two of them comes in one."""
+        """Lists like the callback's; changes that happen while one is being processed are gathered in the next."""
         feed = _Feed()
         self._feeds.add(feed)
         self.start()
@@ -142,7 +141,7 @@ class FileChangeWatcher:
                 stop.set()
 
     def covers(self, path: str | os.PathLike[str]) -> bool:
-        """True where a change of the file ``path`` would be told."""
+        """Whether a change of the file ``path`` would be reported."""
         path = os.path.abspath(path)
         for root in self.watch_paths:
             if path == root:
@@ -162,14 +161,14 @@ class FileChangeWatcher:
                 feed.wake()
 
     def _watch_by_polling(self, stop: threading.Event, marks: dict[str, _Mark]) -> dict[str, _Mark]:
-        """Look every ``poll_interval`` until told to stop."""
+        """Scan every ``poll_interval`` until told to stop."""
         self.polling = True
         while not stop.wait(self.poll_interval):
             marks = self._look_and_tell(stop, marks)
         return marks
 
     def _watch_by_notifications(self, stop: threading.Event, marks: dict[str, _Mark]) -> dict[str, _Mark]:
-        """Look when notified, until told to stop, or until the paths to watch are others."""
+        """Scan when notified, until told to stop, or until a watched path was replaced, which needs a new notifier."""
         from watchfiles._rust_notify import RustNotify
 
         self.polling = False
@@ -178,7 +177,7 @@ class FileChangeWatcher:
         every = _ROOTS_MILLISECONDS if self._all_covered(directories, recursive) else max(1, int(self.poll_interval * 1000))
         try:
             with RustNotify(directories, False, False, 0, recursive, True) as notifier:
-                raw: set[tuple[int, str]] | str = "first"  # a look closes the gap since the last one
+                raw: set[tuple[int, str]] | str = "first"  # a first scan covers the time since the last one
                 while raw != "stop":
                     replaced = identities != _identities((*self.watch_paths, *directories))
                     if replaced or self._is_reason(raw, every):
@@ -187,14 +186,14 @@ class FileChangeWatcher:
                         break
                     raw = notifier.watch(_DEBOUNCE_MILLISECONDS, _STEP_MILLISECONDS, every, stop)
         except FileNotFoundError:
-            stop.wait(_STEP_MILLISECONDS / 1000)  # it vanished between two looks: start over
+            stop.wait(_STEP_MILLISECONDS / 1000)  # a path has just vanished: start over
         except (OSError, RuntimeError) as error:
             log.warning("cannot be notified of changes: %s; looking every %g s instead", error, self.poll_interval)
             self.force_polling = True
         return marks
 
     def _is_reason(self, raw: set[tuple[int, str]] | str, every: int) -> bool:
-        """Whether to look at the files: after changes that may matter, at first, and each time where not all is notified."""
+        """Whether to scan: at first, after a notification that may matter, and at each interval if some paths cause none."""
         if isinstance(raw, str):
             return raw == "first" or every != _ROOTS_MILLISECONDS
         return any(self._may_matter(path) for _, path in raw)
@@ -227,10 +226,10 @@ class FileChangeWatcher:
         return not self.force_polling
 
     def _roots(self) -> tuple[list[str], bool]:
-        """The directories to be notified of, and whether with all below them.
+        """The directories to watch for notifications, and whether to do so recursively.
 
-        A file is watched by its directory, since editors replace files. Where directories and files are mixed, files
-        outside of the directories are looked at instead: their directories may be huge.
+        A file is watched through its directory, since editors replace files. If there are both directories and files, files
+        outside the directories are scanned at intervals instead: their own directories may be huge.
         """
         directories = [path for path in self.watch_paths if os.path.isdir(path)]
         if directories:
@@ -238,15 +237,15 @@ class FileChangeWatcher:
         return sorted({_existing(os.path.dirname(path)) for path in self.watch_paths}), False
 
     def _all_covered(self, directories: list[str], recursive: bool) -> bool:
-        """Whether a notification comes for every watched path, so that nothing needs to be looked at without one."""
+        """Whether every watched path causes notifications, so that no scan is needed without one."""
         if not recursive:
             return all(os.path.dirname(path) in directories for path in self.watch_paths)
         return all(any(path == root or path.startswith(root + os.sep) for root in directories) for path in self.watch_paths)
 
-    # Looking
+    # Scanning
 
     def _look(self) -> dict[str, _Mark]:
-        """The marks of all files that count. Files that vanish while looking are not there."""
+        """The marks of all files that count, without those that vanish during the scan."""
         marks: dict[str, _Mark] = {}
         for path in self.watch_paths:
             try:
@@ -274,7 +273,7 @@ class FileChangeWatcher:
                             marks[entry.path] = _Mark(status.st_mtime_ns, status.st_size, status.st_ino)
 
     def _may_matter(self, path: str) -> bool:
-        """Whether a notification is a reason to look; the rest of the thought is left to the look."""
+        """Whether a notification about ``path`` is a reason to scan; the scan itself decides whether anything changed."""
         for root in self.watch_paths:
             if path.startswith(root + os.sep):
                 return not self._is_ignored(root, path)
@@ -296,7 +295,7 @@ class FileChangeWatcher:
 
 
 class _Feed:
-    """Carries lists of changes from the thread to one iterator; bounded by the number of files."""
+    """Carries changes from the watcher's thread to one iterator; bounded by the number of files."""
 
     def __init__(self) -> None:
         self.reader, self._writer = socket.socketpair()
@@ -306,18 +305,18 @@ class _Feed:
         self._lock = threading.Lock()
 
     def put(self, changed: list[str]) -> None:
-        """They are among the next list."""
+        """The paths in ``changed`` will be in the next list."""
         with self._lock:
             self._changed.update(changed)
         self.wake()
 
     def wake(self) -> None:
-        """The reader is readable, or closed."""
+        """The reader becomes readable, unless it is closed."""
         with contextlib.suppress(OSError):
             self._writer.send(b"!")
 
     def take(self) -> list[str]:
-        """What has come since the last call."""
+        """The sorted changes since the last call."""
         with contextlib.suppress(BlockingIOError):
             self.reader.recv(4096)
         with self._lock:
@@ -331,7 +330,7 @@ class _Feed:
 
 
 def _pattern(text: str) -> tuple[str, ...]:
-    """The names that a pattern asks for, one after the other: ``./data/*`` is ``data``, with all below it."""
+    """The consecutive names that a pattern matches: ``./data/*`` is ``data``, with everything below it."""
     names = [name for name in text.split("/") if name not in {"", "."}]
     while len(names) > 1 and names[-1] in {"*", "**"}:
         names.pop()
@@ -356,7 +355,7 @@ def _existing(path: str) -> str:
 
 
 def _identities(paths: Iterable[str]) -> list[tuple[str, int, int] | None]:
-    """What the directories among ``paths`` are; differs when one was replaced, appeared or vanished."""
+    """The identity of each path: changes if a directory was replaced, or if a path appeared or vanished."""
     found: list[tuple[str, int, int] | None] = []
     for path in paths:
         try:
@@ -369,7 +368,7 @@ def _identities(paths: Iterable[str]) -> list[tuple[str, int, int] | None]:
 
 
 def _lacks_notifications(path: str) -> bool:
-    """Whether ``path`` is on a file system that others change without notice here, as far as the mounts say."""
+    """Whether ``path`` is on a file system on which others' changes cause no notification, judged by the mounts."""
     path = os.path.realpath(path)
     best, kind = "", ""
     try:

@@ -1,8 +1,8 @@
 """The protected main loop: no failing task stops the others, or the loop.
 
-What no ``try`` can catch (a hang, the kernel's memory killer, a segmentation fault) is left to the supervisor: the loop
-beats a heartbeat before each task and each round, so that one that is stuck is missed. The loop itself comes in two
-forms with one set of rules: ``run`` here, for threads, and ``run_async`` for event loops.
+What no ``try`` can catch (a hang, the kernel's OOM killer, a segmentation fault) is left to the supervisor: the loop sends a
+heartbeat before each task and each round, so that the supervisor notices when it is stuck. The loop has two forms with the
+same rules: ``run``, for threads, and ``run_async``, for event loops.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["SetAside", "WorkerLoop", "WorkerStatistics"]
 log = logging.getLogger(__name__)
 
 TaskT = TypeVar("TaskT")
-#: The shortest pause after an error in get_tasks, in seconds: an error must not make a busy loop.
+#: The shortest pause after an error in get_tasks, in seconds: errors must not cause a busy loop.
 ERROR_PAUSE_SECONDS = 0.1
 
 
 class WorkerLoop(Generic[TaskT]):
-    """Asks for tasks each ``check_interval`` and processes them one after the other, whatever they raise."""
+    """Asks for tasks every ``check_interval`` and processes them one after the other, whatever they raise."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class WorkerLoop(Generic[TaskT]):
         shutdown_timeout: float = 10.0,
         max_background: int = 32,
     ) -> None:
-        """Process what ``get_tasks()`` gives (an iterable, or None) by ``process_task(task)``.
+        """Process what ``get_tasks()`` returns (an iterable, or None) with ``process_task(task)``.
 
         Both may be async with ``run_async``. ``check_interval`` is the pause between two rounds in seconds, 0 or more.
-        ``heartbeat`` is what the environment asks for by default. A task that failed is kept and tried again after
-        ``retry_backoff`` seconds, doubled each time up to ``retry_backoff_max``; without it, it is tried again when
-        ``get_tasks`` gives it again. After ``max_failures`` in a row it is set aside: told to ``on_set_aside`` and
-        left alone until ``release``. Tasks are known by ``task_key``: by default their ``id`` or themselves.
+        ``heartbeat`` defaults to what the environment asks for. A task that failed is kept and tried again after
+        ``retry_backoff`` seconds, doubled each time up to ``retry_backoff_max``; without ``retry_backoff``, it is tried again
+        when ``get_tasks`` returns it again. After ``max_failures`` in a row it is set aside: passed to ``on_set_aside`` and
+        not tried until ``release``. Tasks are identified by ``task_key``: by default their ``id``, else themselves.
         ``shutdown_timeout`` bounds how long background jobs are waited for at the end, and then the closing of resources.
         """
         if check_interval < 0:
@@ -74,14 +74,14 @@ class WorkerLoop(Generic[TaskT]):
         self._statistics = WorkerStatistics()
         self._resources = GracefulShutdownManager(shutdown_timeout)
         self._stopping = False
-        # SimpleQueue.put may be called from a signal's handler, whatever it interrupted; an Event's set may not.
+        # SimpleQueue.put is reentrant, so a signal handler may call it; Event.set is not.
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._background: dict[Any, threading.Thread | None] = {}
         self._thread: threading.Thread | None = None
         self._on_loop: LoopJobs | None = None
 
-    # What others see and do
+    # For callers
 
     @property
     def statistics(self) -> WorkerStatistics:
@@ -95,11 +95,11 @@ class WorkerLoop(Generic[TaskT]):
         return dict(self._failures.set_aside)
 
     def release(self, key: Any) -> bool:
-        """The task set aside under ``key`` is processed again when it is due; False where there is none."""
+        """The task set aside under ``key`` is processed again when it is due; False if there is none."""
         return self._failures.release(key)
 
     def stop(self) -> None:
-        """The loop ends after the present task; from any thread, a task, or a signal's handler."""
+        """The loop ends after the present task. May be called from any thread, from a task, or from a signal handler."""
         self._stopping = True
         self._wake.put(None)
         if self._on_loop is not None:
@@ -107,19 +107,19 @@ class WorkerLoop(Generic[TaskT]):
 
     @property
     def stopping(self) -> bool:
-        """True once the loop was told to end; for tasks that take long."""
+        """Whether the loop was told to end; for long tasks to check."""
         return self._stopping
 
     def resource(self, name: str, close: Callable[[], Any], timeout: float = 5.0) -> None:
-        """``close`` is called when the loop ends, in reverse order of these calls, each guarded and bounded."""
+        """``close`` will be called when the loop ends, in reverse order of registration, guarded and bounded by ``timeout``."""
         self._resources.register_component(name, close, timeout=timeout)
 
     def background(self, key: Any, func: Callable[..., Any], *args: Any) -> bool:
-        """``func(*args)`` runs apart from the loop, unless a job with that key is running; True if it was started.
+        """``func(*args)`` runs beside the loop, unless a job with that key is running; True if it was started.
 
-        In a thread of its own, or, where it is async, as a task of the running ``run_async``. Its errors are logged
-        and counted, and the key is free again afterwards, whatever happened. False too where the loop is ending,
-        ``max_background`` jobs are running, or no thread can be had: never an exception.
+        It runs in its own thread, or, if it is async, as a task of the running ``run_async``. Its errors are logged
+        and counted, and the key is free again afterwards, whatever happened. Also returns False if the loop is ending,
+        ``max_background`` jobs are running, or no thread can be started: never raises.
         """
         with self._lock:
             if self._stopping or key in self._background:
@@ -157,13 +157,13 @@ class WorkerLoop(Generic[TaskT]):
                     await result
 
                 asyncio.run(awaited())
-        except BaseException as raised:  # SystemExit in a thread ends nothing but the thread, and this is its end
+        except BaseException as raised:  # even SystemExit would only end this thread
             error = raised
         finally:
             self.job_over(key, error)
 
     def job_over(self, key: Any, error: BaseException | None = None) -> None:
-        """The key is free; an error is logged and counted. For the forms of the loop."""
+        """The job's key is free; its error, if any, is logged and counted. For the two forms of the loop."""
         if error is not None:
             log.error("%s: background job %r failed", self.name, key, exc_info=error)
         with self._lock:
@@ -174,22 +174,22 @@ class WorkerLoop(Generic[TaskT]):
     # The thread form
 
     def start(self) -> None:
-        """The loop runs in a thread of its own; nothing new if it does already. Signals are the main thread's affair."""
+        """The loop runs in its own thread, where it handles no signals. No effect if it does so already."""
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self.run, name=self.name, daemon=True)
             self._thread.start()
 
     def join(self, timeout: float | None = None) -> bool:
-        """True when the thread of ``start`` has ended, within ``timeout`` seconds."""
+        """Waits up to ``timeout`` seconds for the thread of ``start``; returns whether it has ended."""
         if self._thread is not None:
             self._thread.join(timeout)
         return self._thread is None or not self._thread.is_alive()
 
     def run(self) -> None:
-        """Runs once; returns after ``stop``, TERM or Ctrl+C, when background jobs are over (or overran) and resources are closed.
+        """Run the loop, once, until ``stop``, TERM or Ctrl+C; then background jobs have ended (or overrun) and resources are closed.
 
-        TERM is looked after in the main thread only, and only where the program has no handler of its own. SystemExit
-        of a task passes, after the resources were closed. Every other exception of a task is survived.
+        TERM is handled in the main thread only, and only if the program has no handler of its own. A task's SystemExit
+        propagates, after the resources were closed. The loop survives every other exception of a task.
         """
         with self.term_handled():
             try:
@@ -203,11 +203,11 @@ class WorkerLoop(Generic[TaskT]):
                 self._end()
 
     def term_handled(self) -> _TermHandled:
-        """Within this, TERM ends the loop, where it may be handled here."""
+        """A context in which TERM ends the loop, if it may be handled here."""
         return _TermHandled(self)
 
     def _round(self) -> float:
-        """One round; returns the seconds to wait before the next."""
+        """Process one round of tasks; returns the seconds to wait before the next."""
         self.heartbeat.beat()
         try:
             tasks = list(self._get_tasks() or ())
@@ -230,7 +230,7 @@ class WorkerLoop(Generic[TaskT]):
         return self.round_over()
 
     def _sleep(self, seconds: float) -> None:
-        """Wait for the next round, or ``stop``; the heart goes on beating."""
+        """Wait for the next round, or for ``stop``; heartbeats go on."""
         deadline = time.monotonic() + seconds
         while not self._stopping:
             left = deadline - time.monotonic()
@@ -254,46 +254,46 @@ class WorkerLoop(Generic[TaskT]):
 
     @property
     def resources(self) -> GracefulShutdownManager:
-        """What closes the resources. For the forms of the loop."""
+        """Closes the resources at the end. For the two forms of the loop."""
         return self._resources
 
     def due(self, tasks: Iterable[TaskT]) -> list[TaskT]:
-        """Those of ``tasks``, and of the ones kept for another try, that are to be processed now."""
+        """Those of ``tasks``, and of the tasks kept for another try, that are to be processed now."""
         return self._failures.due(tasks, time.monotonic())
 
     def failed(self, task: TaskT, error: BaseException) -> None:
-        """The task's failure is logged with its traceback, counted, and decides when it is tried again."""
+        """The task's failure is logged with its traceback and counted; the task will be tried again, or is set aside."""
         log.error("%s: task %r failed", self.name, self._failures.name(task), exc_info=error)
         with self._lock:
             self._statistics = replace(self._statistics, failed=self._statistics.failed + 1)
         self._failures.failed(task, error, time.monotonic())
 
     def succeeded(self, task: TaskT) -> None:
-        """The task's success is counted, its earlier failures are forgotten."""
+        """The task's success is counted, and its earlier failures are forgotten."""
         with self._lock:
             self._statistics = replace(self._statistics, processed=self._statistics.processed + 1)
         self._failures.succeeded(task)
 
     def tasks_failed(self, error: BaseException) -> float:
-        """The error in get_tasks is logged and counted; returns the seconds to pause."""
+        """An error in get_tasks is logged and counted; returns the seconds to pause."""
         log.error("%s: cannot get tasks", self.name, exc_info=error)
         with self._lock:
             self._statistics = replace(self._statistics, get_tasks_errors=self._statistics.get_tasks_errors + 1)
         return max(self.check_interval, ERROR_PAUSE_SECONDS)
 
     def round_over(self) -> float:
-        """The round is counted; returns the seconds to the next, earlier if a kept task is due."""
+        """The round is counted; returns the seconds to the next one, which comes earlier if a kept task is due."""
         with self._lock:
             self._statistics = replace(self._statistics, rounds=self._statistics.rounds + 1)
         due_at = self._failures.next_due()
         return self.check_interval if due_at is None else min(self.check_interval, max(0.0, due_at - time.monotonic()))
 
     def slice_of(self, seconds: float) -> float:
-        """How much of a wait may pass before the next beat."""
+        """How much of a wait of ``seconds`` may pass before the next heartbeat."""
         return min(seconds, self.heartbeat.interval) if self.heartbeat.enabled else seconds
 
     def log_left_behind(self) -> None:
-        """Jobs that overran are named."""
+        """Background jobs that are still running are logged by name."""
         with self._lock:
             left = list(self._background)
         if left:
@@ -302,7 +302,7 @@ class WorkerLoop(Generic[TaskT]):
     # The event loop form
 
     async def run_async(self) -> None:
-        """As ``run``, on asyncio: async functions run on the loop, ordinary ones in worker threads; jobs are its tasks."""
+        """As ``run``, on asyncio: async functions run on the event loop, ordinary ones in worker threads; async jobs are its tasks."""
         from supervisord_async.app.worker_async import LoopJobs, run_async
 
         self._on_loop = LoopJobs(self)
@@ -313,14 +313,14 @@ class WorkerLoop(Generic[TaskT]):
 
 
 def is_ending(error: BaseException) -> bool:
-    """Whether the exception is somebody's wish to end, rather than a task's failure (a stray CancelledError is one)."""
+    """Whether the exception is meant to end the program. A stray CancelledError is not: it is a task's failure."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_ending, error.exceptions))
     return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 class _TermHandled:
-    """TERM stops the loop meanwhile; only in the main thread, and only in place of the default."""
+    """A context in which TERM stops the loop: only in the main thread, and only in place of the default handler."""
 
     def __init__(self, loop: WorkerLoop[Any]) -> None:
         self._loop = loop
@@ -332,9 +332,9 @@ class _TermHandled:
             self._installed = True
 
     def _handle(self, _signum: int, _frame: FrameType | None) -> None:
-        # No log here: the handler may have interrupted a write to the very stream.
+        # No logging here: the handler may have interrupted a write to the same stream.
         self._loop.stop()
-        # A second one ends the process at once.
+        # A second TERM ends the process at once.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:

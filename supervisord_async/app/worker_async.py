@@ -1,4 +1,4 @@
-"""The protected main loop on an event loop; its rules are WorkerLoop's."""
+"""The protected main loop for event loops, with the rules of WorkerLoop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class LoopJobs:
-    """Background jobs that are async, as tasks of the running loop; and waking the loop from any thread."""
+    """Runs async background jobs as tasks of the event loop, and wakes the loop from any thread."""
 
     def __init__(self, worker: WorkerLoop[Any]) -> None:
         self._worker = worker
@@ -37,18 +37,18 @@ class LoopJobs:
         self.woken = anyio.Event()
 
     def opened(self, group: TaskGroup) -> None:
-        """Jobs may start from now on, as tasks of ``group``."""
+        """From now on jobs are started as tasks of ``group``."""
         self._thread, self._group, self._loop = threading.get_ident(), group, asyncio.get_running_loop()
 
     def start(self, key: Any, func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-        """The job was started as a task; False for ordinary functions, which get threads."""
+        """The job was started as a task; False for an ordinary function, which needs a thread, or if no loop runs."""
         group, loop = self._group, self._loop
         if group is None or loop is None or not inspect.iscoroutinefunction(func):
             return False
         if threading.get_ident() == self._thread:
             group.start_soon(self._run, key, func, args)
         else:
-            # Not a wait for the loop: the loop may be waiting for this very thread.
+            # Does not wait for the loop, which may be waiting for this very thread.
             loop.call_soon_threadsafe(self._start_soon, group, key, func, args)
         return True
 
@@ -59,7 +59,7 @@ class LoopJobs:
             self._worker.job_over(key, error)
 
     def wake(self) -> None:
-        """The loop looks whether it is to end."""
+        """The loop checks whether it is to end."""
         if self._loop is None or threading.get_ident() == self._thread:
             self.woken.set()
             return
@@ -81,11 +81,11 @@ class LoopJobs:
 
 
 async def run_async(worker: WorkerLoop[Any], jobs: LoopJobs, get_tasks: Callable[[], Any], process_task: Callable[[Any], Any]) -> None:
-    """Returns when the loop was told to end; see WorkerLoop.run_async."""
+    """Run the loop until it is told to end; see WorkerLoop.run_async."""
     try:
         await _run_group(worker, jobs, get_tasks, process_task)
     except BaseExceptionGroup as group:
-        # SystemExit of a task is to pass as itself, not in a group that nobody expects.
+        # A task's SystemExit propagates as itself, not inside a group, which no caller expects.
         exits = group.subgroup(SystemExit)
         if exits is not None:
             raise _first(exits) from None
@@ -119,7 +119,7 @@ async def _run_group(
 
 
 async def _round(worker: WorkerLoop[Any], get_tasks: Callable[[], Any], process_task: Callable[[Any], Any]) -> float:
-    """One round; returns the seconds to wait before the next."""
+    """Process one round of tasks; returns the seconds to wait before the next."""
     worker.heartbeat.beat()
     try:
         given = await _call(get_tasks)
@@ -144,7 +144,7 @@ async def _round(worker: WorkerLoop[Any], get_tasks: Callable[[], Any], process_
 
 
 async def _call(function: Callable[..., Any], *args: Any) -> Any:
-    """The result; an ordinary function does not keep the loop from turning."""
+    """The function's result; an ordinary function runs in a thread, so that it does not block the loop."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         result = function(*args)
     else:
@@ -184,14 +184,14 @@ def _may_handle_signals() -> bool:
 
 
 def _is_end(error: BaseException) -> bool:
-    """Whether the exception ends the loop. A future that somebody cancelled, awaited by a task, is a failure of the task."""
+    """Whether the exception ends the loop. If a task awaited a future that was cancelled, that is only the task's failure."""
     if isinstance(error, anyio.get_cancelled_exc_class()):
         return _is_cancelled()
     return is_ending(error)
 
 
 def _is_cancelled() -> bool:
-    """Whether it is this very task that somebody cancelled."""
+    """Whether the current asyncio task itself was cancelled."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
     task = asyncio.current_task()

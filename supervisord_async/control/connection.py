@@ -141,7 +141,7 @@ def _peer_of(transport: asyncio.BaseTransport) -> Peer | None:
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family != socket.AF_UNIX:
         return None
-    borrowed = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())  # the transport only gives a wrapper without all methods
+    borrowed = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())  # the transport's is a wrapper without all methods
     try:
         return Peer(*peer(borrowed))
     finally:
