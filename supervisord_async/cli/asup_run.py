@@ -1,7 +1,7 @@
 """``asup-run [OPTIONS] COMMAND [ARGS…]``: one command under supervision, without any file.
 
 A thin layer over :class:`~supervisord_async.supervise.single.Single`: options become a program's settings, records become
-lines on stderr, the outcome becomes the exit code.
+lines on stderr, and the outcome becomes the exit code.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from supervisord_async.config.model import Heartbeat, Program
     from supervisord_async.core.record import Record
 
-#: The delay's cap, and how long a run must be up for the count to start over.
+#: The longest delay before a restart, and how long a run must be up for the count to start over.
 MAX_DELAY_SECONDS = 60.0
-#: Never a reason to restart: what editors, interpreters and version control write beside what one edits.
+#: Never a reason to restart: what editors, interpreters and version control write beside the files being edited.
 IGNORED = (".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "*.swp", "*.swx", "*~", ".#*", "4913", "node_modules/", ".asupd/")
 HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
 
 
 def main() -> NoReturn:
-    """Run the command, and end with its exit code; nothing is left to tear down then."""
+    """Run the command, and end the process with its exit code, without the interpreter's tear-down."""
     early.interrupt_quietly()
-    gc.set_threshold(50_000)  # what is imported stays: looking for garbage in it would take a tenth of the start
+    gc.set_threshold(50_000)  # imported modules stay: collecting garbage among them would take a tenth of the start
     mean_utf8()
     forget_coerced_locale()
     open_missing()
@@ -47,7 +47,7 @@ def main() -> NoReturn:
         cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
-    with suppress(OSError):  # nobody reads --help to its end
+    with suppress(OSError):  # the reader, of --help say, has gone
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
@@ -140,7 +140,7 @@ def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
-    """Raises click.UsageError for a text that is not a pattern."""
+    """Raises click.UsageError for an invalid pattern."""
     for pattern in patterns:
         from supervisord_async.config.patterns import compile_ignored
 
@@ -176,16 +176,16 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
         return await single.run()
 
     gc.freeze()
-    gc.set_threshold(700)  # a long life
+    gc.set_threshold(700)  # long-running from here on
     tell, finish = _json_lines(log_level) if as_json else _text_lines(log_level)
     try:
-        return loop.run(supervise, kind="asyncio")  # one child: uvloop would only cost its import
+        return loop.run(supervise, kind="asyncio")  # for one child uvloop is not worth its import
     finally:
         finish()
 
 
 def heartbeat_of(options: dict[str, Any]) -> Heartbeat:
-    """The heartbeat that the options describe, whether anybody asked for it or not."""
+    """The heartbeat that the options describe, be they given or defaults."""
     from supervisord_async.config.model import Heartbeat
 
     return Heartbeat(
@@ -196,7 +196,7 @@ def heartbeat_of(options: dict[str, Any]) -> Heartbeat:
 
 
 def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded: bool) -> Program:
-    """The settings that the options stand for; ``heartbeat`` is watched from the start only if ``demanded``."""
+    """The settings that the options describe; ``heartbeat`` is watched from the start only if an option ``demanded`` it."""
     from supervisord_async.config.model import Backoff, Logs, Program, Restart, Stop, Watch
     from supervisord_async.core.policy import RestartPolicy
 
@@ -227,13 +227,13 @@ def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded
 
 
 def _beneath(roots: tuple[str, ...], path: str) -> list[str]:
-    """Ignore patterns by which writing ``path``, and drafts beside it, does not count as a change of ``roots``."""
+    """Ignore patterns by which writing ``path``, or temporary files beside it, does not count as a change in ``roots``."""
     relatives = [os.path.relpath(path, root) for root in roots]
     escaped = ["".join(f"\\{char}" if char in "*?[]!#\\ " else char for char in each) for each in relatives if not each.startswith("..")]
     return [f"/{each}*" for each in escaped]
 
 
-# What is said
+# Output
 
 _SEVERITY = ("debug", "info", "warning", "error")
 
@@ -247,7 +247,7 @@ def _severity(record: Record) -> str:
 
 
 def _text_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None]]:
-    """Records as lines of text on stderr, beside what else is logged; and how to finish."""
+    """A function that writes records as lines of text on stderr, among other log lines; and one that finishes."""
     import logging
 
     from supervisord_async.logs.own import LEVELS, OwnLog
@@ -264,7 +264,7 @@ def _text_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None
 
 
 def _json_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None]]:
-    """Records as the API's events, one JSON object a line, on stderr; and how to finish."""
+    """A function that writes records as the API's events, one JSON object a line, on stderr; and one that finishes."""
     from supervisord_async.control.view import event_view
     from supervisord_async.jsontext import json_bytes
     from supervisord_async.logs.outlet import Outlet

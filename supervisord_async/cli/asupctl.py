@@ -1,7 +1,7 @@
-"""``asupctl``: the control client's entry. Errors become messages and exit codes.
+"""The entry point of ``asupctl``. Errors become messages and exit codes.
 
 Exit codes: 0 done; 1 a command failed for at least one name; 2 usage or bad configuration; 3 ``status`` found something
-not running that should be; 4 no daemon there; 5 not allowed; 6 timed out. 130 after Ctrl-C, 141 when nobody reads.
+not running that should be; 4 no daemon there; 5 not allowed; 6 timed out; 130 after Ctrl-C; 141 after a broken pipe.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from supervisord_async.cli import here, streams, utf8
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
 
-#: The shell's completion scripts set it; see click.shell_completion.
+#: Set by the shells' completion scripts; see click.shell_completion.
 COMPLETION_VARIABLE = "_ASUPCTL_COMPLETE"
 INTERRUPTED = 130
-#: A short life makes hardly any garbage: looking for it at the usual pace would take a tenth of ``status``.
+#: A short-lived process makes hardly any garbage: collecting it at the usual pace would take a tenth of ``status``.
 GARBAGE_THRESHOLD = 50_000
 
 
 def main() -> NoReturn:
     """Run one verb and end the process with its exit code.
 
-    The interpreter is not torn down piece by piece: that takes longer than asking the daemon, and nothing is left to close.
+    The interpreter is not torn down: that would take longer than the request, and nothing is left to close.
     """
     gc.set_threshold(GARBAGE_THRESHOLD)
     utf8.mean_utf8()
     streams.open_missing()
     code = run(sys.argv[1:])
-    with suppress(OSError):  # nobody to tell
+    with suppress(OSError):  # the reader has gone
         sys.stderr.flush()
     os._exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The exit code of one call, all that it has to say having been printed and flushed."""
+    """Runs one call; returns its exit code, once all output has been printed and flushed."""
     try:
         utf8.show_what_can_be_shown()
         code = _invoke(list(arguments))
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:  # of our own output, if of a broken pipe: the client's sockets speak in NoDaemonErrors
+    except OSError as error:  # of our own output, if of a broken pipe: the client turns that of a socket into a NoDaemonError
         if isinstance(error, FileNotFoundError) and here.is_gone():
             return _complain(here.GONE, 2)
         end = streams.unwritten(error, "asupctl")
@@ -93,13 +93,13 @@ def _by_click(arguments: list[str], session: Session) -> int:
 
 
 def _in_our_words(session: Session, call: Callable[[], int]) -> int:
-    """The exit code of ``call``, an error of our own having been told."""
+    """The exit code of ``call``; if it raised one of our errors, that was printed, and the code is the error's."""
     from supervisord_async.errors import CommandError, ConfigError, NoDaemonError
 
     try:
         return call()
     except ConfigError as error:
-        return _complain(str(error), 2, begin="")  # what is said about a file begins with FILE:LINE:COLUMN
+        return _complain(str(error), 2, begin="")  # messages about a file begin with FILE:LINE:COLUMN
     except NoDaemonError as error:
         advice = session.advice(error)
         return _complain(f"{error}: {advice}" if advice and str(error).startswith("no daemon at") else str(error), error.exit_code)

@@ -1,6 +1,6 @@
-"""``asupd -c programs.yaml``: arguments in, a daemon's exit code out.
+"""The entry point of ``asupd``: arguments in, the daemon's exit code out.
 
-A re-exec waits for every millisecond of the new code's start, so click is loaded only for command lines that are not plain.
+During a re-exec clients wait for the new code to start, so click is imported only for command lines that ``plain`` cannot read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from supervisord_async.errors import Problem
     from supervisord_async.supervise.outlive.persist import SavedState
 
-#: By Python's own thresholds a sixth of the start of 1,000 programs, a fifth of 2,500's, was garbage collection that found next to nothing.
+#: With Python's defaults garbage collection, which finds next to nothing, takes a sixth of the start of 1,000 programs, a fifth of 2,500's.
 GC_THRESHOLDS = (10_000, 20, 20)
-#: The shell's completion sets it; see click.shell_completion.
+#: Set by the shells' completion scripts; see click.shell_completion.
 COMPLETION_VARIABLE = "_ASUPD_COMPLETE"
 EXIT_UNSOUND = 2
 EXIT_CRITICAL = 1
@@ -34,7 +34,7 @@ EXIT_LOCKED = 4
 
 
 def main() -> NoReturn:
-    """Run the daemon, or do what the arguments ask for instead, and end the process with its exit code."""
+    """Run the daemon, or whatever the arguments ask for instead, and end the process with its exit code."""
     early.hold()
     early.interrupt_quietly()
     mean_utf8()
@@ -51,7 +51,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: DaemonArguments) -> int:
-    """The exit code of the daemon, or of what was asked for instead."""
+    """Run the daemon, or whatever ``arguments`` ask for instead; returns the exit code."""
     here = not (arguments.check or arguments.detach or arguments.trial)
     told_to_stop = stops.note() if here else []  # before the file is read, which may take long
     try:
@@ -91,10 +91,10 @@ def run(arguments: DaemonArguments) -> int:
 
 
 def _former_self(arguments: DaemonArguments) -> SavedState | None:
-    """The state of this process before a re-exec; in a trial, of the daemon that asks whether this code could take over; else None.
+    """The state from before the re-exec; in a trial, that of the daemon which asks whether this code could take over; else None.
 
-    A state that cannot be read (an older version's code, installed again) is refused by the trial: DaemonError. What passed the trial
-    all the same cannot go back, so it goes on with None, as the successor of a daemon that was killed.
+    If the state cannot be read (an older version was installed again), a trial raises DaemonError, so that the re-exec is refused. After
+    a re-exec there is no way back: the result is None, and the daemon goes on as the successor of one that was killed.
     """
     if ENV_STATE not in os.environ:
         return None
@@ -111,14 +111,14 @@ def _former_self(arguments: DaemonArguments) -> SavedState | None:
 
 
 def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:
-    """The configuration as the trial has loaded it; None where it left none."""
+    """The configuration as the trial has loaded it; None if it left none."""
     from supervisord_async.supervise.outlive import prepared
 
     return prepared.handed_over(former)
 
 
 def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...], Recollection]:
-    """The file's configuration and warnings, without the YAML tree behind them; raises ConfigError."""
+    """The file's configuration and warnings, without the YAML tree, which is freed. Raises ConfigError."""
     from supervisord_async.config.load import load
     from supervisord_async.config.recollection import Recollection
 
@@ -153,7 +153,7 @@ def _complain(text: str, level: str = "error") -> None:
 
 
 def _runs_another(configuration: Configuration) -> str:
-    """That the daemon which is there runs another file, and what to do then; nothing where it runs this one, or does not say."""
+    """Advice if the daemon that holds the lock serves another file; empty if it serves this one, or does not answer."""
     from supervisord_async.cli.locate import other_file
 
     other = other_file(configuration.daemon.socket, configuration.file)
@@ -168,7 +168,7 @@ def _verdict(arguments: DaemonArguments, error: ConfigError) -> str:
 
 
 def _other_file(file: str) -> str:
-    """How to name the file that was meant where there is no ``file``; nothing where it is there."""
+    """If ``file`` does not exist: how to name the one that was meant; else empty."""
     if os.path.lexists(file):
         return ""
     stem, suffix = os.path.splitext(file)

@@ -1,4 +1,4 @@
-"""The command line of ``asupd`` for click: help, version, mistakes, and every spelling that ``plain`` does not read."""
+"""The command line of ``asupd`` for click: help, version, mistakes, and every form that ``plain`` does not read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def asupd(ctx: click.Context, /, **options: Any) -> NoReturn:
 
 
 def _meant(word: str) -> str:
-    """What to write instead of a ``word`` that is no option."""
+    """What to write instead of ``word``, an argument that ``asupd`` does not take."""
     if word == "start":
         return "Without a word the daemon starts, with -d in the background; `asupctl start NAME` starts a program."
     if "." in word or "/" in word:
@@ -45,6 +45,6 @@ def _meant(word: str) -> str:
 
 
 def by_click(run: Callable[[DaemonArguments], int]) -> NoReturn:
-    """The process ends with what ``run`` returns for the command line, or after help, the version, or what was wrong with it."""
+    """Ends the process: with the code that ``run`` returns, or after printing help, the version, or a usage error."""
     asupd.main(obj=run)
     raise AssertionError("click ends the process")

@@ -1,4 +1,4 @@
-"""Running the daemon: in this process, or as one in the background that is waited for until it answers."""
+"""Runs the daemon: in this process, or in the background, waiting until it answers."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asupd")
 
-#: A daemon in the background that does not answer in this time is given up on, with a message.
+#: How long to wait for a daemon in the background to answer.
 ANSWER_SECONDS = 30.0
-#: Who is at the socket and does not answer in this time is asked again; it may be somebody else.
+#: How long to wait for an answer at the socket before asking again; somebody else may be there.
 ASKED_SECONDS = 2.0
-#: What only a reload needs is imported this long after the start.
+#: How long after the start the modules that only a reload needs are imported.
 AT_REST_SECONDS = 3.0
 
 
 def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> Configuration:
-    """The configuration with those of ``overrides`` (level, format, file) that are not None."""
+    """The configuration, its daemon's log changed by those of ``overrides`` (level, format, file) that are not None."""
     log = replace(configuration.daemon.log, **{key: value for key, value in overrides.items() if value is not None})
     return replace(configuration, daemon=replace(configuration.daemon, log=log))
 
 
 def trial(former: SavedState | None, configuration: Configuration, warnings: tuple[Problem, ...], recollection: Recollection) -> None:
-    """The code of this process could take over from the daemon that asks: everything imports, and its state could be read.
+    """The code of this process can take over from the daemon that asks: all imports work, and that daemon's state can be read.
 
-    The configuration that was loaded here is handed to the process that does.
+    The configuration that was loaded here is kept for the process that takes over. Raises DaemonError if none can.
     """
-    from supervisord_async.control import listener, server  # noqa: F401  server alone would load HTTP too late to tell
+    from supervisord_async.control import listener, server  # noqa: F401  server alone would import HTTP only later
     from supervisord_async.supervise import daemon, means  # noqa: F401
     from supervisord_async.supervise.outlive.prepared import Prepared, hand_over
     from supervisord_async.supervise.runs import launch
@@ -77,7 +77,7 @@ def foreground(
     *,
     echo: bool,
 ) -> int:
-    """The daemon ran in this process; its exit code. ``former`` is what it was before a re-exec."""
+    """Runs the daemon in this process; returns its exit code. ``former`` is the state from before a re-exec."""
     from supervisord_async.control import server
     from supervisord_async.logs.echo import Echo
     from supervisord_async.supervise.daemon import serve
@@ -95,7 +95,7 @@ def foreground(
         signals.reset_inherited(early.SIGNALS)
     os.umask(0o022)
     daemon = configuration.daemon
-    if former is None and run_dir is None:  # the file may name another one than for its last daemon; --run-dir is meant
+    if former is None and run_dir is None:  # the file's run_dir may have changed since its last daemon; --run-dir is deliberate
         leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
     if former is None:
         make_run_dir(daemon.run_dir)
@@ -128,7 +128,7 @@ def foreground(
 
 
 def _remember(configuration: Configuration) -> None:
-    """Commands that are given only the file find the daemon's run_dir and socket."""
+    """From now on commands that are given only the file find the daemon's run_dir and socket."""
     from supervisord_async.rundir import remember
 
     try:
@@ -138,7 +138,7 @@ def _remember(configuration: Configuration) -> None:
 
 
 def _load_later() -> None:
-    """A thread imports what only a reload needs, once nobody waits for the start: code that is installed later is not mixed with ours."""
+    """A thread will import what only a reload needs, soon after the start, so that code installed later is not mixed with ours."""
 
     def load() -> None:
         for name in ("supervisord_async.config.load", "supervisord_async.config.diff"):
@@ -149,7 +149,7 @@ def _load_later() -> None:
 
     later = threading.Timer(AT_REST_SECONDS, load)
     later.daemon = True
-    with suppress(RuntimeError):  # no thread can be started: the reload will import it
+    with suppress(RuntimeError):  # no thread can be started: the reload imports it
         later.start()
 
 
@@ -162,9 +162,9 @@ def _own_log(log: DaemonLog) -> OwnLog:
 
 
 def detach(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, Any]) -> int:
-    """A daemon runs in the background and answers: 0; or it ended, with its own words and this, its own code.
+    """Starts a daemon in the background. Returns 0 once it answers; if it ends, its exit code, after printing its messages.
 
-    Raises DaemonError where it runs and does not answer.
+    Raises DaemonError if it runs but does not answer.
     """
     from supervisord_async.supervise.run_dir import make_run_dir
 
@@ -200,7 +200,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
 
 
 def _in_background(command: list[str], complaints: Path) -> subprocess.Popen[bytes]:
-    """The command runs in a session of its own; what it says on stderr is in the file ``complaints``. Raises DaemonError."""
+    """The command runs in its own session, with its stderr in the file ``complaints``. Raises DaemonError."""
     from supervisord_async.system import own_python
 
     try:
@@ -213,7 +213,7 @@ def _in_background(command: list[str], complaints: Path) -> subprocess.Popen[byt
 
 
 def _health(socket: str, pid: int) -> DaemonHealth | None:
-    """What the daemon of that PID says of itself; None: it does not answer there yet."""
+    """The health of the daemon with that PID; None if it does not answer there yet."""
     from supervisord_async.client import Client
 
     try:
@@ -225,11 +225,11 @@ def _health(socket: str, pid: int) -> DaemonHealth | None:
 
 
 def _why_deaf(log_file: str, begins: int) -> str:
-    """What a daemon whose log ``begins`` there says of why it has no control socket; empty as long as it says nothing."""
+    """Why the daemon has no control socket, from its log after offset ``begins``; empty if the log does not say so."""
     try:
         with open(log_file, "rb") as log:
             log.seek(begins)
             text = log.read(65536).decode(errors="replace")
-    except OSError:  # not made yet
+    except OSError:  # not created yet
         return ""
     return next((line.partition("tried again: ")[2] for line in text.splitlines() if "degraded: no control socket" in line), "")

@@ -1,4 +1,4 @@
-"""Live names for the shell's completion: programs, processes, groups. Quick and silent, whatever is wrong."""
+"""Live names for the shell's completion: programs, processes, groups. Quick, and silent about errors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from click.shell_completion import CompletionItem
 from supervisord_async.cli.session import Session
 from supervisord_async.errors import SupervisordError
 
-#: Somebody waits at a prompt.
+#: How long to wait for the daemon, while the user waits at a prompt.
 PATIENCE_SECONDS = 1.0
 
 
 def names(ctx: click.Context, incomplete: str) -> list[Any]:
-    """What may complete ``incomplete``: nothing where no daemon answers in time."""
+    """The names that complete ``incomplete``; none if no daemon answers in time."""
     try:
         with _session(ctx).client(timeout_seconds=PATIENCE_SECONDS) as client:
             processes = client.processes(figures=False)
@@ -33,5 +33,5 @@ def names(ctx: click.Context, incomplete: str) -> list[Any]:
 
 
 def _session(ctx: click.Context) -> Session:
-    """The session of a context that was made without a run: eager options may not have reached it."""
+    """The context's session. Completion makes contexts without running the command, so there may be none yet."""
     return ctx.find_object(Session) or Session()

@@ -1,6 +1,6 @@
-"""The checks of ``asupctl doctor``. Each yields findings in words, with what to do about them; none changes anything.
+"""The checks of ``asupctl doctor``. Each yields findings, with advice; none changes anything.
 
-An *error* keeps a daemon, or a program, from starting or working; a *warning* will hurt some day.
+An *error* keeps a daemon or a program from starting or working; a *warning* may do so later.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OLDEST_PYTHON = (3, 11)
-#: A check that has not ended by then waits for a disk that hangs.
+#: A check that takes longer is taken to wait for a disk that hangs.
 PATIENCE_SECONDS = 10.0
 _SILENT = f"cannot be told: a disk has not answered for {PATIENCE_SECONDS:g} s"
-#: Descriptors of the daemon for itself, and for each process (two pipes, a pidfd, two logs), at most.
+#: The most descriptors that the daemon needs for itself, and for each process (two pipes, a pidfd, two logs).
 OWN_FILES, FILES_PER_PROCESS = 64, 8
 FREE_BYTES = 64 * 1024 * 1024
 INOTIFY_WATCHES = 8192
-#: Distributions whose module has another name.
+#: Distributions whose module has a different name.
 MODULES = {"pyyaml": "yaml", "python-dotenv": "dotenv", "google-re2": "re2", "prometheus-client": "prometheus_client"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check."""
+    """One result of a check."""
 
     level: Literal["ok", "warning", "error"]
     check: str  #: a stable word
     message: str
-    advice: str = ""  #: what to do; empty where all is well
+    advice: str = ""  #: what to do; empty if nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is examined: a run_dir, and the file that it belongs to, if that is known."""
+    """What is examined: a run_dir, and its configuration file, if that is known."""
 
     run_dir: str
     file: str | None
     socket: str
-    daemon_pid: int | None = None  #: who holds the lock
+    daemon_pid: int | None = None  #: of the daemon that holds the lock
     loaded: Loaded | None = None
 
     @property
@@ -72,14 +72,14 @@ class Patient:
 
     @property
     def lock_path(self) -> str:
-        """The lock of the run_dir."""
+        """The run_dir's lock file."""
         return os.path.join(self.run_dir, LOCK_NAME)
 
     @property
     def hides_lock(self) -> bool:
-        """Whether this user may not look at the lock, so that it cannot be told who holds it."""
+        """Whether this user may not open the lock, so that whether a daemon holds it is unknown."""
         try:
-            os.close(os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC))  # as the question for its holder does
+            os.close(os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC))  # as InstanceLock.holder() does
         except PermissionError:
             return True
         except OSError:
@@ -88,7 +88,7 @@ class Patient:
 
 
 def examine(run_dir: str, file: str | None) -> list[Finding]:
-    """All findings. Blocks, for some 2 seconds at most where a daemon hangs, and :data:`PATIENCE_SECONDS` for a check whose disk does."""
+    """All findings. Blocks: for about 2 seconds if the daemon hangs, and for :data:`PATIENCE_SECONDS` per check whose disk hangs."""
     from supervisord_async.system.lock import InstanceLock
 
     found: list[Finding] = []
@@ -108,7 +108,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
             found += _in_time(partial(_all_of, check, patient))
         except TimeoutError:
             found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted where it is to be"))
-        except OSError as error:  # a check that is not possible here does not prevent the others
+        except OSError as error:  # a check that is impossible here does not prevent the others
             found.append(Finding("warning", check.__name__, f"cannot be told: {error}"))
     return found
 
@@ -118,7 +118,7 @@ def _all_of(check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> 
 
 
 def _in_time(ask: Callable[[], T]) -> T:
-    """What ``ask`` returns or raises. Raises TimeoutError: a thread still waits for it. Where no thread can be had, we wait ourselves."""
+    """What ``ask`` returns or raises. Raises TimeoutError if that takes too long; but if no thread can be started, it just waits."""
     from supervisord_async.system.threads import DaemonThreads
 
     try:
@@ -151,7 +151,7 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
 
 
 def _told(problem: Problem) -> str:
-    """Its place and its words; how bad it is the finding says."""
+    """The problem's place and message, without the word "warning": the finding has a level."""
     return str(problem._replace(warning=False))
 
 
@@ -210,7 +210,7 @@ def kernel(_patient: Patient) -> Iterator[Finding]:
 
 
 def threads(_patient: Patient) -> Iterator[Finding]:
-    """A thread can be had: the daemon waits for one before anything else."""
+    """A thread can be started: the daemon needs one before anything else."""
     try:
         thread = threading.Thread(target=lambda: None)
         thread.start()
@@ -226,7 +226,7 @@ def threads(_patient: Patient) -> Iterator[Finding]:
 
 
 def control_groups(patient: Patient) -> Iterator[Finding]:
-    """Runs have cgroups of their own: as the running daemon says, else whether one that is started here could make them."""
+    """Whether each run has its own cgroup: for the running daemon as it is, else as a daemon started here could do it."""
     from supervisord_async.supervise.runs.launch import instance_of
     from supervisord_async.system import cgroups
 
@@ -245,7 +245,7 @@ def control_groups(patient: Patient) -> Iterator[Finding]:
 
 
 def descriptors(patient: Patient) -> Iterator[Finding]:
-    """The hard limit of open files, which the daemon raises its own to, is enough: the daemon's if it lives, else ours."""
+    """The hard limit of open files is enough, which the daemon makes its soft limit: the running daemon's limit, else ours."""
     hard = _hard_limit_of_files(patient.daemon_pid)
     programs = patient.configuration.programs.values() if patient.configuration is not None else ()
     need = OWN_FILES + FILES_PER_PROCESS * sum(len(program.process_names()) for program in programs)
@@ -259,7 +259,7 @@ def descriptors(patient: Patient) -> Iterator[Finding]:
 
 def _hard_limit_of_files(daemon_pid: int | None) -> int:
     if daemon_pid is not None:
-        with suppress(ProcessLookupError, PermissionError):  # gone, or somebody else's: ours is the best guess
+        with suppress(ProcessLookupError, PermissionError):  # it has gone, or is another user's: ours is the best guess
             return resource.prlimit(daemon_pid, resource.RLIMIT_NOFILE)[1]
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
@@ -281,13 +281,13 @@ def inotify(patient: Patient) -> Iterator[Finding]:
 
 
 def _inotify_instances() -> int:
-    """How many this user has, as far as /proc shows them."""
+    """How many instances this user has, as far as /proc shows them."""
     count = 0
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             if os.stat(f"/proc/{pid}").st_uid == os.geteuid():
                 count += sum(os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:inotify" for fd in os.listdir(f"/proc/{pid}/fd"))
-        except OSError:  # it ended while we looked
+        except OSError:  # it has just ended
             continue
     return count
 
@@ -296,7 +296,7 @@ def _inotify_instances() -> int:
 
 
 def run_dir(patient: Patient) -> Iterator[Finding]:
-    """The run_dir can be made and written, and nobody else can write to it."""
+    """The run_dir can be created and written, but not by everybody, and belongs to this user or root."""
     place = patient.run_dir
     existing = Path(place)
     while not existing.exists():
@@ -323,7 +323,7 @@ def run_dir(patient: Patient) -> Iterator[Finding]:
 
 
 def lock(patient: Patient) -> Iterator[Finding]:
-    """A daemon that holds the lock answers; a lock file without a holder is as it should be."""
+    """A daemon that holds the lock answers; without a daemon, no processes of a dead one are left."""
     if patient.hides_lock:
         advice = "look as the user that the daemon runs as, or as root"
         yield Finding("warning", "lock", f"{patient.lock_path} is not readable for this user: whether a daemon runs cannot be told", advice)
@@ -366,7 +366,7 @@ def _leftovers(patient: Patient) -> Iterator[Finding]:
 
 
 def control_socket(patient: Patient) -> Iterator[Finding]:
-    """The control socket can be bound, or is the living daemon's."""
+    """The control socket can be bound, or belongs to the running daemon."""
     path = patient.socket
     if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
         advice = "set daemon.socket to a shorter path, e.g. below /run"
@@ -383,7 +383,7 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
 
 
 def ports(patient: Patient) -> Iterator[Finding]:
-    """Nobody else has the addresses that the daemon would bind. Not asked while it has them itself, as far as this user can tell."""
+    """The addresses that the daemon would bind are free. Not checked while a daemon runs, as far as this user can tell: it has them itself."""
     configuration = patient.configuration
     if configuration is None or patient.daemon_pid is not None or patient.hides_lock:
         return
@@ -422,7 +422,7 @@ def _advice_on(error: OSError, port: int) -> str:
 
 
 def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> OSError | None:
-    """Why not; None: it can be bound."""
+    """Why the address cannot be bound; None if it can."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, kind) as probe:
@@ -437,7 +437,7 @@ def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> OSError | Non
 
 
 def logs(patient: Patient) -> Iterator[Finding]:
-    """Logs can be written where the file says."""
+    """Logs can be written where the configuration says."""
     configuration = patient.configuration
     if configuration is None:
         return

@@ -8,7 +8,7 @@ import click
 
 
 class Duration(click.ParamType[float]):
-    """``5s``, ``1m30s``, ``500ms`` or a number of seconds, from 0 on; with ``more`` above 0."""
+    """``5s``, ``1m30s``, ``500ms`` or a number of seconds; 0 is allowed unless ``more``."""
 
     name = "duration"
 
@@ -16,7 +16,7 @@ class Duration(click.ParamType[float]):
         self._more = more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds; a usage error for anything else."""
+        """The duration in seconds; a usage error for anything else."""
         from supervisord_async.config.units import parse_duration
 
         try:

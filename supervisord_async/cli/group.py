@@ -1,4 +1,4 @@
-"""The command ``asupctl`` with its global options; a verb's module is loaded when the verb is used."""
+"""The command ``asupctl`` with its global options; a verb's module is imported when the verb is used."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ VERBS = {
 
 
 class Verbs(click.Group):
-    """A group that imports a verb's module when the verb is asked for."""
+    """A group that imports a verb's module when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Every verb, in the order of the help."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The verb's command; None, which is a usage error, for an unknown one."""
+        """The verb's command; None for an unknown one, which click reports as a usage error."""
         module = VERBS.get(cmd_name)
         if module is None:
             return None
@@ -52,7 +52,7 @@ class Verbs(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's own, but a misspelt verb is told the nearest one."""
+        """As click's own, but the error for an unknown verb says which one was probably meant."""
         if args and not args[0].startswith("-") and args[0] not in VERBS:
             from supervisord_async.cli.other_verbs import hint
 

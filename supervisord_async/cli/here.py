@@ -1,15 +1,15 @@
-"""The directory that a command is called in: it may have been removed by then, as a release that a newer one replaced."""
+"""The current directory, which may have been removed, for instance with a release that a newer one replaced."""
 
 from __future__ import annotations
 
 import os
 
-#: What is said then, of paths that are relative to it.
+#: The error message when a relative path is needed then.
 GONE = "the directory that you are in was removed: cd to one that exists"
 
 
 def is_gone() -> bool:
-    """Whether nobody can say any more where we are."""
+    """Whether the current directory no longer exists."""
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Which daemon is meant: from ``-s SOCKET``, ``-c FILE``, ``$ASUP_SOCKET`` or ``programs.yaml`` here to a socket's path.
+"""Finds the socket of the daemon that is meant by ``-s SOCKET``, ``-c FILE``, ``$ASUP_SOCKET`` or ``programs.yaml`` here.
 
-A file is read leniently: only ``daemon.run_dir`` and ``daemon.socket`` count, whatever else is wrong with it. YAML is
-loaded only for a file that mentions either. Where the file leads to nobody, the record of its last daemon is tried
-(see :mod:`supervisord_async.rundir`), then the default place. What answers at a place that the file does not name must say that it
-serves this file: the files of one folder share the default place.
+A file is read leniently: only ``daemon.run_dir`` and ``daemon.socket`` count, whatever else is wrong with it. The YAML parser is
+imported only for a file that mentions either. If no daemon listens where the file says, the record of its last daemon is tried
+(see :mod:`supervisord_async.rundir`), then the default place. A daemon found at a place that the file does not name has to confirm
+that it serves this file, since all files in one folder share the default place.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from supervisord_async.rundir import SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
 
 DEFAULT_FILE = "programs.yaml"
-#: A daemon that serves another file answers at once; one that hangs is not asked for long.
+#: How long a daemon has to say which file it serves: it usually answers at once, but may hang.
 PROBE_SECONDS = 2.0
 
 
 class Target(NamedTuple):
-    """Which socket to connect to, and what to advise when no daemon answers there."""
+    """The socket to connect to, and the advice if no daemon answers there."""
 
     socket: str
     advice: str  #: how to start a daemon there
 
 
 def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str] | None = None) -> Target:
-    """The daemon that the options, the environment and the current directory mean.
+    """The daemon that is meant, by the options, the environment or the current directory.
 
-    Raises UsageError where both options are given, NoDaemonError where nothing says which daemon is meant, OtherDaemonError where the
-    one that is there serves another file.
+    Raises UsageError if both options are given, NoDaemonError if nothing says which daemon is meant, OtherDaemonError if the
+    daemon found serves another file.
     """
     environ = os.environ if environ is None else environ
     if file is not None and socket_path is not None:
@@ -54,7 +54,7 @@ def locate(file: str | None, socket_path: str | None, environ: Mapping[str, str]
 def _by_file(file: str, environ: Mapping[str, str]) -> Target:
     named = socket_named_in(file, environ)
     advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"there is no {file} either (use -c FILE or -s SOCKET)"
-    first, tried = None, dict[str, str | None]()  # with the other file that the one there serves
+    first, tried = None, dict[str, str | None]()  # each candidate, with the other file that its daemon serves, if any
     for candidate in _candidates(file, named):
         first = first or candidate
         if candidate in tried:
@@ -68,7 +68,8 @@ def _by_file(file: str, environ: Mapping[str, str]) -> Target:
     if other := tried.get(first):
         raise OtherDaemonError(f"no daemon of {file}: the one at {first} runs {other}")
     last = recall(file)
-    if last is not None and first == default_socket(file) and os.path.exists(file):  # it was told --run-dir: without, all would run twice
+    # If the last daemon was started with --run-dir, one without it would start all programs a second time.
+    if last is not None and first == default_socket(file) and os.path.exists(file):
         advice = f"start it as its last daemon, by `asupd -c {file} --run-dir {last.run_dir}` or its service"
     return Target(first, advice)
 
@@ -80,11 +81,11 @@ def _candidates(file: str, named: str | None) -> Iterator[str]:
     if remembered is not None:
         yield remembered.socket
     yield default_socket(file)
-    yield default_socket(os.path.realpath(file))  # of a daemon that was started without the symbolic link
+    yield default_socket(os.path.realpath(file))  # the daemon may have been started without the symbolic link
 
 
 def _listens(path: str) -> bool:
-    """True where a connection is accepted, or refused for a reason that the caller must see: it is there."""
+    """Whether a connection is accepted, or fails although somebody listens, for a reason that the caller has to report."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(PROBE_SECONDS)
         try:
@@ -97,9 +98,9 @@ def _listens(path: str) -> bool:
 
 
 def other_file(path: str, file: str) -> str | None:
-    """The file that the daemon there says it serves, where that is not ``file``; None where it does not say.
+    """The file that the daemon at ``path`` serves, if that is not ``file``; None if it is, or if the daemon does not answer.
 
-    Beside the file its name is enough: a container may see the folder at another place.
+    At the default place beside ``file`` the same base name is enough: a container may see the folder under another path.
     """
     from supervisord_async.client.asking import Asking
 
@@ -108,11 +109,11 @@ def other_file(path: str, file: str) -> str | None:
         if isinstance(served, str) and os.path.realpath(served) != os.path.realpath(file):
             beside = path == default_socket(file) and os.path.basename(served) == os.path.basename(file)
             return None if beside else served
-    return None  # the caller's own request will tell why
+    return None  # if there was an error, the caller's own request will report it
 
 
 def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
-    """The socket that the file names, or leaves at its default; None where the file cannot be read as far as that."""
+    """The socket that the file names, or the default; None if the file cannot be read or parsed that far."""
     try:
         text = read_regular_file(file, MAX_FILE_BYTES)
     except OSError:
@@ -131,9 +132,9 @@ def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _daemon_settings(text: bytes, environ: Mapping[str, str]) -> dict[str, str] | None:
-    """``daemon``'s string settings; None where YAML or an expansion ends before they are known.
+    """``run_dir`` and ``socket`` of ``daemon``, as far as given; None if the YAML is broken before them, or an expansion fails.
 
-    Parsing stops behind ``daemon``: what is broken further down does not matter, nor how long the file is.
+    Parsing stops after ``daemon``, so it does not matter what is broken further down, or how long the file is.
     """
     import yaml
 
@@ -173,7 +174,7 @@ def _scalars(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _skip(event: Any, events: Iterator[Any]) -> None:
-    """The node that ``event`` begins is behind."""
+    """``events`` continue after the node that ``event`` begins."""
     import yaml
 
     depth = 0

@@ -1,4 +1,4 @@
-"""Moments on a command line, as journalctl and docker take them."""
+"""Moments on a command line, in the forms that journalctl and docker accept."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import click
 
-#: Units in words, for those of :mod:`supervisord_async.config.units`.
+#: Units spelt out, and those of :mod:`supervisord_async.config.units` that they mean.
 _UNITS = {"seconds": "s", "second": "s", "sec": "s", "minutes": "m", "minute": "m", "min": "m", "hours": "h", "hour": "h", "hr": "h"}
 _UNITS |= {"days": "d", "day": "d"}
 _UNIT = re.compile(rf"(?<=\d)\s*({'|'.join(_UNITS)})\b")
 
 
 class Since(click.ParamType[str]):
-    """A duration ago, ``today``, ``yesterday``, a time of day, or a time of ISO 8601 (local where it names no zone), in UTC."""
+    """A duration ago, ``today``, ``yesterday``, a time of day, or a time in ISO 8601 (local if it has no zone)."""
 
     name = "since"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The time as ISO 8601; a usage error for anything else."""
+        """The time in ISO 8601, UTC; a usage error for anything else."""
         try:
             moment = _moment(value.strip().lower(), datetime.now(UTC).astimezone())
         except (ValueError, OverflowError):
@@ -29,7 +29,7 @@ class Since(click.ParamType[str]):
 
 
 def _moment(text: str, now: datetime) -> datetime:
-    """What ``text`` stands for; ValueError where it stands for nothing."""
+    """The moment that ``text`` means. Raises ValueError."""
     from supervisord_async.config.units import parse_duration
 
     if text in ("today", "yesterday"):

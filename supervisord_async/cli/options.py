@@ -1,4 +1,4 @@
-"""Verbs and what their options have in common, in the words of click: ``-c``, ``-s`` and ``--json``, before or after the verb."""
+"""What asupctl's verbs have in common for click: ``-c``, ``-s`` and ``--json``, before or after the verb, and shared arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisord_async.cli.session import Session
 
 
 class Whole(click.IntRange):
-    """A whole number from ``min`` on, in words that people use."""
+    """A whole number from ``min`` on, with a plain error message."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number; a usage error for anything else."""
@@ -32,7 +32,7 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None
 
 
 def connection_options(function: Any) -> Any:
-    """``-c``, ``-s`` and ``--json``, which land in the session."""
+    """Adds ``-c``, ``-s`` and ``--json``, whose values go into the session."""
     for option in (
         click.option("--json", is_flag=True, expose_value=False, is_eager=True, callback=_remember("json"), help="Print JSON."),
         click.option("-s", "--socket", metavar="SOCKET", type=click.Path(), expose_value=False, is_eager=True, callback=_remember("socket"),
@@ -45,10 +45,10 @@ def connection_options(function: Any) -> Any:
 
 
 class Verb(click.Command):
-    """A command that knows what others' options mean, and says what a missing argument may be."""
+    """A command whose usage errors know other tools' options, and say what a missing argument may be."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click's own, but with a word on what was probably meant."""
+        """As click's own, but errors say what was probably meant."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -62,7 +62,7 @@ class Verb(click.Command):
 
 
 def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """The function becomes the verb ``name``; it gets the session first and returns the exit code, None being 0."""
+    """A decorator: the function becomes the verb ``name``; it gets the session first and returns the exit code, or None for 0."""
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         def call(**arguments: Any) -> int | None:

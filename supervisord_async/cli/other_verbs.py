@@ -1,10 +1,10 @@
-"""What others call verbs: supervisorctl, systemctl, docker compose, kubectl, pm2, sv, circusctl and others. Loaded only after a mistake."""
+"""Other tools' verbs and options: supervisorctl, systemctl, docker compose, kubectl, pm2, sv, circusctl … Imported only after a mistake."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Our words for theirs; ``{}`` is what was given after the verb.
+#: Our verbs, and other tools' words for them; ``{}`` stands for the names after the verb.
 _WORDS = {
     "status {}": "ps ls list st show is-active is-failed get procs list-units list-timers",
     "status --tree {}": "tree graph list-dependencies pstree",
@@ -27,7 +27,7 @@ _WORDS = {
     "scale {} N": "numprocesses incr decr",
     "--help": "help ?",
 }
-#: What there is no verb for, and what to do instead.
+#: Other tools' verbs that have no counterpart, and what to do instead.
 _INSTEAD = {
     "save dump resurrect export": "the file is the list of programs: nothing has to be saved",
     "startup unstartup": "a service starts asupd at boot, and it its programs: config/asupd.service is one for systemd",
@@ -47,7 +47,7 @@ _INSTEAD = {
     "echo": "`asupd --echo` shows what its programs print, `asupctl logs -f all` that of a running one",
     "upgrade": "install the new version, then `asupctl reexec`: programs run on",
 }
-#: Options of others, and what is meant by them here.
+#: Other tools' options, and what to use here.
 _OPTIONS = {
     "--tail --lines --last -1 -2 -3 -4 -5 -6 -7 -8 -9": "so many lines are -n N",
     "-p --previous": "the last output of the run before is in `asupctl why NAME`, and further up in the same log",
@@ -64,15 +64,15 @@ _OPTIONS = {
     "-d --daemon": "`asupd -d` is the daemon in the background",
     "-l --level": "the daemon's own log has daemon.log.level",
 }
-#: kubectl's kinds, which have no place here.
+#: kubectl's kinds, which are left out of names.
 _KINDS = frozenset(("pod", "pods", "deployment", "deployments", "deploy", "job", "jobs", "cronjob", "cronjobs", "service", "svc", "sts"))
 _OF_ROLLOUT = {"restart": "restart {}", "status": "wait {} --for ready", "history": "history {}"}
 
 
 def hint(verb: str, others: Sequence[str], verbs: Sequence[str]) -> str:
-    """What was probably meant by an unknown ``verb`` before ``others``, to follow "no such verb"; empty without a guess.
+    """What was probably meant by an unknown ``verb`` followed by ``others``, as the end of an error message; empty if unknown.
 
-    A beginning of one of ``verbs`` is that one, the nearest one is the last guess.
+    A unique beginning of one of ``verbs`` means that one; the last guess is the most similar one.
     """
     word, names = verb.lower(), _names(others)
     if word == "up":
@@ -92,12 +92,12 @@ def hint(verb: str, others: Sequence[str], verbs: Sequence[str]) -> str:
 
 
 def option_hint(option: str) -> str:
-    """What to do instead of an ``option`` that a verb does not have, to follow the words that there is none; empty where nobody knows."""
+    """What to use instead of an unknown ``option``, as the end of an error message; empty if unknown."""
     return next((f" {what[0].upper()}{what[1:]}." for theirs, what in _OPTIONS.items() if option in theirs.split()), "")
 
 
 def _ours(word: str, others: Sequence[str], names: Sequence[str], verbs: Sequence[str]) -> str | None:
-    """The command that another supervisor's ``word`` before ``others`` stands for; None where nobody knows."""
+    """The command for another tool's ``word`` followed by ``others``; None if unknown."""
     if word == "down":
         return f"asupctl stop {' '.join(names)}" if names else "asupctl shutdown"
     if word in ("help", "?") and others and others[0] in verbs:
@@ -120,7 +120,7 @@ def _of_rollout(what: str, names: Sequence[str]) -> str:
 
 
 def _names(words: Sequence[str]) -> list[str]:
-    """What was given after a verb, without options, a number for one of them, and kubectl's kinds (``pod web``, ``deployment/web``)."""
+    """The names among the words after a verb: without options, numbers, and kubectl's kinds (``pod web``, ``deployment/web``)."""
     names = [word for word in words if not word.startswith("-") and not word.isdigit()]
     if names and names[0] in _KINDS and (len(names) > 1 or names[0].endswith("s")):
         names = names[1:]

@@ -1,7 +1,7 @@
-"""Text to a terminal or a pipe: tables, colour, JSON, messages.
+"""Prints to a terminal or a pipe: tables, colour, JSON, messages.
 
-A table fits the terminal and is coloured there; in a pipe it has all of every cell and no codes. The colours are few
-and the widths simple: a library for rich text would cost more than the rest of ``asupctl status`` together.
+On a terminal a table fits the width and is coloured; in a pipe every cell is complete and there are no escape codes. Colours
+and layout are kept simple: a rich-text library would cost more than the rest of ``asupctl status``.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ STATE_STYLES = {
     "unhealthy": "red",
     "starting": "cyan",
 }
-#: A first or last column narrower than this helps nobody: then lines may wrap.
+#: The first and last columns are never cut below this; in a narrower terminal lines wrap.
 _NARROWEST = 12
-#: What a long first column leaves to the last one at least; of a wide terminal it leaves half of what both have.
+#: The least that a long first column leaves for the last one; in a wide terminal it leaves half of what both share.
 _WANTED = 20
 _GAP = "  "
 
 
 def colours(stream: TextIO) -> bool:
-    """Whether codes may be written there: a terminal that is not dumb, and no ``NO_COLOR``."""
+    """Whether to write colour codes there: it is a terminal, not a dumb one, and ``NO_COLOR`` is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def styled(text: str, style: str | None, *, on: bool) -> str:
-    """The text in a colour of :data:`_CODES`, where ``on``."""
+    """The text in a style of :data:`_CODES`; unchanged unless ``on``."""
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if on and style and text else text
 
 
@@ -54,7 +54,7 @@ def table(
     styles: Mapping[str, str] = STATE_STYLES,
     stream: TextIO | None = None,
 ) -> None:
-    """The rows stand in columns under ``head``; a cell whose whole text is in ``styles`` is coloured on a terminal."""
+    """The rows are printed in columns under ``head``; on a terminal a cell whose text is a key of ``styles`` is coloured."""
     stream = stream or sys.stdout
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([len(title), *(_width(row[column]) for row in cells)]) for column, title in enumerate(head)]
@@ -96,7 +96,7 @@ def _width(text: str) -> int:
 
 
 def shortened(text: str, room: int | None) -> str:
-    """The text in at most ``room`` columns, with an ellipsis where it was cut; None: as it is."""
+    """The text in at most ``room`` columns, cut with an ellipsis if it is longer; unchanged if ``room`` is None."""
     if room is None or _width(text) <= room:
         return text
     kept = text[:room]
@@ -106,7 +106,7 @@ def shortened(text: str, room: int | None) -> str:
 
 
 def _columns(stream: TextIO) -> int | None:
-    """The terminal's width; None for anything else."""
+    """The terminal's width; None if ``stream`` is not a terminal."""
     if not stream.isatty():
         return None
     try:
@@ -116,27 +116,27 @@ def _columns(stream: TextIO) -> int | None:
 
 
 def say(text: str) -> None:
-    """One line on standard output, control characters spelt out."""
+    """Print one line on standard output, with control characters spelt out."""
     sys.stdout.write(printable(text) + "\n")
 
 
 def complain(text: str, *, begin: str = "asupctl: ") -> None:
-    """Lines on standard error, control characters spelt out, ``begin`` before the first."""
+    """Print lines on standard error, with control characters spelt out, and ``begin`` before the first."""
     first, *others = text.split("\n")
     lines = [begin + printable(first), *(printable(line) for line in others)]
     sys.stdout.flush()
-    with suppress(OSError):  # nobody to tell; the exit code says it, too
+    with suppress(OSError):  # nobody reads it; the exit code says it too
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
 
 def print_json(document: Any) -> None:
-    """The document: readable on a terminal, in one line elsewhere."""
+    """Print the document: indented on a terminal, in one line elsewhere."""
     indent = 2 if sys.stdout.isatty() else None
     sys.stdout.write(json.dumps(document, indent=indent) + "\n")
 
 
 def print_json_line(document: Any) -> None:
-    """The document in one line that leaves at once."""
+    """Print the document in one line, and flush it."""
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Plain command lines, read without click, which takes as long to load as all the rest: ``asupctl status``, and ``asupd``.
+"""Parses plain command lines of ``asupctl status`` and ``asupd`` without click, whose import takes as long as everything else.
 
-What is read here means the same to click; whatever is not plain (another verb or option, help, completion, a mistake) is
-left to it.
+What is parsed here means the same to click; anything that is not plain (another verb or option, help, completion, a mistake)
+is left to click.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class DaemonArguments(NamedTuple):
     check: bool = False
     echo: bool = False
     run_dir: str | None = None
-    log_level: str | None = None  #: one of :data:`LOG_LEVELS`; None: by the file
-    log_format: str | None = None  #: one of :data:`LOG_FORMATS`; None: by the file
+    log_level: str | None = None  #: one of :data:`LOG_LEVELS`; None: the file's
+    log_format: str | None = None  #: one of :data:`LOG_FORMATS`; None: the file's
     log_file: str | None = None
-    trial: bool = False  #: of what would take over, see outlive.reexec
+    trial: bool = False  #: only check whether this code could take over at a re-exec; see outlive.reexec
 
 
-#: The value of a plain command line's option, by its spellings.
+#: Options with a value, in each spelling, and the attribute that they set.
 _STATUS_VALUES = {"-c": "file", "--config": "file", "-s": "socket", "--socket": "socket"}
 _DAEMON_VALUES = {
     "-c": "file",
@@ -62,7 +62,7 @@ def plain_status(arguments: Sequence[str]) -> tuple[Session, list[str]] | None:
 
 
 def plain_daemon(arguments: Sequence[str]) -> DaemonArguments | None:
-    """What a plain command line tells ``asupd``; None for anything else."""
+    """The arguments of a plain ``asupd`` command line; None for anything else."""
     told: dict[str, Any] = {}
     rest = iter(arguments)
     for argument in rest:

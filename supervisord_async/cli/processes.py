@@ -1,7 +1,7 @@
 """What ``status`` shows: the table of processes, the line above it, and whether something is missing.
 
-Loaded for every call of ``asupctl status``, so it works on the objects as they were sent, and neither click nor the typed
-answers come with it.
+Every call of ``asupctl status`` imports this, so it works on plain JSON objects, and imports neither click nor the typed
+answers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL")
 
 
 def show(session: Session, selectors: Sequence[str]) -> int:
-    """The processes that ``selectors`` name (none: all) are on standard output; the exit code: 3 for what is missing, else 0."""
+    """Prints the processes that ``selectors`` name (none: all). Returns the exit code: 3 if something is missing, else 0."""
     with session.asking() as asking:
         refused = () if session.json else asking.health_document().get("refused", ())
         documents = asking.process_documents(*selectors, figures=session.json)
@@ -42,8 +42,9 @@ def show(session: Session, selectors: Sequence[str]) -> int:
 def any_missing(asking: Asking, rows: Iterable[Row]) -> bool:
     """Whether something that should run does not.
 
-    STOPPED is what somebody wanted, or was never started; so is a stop in progress that an operator asked for. EXITED is
-    missing if it ended badly: the job is not done. Which codes are good is asked for only if nothing else decides.
+    STOPPED is not missing: somebody wanted it, or it was never started. Nor is STOPPING, if an operator, a reload or the
+    daemon's shutdown asked for it. EXITED is missing if the job failed; its ``success_exit_codes`` are requested only if
+    nothing else decides.
     """
     doubtful = []
     for row in rows:
@@ -60,7 +61,7 @@ def any_missing(asking: Asking, rows: Iterable[Row]) -> bool:
 
 
 def _ended_well(asking: Asking, row: Row) -> bool:
-    """With code 0 or another of its ``success_exit_codes``; or the exit status is unknown."""
+    """Whether it exited with 0 or one of its ``success_exit_codes``; an unknown exit status counts as well."""
     status = row.exit_status or {"code": 0}
     if "code" not in status:
         return bool(status.get("unknown"))
@@ -69,12 +70,12 @@ def _ended_well(asking: Asking, row: Row) -> bool:
     try:
         restart = asking.config(row.program).get("restart") or {}
     except NotFoundError:
-        restart = {}  # it was removed from the file meanwhile
+        restart = {}  # it has just been removed from the file
     return isinstance(restart, dict) and status["code"] in restart.get("success_exit_codes", ())
 
 
 def print_processes(rows: Sequence[Row]) -> None:
-    """The table of processes on standard output."""
+    """Print the table of processes."""
     if not rows:
         sys.stdout.write("no programs\n")
         return
@@ -94,7 +95,7 @@ def print_processes(rows: Sequence[Row]) -> None:
 
 
 def print_refused(refused: Sequence[Any]) -> None:
-    """A line about the first of the problems for which the file on disk was refused, and how many more there are."""
+    """If the file on disk was refused, print its first problem in one line, and how many more there are."""
     problems = [found for found in map(problem, refused) if not found.warning]
     if not problems:
         return

@@ -1,7 +1,7 @@
-"""While a command waits: what is awaited, and how long still until KILL, on a terminal's standard error.
+"""While a command waits: shows on standard error, if it is a terminal, what is awaited and how long it takes until KILL.
 
-The request waits in a thread of its own, whose client nobody else uses; the status is asked for on another connection.
-Without a terminal there is no thread: the request is simply made.
+The request waits in its own thread with its own client; the status is requested on another connection. Without a terminal
+there is no thread: the request is simply made.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What is over sooner needs no explanation.
+#: A request that takes less time than this shows nothing.
 PATIENCE_SECONDS = 0.7
 INTERVAL_SECONDS = 0.5
 _SHOWN_NAMES = 4
-#: The states in which nothing is awaited any more.
+#: For each goal, the states in which a process is no longer awaited.
 _SETTLED_BY_GOAL: dict[str, tuple[str, ...]] = {
     "RUNNING": ("RUNNING", "EXITED"),
     "STOPPED": ("STOPPED", "EXITED", "FATAL"),
@@ -32,13 +32,13 @@ _SETTLED_BY_GOAL: dict[str, tuple[str, ...]] = {
 
 
 def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tuple[str, ...], goal: str) -> T:
-    """What ``request`` returns or raises; meanwhile a line on the terminal's standard error says what is awaited.
+    """What ``request`` returns or raises; meanwhile a line on standard error, if it is a terminal, says what is awaited.
 
     Args:
-        request: makes the request with a client of its own.
-        watcher: makes the client that asks for the status.
-        names: the selectors that are waited for.
-        goal: ``RUNNING`` or ``STOPPED``, what they are to become; ``settled``: neither on their way up nor down.
+        request: makes the request, with its own client.
+        watcher: makes the client that requests the status.
+        names: the selectors of the awaited processes.
+        goal: what they are to become: ``RUNNING``, ``STOPPED``, or ``settled``, which is neither starting nor stopping.
     """
     if not sys.stderr.isatty():
         return request()
@@ -50,10 +50,10 @@ def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tupl
     def run() -> None:
         try:
             outcome.set_result(request())
-        except BaseException as error:  # it is raised where the outcome is asked for
+        except BaseException as error:  # raised again by outcome.result()
             outcome.set_exception(error)
 
-    Thread(target=run, daemon=True).start()  # Ctrl-C leaves it behind: the daemon goes on with what it was told
+    Thread(target=run, daemon=True).start()  # Ctrl-C leaves it behind: the daemon carries the command out all the same
     try:
         _show_until(outcome.done, watcher, names, goal, lambda seconds: _settled(outcome, seconds))
     finally:
@@ -76,7 +76,7 @@ def _show_until(
         return
     with watcher() as client:
         while not done():
-            with suppress(SupervisordError):  # the request itself will say what is wrong
+            with suppress(SupervisordError):  # the request itself will report what is wrong
                 line = awaited_words(client.processes(*names, figures=False), goal)
                 sys.stderr.write(f"\r\x1b[K{line}" if line else "\r\x1b[K")
                 sys.stderr.flush()
@@ -85,7 +85,7 @@ def _show_until(
 
 
 def awaited_words(processes: list[ProcessStatus], goal: str) -> str:
-    """``waiting for web: STOPPING, KILL in 7 s; db: STARTING; and 3 more``; nothing when all are there."""
+    """``waiting for web: STOPPING, KILL in 7 s; db: STARTING; and 3 more``; empty if none is awaited any more."""
     settled = _SETTLED_BY_GOAL.get(goal, ())
     open_ones = [process for process in processes if process.state not in settled]
     if not open_ones:

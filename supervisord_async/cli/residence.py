@@ -1,4 +1,4 @@
-"""Which run_dir is meant, where its daemon may hang or be dead: from ``--run-dir``, ``-c FILE`` or ``-s SOCKET``."""
+"""Finds the run_dir that is meant by ``--run-dir``, ``-c FILE`` or ``-s SOCKET``, even if its daemon hangs or is dead."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ run_dir_option = click.option("--run-dir", metavar="DIR", help="The daemon's run
 def find_run_dir(session: Session, run_dir: str | None) -> str:
     """The absolute path of the run_dir that is meant; it need not exist.
 
-    Of those that FILE may have had, the one that a daemon holds, else one that had a daemon, else the likeliest: what FILE
-    says, what its last daemon remembered (which may have been told by ``--run-dir``), the default beside it. A broken FILE
-    does not matter. Raises UsageError where nothing says which run_dir is meant.
+    FILE has several candidates: the run_dir that it names, the one on record for its last daemon (which ``--run-dir`` may have
+    set), and the default beside it. The first that a daemon holds is chosen, else the first that had a daemon, else the first
+    of all. FILE may be broken. Raises UsageError if nothing says which run_dir is meant.
     """
     if run_dir is not None:
         return os.path.abspath(run_dir)
@@ -47,8 +47,8 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
 
 
 def _candidates(file: str) -> Iterator[str]:
-    """Likeliest first."""
-    from supervisord_async.config.load import load  # not loaded where no file is read
+    """The run_dirs that ``file`` may have, likeliest first."""
+    from supervisord_async.config.load import load  # imported only if a file is read
 
     try:
         yield load(file).configuration.daemon.run_dir

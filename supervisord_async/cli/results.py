@@ -1,4 +1,4 @@
-"""A command's result for each name, printed, and as an exit code."""
+"""A command's results, printed and as an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FAILED, TIMED_OUT = 1, 6
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """0 if all went well; 6 if some only ran out of time and none failed; else 1."""
+    """0 if all are ok; 6 if some timed out and none failed otherwise; else 1."""
     bad = [result for result in results if not result.ok]
     if not bad:
         return 0
@@ -20,7 +20,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def print_results(action: str, results: Sequence[Result]) -> None:
-    """A line for each name: of what went well on standard output, of the rest on standard error."""
+    """Print a line for each name: on standard output if it is ok, else on standard error."""
     for result in results:
         words = result.message or result.state or ""
         if result.ok:

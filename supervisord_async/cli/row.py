@@ -1,4 +1,4 @@
-"""One process as ``asupctl status`` has it: the object that was sent, without the cost of a typed answer."""
+"""One process for ``asupctl status``: the JSON object as attributes, without the cost of a typed answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Row:
-    """One process as it was sent; what another version of the daemon leaves out has the value here."""
+    """One process; what another version of the daemon does not send has the default given here."""
 
     name: str
     program: str = ""

@@ -1,4 +1,4 @@
-"""What every verb shares: which daemon, which output. How options say so is ``options``'."""
+"""What every verb shares: which daemon is meant, and whether to print JSON. The options that set this are in ``options``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One call of asupctl: its options, and the client that they lead to."""
+    """One call of asupctl: its global options, and clients of the daemon that they mean."""
 
     __slots__ = ("_target", "file", "json", "socket")
 
@@ -23,23 +23,23 @@ class Session:
 
     @property
     def target(self) -> Target:
-        """The daemon that is meant; raises as :func:`locate`."""
+        """The daemon that is meant. Raises as :func:`locate` does."""
         if self._target is None:
             self._target = locate(self.file, self.socket)
         return self._target
 
     def use(self, target: Target) -> None:
-        """Whatever the options say, ``target`` is meant."""
+        """From now on ``target`` is meant, whatever the options say."""
         self._target = target
 
     def look_again(self) -> None:
-        """Where the daemon is will be looked up once more: a new one may have the socket that its file names by now."""
+        """The daemon will be located anew: a new one may listen at another socket, which the file names now."""
         self._target = None
 
     def advice(self, error: Exception) -> str:
-        """How to start the daemon that was not there, by ``error``; nothing where none was looked for.
+        """How to start the daemon that, by ``error``, was not there; empty if none was located.
 
-        A socket's file that nobody listens at is that of a daemon that was killed.
+        A socket file at which nobody listens was left by a daemon that was killed.
         """
         if self._target is None:
             return ""
@@ -48,13 +48,13 @@ class Session:
         return self._target.advice + (words if died else "")
 
     def asking(self) -> Asking:
-        """As :meth:`client`, of one that only asks: it is loaded sooner."""
+        """As :meth:`client`, but a client for plain queries only, which is quicker to import."""
         from supervisord_async.client.asking import Asking
 
         return Asking(self.target.socket)
 
     def client(self, *, timeout_seconds: float = 30.0) -> Client:
-        """A new client of that daemon."""
+        """A new client of the daemon that is meant."""
         from supervisord_async.client import Client
 
         return Client(self.target.socket, timeout_seconds=timeout_seconds)

@@ -1,4 +1,4 @@
-"""The standard streams of a command that was started without some of them (``>&-``), or with one that takes no output."""
+"""The standard streams of a command that was started without some of them (``>&-``), or with one that cannot be written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 
 #: The exit code of a command whose output nobody reads.
 BROKEN_PIPE = 141
-#: What a write to a device, file or terminal of the caller's choice can end with.
+#: Errors with which a write to the caller's device, file or terminal can fail.
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENXIO})
 
 
 def open_missing() -> None:
-    """Stdin, stdout and stderr are there, those that the caller closed being /dev/null: nothing else gets their numbers."""
+    """Stdin, stdout and stderr are open: those that were closed are /dev/null now, so that no other file gets their numbers."""
     if sys.stdin and sys.stdout and sys.stderr:
         return
     from supervisord_async.system.descriptors import open_missing_stdio
@@ -25,7 +25,7 @@ def open_missing() -> None:
 
 
 def silence_stdout() -> None:
-    """What is written to stdout from now on, and what is still buffered, is discarded."""
+    """Everything written to stdout from now on is discarded, as is what is still buffered."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, sys.stdout.fileno())
     os.close(silence)

@@ -1,8 +1,8 @@
-"""The full-screen view: a table of all processes, one program's log below, keys to act.
+"""The full-screen view: a table of all processes, one program's log below it, and keys to act.
 
-Everything is asked for in threads, each request with a client of its own, so the screen never waits for the daemon; when
-the daemon is away the last known table stays and a line says so. Text of programs is never taken as markup, and its
-control characters are spelt out.
+All requests are made in threads, each with its own client, so the screen never waits for the daemon; while the daemon is
+away the last known table stays, and a line says so. Text from programs is never interpreted as markup, and its control
+characters are spelt out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from supervisord_async.errors import SupervisordError
 
 REFRESH_SECONDS = 1.0
 LOG_LINES = 200
-#: A longer name is cut, so that it leaves the states on the screen; the log's title has all of it.
+#: A longer name is cut, so that the states stay on the screen; the log's title shows it in full.
 NAME_COLUMNS = 32
 COLUMNS = ("NAME", "STATE", "HEALTH", "PID", "CPU%", "MEMORY", "UPTIME", "RESTARTS", "DETAIL")
 
@@ -34,7 +34,7 @@ Action = Literal["start", "stop", "restart"]
 
 
 class Asked(Protocol):
-    """What the screen needs of a client."""
+    """What the screen needs from a client."""
 
     def processes(self, *selectors: str) -> Sequence[ProcessStatus]: ...  # noqa: D102
     def logs(self, name: str, *, lines: int, stream: Any) -> Sequence[str]: ...  # noqa: D102
@@ -75,7 +75,7 @@ class Top(App[None]):
         self._drawn_log: tuple[str, tuple[str, ...]] = ("", ())
         self.needle = ""
         self.following = True
-        # held here, not looked for: messages may still come when the screen is no more
+        # kept as attributes, not queried: messages may still arrive when the screen is gone
         self._notice_line = Static(id="notice", markup=False)
         self._search = Input(placeholder="part of a name", id="search")
         self._table: DataTable[Text] = DataTable(id="table", cursor_type="row", zebra_stripes=True)
@@ -83,7 +83,7 @@ class Top(App[None]):
         self._log_pane = RichLog(id="log", max_lines=LOG_LINES, markup=False, highlight=False, wrap=False)
         self.stream: Literal["stdout", "stderr"] = "stdout"
 
-    # what is on the screen
+    # the screen's contents
 
     def compose(self) -> ComposeResult:
         """The screen, from top to bottom."""
@@ -93,7 +93,7 @@ class Top(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """The table has its columns, and asks begin."""
+        """The table has its columns, and is refreshed from now on."""
         for title in COLUMNS:
             self._table.add_column(title, key=title)
         self._table.focus()
@@ -112,11 +112,11 @@ class Top(App[None]):
         self._notice_line.set_class(away, "away")
         self._notice_line.update(printable(text))
 
-    # asking
+    # requests
 
     @work(thread=True, exclusive=True, group="ask", exit_on_error=False)
     def ask(self) -> None:
-        """The newest table and log are on their way to the screen."""
+        """Request the present table and log, and show them."""
         name, stream = self.selected, self.stream
         try:
             with self._clients() as client:
@@ -130,16 +130,16 @@ class Top(App[None]):
     def _lines(self, client: Asked, name: str, stream: Literal["stdout", "stderr"]) -> Sequence[str]:
         try:
             return client.logs(name, lines=LOG_LINES, stream=stream)
-        except SupervisordError as error:  # no file of its own: no reason to call the daemon away
+        except SupervisordError as error:  # such as a log that is no file: that does not mean that the daemon is away
             return [str(error)]
 
     def _call(self, function: Callable[..., object], *arguments: Any, **named: Any) -> None:
-        """Run it on the screen's own thread; nothing where the screen is gone meanwhile."""
+        """Call ``function`` in the screen's own thread, unless the screen is gone."""
         if self.is_running:
             self.call_from_thread(function, *arguments, **named)
 
     def show_processes(self, processes: Sequence[ProcessStatus]) -> None:
-        """The table shows these, as far as the search lets them; only cells that differ are drawn."""
+        """The table shows those of ``processes`` that match the search; only cells that changed are drawn."""
         self._processes = processes
         rows = {one.name: _row(one) for one in processes if self.needle.lower() in one.name.lower()}
         table = self._table
@@ -162,7 +162,7 @@ class Top(App[None]):
         self._notice(f"{running} of {len(processes)} running" + (f"; {hidden} hidden by '{self.needle}'" if hidden else ""))
 
     def show_log(self, name: str, stream: str, lines: Sequence[str]) -> None:
-        """The log's pane shows these lines of ``name``, which may no longer be selected."""
+        """The log's pane shows these lines, unless ``name`` is no longer selected."""
         if name != self.selected or stream != self.stream:
             return
         self._say_title()
@@ -176,24 +176,24 @@ class Top(App[None]):
 
     def _say_title(self) -> None:
         mode = "following" if self.following else "held: f follows"
-        detail = self._shown[self.selected][-1] if self.selected is not None else ""  # the table's last column is cut by a narrow screen
+        detail = self._shown[self.selected][-1] if self.selected is not None else ""  # a narrow screen cuts the table's last column
         self._log_title.update(f" {printable(self.selected or '')} {self.stream} ({mode})  {printable(detail)}")
 
     # keys
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Another program is under the cursor: its log comes at once."""
+        """Another program is under the cursor: its log is requested at once."""
         self._say_title()
         self.ask()
 
     def action_act(self, verb: Action) -> None:
-        """The program under the cursor is told; the table shows what becomes of it."""
+        """The command is sent for the program under the cursor; the table shows its effect."""
         if (name := self.selected) is not None:
             self.tell(verb, name)
 
     @work(thread=True, group="act", exit_on_error=False)
     def tell(self, verb: Action, name: str) -> None:
-        """The daemon has taken the command, or the screen says why not."""
+        """The daemon has accepted the command, or the screen says why not."""
         try:
             with self._clients() as client:
                 results = client.act(verb, (name,), wait=False)
@@ -206,7 +206,7 @@ class Top(App[None]):
         self._call(self.ask)
 
     def action_search(self) -> None:
-        """The field for a part of a name is open."""
+        """The search field is open."""
         self._search.add_class("open")
         self._search.focus()
 
@@ -217,16 +217,16 @@ class Top(App[None]):
         self._table.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Only names with that part are shown."""
+        """Only names that contain the text are shown."""
         self.needle = event.value
         self.show_processes(self._processes)
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
-        """The keys are the table's again; the search stays."""
+        """The table has the keyboard again; the search stays."""
         self._table.focus()
 
     def action_follow(self) -> None:
-        """The log goes on, or is held."""
+        """The log is followed, or no longer followed."""
         self.following = not self.following
         self._say_title()
 
@@ -253,6 +253,6 @@ def _row(one: ProcessStatus) -> tuple[str, ...]:
 
 def _cell(text: str) -> Text:
     style = STATE_STYLES.get(text, "")
-    if os.environ.get("NO_COLOR"):  # in greys, red would be nearly as dark as the ground
+    if os.environ.get("NO_COLOR"):  # shown in grey, red would be nearly as dark as the background
         style = "bold" if style == "red" else ""
     return Text(printable(text), style=style)

@@ -1,4 +1,4 @@
-"""Programs and what they depend on, as a tree: those that nobody depends on at the left, what each needs below it. Pure."""
+"""Programs and their dependencies as trees: the roots are programs that no other depends on, the branches what each one needs. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Graph = Mapping[str, Mapping[str, str]]
 
 @dataclass(slots=True)
 class Branch:
-    """A program and, below it, what it needs. ``elsewhere``: what it needs was drawn above."""
+    """A program and, as branches, what it needs. ``elsewhere``: what it needs is drawn further up."""
 
     program: str
-    need: str | None  #: what the one above needs of it: started, ready, completed, succeeded
+    need: str | None  #: the condition that its parent waits for: started, ready, completed, succeeded
     branches: list[Branch] = field(default_factory=list)
     elsewhere: bool = False
 
 
 def grown(graph: Graph, chosen: Sequence[str]) -> list[Branch]:
-    """The trees of ``chosen``; without any, of all that nobody depends on. What several need is drawn below the first of them."""
+    """The trees of the ``chosen`` programs; if none, of all that no other depends on. What several need is drawn under the first."""
     needed = {need for needs in graph.values() for need in needs}
     drawn: set[str] = set()
 
@@ -39,7 +39,7 @@ def grown(graph: Graph, chosen: Sequence[str]) -> list[Branch]:
 
 
 def rows(trees: Sequence[Branch], processes: Sequence[Row]) -> list[tuple[str, str, str, str, str]]:
-    """A row for each branch: its name behind lines, what is needed of it, state, health, reason."""
+    """A row for each branch: its name after the tree's lines, the condition, state, health, reason."""
     members: dict[str, list[Row]] = {}
     for process in processes:
         members.setdefault(process.program, []).append(process)
@@ -50,7 +50,7 @@ def rows(trees: Sequence[Branch], processes: Sequence[Row]) -> list[tuple[str, s
 
 
 def documents(trees: Sequence[Branch], processes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same for programs: nested objects, with the status of each process."""
+    """The trees as nested objects, for programs, with the status of each process."""
     return [
         {
             "program": branch.program,

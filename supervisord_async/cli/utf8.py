@@ -1,6 +1,6 @@
-"""File names are UTF-8 whatever the locale says: those in a configuration are, and daemon and commands must mean the same file.
+"""Makes file names UTF-8 whatever the locale: those in a configuration are, and daemon and commands must mean the same file.
 
-What programs are told of the locale is not ours to change.
+The locale itself is passed on to programs as it was given.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ COERCED_TO = ("C.UTF-8", "C.utf8", "UTF-8")
 
 
 def mean_utf8() -> None:
-    """File names are UTF-8 in this process; where the locale says otherwise Python is executed again with ``-X utf8``.
+    """File names are UTF-8 in this process; if the locale says otherwise, Python is executed again with ``-X utf8``.
 
-    To be called first of all. By an option and not by PYTHONUTF8, which programs would inherit.
+    To be called before anything else. It uses an option because programs would inherit PYTHONUTF8.
     """
     if sys.getfilesystemencoding() == "utf-8":
         return
-    with suppress(OSError):  # a Python that cannot be run again: names that the locale has letters for work all the same
+    with suppress(OSError):  # Python cannot be executed again: names in the locale's own encoding still work
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  ourselves
 
 
 def forget_coerced_locale() -> None:
-    """``LC_CTYPE`` in the environment is as it was given to us: under the locale C Python sets it to C.UTF-8, which programs would inherit.
+    """``LC_CTYPE`` in our environment is as it was given: in the locale C Python sets it to C.UTF-8, which programs would inherit.
 
     See https://peps.python.org/pep-0538/. Where the kernel does not show what was given it stays as Python has it.
     """
@@ -41,9 +41,9 @@ def forget_coerced_locale() -> None:
 
 
 def show_what_can_be_shown() -> None:
-    """Standard output and error take any text: what the terminal of this locale has no letters for is spelt out."""
+    """Standard output and error accept any text: characters that the locale's encoding lacks are spelt out."""
     encoding = None
-    if "utf8" in sys._xoptions and "PYTHONIOENCODING" not in os.environ:  # noqa: SLF001  by us: the locale still speaks for the terminal
+    if "utf8" in sys._xoptions and "PYTHONIOENCODING" not in os.environ:  # noqa: SLF001  our own option: the terminal has the locale's
         import locale
 
         encoding = locale.getencoding()

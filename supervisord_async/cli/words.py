@@ -1,4 +1,4 @@
-"""Figures, times and states in words for people. Pure: text from values, no terminal."""
+"""Figures, times and states in words for people. Pure: knows no terminal."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from supervisord_async.cli.row import Row
     from supervisord_async.client import ProcessStatus
 
-#: States in which somebody may want to know how the last run ended.
+#: States in which the exit of the last run matters.
 _AFTER_A_RUN = ("BACKOFF", "FATAL", "EXITED")
-#: States whose description tells what is wrong, in the words that say most: a narrow terminal has room for the first ones only.
+#: States whose description says best what is wrong, and so comes first: a narrow terminal cuts the rest.
 _AFTER_A_FAULT = ("BACKOFF", "FATAL")
-#: Causes that say what somebody wanted, or no more than the exit status does.
+#: Causes that are not mentioned: they only say what somebody wanted, or no more than the exit status.
 _PLAIN_CAUSES = ("", "exited", "operator", "autostart", "restart_limit")
 
 _UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))}
-#: Characters that reorder what stands around them on a terminal.
+#: Characters that reorder the text around them on a terminal.
 _UNPRINTABLE |= {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 _LOG_LINE = {code: text for code, text in _UNPRINTABLE.items() if code != 0x09}
 
@@ -32,17 +32,17 @@ def printable(text: str) -> str:
 
 
 def printable_line(text: str) -> str:
-    """As :func:`printable`, but tabs stay: a line that a program printed."""
+    """As :func:`printable`, but keeps tabs; for a line that a program printed."""
     return text if text.isascii() and text.isprintable() else _valid(text).translate(_LOG_LINE)
 
 
 def _valid(text: str) -> str:
-    """Bytes that are not UTF-8 are spelt out as well."""
+    """``text`` with bytes that are not UTF-8 spelt out."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def duration(seconds: float | None) -> str:
-    """``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``3d04h``; nothing for None."""
+    """A duration: ``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``3d04h``; empty for None."""
     if seconds is None:
         return ""
     if seconds < 10:
@@ -55,7 +55,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: int | None) -> str:
-    """``512B``, ``14.2MiB``; nothing for None."""
+    """A size: ``512B``, ``14.2MiB``; empty for None."""
     if count is None:
         return ""
     if count < 1024:
@@ -68,12 +68,12 @@ def size(count: int | None) -> str:
 
 
 def exit_words(status: Mapping[str, Any] | None) -> str:
-    """As :func:`.wire.exit_words`; nothing for None: no run has ended yet."""
+    """As :func:`.wire.exit_words`; empty for None, which means that no run has ended yet."""
     return wire.exit_words(status) if status is not None else ""
 
 
 def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
-    """Seconds from now to an ISO 8601 time, never below 0; None where there is none."""
+    """Seconds from now to an ISO 8601 time, never below 0; None if there is no such time."""
     if not at:
         return None
     from datetime import UTC, datetime
@@ -88,13 +88,13 @@ def seconds_until(at: str | None, now: datetime | None = None) -> float | None:
 
 
 def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
-    """Why the process is in its state: flapping, the exit, the cause, its description, what comes next; each said once."""
+    """Why the process is in its state: flapping, the exit, the cause, its description, what comes next; without repetition."""
     parts: list[str] = []
     if process.flapping:
         parts.append("flapping")
     if process.state in _AFTER_A_RUN:
         parts.append(exit_words(process.exit_status))
-    named = process.cause == "file_changed" and process.description.endswith(" changed")  # says which, and so that one has
+    named = process.cause == "file_changed" and process.description.endswith(" changed")  # the description names the file
     if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING" and not named:
         parts.append((process.cause or "").replace("config_", "configuration_").replace("_", " "))
     left = seconds_until(process.next_at, now)
@@ -113,7 +113,7 @@ def _wait(seconds: float) -> str:
 
 
 def _with(description: str, parts: list[str], *, soon: bool) -> list[str]:
-    """``parts`` with the description: in the place of those that it contains already, or at the end; ``soon``: right behind flapping."""
+    """``parts`` with the description, which replaces those that it contains; at the end else, or with ``soon`` right after flapping."""
     said = [index for index, part in enumerate(parts) if part in description]
     others = [part for part in parts if part not in description]
     if description:
@@ -123,14 +123,14 @@ def _with(description: str, parts: list[str], *, soon: bool) -> list[str]:
 
 
 def _soon(at: str | None, now: datetime | None) -> str:
-    """A future time, without the date if that is today's."""
+    """A future time, without the date if it is today."""
     from datetime import UTC, datetime
 
     return local_time(at).removeprefix((now or datetime.now(UTC)).astimezone().strftime("%Y-%m-%d "))
 
 
 def local_time(at: str | None) -> str:
-    """An ISO 8601 time as ``2026-11-21 14:02:11`` in the local zone; as it is where it cannot be read."""
+    """An ISO 8601 time as ``2026-11-21 14:02:11`` in the local zone; unchanged if it cannot be parsed."""
     if not at:
         return ""
     from datetime import datetime

@@ -1,1 +1,1 @@
-"""asupctl's verbs, a module for each family; loaded one at a time."""
+"""asupctl's verbs, a module for each family; only the module of the verb that is used is imported."""

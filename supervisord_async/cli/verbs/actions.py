@@ -13,7 +13,7 @@ from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session
 from supervisord_async.client.api import results_of
 
-#: Those that a shell completes: what operators send.
+#: The signals that a shell completes: those that operators send.
 SIGNALS = ("HUP", "INT", "TERM", "USR1", "USR2", "KILL", "QUIT", "STOP", "CONT", "WINCH", "ABRT")
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has taken the command.")

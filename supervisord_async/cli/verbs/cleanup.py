@@ -1,4 +1,4 @@
-"""``cleanup``: the processes that a dead daemon left, shown, and ended on request."""
+"""``cleanup``: shows the processes that a dead daemon left running, and ends them on request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float | N
         if os.path.isdir(place):
             lock.acquire()
         if not apply:
-            lock.release()  # who only looks keeps no daemon from starting
+            lock.release()  # only looking must not keep a daemon from starting
         return _cleanup(session, place, apply=apply, grace_seconds=grace)
     except LockHeldError as error:
         raise FailedError(f"cannot clean up {place}: its daemon lives (PID {error.pid or 'unknown'}); use stop or shutdown") from error
@@ -105,11 +105,11 @@ def _remove(stale: str) -> bool:
 
 
 def _stale_socket(place: str) -> str | None:
-    """A socket file that nobody listens at any more; to be asked while holding the lock."""
+    """A control socket's file at which nobody listens; None if there is none. To be called while the lock is held."""
     path = os.path.join(place, SOCKET_NAME)
     if not Path(path).is_socket():
         return None
     try:
         return None if is_answered(path) else path
-    except OSError:  # it cannot be told
+    except OSError:  # whether somebody listens is unknown
         return None

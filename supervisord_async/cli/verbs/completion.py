@@ -1,4 +1,4 @@
-"""``completion``: the script that teaches a shell asupctl's verbs, options and live names."""
+"""``completion``: the script with which a shell completes asupctl's verbs, options and live names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from supervisord_async.cli.options import verb
 from supervisord_async.cli.session import Session
 
-#: bash takes a word apart at colons, which the names of replicas and groups have.
+#: Keeps bash from splitting words at colons, which names of replicas and groups contain.
 _WHOLE_NAMES = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}"
 
 
@@ -20,7 +20,7 @@ def completion(_: Session, shell: str) -> None:
     bash: eval "$(asupctl completion bash)"            in ~/.bashrc
     zsh:  eval "$(asupctl completion zsh)"             in ~/.zshrc, after compinit
     fish: asupctl completion fish > ~/.config/fish/completions/asupctl.fish
-    """  # noqa: D301  click keeps lines as they are behind a backspace character
+    """  # noqa: D301  click does not rewrap lines after a backspace character
     from click.shell_completion import get_completion_class
 
     from supervisord_async.cli.asupctl import COMPLETION_VARIABLE

@@ -82,7 +82,7 @@ def _print_schema() -> None:
 def _print_yaml(document: dict[str, Any]) -> None:
     import sys
 
-    # YAML's own quoting spells control characters out; what reorders a terminal's text it does only where nothing but ASCII stays
+    # YAML spells control characters out by itself, but characters that reorder a terminal's text only when everything is ASCII
     text = _dumped(document, allow_unicode=True)
     if any(printable(line) != line for line in text.split("\n")):
         text = _dumped(document, allow_unicode=False)
@@ -95,5 +95,5 @@ def _dumped(document: dict[str, Any], *, allow_unicode: bool) -> str:
     fast = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     try:
         return str(yaml.dump(document, Dumper=fast, sort_keys=False, width=100, allow_unicode=allow_unicode))
-    except UnicodeEncodeError:  # bytes of a path that are not UTF-8; the slower one spells them out
+    except UnicodeEncodeError:  # a path has bytes that are not UTF-8, which the slower dumper spells out
         return str(yaml.dump(document, Dumper=yaml.SafeDumper, sort_keys=False, width=100, allow_unicode=allow_unicode))

@@ -19,7 +19,7 @@ from supervisord_async.errors import CommandError, NoDaemonError, TimedOutError
 if TYPE_CHECKING:
     from supervisord_async.system.identity import Identity
 
-#: A re-exec takes a fraction of a second; one that has not happened by then will not.
+#: A re-exec takes a fraction of a second: one that has not happened by then never will.
 REEXEC_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -42,7 +42,7 @@ def reexec(session: Session, wait: bool, timeout: float) -> None:
     """Replace the daemon in place; programs go on running."""
     with session.client() as client:
         before = client.health()
-        process = _process_of(before)  # asked for while it lives: the re-exec may be the end of it
+        process = _process_of(before)  # identified before the re-exec, which it may not survive
         client.reexec()
     after = _new_daemon(session, before, process, timeout) if wait else None
     if session.json:
@@ -52,7 +52,7 @@ def reexec(session: Session, wait: bool, timeout: float) -> None:
 
 
 def _process_of(daemon: DaemonHealth) -> Identity | None:
-    """The process that keeps its PID over a re-exec; None: it is in another namespace."""
+    """The daemon's process, which keeps its PID across a re-exec; None if it is in another PID namespace."""
     from supervisord_async.system.identity import identify
 
     return identify(daemon.pid) if daemon.pid is not None else None
@@ -68,13 +68,13 @@ def _new_daemon(session: Session, before: DaemonHealth, process: Identity | None
         try:
             with session.client(timeout_seconds=1.0) as client:
                 now = client.health()
-            # An uptime would not tell: a young daemon's may be the shorter one.
+            # Uptimes cannot be compared: that of a young daemon may be the shorter one.
             if now.started_at != before.started_at and now.pid == before.pid:
                 return now
         except NoDaemonError:
             session.look_again()
         except CommandError:
-            pass  # it is on its way
+            pass  # it is re-executing
         time.sleep(_POLL_SECONDS)
     raise TimedOutError(f"the daemon has not re-executed within {timeout_seconds:g} s (its log says why)")
 

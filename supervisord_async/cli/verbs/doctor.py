@@ -1,4 +1,4 @@
-"""``doctor``: is everything in place for the daemon and its programs, and if not, what to do."""
+"""``doctor``: checks whether everything is in place for the daemon and its programs, and says what to do if not."""
 
 from __future__ import annotations
 

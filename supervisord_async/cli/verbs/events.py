@@ -1,4 +1,4 @@
-"""``events``: what changed, lately or from now on."""
+"""``events``: lists what changed, recently or from now on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import local_time, printable
 from supervisord_async.client import Event
 
-#: A name wider than this pushes what follows aside.
+#: Columns do not grow beyond this; a wider name moves the rest of its line.
 _WIDEST = 24
-_MOST = 10_000  # as many as the daemon gives
+_MOST = 10_000  # the daemon returns no more
 
 
 @verb("events")
@@ -52,7 +52,7 @@ def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: in
 
 
 class Printer:
-    """Prints events in columns that grow with what was seen."""
+    """Prints events in columns that grow with the events printed so far."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -65,7 +65,7 @@ class Printer:
                 self._widths[column] = min(_WIDEST, max(self._widths[column], len(text)))
 
     def __call__(self, event: Event) -> None:
-        """The event was printed."""
+        """Print ``event``."""
         if self._as_json:
             print_json_line(event.document)
             return
@@ -83,7 +83,7 @@ class Printer:
 
 
 def _cells(event: Event) -> tuple[str, str, str]:
-    """Whom it is about, what changed, and the words that say more than that."""
+    """The name that the event is about, what changed, and the rest of its message."""
     what = f"{event.from_} → {event.to}" if event.from_ and event.to else event.type
     words = event.message
     if event.type == "health":

@@ -1,4 +1,4 @@
-"""``logs``: what programs printed. On a terminal no control character of theirs gets through; a pipe has their bytes."""
+"""``logs``: what programs printed. On a terminal their control characters are spelt out; a pipe gets the bytes as they are."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from supervisord_async.errors import CommandError, FailedError, UsageError
 if TYPE_CHECKING:
     from supervisord_async.client.api import Client
 
-#: Each followed process costs a connection and a thread.
+#: The most processes to follow at once: each needs a connection and a thread.
 MOST_FOLLOWED = 64
-#: How many lines may wait for a slow terminal; beyond, the daemon waits as well.
+#: How many lines may wait for a slow terminal before no more are read from the daemon.
 WAITING_LINES = 1000
 DEFAULT_LINES = 100
-_ALL_LINES = 100_000  # as many as the daemon gives
+_ALL_LINES = 100_000  # the daemon returns no more
 _PREFIX_STYLES = ("cyan", "green", "yellow", "bold", "red")
 _SGR = re.compile(r"\x1b\[[0-9;:]*m")
 
@@ -78,7 +78,7 @@ def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int 
 
 
 def _read(client: Client, names: Sequence[str], query: Mapping[str, Any], *, tell: bool = True) -> dict[str, Log]:
-    """The logs by name. Of several those that are no file are left out, and told; the only one's lack is the command's failure."""
+    """The logs by name. Of several, those that are not files are left out, and reported if ``tell``; a single one raises FailedError."""
     logs = {}
     for name in names:
         try:
@@ -96,14 +96,14 @@ def _one_after_the_other(logs: Mapping[str, Log]) -> Iterator[tuple[str, bytes]]
 
 
 def _say_shared(logs: Mapping[str, Log]) -> None:
-    """Whose standard error has no log of its own."""
+    """Report the programs whose standard error has no log of its own."""
     shared = [name for name, log in logs.items() if log.stream != "stderr"]
     if shared:
         complain(f"standard error of {_listed(shared)} goes where standard output goes: this is both (logs.stderr: a path of its own)")
 
 
 def _say_timeless(logs: Mapping[str, Log]) -> None:
-    """Of whose lines nobody knows when they were printed."""
+    """Report the programs whose lines have no timestamps."""
     timeless = [name for name, log in logs.items() if log.format == "raw"]
     if timeless:
         complain(f"lines of {_listed(timeless)} have no times: older ones are shown as well (logs.format: timestamp, or json)")
@@ -139,7 +139,7 @@ def _print(name: str, line: str, names: list[str], stream: str, *, as_json: bool
 
 
 def _followed(session: Session, names: list[str], query: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Lines of all names as they come; ends, or raises, with the last of them."""
+    """The lines of all ``names`` as they are printed; ends, or raises, when the last log does."""
     if len(names) == 1:
         with session.client() as client:
             for line in client.follow_logs(names[0], **query):
@@ -157,7 +157,7 @@ def _followed(session: Session, names: list[str], query: dict[str, Any]) -> Iter
             with session.client() as client:
                 for line in client.follow_logs(name, **query):
                     queue.put((name, line))
-        except Exception as error:  # it is raised, or told, by the reader of the queue
+        except Exception as error:  # raised or reported by the reader of the queue
             queue.put((name, error))
 
     for name in names:

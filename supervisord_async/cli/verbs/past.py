@@ -13,7 +13,7 @@ from supervisord_async.cli.words import duration, exit_words, local_time, printa
 from supervisord_async.client import Run
 from supervisord_async.client.answers import typed
 
-#: How long it was up has a column of its own.
+#: Parts of a detail that the row shows anyway: how the run ended, and how long it was up.
 _LAST = re.compile(r"; last: (exited with|killed by|ended,) .*$")
 _AFTER = re.compile(r" after [0-9.]+ s(?=;|$)")
 
@@ -64,7 +64,7 @@ def history(session: Session, name: str, limit: int) -> None:
 
 
 def _end(run: Run) -> str:
-    """How it ended and why, each said once: ``exited with 3; restart 6 in 4.2 s``, ``killed by SIGTERM; its heartbeat stopped``."""
+    """How and why it ended, without repetition: ``exited with 3; restart 6 in 4.2 s``, ``killed by SIGTERM; its heartbeat stopped``."""
     how = exit_words(run.exit_status)
     if run.ended_at is None and run.exit_status is None:
         return "still running" if run.end_cause is None else f"stopping; {_reason(run)}"

@@ -1,4 +1,4 @@
-"""``top``: the full-screen view, if textual is there to draw it."""
+"""``top``: the full-screen view, if textual is installed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def top(session: Session) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("cannot show top: it needs a terminal (for scripts: status --json)")
     with session.client() as client:
-        client.health()  # nobody there: better said here than on an empty screen
+        client.health()  # reports a missing daemon here instead of on an empty screen
     import gc
 
     from supervisord_async.cli.top import Top
 
-    gc.set_threshold(700)  # a long life
+    gc.set_threshold(700)  # long-running from here on
     Top(session.client).run()

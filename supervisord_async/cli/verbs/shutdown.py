@@ -1,4 +1,4 @@
-"""``shutdown``: the daemon is asked to end; where it does not answer, by its PID, and by force only on request."""
+"""``shutdown``: ends the daemon through its API; if nobody listens there, by a signal to its PID; by force only on request."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
 if TYPE_CHECKING:
     from supervisord_async.system.identity import Identity
 
-#: A daemon that does not answer in this time hangs, or its machine does.
+#: A daemon that does not answer within this time hangs, or its machine does.
 ANSWER_SECONDS = 5.0
-#: Without ``--timeout``: how long a daemon may take to stop (its own default bound and a bit), and one that hangs.
+#: Without ``--timeout``: how long a daemon may take to stop (a little more than the default of daemon.stop_timeout), or one that hangs.
 STOP_SECONDS, HANGING_SECONDS = 65.0, 10.0
 _POLL_SECONDS = 0.05
 _SHOW_SECONDS = 0.5
@@ -68,7 +68,7 @@ def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str |
 
 
 def _ask(session: Session, timeout_seconds: float | None) -> tuple[int | None, Identity | None]:
-    """The daemon was asked through its API; returns the PID that it has for itself, and its process where we can see that."""
+    """The daemon was told to stop through its API; returns the PID that it has for itself, and its process if we can see it."""
     patience = ANSWER_SECONDS if timeout_seconds is None else min(ANSWER_SECONDS, timeout_seconds)
     with session.client(timeout_seconds=max(patience, 0.2)) as client:
         health = client.health()
@@ -78,7 +78,7 @@ def _ask(session: Session, timeout_seconds: float | None) -> tuple[int | None, I
 
 
 def _holder(session: Session, run_dir: str | None) -> Identity | None:
-    """The living daemon that holds the run_dir's lock; None if nobody does, or no run_dir is known."""
+    """The process of the daemon that holds the run_dir's lock; None if there is none, or if the run_dir is unknown."""
     from supervisord_async.system.identity import identify
     from supervisord_async.system.lock import InstanceLock
 
@@ -90,9 +90,10 @@ def _holder(session: Session, run_dir: str | None) -> Identity | None:
 
 
 def _by_pid(holder: Identity, error: SupervisordError, *, wait: bool, kill: bool, timeout_seconds: float | None) -> str:
-    """Deals with a daemon that holds its lock and could not be asked, or does not end; returns what to say of it.
+    """Ends a daemon that holds its lock but could not be reached, or does not end; returns the message for the user.
 
-    If its socket is missing it is sent TERM, which asks for the same. If it hangs, its PID is named, and with ``kill`` it is killed.
+    If nobody listens at its socket, it is sent TERM, which means the same. If it hangs, it is killed with ``kill``; without, the error
+    that is raised names its PID.
     """
     from supervisord_async.system.pidfd import send_signal
 
@@ -157,10 +158,10 @@ def _answers(session: Session) -> bool:
 
 
 def _daemon(session: Session, own_pid: int | None) -> Identity | None:
-    """The process that listens at the socket and calls itself ``own_pid``; None where we see no such process.
+    """The process that listens at the socket, if its own PID is ``own_pid``; None if we see no such process.
 
-    In a container a daemon has a PID that is somebody else's outside of it; the kernel tells the one that it has for us. Who listens may
-    also be somebody who passes on what is said to a daemon elsewhere.
+    A daemon in a container has another PID outside; the kernel gives us the one that is valid here. The listener may also be a proxy for
+    a daemon elsewhere.
     """
     from supervisord_async.system.identity import identify
     from supervisord_async.system.procfs import innermost_pid

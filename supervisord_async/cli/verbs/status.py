@@ -1,4 +1,4 @@
-"""``status``: the table, the objects or the tree, and exit code 3 for what is missing."""
+"""``status``: a table, JSON or a tree of processes, and exit code 3 if something is missing."""
 
 from __future__ import annotations
 
