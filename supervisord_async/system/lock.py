@@ -2,7 +2,7 @@
 
 The kernel drops the lock with the last descriptor of its holder, however that died, so a stale file never blocks
 a start; what is written inside only tells people who holds it, and is believed only while the lock is held and
-the process it names is that very process.
+the process it names is that very process, and has the file open.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import suppress
 from typing import Self
 
 from supervisord_async.errors import DaemonError, LockHeldError
@@ -142,10 +143,35 @@ class InstanceLock:
 
 
 def _read_holder(fd: int) -> int | None:
-    """The PID written inside, if that process is alive and the very one that wrote it."""
+    """The PID written inside, if that process is alive, the very one that is meant there, and may have the file open."""
     words = os.pread(fd, 256, 0).split()
     try:
         identity = Identity(int(words[0]), int(words[1]), words[2].decode("ascii"))
     except (IndexError, ValueError):  # taken this instant and not yet signed, or on a full disk
         return None
-    return identity.pid if is_alive(identity) else None
+    return identity.pid if is_alive(identity) and _may_have_open(identity.pid, fd) else None
+
+
+def _may_have_open(pid: int, fd: int) -> bool:
+    """False where the process has not opened our file ``fd``: somebody else holds the lock, and wrote another's PID, to have it ended.
+
+    True also where we may not look: there we may not end it either.
+    """
+    folder, name = f"/proc/{pid}/fd", _file_name(f"/proc/self/fd/{fd}")
+    try:
+        numbers = os.listdir(folder)
+    except PermissionError:
+        return True
+    except OSError:  # it has just gone
+        return False
+    file = os.fstat(fd)
+    for number in numbers:
+        with suppress(OSError):  # closed meanwhile
+            link = f"{folder}/{number}"
+            if _file_name(link) == name and os.path.samestat(os.stat(link), file):  # by name first: another file's disk may hang
+                return True
+    return False
+
+
+def _file_name(link: str) -> str:
+    return os.path.basename(os.readlink(link).removesuffix(" (deleted)"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.errors import DaemonError, LockHeldError
+from supervisord_async.system.identity import identify
 from supervisord_async.system.lock import InstanceLock
 
 pytestmark = pytest.mark.real
@@ -112,6 +113,19 @@ def test_holder_that_was_not_told_truly_is_not_named(tmp_path: Path) -> None:
         with pytest.raises(LockHeldError) as caught:
             InstanceLock(tmp_path / "lock").acquire()
         assert caught.value.pid is None
+
+
+def test_a_process_that_has_not_opened_the_lock_does_not_hold_it(tmp_path: Path) -> None:
+    with InstanceLock(tmp_path / "lock") as lock:
+        identity = identify(os.getppid())  # it lives, and is not meant
+        assert identity is not None
+        (tmp_path / "lock").write_text(f"{identity.pid} {identity.start_ticks} {identity.boot_id}\n")
+        with pytest.raises(LockHeldError) as caught:
+            InstanceLock(tmp_path / "lock").acquire()
+        assert caught.value.pid is None and lock.holder() is None
+        lock.sign()
+        (tmp_path / "lock").rename(tmp_path / "moved")
+        assert InstanceLock(tmp_path / "moved").holder() == os.getpid()
 
 
 def test_lock_survives_into_a_successor_that_is_given_the_descriptor(tmp_path: Path) -> None:
