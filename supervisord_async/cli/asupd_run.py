@@ -167,13 +167,14 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
     Raises DaemonError if it runs but does not answer.
     """
     from supervisord_async.supervise.run_dir import make_run_dir
+    from supervisord_async.system import own_python
 
     daemon = configuration.daemon
     if trouble := make_run_dir(daemon.run_dir):
         raise DaemonError(f"cannot go to the background: {trouble}; without -d it runs all the same")
     log_file = daemon.log.file or os.path.join(daemon.run_dir, "asupd.log")
     log_begins = os.path.getsize(log_file) if os.path.isfile(log_file) else 0
-    command = [sys.executable, "-m", "supervisord_async.cli.asupd", "-c", file, "--log-file", log_file]
+    command = own_python.command("supervisord_async.cli.asupd", "-c", file, "--log-file", log_file)
     if run_dir:
         command += ["--run-dir", run_dir]
     for key in ("level", "format"):

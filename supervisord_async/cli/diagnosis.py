@@ -383,7 +383,7 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
 
 
 def ports(patient: Patient) -> Iterator[Finding]:
-    """The addresses that the daemon would bind are free. Not checked while a daemon runs, as far as this user can tell: it has them itself."""
+    """The addresses that the daemon would bind are free. Not checked while a daemon, which has them itself, seems to run."""
     configuration = patient.configuration
     if configuration is None or patient.daemon_pid is not None or patient.hides_lock:
         return

@@ -64,3 +64,19 @@ def test_a_daemon_without_its_python_says_what_it_cannot_do_and_does_the_rest(tm
         assert f"cannot re-exec: the new code cannot be tried: cannot execute its own Python {python}: " in done.stderr
         assert live.process_of("plain")["state"] == "RUNNING"
         unbroken(live)
+
+
+def test_modules_of_the_folder_that_it_is_in_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    """A project may well have a ``logging.py``; whoever can write there must not be able to give a daemon of root's its code."""
+    for name in ("yaml", "logging", "anyio", "queue"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__name__} of the project was imported')")
+    live = LiveDaemon(tmp_path, PROGRAMS)
+    asupd = [str(Path(sys.executable).with_name("asupd")), "-c", str(live.file)]
+    done = subprocess.run([*asupd, "-d"], capture_output=True, text=True, check=False, timeout=60, env=live.environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    asupctl = [str(Path(sys.executable).with_name("asupctl")), "-c", str(live.file)]
+    for words in (["reexec"], ["reexec"], ["status", "plain"], ["shutdown"]):  # the new code's own re-exec is another matter
+        done = subprocess.run(
+            [*asupctl, *words], capture_output=True, text=True, check=False, timeout=60, env=live.environment, cwd=tmp_path
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)

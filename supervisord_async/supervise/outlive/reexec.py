@@ -112,7 +112,7 @@ class Replacement:
 
 def new_code(*options: str) -> list[str]:
     """The command that runs the installed code, with the options of this daemon and ``options``."""
-    return [sys.executable, "-m", MODULE, *sys.argv[1:], *options]
+    return own_python.command(MODULE, *sys.argv[1:], *options)
 
 
 def state_file(state: SavedState) -> int:
