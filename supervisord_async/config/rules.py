@@ -125,15 +125,18 @@ def _check_expansions(program: Program, origin: Origin) -> None:
 
 
 def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:
-    """Reports folders where files are expected, and warns about missing folders and silent disks."""
+    """Warns about folders where files are expected, missing folders and silent disks.
+
+    Only warnings: what is there may have changed since the programs began, and a daemon that comes after a death takes them back.
+    """
     for key, path in _logs(program, configuration).items():
         if kinds[path] is Kind.FOLDER:
-            origin.error(("logs", key), f"expected the path of a file, found a folder: {path}")
+            origin.warning(("logs", key), f"expected the path of a file, found a folder: {path}; the output is lost while it is there")
         elif kinds[path] is Kind.SILENT:
             origin.warning(("logs", key), _silent(path))
     beats = program.heartbeat.file if program.heartbeat else None
     if beats and kinds[beats] is Kind.FOLDER:
-        origin.error(("heartbeat", "file"), f"expected the path of a file, found a folder: {beats}")
+        origin.warning(("heartbeat", "file"), f"expected the path of a file, found a folder: {beats}")
     elif beats and kinds[beats] is Kind.SILENT:
         origin.warning(("heartbeat", "file"), _silent(beats))
     elif beats and not beats.startswith(configuration.daemon.run_dir + "/") and not kinds[os.path.dirname(beats)].may_be_folder:

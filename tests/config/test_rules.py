@@ -220,9 +220,9 @@ def test_a_folder_is_no_file_and_a_heart_beats_somewhere(project):
     (project.folder / "here").mkdir()
     at = project.folder
     assert project.program_problems("command: x\nlogs: {stdout: here, stderr: ''}\nheartbeat: {file: here}") == [
-        f"logs.stdout: expected the path of a file, found a folder: {at}/here",
-        f"logs.stderr: expected the path of a file, found a folder: {at}",
-        f"heartbeat.file: expected the path of a file, found a folder: {at}/here",
+        f"warning: logs.stdout: expected the path of a file, found a folder: {at}/here; the output is lost while it is there",
+        f"warning: logs.stderr: expected the path of a file, found a folder: {at}; the output is lost while it is there",
+        f"warning: heartbeat.file: expected the path of a file, found a folder: {at}/here",
     ]
     assert project.program_problems("command: x\nheartbeat: {file: run/beat}") == [
         f"warning: heartbeat.file: there is no folder {at}/run (yet)"

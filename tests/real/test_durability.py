@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from supervisord_async.core.state import Snapshot, State
 from supervisord_async.supervise.outlive import persist
 from supervisord_async.supervise.runs.launch import instance_of
-from tests.daemons import LiveDaemon, alive
+from tests.daemons import LiveDaemon, alive, unbroken
 from tests.real.settled import PROGRAMS, SLEEPER, check_log, check_nothing_lost, settle
 
 Make = Callable[..., LiveDaemon]
@@ -155,6 +155,22 @@ def test_a_run_that_no_saved_state_knows_goes_on_only_with_the_settings_of_the_f
     else:
         assert live.wait_for("a", "RUNNING", run=3, cause="config_changed")["restarts"] == 0
         assert not alive(pid)
+
+
+def test_a_folder_in_the_place_of_a_log_or_heartbeat_keeps_no_program_from_being_taken_over(daemon: Make) -> None:
+    sleeps = "command: [sleep, '1000'], start_seconds: 0"
+    live = daemon(
+        f"programs: {{a: {{{sleeps}, logs: {{stdout: a.log}}}}, b: {{{sleeps}, heartbeat: {{file: beat, timeout: 100s}}}}, c: {{{sleeps}}}}}"
+    )
+    pids = {name: live.wait_for(name, "RUNNING")["pid"] for name in "abc"}
+    live.kill()
+    (live.folder / "a.log").unlink(missing_ok=True)
+    for name in ("a.log", "beat"):
+        (live.folder / name).mkdir()
+    live.start()
+    assert {name: live.wait_for(name, "RUNNING")["pid"] for name in "abc"} == pids
+    assert live.text().count("expected the path of a file, found a folder") == 2
+    unbroken(live)
 
 
 def test_a_living_run_is_taken_over_although_its_user_is_unknown_by_now(daemon: Make) -> None:
