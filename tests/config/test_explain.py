@@ -116,6 +116,7 @@ def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
         ("sockets: {a: {url: 'tcp:x'}}", "sockets.a.url: expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH"),
         ("sockets: {'a:b': 'tcp://:1'}", "sockets.a:b: a socket's name is printable ASCII without ':'"),
         ("schedule: sometimes", "schedule.at: expected a cron line"),
+        ("schedule: '@every 1ms'", "schedule.at: expected an interval of 100ms or longer, found '@every 1ms'"),
         ("schedule: {at: '@every 0s'}", "schedule.at: expected a duration above 0"),
         (
             "schedule: {at: '0 * * * *', timezone: Mars/Base}",
