@@ -75,7 +75,7 @@ class Host(Protocol):
         """Whether :meth:`wait_executable` has nothing to wait for."""
 
     async def wait_executable(self, executable: Executable) -> None:
-        """The disks that ``executable`` is read from answer. Raises SpawnError: they do not (stage ``exec``), or cannot be asked (``fork``)."""
+        """The disks of ``executable`` answer. Raises SpawnError: they do not (stage ``exec``), or cannot be asked (``fork``)."""
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """A new process runs ``spec``; raises SpawnError."""
