@@ -23,7 +23,10 @@ def stamp(at_ms: int) -> str:
 
 
 def render(data: bytes, format_: Format, *, at_ms: int, name: str, stream: str, run: int) -> bytes:
-    """``data`` (lines, of which the last may lack its end) in ``format_``; except in ``raw``, every line that is returned is ended."""
+    """``data`` (lines, of which the last may lack its end) in ``format_``; except in ``raw``, every line that is returned is ended.
+
+    An object of ``json`` whose line lacks its end says so: ``partial``.
+    """
     if format_ == "raw" or not data:
         return data
     body = data[:-1] if data.endswith(b"\n") else data
@@ -33,7 +36,8 @@ def render(data: bytes, format_: Format, *, at_ms: int, name: str, stream: str, 
     head = f'{{"at":"{stamp(at_ms)}","name":{json.dumps(name)},"stream":"{stream}","run":{run},"line":"'
     # All lines at once: a call per line would cost ten times as much.
     text = _escaped(body.decode("utf-8", "replace"))
-    return (head + text.replace("\n", '"}\n' + head) + '"}\n').encode()
+    end = '"}\n' if data.endswith(b"\n") else '","partial":true}\n'
+    return (head + text.replace("\n", '"}\n' + head) + end).encode()
 
 
 def _escaped(text: str) -> str:
@@ -46,7 +50,17 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def whole_lines(data: bytes) -> int:
-    """How many bytes of ``data`` may be rendered now: up to its last line end, or all of it if its lines never end."""
+    """How many bytes of ``data`` may be rendered now: up to its last line end, or much of it if its lines never end."""
     end = data.rfind(b"\n") + 1
     rest = len(data) - end
-    return end + rest - rest % LINE_BYTES
+    return end if rest < LINE_BYTES else _between_characters(data, end + rest - rest % LINE_BYTES)
+
+
+def _between_characters(data: bytes, count: int) -> int:
+    """``count``, or up to three bytes less: no character of UTF-8 goes on behind it."""
+    for first in range(count - 1, count - 4, -1):
+        lead = data[first]
+        if lead & 0b1100_0000 != 0b1000_0000:  # no continuation: a character begins here
+            length = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return first if first + length > count else count
+    return count
