@@ -32,6 +32,7 @@ class Problem(NamedTuple):
     column: int  #: from 1
     message: str  #: the key, what was expected, what was found, the nearest known key
     warning: bool = False  #: sound enough to run
+    lacks: str = ""  #: of a warning: ``user`` or ``executable``, where this machine has not what a start needs
 
     def __str__(self) -> str:
         word = "warning: " if self.warning else ""

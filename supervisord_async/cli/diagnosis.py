@@ -156,10 +156,10 @@ def _told(problem: Problem) -> str:
 
 
 def _of_problem(problem: Problem) -> Finding:
-    message, text = problem.message, _told(problem)
-    if re.search(r"there is no (user|group) '|only root can", message):
+    text = _told(problem)
+    if problem.lacks == "user":
         return Finding("error", "user", text, "make the user, or correct user and group_name; until then the program cannot start")
-    if re.search(r"command: (there is no |.* is not executable|.* cannot be executed)", message):
+    if problem.lacks == "executable":
         return Finding("error", "executable", text, "install it, or correct command or PATH; until then the program cannot start")
     return Finding("warning", "configuration", text, "see docs/reference.md for the key")
 

@@ -19,6 +19,9 @@ from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.config.values import ASSIGNMENT
 from supervisord_async.errors import Problem
 
+#: The commands without which a start fails.
+_NEEDED_TO_START: tuple[Path, ...] = (("command",), ("hooks", "before_start"))
+
 
 def check(loaded: Loaded) -> tuple[Problem, ...]:
     """Warnings about ``loaded`` that depend on the machine, in addition to those of the load itself. Blocks on look-ups."""
@@ -64,11 +67,11 @@ def _check_identity(program: Program, origin: Origin) -> None:
         uid = _number(program.user, lambda name: pwd.getpwnam(name).pw_uid)
         if uid is None:
             beside = "; a group is named by group_name" if ":" in program.user else ""
-            origin.warning(("user",), f"there is no user '{program.user}' here{beside}")
+            origin.warning(("user",), f"there is no user '{program.user}' here{beside}", lacks="user")
         elif os.geteuid() not in (0, uid):
-            origin.warning(("user",), f"only root can run a program as another user; this is user {os.geteuid()}")
+            origin.warning(("user",), f"only root can run a program as another user; this is user {os.geteuid()}", lacks="user")
     if program.group_name is not None and _number(program.group_name, lambda name: grp.getgrnam(name).gr_gid) is None:
-        origin.warning(("group_name",), f"there is no group '{program.group_name}' here")
+        origin.warning(("group_name",), f"there is no group '{program.group_name}' here", lacks="user")
 
 
 def _number(name: str, look_up: Callable[[str], int]) -> int | None:
@@ -102,4 +105,5 @@ def _check_executable(program: Program, executable: str, sub: Path, origin: Orig
         }.get(kind, f"there is no {path} here")
     if " " in executable and silent is None:
         words += "; is the whole command in quotes?"
-    origin.warning(sub, masked_text(words, secret_values(program)))
+    lacks = "executable" if sub in _NEEDED_TO_START and silent is None else ""
+    origin.warning(sub, masked_text(words, secret_values(program)), lacks=lacks)

@@ -19,12 +19,12 @@ class Place(msgspec.Struct, frozen=True):
         """How many leading parts of ``sub`` are written here."""
         return self.document.depth((*self.path, *sub)) - len(self.path)
 
-    def problem(self, sub: Path, message: str, *, at_key: bool = False, warning: bool = False) -> Problem:
+    def problem(self, sub: Path, message: str, *, at_key: bool = False, warning: bool = False, lacks: str = "") -> Problem:
         """``message`` as a problem at ``sub``, whether or not anything is written there."""
         full = (*self.path, *sub)
         line, column = self.document.key_position(full) if at_key else self.document.position(full)
         words = render((*self.shown, *sub))
-        return Problem(self.document.name, line, column, f"{words}: {message}" if words else message, warning)
+        return Problem(self.document.name, line, column, f"{words}: {message}" if words else message, warning, lacks)
 
 
 class Report(msgspec.Struct):
@@ -56,9 +56,9 @@ class Origin(msgspec.Struct, frozen=True):
         """Reports the setting at ``sub`` as wrong, at the place that has most of its path."""
         self.report.add(self._place(sub).problem(sub, message, at_key=at_key))
 
-    def warning(self, sub: Path, message: str) -> None:
-        """Reports the setting at ``sub`` as doubtful, in the same way."""
-        self.report.add(self._place(sub).problem(sub, message, warning=True))
+    def warning(self, sub: Path, message: str, *, lacks: str = "") -> None:
+        """Reports the setting at ``sub`` as doubtful, in the same way; ``lacks`` as in :class:`.Problem`."""
+        self.report.add(self._place(sub).problem(sub, message, warning=True, lacks=lacks))
 
     def has(self, sub: Path) -> bool:
         """Whether the setting at ``sub`` is written anywhere."""

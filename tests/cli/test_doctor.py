@@ -72,6 +72,13 @@ def test_a_missing_executable_and_an_unknown_user_are_errors(doctor: Doctor) -> 
     assert "nobody-of-that-name" in only(findings, "user")["message"]
 
 
+def test_only_what_a_start_needs_is_an_error(doctor: Doctor) -> None:
+    sound = "command: [sleep, '1000']"
+    _, findings = doctor(f"programs:\n  a: {{{sound}, hooks: {{before_start: gone}}}}\n  b: {{{sound}, stop: {{command: gone}}}}\n")
+    assert "a.hooks.before_start" in only(findings, "executable")["message"]
+    assert "b.stop.command" in only(findings, "configuration")["message"]
+
+
 def test_a_port_that_somebody_has_is_an_error(doctor: Doctor) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
