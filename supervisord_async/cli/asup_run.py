@@ -72,7 +72,7 @@ def main() -> NoReturn:
     default=0,
     show_default=True,
     metavar="SECONDS",
-    help="Look for the heartbeat only this long after each start.",
+    help="Check the heartbeat only this long after each start.",
 )
 @click.option("--heartbeat-file", default="heartbeat.txt", show_default=True, metavar="PATH", help="The file that the command changes.")
 @click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
@@ -82,7 +82,7 @@ def main() -> NoReturn:
     type=click.Choice(["tree", "mixed"]),
     default="tree",
     show_default=True,
-    help="Who is told to go: all at once, or the main process first, and the rest when it has gone.",
+    help="What gets the stop signal: all processes at once, or the main process first, and the rest after it has ended.",
 )
 @click.option(
     "--max-restarts",
@@ -130,7 +130,7 @@ def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any
     """Run COMMAND, watch it, and restart it when it fails or its heartbeat stops.
 
     Signals (INT, TERM, HUP, USR1, USR2, QUIT) reach the command; stdin, stdout, stderr and the terminal are its own.
-    Ends with the command's exit code; with 128+n when told to go by signal n; with 1 when it gives up on a heartbeat.
+    Ends with the command's exit code; with 128+n when told to stop by signal n; with 1 when it gives up on a heartbeat.
     """
     chosen = {name for name in HEARTBEAT_OPTIONS if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     if chosen and options["no_heartbeat"]:

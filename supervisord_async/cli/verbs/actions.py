@@ -16,7 +16,7 @@ from supervisord_async.client.api import results_of
 #: The signals that a shell completes: those that operators send.
 SIGNALS = ("HUP", "INT", "TERM", "USR1", "USR2", "KILL", "QUIT", "STOP", "CONT", "WINCH", "ABRT")
 
-no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has taken the command.")
+no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has accepted the command.")
 
 
 @verb("start")

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @verb("cleanup")
 @run_dir_option
-@click.option("--apply", "apply", is_flag=True, help="End what is shown, as its programs want to be told; default: only show it.")
-@click.option("--grace", type=Duration(), metavar="DURATION", help="Until KILL. [default: each program's own stop.grace_period]")
+@click.option("--apply", "apply", is_flag=True, help="End these processes, by their programs' stop settings; default: only show them.")
+@click.option("--grace", type=Duration(), metavar="DURATION", help="How long until KILL. [default: each program's own stop.grace_period]")
 def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float | None) -> int:
     """Show, or end, the processes that a dead daemon left running.
 
     Only processes that carry the run_dir's tag count, and nothing is done while a daemon holds its lock. A daemon that starts
-    again takes them back instead, so clean up only what is not to go on.
+    again takes them back instead, so clean up only what should not run on.
     """
     from supervisord_async.system.lock import InstanceLock
 

@@ -23,9 +23,9 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 @run_dir_option
 @click.option("-q", "--quiet", is_flag=True, help="Only what is wrong.")
 def doctor(session: Session, run_dir: str | None, quiet: bool) -> int:
-    """Check the set-up; say of each fault what to do. Exit code 0, or 1 if there is an error.
+    """Check the set-up, and say what to do about each fault. Exits with 1 if there is an error.
 
-    Works with a daemon and without one, and changes nothing.
+    Works with or without a daemon, and changes nothing.
     """
     from supervisord_async.cli.diagnosis import examine
 

@@ -21,15 +21,15 @@ _MOST = 10_000  # the daemon returns no more
 
 @verb("events")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_names)
-@click.option("-f", "--follow", is_flag=True, help="Go on with those to come.")
+@click.option("-f", "--follow", is_flag=True, help="Then follow new ones.")
 @click.option(
     "-n", "--lines", "limit", type=Whole(min=0), metavar="N", help="How many of the past; default: 20, with -f none, with --since all."
 )
 @click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 02:30, yesterday, 2026-11-21T14:00.")
 def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: int | None, since: str | None) -> None:
-    """List what changed, lately or from now on.
+    """List what changed, recently or from now on.
 
-    States, health, reloads, refused files, losses of logs, the daemon's life; with names only what is about those.
+    States, health, reloads, refused files, lost logs, the daemon's own life; with names, only events about those.
     """
     wanted = (_MOST if since else 0 if follow else 20) if limit is None else limit
     with session.client() as client:

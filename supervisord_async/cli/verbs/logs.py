@@ -33,15 +33,15 @@ _SGR = re.compile(r"\x1b\[[0-9;:]*m")
 
 @verb("logs")
 @selectors_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on with what will be printed, across rotation and restarts.")
+@click.option("-f", "--follow", is_flag=True, help="Then follow new output, across rotation and restarts.")
 @click.option("-n", "--lines", type=Whole(min=0), metavar="N", help=f"How many lines of each; default: {DEFAULT_LINES}, with --since all.")
-@click.option("--stderr", is_flag=True, help="Standard error's log, where it is one of its own.")
+@click.option("--stderr", is_flag=True, help="Standard error's log, if it has its own.")
 @click.option("--since", type=Since(), metavar="TIME", help="From then on: 10m, 2h, 02:30, yesterday, 2026-11-21T14:00.")
 def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, stderr: bool, since: str | None) -> int:
     """Print what programs printed.
 
-    Lines of several programs have their names before them. They are in the order of their times where the logs have
-    times (logs.format timestamp or json); else one log comes after the other.
+    With several programs, each line begins with a name. Lines are sorted by time if the logs have timestamps
+    (logs.format timestamp or json); else one log follows the other.
     """
     with session.client() as client:
         names = [process.name for process in client.processes(*selectors, figures=False)]

@@ -23,7 +23,7 @@ _AFTER = re.compile(r" after [0-9.]+ s(?=;|$)")
 def why(session: Session, name: str) -> None:
     """Explain a process's state.
 
-    The chain of causes, the rule that decided, the last output, the key to turn.
+    Shows the chain of causes, the rule that decided, the last output, and the keys that would change it.
     """
     with session.client() as client:
         document = client.why(name)

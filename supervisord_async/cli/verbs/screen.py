@@ -17,7 +17,7 @@ def top(session: Session) -> None:
 
     One program's log is below the table; keys start, stop, restart, search and follow.
 
-    With --json: one look, as `status --json` with CPU and memory.
+    With --json: one snapshot, as `status --json` with CPU and memory.
     """
     if session.json:
         with session.client() as client:

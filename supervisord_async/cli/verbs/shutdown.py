@@ -36,7 +36,7 @@ _SHOW_SECONDS = 0.5
 @click.option("--wait/--no-wait", default=True, help="Wait until everything has stopped and the daemon is gone (default).")
 @timeout_option
 @run_dir_option
-@click.option("--kill", "kill", is_flag=True, help="If it does not answer, or has not ended in time: TERM by its PID, at last KILL.")
+@click.option("--kill", "kill", is_flag=True, help="If it does not answer, or has not ended in time: send TERM to its PID, finally KILL.")
 def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str | None, kill: bool) -> None:
     """Stop all programs in reverse order, then the daemon.
 

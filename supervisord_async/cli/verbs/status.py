@@ -14,11 +14,11 @@ from supervisord_async.cli.tree import documents, grown, rows
 
 @verb("status")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1, shell_complete=complete_names)
-@click.option("--tree", is_flag=True, help="As a tree: below each program what it depends on.")
+@click.option("--tree", is_flag=True, help="As a tree: under each program what it depends on.")
 def status(session: Session, selectors: tuple[str, ...], tree: bool) -> int:
     """Show what runs, and what does not and why.
 
-    Exits with 3 if something does not run that should.
+    Exits with 3 if something that should run does not.
     """
     return _tree(session, selectors) if tree else show(session, selectors)
 
