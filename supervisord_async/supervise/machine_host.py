@@ -95,6 +95,8 @@ class MachineHost:
         try:
             return await spawn.spawn(replace(spec, around_birth=enclosures.born_in(cgroup)))
         except BaseException:
+            with suppress(OSError):  # what was born before the start failed must not live on in it
+                cgroup.kill()
             enclosures.leave(tag)
             raise
 

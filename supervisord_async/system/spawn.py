@@ -25,7 +25,7 @@ from supervisord_async.system import descriptors, own_python
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
-from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, start_child, watch
+from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, kill_unowned, start_child, watch
 
 
 class SpawnSpec(msgspec.Struct, frozen=True):
@@ -146,7 +146,7 @@ async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[by
         for _ in range(TURNS_TO_EXECUTE):
             await asyncio.sleep(0)
     except BaseException:  # cancelled at birth: nobody will ever own it, and it is reaped when it is dead
-        os.kill(process.pid, signal.SIGKILL)  # ours and not reaped: the PID cannot be a stranger's
+        kill_unowned(process.pid)
         raise
     finally:
         child = Child(watch(loop, process))

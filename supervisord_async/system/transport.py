@@ -49,10 +49,21 @@ def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
             raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
         return ExitWatch(loop, of(born), ours=True)
     except BaseException:
-        process.kill()
+        kill_unowned(process.pid)
         process.wait()
         watched.discard(process.pid)
         raise
+
+
+def kill_unowned(pid: int) -> None:
+    """A child of ours that nobody will ever own is dying, with what it may have forked already, as far as that stayed in its group.
+
+    It must not be reaped yet: then neither its PID nor its group's can be a stranger's.
+    """
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it leads no group
+        os.kill(pid, signal.SIGKILL)
 
 
 class PidfdTransport(base_subprocess.BaseSubprocessTransport):
@@ -91,7 +102,7 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
     def disown(self) -> None:
         """Nobody will ever own the child: it is killed, and reaped when it is dead. Instead of :meth:`watch_exit`."""
         assert self._proc is not None  # noqa: S101  nobody has closed us yet
-        os.kill(self._proc.pid, signal.SIGKILL)  # ours and not reaped: the PID cannot be a stranger's
+        kill_unowned(self._proc.pid)
         self.watch_exit()
         self.close()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +14,17 @@ import pytest
 
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import machine_host
+from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.system import credentials
+from supervisord_async.system import cgroups, credentials
 from supervisord_async.system.disks import Executable
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.loop import run
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.tree import Tree
+from supervisord_async.wire import ENV_TAG
+from tests.confinement import HIDE, need_cgroups
+from tests.daemons import alive
 from tests.hanging_disk import HangingDisk, can_hang
 from tests.waiting import wait_until
 
@@ -98,3 +104,31 @@ async def test_a_start_for_which_there_is_no_thread_has_failed_in_the_end(monkey
             await host.wait_executable(true)
         assert (caught.value.stage, caught.value.errno) == ("fork", errno.EAGAIN)
     await host.wait_executable(true)
+
+
+def test_what_was_born_in_a_cgroup_ends_with_the_start_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have left the group and session of its parent by the time at which there is no descriptor to watch that with."""
+    need_cgroups()
+    instance, hidden = f"unwatched-{os.getpid()}", tmp_path / "hidden"
+    environment = {ENV_TAG: f"{instance}/web/1", "PATH": os.defpath}
+    spec = SpawnSpec(("sh", "-c", f"{HIDE} & wait; sleep 1000"), str(tmp_path), environment, 1, 2, confined=True)
+
+    def none_left(_pid: int) -> int:
+        while not hidden.exists():
+            time.sleep(0.001)
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    async def main() -> None:
+        enclosures = Enclosures(instance)
+        await enclosures.open()
+        try:
+            with monkeypatch.context() as patch, pytest.raises(SpawnError, match="fork: sh: Too many open files in system"):
+                patch.setattr(os, "pidfd_open", none_left)
+                await MachineHost(enclosures).spawn(spec)
+            await wait_until(lambda: not alive(int(hidden.read_text())), 10, what="the end of what hid")
+        finally:
+            for cgroup in cgroups.of_instance(instance).values():
+                cgroup.kill()
+            await enclosures.close()
+
+    run(main)

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,7 @@ import pytest
 from supervisord_async.core.state import ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.system import descriptors
+from tests.daemons import alive
 from tests.system.processes import Nursery, credentials_of, status_field
 from tests.waiting import wait_until
 
@@ -133,6 +135,24 @@ async def test_exhausted_descriptors_fail_at_fork_and_leave_nothing(nursery: Nur
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for fd in taken:
             os.close(fd)
+
+
+async def test_what_a_child_that_cannot_be_watched_has_forked_ends_with_it(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may have a process to give and no descriptor: each attempt would leave a few more processes that nobody knows."""
+    forked: list[int] = []
+
+    def none_left(pid: int) -> int:
+        while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            time.sleep(0.001)
+        forked.extend(map(int, children))
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    error = await refused(nursery, "sh", "-c", "sleep 1000 & wait")
+    assert (error.stage, error.errno) == ("fork", errno.ENFILE)
+    monkeypatch.undo()
+    await wait_until(lambda: not any(map(alive, forked)), 10, what="the end of what it has forked")
+    assert len(forked) == 1
 
 
 async def refused_or_none(nursery: Nursery) -> SpawnError | None:
