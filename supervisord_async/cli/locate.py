@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.errors import NoDaemonError, OtherDaemonError, SupervisordError, UsageError
-from supervisord_async.rundir import SOCKET_NAME, default_socket, recall
+from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
 
 DEFAULT_FILE = "programs.yaml"
@@ -114,21 +114,38 @@ def other_file(path: str, file: str) -> str | None:
 
 def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:
     """The socket that the file names, or the default; None if the file cannot be read or parsed that far."""
+    settings = _settings_in(file, environ)
+    if settings is None:
+        return None
+    if "socket" in settings:
+        return _beside(file, settings["socket"], environ)
+    return os.path.join(_run_dir(file, settings, environ), SOCKET_NAME)
+
+
+def run_dir_named_in(file: str, environ: Mapping[str, str]) -> str | None:
+    """The run_dir that the file names, or the default; None if the file cannot be read or parsed that far.
+
+    Included files are not read: they may be on a disk that hangs.
+    """
+    settings = _settings_in(file, environ)
+    return _run_dir(file, settings, environ) if settings is not None else None
+
+
+def _run_dir(file: str, settings: Mapping[str, str], environ: Mapping[str, str]) -> str:
+    return _beside(file, settings.get("run_dir", DEFAULT_RUN_DIR), environ)
+
+
+def _beside(file: str, path: str, environ: Mapping[str, str]) -> str:
+    return absolute(path, os.path.dirname(os.path.abspath(file)), environ)
+
+
+def _settings_in(file: str, environ: Mapping[str, str]) -> dict[str, str] | None:
+    """``daemon.run_dir`` and ``daemon.socket``, as far as the file names them; None if it cannot be read or parsed that far."""
     try:
         text = read_regular_file(file, MAX_FILE_BYTES)
     except OSError:
         return None
-    if b"run_dir" not in text and b"socket" not in text:
-        return default_socket(file)
-    settings = _daemon_settings(text, environ)
-    if settings is None:
-        return None
-    folder = os.path.dirname(os.path.abspath(file))
-    if "socket" in settings:
-        return absolute(settings["socket"], folder, environ)
-    if "run_dir" in settings:
-        return os.path.join(absolute(settings["run_dir"], folder, environ), SOCKET_NAME)
-    return default_socket(file)
+    return _daemon_settings(text, environ) if b"run_dir" in text or b"socket" in text else {}
 
 
 def _daemon_settings(text: bytes, environ: Mapping[str, str]) -> dict[str, str] | None:

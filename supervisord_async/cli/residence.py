@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from supervisord_async.cli.locate import DEFAULT_FILE, socket_named_in
-from supervisord_async.errors import ConfigError, UsageError
+from supervisord_async.cli.locate import DEFAULT_FILE, run_dir_named_in
+from supervisord_async.errors import UsageError
 from supervisord_async.rundir import DEFAULT_RUN_DIR, LOCK_NAME, recall
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.wire import ENV_SOCKET
@@ -48,16 +48,10 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
 
 def _candidates(file: str) -> Iterator[str]:
     """The run_dirs that ``file`` may have, likeliest first."""
-    from supervisord_async.config.load import load  # imported only if a file is read
-
-    try:
-        yield load(file).configuration.daemon.run_dir
-        broken = False
-    except ConfigError:
-        broken = True
+    named = run_dir_named_in(file, os.environ)
+    if named is not None:
+        yield named
     remembered = recall(file)
     if remembered is not None:
         yield remembered.run_dir
-    if broken and (socket := socket_named_in(file, os.environ)) is not None:
-        yield os.path.dirname(socket)
     yield str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR)

@@ -15,6 +15,7 @@ import pytest
 
 from supervisord_async.supervise.runs.launch import instance_of
 from tests.daemons import LiveDaemon, alive
+from tests.hanging_disk import HangingDisk, can_hang
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.real
@@ -88,6 +89,17 @@ def test_a_file_that_is_broken_by_now_still_leads_to_the_leftovers(orphaned: Liv
     orphaned.write("programs: {sleeper: {comand: [")
     orphaned.do("cleanup", "--apply", "--grace", "300ms")
     assert orphaned.tagged() == []
+
+
+@pytest.mark.skipif(not can_hang(), reason="needs root and /dev/fuse")
+@pytest.mark.parametrize(("verb", "code"), [("cleanup", 0), ("shutdown", 4)])
+def test_an_included_file_on_a_disk_that_hangs_keeps_nobody_from_the_run_dir(tmp_path: Path, verb: str, code: int) -> None:
+    (tmp_path / "programs.yaml").write_text("include: [away/more.yaml]\ndaemon: {run_dir: here}\nprograms: {}")
+    with HangingDisk(tmp_path / "away", "more.yaml", b"programs: {}") as disk:
+        disk.hang()
+        command = [*COMMAND, "-c", str(tmp_path / "programs.yaml"), verb]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, f"{tmp_path}/here" in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
 
 
 def test_nothing_names_a_run_dir_is_a_usage_error(tmp_path: Path) -> None:
