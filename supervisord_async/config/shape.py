@@ -307,7 +307,7 @@ class Program(Shape, frozen=True, kw_only=True):
             dict[str, Condition] | list[str] | None,
             _expected("a list of programs, or a mapping of them to started, ready, completed or succeeded"),
         ],
-        _doc("Programs that come first: `{db: ready}`, or `[db]` for `started`."),
+        _doc("Programs that come first: `{db: ready}`, or `[db]` for `started`. A restart that nobody asked for does not wait for them."),
     ] = {}
     on_dependency_failure: Annotated[Literal["wait", "fail"], _doc("When a dependency fails: wait for it to come back, or be FATAL.")] = (
         "wait"

@@ -9,7 +9,7 @@ from supervisord_async.config.secrets import masked_text, masked_words
 from supervisord_async.control.words import span
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
-from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.core.state import Cause, Health, Snapshot, State
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Probe, Program
@@ -50,7 +50,7 @@ STAGES = {
 def ruling(process: Process, now: float) -> Ruling:
     """What decided about the state that ``process`` has at ``now`` (monotonic)."""
     found = _ruling(process, now)
-    return found._replace(words=(*_killed(process.snapshot, process.policy), *_unheard(process), *found.words))
+    return found._replace(words=(*_killed(process.snapshot, process.policy), *_unheard(process), *_lacking(process), *found.words))
 
 
 def _ruling(process: Process, now: float) -> Ruling:
@@ -112,6 +112,15 @@ def _unheard(process: Process) -> tuple[str, ...]:
     if program.notify.access == "all":
         return ("nothing of it said READY=1; a program that does not speak sd_notify has no notify",)
     return ("its main process did not say READY=1; who says it by another one has notify: {access: all}, who never says it, no notify",)
+
+
+def _lacking(process: Process) -> tuple[str, ...]:
+    """What one in trouble depends on that is not there: of many that fail at once, the one that the others need is to be looked at."""
+    s = process.snapshot
+    restarted = s.state in (State.STARTING, State.RUNNING) and (s.restarts > 0 or s.health is Health.UNHEALTHY)
+    in_trouble = restarted or s.state is State.BACKOFF or (s.state is State.FATAL and s.cause is not Cause.DEPENDENCY)
+    lacks = process.waits_for if in_trouble else ""
+    return (f"it depends on {lacks}; an automatic restart does not wait for that",) if lacks else ()
 
 
 def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:

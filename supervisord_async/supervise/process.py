@@ -115,8 +115,8 @@ class Process:
 
     @property
     def waits_for(self) -> str:
-        """Which dependencies it waits for and why, in words; empty unless it is WAITING."""
-        return self._around.waits_for(self) if self.snapshot.state is State.WAITING else ""
+        """Which of its dependencies are not met and why, in words; a WAITING process waits for them."""
+        return self._around.waits_for(self)
 
     @property
     def stop_ordered(self) -> bool:

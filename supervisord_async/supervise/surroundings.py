@@ -32,7 +32,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     null_fd: int  #: /dev/null, open for writing
     journal: Journal
     committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
-    waits_for: Callable[[Process], str]  #: which dependencies a WAITING process waits for, in words
+    waits_for: Callable[[Process], str]  #: which dependencies of a process are not met, in words
     shut_down: Callable[[str], None]  #: ends the daemon, as a program's restart limit demands
     remembered: Callable[[], Awaitable[None]]  #: waits until all that was committed so far is saved, or cannot be soon
     roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: True: a rolling restart takes care of the request

@@ -183,6 +183,24 @@ async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connec
 
 
 @pytest.mark.anyio
+async def test_one_in_trouble_names_what_it_depends_on_that_is_not_there() -> None:
+    """When a database dies and ten that need it fail, each of the ten leads to it."""
+    needs = {"db": "ready", "cache": "started"}
+    async with playing(swift("db", restart=SLOW), swift("cache"), swift("web", depends_on=needs, restart=SLOW)) as scene:
+        await scene.state("web", State.RUNNING)
+        scene.child("db").end(code=12)
+        await scene.state("db", State.BACKOFF)
+        assert not [words for words in (await scene.commands.why("web")).rule if "depends" in words], "it is well so far"
+        scene.child("web").end(code=3)
+        await scene.state("web", State.BACKOFF)
+        words = "it depends on db to be ready (it is BACKOFF); an automatic restart does not wait for that"
+        assert (await scene.commands.why("web")).rule[0] == words
+        scene.supervisor.processes["db"].post(StartRequested(Cause.OPERATOR))
+        await scene.state("db", State.RUNNING)
+        assert not [words for words in (await scene.commands.why("web")).rule if "depends" in words]
+
+
+@pytest.mark.anyio
 async def test_one_that_was_started_for_another_is_told_so() -> None:
     async with playing(swift("db", autostart=False), swift("needy", depends_on={"db": "started"})) as scene:
         await scene.state("needy", State.RUNNING)
@@ -294,7 +312,7 @@ async def test_a_kill_that_was_none_of_ours_is_told_as_such() -> None:
 def test_a_kill_of_the_daemons_is_not_blamed_on_others() -> None:
     killed = Snapshot(state=State.FATAL, cause=Cause.RESTART_LIMIT, run=1, ended_run=1, exit=ExitStatus(signal=9))
     for kills, blamed in ((0, True), (1, False)):
-        process = SimpleNamespace(snapshot=replace(killed, kills=kills), policy=Policy(), program=program("web"))
+        process = SimpleNamespace(waits_for="", snapshot=replace(killed, kills=kills), policy=Policy(), program=program("web"))
         assert any("did not send this KILL" in line for line in ruling(process, 0.0).words) is blamed  # type: ignore[arg-type]
 
 
@@ -343,7 +361,7 @@ def test_one_that_does_not_say_that_it_is_ready_is_told_of_notify(access: Any, w
 )
 def test_a_spawn_that_failed_names_the_key_of_its_stage_and_none_where_the_machine_is_short(detail: str, key: str | None) -> None:
     failed = Snapshot(state=State.BACKOFF, cause=Cause.SPAWN_FAILED, detail=detail, run=1, ended_run=1, restarts=1)
-    process = SimpleNamespace(snapshot=failed, policy=Policy(), program=program("web"))
+    process = SimpleNamespace(waits_for="", snapshot=failed, policy=Policy(), program=program("web"))
     keys = ruling(process, 0.0).keys  # type: ignore[arg-type]
     assert keys == (*([key] if key is not None else []), "restart.backoff", "restart.max_restarts")
 

@@ -61,7 +61,7 @@ class Dependencies:
         }
 
     def waits_for(self, process: Process) -> str:
-        """Which dependencies a WAITING process waits for and why, in words."""
+        """Which dependencies of ``process`` are not met and why, in words; a WAITING process waits for them."""
         return "; ".join(
             verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, {self._when_lost_comes(program)}: {verdict.words}"
             for program, verdict in self.verdicts(process).items()
