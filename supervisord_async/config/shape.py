@@ -359,7 +359,7 @@ class DaemonLog(Shape, frozen=True, kw_only=True):
 class HttpTls(Shape, frozen=True, kw_only=True):
     """The certificate of the HTTP API over TCP."""
 
-    certificate: Annotated[str, _doc("A PEM file with the certificate and its chain.")]
+    certificate: Annotated[str, _doc("A PEM file with the certificate and its chain; a renewed one is used within ten seconds.")]
     key: Annotated[str, _doc("A PEM file with the private key.")]
 
 

@@ -22,6 +22,7 @@ import anyio.to_thread
 import h11
 
 from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
+from supervisord_async.control.certificate import Certificate
 from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, Application
 from supervisord_async.control.operation import Api
@@ -42,6 +43,8 @@ GOODBYE_SECONDS = 2.0
 PAUSE_SECONDS = 0.5
 PAUSE_LOOK_SECONDS = 0.005
 BACKLOG = 256
+#: How long a look at the certificate may hold up the next one at the socket: its disk may be another one, and hang.
+CERTIFICATE_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,18 +52,39 @@ _log = logging.getLogger(__name__)
 class Listening:
     """The listening sockets, the unix socket first."""
 
-    def __init__(self, daemon: Daemon, sockets: list[socket.socket], server: _Server) -> None:
+    def __init__(self, daemon: Daemon, sockets: list[socket.socket], server: _Server, certificate: Certificate | None) -> None:
         self.sockets = sockets
-        self._daemon, self._server = daemon, server
+        self._daemon, self._server, self._certificate = daemon, server, certificate
         self._identity = _identity(daemon.socket)
         self._said: str | None = None
+        self._said_of_certificate: str | None = None
         self._threads = DaemonThreads(1, "control-socket")
+        self._certificate_threads = DaemonThreads(1, "certificate")
 
     async def renew(self) -> bool:
         """The unix socket is at its path; returns whether it was gone and a new one had to be bound.
 
         If it cannot be bound again, that is reported once. Open connections stay open. Waits for the disk however long it takes.
+        New connections over TLS are served with the certificate that its files have now.
         """
+        if self._certificate is not None:
+            await self._renew_certificate(self._certificate)
+        return await self._renew_socket()
+
+    async def _renew_certificate(self, certificate: Certificate) -> None:
+        try:
+            with anyio.move_on_after(CERTIFICATE_SECONDS):
+                await patiently("look at the certificate", lambda: self._certificate_threads.run(certificate.renew))
+        except DaemonError as error:
+            if str(error) != self._said_of_certificate:
+                _log.error("degraded: %s; the one before stays in use", error)
+            self._said_of_certificate = str(error)
+            return
+        self._said_of_certificate = None
+        if self._server.encrypt(certificate.context):
+            _log.info("new connections over TCP have the certificate that was renewed")
+
+    async def _renew_socket(self) -> bool:
         path = self._daemon.socket
         try:
             made = await patiently(f"look after {path}", lambda: self._threads.run(self._bind_if_gone))
@@ -129,16 +153,16 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
     try:
         local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
         try:
-            tcp, door, tls = await _tcp(daemon, api, adopted)
+            tcp, door, certificate = await _tcp(daemon, api, adopted)
         except BaseException:
             local.close()
             raise
         while adopted:  # no longer configured: close them, so that clients there are refused instead of waiting for ever
             adopted.pop().close()
         api.page_url = door.url if door is not None else None
-        sockets = [(local, None)] + ([(tcp, tls)] if tcp is not None else [])
+        sockets = [(local, None)] + ([(tcp, certificate.context if certificate is not None else None)] if tcp is not None else [])
         server = _Server(Application(api, Door(group=daemon.socket_group, tcp=door)), sockets, api.streams)
-        listeners = Listening(daemon, [sock for sock, _ in sockets], server)
+        listeners = Listening(daemon, [sock for sock, _ in sockets], server, certificate)
         try:
             async with _running(server):
                 yield listeners
@@ -174,10 +198,8 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-async def _tcp(
-    daemon: Daemon, api: Api, adopted: list[socket.socket]
-) -> tuple[socket.socket | None, TcpDoor | None, ssl.SSLContext | None]:
-    """The TCP socket with its token and TLS; None for each if none is configured, or if it cannot be served, which is reported."""
+async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpDoor | None, Certificate | None]:
+    """The TCP socket with its token and certificate; None for each if none is configured, or if it cannot be served, which is reported."""
     api.http_trouble = None
     if daemon.http is None:
         return None, None, None
@@ -186,13 +208,13 @@ async def _tcp(
         refuse_open_address(host, tls=daemon.http_tls is not None, insecure=daemon.http_insecure)
         path = daemon.http_token_file or Path(daemon.run_dir) / "http.token"
         token = await anyio.to_thread.run_sync(token_of, path)
-        tls = _tls(daemon)
+        certificate = Certificate(daemon.http_tls) if daemon.http_tls is not None else None
         sock = _adopt_tcp(port, adopted) or _bind_tcp(host, port)
     except DaemonError as error:
         _log.error("degraded: no HTTP over TCP: %s", error)
         api.http_trouble = str(error)
         return None, None, None
-    return sock, TcpDoor(host=host, port=sock.getsockname()[1], token=token, tls=tls is not None), tls
+    return sock, TcpDoor(host=host, port=sock.getsockname()[1], token=token, tls=certificate is not None), certificate
 
 
 def _adopt_tcp(port: int, adopted: list[socket.socket]) -> socket.socket | None:
@@ -215,18 +237,6 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         sock.close()
         raise DaemonError(f"cannot bind {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
     return sock
-
-
-def _tls(daemon: Daemon) -> ssl.SSLContext | None:
-    if daemon.http_tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(daemon.http_tls.certificate, daemon.http_tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise DaemonError(f"cannot use the certificate {daemon.http_tls.certificate}: {error}") from error
-    return context
 
 
 @asynccontextmanager
@@ -280,6 +290,16 @@ class _Server(Server):
         former, self._accepting[0] = self._accepting[0], self._listen(sock, None)
         self._sockets[0] = sock, None
         former.close()
+
+    def encrypt(self, tls: ssl.SSLContext) -> bool:
+        """Who connects by TLS from now on is served with ``tls``; returns whether that is another one than before."""
+        changed = False
+        for index, (sock, former) in enumerate(self._sockets):
+            if former is not None and former is not tls:
+                self._sockets[index] = sock, tls
+                self._accepting[index].tls = tls
+                changed = True
+        return changed
 
     def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> Accepting:
         loop = asyncio.get_running_loop()

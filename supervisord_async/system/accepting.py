@@ -24,7 +24,8 @@ class Accepting:
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
         """To be made on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._listener, self._protocol, self._tls = listener, protocol, tls
+        self._listener, self._protocol = listener, protocol
+        self.tls = tls  #: of connections that are accepted from now on
         self._introductions: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
         self._wanting = False
@@ -49,7 +50,7 @@ class Accepting:
 
     async def _introduce(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
+            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self.tls)
         except OSError as error:  # it went away, or its TLS is none
             _log.debug("a connection came to nothing: %s", error)
             connection.close()

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import shutil
+import ssl
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute
 
+from supervisord_async.config.model import HttpTls
 from supervisord_async.control.auth import Door, TcpDoor, is_our_host, refuse_open_address, token_of
 from supervisord_async.control.message import Message, Peer, Request
 from supervisord_async.errors import DaemonError, NotAllowedError
@@ -232,24 +234,55 @@ async def test_the_token_is_that_of_the_file_and_an_open_address_needs_its_word(
         assert not (tmp_path / "http.token").exists()
 
 
-@pytest.mark.anyio
-async def test_tls_serves_tcp_and_leaves_the_unix_socket_plain(serving: Callable[..., Any], tmp_path: Path) -> None:
-    import ssl
-
-    from supervisord_async.config.model import HttpTls
-
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+async def _make_certificate(folder: Path) -> HttpTls:
+    """A new key and certificate for 127.0.0.1 in ``folder``, each moved to its place as a whole."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
+    made = {name: folder / f"{name}.pem" for name in ("key", "cert")}
     how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
     how += " -addext subjectAltName=IP:127.0.0.1"
-    await anyio.run_process(["openssl", *how.split(), "-keyout", str(key), "-out", str(certificate)])
-    settings = {"http": ("127.0.0.1", 0), "http_tls": HttpTls(certificate=str(certificate), key=str(key))}
-    async with serving(swift("web"), settings=settings) as wire:
+    await anyio.run_process(["openssl", *how.split(), "-keyout", f"{made['key']}.new", "-out", f"{made['cert']}.new"])
+    for path in made.values():
+        Path(f"{path}.new").rename(path)
+    return HttpTls(certificate=str(made["cert"]), key=str(made["key"]))
+
+
+async def _ask_by_tls(wire: Any, tls: HttpTls, folder: Path) -> Any:
+    """An answer to who trusts the certificate that is in the file now; raises ssl.SSLError where another one is used."""
+    context = ssl.create_default_context(cafile=tls.certificate)
+    token = (folder / "http.token").read_text().strip()
+    async with await anyio.connect_tcp("127.0.0.1", wire.tcp_port, tls=True, ssl_context=context, tls_standard_compatible=False) as stream:
+        headers = {"host": f"127.0.0.1:{wire.tcp_port}", "authorization": f"Bearer {token}"}
+        return await ask(stream, "GET", "/v1/health", headers=headers)
+
+
+@pytest.mark.anyio
+async def test_tls_serves_tcp_and_leaves_the_unix_socket_plain(serving: Callable[..., Any], tmp_path: Path) -> None:
+    tls = await _make_certificate(tmp_path)
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", 0), "http_tls": tls}) as wire:
         assert (await wire.ask("GET", "/v1/health")).status == 200
-        context = ssl.create_default_context(cafile=str(certificate))
-        token = (tmp_path / "http.token").read_text().strip()
-        stream = await anyio.connect_tcp("127.0.0.1", wire.tcp_port, tls=True, ssl_context=context, tls_standard_compatible=False)
-        async with stream:
-            headers = {"host": f"127.0.0.1:{wire.tcp_port}", "authorization": f"Bearer {token}"}
-            assert (await ask(stream, "GET", "/v1/health", headers=headers)).status == 200
+        assert (await _ask_by_tls(wire, tls, tmp_path)).status == 200
+
+
+@pytest.mark.anyio
+async def test_a_certificate_that_was_renewed_is_served_without_a_new_daemon(
+    serving: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = await _make_certificate(tmp_path)
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", 0), "http_tls": tls}) as wire:
+        await _make_certificate(tmp_path)
+        with pytest.raises(ssl.SSLError):
+            await _ask_by_tls(wire, tls, tmp_path)
+        await wire.listeners.renew()
+        assert (await _ask_by_tls(wire, tls, tmp_path)).status == 200
+        Path(tls.key).rename(tmp_path / "key.away")
+        for _ in range(2):
+            await wire.listeners.renew()
+        assert (await _ask_by_tls(wire, tls, tmp_path)).status == 200, "the one before stays in use"
+        assert caplog.text.count("cannot use the certificate") == 1
+        await wire.listeners.pause()
+        await wire.listeners.resume()
+        (tmp_path / "key.away").rename(tls.key)
+        await _make_certificate(tmp_path)
+        await wire.listeners.renew()
+        assert (await _ask_by_tls(wire, tls, tmp_path)).status == 200
