@@ -1,5 +1,5 @@
 """The only place with system calls: processes, pidfds, signals, pipes, /proc, sockets, locks, the event loop.
 
-Everything here is a thin, honest face of Linux: no policy, no configuration, no state machine. What the layers
-above decide, this layer carries out, and it tells how that went.
+Everything here is a thin interface to Linux: no policy, no configuration, no state machine. What the layers above
+decide, this layer carries out, and reports how that went.
 """

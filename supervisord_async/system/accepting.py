@@ -1,7 +1,7 @@
-"""Connections of a listening socket, each made a transport with its protocol; a want of descriptors is waited out.
+"""Accepts the connections of a listening socket, each with a transport and protocol; waits while no descriptor is free.
 
-The event loops' own servers are not used: without a free descriptor uvloop's is called again and again, since the client still waits
-in the queue, and takes all of a processor.
+The event loops' own servers are not used: without a free descriptor uvloop's is called again and again, as the client still
+waits in the queue, and uses up a whole processor.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import socket
 import ssl
 from collections.abc import Callable
 
-#: Without a descriptor to accept with, the next attempt comes after this; clients wait in the kernel's queue.
+#: The pause after an attempt without a free descriptor; clients wait in the kernel's queue.
 PAUSE_SECONDS = 0.5
 
 _log = logging.getLogger("asupd")
 
 
 class Accepting:
-    """Accepts until it is closed. Owns the socket, which listens and does not block."""
+    """Accepts connections until it is closed. Owns the socket, which must be listening and non-blocking."""
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
         """To be made on the running loop."""
@@ -32,7 +32,7 @@ class Accepting:
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def _accept(self) -> None:
-        """One of those who wait; while there are more, the loop calls again."""
+        """Accept one connection; the loop calls this again while more wait."""
         try:
             connection, _address = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -51,7 +51,7 @@ class Accepting:
     async def _introduce(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self.tls)
-        except OSError as error:  # it went away, or its TLS is none
+        except OSError as error:  # the client went away, or its TLS handshake failed
             _log.debug("a connection came to nothing: %s", error)
             connection.close()
 
@@ -67,12 +67,12 @@ class Accepting:
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     async def introduced(self) -> None:
-        """Who was accepted until now has its protocol, or went away."""
+        """Return once every connection accepted so far has its protocol, or was dropped."""
         if self._introductions:
             await asyncio.wait(self._introductions)
 
     def close(self) -> None:
-        """Nobody is accepted any more; connections stay. Closing it again does nothing."""
+        """Accept no more; existing connections stay. May be called repeatedly."""
         if self._listener.fileno() < 0:
             return
         if self._again is not None:

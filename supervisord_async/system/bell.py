@@ -1,7 +1,7 @@
-"""The lightest thing that one task can wait on: a future of the loop, and a timer, made only while somebody waits.
+"""The lightest thing that one task can wait on: a future of the loop, and a timer, which exist only during the wait.
 
-An event of anyio holds an event of asyncio, which holds a deque: most of a kilobyte for each of a thousand that wait. A
-cancel scope with a deadline holds two sets and its links: as much again.
+An event of anyio has an event of asyncio, which has a deque: most of a kilobyte for each of a thousand waiting tasks. A
+cancel scope with a deadline has two sets and its links: as much again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 
 
 class Bell:
-    """One task waits, anybody on the loop rings."""
+    """Wakes the one task that waits; may be rung by any code on the loop."""
 
     __slots__ = ("_waiter",)
 
@@ -23,7 +23,7 @@ class Bell:
             self._waiter.set_result(None)
 
     async def wait(self, until: float | None = None) -> None:
-        """Returns at the next ring, or when the loop's clock says ``until``. One task at a time."""
+        """Return at the next ring, or when the loop's clock reaches ``until``. For one task at a time."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if until is None else loop.call_at(until, self.ring)

@@ -1,6 +1,6 @@
-"""What is known of other processes during one turn of the loop, shared by all who ask in it.
+"""What is known of other processes during one turn of the loop, shared by all callers in that turn.
 
-When 500 runs end at once, each asks what it left behind; they look at /proc once, not 500 times.
+When 500 runs end at once, each has to find out what it left behind; so /proc is read once, not 500 times.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from supervisord_async.system import oom, orphans, procfs
 _TAGS_LIMIT = 16384
 _STRANGER_ROUNDS = 20
 
-#: The tag in a process's environment, by PID, start and session: it is inherited, so what was once seen stays true.
+#: The tag in a process's environment, by PID, start and session. A process keeps its environment, so an entry stays true.
 _tags: dict[tuple[int, int, int], str] = {}
 
 
 class Strangers(msgspec.Struct, frozen=True):
-    """The living children of ours that nobody waits for."""
+    """Our living children that nobody waits for."""
 
     alive: tuple[procfs.Stat, ...]
-    settled: bool  #: False: they come and go faster than they can be looked at, so somebody lives that is not here
+    settled: bool  #: False: they come and go faster than we can look, so some may be missing here
 
 
 class Census:
-    """A view of the processes that is filled as it is asked, and never corrected: throw it away instead."""
+    """A view of the processes, filled on demand and never updated: make a new one instead."""
 
     def __init__(self) -> None:
         self._stats: dict[int, procfs.Stat | None] = {}
@@ -58,24 +58,24 @@ class Census:
         return self.children(os.getpid())
 
     def strangers(self) -> Strangers:
-        """Orphans that came to us.
+        """The orphans that came to us.
 
-        One that dies while we look may have left a child that comes to us after we looked. So the look is repeated
-        until nobody died in it: what was dead before it began had left all that it leaves.
+        One that dies while we look may leave a child that comes to us only after that. So the look is repeated until none
+        died during it: the children of those that were dead before have come already.
         """
         if self._strangers is None:
             self._strangers = self._find_strangers()
         return self._strangers
 
     def oom_kills(self) -> int | None:
-        """As :func:`.oom.kills`; raises OSError as well."""
+        """As :func:`.oom.kills`, read once; raises OSError as well."""
         if self._oom_kills is None:
             self._oom_kills = (oom.kills(),)
         return self._oom_kills[0]
 
     def _find_strangers(self) -> Strangers:
         dead: set[int] = set()
-        lingering: set[int] = set()  # those that were about to exit in every look: they hang in it
+        lingering: set[int] = set()  # those that were exiting in every look so far: they hang in that
         children = self.own_children()
         for look in range(_STRANGER_ROUNDS):
             alive, dying = [], set()
@@ -96,10 +96,10 @@ class Census:
         return Strangers((), settled=False)
 
     def _look(self, pid: int) -> procfs.Stat | None:
-        """A process that lives, looked at after its tag was; None for a dead one."""
+        """A living process, its state read after its tag; None for a dead one."""
         process = procfs.stat(pid)
         if process is not None and not process.dead and not tag_of(process):
-            process = procfs.stat(pid)  # none, or did it begin to exit this instant?
+            process = procfs.stat(pid)  # has it no tag, or did it just begin to exit?
         if process is None or process.dead:
             return None
         self._stats[pid] = process
@@ -117,7 +117,7 @@ class Census:
     def descendants(self, roots: set[int]) -> set[int]:
         """``roots`` with all their descendants.
 
-        A child that has lost its parent since it was listed is left to the next look: its PID may be another process's by now.
+        A listed child whose parent has changed is skipped until the next look: its PID may be another process's by now.
         """
         found: set[int] = set()
         pending = list(roots)
@@ -142,12 +142,12 @@ def tag_of(process: procfs.Stat) -> str | None:
     return tag
 
 
-#: The present turn's census, if anybody asked in it.
+#: The census of the current turn of the loop; empty until it is needed.
 _turn: list[Census] = []
 
 
 def current() -> Census:
-    """The census of this turn of the loop; a new one where no loop runs."""
+    """The census of this turn of the loop; without a running loop, a new one."""
     if not _turn:
         try:
             loop = asyncio.get_running_loop()

@@ -1,18 +1,18 @@
-"""cgroup v2: a folder of the kernel's for each run, which nothing that is born in it can leave by itself.
+"""cgroup v2: the kernel's own group of each run's processes, from which neither forking nor daemonising escapes.
 
 Theory of operation. A daemon that may divide its own cgroup makes ``asupd-INSTANCE/NAME.RUN`` below it, one for each run.
 A process that left its session, wiped its environment and lost its parent is still listed there, and one write to
 ``cgroup.kill`` ends all that is in it, however fast it forks (``Documentation/admin-guide/cgroup-v2.rst`` of the kernel).
-The name is the run's tag, so nothing needs to be saved: whoever looks for an instance's folders finds the runs in them.
+The name has the run's tag in it, so nothing needs to be saved: an instance's runs are found by the names of its folders.
 
-A run is born in its cgroup: we step into it, fork, and step back (:func:`born_in`). To move the newborn child instead costs
-half as much, but comes too late on a busy machine: when that was tried, one in twenty that daemonised at once had got away.
+A run starts in its cgroup: we step into it, fork, and step back (:func:`born_in`). To move the new child instead costs half
+as much, but comes too late on a busy machine: when that was tried, one in twenty that daemonised at once had escaped.
 
-Reading takes no lock. Moving is another matter: the kernel waits for a grace period of RCU first, some 10 ms (measured:
-4 to 20), unless somebody moved a moment ago, and whoever makes or removes a cgroup meanwhile waits too. So
-:func:`warm_up` is for a thread; within :data:`WARM_SECONDS` after it a move takes some 5 to 50 µs, the more the more threads we have.
+Reading takes no lock, but to move a process the kernel first waits for a grace period of RCU, some 10 ms (measured: 4 to
+20), unless there was a move just before; and so does whoever makes or removes a cgroup meanwhile. So :func:`warm_up` is for a
+thread; within :data:`WARM_SECONDS` after it a move takes some 5 to 50 µs, more with more threads in this process.
 
-Absent: controllers. No limit of resources is set here, and none is enabled below us.
+Absent: controllers. No resource is limited here, and no controller is enabled below us.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.mounts import mounts
 from supervisord_async.system.pidfd import open_pidfd
 
-#: For this long after a move the next one certainly need not wait.
+#: For this long after a move the next one certainly does not block.
 WARM_SECONDS = 0.002
 #: Exists where systemd runs the machine, and so owns all cgroups but those that it has delegated.
 SYSTEMD = "/run/systemd/system"
 
-#: It is gone; it is gone while we read; not ours; a threaded one, whose processes are listed above it.
+#: The folder is gone, or went while we read; it is not ours; it is a threaded cgroup, whose processes are listed in its parent.
 _NOT_TOLD = frozenset({errno.ENOENT, errno.ENODEV, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP})
-#: In the name of a folder, for the colon in the name of a replica, which /proc/PID/cgroup has a meaning for.
+#: Replaces the colon of a replica's name in a folder's name, as a colon separates fields in /proc/PID/cgroup.
 _COLON = "~"
 
 
@@ -46,7 +46,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """One cgroup, with those that its processes made below it. It may be gone at any moment, which is not an error."""
+    """One cgroup, including those that its processes made below it. It may vanish at any moment, which is not an error."""
 
     path: str
 
@@ -56,42 +56,42 @@ class Cgroup:
         return b"populated 1" in _read(f"{self.path}/cgroup.events")
 
     def pids(self) -> set[int]:
-        """The living processes in it; none of them is certain to live still."""
+        """The living processes in it; each may have ended by the time this returns."""
         if not self.is_populated:
             return set()
         return {pid for folder in self._folders() for pid in map(int, _read(f"{folder}/cgroup.procs").split()) if pid != 0}
 
     def add(self, pid: int) -> None:
-        """``pid`` (0: we ourselves) is in it, or dead. Its number must be certain. Raises OSError: it may not be moved."""
+        """Move ``pid`` (0: ourselves) into it, unless it is dead. The PID must be certain. Raises OSError if it may not be moved."""
         try:
             _write(f"{self.path}/cgroup.procs", pid)
         except ProcessLookupError:
             return
 
     def take_in(self, identity: Identity) -> None:
-        """That very process is in it, or gone; nobody else is. Raises OSError, UnusableError: it may not be moved."""
+        """Move that very process into it, unless it is gone; never one that got its PID. Raises OSError, UnusableError if that fails."""
         pidfd = open_pidfd(identity)
         if pidfd is None:
             return
         try:
             self.add(identity.pid)
             if not select.select([pidfd], [], [], 0)[0]:
-                return  # it lives, so its number meant it all the time
+                return  # it lives, so the PID was its own all the time
         finally:
             os.close(pidfd)
         stranger = procfs.stat(identity.pid)
         if stranger is not None and of(stranger) != identity and stranger.pid in self.pids():
-            Cgroup(folder_of(stranger.parent)).add(stranger.pid)  # where it was born
+            Cgroup(folder_of(stranger.parent)).add(stranger.pid)  # back to where it started
 
     def kill(self) -> None:
-        """All in it is told to die, the very next forks too. Raises OSError: we may not."""
+        """Kill everything in it, including children forked meanwhile. Raises OSError if we may not."""
         try:
             _write(f"{self.path}/cgroup.kill", 1)
         except FileNotFoundError:
             return
 
     def remove(self) -> bool:
-        """It is gone with what is below it; False, and it is as it was, if something lives in it; False too if it is not ours to remove."""
+        """Remove it with all below it. Returns False if something lives in it (then it is unchanged), or if we may not remove it."""
         if self.is_populated:
             return False
         for folder in reversed(list(self._folders())):
@@ -104,13 +104,13 @@ class Cgroup:
         return True
 
     def _folders(self) -> Iterator[str]:
-        """Its own, and those below it, parents first."""
+        """Its own folder and those below it, parents first."""
         yield self.path
         yield from _below(self.path)
 
 
 def folder_of(pid: int | str = "self") -> str:
-    """The folder of the cgroup that ``pid`` is in. Raises UnusableError: there is none for us to see."""
+    """The folder of the cgroup that ``pid`` is in. Raises UnusableError if there is none that we can see."""
     lines = (procfs.read_file(f"/proc/{pid}/cgroup") or b"").decode(errors="surrogateescape").splitlines()
     path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
     if path is None:
@@ -122,7 +122,7 @@ def folder_of(pid: int | str = "self") -> str:
 
 
 def is_in(pid: int, cgroup: Cgroup) -> bool:
-    """Whether ``pid`` is in that very cgroup, not in one below it; False if it is gone."""
+    """Whether ``pid`` is in that very cgroup, not one below it; False if the process is gone."""
     try:
         return folder_of(pid) == cgroup.path
     except UnusableError:
@@ -130,9 +130,9 @@ def is_in(pid: int, cgroup: Cgroup) -> bool:
 
 
 def ground_of(instance: str) -> str:
-    """The cgroup that may be divided for the runs of ``instance``, by all that can be seen. Raises UnusableError.
+    """The cgroup below which those of the runs of ``instance`` can be made, as far as can be seen. Raises UnusableError.
 
-    It is our own; or, where an earlier daemon left us in the cgroup of one of its runs, the one that is divided already.
+    It is our own; or, if we are in the cgroup of one of an earlier daemon's runs, the one that is divided already.
     """
     own = folder_of().partition(f"/{_home_name(instance)}/")[0]
     if os.geteuid() == 0 and os.path.isdir(SYSTEMD) and not _is_delegated(own):
@@ -144,9 +144,9 @@ def ground_of(instance: str) -> str:
 
 
 def make_home(instance: str) -> str:
-    """The folder for the runs of ``instance`` is there, and we are outside of all of them; its path. Blocks for some 10 ms.
+    """Make the folder for the runs of ``instance``, with ourselves outside of it; returns its path. Blocks for some 10 ms.
 
-    Raises UnusableError, and leaves nothing.
+    Raises UnusableError, and then leaves no folder.
     """
     own = ground_of(instance)
     home = f"{own}/{_home_name(instance)}"
@@ -166,9 +166,9 @@ def make_home(instance: str) -> str:
 
 
 def warm_up(own: Cgroup | None = None) -> Cgroup:
-    """We are in ``own``, by default where we are, which is returned; moves in the next moment are quick. Blocks for some 10 ms.
+    """Move ourselves to ``own`` (default: where we are), and return it; moves just after this are quick. Blocks for some 10 ms.
 
-    Raises OSError, UnusableError: nothing can be moved.
+    Raises OSError, UnusableError if nothing can be moved.
     """
     own = own or Cgroup(folder_of())
     own.add(0)
@@ -177,11 +177,11 @@ def warm_up(own: Cgroup | None = None) -> Cgroup:
 
 @contextmanager
 def born_in(cgroup: Cgroup, own: Cgroup, on_stranded: Callable[[OSError], None]) -> Iterator[None]:
-    """What is forked inside is born in ``cgroup``: we are in it for that time, and in ``own`` again afterwards.
+    """A child forked in this context starts in ``cgroup``: we are in it meanwhile, and in ``own`` again afterwards.
 
-    ``on_stranded`` is called if we cannot step back. Raises OSError: we may not go there, and nothing was forked.
+    ``on_stranded`` is called if we cannot step back. Raises OSError on entry if we may not move there.
     """
-    with open(f"{own.path}/cgroup.procs", "wb", buffering=0) as back:  # not to want for a descriptor when we are there
+    with open(f"{own.path}/cgroup.procs", "wb", buffering=0) as back:  # opened first, lest there be no free descriptor for the way back
         cgroup.add(0)
         try:
             yield
@@ -199,12 +199,12 @@ def run_folder(home: str, tag: str) -> Cgroup:
 
 
 def homes_of(instance: str) -> list[str]:
-    """The folders of an instance, wherever its daemons had them. Looks at every cgroup: to be called off the loop."""
+    """The folders of an instance, wherever its daemons made them. Looks at every cgroup: to be called off the loop."""
     return [folder for mount, _ in _mounts() for folder in _below(mount, stop_at=_home_name(instance)) if _is_home(folder, instance)]
 
 
 def of_instance(instance: str) -> dict[str, Cgroup]:
-    """The cgroups of an instance's runs, by tag; without any that we are in ourselves. To be called off the loop."""
+    """The cgroups of an instance's runs, by tag, except one that we are in ourselves. To be called off the loop."""
     found: dict[str, Cgroup] = {}
     try:
         own = f"{folder_of()}/"
@@ -221,7 +221,7 @@ def of_instance(instance: str) -> dict[str, Cgroup]:
 
 
 def remove_all(instance: str) -> None:
-    """No folder of an instance is left in which nothing lives."""
+    """Remove all folders of an instance in which nothing lives."""
     for home in homes_of(instance):
         for folder in _children(home):
             Cgroup(folder).remove()
@@ -247,7 +247,7 @@ def _is_delegated(folder: str) -> bool:
 
 
 def _mounts() -> list[tuple[str, str]]:
-    """Where cgroup v2 is mounted, and which cgroup is seen there."""
+    """Where cgroup v2 is mounted, each with the cgroup at the root of the mount."""
     return [(mount.point, mount.root) for mount in mounts() if mount.kind == "cgroup2"]
 
 
@@ -262,7 +262,7 @@ def _children(folder: str) -> list[str]:
 
 
 def _below(folder: str, *, stop_at: str = "") -> Iterator[str]:
-    """All folders below, parents first; not what is below those of the name ``stop_at``."""
+    """All folders below, parents first; does not descend into folders named ``stop_at``."""
     if _is_leaf(folder):
         return
     for child in _children(folder):
@@ -272,9 +272,9 @@ def _below(folder: str, *, stop_at: str = "") -> Iterator[str]:
 
 
 def _is_leaf(folder: str) -> bool:
-    """Whether no cgroup is below: the kernel counts those as links, and a folder of 40 files is not listed for nothing."""
+    """Whether no cgroup is below. By the link count, which saves listing a folder of 40 files."""
     try:
-        return os.stat(folder).st_nlink == 2  # by itself and its parent
+        return os.stat(folder).st_nlink == 2  # its parent's entry and its own "."
     except OSError as error:
         if error.errno in _NOT_TOLD:
             return True
@@ -282,7 +282,7 @@ def _is_leaf(folder: str) -> bool:
 
 
 def _read(path: str) -> bytes:
-    """Nothing, where nothing is told; raises OSError: no free descriptor."""
+    """The file's content; empty if it is gone or may not be read. Raises OSError if no descriptor is free."""
     try:
         return procfs.read_file(path, 1 << 22) or b""
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A run's main process, held by a pidfd: wait for it, signal it, take it back after the daemon was replaced."""
+"""A run's main process, known by a pidfd: wait for it, signal it, adopt it after the daemon was replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Child", "Ended", "Rusage"]
 
 
 class Child:
-    """One process that is watched; not necessarily born of us."""
+    """One process that is watched; not necessarily a child of ours."""
 
     __slots__ = ("_watch",)
 
@@ -25,17 +25,17 @@ class Child:
 
     @classmethod
     def adopt(cls, identity: Identity) -> Child:
-        """Watch a process that this life of the daemon did not spawn. To be called on the running loop.
+        """Watch a process that an earlier daemon, or this one before a re-exec, has spawned. To be called on the running loop.
 
-        The end's status is known if it is our child (after ``execv``), or as far as the kernel tells others.
+        Its exit status will be known if it is our child (after ``execve``), else as far as the kernel tells others.
 
-        Raises ProcessLookupError: that very process is gone for good. OSError: no free descriptor.
+        Raises ProcessLookupError if that very process is gone, OSError if no descriptor is free.
         """
         found = procfs.stat(identity.pid)
         if found is None or of(found) != identity:
             raise ProcessLookupError(f"process {identity.pid} is gone")
         watch = ExitWatch(asyncio.get_running_loop(), identity, ours=found.parent == os.getpid(), room=ADOPTION_ROOM)
-        again = procfs.stat(identity.pid)  # whom did pidfd_open find?
+        again = procfs.stat(identity.pid)  # did pidfd_open find this very process?
         if again is not None and of(again) != identity:
             watch.close()
             raise ProcessLookupError(f"process {identity.pid} is gone")
@@ -43,17 +43,17 @@ class Child:
 
     @property
     def identity(self) -> Identity:
-        """Which process, exactly."""
+        """The identity of the process."""
         return self._watch.identity
 
     @property
     def pid(self) -> int:
-        """Its number; somebody else's, perhaps, once it has ended."""
+        """Its PID, which may be another process's once this one has ended."""
         return self._watch.identity.pid
 
     @property
     def pidfd(self) -> int:
-        """The descriptor that means this very process; -1 once it has ended or was closed."""
+        """The pidfd; -1 once the process has ended, or this was closed."""
         return self._watch.pidfd
 
     @property
@@ -67,14 +67,14 @@ class Child:
         return self._watch.ended
 
     def wait(self) -> Awaitable[Ended]:
-        """How it ended, as soon as it is dead, whoever may still hold its pipes.
+        """How it ended, as soon as it is dead, even if others still have its pipes open.
 
-        Any number of tasks may wait, also after the end. After :meth:`close` of a living one: unknown.
+        Any number of tasks may wait, also after the end. If this is closed while it lives, the result is an unknown status.
         """
         return self._watch.wait()
 
     def on_end(self, callback: Callable[[Ended], None]) -> None:
-        """Call ``callback`` once, on the loop, when it is dead; at once if it is already. :meth:`wait` without a task."""
+        """Call ``callback`` once, on the loop, when it is dead; at once if it is already. Like :meth:`wait`, without a task."""
         self._watch.on_end(callback)
 
     def forget(self, callback: Callable[[Ended], None]) -> None:
@@ -82,9 +82,9 @@ class Child:
         self._watch.forget(callback)
 
     def send_signal(self, signum: int) -> bool:
-        """Send to the main process alone, never to a stranger with its PID; False if it is gone already.
+        """Send a signal to this very process, never to a stranger with its PID; returns False if it is gone already.
 
-        Raises PermissionError: it runs as somebody whom we may not signal.
+        Raises PermissionError if it runs as a user whom we may not signal.
         """
         if self._watch.pidfd < 0:
             return False
@@ -95,5 +95,5 @@ class Child:
         return True
 
     def close(self) -> None:
-        """Let go of it: no more news, nothing kept open; if it runs it is left alone."""
+        """Stop watching it and close the pidfd; if it still runs it is left alone."""
         self._watch.close()

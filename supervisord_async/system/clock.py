@@ -16,7 +16,7 @@ def monotonic() -> float:
 def boot_id() -> str:
     """The kernel's random name for this boot: PIDs and start times mean something only within it.
 
-    Returns "" where /proc does not tell (a very restricted container); then only start times are compared.
+    Returns "" where /proc does not show it (a very restricted container); then only start times are compared.
     """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,7 +1,7 @@
-"""Who a program runs as: user, primary group and supplementary groups, which always go together.
+"""Whom a program runs as: user, primary group and supplementary groups, which always go together.
 
-Looking names up may ask a directory service over the network (NSS), so it is to be done in a thread, and again
-each time: what was true at the last spawn may not be now.
+Looking up names may ask a directory service over the network (NSS), so it is to be done in a thread; and anew for each
+spawn, as the answer may have changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CAP_SETGID, _CAP_SETUID = 6, 7
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """A user with everything that a process of theirs needs."""
+    """A user, with everything that a process needs to run as that user."""
 
     uid: int
     gid: int
@@ -32,14 +32,14 @@ class Credentials(msgspec.Struct, frozen=True):
 def lookup(user: str | None, group: str | None) -> Credentials | None:
     """The credentials of ``user`` (a name or a number; None: ours) with ``group`` instead of their primary one.
 
-    None when neither is given. Raises SpawnError of stage ``user``: unknown, or we may not become them. Blocks for as long as the
-    directory service takes.
+    None when neither is given. Raises SpawnError, stage ``user``, where one is unknown, or we may not become that user. Blocks for
+    as long as the directory service takes.
     """
     if user is None and group is None:
         return None
     entry = _user(user)
     gid = _group(group) if group is not None else None
-    if entry is None:  # a number that no directory knows
+    if entry is None:  # a number without an entry in the directory
         if user is None or gid is None:
             raise SpawnError("user", None, f"user {user} has no entry, so no group; name one (group_name)")
         found = Credentials(int(user), gid, (gid,), user, "/")
@@ -53,7 +53,7 @@ def lookup(user: str | None, group: str | None) -> Credentials | None:
 
 
 def may_switch() -> bool:
-    """True if this process may become anybody: root, with the capabilities that containers sometimes drop."""
+    """True if this process may become any user: it is root, with the capabilities that containers sometimes drop."""
     for line in (procfs.read_file("/proc/self/status") or b"").splitlines():
         if line.startswith(b"CapEff:"):
             held = int(line.split()[1], 16)
@@ -90,5 +90,5 @@ def _group(group: str) -> int:
 
 
 def _number(text: str) -> int | None:
-    """A user's or group's number; None if it is none, also for -1, which the kernel reads as "unchanged"."""
+    """``text`` as a user's or group's number; None if it is not one, or 2**32 - 1, which the kernel takes for "unchanged"."""
     return int(text) if text.isascii() and text.isdigit() and int(text) < 2**32 - 1 else None

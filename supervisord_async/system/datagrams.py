@@ -1,7 +1,7 @@
-"""Datagram sockets on which the kernel says who sent each message, and which may carry descriptors.
+"""Datagram sockets on which the kernel names the sender of each message, and messages may carry descriptors.
 
-Whatever arrives is safe to look at: descriptors are closed on exec and owned by whoever reads them, a message that was cut
-off says so. What it means is not known here.
+Whatever arrives is safe to handle: descriptors are close-on-exec and belong to the reader, and a truncated message is marked
+as such. The content is not interpreted here.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ import msgspec
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
-#: A longer message is cut off, and says so.
+#: A longer message is truncated, and marked so.
 MESSAGE_BYTES = 4096
-#: The kernel lets nobody send more with one message (SCM_MAX_FD).
+#: The most descriptors that the kernel allows in one message (SCM_MAX_FD).
 MESSAGE_DESCRIPTORS = 253
 _UCRED = struct.Struct("3i")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * MESSAGE_DESCRIPTORS)
 
 
 class Datagram(msgspec.Struct, frozen=True):
-    """One message. Its ``descriptors`` are the reader's to close."""
+    """One message. The reader has to close its ``descriptors``."""
 
     data: bytes
-    pid: int  #: of the sender, by the kernel's word; 0 where it has none for us
+    pid: int  #: of the sender, as the kernel says; 0 if it has none in our PID namespace
     uid: int
     descriptors: tuple[int, ...]
     cut_off: bool
 
 
 def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *, mode: int) -> tuple[socket.socket, str]:
-    """A socket that ``credentials`` (None: we) can send to, and its address as ``NOTIFY_SOCKET`` wants it.
+    """A socket to which the user of ``credentials`` (None: ours) can send, and its address in the form of ``NOTIFY_SOCKET``.
 
-    It has the name ``path``, with ``mode`` and their owner, where the path fits and they can get there; else
-    ``abstract``, without permissions. What was at ``path`` and is a socket is replaced.
+    It is bound to ``path``, with ``mode`` and that owner, if the path is short enough and the user can reach it; else to the name
+    ``abstract``, which has no permissions. A socket that was at ``path`` is replaced.
 
-    Raises OSError: another process has the abstract name; something that is not a socket is at the path; no descriptor.
+    Raises OSError if another process has the abstract name, something else than a socket is at the path, or no descriptor is free.
     """
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
@@ -74,7 +74,7 @@ def _bind_file(receiver: socket.socket, path: str, credentials: Credentials | No
 
 
 def adopt_datagrams(fd: int) -> socket.socket | None:
-    """The socket that our former self left under this number; None if it is none."""
+    """The socket that was kept under this number over a re-exec; None if it is no such socket."""
     try:
         receiver = socket.socket(fileno=fd)
     except OSError:
@@ -87,7 +87,7 @@ def adopt_datagrams(fd: int) -> socket.socket | None:
 
 
 def read_datagrams(receiver: socket.socket, count: int) -> Iterator[Datagram]:
-    """The messages that are there, ``count`` at most. Never waits."""
+    """The waiting messages, at most ``count``. Never blocks."""
     for _ in range(count):
         try:
             data, ancillary, flags, _ = receiver.recvmsg(MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
@@ -106,7 +106,7 @@ def read_datagrams(receiver: socket.socket, count: int) -> Iterator[Datagram]:
 
 
 def _may_enter(directory: str, credentials: Credentials | None) -> bool:
-    """Whether they can search every folder on the way; those that are not there yet will be open to all."""
+    """Whether that user can search every folder on the way; folders that do not exist yet will be open to all."""
     if credentials is None or credentials.uid in (0, os.geteuid()):
         return True
     groups = {credentials.gid, *credentials.groups}

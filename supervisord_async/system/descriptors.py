@@ -1,4 +1,4 @@
-"""The daemon's own descriptors: none inherited by accident, room for many, and a word to whoever started us."""
+"""The daemon's own descriptors: none inherited by accident, room for many; and messages to the service manager."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import resource
 import socket
 from collections.abc import Collection
 
-#: Descriptors that must stay free for the daemon when one is opened for a program: a pipe (a log is opened after it), a log, an adoption.
+#: How many descriptors must stay free when one is opened for a program: for a pipe (after which a log is opened), a log, an adoption.
 PIPE_ROOM, LOG_ROOM, ADOPTION_ROOM = 32, 16, 8
-#: Whoever may have no more than this leaves half of them.
+#: With a limit of open files below this, only a proportional share of these must stay free.
 FEW = 64
 #: The soft limit of open files that we were started with; empty until it was raised.
 _original_soft: list[int] = []
 
 
 def open_missing_stdio() -> None:
-    """Stdin, stdout and stderr are open, those that were not on /dev/null: else the next file would get such a number, and all output."""
+    """Open those of stdin, stdout and stderr that are closed on /dev/null: else the next opened file would get their number, and output."""
     while True:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:
@@ -29,7 +29,7 @@ def open_missing_stdio() -> None:
 def close_inherited(keep: Collection[int]) -> int:
     """Close every descriptor but stdio and ``keep``; return how many were closed.
 
-    To be called first thing in the daemon: whatever is open then was left by whoever started it.
+    To be called first thing in the daemon: whatever is open then was inherited from the process that started it.
     """
     closed = 0
     for name in os.listdir("/proc/self/fd"):
@@ -45,7 +45,7 @@ def close_inherited(keep: Collection[int]) -> int:
 
 
 def raise_limit() -> int:
-    """Raise our limit of open files to what we may have; return it. Children get the original back."""
+    """Raise our soft limit of open files to the hard limit, and return that. Children get the original back."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -55,25 +55,25 @@ def raise_limit() -> int:
 
 
 def give_back_limit(pid: int) -> None:
-    """Give our child the limit that we were started with.
+    """Give our child the limit of open files that we were started with.
 
-    It has it moments after its first instruction, not before: there is no way in between that is safe with
-    threads, and our own limit cannot be lowered for the time of a fork when more files than that are open.
+    The child gets it moments after it has started: there is no way between fork and exec that is safe with threads, and
+    our own limit cannot be lowered for the fork while more files than that are open.
     """
     if not _original_soft:
         return
     try:
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (_original_soft[0], hard))
-    except (ProcessLookupError, PermissionError):  # over already; or set-uid, with limits of its own
+    except (ProcessLookupError, PermissionError):  # it has ended; or it is a set-uid program, which we may not limit
         return
 
 
 def keep_room(fd: int, room: int) -> int:
-    """``fd``, which was just opened for a program, if that leaves ``room`` others for the daemon itself.
+    """Return ``fd``, which was just opened for a program, if that leaves ``room`` descriptors for the daemon itself.
 
-    The lowest free number is given out first, so it tells how many are taken. Raises OSError, EMFILE, and it is closed: else the
-    programs would take those by which they are ended, the state is saved, and the daemon is asked. Of few each has its share.
+    Else it is closed and OSError, EMFILE, is raised: programs must not take the descriptors that the daemon needs to end them, to
+    save the state and to answer clients. The kernel gives out the lowest free number, so ``fd`` shows how many are taken.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY or fd < limit - min(room, limit * room // FEW):
@@ -83,7 +83,7 @@ def keep_room(fd: int, room: int) -> int:
 
 
 def is_journal(fd: int) -> bool:
-    """Whether what is written there goes to systemd's journal, by ``JOURNAL_STREAM`` of whoever started us (``man 5 systemd.exec``)."""
+    """Whether ``fd`` is connected to systemd's journal, by the variable ``JOURNAL_STREAM`` (``man 5 systemd.exec``)."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     if not (device.isdecimal() and inode.isdecimal()):
         return False
@@ -95,7 +95,7 @@ def is_journal(fd: int) -> bool:
 
 
 def sd_notify(message: str) -> bool:
-    """Tell the service manager, if one started us, e.g. ``READY=1``; True if it was told (``man 3 sd_notify``)."""
+    """Send ``message``, e.g. ``READY=1``, to the service manager, if one started us; True if it was sent (``man 3 sd_notify``)."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -105,6 +105,6 @@ def sd_notify(message: str) -> bool:
         sender.setblocking(False)
         try:
             sender.sendto(message.encode(), address)
-        except OSError:  # it is gone, or does not read: no reason to stop
+        except OSError:  # it is gone, or does not read: not a reason to fail
             return False
     return True

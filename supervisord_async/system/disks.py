@@ -1,11 +1,11 @@
-"""Whether the disks that a program is executed from answer, which is asked in a thread before it is executed on the loop.
+"""Checks in a thread whether the disks that a program is executed from answer, before it is executed on the loop.
 
-``execve`` reads the beginning of a program and of the interpreter that its first line names, and whoever forked waits for it. On a
-file system whose server is away that is for ever, in the kernel. So the same is read here first, each time; of what is on disks of
-this machine alone it is taken to answer for :data:`FRESH_SECONDS`: a thousand programs of one file ask once.
+``execve`` reads the beginning of a program and of the interpreter that its first line names, and the parent waits for it. On a
+file system whose server is away, that takes for ever, in the kernel. So the same is read here first, each time; an answer from
+local disks only counts for :data:`FRESH_SECONDS`, so that a thousand starts of one executable take one check.
 
-A child closes what it inherits before it executes anything, and a server is asked about each file that is closed. So the disks are
-asked too on which this process has files open: logs, and what is in the run_dir.
+A child closes the descriptors that it inherits before it executes anything, and closing a file on a network file system asks the
+server. So the disks are checked too on which this process has files open: logs, and what is in the run_dir.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from supervisord_async.system.mounts import FRESH_SECONDS as MOUNTS_SECONDS
 from supervisord_async.system.mounts import is_served, mounts
 from supervisord_async.system.threads import DaemonThreads
 
-#: A disk that has not answered for this long counts as one that does not, as far as this start is concerned.
+#: A start fails if a disk has not answered for this long.
 ANSWER_SECONDS = 10.0
 FRESH_SECONDS = 5.0
-#: File systems that ask no other machine, and no other process.
+#: File systems that depend on no other machine, and on no other process.
 LOCAL_KINDS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay", "squashfs", "erofs", "tmpfs", "ramfs", "rootfs"})
-#: How many files on disks that hang can be waited for; those of other disks wait behind them.
+#: How many executables can be checked at a time; if so many hang, all others wait behind them.
 THREADS = 64
-#: The kernel reads no more of a file to see what it is (``BINPRM_BUF_SIZE``).
+#: How much of a file the kernel reads to find out what it is (``BINPRM_BUF_SIZE``).
 _HEADER_BYTES = 256
 
 
 class Executable(NamedTuple):
-    """What a spawn looks for: ``program`` below ``directory``, in one of the folders of ``path`` if it names none."""
+    """What a spawn looks up: ``program``, relative to ``directory``, and in the folders of ``path`` if it has no slash."""
 
     program: str
     directory: str
-    path: str | None  #: None: the system's
+    path: str | None  #: None: the system's default
 
     def files(self) -> Iterator[str]:
-        """Where it may be, in the order in which it is looked for."""
+        """The paths where it may be, in the order of the search."""
         folders = [""] if "/" in self.program else os.get_exec_path({"PATH": self.path} if self.path is not None else {})
         return (os.path.join(self.directory, folder, self.program) for folder in folders)
 
@@ -51,14 +51,14 @@ class Disks:
     """Waits for the disks of executables."""
 
     def __init__(self, answer_seconds: float = ANSWER_SECONDS) -> None:
-        """Nothing is known yet of any; each may take ``answer_seconds``."""
+        """A disk that takes longer than ``answer_seconds`` counts as hanging."""
         self._answer_seconds = answer_seconds
         self._threads = DaemonThreads(THREADS, "disk")
-        self._looked_at = float("-inf")  # at what is mounted
-        self._local: frozenset[int] = frozenset()  # devices of this machine
-        self._served: tuple[str, ...] = ()  # where others' are mounted
-        self._asked: dict[Executable, asyncio.Future[bool]] = {}  # and not answered: nobody asks a second time
-        self._fresh: dict[Executable, float] = {}  # when it answered, by the loop's clock, the oldest first
+        self._looked_at = float("-inf")  # when the mounts were read last (monotonic)
+        self._local: frozenset[int] = frozenset()  # the devices of local file systems
+        self._served: tuple[str, ...] = ()  # the mount points of network file systems
+        self._asked: dict[Executable, asyncio.Future[bool]] = {}  # the checks under way, which later callers share
+        self._fresh: dict[Executable, float] = {}  # when local executables were checked last, by the loop's clock, oldest first
 
     def have_answered(self, executable: Executable) -> bool:
         """Whether :meth:`wait_answered` has nothing to wait for."""
@@ -66,9 +66,9 @@ class Disks:
         return answered_at is not None and answered_at > asyncio.get_running_loop().time() - FRESH_SECONDS
 
     async def wait_answered(self, executable: Executable) -> None:
-        """All that a spawn of ``executable`` reads has been read a moment ago, or an error was its answer.
+        """Return once all that a spawn of ``executable`` reads was read a moment ago; an error counts as an answer too.
 
-        Raises SpawnError, stage ``exec``: no answer within ``answer_seconds``. Raises RuntimeError: there is no thread to ask in.
+        Raises SpawnError, stage ``exec``, without an answer within ``answer_seconds``; RuntimeError if no thread can be started.
         """
         if self.have_answered(executable):
             return
@@ -81,7 +81,7 @@ class Disks:
         asked.result()
 
     def begin_to_ask(self, executable: Executable) -> asyncio.Future[bool]:
-        """It is being asked, and whoever waits for it soon waits for less. Raises RuntimeError: there is no thread to ask in."""
+        """Begin to check the disks of ``executable``, or join the check under way. Raises RuntimeError if no thread can be started."""
         asked = self._asked.get(executable)
         if asked is None:
             asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(self._ask, executable))
@@ -89,7 +89,7 @@ class Disks:
         return asked
 
     def _ask(self, executable: Executable) -> bool:
-        """All that executing it needs has answered; whether that is of this machine alone. In a thread."""
+        """In a thread: read all that executing it needs; returns whether only local disks are involved."""
         devices = _read(executable)
         if time.monotonic() - self._looked_at > MOUNTS_SECONDS:
             found = list(mounts())
@@ -109,7 +109,7 @@ class Disks:
 
 
 def _read(executable: Executable) -> set[int]:
-    """What executing it reads has been read; the devices that it is on. Of what cannot be read nothing comes: the spawn says so better."""
+    """Read what executing it reads; returns the devices that this is on. Errors are ignored: the spawn will report them better."""
     devices: set[int] = set()
     _visit(executable.directory, devices)
     for file in executable.files():
@@ -123,7 +123,7 @@ def _read(executable: Executable) -> set[int]:
 
 
 def _ask_of_open_files(points: tuple[str, ...]) -> bool:
-    """Those of the disks mounted at ``points`` have answered that we have files of; whether there are any."""
+    """Check those of the disks mounted at ``points`` on which we have files open; returns whether there are any."""
     if not points:
         return False
     paths = []
@@ -138,16 +138,16 @@ def _ask_of_open_files(points: tuple[str, ...]) -> bool:
 
 
 def _visit(folder: str, devices: set[int]) -> None:
-    """The device of the folder is in ``devices``, if there is one."""
+    """Add the folder's device to ``devices``, if the folder exists."""
     with contextlib.suppress(OSError):
         devices.add(os.stat(folder).st_dev)
 
 
 def _header(file: str, devices: set[int]) -> bytes | None:
-    """The beginning of a file, whose device is in ``devices`` then; empty if it is not ours to read; None: it is none."""
+    """The beginning of a file, whose device is added to ``devices``; empty if we may not read it, None if it is no regular file."""
     try:
         found = os.stat(file)
-        if not stat.S_ISREG(found.st_mode):  # to open a device may do something
+        if not stat.S_ISREG(found.st_mode):  # opening a device may have side effects
             return None
         devices.add(found.st_dev)
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

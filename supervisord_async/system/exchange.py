@@ -1,4 +1,4 @@
-"""Two files exchange their names in one step: nobody ever finds either name missing."""
+"""Exchanges the names of two files atomically, so that neither name is ever missing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _RENAME_EXCHANGE = 2
 
 
 def exchange(one: str, other: str) -> None:
-    """Each name is that of the other's file (``man 2 renameat2``, RENAME_EXCHANGE).
+    """Exchange the names of two files (``man 2 renameat2``, RENAME_EXCHANGE).
 
-    Raises OSError: one of them is missing, or the C library, the kernel or the filesystem cannot do it; then nothing changed.
+    Raises OSError if one is missing, or the C library, the kernel or the filesystem cannot do it; then nothing has changed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):

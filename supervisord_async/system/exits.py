@@ -1,12 +1,12 @@
-"""How a process ended, learnt once, by its pidfd.
+"""How a process ended, found out by its pidfd.
 
 Theory of operation. A pidfd becomes readable when all threads of its process are dead. Then, in this order:
-our own child is reaped by ``wait4`` on that very PID, which gives status and resource use; of somebody else's
-zombie /proc tells the status to whoever may trace it; of one that its parent has reaped, the pidfd itself tells
-(PIDFD_GET_INFO, Linux 6.15); otherwise nobody can tell and the status is unknown.
+our own child is reaped by ``wait4`` on that very PID, which gives status and resource use; the status of another's
+zombie is in /proc, for those who may trace it; that of a process which its parent has reaped comes from the pidfd itself
+(PIDFD_GET_INFO, Linux 6.15); otherwise the status is unknown.
 
-:data:`watched` has the PIDs of our own children that are watched here, from the moment of their birth, and of those that a
-former self had, from its end, so that :mod:`.orphans` never takes a status away from its owner.
+:data:`watched` has the PIDs of our own children that are watched here: new ones from the moment of the fork, and those from
+before a re-exec from the first moment after it, so that :mod:`.orphans` never takes a status away from its owner.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from supervisord_async.system import procfs, readiness
 from supervisord_async.system.descriptors import keep_room
 from supervisord_async.system.identity import Identity, of
 
-#: PIDs of our children whose exit somebody waits for.
+#: The PIDs of our children that only their watcher may reap.
 watched: set[int] = set()
 
-#: A dead child that is traced (strace, gdb) is given to its tracer first; ask again after this.
+#: The pause before a dead child is waited for again that is traced (strace, gdb): its tracer gets it first.
 _TRACED_RETRY_SECONDS = 0.05
-#: Processes that ended while there was no descriptor to see how.
+#: Processes that ended while no descriptor was free to find out how.
 _wanting: set[int] = set()
 
 _log = logging.getLogger("asupd")
@@ -44,15 +44,15 @@ _PIDFD_GET_INFO = (3 << 30) | (_PIDFD_INFO.size << 16) | (0xFF << 8) | 11
 
 
 class Rusage(msgspec.Struct, frozen=True):
-    """What a run's main process used, with those of its children that it waited for."""
+    """What a run's main process used, including children that it waited for."""
 
-    max_rss_bytes: int | None  #: the largest of them at its largest; None: smaller than the daemon was at the spawn
+    max_rss_bytes: int | None  #: the peak of the largest of them; None: below the daemon's own peak at the spawn, which hides it
     user_seconds: float
     system_seconds: float
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """A process is over."""
+    """How a process ended."""
 
     status: ExitStatus
     rusage: Rusage | None  #: None unless it was our own child
@@ -77,19 +77,19 @@ def status_of(wait_status: int | None) -> ExitStatus:
 
 
 class ExitWatch:
-    """Owns a pidfd, and knows of the end of its process as soon as the loop turns."""
+    """Owns a pidfd, and notices the end of its process at the loop's next turn."""
 
     __slots__ = ("_callbacks", "_hidden_rss_kib", "_loop", "ended", "identity", "ours", "pidfd")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, identity: Identity, *, ours: bool, room: int = 0) -> None:
         """Watch ``identity``, our own child if ``ours``, from now on.
 
-        Raises OSError where there is no pidfd (no such process, or no free descriptor but ``room``).
+        Raises OSError if there is no such process, or no free descriptor besides ``room`` that are reserved.
         """
         self.identity, self.ours = identity, ours
         self.ended: Ended | None = None
         self._loop = loop
-        # Linux counts the image that a process had before its exec into its maximum: that was ours.
+        # Linux counts what a process used before its exec into its peak, and that was our own image.
         self._hidden_rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         self._callbacks: tuple[Callable[[Ended], None], ...] = ()  # mostly one
         self.pidfd = keep_room(os.pidfd_open(identity.pid), room)  #: -1 once closed
@@ -102,7 +102,7 @@ class ExitWatch:
             watched.add(identity.pid)
 
     def on_end(self, callback: Callable[[Ended], None]) -> None:
-        """Call ``callback`` once, on the loop, when the process is over; at once if it is already."""
+        """Call ``callback`` once, on the loop, when the process has ended; at once if it has already."""
         if self.ended is not None:
             callback(self.ended)
         else:
@@ -113,7 +113,7 @@ class ExitWatch:
         self._callbacks = tuple(other for other in self._callbacks if other != callback)
 
     async def wait(self) -> Ended:
-        """How the process ended, when it has. Any number of tasks may wait, and each may be cancelled."""
+        """Wait for the end; returns how the process ended. Any number of tasks may wait, and each may be cancelled."""
         if self.ended is not None:
             return self.ended
         future: asyncio.Future[Ended] = self._loop.create_future()
@@ -129,12 +129,12 @@ class ExitWatch:
             self.forget(wake)
 
     def close(self) -> None:
-        """Stop watching; the process is left alone. Tasks that wait are told that the end is unknown."""
+        """Stop watching; the process is left alone. Waiting tasks get an unknown status."""
         if self.ended is None:
             self._finish(Ended(ExitStatus(), None))
 
     def on_readable(self) -> None:
-        """It is over."""
+        """The process has ended: find out how. Called by :mod:`.readiness`."""
         if self.pidfd < 0:
             return
         readiness.forget(self._loop, self.pidfd)
@@ -144,14 +144,14 @@ class ExitWatch:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
             self._tell_want(error)
-            ended = None  # it has ended, and there is nothing now to look with
+            ended = None  # it has ended, but no descriptor is free to find out how
         if ended is None:
             self._loop.call_later(_TRACED_RETRY_SECONDS, self.on_readable)
         else:
             self._finish(ended)
 
     def _tell_want(self, error: OSError) -> None:
-        """Said when the first one waits, not for each."""
+        """Log the shortage when the first process waits, not for each."""
         if not _wanting:
             _log.warning("transient: cannot see how process %d ended: %s; it is tried again", self.identity.pid, error.strerror)
         _wanting.add(self.identity.pid)
@@ -199,7 +199,7 @@ class ExitWatch:
 
 
 def _may_trace(pid: int) -> bool:
-    """True if /proc tells us the true exit code of ``pid``, where it tells others 0 (``man 2 ptrace``)."""
+    """True if /proc shows us the true exit code of ``pid``; those who may not trace it see 0 (``man 2 ptrace``)."""
     text = procfs.read_file(f"/proc/{pid}/status") or b""
     fields = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
     if os.geteuid() == 0:

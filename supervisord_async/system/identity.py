@@ -1,4 +1,4 @@
-"""Which process, exactly: a PID alone is reused, a PID with its start time and boot is not."""
+"""Which process, exactly: a PID alone may be reused; together with start time and boot ID it is unique."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def identify(pid: int) -> Identity | None:
 
 
 def of(process: procfs.Stat) -> Identity:
-    """The identity of a process that was just looked at, dead or alive."""
+    """The identity of a process whose stat was just read, dead or alive."""
     return Identity(process.pid, process.start_ticks, clock.boot_id())
 
 
 def began(identity: Identity) -> float:
-    """When the process began, as seconds of the monotonic clock; one of this boot. Sleep of the machine since counts as its age."""
+    """When a process of this boot started, in seconds of the monotonic clock. Time that the machine slept since counts as its age."""
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_ticks / os.sysconf("SC_CLK_TCK")
     return clock.monotonic() - max(0.0, age)
 

@@ -1,12 +1,12 @@
-"""The little program between Popen and a run's own: it takes limits upon itself, becomes the user, and executes.
+"""The small program between Popen and a run's own program: it sets its own limits, becomes the user, and executes that.
 
 Run as a script by ``python -I -S``, so it imports nothing but the standard library's smallest parts. Its arguments are
-the number of a pipe for bad news, then ``key=value`` settings, ``--``, and the program with its arguments. PID, start
-time, stdio and environment stay those of the run, but for variables that hold the PID itself, and descriptors that are
-given from 3 on. What fails is written to the pipe as ``stage NUL errno NUL words``,
-and nothing runs; after a line's end the pipe closes without a further word when the program was executed.
+the number of a pipe for errors, then ``key=value`` settings, ``--``, and the program with its arguments. PID, start
+time, stdio and environment remain those of the run, except for variables that are set to the PID, and descriptors that are
+moved to 3, 4, … A failure is written to the pipe as ``stage NUL errno NUL words``, and nothing runs. On success a newline is
+written, and the pipe closes when the program is executed.
 
-Limits come before the user, because root may raise what they may not; the user comes before the program is looked up.
+Limits are set before the user, because root may raise what the user may not; the program is looked up as the user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing alone would cost as much as all the rest
+if TYPE_CHECKING:  # importing typing would take as long as all the rest
     from collections.abc import Callable
     from typing import Any, NoReturn
 
@@ -32,7 +32,7 @@ def _rlimit(name: str) -> Callable[[str], None]:
 
         try:
             resource.setrlimit(getattr(resource, name), (int(value), int(value)))
-        except ValueError as error:  # what Python makes of EPERM, and of EINVAL: soft and hard are equal, so it was EPERM
+        except ValueError as error:  # Python raises it for EPERM and EINVAL; as soft and hard are equal, it was EPERM
             raise PermissionError(1, os.strerror(1)) from error
 
     return apply
@@ -51,7 +51,7 @@ def _oom_score_adj(value: str) -> None:
 def _cpu_affinity(value: str) -> None:
     asked = {int(number) for number in value.split(",")}
     os.sched_setaffinity(0, asked)
-    if missing := asked - os.sched_getaffinity(0):  # the kernel takes what it has and says nothing
+    if missing := asked - os.sched_getaffinity(0):  # the kernel silently ignores CPUs that it does not have
         raise OSError(22, f"no CPU {', '.join(map(str, sorted(missing)))} for us")
 
 
@@ -95,7 +95,7 @@ STEPS: dict[str, Callable[[str], None]] = {
 
 
 def _give_descriptors(value: str, pipe: int) -> int:
-    """The listed descriptors are 3, 4, … of the program, in this order; returns where the pipe is now."""
+    """Move the listed descriptors to 3, 4, … in this order; returns the pipe's new number."""
     import fcntl
 
     given = [int(number) for number in value.split(",")]
@@ -114,8 +114,8 @@ def _fail(pipe: int, stage: str, error: OSError, words: str) -> NoReturn:
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Never returns: this process is the program now, or it is over."""
-    import _signal  # type: ignore[import-not-found]  # the module `signal` costs an enum
+    """Does not return: this process executes the program, or exits."""
+    import _signal  # type: ignore[import-not-found]  # the module `signal` would import enum
 
     pipe = int(arguments[0])
     os.set_inheritable(pipe, False)
@@ -134,13 +134,13 @@ def main(arguments: list[str]) -> NoReturn:
         if key in settings:
             try:
                 apply(settings[key])
-            except Exception as error:  # also an import that fails: without this limit nothing may run
+            except Exception as error:  # of any kind, also a failed import: nothing may run without this limit
                 refused = error if isinstance(error, OSError) else OSError(22, str(error))
                 own_words = "" if refused.errno is None or refused.strerror == os.strerror(refused.errno) else f" ({refused.strerror})"
                 _fail(pipe, "user" if key == "user" else "limits", refused, f"{key} {settings[key]}{own_words}")
-    for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):  # ignored by every Python, inherited by nobody
+    for signum in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores these; the program must not inherit that
         _signal.signal(signum, _signal.SIG_DFL)
-    os.write(pipe, b"\n")  # silence would also be what a launcher says that never began
+    os.write(pipe, b"\n")  # so that success differs from a launcher that never began
     try:
         _execute(program, environment)
     except OSError as error:
@@ -148,9 +148,9 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def _execute(program: list[str], environment: dict[bytes, bytes]) -> NoReturn:
-    """Become ``program``, looked up in its own PATH; raises OSError.
+    """Execute ``program``, looked up in its own PATH; raises OSError.
 
-    ``os.execvpe`` would import more, and the user that we are by now may not be allowed to read Python's library.
+    Not by ``os.execvpe``, which imports more: we have become the user, who perhaps may not read Python's library.
     """
     name = os.fsencode(program[0])
     folders = environment.get(b"PATH", os.fsencode(os.defpath)).split(b":") if b"/" not in name else [b""]
@@ -160,13 +160,13 @@ def _execute(program: list[str], environment: dict[bytes, bytes]) -> NoReturn:
             os.execve(os.path.join(folder, name), program, environment)  # noqa: S606  the very point
         except (FileNotFoundError, NotADirectoryError) as error:
             found = found or error
-        except OSError as error:  # something is there: that says more
+        except OSError as error:  # the file exists: this error says more
             found = error if isinstance(found, (FileNotFoundError, NotADirectoryError, type(None))) else found
     raise found or FileNotFoundError(2, os.strerror(2))
 
 
 def _environ() -> list[bytes]:
-    """The environment as it was given: ``os.environ`` may have an LC_CTYPE that Python put there."""
+    """The environment as passed to us: ``os.environ`` may have an LC_CTYPE that Python added."""
     with open("/proc/self/environ", "rb") as file:
         return file.read().split(b"\0")
 

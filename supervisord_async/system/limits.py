@@ -1,7 +1,7 @@
-"""Limits that a run begins with: set before its program is executed, by a program in between, and only where asked for.
+"""Limits that a run starts with: set by a launcher before the program is executed, and only where configured.
 
-Nothing between fork and exec is Python's here (unsafe with threads): :mod:`.launcher` is executed first, by
-``python -I -S``, some 15 ms, and then executes the program. What it cannot do comes back by a pipe.
+No Python code runs between fork and exec (unsafe with threads): instead :mod:`.launcher` is executed first, by
+``python -I -S``, which takes some 15 ms, and then executes the program. It reports failures by a pipe.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import msgspec
 from supervisord_async.system import launcher
 from supervisord_async.system.credentials import Credentials
 
-#: Bad news is one short line.
+#: A report of the launcher is one short line.
 _NEWS_BYTES = 4096
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use; None: as we may."""
+    """What a run may use; None: as much as we may."""
 
     open_files: int | None = None
     processes: int | None = None  #: of its user
@@ -62,9 +62,9 @@ def through_launcher(
     descriptors: tuple[int, ...],
     pid_variables: tuple[str, ...],
 ) -> list[str]:
-    """The command that takes ``limits``, becomes ``credentials`` (None: stays who we are) and executes ``argv``.
+    """The command that sets ``limits``, becomes ``credentials`` (None: does not change the user) and executes ``argv``.
 
-    ``descriptors`` are its descriptors from 3 on; ``pid_variables`` say its PID in its environment.
+    ``descriptors`` are moved to 3, 4, …; ``pid_variables`` are set to the PID in the environment.
     """
     settings = limits.settings() if limits is not None else []
     if descriptors:
@@ -77,7 +77,7 @@ def through_launcher(
 
 
 async def wait_executed(pipe: int) -> Refusal | None:
-    """Returns when the launcher has executed the program (None), or what it could not do. ``pipe`` is the reading end."""
+    """Wait until the launcher has executed the program; returns None then, else what it could not do. ``pipe`` is the read end."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     os.set_blocking(pipe, False)
@@ -98,7 +98,7 @@ async def wait_executed(pipe: int) -> Refusal | None:
         loop.remove_reader(pipe)
     if news == b"\n":
         return None
-    if not news:  # it never began: its file, or Python's, is being replaced, or cannot be read
+    if not news:  # it never began: its file, or Python, is just being replaced, or cannot be read
         return Refusal("launcher", 0, "the launcher ended before it began")
     news = news.removeprefix(b"\n")
     stage, number, words = news.decode(errors="replace").split("\0", 2)

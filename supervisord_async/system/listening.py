@@ -1,4 +1,4 @@
-"""Listening sockets that outlive those who serve on them: bound here, handed on, taken back from who inherited them."""
+"""Listening sockets that outlive the servers using them: bound here, passed on, and taken back from processes that inherited them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from supervisord_async.system import procfs, sockets
 #: The same number on every machine but alpha (``man 2 pidfd_getfd``, Linux 5.6).
 _PIDFD_GETFD = 438
 _SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
-#: The first descriptor of those that are passed on (``man 3 sd_listen_fds``).
+#: The number of the first descriptor that is passed on (``man 3 sd_listen_fds``).
 _FIRST_PASSED = 3
 
 
 def bind_unix(path: str, *, mode: int, backlog: int, uid: int) -> socket.socket:
-    """A listening socket at ``path``, with ``mode`` and owner ``uid`` (-1: ours) before anybody can see it; it blocks.
+    """A blocking, listening socket at ``path``, which appears there with its ``mode`` and owner ``uid`` (-1: ours) already set.
 
-    Raises DaemonError: somebody answers there, something else is there, or the system refuses.
+    Raises DaemonError if another process answers there, something else is there, or the system refuses.
     """
     listener = sockets.bind_unix(path, mode, backlog=backlog, uid=uid)
     listener.setblocking(True)
@@ -30,12 +30,12 @@ def bind_unix(path: str, *, mode: int, backlog: int, uid: int) -> socket.socket:
 
 
 def bind_inet(protocol: Literal["tcp", "udp"], family: int, host: str, port: int, *, backlog: int) -> socket.socket:
-    """A socket at that numeric address, listening unless it is ``udp``; it blocks, as servers expect of a gift.
+    """A socket at that numeric address, listening unless it is ``udp``; blocking, as servers expect of a socket passed to them.
 
-    Answers on accepted connections are sent at once: each inherits TCP_NODELAY from the listener, which most servers set where
-    they know that it is TCP. Some that are given a descriptor do not look (uvicorn --fd), and each answer then took 40 ms.
+    TCP_NODELAY is set, which accepted connections inherit. Most servers set it themselves if they know that a socket is TCP; some
+    that are given a descriptor do not check (uvicorn --fd), and each answer took 40 ms.
 
-    Raises OSError: somebody has the address, we may not have it, or it is none of ours.
+    Raises OSError if the address is taken, is not permitted, or is not one of this machine's.
     """
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     listener = socket.socket(family, kind | socket.SOCK_CLOEXEC)
@@ -53,10 +53,9 @@ def bind_inet(protocol: Literal["tcp", "udp"], family: int, host: str, port: int
 
 
 def watched(listeners: Iterable[socket.socket]) -> select.epoll:
-    """What is readable while one of ``listeners`` is.
+    """An epoll that is readable while one of ``listeners`` is, to be waited for in their place.
 
-    To be waited for in their place: an event loop makes what it waits for non-blocking, and these are shared with programs
-    that expect ``accept`` to wait.
+    An event loop makes the sockets that it waits for non-blocking, and these are shared with programs whose ``accept`` must block.
     """
     poll = select.epoll()
     for listener in listeners:
@@ -65,12 +64,12 @@ def watched(listeners: Iterable[socket.socket]) -> select.epoll:
 
 
 def inode(listener: socket.socket) -> int:
-    """What tells this socket from all others while it lives, by whatever descriptor."""
+    """The socket's inode, which identifies it while it exists, by whatever descriptor."""
     return os.fstat(listener.fileno()).st_ino
 
 
 def adopt(fd: int, wanted_inode: int) -> socket.socket | None:
-    """Our former self's socket under this number; None if the number means something else."""
+    """The socket that was kept under this number over a re-exec; None if the number is something else."""
     try:
         if os.fstat(fd).st_ino != wanted_inode:
             return None
@@ -82,7 +81,7 @@ def adopt(fd: int, wanted_inode: int) -> socket.socket | None:
 
 
 def take_back(pid: int, wanted_inode: int) -> socket.socket | None:
-    """A duplicate of the socket of that inode that ``pid`` inherited; None if it has none, or we may not have it."""
+    """A duplicate of the socket with that inode that ``pid`` has open; None if it has none, or we may not duplicate it."""
     import ctypes
 
     try:
@@ -102,7 +101,7 @@ def take_back(pid: int, wanted_inode: int) -> socket.socket | None:
 
 
 def given(pid: int, name: str) -> socket.socket | None:
-    """A duplicate of the socket that ``pid`` was begun with under ``name``; None if it has that no more, or we may not have it."""
+    """A duplicate of the socket that was passed to ``pid`` as ``name``; None if it has closed that, or we may not duplicate it."""
     names = (procfs.environment_value(pid, wire.ENV_LISTEN_FDNAMES) or "").split(":")
     inode = _inode_behind(f"/proc/{pid}/fd/{_FIRST_PASSED + names.index(name)}") if name in names else None
     return take_back(pid, inode) if inode is not None else None

@@ -1,8 +1,8 @@
 """One daemon per run_dir, by ``flock`` on a file that is never removed.
 
 The kernel drops the lock with the last descriptor of its holder, however that died, so a stale file never blocks
-a start; what is written inside only tells people who holds it, and is believed only while the lock is held and
-the process it names is that very process, and has the file open.
+a start. The file's content only tells people who holds the lock, and is believed only while the lock is held and
+the process that it names is that very process, and has the file open.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from supervisord_async.errors import DaemonError, LockHeldError
 from supervisord_async.system import clock, procfs
 from supervisord_async.system.identity import Identity, is_alive
 
-#: Nobody who only looks at the lock (:meth:`InstanceLock.holder`, the guardian) holds it longer.
+#: Those who take the lock only to look at it (:meth:`InstanceLock.holder`, the guardian) hold it no longer than this.
 GLANCE_SECONDS = 0.2
 
 
 def open_lock(path: str, *, make: bool = False) -> int:
-    """A descriptor of the lock file, to lock it; one that only reads where its disk has become read-only. Raises OSError.
+    """A descriptor for locking the lock file; read-only if its disk has become read-only. Raises OSError.
 
-    With ``make`` the file is made where there is none. It is not always opened for reading alone, since network file systems lock
-    exclusively only what can be written.
+    With ``make`` the file is created if there is none. It is opened for writing if possible, since network file systems grant
+    exclusive locks only then.
     """
     how = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -42,13 +42,13 @@ class InstanceLock:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self.fd = -1  #: -1 while it is not held
+        self.fd = -1  #: -1 while the lock is not held
 
     def acquire(self) -> None:
-        """Hold the lock.
+        """Take the lock.
 
-        Raises LockHeldError: another daemon does; it is named and nothing of it is touched. DaemonError: the file
-        cannot be opened, or its file system has no locks.
+        Raises LockHeldError, which names the holder, if another daemon has it; nothing of that is touched. Raises DaemonError if
+        the file cannot be opened, or its file system has no locks.
         """
         try:
             fd = open_lock(self.path, make=True)
@@ -63,7 +63,7 @@ class InstanceLock:
         self.sign()
 
     def _take(self, fd: int) -> None:
-        """Lock it. Waits out those who only look whether it is held, and the instant in which another daemon has not signed yet."""
+        """Lock ``fd``. Waits a moment, as the holder may only be looking, or be another daemon that has not written its PID yet."""
         until = time.monotonic() + GLANCE_SECONDS
         while True:
             try:
@@ -77,9 +77,9 @@ class InstanceLock:
             time.sleep(GLANCE_SECONDS / 20)
 
     def renew(self) -> bool:
-        """The file at the path is the one that is held; True if it was gone, and was made and locked again.
+        """Make sure that the file at the path is the locked one; returns True if it was gone, and was made and locked again.
 
-        Raises what :meth:`acquire` does; then the removed file is still held.
+        Raises what :meth:`acquire` raises; then the removed file is still locked.
         """
         held = os.fstat(self.fd)
         try:
@@ -96,15 +96,15 @@ class InstanceLock:
         return True
 
     def inherit(self, fd: int) -> None:
-        """Hold the lock by a descriptor that an earlier life of this process kept over ``execv``."""
+        """Hold the lock by a descriptor that was kept over a re-exec."""
         self.fd = fd
         os.set_inheritable(fd, False)
         self.sign()
 
     def sign(self) -> None:
-        """Write inside who holds it: this process.
+        """Write this process's identity into the file.
 
-        A full or read-only disk does not prevent a start: the lock holds all the same.
+        A full or read-only disk does not prevent a start: the lock is held all the same.
         """
         own = procfs.stat(os.getpid())
         text = f"{os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}\n".encode()
@@ -115,15 +115,15 @@ class InstanceLock:
             return
 
     def release(self) -> None:
-        """Give the lock back; the file stays, since removing it would let two daemons hold two files."""
+        """Release the lock; the file stays, since removing it would let two daemons lock two files."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def holder(self) -> int | None:
-        """The PID of whoever holds the lock now; None if nobody does, or it cannot be told who."""
+        """The PID of the process that holds the lock now; None if there is none, or it is not known."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # a disk that had errors may be read-only by now
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # read-only, as the disk may be so after errors
         except OSError:
             return None
         try:
@@ -143,26 +143,26 @@ class InstanceLock:
 
 
 def _read_holder(fd: int) -> int | None:
-    """The PID written inside, if that process is alive, the very one that is meant there, and may have the file open."""
+    """The PID in the file, if that process is alive and the very one that wrote it, and has the file open or may have."""
     words = os.pread(fd, 256, 0).split()
     try:
         identity = Identity(int(words[0]), int(words[1]), words[2].decode("ascii"))
-    except (IndexError, ValueError):  # taken this instant and not yet signed, or on a full disk
+    except (IndexError, ValueError):  # locked just now and not written yet, or on a full disk
         return None
     return identity.pid if is_alive(identity) and _may_have_open(identity.pid, fd) else None
 
 
 def _may_have_open(pid: int, fd: int) -> bool:
-    """False where the process has not opened our file ``fd``: somebody else holds the lock, and wrote another's PID, to have it ended.
+    """False if the process has not opened our file ``fd``: then another process holds the lock, and wrote this PID to have it killed.
 
-    True also where we may not look: there we may not end it either.
+    True also if we may not look, as then we may not kill it either.
     """
     folder, name = f"/proc/{pid}/fd", _file_name(f"/proc/self/fd/{fd}")
     try:
         numbers = os.listdir(folder)
     except PermissionError:
         return True
-    except OSError:  # it has just gone
+    except OSError:  # it has just ended
         return False
     file = os.fstat(fd)
     for number in numbers:

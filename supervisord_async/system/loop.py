@@ -17,7 +17,7 @@ LoopKind = Literal["uvloop", "asyncio"]
 
 
 class StockLoop(PopenSubprocesses, asyncio.SelectorEventLoop):
-    """asyncio's own loop; its child watcher is never asked."""
+    """asyncio's own loop; its child watcher is not used."""
 
 
 @functools.cache
@@ -52,9 +52,9 @@ def run(main: Callable[..., Coroutine[Any, Any, T]], *args: Any, kind: LoopKind 
 
 
 def tell_sniffio() -> None:
-    """Callbacks of the loop may ask anyio for the time or a scope, in this context and in those that are copied from it.
+    """Let callbacks of the loop use anyio's clock and scopes, in this context and in copies of it.
 
-    Where sniffio is installed, anyio asks it which loop runs; it finds out in tasks only, and elsewhere must have been told.
+    Where sniffio is installed, anyio asks it which loop runs. It finds out by itself in tasks only; elsewhere it must be told.
     """
     try:
         sniffio: Any = importlib.import_module("sniffio")

@@ -1,4 +1,4 @@
-"""What is mounted where, as we see it (``man 5 proc_pid_mountinfo``). Read from the kernel: no disk is asked."""
+"""What is mounted where, as we see it (``man 5 proc_pid_mountinfo``). The kernel knows that: no disk is accessed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisord_async.system import procfs
 
 #: The mounts, of which some machines have thousands, are read again after this time.
 FRESH_SECONDS = 1.0
-#: Their server is another machine, or a process: it may be away, and others change what is on them without a word to this machine.
+#: Served by another machine, or a process: that may be away, and what others change there is not notified to this machine.
 _SERVED_KINDS = frozenset({
     "9p", "afs", "autofs", "beegfs", "ceph", "cifs", "coda", "drvfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs", "prl_fs",
     "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
@@ -22,12 +22,12 @@ _ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """A file system, or a part of one, at a place."""
+    """A mounted file system, or a part of one."""
 
     point: str
-    root: str  #: the part of it that is seen there
+    root: str  #: the part of it that is mounted there
     kind: str  #: ``ext4``, ``nfs4``, ``cgroup2``, …
-    device: int  #: ``st_dev`` of what is on it; btrfs says another one for each subvolume
+    device: int  #: ``st_dev`` of the files on it; but btrfs has another one for each subvolume
 
 
 def is_served(kind: str) -> bool:
@@ -36,7 +36,7 @@ def is_served(kind: str) -> bool:
 
 
 def mounts() -> Iterator[Mount]:
-    """All of them; the later hide the earlier ones of the same place. None where there is no /proc."""
+    """All mounts; a later one hides earlier ones at the same point. Empty if there is no /proc."""
     for line in (procfs.read_file("/proc/self/mountinfo", 1 << 22) or b"").splitlines():
         head, _, tail = line.partition(b" - ")
         _, _, device, root, point = head.split()[:5]
@@ -45,20 +45,20 @@ def mounts() -> Iterator[Mount]:
 
 
 class MountTable:
-    """Which disks a path needs, as far as its name and the mounts of a moment ago tell: a symbolic link may lead elsewhere."""
+    """Which disks a path needs, by its name and the mounts of a moment ago; symbolic links are not followed."""
 
     def __init__(self) -> None:
         """Nothing has been read yet."""
         self._read_at = float("-inf")
-        self._devices: dict[str, int] = {}  #: by point
-        self._points: list[str] = []  #: in order
+        self._devices: dict[str, int] = {}  #: by mount point
+        self._points: list[str] = []  #: sorted
 
     def devices_at(self, path: str) -> frozenset[int]:
-        """Of all that is mounted on the way to ``path``, which is absolute, there, and below; empty where there is no /proc."""
+        """The devices mounted on the way to the absolute ``path``, at it, and below it; empty if there is no /proc."""
         return self.devices_on_way(path) | {self._devices[point] for point in self._below(path)}
 
     def devices_on_way(self, path: str) -> frozenset[int]:
-        """As :meth:`devices_at`, without what is below."""
+        """As :meth:`devices_at`, without those below."""
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._devices = {mount.point: mount.device for mount in mounts()}
             self._points = sorted(self._devices)

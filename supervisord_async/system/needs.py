@@ -1,4 +1,4 @@
-"""What supervision cannot do without, and a kernel or sandbox that lacks it will not give later: asked for before anything begins."""
+"""Checks, before anything is started, that the kernel or sandbox has what supervision cannot do without."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Lack(NamedTuple):
 
 
 def lacking() -> Lack | None:
-    """The first thing that is missing on this machine; None: all is there."""
+    """The first thing that is missing on this machine; None if nothing is."""
     if not os.path.exists("/proc/self/stat"):
         return Lack("/proc is not mounted", "mount -t proc proc /proc")
     try:
@@ -29,14 +29,14 @@ def lacking() -> Lack | None:
 
 
 def require() -> None:
-    """All is there. Raises DaemonError: without what is missing no program could be started, or ended."""
+    """Raise DaemonError if something is missing, as programs could not be started, or not ended, without it."""
     lack = lacking()
     if lack is not None:
         raise DaemonError(f"cannot supervise here: {lack.what} ({lack.advice})")
 
 
 def _lacking_call() -> Lack | None:
-    """Nobody is signalled or waited for otherwise than by pidfd (``man 2 pidfd_open``): a PID may be a stranger's by then."""
+    """A missing call of pidfds: all signals and waits go by pidfd (``man 2 pidfd_open``), as a PID may be a stranger's by then."""
     advice = "use Linux 5.4 or newer; in a container, a seccomp profile that allows it (that of a newer engine does)"
     calls: tuple[tuple[str, Callable[[int], object]], ...] = (
         ("pidfd_send_signal", lambda fd: signal.pidfd_send_signal(fd, 0)),
@@ -58,5 +58,5 @@ def _lacking_call() -> Lack | None:
 def _wait_for_nobody(fd: int) -> None:
     try:
         os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:  # we are no child of ours: it was understood
+    except ChildProcessError:  # the call works; it says that we are not our own child
         return

@@ -1,7 +1,7 @@
-"""Whether the kernel ended a process because memory was short, as far as the kernel tells.
+"""Whether the kernel killed a process for lack of memory, as far as the kernel tells.
 
-It counts such kills for everybody (``oom_kill`` of /proc/vmstat) and names them in its log (/dev/kmsg, ``Killed
-process PID``), which only some may read.
+It counts such kills (``oom_kill`` in /proc/vmstat, which everybody may read) and names them in its log (/dev/kmsg, ``Killed
+process PID``), which not everybody may read.
 """
 
 from __future__ import annotations
@@ -13,41 +13,42 @@ from collections.abc import Callable
 
 from supervisord_async.system import procfs
 
-#: More than the kernel's log holds on any machine; a bound, since it may be written while we read.
+#: More records than any kernel's log has; a bound, since the log may grow while we read.
 _RECORDS = 200_000
 
 
-#: A large process takes its time to die, after it was counted.
+#: How long after a kill was counted its process may die: a large one takes its time.
 SUSPICION_SECONDS = 60.0
 
 
 def kills(*, vmstat: str = "/proc/vmstat") -> int | None:
-    """How many processes the kernel has ended for lack of memory since boot; None: it does not tell."""
+    """How many processes the kernel has killed for lack of memory since boot; None if it does not tell."""
     counted = re.search(rb"^oom_kill (\d+)$", procfs.read_file(vmstat) or b"", re.MULTILINE)
     return int(counted[1]) if counted is not None else None
 
 
 class Toll:
-    """Whether one that dies now may be one of those that the kernel has just ended; of earlier ones, nobody asks the log again.
+    """Whether a process that has just died may be one that the kernel killed, by the count of such kills.
 
-    That log takes a thread and milliseconds to read, and on a machine that once was short of memory each SIGKILL would cost them.
+    This saves reading the log, which takes a thread and milliseconds: on a machine that was once short of memory, every SIGKILL
+    would cost that.
     """
 
     def __init__(self, count: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """``count``: of :func:`kills`, now; whom they were of is known or nobody's matter. ``clock``: monotonic, in seconds."""
+        """``count`` is the present result of :func:`kills`; earlier kills do not matter. ``clock`` is monotonic, in seconds."""
         self._count = count
         self._clock = clock
         self._rose_at = float("-inf")
 
     def may_include_one(self, count: int | None) -> bool:
-        """False: ``count``, of now, has been the same for :data:`SUSPICION_SECONDS`, or is none at all. True: so recent, or untold."""
+        """True if ``count``, the present result of :func:`kills`, has risen within :data:`SUSPICION_SECONDS`, or is not known."""
         if count != self._count:
             self._count, self._rose_at = count, self._clock()
         return count is None or (count > 0 and self._clock() - self._rose_at < SUSPICION_SECONDS)
 
 
 def was_oom_killed(pid: int, *, kmsg: str = "/dev/kmsg", vmstat: str = "/proc/vmstat") -> bool | None:
-    """True: the kernel's log names ``pid``, which has just ended. False: it was not. None: nobody tells us. Blocking."""
+    """Whether the kernel's log says that ``pid``, which has just ended, was killed; None if we may not read it. Blocking."""
     if kills(vmstat=vmstat) == 0:
         return False
     try:
@@ -61,7 +62,7 @@ def was_oom_killed(pid: int, *, kmsg: str = "/dev/kmsg", vmstat: str = "/proc/vm
                 record = os.read(log, 8192)
             except BlockingIOError:
                 return False
-            except BrokenPipeError:  # records were overwritten meanwhile: go on with what there is
+            except BrokenPipeError:  # records were overwritten meanwhile: go on with those that are left
                 continue
             if not record:
                 return False

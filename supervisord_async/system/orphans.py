@@ -1,10 +1,10 @@
-"""Parent of the orphans: descendants that lose their parent come to us, and are reaped when they die.
+"""Adopting orphans: descendants that lose their parent become our children, and are reaped when they die.
 
-As PID 1 of a container we have that duty anyway. Children that somebody waits for (:data:`.exits.watched`) are never
-touched: every reaping here is of one PID that was found to be a stranger.
+As PID 1 of a container we have that duty anyway. Children that are watched (:data:`.exits.watched`) are never touched: only
+a PID that was found to be a stranger's is reaped here.
 
-A process that another part of the daemon starts behind the loop's back (``subprocess.run`` in a thread) is such a
-stranger too, and would lose its status: start everything by the loop.
+A process that another part of the daemon starts without the loop (``subprocess.run`` in a thread) is such a stranger
+too, and would lose its status: start everything by the loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache
 
 from supervisord_async.system import exits, procfs
 
-#: Reaping for which there was no descriptor is tried again after this.
+#: The pause before reaping is tried again for which no descriptor was free.
 RETRY_SECONDS = 0.5
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
@@ -27,14 +27,14 @@ _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """Opened once: it is asked at every spawn, and opening costs more than the question."""
+    """The C library, opened once: it is called at every spawn, and opening costs more than the call."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """Descendants that lose their parent come to us from now on (``man 2 prctl``); it outlasts ``execv``.
+    """From now on descendants that lose their parent become our children (``man 2 prctl``), also after ``execve``.
 
-    Raises OSError: the system refuses (a seccomp filter).
+    Raises OSError if the system refuses (a seccomp filter).
     """
     if _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -42,19 +42,19 @@ def become_subreaper() -> None:
 
 
 def gets_orphans() -> bool:
-    """True if what our descendants leave behind becomes our child."""
+    """True if orphaned descendants become our children."""
     flag = ctypes.c_int(0)
     _libc().prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
     return flag.value == 1 or os.getpid() == 1
 
 
 def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
-    """Those of our ``children`` that nobody waits for: orphans that came to us; without those that are ``known`` already."""
+    """Those of our ``children`` that are not watched, so orphans that came to us; without those ``known`` already."""
     return [pid for pid in children if pid not in exits.watched and pid not in known]
 
 
 def reap_orphans() -> int:
-    """Reap all dead children that nobody watches; return how many. Never waits."""
+    """Reap all dead children that are not watched; return how many. Never blocks."""
     reaped = 0
     while True:
         try:
@@ -65,21 +65,20 @@ def reap_orphans() -> int:
             return reaped
         if strangers([found.si_pid]):
             reaped += reap(found.si_pid)
-        else:  # one that is somebody's stands before the others: look behind it
+        else:  # ``waitid`` keeps reporting a watched one, which hides the others: look for those in /proc
             return reaped + sum(map(reap, strangers(_own_children())))
 
 
 def spare(pids: Iterable[int]) -> None:
-    """Those of ``pids`` that are our children, alive or dead, are left to whoever will watch them: a former self had them."""
+    """Do not reap those of ``pids`` that are our children, alive or dead: after a re-exec, they are yet to be watched."""
     exits.watched.update(_own_children().intersection(pids))
 
 
 @asynccontextmanager
 async def reaping() -> AsyncIterator[None]:
-    """Reap orphans as they die, until the block ends. Main thread only; one block at a time.
+    """Reap orphans as they die, while in this context. Main thread only; one context at a time.
 
-    A handler of Python's own, since uvloop keeps SIGCHLD to itself in ``add_signal_handler``; a burst of deaths
-    is one call.
+    By a handler of :mod:`signal`, since uvloop's ``add_signal_handler`` refuses SIGCHLD; a burst of deaths leads to one call.
     """
     loop = asyncio.get_running_loop()
     pending: list[asyncio.Handle] = []
@@ -88,7 +87,7 @@ async def reaping() -> AsyncIterator[None]:
         pending.clear()
         try:
             reap_orphans()
-        except OSError:  # no descriptor for a look at /proc: the dead can wait
+        except OSError:  # no free descriptor to read /proc: the dead can wait
             pending.append(loop.call_later(RETRY_SECONDS, reap_all))
 
     def child_changed(_signum: int, _frame: object) -> None:
@@ -115,5 +114,5 @@ def reap(pid: int) -> int:
     """Reap one stranger, if it is dead; return how many were reaped."""
     try:
         return int(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None)
-    except ChildProcessError:  # no child of ours any more
+    except ChildProcessError:  # not our child, or reaped already
         return 0

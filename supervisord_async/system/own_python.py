@@ -1,4 +1,4 @@
-"""The Python that we run by, run once more; and when it cannot be: its environment was removed, its folder or filesystem closed to us."""
+"""Running our own Python once more, and why it cannot be run: it was removed, or its folder or filesystem was closed to us."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _ADVICE = {
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """What runs our ``module`` as this process would, wherever we are.
+    """The command that runs our ``module`` as this process would, whatever the current directory.
 
-    The folder that we are in is the user's, and may hold a ``yaml.py`` or ``logging.py`` of his: ``-m`` alone would import that for ours.
-    It is looked in only if this very process was run from it, as from a source tree that is not installed.
+    The current directory is the user's, and may have a ``yaml.py`` or ``logging.py``, which ``-m`` alone would import instead of
+    the real one. It is searched only if this process itself was run from it, as from a source tree that is not installed.
     """
     from_here = not sys.flags.safe_path and os.path.dirname(supervisord_async.__path__[0]) == sys.path[0]
     return [sys.executable, *([] if from_here else ["-P"]), "-m", module, *arguments]
 
 
 def refusal(error: OSError) -> str:
-    """What, where, why and what to do, in a clause, of an ``error`` in executing our own Python."""
+    """A clause that says what failed, where, why, and what to do, for an ``error`` of executing our own Python."""
     where = f" {sys.executable}" if sys.executable else ", whose place it does not know"
     advice = _ADVICE.get(error.errno or 0, "").format(uid=os.geteuid())
     return f"cannot execute its own Python{where}: {error.strerror}" + (f" ({advice})" if advice else "")

@@ -1,4 +1,4 @@
-"""Any process by pidfd: signalled, or waited for, without the chance that its PID means somebody else by now."""
+"""Signals, and waits for, any process by pidfd, so that never another process with its PID is meant."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from supervisord_async.system.identity import Identity, of
 
 
 def open_pidfd(identity: Identity, *, session: int | None = None) -> int | None:
-    """A descriptor that means that very process, alive or a zombie; None if it is gone. The caller closes it.
+    """A pidfd of that very process, alive or a zombie; None if it is gone. The caller has to close it.
 
-    With ``session``, None as well if it is in another by now: a stranger with its PID, born in the same tick, is in none of ours.
+    With ``session``, None as well if it is not in that session: a stranger that got its PID within the same tick would not be.
 
-    Raises OSError: no free descriptor.
+    Raises OSError if no descriptor is free.
     """
     try:
         fd = os.pidfd_open(identity.pid)
     except ProcessLookupError:
         return None
-    found = procfs.stat(identity.pid)  # looked at after opening: what the descriptor means can no longer change
+    found = procfs.stat(identity.pid)  # read after opening: from then on the descriptor means the same process
     if found is None or of(found) != identity or session not in (None, found.session):
         os.close(fd)
         return None
@@ -31,7 +31,7 @@ def open_pidfd(identity: Identity, *, session: int | None = None) -> int | None:
 def send_signal(identity: Identity, signum: int, *, session: int | None = None) -> bool:
     """Signal that very process, never a stranger with its PID; False if it is gone, or has left the ``session``.
 
-    Raises PermissionError: it runs as somebody whom we may not signal. OSError: no free descriptor.
+    Raises PermissionError if it runs as a user whom we may not signal, OSError if no descriptor is free.
     """
     fd = open_pidfd(identity, session=session)
     if fd is None:
@@ -46,7 +46,7 @@ def send_signal(identity: Identity, signum: int, *, session: int | None = None) 
 
 
 async def wait_dead(identity: Identity) -> None:
-    """Return when that very process is dead: a zombie, or gone. Raises OSError: no free descriptor."""
+    """Return when that very process is dead: a zombie, or gone. Raises OSError if no descriptor is free."""
     fd = open_pidfd(identity)
     if fd is None:
         return
@@ -54,7 +54,7 @@ async def wait_dead(identity: Identity) -> None:
     dead: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
-        loop.remove_reader(fd)  # the condition lasts: a reader that stays would spin
+        loop.remove_reader(fd)  # it stays readable, so the loop would call this for ever
         if not dead.done():
             dead.set_result(None)
 

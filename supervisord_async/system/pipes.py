@@ -1,8 +1,8 @@
-"""The pipe that carries what one process says on one stream, for the slot's life, over all its runs.
+"""The pipe for one stream of a process's output, kept over all its runs.
 
-Its write end is opened for reading and writing. So it is never without a reader: if the daemon is killed, the
-child gets neither SIGPIPE nor an error, it waits once the pipe is full, and whoever opens ``/proc/PID/fd/1``
-reads on. It is a pipe and not a socket, so ``echo > /dev/stdout`` works in the child.
+Its write end is opened for reading and writing, so the pipe is never without a reader: if the daemon is killed, the
+child gets neither SIGPIPE nor an error, it only blocks once the pipe is full; and the next daemon opens ``/proc/PID/fd/1``
+and reads on. It is a pipe, not a socket, so that ``echo > /dev/stdout`` works in the child.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _LARGEST_BYTES = 1 << 24
 
 
 class Pipe:
-    """``read_fd`` is ours and never blocks; ``child_fd`` is what children get as stdout or stderr; ``inode`` tells it from others."""
+    """``read_fd`` is our non-blocking end; ``child_fd`` is what children get as stdout or stderr; ``inode`` identifies the pipe."""
 
     __slots__ = ("child_fd", "inode", "read_fd")
 
     def __init__(self, read_fd: int, child_fd: int) -> None:
-        """Own two ends that exist (after ``execv``); :meth:`open` and :meth:`reopen` make them."""
+        """Own two existing descriptors (after a re-exec); use :meth:`open` and :meth:`reopen` to make them."""
         self.read_fd, self.child_fd = read_fd, child_fd
         self.inode = os.fstat(read_fd).st_ino
 
     @classmethod
     def open(cls) -> Pipe:
-        """A new pipe. Raises OSError: no free descriptor but those that are kept for the daemon itself."""
+        """A new pipe. Raises OSError if no descriptor is free besides those reserved for the daemon itself."""
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            own = os.open(f"/proc/self/fd/{write_fd}", os.O_RDWR | os.O_CLOEXEC)  # a description of its own: it blocks
+            own = os.open(f"/proc/self/fd/{write_fd}", os.O_RDWR | os.O_CLOEXEC)  # a new open file description, which blocks
             child_fd = keep_room(own, PIPE_ROOM)
         except BaseException:
             os.close(read_fd)
@@ -45,7 +45,7 @@ class Pipe:
     def reopen(cls, pid: int, fd: int) -> Pipe:
         """The pipe that a living process has as its descriptor ``fd``, with all that is in it.
 
-        Raises OSError: the process is gone or is not ours to look at; no pipe is there; or as :meth:`open`.
+        Raises OSError if the process is gone, we may not look at it, or that is no pipe; or as :meth:`open`.
         """
         path = f"/proc/{pid}/fd/{fd}"
         if not stat.S_ISFIFO(os.stat(path).st_mode):
@@ -59,23 +59,23 @@ class Pipe:
         return cls(read_fd, child_fd)
 
     def give_to(self, uid: int, gid: int) -> None:
-        """Let that user's children open ``/dev/stdout``. Raises PermissionError: we may not."""
+        """Let children that run as that user open ``/dev/stdout``. Raises PermissionError if we may not."""
         os.fchown(self.child_fd, uid, gid)
 
     def grow(self, size_bytes: int) -> int:
-        """Make it hold that many bytes (16 MiB at most), if the system lets us; return how many it holds."""
+        """Set the pipe's capacity to that many bytes (at most 16 MiB), if the system lets us; return its capacity."""
         try:
             return fcntl.fcntl(self.read_fd, _F_SETPIPE_SZ, min(size_bytes, _LARGEST_BYTES))
-        except OSError:  # over the user's share of pipe memory: it works as it is
+        except OSError:  # the user's share of pipe memory is used up: it works as it is
             return fcntl.fcntl(self.read_fd, _F_GETPIPE_SZ)
 
     def set_inheritable(self, inheritable: bool) -> None:
-        """Whether both ends survive ``execv`` of the daemon; children never inherit more than their stdio."""
+        """Set whether both ends are kept over a re-exec of the daemon; children never inherit more than their stdio."""
         os.set_inheritable(self.read_fd, inheritable)
         os.set_inheritable(self.child_fd, inheritable)
 
     def close(self) -> None:
-        """Both ends are closed; once is enough, twice is harmless."""
+        """Both ends are closed. May be called repeatedly."""
         for fd in (self.read_fd, self.child_fd):
             if fd >= 0:
                 os.close(fd)

@@ -1,7 +1,7 @@
-"""What /proc says of processes: one parse, one pass, no caching and no judgement.
+"""What /proc says about processes: parsed, but neither cached nor interpreted.
 
-A process may be gone at any moment, so "not there" is an answer (None, an empty set), never an error. Reading
-/proc is memory to memory (some 10 µs a process) and is therefore done on the loop.
+A process may be gone at any moment, so "not there" is an answer (None, an empty set), never an error. Reading /proc
+involves no disk and takes some 10 µs per process, so it is done on the loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PF_EXITING = 0x4
 
 
 class Stat(msgspec.Struct, frozen=True):
-    """The fields of /proc/PID/stat that identify a process and place it among others (``man 5 proc_pid_stat``)."""
+    """The fields of /proc/PID/stat that identify a process and relate it to others (``man 5 proc_pid_stat``)."""
 
     pid: int
     name: str
@@ -26,26 +26,26 @@ class Stat(msgspec.Struct, frozen=True):
     group: int
     session: int
     flags: int  #: the kernel's PF_ bits
-    threads: int  #: of a dead main thread too, while others live
+    threads: int  #: including a dead main thread, while others live
     start_ticks: int  #: since boot, in clock ticks
     wait_status: int  #: meaningful once dead, and only to those who may trace the process; else 0
 
     @property
     def dead(self) -> bool:
-        """True for a zombie, and for what is being torn down: it runs nothing any more.
+        """True for a zombie, and for a process being torn down: it runs nothing any more.
 
-        A process whose main thread alone has ended shows as Z too, and lives.
+        A process of which only the main thread has ended also shows as Z, but lives.
         """
         return self.state in "ZXx" and self.threads <= 1
 
     @property
     def dying(self) -> bool:
-        """True from the moment a process begins to exit: its environment may be gone, its children are not yet."""
+        """True from the moment a process begins to exit: its environment may be gone, but it still has its children."""
         return bool(self.flags & _PF_EXITING) and self.threads <= 1
 
 
 def read_file(path: str, limit_bytes: int = _BLOCK) -> bytes | None:
-    """Up to ``limit_bytes`` of a file of /proc; None if the process is gone or may not be looked at."""
+    """Up to ``limit_bytes`` of a file of /proc; None if the process is gone or we may not look at it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -66,9 +66,9 @@ def read_file(path: str, limit_bytes: int = _BLOCK) -> bytes | None:
 
 
 def parse_stat(text: bytes) -> Stat:
-    """The parsed line. The name may hold spaces and parentheses, so fields count from the last ``)``.
+    """The parsed line. The name may contain spaces and parentheses, so fields are counted from the last ``)``.
 
-    Raises ValueError, IndexError: this is no line of /proc/PID/stat.
+    Raises ValueError, IndexError if ``text`` is not a line of /proc/PID/stat.
     """
     opening, closing = text.index(b"("), text.rindex(b")")
     fields = text[closing + 1 :].split()
@@ -87,13 +87,13 @@ def parse_stat(text: bytes) -> Stat:
 
 
 def stat(pid: int) -> Stat | None:
-    """What /proc says of ``pid`` now, dead or alive; None if there is no such process."""
+    """What /proc says about ``pid`` now, dead or alive; None if there is no such process."""
     text = read_file(f"/proc/{pid}/stat")
     return parse_stat(text) if text else None
 
 
 def pids() -> Iterator[int]:
-    """The number of every process, in no order; some may be gone by the time they are looked at."""
+    """The PID of every process, in no order; some may be gone by the time they are looked at."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             yield int(name)
@@ -106,7 +106,7 @@ def snapshot() -> dict[int, Stat]:
 
 
 def children_by_parent(processes: dict[int, Stat]) -> dict[int, list[int]]:
-    """Parent to children, for a whole snapshot."""
+    """The children of each parent in a whole snapshot."""
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process.pid)
@@ -114,15 +114,14 @@ def children_by_parent(processes: dict[int, Stat]) -> dict[int, list[int]]:
 
 
 def can_list_children() -> bool:
-    """True where the kernel lists a process's children (CONFIG_PROC_CHILDREN, as all distributions have it)."""
+    """True if the kernel lists a process's children (CONFIG_PROC_CHILDREN, which all distributions set)."""
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
 def children(pid: int) -> set[int]:
     """The direct children of all threads of ``pid``, zombies too; empty if it is gone.
 
-    A child that exits during the read can hide a sibling (``man 5 proc_tid_children``): whoever needs certainty
-    reads again.
+    A child that exits during the read can hide a sibling (``man 5 proc_tid_children``): for certainty, read again.
     """
     found: set[int] = set()
     try:
@@ -137,7 +136,7 @@ def children(pid: int) -> set[int]:
 
 
 def real_uid(pid: int) -> int | None:
-    """Whose process it is, whatever it may do by now (its set-uid bit, or that it cannot be traced); None if it is gone."""
+    """The real user ID of a process, readable for all, and not changed by a set-uid bit; None if the process is gone."""
     for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
         if line.startswith(b"Uid:"):
             return int(line.split()[1])
@@ -145,7 +144,7 @@ def real_uid(pid: int) -> int | None:
 
 
 def innermost_pid(pid: int) -> int | None:
-    """The PID that a process has for itself: in the PID namespace that it is in. None if it is gone or may not be looked at."""
+    """The PID that a process has in its own PID namespace; None if it is gone or we may not look at it."""
     for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
         if line.startswith(b"NSpid:"):
             return int(line.split()[-1])
@@ -153,16 +152,15 @@ def innermost_pid(pid: int) -> int | None:
 
 
 def environment_value(pid: int, name: str) -> str | None:
-    """The value of ``name`` in the environment ``pid`` was executed with; "" if it is not set. None as of :func:`environment_values`."""
+    """The value of ``name`` in the environment that ``pid`` was executed with; "" if not set. None as for :func:`environment_values`."""
     values = environment_values(pid, name)
     return values[0] if values is not None else None
 
 
 def environment_values(pid: int, *names: str) -> list[str] | None:
-    """The values of ``names`` in the environment ``pid`` was executed with; "" for one that is not set.
+    """The values of ``names`` in the environment that ``pid`` was executed with; "" for one that is not set.
 
-    None if it cannot be told: the process is gone, is just being executed, or belongs to somebody whose
-    environment we may not read.
+    None if that is not known: the process is gone, is just being executed, or we may not read its environment.
     """
     text = read_file(f"/proc/{pid}/environ", _ENVIRON_LIMIT_BYTES)
     if not text:

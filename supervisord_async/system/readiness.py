@@ -1,8 +1,8 @@
-"""Descriptors that are ready to be read, many for one reader of the loop.
+"""Watches many descriptors for readability, by one reader of the loop.
 
-``loop.add_reader`` keeps 600 bytes a descriptor in uvloop: a handle, a poll of libuv's, a copy of the context, a bound method.
-Two of them for each of a thousand programs that say nothing were a megabyte. Here they share an epoll of their own, which
-the loop watches as one descriptor, and cost an entry in a dictionary.
+``loop.add_reader`` takes 600 bytes per descriptor in uvloop: a handle, a poll of libuv's, a copy of the context, a bound method.
+With two for each of a thousand silent programs that was a megabyte. Here they share an epoll of their own, which the loop
+watches as one descriptor, and each takes an entry in a dictionary.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import asyncio
 import select
 from typing import Protocol
 
-#: Looked at in one call; what more there is comes at the loop's next turn.
+#: How many ready descriptors are handled in one turn of the loop.
 _AT_ONCE = 64
 
 _of_loop: dict[asyncio.AbstractEventLoop, _Readiness] = {}
 
 
 class Reader(Protocol):
-    """Whoever has a descriptor watched."""
+    """Is called when its descriptor is readable."""
 
     def on_readable(self) -> None:
-        """There is something to read, or the end of it; called at each turn of the loop as long as that is so."""
+        """There is something to read, or the end of file. Called in each turn of the loop as long as that is so."""
 
 
 def watch(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
-    """``reader`` is called on ``loop`` while ``fd`` is readable; it must not be watched already, and :func:`forget` must come before its
-    close. Raises OSError where there is no descriptor for that.
+    """``reader`` is called on ``loop`` while ``fd`` is readable. Raises OSError if no descriptor is free for that.
+
+    ``fd`` must not be watched already, and :func:`forget` must be called before it is closed.
     """
     found = _of_loop.get(loop) or _Readiness(loop)
     found.add(fd, reader)
@@ -34,10 +35,10 @@ def watch(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
 
 
 def forget(loop: asyncio.AbstractEventLoop, fd: int) -> None:
-    """``fd`` is watched no more, if it was."""
+    """``fd`` is no longer watched, if it was."""
     found = _of_loop.get(loop)
     if found is not None and found.remove(fd):
-        del _of_loop[loop]  # so that nothing is left of a loop that is over
+        del _of_loop[loop]  # so that nothing is kept of a loop that is closed
 
 
 class _Readiness:
@@ -58,7 +59,7 @@ class _Readiness:
         self._readers[fd] = reader
 
     def remove(self, fd: int) -> bool:
-        """Whether that was the last one, and this is closed."""
+        """Stop watching ``fd``; returns whether it was the last one, so that this is closed."""
         if self._readers.pop(fd, None) is None:
             return False
         self._epoll.unregister(fd)
@@ -74,8 +75,8 @@ class _Readiness:
         found = [(fd, self._readers.get(fd)) for fd, _ in self._epoll.poll(0, _AT_ONCE)]
         for fd, reader in found:
             if reader is None or self._readers.get(fd) is not reader:
-                continue  # one before it had it forgotten
+                continue  # a reader called before has made us forget it
             try:
                 reader.on_readable()
-            except Exception as error:  # as a callback of the loop; the others have their turn
+            except Exception as error:  # as for any callback of the loop; the other readers are still called
                 self._loop.call_exception_handler({"message": f"{reader!r} failed", "exception": error})

@@ -1,4 +1,4 @@
-"""Signals to the daemon, their names, and whom they would reach."""
+"""Signals to the daemon, their names, and whether a process group exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 _PENDING_SIGNALS = 64
-#: From a signal's arrival to the task that receives it: the loop looks, calls back, wakes the task; and to spare.
+#: Turns of the loop from a signal's arrival until its task receives it: the loop polls, calls back, wakes the task; with some to spare.
 _TURNS = 8
 #: Python ignores these itself; Popen gives children the default back.
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -17,10 +17,10 @@ _UNCATCHABLE = {signal.SIGKILL, signal.SIGSTOP}
 
 
 def reset_inherited(waiting: Collection[int] = ()) -> None:
-    """Nothing is blocked, but those that are ``waiting`` for their receiver, and nothing ignored that who started us blocked or ignored.
+    """Undo what we inherited: no signal is blocked, except those ``waiting`` for a handler yet to come, and none is ignored.
 
     To be called first thing in the daemon, on the main thread: children inherit what is in force when they are
-    spawned (``man 7 signal``). Handlers that were installed since are kept.
+    spawned (``man 7 signal``). Handlers installed by now are kept.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
     for number in signal.valid_signals() - _UNCATCHABLE - _IGNORED_BY_PYTHON:
@@ -29,7 +29,7 @@ def reset_inherited(waiting: Collection[int] = ()) -> None:
 
 
 def name(number: int) -> str:
-    """``SIGTERM`` for 15; ``SIGRTMIN+n`` for real-time ones; the number itself where it is not a signal's."""
+    """``SIGTERM`` for 15; ``SIGRTMIN+n`` for real-time signals; the number itself if it is not a signal's."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -39,7 +39,7 @@ def name(number: int) -> str:
 
 
 def group_exists(group: int) -> bool:
-    """Whether anybody is in that process group: zombies count too."""
+    """Whether any process is in that process group; zombies count too."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -64,13 +64,13 @@ class SignalStream:
     def _arrived(self, number: int) -> None:
         try:
             self._queue.put_nowait(number)
-        except asyncio.QueueFull:  # as the kernel does with a signal that is pending: that many say no more than one
+        except asyncio.QueueFull:  # drop it, as the kernel does with a signal that is pending already
             return
 
 
 @asynccontextmanager
 async def receive(numbers: Collection[int]) -> AsyncIterator[SignalStream]:
-    """Receive these signals on the running loop, until the block ends. Main thread only."""
+    """Receive these signals on the running loop, while in this context. Main thread only."""
     loop = asyncio.get_running_loop()
     stream = SignalStream()
     try:
@@ -83,6 +83,6 @@ async def receive(numbers: Collection[int]) -> AsyncIterator[SignalStream]:
 
 
 async def heeded() -> None:
-    """Every signal that had arrived when this was called has reached who receives it."""
+    """Return once every signal that had arrived before this call has been received by its task."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Unix sockets: bound without a moment of being open to all, and who is at the other end."""
+"""Unix sockets: bound without being open to all for a moment, and the identity of the peer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from supervisord_async.errors import DaemonError
 from supervisord_async.system.trusted import held_folder
 
-#: A unix socket's path holds no more: sun_path has 108 bytes, with a NUL at the end (``man 7 unix``).
+#: The longest path of a unix socket: sun_path has 108 bytes, including a NUL at the end (``man 7 unix``).
 PATH_LIMIT_BYTES = 107
 _UCRED = struct.Struct("3i")
 
@@ -22,12 +22,12 @@ _UCRED = struct.Struct("3i")
 def bind_unix(
     path: str | os.PathLike[str], mode: int = 0o600, group: str | None = None, *, backlog: int = 128, uid: int = -1
 ) -> socket.socket:
-    """A listening stream socket at ``path``, non-blocking, with ``mode``, ``group`` and owner ``uid`` (-1: ours) before anybody can see it.
+    """A non-blocking, listening stream socket, which appears at ``path`` with ``mode``, ``group`` and owner ``uid`` (-1: ours) already set.
 
-    A socket file on which nobody answers is replaced, at one stroke; on a disk that is full it makes room first.
+    A socket file on which nobody answers is replaced atomically; on a full disk it is removed first, to make room.
 
-    Raises DaemonError: somebody answers there; something that is not a socket is there; the path is too long; the
-    group is unknown; or the system refuses.
+    Raises DaemonError if another process answers there, something that is not a socket is there, the path is too long, the
+    group is unknown, or the system refuses.
     """
     name = os.fspath(path)
     if len(os.fsencode(name)) > PATH_LIMIT_BYTES:
@@ -45,7 +45,7 @@ def bind_unix(
 
 
 def _bind(path: str, name: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
-    """``path`` is the one that people call ``name``."""
+    """As :func:`bind_unix`; ``name`` is the path to show to people."""
     _refuse_occupied(path, name)
     try:
         return _bind_unseen(path, mode, uid, gid, backlog)
@@ -56,18 +56,18 @@ def _bind(path: str, name: str, mode: int, uid: int, gid: int, backlog: int) -> 
 
 
 def peer(connection: socket.socket) -> tuple[int, int, int]:
-    """PID, user and group of the process that connected, as of its ``connect``, or of the one that listens (SO_PEERCRED, ``man 7 unix``).
+    """PID, user and group of the peer: of the client at its ``connect``, or of the one that listens (SO_PEERCRED, ``man 7 unix``).
 
-    The PID is the one that our PID namespace has for it; 0: none.
+    The PID is the one in our PID namespace; 0 if it has none there.
     """
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return pid, uid, gid
 
 
 def is_answered(path: str, *, by: int | None = None) -> bool:
-    """True if a process listens at ``path``: any, or the one whose PID is ``by``. Raises OSError: it cannot be told.
+    """True if a process listens at ``path``: any, or the one whose PID is ``by``. Raises OSError if that cannot be found out.
 
-    Where so many wait that nobody can be asked, the name speaks for itself.
+    A socket whose queue is full counts as answered, also for ``by``: its owner cannot be asked.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
         probe.setblocking(False)
@@ -75,7 +75,7 @@ def is_answered(path: str, *, by: int | None = None) -> bool:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except BlockingIOError:  # its queue is full: there is one
+        except BlockingIOError:  # its queue is full, so a process listens
             return True
         return by is None or peer(probe)[0] == by
 
@@ -101,7 +101,7 @@ def _refuse_occupied(path: str, name: str) -> None:
     except PermissionError:
         answered = True
     except OSError as error:
-        if error.errno != errno.EPROTOTYPE:  # a datagram socket has this name
+        if error.errno != errno.EPROTOTYPE:  # that would mean that a datagram socket is there
             raise
         answered = True
     if answered:
@@ -109,12 +109,12 @@ def _refuse_occupied(path: str, name: str) -> None:
 
 
 def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
-    """Bind in a directory that only we can enter, make it right, then move it to its name."""
+    """Bind in a directory that only we can enter, set mode and owner, then rename the socket to ``path``."""
     with _unseen_directory(path) as directory_fd:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             listener.setblocking(False)
-            listener.bind(f"/proc/self/fd/{directory_fd}/s")  # short, however deep the directory is
+            listener.bind(f"/proc/self/fd/{directory_fd}/s")  # a short path, however deep the directory is
             if (uid, gid) != (-1, -1):
                 os.chown("s", uid, gid, dir_fd=directory_fd, follow_symlinks=False)
             os.chmod("s", mode, dir_fd=directory_fd)
@@ -130,9 +130,9 @@ def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> sock
 
 @contextmanager
 def _unseen_directory(path: str) -> Iterator[int]:
-    """A descriptor of a new directory beside ``path`` that only we can enter; both are gone afterwards. Raises OSError.
+    """A descriptor of a new directory beside ``path`` that only we can enter; it is closed and the directory removed afterwards.
 
-    The directory is named once: whoever may write beside it could put another one in its place at any moment.
+    Its path is resolved only once: whoever may write beside it could put another directory in its place at any moment. Raises OSError.
     """
     private = os.path.join(os.path.dirname(path), f".bind-{os.urandom(8).hex()}")
     os.mkdir(private, 0o700)
@@ -151,11 +151,11 @@ def _unseen_directory(path: str) -> Iterator[int]:
 
 
 def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
-    """Bind where there is no room for a directory, with the room of the socket file that is there; others can enter when it is right."""
+    """Bind at ``path`` itself, in the room of the old socket's file, where the disk is full; closed to others until it is set up."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listener.setblocking(False)
-        os.fchmod(listener.fileno(), 0o600)  # what the file gets from it, less the umask
+        os.fchmod(listener.fileno(), 0o600)  # becomes the file's mode, less the umask
         with suppress(FileNotFoundError):
             os.unlink(path)
         listener.bind(path)

@@ -1,9 +1,8 @@
 """Starting a run's main process, in a clean environment, and only as the user that it is to run as.
 
-The child has a session of its own, /dev/null as stdin, no descriptor of ours but stdio and ``pass_fds``, and the
-signal mask and dispositions that :func:`.signals.reset_inherited` left us with, which is none. Its program is
-looked up in its own PATH, relative paths from its own directory. If anything of that fails nothing runs, and the
-error says at which stage.
+The child has a session of its own, /dev/null as stdin, no descriptor of ours but stdio and ``pass_fds``, no blocked and
+no ignored signal (see :func:`.signals.reset_inherited`). Its program is looked up in its own PATH, relative paths from its
+own directory. If any of that fails nothing runs, and the error says at which stage.
 """
 
 from __future__ import annotations
@@ -33,27 +32,27 @@ class SpawnSpec(msgspec.Struct, frozen=True):
 
     argv: tuple[str, ...]
     directory: str
-    environment: Mapping[str, str]  #: the whole of it
+    environment: Mapping[str, str]  #: all of the child's environment
     stdout: int  #: a descriptor that we own
     stderr: int  #: a descriptor that we own
     credentials: Credentials | None = None  #: None: ours
     umask: int | None = None  #: None: ours
-    pass_fds: tuple[int, ...] = ()  #: keep their numbers
+    pass_fds: tuple[int, ...] = ()  #: have the same numbers in the child
     limits: Limits | None = None  #: None: ours
-    listen_fds: tuple[int, ...] = ()  #: become 3, 4, … of the program
-    pid_variables: tuple[str, ...] = ()  #: variables that hold the program's own PID
+    listen_fds: tuple[int, ...] = ()  #: have the numbers 3, 4, … in the child
+    pid_variables: tuple[str, ...] = ()  #: variables to set to the child's own PID
     stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
-    session: bool = True  #: it leads a session of its own; False: it stays in ours, in our process group, with our terminal
-    confined: bool = False  #: it is to be in a cgroup of its own where there are any; the caller sees to that
-    around_birth: AbstractContextManager[None] | None = None  #: it is born in this context, in which the loop does not turn
+    session: bool = True  #: True: the child leads a session of its own; False: it stays in our session and process group
+    confined: bool = False  #: it is to have a cgroup of its own, if possible; that is left to the caller of :func:`spawn`
+    around_birth: AbstractContextManager[None] | None = None  #: the context in which to fork; the loop does not turn in it
 
 
 async def spawn(spec: SpawnSpec) -> Child:
-    """Start it; return when its program has been executed.
+    """Start a process; return when its program has been executed.
 
-    Raises SpawnError, its stage one of: ``user``, we may not become them; ``directory``, it cannot be entered;
-    ``exec``, no such program, not executable, or one that needs an interpreter that is missing; ``limits``, the
-    kernel refuses one; ``fork``, the system has no process, memory or descriptor to give. Raises TypeError on a
+    Raises SpawnError, with one of these stages: ``user``, we may not become that user; ``directory``, it cannot be entered;
+    ``exec``, the program does not exist, is not executable, or needs an interpreter that is missing; ``limits``, the
+    kernel refuses one; ``fork``, the system has no process, memory or descriptor left. Raises TypeError on a
     loop that is not of :mod:`.loop`.
     """
     if not isinstance(asyncio.get_running_loop(), PopenSubprocesses):
@@ -66,7 +65,7 @@ async def spawn(spec: SpawnSpec) -> Child:
 
 
 async def _spawn_launched(spec: SpawnSpec) -> Child:
-    """As :func:`spawn`, with the launcher in between; it becomes the user after it has raised what only we may."""
+    """As :func:`spawn`, by way of the launcher, which becomes the user only after it has set limits that perhaps only we may set."""
     identity = spec.credentials if _identity_arguments(spec.credentials) else None
     try:
         reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -81,7 +80,7 @@ async def _spawn_launched(spec: SpawnSpec) -> Child:
             os.close(writing)
         try:
             refusal = await wait_executed(reading)
-        except BaseException:  # nobody will ever own this child
+        except BaseException:  # cancelled, most likely: the caller will never know this child
             child.send_signal(signal.SIGKILL)
             child.close()
             raise
@@ -105,10 +104,10 @@ def _explain_refusal(spec: SpawnSpec, refusal: Refusal) -> SpawnError:
 
 
 async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any], *, own_files: bool = False) -> Child:
-    """``argv`` is executed; ``own_files``: it sets its limit of open files itself.
+    """Execute ``argv``; ``own_files``: it sets its limit of open files itself.
 
-    Without ``asyncio.create_subprocess_exec``: who has no pipes needs no transport, protocol and streams, which cost more than all
-    the rest.
+    Without ``asyncio.create_subprocess_exec``: there are no pipes, so a transport, protocol and streams are not needed, and
+    they would cost more than all the rest.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -130,10 +129,10 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
             )
         child = await _watched(loop, process)
     except OSError as error:
-        if error.filename == argv[0] != spec.argv[0]:  # the launcher's
+        if error.filename == argv[0] != spec.argv[0]:  # the launcher could not be executed
             raise SpawnError("exec", None, f"its limits or sockets cannot be set: {own_python.refusal(error)}") from error
         raise _explain(spec, error) from error
-    except (ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument, an "=" in a variable's name
+    except (ValueError, subprocess.SubprocessError) as error:  # for example a NUL in an argument, an "=" in a variable's name
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
     if not own_files:
         descriptors.give_back_limit(child.pid)
@@ -141,21 +140,21 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
 
 
 async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> Child:
-    """The newborn, once it can be looked at without waiting. Raises OSError as :func:`.transport.watch`."""
+    """The new child, watched from when /proc can be read without blocking. Raises OSError as :func:`.transport.watch`."""
     try:
         for _ in range(TURNS_TO_EXECUTE):
             await asyncio.sleep(0)
-    except BaseException:  # cancelled at birth: nobody will ever own it, and it is reaped when it is dead
+    except BaseException:  # cancelled: the caller will never know this child; it is still reaped
         kill_unowned(process.pid)
         raise
     finally:
         child = Child(watch(loop, process))
-        process.returncode = 0  # else its finalizer would wait for the PID
+        process.returncode = 0  # else Popen's finalizer would wait for the PID
     return child
 
 
 def _identity_arguments(credentials: Credentials | None) -> dict[str, Any]:
-    """Popen's arguments for these credentials; none if they are ours already and we could not set them anyway."""
+    """Popen's arguments for these credentials; none if we may not set any and these are ours already."""
     if credentials is None:
         return {}
     if not may_switch() and (credentials.uid, credentials.gid) == (os.geteuid(), os.getegid()):
@@ -164,10 +163,10 @@ def _identity_arguments(credentials: Credentials | None) -> dict[str, Any]:
 
 
 def _explain(spec: SpawnSpec, error: OSError) -> SpawnError:
-    """The stage at which Popen failed.
+    """The error, with the stage at which Popen failed.
 
-    Popen names the directory or the program as the file of an error in the child, and no file where the parent
-    failed. Becoming another user is reported like the directory by 3.11, like the parent later.
+    For an error in the child Popen gives the directory or the program as its file; for one in the parent, no file. A failure
+    to become another user looks like one of the directory in Python 3.11, and like one of the parent in later versions.
     """
     program, number = spec.argv[0], error.errno
     if number in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
@@ -183,7 +182,7 @@ def _explain(spec: SpawnSpec, error: OSError) -> SpawnError:
 
 
 def _hint(spec: SpawnSpec, number: int | None) -> str:
-    """More than the errno says, where it misleads."""
+    """An explanation where the errno alone would mislead."""
     program = spec.argv[0]
     path = os.path.join(spec.directory, program)
     if number == errno.ENOENT and " " in program and not os.path.exists(path):
@@ -200,7 +199,7 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
 
 
 def _lacking(path: str) -> str:
-    """What a program that is there lacks, of which the kernel says that there is no such file. It has just read the same lines."""
+    """What an existing program lacks for which the kernel says ENOENT. This reads only what the kernel has just read."""
     try:
         with open(path, "rb") as file:
             line = file.read(256).partition(b"\n")[0]

@@ -1,6 +1,6 @@
-"""Signals to stop that come before the daemon listens for them.
+"""Stop signals that come before the daemon handles signals.
 
-Whoever sends one means all that runs from this run_dir, also what an earlier daemon has left; so it does not just end the process.
+Such a signal is meant for all that runs from this run_dir, also what an earlier daemon has left; so it must not just end the process.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import signal
 import time
 
 STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
-#: One that comes twice within this counts once: timeout(1) signals us, and at the same time our group.
+#: A signal repeated within this time counts once: timeout(1) signals us, and at the same time our group.
 ECHO_SECONDS = 0.03
 
 
 def note() -> list[int]:
-    """The first that comes, in a list that is empty until then; a second one ends the process: a disk may hang that is waited for.
+    """A list to which the first stop signal will be added; a second one kills the process, as a disk may hang that it waits for.
 
-    That holds until something else handles them. To be called on the main thread. A mask would not do: threads that were begun
-    earlier do not have it.
+    This lasts until other handlers are installed. To be called on the main thread. Blocking the signals would not do: threads
+    that were started before would still receive them.
     """
     came: list[int] = []
     came_at = 0.0
@@ -35,5 +35,5 @@ def note() -> list[int]:
 
     for number in STOPS:
         signal.signal(number, heed)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # blocked over a re-exec
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # they were blocked during a re-exec
     return came

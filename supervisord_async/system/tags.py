@@ -1,7 +1,7 @@
-"""Who is of one run_dir's daemon: every process that descends from a child of it, by the tag in its environment or its cgroup.
+"""Finds the processes of one run_dir's daemon: all descendants of its children, by the tag in their environment or by their cgroup.
 
-What is missed, where runs have no cgroups: a process that replaced its environment (``env -i``), and one of another user
-where we may not look.
+What is missed, if runs have no cgroups: a process that replaced its environment (``env -i``), and one of another user whose
+environment we may not read.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from supervisord_async.wire import ENV_SETTINGS, ENV_TAG
 
 
 class Tagged(msgspec.Struct, frozen=True):
-    """A living process of the tag ``INSTANCE/NAME/RUN``."""
+    """A living process with the tag ``INSTANCE/NAME/RUN``."""
 
     identity: Identity
     name: str
     run: int
-    is_leader: bool  #: of a session, as the main process of every run is
-    uid: int | None = None  #: of a leader outside of its run's cgroup, into which nobody else gets: its real user, if it lives
-    settings: str = ""  #: what its environment says of the settings that its run was begun with; "": nothing
+    is_leader: bool  #: whether it leads a session, as the main process of every run does
+    uid: int | None = None  #: the real user of a leader that is not in its run's cgroup, so that its tag may be forged; else None
+    settings: str = ""  #: the digest, in its environment, of the settings that its run was started with; "" if there is none
 
 
 def living(instance: str) -> list[Tagged]:
@@ -34,7 +34,7 @@ def living(instance: str) -> list[Tagged]:
 
 
 def marked(instance: str) -> list[Tagged]:
-    """Those whose environment says so, in no order; one pass over /proc, to be made off the loop."""
+    """The living processes of ``instance`` by their environment, in no order; one pass over /proc, to be made off the loop."""
     found = []
     for pid in procfs.pids():
         said = procfs.environment_values(pid, ENV_TAG, ENV_SETTINGS)
@@ -49,7 +49,7 @@ def marked(instance: str) -> list[Tagged]:
 
 
 def completed(marked: Iterable[Tagged], runs: Mapping[str, Cgroup]) -> list[Tagged]:
-    """Those of ``marked``, and who else lives in the cgroups of ``runs`` (by tag), oldest first."""
+    """``marked``, and the other processes in the cgroups of ``runs`` (by tag), oldest first."""
     found = list(marked)
     known = {each.identity.pid for each in found}
     homes: dict[int, str] = {}
@@ -63,20 +63,20 @@ def completed(marked: Iterable[Tagged], runs: Mapping[str, Cgroup]) -> list[Tagg
 
 
 def mains(found: Iterable[Tagged]) -> dict[tuple[str, int], Tagged]:
-    """The main process of each run (name and number) that has one: of its leaders the oldest. The others it made leaders of their own."""
+    """The main process of each run, by name and number: the oldest session leader; the others started sessions of their own."""
     leaders = sorted((each for each in found if each.is_leader), key=lambda each: (each.identity.start_ticks, each.identity.pid))
     return {(each.name, each.run): each for each in reversed(leaders)}
 
 
 def _with_owner(each: Tagged, home: str) -> Tagged:
-    """``each``, with its user where only a word says that it leads its run, and not its cgroup, that of the tag ``home``."""
+    """``each``; with its user, if it is a leader only by its tag, and is not in its run's cgroup (``home`` is the tag of its cgroup)."""
     if not each.is_leader or home.partition("/")[2] == f"{each.name}/{each.run}":
         return each
     return replace(each, uid=procfs.real_uid(each.identity.pid))
 
 
 def _strangers(tag: str, pids: set[int], known: set[int]) -> list[Tagged]:
-    """Those of a run's ``pids`` that are not ``known`` to say who they are. The oldest of all is its main process, if it lives."""
+    """Those of a run's ``pids`` that are not ``known`` by their environment. Only the oldest of all can be the main process."""
     name, _, run = tag.partition("/")[2].rpartition("/")
     members = [each for each in map(procfs.stat, pids) if each is not None and not each.dead]
     oldest = min(members, key=lambda each: (each.start_ticks, each.pid), default=None)

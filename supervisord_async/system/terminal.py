@@ -1,9 +1,9 @@
-"""The terminal that a wrapper shares with the command it runs, and signals with the word of who sent them.
+"""The terminal that a wrapper shares with the command it runs, and signals together with their origin.
 
-The command stays in the wrapper's session and process group, as under ``env`` or ``nice``: Ctrl-Z, ``fg`` and ``bg``
-stop and continue both, and reading in the background stops both, by the kernel's own hand. What Ctrl-C sends reaches
-both too; so the wrapper must know a signal that the terminal sent from one that a process sent to it alone, and not
-send the former on. ``signalfd`` tells (``man 2 signalfd``, ``ssi_code``).
+The command stays in the wrapper's session and process group, as under ``env`` or ``nice``: the kernel makes Ctrl-Z, ``fg``
+and ``bg`` stop and continue both, and reading in the background stop both. Ctrl-C reaches both too; so the wrapper must
+distinguish a signal that the terminal sent, which it must not pass on, from one that a process sent to it alone. ``signalfd``
+tells (``man 2 signalfd``, ``ssi_code``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from supervisord_async.system.signals import group_exists
 _SFD_CLOEXEC, _SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 _SIGINFO_BYTES = 128
 _SIGSET_BYTES = 128
-#: ``si_code`` of what the kernel itself sends, as for keys of a terminal and its hang-up.
+#: ``si_code`` of signals that the kernel itself sends, as for a terminal's keys and hang-up.
 _SI_KERNEL = 0x80
 
 Heard = Callable[[int, bool], None]
@@ -47,13 +47,13 @@ class Terminal(msgspec.Struct):
             return None
 
     def is_gone(self) -> bool:
-        """Whether it has hung up."""
+        """Whether the terminal has hung up."""
         poll = select.poll()
         poll.register(self.fd, 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def remember(self) -> None:
-        """The terminal's modes are known, if they are ours to set now; to be called before a command begins."""
+        """Remember the terminal's modes, if we are in the foreground and may set them; to be called before a command starts."""
         try:
             if os.tcgetpgrp(self.fd) == os.getpgrp():
                 self._attributes = termios.tcgetattr(self.fd)
@@ -61,9 +61,9 @@ class Terminal(msgspec.Struct):
             self._attributes = None
 
     def reclaim(self, *, modes: bool) -> None:
-        """The terminal is ours again if it was given to a group that is gone; with ``modes`` they are those remembered.
+        """Take the terminal back if it was given to a process group that is gone; with ``modes``, restore the remembered modes.
 
-        A terminal that somebody else has (we are in the background) is left alone. Nothing fails: it may be gone.
+        If another process group has the terminal (we are in the background), it is left alone. Errors are ignored: it may be gone.
         """
         earlier = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
         try:
@@ -80,15 +80,15 @@ class Terminal(msgspec.Struct):
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def close(self) -> None:
-        """Nothing is held any more."""
+        """The terminal's descriptor is closed."""
         os.close(self.fd)
 
 
 class SignalsWithOrigin:
-    """Hears ``numbers`` on the running loop; a context manager. Main thread only.
+    """A context manager that receives the signals ``numbers`` on the running loop. Main thread only.
 
-    The signals are blocked meanwhile, in this thread and those that it starts, so enter it before there are others. What
-    the loop spawns does not inherit that.
+    In the context the signals are blocked, in this thread and those that it starts, so enter it before there are others.
+    Children that the loop spawns do not inherit that.
     """
 
     def __init__(self, numbers: Collection[int], heard: Heard) -> None:
@@ -119,8 +119,8 @@ class SignalsWithOrigin:
 
     @contextmanager
     def _unblocked(self) -> Iterator[None]:
-        """A child that is born in the block has the signals unblocked; one that arrives in it is heard all the same."""
-        self._readable()  # what waits is told with its origin
+        """The context of a fork, so that the child has the signals unblocked; one that arrives meanwhile is not lost."""
+        self._readable()  # first read those that wait, as they still have their origin
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
         try:
             yield
@@ -134,7 +134,7 @@ class SignalsWithOrigin:
                 self._heard(number, code == _SI_KERNEL)
 
     def _caught(self, number: int, _frame: object) -> None:
-        """A signal came while a child was born, so nobody can tell from where: in the foreground, from the keyboard."""
+        """A signal came during a fork, without its origin: taken to come from the keyboard if it can and we are in the foreground."""
         self._loop.call_soon_threadsafe(self._heard, number, number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground())
 
 
@@ -151,7 +151,7 @@ def _in_foreground() -> bool:
 
 
 def _signalfd(numbers: Collection[int]) -> int:
-    """A descriptor that tells of these signals; raises OSError."""
+    """A signalfd for these signals; raises OSError."""
     mask = struct.pack("Q", sum(1 << (number - 1) for number in numbers)).ljust(_SIGSET_BYTES, b"\0")
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.signalfd(-1, mask, _SFD_CLOEXEC | _SFD_NONBLOCK)

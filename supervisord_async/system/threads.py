@@ -1,7 +1,7 @@
-"""Threads for work that a device may hold up for ever.
+"""Threads for work that a device may block for ever.
 
-They are daemon threads: one that hangs in the kernel keeps neither the loop nor the end of the process waiting, which
-``concurrent.futures.ThreadPoolExecutor`` (it joins its threads at exit) cannot promise.
+They are daemon threads: one that hangs in the kernel delays neither the loop nor the end of the process.
+``concurrent.futures.ThreadPoolExecutor`` would: it joins its threads at exit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Work that was begun; whoever waits for it by :func:`wait_over` may give up without an effect on it.
+#: Work that was begun; a wait for it by :func:`wait_over` can be cancelled without cancelling the work.
 Call: TypeAlias = asyncio.Future[T]
 
 #: A thread without work ends after this.
@@ -25,22 +25,22 @@ IDLE_SECONDS = 2.0
 
 
 class DaemonThreads(Executor):
-    """At most ``limit`` daemon threads, made when there is work and nobody free for it."""
+    """At most ``limit`` daemon threads, started when there is work and no thread is free."""
 
     def __init__(self, limit: int, name: str) -> None:
-        """No thread exists yet; theirs are named ``name-1`` …"""
+        """There is no thread yet; they will be named ``name-1`` …"""
         self._limit = limit
         self._name = name
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._spare = 0  # threads that do nothing, less the work that waits for one
+        self._spare = 0  # the number of idle threads, minus that of waiting calls
         self._shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """``fn`` will be called in a thread; the future has its answer.
+        """``fn`` will be called in a thread; the future has its result.
 
-        Raises RuntimeError after :meth:`shutdown`, or if not one thread can be had.
+        Raises RuntimeError after :meth:`shutdown`, or if there is no thread and none can be started.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -53,18 +53,18 @@ class DaemonThreads(Executor):
         return future
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function`` returns or raises, called in a thread, which goes on if we are cancelled.
+        """What ``function`` returns or raises, called in a thread; the call goes on if this is cancelled.
 
         Raises RuntimeError, as :meth:`submit`.
         """
         return await self.begin(function, *args, **kwargs)
 
     def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-        """``function`` is called in a thread, whose answer the loop gets. Raises RuntimeError, as :meth:`submit`."""
+        """Call ``function`` in a thread; returns a future of the loop with its result. Raises RuntimeError, as :meth:`submit`."""
         return asyncio.wrap_future(self.submit(function, *args, **kwargs))
 
     def _start_thread(self) -> None:
-        """One thread more; where none can be had, those that there are do the work. Raises RuntimeError: there is none."""
+        """Start another thread; if that fails, the existing ones do the work. Raises RuntimeError if there is none."""
         thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._threads + 1}", daemon=True)
         try:
             thread.start()
@@ -76,7 +76,7 @@ class DaemonThreads(Executor):
             self._spare += 1
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  the base's signature
-        """Threads end when the work that is queued is done; nobody waits for them."""
+        """Threads end when the queued work is done; this does not wait for them."""
         with self._lock:
             if not self._shut:
                 self._shut = True
@@ -99,25 +99,25 @@ class DaemonThreads(Executor):
                 self._spare += 1
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        """The next piece of work; None: there is none for this thread any more."""
+        """The next piece of work; None: this thread is to end."""
         while True:
             try:
                 return self._work.get(timeout=IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._spare > 0:  # else some is on its way, and there is nobody else for it
+                    if self._spare > 0:  # else work is about to be queued, and this thread is needed for it
                         self._spare -= 1
                         self._threads -= 1
                         return None
 
 
 async def wait_over(call: Call[Any]) -> None:
-    """The call has ended, however."""
+    """Return when the call has ended, by a result or an exception."""
     await asyncio.wait([call])
 
 
 def held_up() -> set[int]:
-    """The threads of this process that wait where no signal reaches them: state D (``man 5 proc``), a disk mostly."""
+    """The threads of this process that wait uninterruptibly, mostly for a disk: state D (``man 5 proc``)."""
     found = set()
     for name in os.listdir("/proc/self/task"):
         try:

@@ -1,7 +1,7 @@
-"""Bytes out of pipes: moved to a file inside the kernel, looked at without being taken, or thrown away.
+"""Bytes out of pipes: moved to a file inside the kernel, read without being removed, or thrown away.
 
-:func:`move` is what nothing-is-lost rests on. ``splice`` from a pipe into a file writes to the file and then takes what
-was written out of the pipe, with the pipe locked and without looking at signals in between
+:func:`move` is why no output is lost. ``splice`` from a pipe into a file writes to the file and then removes what was
+written from the pipe, with the pipe locked and without checking for signals in between
 (``iter_file_splice_write`` in Linux's ``fs/splice.c``). A process killed with SIGKILL dies before or after the call, or
 at the end of a shorter one: at every instant a byte is in the pipe or in the file, never in both, never in neither.
 """
@@ -19,7 +19,7 @@ import threading
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-#: Most bytes that :func:`peek` returns.
+#: The most bytes that :func:`peek` returns.
 PEEK_BYTES = 65536
 
 
@@ -35,7 +35,7 @@ class _Scratch:
 
 
 class _OfThread(threading.local):
-    """Each thread's own scratch pipe; it goes with its thread."""
+    """Each thread's own scratch pipe, which is closed with its thread."""
 
     scratch: _Scratch | None = None
 
@@ -44,9 +44,9 @@ _of_thread = _OfThread()
 
 
 def move(pipe_fd: int, fd: int, count: int, offset: int | None) -> int:
-    """Up to ``count`` bytes went from the pipe to ``fd``, at ``offset`` (None: wherever it stands); returns how many.
+    """Move up to ``count`` bytes from the pipe to ``fd``, at ``offset`` (None: at its position); returns how many.
 
-    0 means that no process holds the write end any more. Raises BlockingIOError when the pipe is empty (or a ``fd`` that
+    0 means that no process has the write end open any more. Raises BlockingIOError when the pipe is empty (or a ``fd`` that
     is no file is full), OSError EINVAL when ``fd`` cannot be spliced to, other OSErrors as ``write`` does.
     """
     return os.splice(pipe_fd, fd, count, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK)
@@ -72,9 +72,9 @@ def peek(pipe_fd: int, count: int) -> bytes:
 
 
 def discard(pipe_fd: int, count: int) -> tuple[int, int]:
-    """Throw away ``count`` bytes of the pipe, or what there is, and go on to the next line's beginning where one is in sight.
+    """Throw away ``count`` bytes of the pipe, or all if there are fewer, and the rest of the last line if its end is within reach.
 
-    Returns how many bytes and how many line ends went.
+    Returns how many bytes and how many newlines that were.
     """
     taken = lines = 0
     last = b""
@@ -97,21 +97,21 @@ def discard(pipe_fd: int, count: int) -> tuple[int, int]:
 
 
 def pending_bytes(pipe_fd: int) -> int:
-    """How many bytes the pipe holds. Waits while somebody moves from it: not for the loop."""
+    """How many bytes the pipe holds. Blocks while a :func:`move` from it is under way: not to be called on the loop."""
     buffer = array.array("i", [0])
     fcntl.ioctl(pipe_fd, termios.FIONREAD, buffer)
     return buffer[0]
 
 
 def is_readable(pipe_fd: int, timeout_seconds: float = 0.0) -> bool:
-    """Whether the pipe holds something, at last after ``timeout_seconds``, for which this waits; asks without the pipe's lock."""
+    """Whether the pipe holds something; waits for that up to ``timeout_seconds``. Does not take the pipe's lock."""
     poll = select.poll()
     poll.register(pipe_fd, select.POLLIN)
     return bool(poll.poll(timeout_seconds * 1000))
 
 
 def is_full(write_fd: int) -> bool:
-    """Whether a writer of this pipe would have to wait now; asks without the pipe's lock."""
+    """Whether a writer of this pipe would block now. Does not take the pipe's lock."""
     poll = select.poll()
     poll.register(write_fd, select.POLLOUT)
     return not poll.poll(0)

@@ -1,11 +1,11 @@
 """Subprocesses of the loop by ``subprocess.Popen`` and a pidfd: no thread, no child watcher, no SIGCHLD.
 
-asyncio's own transport does the pipes and the protocol; what differs is how a child is born (every argument of
-Popen works, also on uvloop), how its end is learnt (:mod:`.exits`), and that closing a transport never kills:
-whether a child outlives the daemon is decided by those who supervise it.
+asyncio's own transport does the pipes and the protocol. What differs is how a child is spawned (every argument of
+Popen works, also on uvloop), how its end is noticed (:mod:`.exits`), and that closing a transport never kills:
+whether a child outlives the daemon is for its supervisor to decide.
 
 Popen returns when the child has executed its program or failed to, so a program on a file system that hangs
-holds the loop that long.
+blocks the loop that long.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, watched
 from supervisord_async.system.identity import of
 
-#: After this many turns of the loop a new child most likely executes its program. A transport takes as many to connect.
+#: After this many turns of the loop a new child has most likely executed its program. A transport takes as many to connect.
 TURNS_TO_EXECUTE = 2
 
 
 def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-    """A child of ours, whose end nobody takes away from who will :func:`watch` it; ``kwargs`` are Popen's.
+    """Start a child, which only a later :func:`watch` will reap; ``kwargs`` are Popen's.
 
     ``loop`` is a :class:`PopenSubprocesses`. Raises what Popen raises.
     """
@@ -38,13 +38,13 @@ def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
 
 
 def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
-    """The end of what :func:`start_child` gave is learnt from now on. Raises OSError, and it is dead: no descriptor to learn it with.
+    """Watch for the end of a child of :func:`start_child`. Raises OSError if no descriptor is free; then the child was killed.
 
-    To be called :data:`TURNS_TO_EXECUTE` turns of the loop after its birth: for as long as it is still executing its program (some
-    0.3 ms) the kernel makes readers of its /proc/PID/stat wait. By then it has, and others were begun meanwhile.
+    To be called :data:`TURNS_TO_EXECUTE` turns of the loop after the start: while a child is still executing its program (some
+    0.3 ms), the kernel blocks readers of its /proc/PID/stat. By then it has done so, and other children were started meanwhile.
     """
     try:
-        born = procfs.stat(process.pid)  # our unreaped child: it is there even if it is over
+        born = procfs.stat(process.pid)  # our unreaped child: it is there even if it has ended
         if born is None:
             raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
         return ExitWatch(loop, of(born), ours=True)
@@ -56,9 +56,9 @@ def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
 
 
 def kill_unowned(pid: int) -> None:
-    """A child of ours that nobody will ever own is dying, with what it may have forked already, as far as that stayed in its group.
+    """Kill a child of ours that nobody will ever own, with what it has forked by now, as far as that stayed in its group.
 
-    It must not be reaped yet: then neither its PID nor its group's can be a stranger's.
+    It must not be reaped yet: until then neither its PID nor its group can be a stranger's.
     """
     try:
         os.killpg(pid, signal.SIGKILL)
@@ -88,9 +88,9 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         self._proc = start_child(self._loop, args, shell=shell, stdin=stdin, stdout=stdout, stderr=stderr, bufsize=bufsize, **kwargs)
 
     def watch_exit(self) -> None:
-        """The child's end is learnt from now on. Raises OSError, and the child is dead: see :func:`watch`."""
+        """Watch for the child's end. Raises OSError; then the child was killed: see :func:`watch`."""
         process = self._proc
-        assert process is not None  # noqa: S101  nobody has closed us yet
+        assert process is not None  # noqa: S101  not closed yet
         try:
             self.watch = watch(self._loop, process)
         except BaseException:
@@ -100,8 +100,8 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         self.watch.on_end(self._ended)
 
     def disown(self) -> None:
-        """Nobody will ever own the child: it is killed, and reaped when it is dead. Instead of :meth:`watch_exit`."""
-        assert self._proc is not None  # noqa: S101  nobody has closed us yet
+        """Kill the child, which nobody will ever own; it is reaped when it is dead. Instead of :meth:`watch_exit`."""
+        assert self._proc is not None  # noqa: S101  not closed yet
         kill_unowned(self._proc.pid)
         self.watch_exit()
         self.close()
@@ -109,7 +109,7 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
     def close(self) -> None:
         """Close the pipes, if any; the child is left alone, and still reaped when it ends."""
         if self._proc is not None and self._returncode is None:
-            # The parent class kills, and polls, what has no return code yet.
+            # The base class kills, and polls, a child that has no return code yet.
             process, self._proc = self._proc, None
             super().close()
             self._proc = process
@@ -120,14 +120,14 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         code, number = ended.status.code, ended.status.signal
         returncode = code if code is not None else -number if number is not None else 255
         if self._proc is not None:
-            self._proc.returncode = returncode  # else its finalizer would wait for the PID, whoever has it by then
+            self._proc.returncode = returncode  # else Popen's finalizer would wait for the PID, whoever has it by then
         self._process_exited(returncode)
 
 
 class PopenSubprocesses:
     """Makes ``asyncio.create_subprocess_exec`` and ``…_shell`` take every argument of Popen. A mixin for a loop."""
 
-    #: What is in force when a child is born, which inherits it (a signal mask).
+    #: The context in which children are forked, and whose effects they inherit (a signal mask).
     around_fork: Callable[[], AbstractContextManager[None]] = staticmethod(nullcontext)
 
     async def subprocess_exec(
@@ -170,7 +170,7 @@ async def _connect(
     transport = PidfdTransport(loop, protocol, args, shell, stdin, stdout, stderr, 0, waiter=connected, **kwargs)
     try:
         await connected
-    except BaseException:  # cancelled at birth
+    except BaseException:  # cancelled just after the fork
         transport.disown()
         raise
     transport.watch_exit()

@@ -1,27 +1,27 @@
 """All that lives of one run: its main process, and what it left behind.
 
-Theory of operation. A run's main process leads a session of its own, and carries a tag in its environment that its
+Theory of operation. A run's main process leads a session of its own, and has a tag in its environment that its
 descendants inherit. Whatever loses its parent becomes our child, because we are a subreaper. So, for a run that is
-our child, all that lives of it hangs below the main process or below a *stranger* among our children, one that
-nobody waits for; a stranger is of this run if it is in the run's session or carries its tag. When we have no
-strangers and the main process is dead, nothing is left, which is what the fast path asks.
+our child, all that lives of it is below the main process or below a *stranger* among our children, one that
+nobody waits for; a stranger belongs to this run if it is in the run's session or has its tag. When we have no
+strangers and the main process is dead, nothing is left; that is the fast path.
 
-For a run that an earlier daemon spawned, and where we are no subreaper, orphans go elsewhere (to init): then all
+For a run that an earlier daemon spawned, or if we are no subreaper, orphans go elsewhere (to init): then all
 processes are looked at, by session and tag.
 
-A run that has a cgroup (:mod:`.cgroups`) is in addition all that is in it, and is killed by it first. That finds what
-hides from all the others, and is over at once, whatever forks. The others stay: what was forked before the run was in
-its cgroup, a moment after its birth, is found by them alone.
+If a run has a cgroup (:mod:`.cgroups`), all that is in it belongs to the run too, and is killed first, by the cgroup. That
+finds what evades the other means, and is done at once, however it forks. The other means are still needed: a process that
+was moved into its cgroup after it had started may have forked before.
 
 Every signal goes through a pidfd whose process was compared with its identity after it was opened, or to the group
-of a child that we have not reaped, whose number therefore is taken. A PID that was reused is never signalled: an identity
-is as fine as a tick, some 10 ms, and where PIDs are all but used up one is reused within that, so a main process that was reaped is
-over whatever /proc says of its number, who is signalled is in the session in which it was found, a child still has the parent that
-named it, and who is in the cgroup is so before and after it is looked at.
+of a child that we have not reaped, whose number therefore is taken. A reused PID is never signalled. As an identity is only
+as fine as a tick, some 10 ms, and when PIDs run out one can be reused within that, more is checked: a main process that was
+reaped is over whatever /proc says of its PID; a process is signalled only in the session in which it was found; a child
+must still have the parent under which it was listed; and a process in the cgroup must be there before and after it is looked at.
 
-What is missed: without a cgroup, a process that leaves the session *and* wipes its environment *and* has lost its
-parent before anybody looked; and, where we are no subreaper or the run is not our child, one that leaves the session while its
-environment is unreadable to us (another user's, and we are not root), once its parent is gone.
+What is missed: without a cgroup, a process that leaves the session *and* wipes its environment *and* loses its parent before we
+look; and, if we are no subreaper or the run is not our child, one that leaves the session while we may not read its
+environment (another user's, and we are not root), once its parent is gone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from supervisord_async.system.signals import group_exists
 
 Scope = Literal["tree", "main"]
 
-#: These are followed by SIGCONT, since a stopped process acts on nothing but KILL.
+#: These are followed by SIGCONT, since a stopped process reacts to nothing but KILL.
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGABRT})
 
 _FREEZE_ROUNDS = 20
@@ -77,10 +77,10 @@ class Tree:
     ) -> None:
         """The run whose main process is, or was, ``child_pid``, leader of ``session``, with ``tag`` in its environment.
 
-        ``identity`` of the main process and whether it is ``ours`` are looked up if they are not given; so give
-        them, or use :meth:`of`, where it may be gone already. ``child`` knows for certain when it is over.
-        Of a run whose main process is not known (a ``child_pid`` of 0) only what carries the tag is found, and what
-        is in the run's ``cgroup``, if it has one.
+        The main process's ``identity``, and whether it is ``ours`` (our child), are looked up if not given; so give them, or
+        use :meth:`of`, if it may be gone already. ``child`` is how its end is known for certain.
+        If the main process is not known (a ``child_pid`` of 0), only what has the tag is found, and what is in the run's
+        ``cgroup``, if it has one.
         """
         main = procfs.stat(child_pid) if identity is None or ours is None else None
         if identity is None and main is not None:
@@ -98,7 +98,7 @@ class Tree:
         return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours, cgroup=cgroup, child=child)
 
     def led_by(self, child: Child) -> Tree:
-        """The same run, with ``child``, a process of it, as its main process."""
+        """The same run, with ``child``, another process of it, as its main process."""
         tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours, cgroup=self._cgroup, child=child)
         tree._orphans_come_to_us = self._orphans_come_to_us
         return tree
@@ -110,7 +110,7 @@ class Tree:
             if not now.strangers().settled:
                 return True
             if not now.strangers().alive and group_exists(self.session):
-                now = Census()  # zombies, most likely; or one that hid behind another's death while we read
+                now = Census()  # look again: most likely zombies, but perhaps one that a sibling's death hid while we read
         return bool(self._leftovers(now))
 
     def leftovers(self) -> list[Identity]:
@@ -118,7 +118,7 @@ class Tree:
         return self._leftovers(census.current())
 
     def left_behind(self) -> list[str]:
-        """The names of what lives of the run but its main process, and is not about to end, oldest first."""
+        """The names of the run's living processes but its main process, without those that are just exiting, oldest first."""
         now = census.current()
         found = [now.stat(member.pid) for member in self._leftovers(now)]
         return [process.name for process in found if process is not None and not process.dying]
@@ -128,10 +128,10 @@ class Tree:
         return self._members(census.current())
 
     def signal(self, signum: int, scope: Scope = "tree", *, resume: bool | None = None) -> int:
-        """Send to the whole tree or the main process alone; return how many there were to get it.
+        """Send to the whole tree or the main process alone; return how many processes that were.
 
-        ``resume``: send SIGCONT afterwards, so that stopped ones act on it; by default after those that end a
-        process. What we may not signal (a set-uid program, when we are not root) is skipped and logged.
+        ``resume``: send SIGCONT afterwards, so that stopped processes react; by default after signals that end a
+        process. Processes that we may not signal (a set-uid program, when we are not root) are skipped and logged.
         """
         now = census.current()
         targets = self._members(now)
@@ -143,12 +143,12 @@ class Tree:
         return len(targets)
 
     async def kill(self, timeout_seconds: float = _KILL_TIMEOUT_SECONDS) -> list[Identity]:
-        """Nothing of the run lives any more, even if it forks as fast as it can.
+        """Kill all that lives of the run, even if it forks as fast as it can.
 
-        What is in its cgroup is killed as one. Everything else that is found is stopped before the first is killed, so
-        that no parent dies whose children were not seen, then killed, and looked for again until nothing is left.
-        Bounded: returns, after ``timeout_seconds``, what would not die (it hangs in the kernel, or is not ours to kill);
-        normally empty.
+        The processes in its cgroup are killed at once. All others that are found are stopped before the first is killed, so
+        that no parent dies whose children were not seen; then they are killed, and looked for again until nothing is left.
+        After ``timeout_seconds`` returns those that would not die (they hang in the kernel, or we may not kill them);
+        normally returns an empty list.
         """
         deadline = clock.monotonic() + timeout_seconds
         quiet = 0
@@ -167,13 +167,13 @@ class Tree:
         return []
 
     async def wait_gone(self) -> None:
-        """Return when nothing of the run lives, main process and leftovers; told by pidfds, not by polling."""
+        """Return when nothing of the run lives, neither main process nor leftovers; waits on pidfds, without polling."""
         while members := self._members(census.current()):
             await _wait_all(members)
             await anyio.lowlevel.checkpoint()
 
     async def _kill_cgroup(self) -> None:
-        """Nothing lives in the run's cgroup, unless the kernel takes its time, or we may not."""
+        """Kill all in the run's cgroup, and wait a moment for the kernel; logged if we may not."""
         if self._cgroup is None or not self._confined():
             return
         try:
@@ -187,7 +187,7 @@ class Tree:
                 await anyio.lowlevel.checkpoint()
 
     async def _freeze(self, deadline: float) -> list[Identity]:
-        """All that lives of the run, each stopped; a second look finds what was born during the first."""
+        """Stop all that lives of the run, and return it; repeated until a look finds nothing new."""
         frozen: dict[Identity, None] = {}
         for _ in range(_FREEZE_ROUNDS):
             now = census.current()
@@ -205,10 +205,10 @@ class Tree:
         return list(frozen)
 
     def _catch(self) -> None:
-        """Stop what replaces itself by forking, as it becomes our child; let go of what is not of this run.
+        """Stop processes that keep replacing themselves by forking, as each becomes our child; continue those not of this run.
 
-        Such a process lives for some microseconds, so there is no time to ask whose it is before it is stopped. A
-        PID that is our unreaped child's cannot be a stranger's.
+        Such a process lives for some microseconds, so there is no time to find out whose it is before it is stopped. Plain
+        PIDs are safe here: they are those of our own unreaped children.
         """
         session_is_ours = self._session_is_ours(Census())
         seen: set[int] = set()
@@ -222,10 +222,10 @@ class Tree:
             while idle < _CATCH_IDLE_LOOKS and clock.monotonic() < until:
                 newborn = orphans.strangers(procfs.children(os.getpid()), seen | stopped)
                 for pid in newborn:
-                    with suppress(PermissionError):  # it became somebody else: said when it is to be killed
+                    with suppress(PermissionError):  # it changed its user; logged when it is to be killed
                         os.kill(pid, signal.SIGSTOP)
                 stopped.update(newborn)
-                stopped.difference_update([pid for pid in stopped if orphans.reap(pid)])  # a long list is slow to read
+                stopped.difference_update([pid for pid in stopped if orphans.reap(pid)])  # as a long list of children is slow to read
                 idle = 0 if newborn else idle + 1
         for process in map(procfs.stat, stopped):
             if process is not None and not process.dead and not self._is_of_run(process, session_is_ours):
@@ -236,12 +236,12 @@ class Tree:
         return not self._orphans_come_to_us or now.strangers().settled
 
     def _send(self, now: Census, targets: list[Identity], signum: int, *, whole_group: bool) -> None:
-        """Send to each target once; to the main process's group as a whole, where that is safe, since forks cannot escape it."""
+        """Send to each target once; to the main process's group as a whole where that is safe, since a fork cannot escape that."""
         group = self._own_group(now) if whole_group and self.main in targets else None
         if group is not None:
             try:
                 os.killpg(group, signum)
-            except PermissionError:  # all of it became somebody else: said of each
+            except PermissionError:  # all of them changed their user: try, and log, each
                 group = None
         for target in targets:
             place = now.stat(target.pid)
@@ -253,7 +253,7 @@ class Tree:
                 _log.warning("may not send signal %d to process %d of %s", signum, target.pid, self.tag)
 
     def _own_group(self, now: Census) -> int | None:
-        """The main process's group, if its number cannot be anybody else's: its leader is our unreaped child."""
+        """The main process's group, if its number is certain, as its leader is our unreaped child."""
         if self.main is None or self.main.pid not in exits.watched:
             return None
         found = now.stat(self.main.pid)
@@ -271,18 +271,18 @@ class Tree:
         if confined := self._confined() - family:
             for pid in confined:
                 now.stat(pid)
-            family |= now.descendants(confined & self._confined())  # who is in it still was so when it was looked at
+            family |= now.descendants(confined & self._confined())  # those still in it are the ones that were looked at
         found = [now.stat(pid) for pid in family]
         alive = [of(process) for process in found if process is not None and not process.dead and process.pid != os.getpid()]
         return sorted(alive, key=lambda member: (member != self.main, member.start_ticks, member.pid))
 
     def _confined(self) -> set[int]:
-        """What is in the run's cgroup; nothing if somebody put us in it too, for then it says nothing of whose who is."""
+        """The processes in the run's cgroup; none if somebody put us in it too, as then it no longer tells the run from others."""
         pids = self._cgroup.pids() if self._cgroup is not None else set()
         return pids if os.getpid() not in pids else set()
 
     def _orphans(self, now: Census) -> set[int]:
-        """What is of this run by its session or its tag, whoever its parent is by now."""
+        """The processes that belong to this run by session or tag, whoever their parent is by now."""
         candidates = now.strangers().alive if self._orphans_come_to_us else now.everything().values()
         if not candidates:
             return set()
@@ -299,7 +299,7 @@ class Tree:
         return census.tag_of(process) == self.tag
 
     def _session_is_ours(self, now: Census) -> bool:
-        """False if the session's number has come to a stranger, which happens only after all of ours is gone."""
+        """False if the session's number was reused by a stranger, which happens only after all of ours is gone."""
         if self.main is None:
             return False
         leader = now.stat(self.session)
@@ -312,17 +312,17 @@ class Tree:
         return found is not None and not found.dead and of(found) == self.main
 
     def _main_is_over(self) -> bool:
-        """Whether it was reaped: where PIDs are scarce another process has its number within the same tick, and so its identity."""
+        """Whether it was reaped. Its identity alone would not do: if PIDs run out, another process may get its PID within the same tick."""
         return self._child is not None and self._child.ended is not None
 
 
 @contextmanager
 def _urgency() -> Iterator[None]:
-    """Run before everything else on this processor, if we may: a race against many forking processes is lost otherwise."""
+    """Run with real-time priority, if we may: otherwise a race against many forking processes is lost."""
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except OSError:  # not root: the race is run as it is
+    except OSError:  # not root: go on with the usual priority
         yield
         return
     try:
@@ -332,6 +332,6 @@ def _urgency() -> Iterator[None]:
 
 
 async def _wait_all(members: list[Identity]) -> None:
-    """Return when all of these are dead. One descriptor at a time."""
+    """Return when all of these are dead. Uses one descriptor at a time."""
     for member in members:
         await wait_dead(member)

@@ -1,10 +1,10 @@
-"""Opening files in folders of other users: who may write in a folder leads us no further than their own rights reach.
+"""Opening files in folders of other users, without letting those users lead us to files that they could not reach themselves.
 
 A daemon that runs as root has logs and environment files in folders of its programs' users. A user who puts a symbolic link there
-could have root append to any file, rename in any folder, or read what is secret. So a link counts only if it belongs to root or to
-ourselves, or if it leads into a folder of its own owner, or one directly below: these the owner could have put in its place. The
-kernel's ``fs.protected_symlinks`` says the like of sticky folders such as /tmp only. What is opened is what was looked at: each step
-is taken from the folder before, by its descriptor.
+could have root append to any file, rename in any folder, or read what is secret. So a link is followed only if it belongs to root or
+to ourselves, or leads into a folder of its own owner, or one directly below: these the owner could have put in its place. The
+kernel's ``fs.protected_symlinks`` does much the same, but only in sticky folders such as /tmp. What is opened is what was checked:
+each step is taken from the folder before, by its descriptor.
 
 Not covered: a file system that is itself somebody else's (FUSE with ``allow_other``) may lie about owners.
 """
@@ -17,16 +17,16 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-#: The kernel follows no more links on one way (``man 7 path_resolution``).
+#: How many links the kernel follows in one path (``man 7 path_resolution``).
 _LINKS = 40
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _ANYTHING = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_file(path: str, flags: int, mode: int = 0o666, *, make_folders: bool = False) -> int:
-    """As ``os.open``; with ``make_folders`` missing folders on the way are made, 0755 less the umask.
+    """As ``os.open``; with ``make_folders`` missing folders on the way are made, with mode 0755 less the umask.
 
-    Raises OSError as that does, and with ELOOP where a link on the way, or a second name of the file, is not to be believed.
+    Raises OSError as that does, and with ELOOP where a link on the way, or another name of the file, is not to be trusted.
     """
     folder, name = os.path.split(os.path.abspath(path))
     with _way(path, make_folders=make_folders) as way:
@@ -36,7 +36,7 @@ def open_file(path: str, flags: int, mode: int = 0o666, *, make_folders: bool = 
 
 @contextmanager
 def held_folder(path: str) -> Iterator[str]:
-    """Another name of the folder at ``path``, under which it stays the same one for the block. Raises OSError as :func:`open_file`."""
+    """A path that means the folder now at ``path`` while in this context, even if that is replaced. Raises OSError as :func:`open_file`."""
     with _way(path) as way:
         way.arrive(os.path.abspath(path))
         held = os.dup(way.fd)
@@ -48,7 +48,7 @@ def held_folder(path: str) -> Iterator[str]:
 
 @contextmanager
 def _way(path: str, *, make_folders: bool = False) -> Iterator[_Way]:
-    """A way that begins nowhere; errors on it are those of ``path``."""
+    """A :class:`_Way`, closed afterwards; an OSError in the context is raised as one of ``path``."""
     way = _Way(make_folders)
     try:
         yield way
@@ -60,34 +60,34 @@ def _way(path: str, *, make_folders: bool = False) -> Iterator[_Way]:
 
 
 class _Way:
-    """``fd`` is the folder that was reached. All methods raise OSError."""
+    """A walk along a path; ``fd`` is the folder reached so far, -1 at first. All methods raise OSError."""
 
     def __init__(self, make_folders: bool) -> None:
         self.fd = -1
         self._make_folders = make_folders
         self._believed = frozenset({0, os.geteuid()})
-        self._laid_by: int | None = None  # whose link was followed although we need not believe them
-        self._above: os.stat_result | None = None  # the folder that the last step went down from
+        self._laid_by: int | None = None  # the untrusted owner of a link that was followed
+        self._above: os.stat_result | None = None  # the parent of the folder reached, if the last step went down
         self._links = 0
 
     def arrive(self, folder: str) -> None:
-        """``folder``, an absolute path, is reached."""
+        """Walk to ``folder``, an absolute path."""
         with suppress(FileNotFoundError):
             self._enter(os.open(folder, _FOLDER))
-            if os.readlink(f"/proc/self/fd/{self.fd}") == folder:  # no link is on the way: the usual case
+            if os.readlink(f"/proc/self/fd/{self.fd}") == folder:  # there is no link on the way: the usual case
                 return
         self._walk(folder)
         self._refuse_detour()
 
     def open(self, name: str, flags: int, mode: int) -> int:
-        """The file is open that is called so here."""
+        """Open the file ``name`` in the folder reached, following links as far as they are trusted; returns its descriptor."""
         while True:
             try:
                 fd = os.open(name, flags | os.O_NOFOLLOW, mode, dir_fd=self.fd)
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                if self._is_in_proc():  # /proc/self/fd/1: no text says where that leads
+                if self._is_in_proc():  # a link such as /proc/self/fd/1, whose text does not say where it leads
                     return os.open(name, flags, mode, dir_fd=self.fd)
                 folder, name = os.path.split(self._target(name))
                 self._walk(folder)
@@ -101,7 +101,7 @@ class _Way:
             return fd
 
     def _walk(self, path: str) -> None:
-        """``path``, as seen from here, is reached step by step."""
+        """Walk to ``path``, relative to the folder reached, step by step."""
         steps = self._steps(path)
         while steps:
             step = steps.pop(0)
@@ -123,14 +123,14 @@ class _Way:
         return [step for step in path.split("/") if step not in ("", ".")]
 
     def _look(self, step: str) -> int:
-        """What is there, not followed; a missing folder is made where that is wanted."""
+        """A descriptor of the entry ``step``, without following a link; a missing folder is made, if that is wanted."""
         try:
             return os.open(step, _ANYTHING, dir_fd=self.fd)
         except FileNotFoundError:
             if not self._make_folders:
                 raise
         self._refuse_detour()
-        with suppress(FileExistsError):  # somebody was quicker
+        with suppress(FileExistsError):  # somebody else has just made it
             os.mkdir(step, 0o755, dir_fd=self.fd)
         return os.open(step, _ANYTHING, dir_fd=self.fd)
 
@@ -140,7 +140,7 @@ class _Way:
         self.fd, self._above = fd, None
 
     def _target(self, name: str) -> str:
-        """Where the link leads; whose word that is, is known from now on."""
+        """Where the link ``name`` leads; its owner is noted for :meth:`_refuse_detour`."""
         self._links += 1
         if self._links > _LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
@@ -157,7 +157,7 @@ class _Way:
         return target
 
     def _refuse_detour(self) -> None:
-        """Whoever laid a link on the way could have put this very folder in the link's place."""
+        """Raise OSError unless the owner of any link on the way could have put this very folder in the link's place."""
         if self._laid_by is None:
             return
         here, above = os.fstat(self.fd), self._above
@@ -166,7 +166,7 @@ class _Way:
             raise _refusal(self._laid_by)
 
     def _refuse_second_name(self, fd: int) -> None:
-        """Nobody gave a file from elsewhere, which is not theirs, a name in this folder."""
+        """Raise OSError if somebody may have hard-linked a file into this folder that belongs to another user."""
         found = os.fstat(fd)
         if found.st_nlink < 2 or not stat.S_ISREG(found.st_mode):
             return

@@ -1,6 +1,6 @@
-"""A rate limit by turns of the event loop: what a thousand want to begin at once is spread over turns, and other callbacks run between.
+"""A rate limit by turns of the event loop: a thousand things to begin at once are spread over turns, and other callbacks run between.
 
-It limits beginnings only. Nothing is to be given back, so what was begun and hangs holds nobody up.
+Only beginnings are limited: there is no slot to give back, so one that hangs holds up no other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class Turns:
-    """Calls ``limit`` back at each turn of the loop, in the order in which they came."""
+    """Calls at most ``limit`` callbacks in each turn of the loop, in the order in which they came."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -20,11 +20,11 @@ class Turns:
 
     @property
     def crowded(self) -> bool:
-        """Some wait for a later turn."""
+        """Whether callbacks wait for a later turn."""
         return bool(self._waiting)
 
     def take(self, callback: Callable[[], None]) -> None:
-        """``callback`` is called at once as long as there are some left of this turn, else at a later one."""
+        """Call ``callback`` at once if fewer than the limit were called in this turn, else in a later one."""
         if self._left == self._limit:
             asyncio.get_running_loop().call_soon(self._next)
         if self._left:

@@ -1,7 +1,7 @@
-"""What processes use, from /proc: CPU time, memory, threads in one pass for all; descriptors and IO where asked.
+"""What processes use, from /proc: CPU time, memory and threads in one pass for all; descriptors and IO on request.
 
-Beside ``procfs``, which places processes: this parse takes other fields and leaves out what costs time. Blocking, about 15 µs a
-process: for worker threads.
+Apart from ``procfs``, as this parses other fields and leaves out what costs time. Blocking, about 15 µs per process: for
+worker threads.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-#: Clock ticks of a second.
+#: Clock ticks per second.
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """The fields of /proc/PID/stat that tell of use (``man 5 proc_pid_stat``)."""
+    """The fields of /proc/PID/stat about usage (``man 5 proc_pid_stat``)."""
 
     pid: int
     parent: int
     session: int
     threads: int
     start_ticks: int  #: since boot
-    cpu_ticks: int  #: its own and those of children that it waited for
+    cpu_ticks: int  #: its own, and those of children that it has waited for
     rss_pages: int
 
 
 def usages() -> dict[int, Usage]:
-    """Every living process by its number."""
+    """Every living process, by PID."""
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -44,7 +44,7 @@ def _usage(pid: int) -> Usage | None:
         return None
     try:
         text = os.read(fd, 4096)
-    except OSError:  # gone since
+    except OSError:  # it has ended since
         return None
     finally:
         os.close(fd)
@@ -56,9 +56,9 @@ def _usage(pid: int) -> Usage | None:
 
 
 def proportional_bytes(pid: int) -> int | None:
-    """The resident size of ``pid`` with what it shares divided by those who share it (PSS); None if it is gone or may not be seen.
+    """The proportional size (PSS) of ``pid``: shared memory is divided among those that share it. None if it is gone or we may not read it.
 
-    The kernel looks at each of its pages: 0.1 ms for most, some 10 ms for each GB.
+    The kernel visits each of its pages: 0.1 ms for most processes, some 10 ms for each GB.
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
@@ -69,7 +69,7 @@ def proportional_bytes(pid: int) -> int | None:
 
 
 def open_files(pid: int) -> int | None:
-    """How many descriptors ``pid`` has open; None if it is gone or belongs to somebody else."""
+    """How many descriptors ``pid`` has open; None if it is gone or we may not look."""
     folder = f"/proc/{pid}/fd"
     try:
         return os.stat(folder).st_size or len(os.listdir(folder))  # the size is the count since Linux 6.2
@@ -78,7 +78,7 @@ def open_files(pid: int) -> int | None:
 
 
 def storage_bytes(pid: int) -> tuple[int, int] | None:
-    """Bytes that ``pid`` had fetched from and sent to storage; None if it is gone or belongs to somebody else."""
+    """The bytes that ``pid`` has read from and written to storage; None if it is gone or we may not look."""
     try:
         with open(f"/proc/{pid}/io", "rb") as file:
             lines = dict(line.split(b": ") for line in file.read().splitlines())

@@ -1,7 +1,6 @@
-"""Callbacks of the loop for descriptors and times: the seam by which code above ``system`` needs no task per descriptor.
+"""Callbacks of the loop for descriptors and times, so that code above ``system`` needs no task per descriptor.
 
-A task that waits costs some kilobytes; two thousand streams that say nothing must cost less. What is armed here calls
-back on the loop, once.
+A waiting task takes some kilobytes; two thousand silent streams must cost less. Each arming calls back once, on the loop.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from supervisord_async.system import readiness
 
 
 class Wakeup:
-    """Calls back once, on the loop, when a descriptor has something to read; then it must be armed again."""
+    """Calls back once, on the loop, when a descriptor is readable; then it must be armed again."""
 
     __slots__ = ("_armed", "_callback", "_fd", "_loop", "_timer")
 
     def __init__(self, fd: int, callback: Callable[[], None]) -> None:
-        """Nothing is watched yet. Must be made on the running loop; ``fd`` stays the caller's."""
+        """Not armed yet. To be made on the running loop; the caller still owns ``fd``."""
         self._fd = fd
         self._callback = callback
         self._loop = asyncio.get_running_loop()
@@ -26,24 +25,24 @@ class Wakeup:
         self._timer: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
-        """The next readiness calls back; at once, where there is something to read already."""
+        """Call back when there is something to read; soon, if there is already."""
         self._cancel_timer()
         if not self._armed:
             readiness.watch(self._loop, self._fd, self)
             self._armed = True
 
     def arm_for(self, timeout_seconds: float, otherwise: Callable[[], None]) -> None:
-        """As :meth:`arm`; but if nothing comes in ``timeout_seconds``, ``otherwise`` is called and it is no longer armed."""
+        """As :meth:`arm`; but if nothing comes within ``timeout_seconds``, ``otherwise`` is called and this is no longer armed."""
         self.arm()
         self._timer = self._loop.call_later(timeout_seconds, self._give_up, otherwise)
 
     def call_after(self, delay_seconds: float, callback: Callable[[], None]) -> None:
-        """``callback`` is called after ``delay_seconds`` unless this is armed or disarmed before; readiness is ignored."""
+        """Call ``callback`` after ``delay_seconds``, unless this is armed or disarmed before; until then it does not watch."""
         self.disarm()
         self._timer = self._loop.call_later(delay_seconds, callback)
 
     def disarm(self) -> None:
-        """Nothing calls back any more."""
+        """Call back no more."""
         self._cancel_timer()
         if self._armed:
             readiness.forget(self._loop, self._fd)
@@ -58,7 +57,7 @@ class Wakeup:
         otherwise()
 
     def on_readable(self) -> None:
-        """The descriptor's news."""
+        """Called by :mod:`.readiness` when the descriptor is readable."""
         self.disarm()
         self._callback()
 
