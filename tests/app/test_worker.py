@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from supervisord_async.app import Heartbeat, WorkerLoop
@@ -400,6 +401,25 @@ async def test_async_background_jobs_are_tasks_of_the_loop() -> None:
     gate.set()
     await asyncio.wait_for(running, 20)
     assert loop.statistics.background == 0
+
+
+@pytest.mark.anyio
+async def test_a_task_that_hangs_in_its_thread_keeps_nobody_from_cancelling_the_loop(stuck: threading.Event) -> None:
+    done: list[str] = []
+    begun = threading.Event()
+
+    def hang(_: int) -> None:
+        begun.set()
+        stuck.wait(60)
+        done.append("the task")
+
+    loop: WorkerLoop[int] = WorkerLoop(lambda: [1], hang, heartbeat=SILENT)
+    loop.resource("connection", lambda: done.append("the connection"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(loop.run_async)
+        await wait_until(begun.is_set)
+        tasks.cancel_scope.cancel()
+    assert done == ["the connection"]
 
 
 @pytest.mark.real

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.system import cgroups
 from tests.daemons import LiveDaemon, alive
 from tests.hanging_disk import HangingDisk, can_hang
 from tests.waiting import wait_until_sync
@@ -58,6 +59,7 @@ def test_apply_ends_what_carries_the_tag_and_nothing_else(orphaned: LiveDaemon) 
         assert all(entry["gone"] for entry in document["processes"])
         assert document["remaining"] == []
         assert orphaned.tagged() == []
+        assert cgroups.homes_of(orphaned.instance) == []
         assert stranger.poll() is None
         assert not (orphaned.folder / ".asupd" / "asupd.sock").exists()
         assert "nothing is left" in orphaned.do("cleanup")

@@ -195,6 +195,17 @@ def test_text_says_what_to_do_below_each_fault(doctor: Doctor, capsys: pytest.Ca
     assert total == "1 error, 0 warnings"
 
 
+def test_text_of_a_sound_set_up_ends_with_the_counts_and_quietly_says_nothing(
+    doctor: Doctor, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    doctor(SOUND)
+    capsys.readouterr()
+    assert run(["doctor"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 errors, 0 warnings"
+    assert run(["doctor", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.real
 def test_who_may_not_look_at_the_lock_is_not_told_that_the_daemon_is_dead(
     doctor: Doctor, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch

@@ -277,6 +277,29 @@ async def test_a_group_and_a_program_without_processes_are_told_as_such() -> Non
             await scene.commands.start(["idle"])
 
 
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (6, "; and 1 more")])
+async def test_an_error_names_five_that_failed_and_counts_the_others(count: int, more: str) -> None:
+    async with playing(swift("web", replicas=count, autostart=False, restart=Restart(policy=RestartPolicy.NEVER))) as scene:
+        scene.host.on_spawn = lambda child: child.end(code=3)
+        error = (await scene.commands.start(["web"])).error
+        assert str(error) == "; ".join(f"web:{number}: run 1 exited with 3" for number in range(5)) + more
+
+
+async def test_a_scale_whose_newcomer_somebody_stops_meanwhile_says_so() -> None:
+    async with playing(swift("web", replicas=2, start_seconds=600.0)) as scene, anyio.create_task_group() as tasks:
+        outcomes = []
+
+        async def scale() -> None:
+            outcomes.append(await scene.commands.scale("web", 3))
+
+        tasks.start_soon(scale)
+        await wait_until(lambda: "web:2" in scene.supervisor.processes)
+        await scene.state("web:2", State.STARTING)
+        await scene.commands.stop(["web:2"])
+        await wait_until(lambda: outcomes)
+        assert one(outcomes[0]).message == "stopped meanwhile (operator)"
+
+
 async def test_nothing_is_started_while_the_daemon_shuts_down() -> None:
     async with playing(swift("web", stop=Stop(grace_seconds=600.0))) as scene:
         scene.child("web").obeys = False
