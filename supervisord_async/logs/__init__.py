@@ -1,7 +1,7 @@
 """From a program's pipe to its log, and the daemon's own log.
 
-``capture`` reads one stream of one process for the slot's life; ``writer`` has the threads that move output, ``mover`` is one
-turn of that; ``sink`` is the open end of a log, which ``rotation`` keeps bounded. ``journal`` and ``spool`` see to it that a
-killed daemon loses nothing and doubles nothing. ``tail`` reads logs back. ``own`` is the daemon's own log, ``echo`` what
+``capture`` reads one stream of a process, over all its runs; ``writer`` has the threads that move output, ``mover`` is one
+turn of that; ``sink`` is the open end of a log, which ``rotation`` keeps bounded. ``journal`` and ``spool`` make sure that a
+killed daemon neither loses nor duplicates output. ``tail`` reads logs back. ``own`` is the daemon's own log, ``echo`` what
 ``asupd --echo`` prints.
 """

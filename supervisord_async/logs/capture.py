@@ -1,4 +1,4 @@
-"""The output of one process on one stream: read from its pipe for the slot's life, written to its log.
+"""The output of one process on one stream, over all its runs: read from its pipe, written to its log.
 
 Theory of operation
 -------------------
@@ -10,7 +10,7 @@ is read at once; the more a turn finds, the sooner the next one comes, and the l
 Output waits in the pipe and nowhere else: while a disk is slow the pipe fills and the child blocks, and the daemon's memory does
 not grow. When the log *cannot* be written (disk full, directory gone and impossible to make, FIFO without a reader), that is
 reported once, and the child must not block for ever. The pipe is enlarged to :data:`.KEPT_BYTES`; whenever it is full, its oldest
-half is discarded and counted. Writing is retried, in the end every five seconds; when it works again, that is reported once, with
+half is discarded and counted. Writing is retried, eventually every five seconds; when it works again, that is reported once, with
 what was lost (:mod:`.outage`).
 """
 
@@ -37,21 +37,22 @@ if TYPE_CHECKING:
     from supervisord_async.logs.spool import Spool
     from supervisord_async.logs.writer import Writer
 
-#: How long the pipe may fill between two turns: at most, at least, and at first.
+#: How long the pipe is left to fill between two turns: at most, at least, and at first.
 SLOWEST_SECONDS = 0.25
 FASTEST_SECONDS = 0.001
 FIRST_SECONDS = 0.01
 #: Longer waits end on multiples of this, so that many streams wake the loop once.
 GRID_SECONDS = 0.05
-#: A pipe's capacity by default; and while its stream is busy (more would fall out of the processor's cache before it is moved).
+#: A pipe's capacity by default; and while its stream is busy (more would leave the processor's cache before it is moved).
 PIPE_BYTES = 64 * 1024
 HOT_BYTES = 256 * 1024
 #: How long the beginning of a line waits for its end, in formats that work by lines.
 HELD_SECONDS = 2.0
-#: A reader of a FIFO that takes nothing for this long counts as none.
+#: If nothing is read from a FIFO for this long, it counts as having no reader.
 STALL_SECONDS = 5.0
-#: A full FIFO is tried again after this.
+#: The pause before a full FIFO is tried again.
 SLOW_SECONDS = 0.02
+#: How long :meth:`Capture.drain` waits by default, and closing a capture for a turn that is under way.
 DRAIN_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Capture:
         """Nothing is read before :meth:`start`.
 
         ``pipe`` is closed by its owner, after :meth:`aclose`. ``on_loss`` and ``echo`` are called on the loop; ``echo`` gets what was
-        written, in the child's own bytes. Without a ``journal``, the formats other than ``raw`` may lose lines if the daemon is killed.
+        written, as the child's own bytes. Without a ``journal``, formats other than ``raw`` may lose lines if the daemon is killed.
         """
         self.target = target
         self.sink: Sink = writer.open_sink(target.path or os.devnull, target)
@@ -121,62 +122,62 @@ class Capture:
         self._spool: Spool | None = None
         self._wakeup = Wakeup(pipe.read_fd, self._readable)
         self._run = 0
-        self._turn = False  # one is asked for, or under way
-        self._turns = 0  # how many were asked for
+        self._turn = False  # a turn is requested, or under way
+        self._turns = 0  # how many turns were requested
         self._again = False  # another turn is wanted when this one is over
-        self._flush = self._flush_now = False  # the next turn, the present turn, leaves no line behind
+        self._flush = self._flush_now = False  # whether the next turn, the current turn, writes even a line without its end
         self._closed = False
         self._waiters: tuple[_Waiter, ...] = ()
         self._capacity = PIPE_BYTES
         self._delay = FIRST_SECONDS
         self._listening_since = 0.0
-        self._stalled_since: float | None = None  # the FIFO's reader takes nothing
-        self._outage: Outage | None = None  # while the log cannot be written
-        self._torn = False  # output was lost, perhaps in the middle of a line
+        self._stalled_since: float | None = None  # since when nothing was read from the FIFO; None: it is not stalled
+        self._outage: Outage | None = None  # None while the log can be written
+        self._torn = False  # output was lost, perhaps within a line
 
     @property
     def calm(self) -> bool:
-        """Whether it has so little output that its turns are short."""
+        """True if it has so little output that its turns are short."""
         return self._delay >= GRID_SECONDS
 
     @property
     def trouble(self) -> str | None:
-        """Why the log cannot be written at present."""
+        """Why the log cannot be written at present; None if it can."""
         return None if self._outage is None else self._outage.error.strerror or str(self._outage.error)
 
     @property
     def unsettled(self) -> bool:
-        """Whether there is output that is not in the log yet but can be: in the pipe, under way, or a line without its end."""
+        """True if there is output that can still be written to the log: in the pipe, under way, or a line without its end."""
         held = not self._turn and self._spool is not None and self._spool.waiting_bytes > 0
         return self._outage is None and not self._closed and (self._turn or held or transfer.is_readable(self._pipe.read_fd))
 
     @property
     def label(self) -> str:
-        """For messages: whose output it is."""
+        """Whose output it is, for messages."""
         return f"{self._process_name} ({self._stream})"
 
     def start(self, *, afresh: bool = False) -> None:
-        """Output is written from now on, after what an earlier daemon left of this stream, if any.
+        """From now on output is written, after what an earlier daemon left of this stream, if any.
 
-        ``afresh``: the pipe is a new one, so what was left is not continued: it is ended as a line of its own.
+        ``afresh``: the pipe is a new one, so an incomplete line that was left is not continued, but ended.
         """
         if self.target.compress and self.target.path is not None:
-            self._writer.compress(self.sink)  # backups that a killed daemon did not get to
+            self._writer.compress(self.sink)  # the backups that a killed daemon had not compressed yet
         left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
-        self._torn = left and afresh  # the rest of a line that was begun went with the old pipe
+        self._torn = left and afresh  # the rest of an incomplete line was lost with the old pipe
         (self._ask if left else self._listen)()
 
     def run_started(self, run: int) -> None:
-        """What is read from now on is labelled with ``run``. Call :meth:`drain` before, so that the earlier run's output is read."""
+        """Output read from now on is labelled with ``run``. Call :meth:`drain` before, so that the earlier run's output has been read."""
         self._run = run
 
     def reopen(self) -> None:
-        """From now on output is written to whatever file is at the path; it is made if there is none. Never waits."""
+        """From now on output is written to whatever file is at the path, which is made if there is none. Never waits."""
         self.sink.reopen = True
         self._ask()
 
     def reconfigure(self, target: Target) -> None:
-        """What is read from now on goes where ``target`` says, in its format."""
+        """Output read from now on goes where ``target`` says, in its format."""
         if target.path == self.target.path:
             compress = target.compress and not self.target.compress
             self.sink.prune = self.sink.prune or target.backups < self.target.backups
@@ -194,7 +195,7 @@ class Capture:
         self._ask()
 
     async def drain(self, timeout_seconds: float = DRAIN_SECONDS) -> bool:
-        """Everything that is in the pipe now is in the log, even a line without its end; False: not in that time, or it cannot be."""
+        """Write all that is in the pipe now to the log, even a line without its end. Returns False if that failed, or took too long."""
         if self._writer.ended:
             return False
         waiter = _Waiter(self._turns + 1)
@@ -208,7 +209,7 @@ class Capture:
             self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
     async def aclose(self) -> None:
-        """As :meth:`drain`; then nothing is read any more, and the pipe may be closed. What could not be written is lost."""
+        """As :meth:`drain`; then nothing more is read, and the pipe may be closed. What could not be written is lost, and reported."""
         if self._closed:
             return
         with anyio.CancelScope(shield=True):
@@ -222,7 +223,7 @@ class Capture:
             self._spool.close()
 
     async def _stop(self) -> bool:
-        """No turn comes any more, and none is under way; False: one hangs in its thread, so its log and spool must stay open."""
+        """End all turns. Returns False if one hangs in its thread, so that its log and spool must stay open."""
         self._closed = True
         self._wakeup.disarm()
         if self._turn and not self._writer.ended:
@@ -242,7 +243,7 @@ class Capture:
             self._wakeup.arm_for(timeout_seconds, self._held_long)
 
     def _readable(self) -> None:
-        if self._wakeup.now() - self._listening_since > self._delay:  # it was quiet: what comes now is read at once
+        if self._wakeup.now() - self._listening_since > self._delay:  # it was quiet: go back to the first delay
             self._delay = FIRST_SECONDS
         self._ask()
 
@@ -250,7 +251,7 @@ class Capture:
         self._ask(flush=True)
 
     def _ask(self, *, flush: bool = False) -> None:
-        """A turn will come; with ``flush`` one that writes even a line without its end."""
+        """Request a turn; with ``flush``, one that writes even a line without its end."""
         self._flush = self._flush or flush
         if self._turn:
             self._again = True
@@ -263,7 +264,7 @@ class Capture:
             self._writer.submit(self)
 
     def turn_ended(self, outcome: Outcome) -> None:
-        """Called by the writer with what the turn did: it is decided when the next one comes."""
+        """Called by the writer with the result of a turn: decide when the next one comes."""
         self._turn = False
         self.bytes_written += outcome.moved
         self._echo_all(outcome.echoed)
@@ -285,7 +286,7 @@ class Capture:
             self._ask(flush=True)
 
     def _is_only_slow(self, outcome: Outcome) -> bool:
-        """The FIFO is full: whether its reader is merely slow, that is, has read something within :data:`STALL_SECONDS`."""
+        """Whether the reader of the full FIFO is merely slow: it has read something within :data:`STALL_SECONDS`."""
         now = self._wakeup.now()
         if outcome.moved:
             self._stalled_since = None
@@ -316,7 +317,7 @@ class Capture:
         self._listen(HELD_SECONDS)
 
     def _adapt(self, moved: int) -> None:
-        """A pipe that was half full is emptied sooner and enlarged; one that was nearly empty may fill for longer."""
+        """Empty a pipe that was half full sooner, and enlarge it; leave one that was nearly empty to fill for longer."""
         if moved >= self._capacity // 2:
             self._delay = FASTEST_SECONDS
             if self._capacity < HOT_BYTES:
@@ -324,19 +325,19 @@ class Capture:
         elif moved < self._capacity // 3:
             self._delay = min(self._delay * 2, SLOWEST_SECONDS)
             if self._capacity > PIPE_BYTES and self.calm and moved < PIPE_BYTES // 2:
-                self._capacity = max(self._pipe.grow(PIPE_BYTES), PIPE_BYTES)  # pipe memory is a share of the user's
+                self._capacity = max(self._pipe.grow(PIPE_BYTES), PIPE_BYTES)  # give it back: each user's pipe memory is limited
 
     def _echo_all(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
             if self._echo is not None:
                 try:
                     self._echo(chunk)
-                except Exception:  # the log must go on without the echo
+                except Exception:  # the log goes on without the echo
                     _log.exception("echoing the output of %s failed; no more of it is echoed", self.label)
                     self._echo = None
 
     def _tell_waiters(self, outcome: Outcome) -> None:
-        """Those who wait for the turn that has ended, or for an earlier one, go on: it moved all that they waited for, or failed."""
+        """Wake those who wait for the turn that has ended, or for an earlier one: it has moved all that they wait for, or failed."""
         for waiter in self._waiters:
             if waiter.turn <= self._turns:
                 waiter.drained = outcome.error is None
@@ -358,7 +359,7 @@ class Capture:
         self._wakeup.call_after(outage.pause(self._wakeup.now()), self._look)
 
     def _look(self) -> None:
-        """While the log cannot be written: retry when it is time, and keep the pipe from filling up, which would block the child."""
+        """While the log cannot be written: retry when that is due, and keep the pipe from filling up, which would block the child."""
         outage = self._outage
         if outage is None or outage.is_retry_due(self._wakeup.now()):
             self._ask()
@@ -386,7 +387,7 @@ class Capture:
             self._report(outage, "written again")
 
     def _lose_the_rest(self, outage: Outage) -> None:
-        """The pipe is about to be closed: what could not be written is counted as lost, and reported."""
+        """Before the pipe is closed: count what could not be written as lost, and report it."""
         outcome = Outcome()
         mover.discard(self._pipe.read_fd, outcome, KEPT_BYTES)
         waiting = self._spool.waiting_bytes if self._spool is not None and not self._spool.survives else 0
@@ -399,13 +400,13 @@ class Capture:
         report = outage.report(kind, self._process_name, self._stream, self.target.path or os.devnull)
         try:
             self._on_loss(report)
-        except Exception:  # whoever listens must not stop the log
+        except Exception:  # a listener's bug must not stop the log
             _log.exception("reporting that %s", report.message)
 
     # The thread's part
 
     def move(self, sink: Sink) -> Outcome:
-        """One turn, in a thread: what the pipe holds is moved to ``sink``, or part of it discarded where that was decided."""
+        """One turn, in a thread: move what the pipe holds to ``sink``, or discard part of it if that was decided."""
         outcome = Outcome()
         if self._outage is not None and self._outage.makes_room:
             mover.discard(self._pipe.read_fd, outcome, self._capacity // 2)
@@ -418,7 +419,7 @@ class Capture:
         return outcome
 
     def _move_all(self, sink: Sink, outcome: Outcome) -> bool:
-        """True: so it was; False: the log was as long as a file may be here, which is less than its max_size, and is a backup now."""
+        """Move what the pipe holds. Returns False if the log had reached a file's maximum size, below max_size, and was rotated."""
         pipe_fd, echo = self._pipe.read_fd, self._echo is not None
         try:
             if sink.reopen:
@@ -431,7 +432,7 @@ class Capture:
                 )
                 self._retire(sink)
             else:
-                seconds = mover.TURN_SECONDS if self._capacity >= HOT_BYTES and not echo else 0.0  # an echo is held in memory
+                seconds = mover.TURN_SECONDS if self._capacity >= HOT_BYTES and not echo else 0.0  # the copy for an echo takes memory
                 mover.move_raw(sink, pipe_fd, outcome, torn=self._torn, echo=echo, seconds=seconds, stopped=self._is_closed)
         except OutgrownError:
             if not (sink.may_rotate() and sink.rotate()):
@@ -443,7 +444,7 @@ class Capture:
         return self._closed
 
     def _spool_for(self, sink: Sink) -> Spool | None:
-        """The spool, if the format needs one or an earlier daemon has left something in one."""
+        """The spool, if the format needs one, or an earlier daemon left something in one."""
         formatted = sink.target.format != "raw"
         left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
         if self._spool is None and (formatted or left):
@@ -452,14 +453,14 @@ class Capture:
         return self._spool
 
     def _retire(self, sink: Sink) -> None:
-        """A spool that is empty and no longer needed is closed."""
+        """Close the spool if it is empty and no longer needed."""
         if self._spool is not None and sink.target.format == "raw" and not self._spool.waiting_bytes:
             self._spool.close()
             self._spool = None
 
 
 class _Waiter:
-    """A caller that waits for the turn of this number, or a later one, to end."""
+    """A caller that waits for the end of the turn with this number, or a later one."""
 
     __slots__ = ("drained", "event", "turn")
 

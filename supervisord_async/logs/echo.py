@@ -1,8 +1,8 @@
-"""The programs' output on the daemon's own, for ``asupd --echo``: each line with its process's name before it.
+"""Prints the programs' output for ``asupd --echo``: each line with its process's name before it.
 
-On a terminal names have colours (not with ``NO_COLOR`` nor where it is dumb), which the output keeps then as well and else
-loses; all other control characters of the output are shown, not obeyed.
-Elsewhere lines are as the programs said them. What the terminal does not take in time is dropped and counted.
+On a terminal names are coloured (except with ``NO_COLOR`` or on a dumb one); then the output keeps its own colours, which are
+removed otherwise. Its other control characters are shown, not passed to the terminal. Elsewhere lines are printed unchanged. What
+the terminal does not accept in time is dropped and counted.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 from supervisord_async.logs.outlet import Outlet
 
-#: The beginning of a line that has no end yet is kept up to this.
+#: How much of an incomplete line is kept until its end comes.
 LINE_BYTES = 8 * 1024
-#: Names are padded to the longest, but not beyond this.
+#: Names are padded to the length of the longest, up to this.
 NAME_COLUMNS = 24
 
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
@@ -26,10 +26,10 @@ _SHOWN = {code: f"^{chr(code ^ 64)}" for code in (*range(32), 127) if code != 9}
 
 
 class Echo:
-    """Call it with a process's name, a stream and what was said there."""
+    """Is called with a process's name, a stream and the output there."""
 
     def __init__(self, fd: int = 1, *, names: Iterable[str] = (), terminal: bool | None = None, colour: bool | None = None) -> None:
-        """Write to ``fd``, which stays the caller's, of ``names``, and of others. ``terminal`` and ``colour`` None: find out."""
+        """Write to ``fd``, which the caller still owns; ``names`` gives the initial width. ``terminal`` and ``colour`` None: find out."""
         self._terminal = os.isatty(fd) if terminal is None else terminal
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self._colour = self._terminal and not plain if colour is None else colour
@@ -38,7 +38,7 @@ class Echo:
         self._outlet = Outlet(fd=fd, lost=lambda count: f"asupd: {count} pieces of output were not shown\n".encode())
 
     def __call__(self, name: str, stream: str, data: bytes) -> None:
-        """Lines that ``data`` ends are shown; never waits, never fails."""
+        """Print the lines that are complete with ``data``; never waits, never fails."""
         key = (name, stream)
         data = self._begun.pop(key, b"") + data
         end = data.rfind(b"\n") + 1
@@ -50,13 +50,13 @@ class Echo:
             self._outlet.put(self._render(name, data[:end].removesuffix(b"\n")))
 
     def forget(self, name: str) -> None:
-        """What ``name`` began and did not end is shown; it says nothing more."""
+        """Print the incomplete lines of ``name``, which prints nothing more."""
         for stream in ("stdout", "stderr"):
             if rest := self._begun.pop((name, stream), b""):
                 self._outlet.put(self._render(name, rest))
 
     def close(self, timeout_seconds: float = 1.0) -> None:
-        """What was said is shown, also lines without an end, if that takes no longer than ``timeout_seconds``."""
+        """Print what is left, also incomplete lines, if that takes no longer than ``timeout_seconds``."""
         for name, _ in list(self._begun):
             self.forget(name)
         self._outlet.close(timeout_seconds)

@@ -1,4 +1,4 @@
-"""Lines in a log's format. Pure: the same arguments give the same bytes, which finishing a batch after a kill relies on."""
+"""Renders lines in a log's format. Pure: the same arguments give the same bytes, on which finishing a batch after a kill relies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from supervisord_async.logs.target import Format
 
-#: A line longer than this is written in parts, by the formats that know lines.
+#: A line longer than this is written in parts, in the formats that work by lines.
 LINE_BYTES = 64 * 1024
 
-#: What JSON forbids in strings, but for line ends; what it allows and terminals obey (DEL, the C1 controls); and two that
-#: end a line for some readers.
+#: Characters that JSON forbids in strings, except newlines; those that it allows but terminals obey (DEL, the C1 controls);
+#: and two that end a line for some readers.
 _CONTROLS = re.compile("[\\x00-\\x09\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 
 
@@ -23,9 +23,9 @@ def stamp(at_ms: int) -> str:
 
 
 def render(data: bytes, format_: Format, *, at_ms: int, name: str, stream: str, run: int) -> bytes:
-    """``data`` (lines, of which the last may lack its end) in ``format_``; except in ``raw``, every line that is returned is ended.
+    """``data`` (lines, of which the last may lack its newline) in ``format_``; except in ``raw``, every line returned has a newline.
 
-    An object of ``json`` whose line lacks its end says so: ``partial``.
+    In ``json`` the object of a line that lacks its newline has ``partial``.
     """
     if format_ == "raw" or not data:
         return data
@@ -34,14 +34,14 @@ def render(data: bytes, format_: Format, *, at_ms: int, name: str, stream: str, 
         prefix = f"{stamp(at_ms)} ".encode()
         return prefix + body.replace(b"\n", b"\n" + prefix) + b"\n"
     head = f'{{"at":"{stamp(at_ms)}","name":{json.dumps(name)},"stream":"{stream}","run":{run},"line":"'
-    # All lines at once: a call per line would cost ten times as much.
+    # All lines at once: a call for each line would cost ten times as much.
     text = _escaped(body.decode("utf-8", "replace"))
     end = '"}\n' if data.endswith(b"\n") else '","partial":true}\n'
     return (head + text.replace("\n", '"}\n' + head) + end).encode()
 
 
 def _escaped(text: str) -> str:
-    """Lines as they stand inside JSON strings, readable where they are text and harmless where they are not."""
+    """``text`` as it is written inside JSON strings: readable, with control characters escaped; newlines are left to separate lines."""
     return _CONTROLS.sub(_escape, text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t"))
 
 
@@ -50,17 +50,17 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def whole_lines(data: bytes) -> int:
-    """How many bytes of ``data`` may be rendered now: up to its last line end, or much of it if its lines never end."""
+    """How many bytes of ``data`` to render now: up to its last newline, and the whole parts of a line longer than :data:`LINE_BYTES`."""
     end = data.rfind(b"\n") + 1
     rest = len(data) - end
     return end if rest < LINE_BYTES else _between_characters(data, end + rest - rest % LINE_BYTES)
 
 
 def _between_characters(data: bytes, count: int) -> int:
-    """``count``, or up to three bytes less: no character of UTF-8 goes on behind it."""
+    """``count``, or up to three bytes less, so that no UTF-8 character is cut in two there."""
     for first in range(count - 1, count - 4, -1):
         lead = data[first]
-        if lead & 0b1100_0000 != 0b1000_0000:  # no continuation: a character begins here
+        if lead & 0b1100_0000 != 0b1000_0000:  # not a continuation byte: a character begins here
             length = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
             return first if first + length > count else count
     return count

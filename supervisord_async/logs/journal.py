@@ -1,12 +1,12 @@
 """How output survives a SIGKILL of the daemon: raw output by itself, the other formats through spools.
 
-Raw output is moved by ``splice``, which takes from the pipe exactly what it has written to the log, whenever the kill comes;
-and a rotation is a series of renames that may stop anywhere. So a successor that has the pipe again (the children hold it)
-continues at the log's end, and there is nothing to record. This is tested with hundreds of kills at random moments, and with
-each pair of system calls at which two owners in succession may die: ``tests/logs/test_killed.py``, ``test_dying.py``.
+Raw output is moved by ``splice``, which removes from the pipe exactly what it has written to the log, whenever the kill comes;
+and a rotation is a series of renames that may stop anywhere. So the next daemon, which gets the pipe back from the children,
+continues at the log's end, and nothing needs to be recorded. This is tested with hundreds of kills at random moments, and with
+each pair of system calls at which two daemons in succession may die: ``tests/logs/test_killed.py``, ``test_dying.py``.
 
 Output that is changed on the way passes through a spool, see :mod:`supervisord_async.logs.spool`. This module is the directory
-of the spools. Opening it finishes what a killed owner had begun, before anything else is appended to the same logs.
+of the spools. Opening it finishes what a killed daemon had begun, before anything else is appended to the same logs.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _NAME_BYTES = 200
 
 
 class Journal:
-    """The spools of one daemon. ``problem`` says why they do not survive the daemon; None: they do."""
+    """The spools of one daemon. ``problem`` says why they do not survive the daemon; None if they do."""
 
     def __init__(self, directory: str | None, problem: str | None = None) -> None:
-        """:meth:`open` makes it; ``directory`` None: spools are in memory."""
+        """To be called by :meth:`open`; with ``directory`` None, spools are in memory."""
         self._directory = directory
         self.problem = problem
         self._left: set[str] = set(os.listdir(directory)) if directory is not None else set()
 
     @classmethod
     def open(cls, directory: str) -> Journal:
-        """The directory (0700) exists, and batches that an earlier owner had begun are in their logs.
+        """Make the directory (0700) if need be, and finish writing the batches that an earlier daemon had begun.
 
-        Never fails: if the directory cannot be written, that is logged once and ``problem`` says so. Call it before any capture
-        starts, and only while holding the run_dir's lock.
+        Never fails: if the directory cannot be written, that is logged once and ``problem`` says so. To be called before any
+        capture starts, and only while holding the run_dir's lock.
         """
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -55,40 +55,40 @@ class Journal:
             problem = f"cannot write {directory}: {error.strerror} (timestamped and JSON logs lose some lines if the daemon is killed)"
             _log.warning(problem)
             return cls(None, problem)
-        for appending in (False, True):  # logs may be shared: first find how much of each batch its log has, then append the rest
+        for appending in (False, True):  # as logs may be shared: first find out how much of each batch is in its log, then append
             for file in sorted(journal._left):
                 journal._finish(file, appending=appending)
         return journal
 
     def has_left(self, name: str, stream: str) -> bool:
-        """Whether an earlier owner left something of this stream that has not been taken up yet."""
+        """Whether an earlier daemon left something of this stream that is still to be written."""
         return _file_name(name, stream) in self._left
 
     def spool(self, name: str, stream: str) -> Spool:
-        """The stream's spool, with what an earlier owner left in it. Raises OSError only where not even one in memory can be made."""
+        """The stream's spool, with what an earlier daemon left in it. Raises OSError only if not even one in memory can be made."""
         source = Source(name, stream)
         if self._directory is not None:
             file = _file_name(name, stream)
             path = os.path.join(self._directory, file)
             self._left.discard(file)
             try:
-                os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody may have removed run_dir
+                os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody may have removed the run_dir
                 return Spool(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path, source)
             except OSError as error:
                 self._say_once(f"cannot write {path}: {error.strerror} (lines of {name} may be lost if the daemon is killed)")
         return Spool(os.memfd_create(f"asup-{stream}", os.MFD_CLOEXEC), None, source)
 
     async def sweep(self, in_use: Collection[tuple[str, str]]) -> None:
-        """What earlier owners left of streams that are not ``in_use`` (name, stream) is in their logs. Works in threads."""
+        """Write what earlier daemons left of streams that are not ``in_use`` (name, stream) to their logs. In threads."""
         used = {_file_name(name, stream) for name, stream in in_use}
         for file in sorted(self._left - used):
             self._left.discard(file)
             await anyio.to_thread.run_sync(partial(self._finish, file, everything=True), abandon_on_cancel=True)
 
     def _finish(self, file: str, *, appending: bool = True, everything: bool = False) -> None:
-        """The batch that was under way (or ``everything`` that waits) is in its log; a failure is logged, and loses nothing.
+        """Write the batch that was under way (or ``everything`` that waits) to its log; a failure is logged, and nothing is lost.
 
-        Without ``appending`` it is only recorded how much of the batch is in the log.
+        Without ``appending``, only record how much of the batch is in the log.
         """
         if self._directory is None:
             return
@@ -135,11 +135,11 @@ def _file_name(name: str, stream: str) -> str:
 
 
 def _size_of(path: str, dev: int, ino: int) -> int | None:
-    """How long the log with that inode is, at its path or among its backups; None: it is not there."""
+    """The size of the log with that inode, at its path or among its backups; None if it is not there."""
     for candidate in (path, *(found for _, found in rotation.backups_of(path))):
         try:
             status = os.stat(candidate)
-        except OSError:  # not to be looked at: as if it were not there, so the batch is appended again at worst
+        except OSError:  # inaccessible: as if it were not there; at worst the batch is appended twice
             continue
         if (status.st_dev, status.st_ino) == (dev, ino):
             return status.st_size

@@ -11,28 +11,28 @@ from supervisord_async.logs.spool import BOUND_BYTES, Spool
 from supervisord_async.system import transfer
 
 #: The most that one system call moves, which is all that a busy stream's pipe holds. The pipe is locked meanwhile, and its writer
-#: waits. Less would cost more calls and more contention for the lock; more would fall out of the processor's cache.
+#: waits. Less would take more calls and more contention for the lock; more would leave the processor's cache.
 CHUNK_BYTES = 256 * 1024
-#: The same for lines: rendering them costs more than any call.
+#: The same for lines, of which the rendering costs more than any call.
 SPOOL_CHUNK_BYTES = 64 * 1024
-#: The most that is rendered at once: empty lines are eighty times as long in JSON.
+#: The most that is rendered at once: empty lines become eighty times as long in JSON.
 BATCH_BYTES = 2 * LINE_BYTES
-#: A turn ends after this much, and others have theirs; a stream that is busy enough for a large pipe has this long at least.
+#: A turn ends after this much, so that others have theirs; a stream busy enough for a large pipe has at least this long.
 TURN_BYTES = 16 * 1024 * 1024
 TURN_SECONDS = 0.1
-#: A turn waits this long for more of a stream that fills its pipe. The thread sleeps in the kernel: a reader that asks again at once
-#: contends with the writer for the pipe's lock, and both spin; one that the writer wakes runs beside it …
+#: How long a turn waits for more of a stream that fills its pipe. The thread sleeps in the kernel meanwhile: a reader that tries again
+#: at once contends with the writer for the pipe's lock, and both spin; one that is woken by the writer runs beside it …
 LINGER_SECONDS = 0.001
-#: … as long as at least this much has come each time.
+#: … but only if at least this much has come since the last wait.
 LINGER_BYTES = 32 * 1024
 
 
 def move_raw(
     sink: Sink, pipe_fd: int, outcome: Outcome, *, torn: bool, echo: bool, seconds: float = 0.0, stopped: Callable[[], bool]
 ) -> None:
-    """What the pipe holds is in the log, byte for byte; at most a turn's worth. Raises OSError: the rest is still in the pipe.
+    """Move what the pipe holds to the log, byte for byte, at most a turn's worth. Raises OSError; then the rest is still in the pipe.
 
-    ``torn``: output was lost before this, so the log gets a line end first, if it needs one. While there is more, the turn lasts
+    ``torn``: output was lost before this, so the log gets a newline first, if it needs one. While there is more, the turn lasts
     for ``seconds`` or :data:`TURN_BYTES`, whichever takes longer.
     """
     since_linger = 0
@@ -68,7 +68,7 @@ def move_raw(
 def move_lines(
     sink: Sink, spool: Spool, pipe_fd: int, outcome: Outcome, *, run: int, torn: bool, echo: bool, flush: bool, stopped: Callable[[], bool]
 ) -> None:
-    """What the pipe holds is in the log as lines in its format; at most a turn's worth. Raises OSError: the rest is in pipe and spool.
+    """Move what the pipe holds to the log, as lines in its format, at most a turn's worth. Raises OSError: the rest is in pipe and spool.
 
     A line without its end stays in the spool (``outcome.held``), except with ``flush`` once the pipe is empty.
     """
@@ -77,7 +77,7 @@ def move_lines(
     spool.describe(sink.path, format_)
     if torn:
         spool.end_line()
-    seen = 0  # since it was last waited for
+    seen = 0  # bytes moved since the last wait
     while outcome.moved < TURN_BYTES and not stopped():
         moved = spool.take(pipe_fd, SPOOL_CHUNK_BYTES)
         outcome.moved += moved
@@ -95,7 +95,7 @@ def move_lines(
             seen += moved
             if not moved or (seen < LINGER_BYTES and not flush):
                 break
-            if flush:  # the rest of a line may have come meanwhile
+            if flush:  # look again, as the rest of a line may have come meanwhile
                 continue
             seen = 0
             transfer.is_readable(pipe_fd, LINGER_SECONDS)
@@ -105,5 +105,5 @@ def move_lines(
 
 
 def discard(pipe_fd: int, outcome: Outcome, count: int) -> None:
-    """About the oldest ``count`` bytes of the pipe, up to a line's end, are thrown away, and counted in ``outcome``."""
+    """Throw away about the oldest ``count`` bytes of the pipe, up to a line's end, and count them in ``outcome``."""
     outcome.discarded, outcome.discarded_lines = transfer.discard(pipe_fd, count)

@@ -1,4 +1,4 @@
-"""A time in which a stream's log cannot be written: when the next attempt is due, and what was lost. Pure, but for its caller's clock."""
+"""An outage of a stream's log: when the next attempt to write is due, and what was lost. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 from supervisord_async.logs.advice import advice_on
 from supervisord_async.logs.target import LossReport, Stream
 
-#: What a pipe holds meanwhile; beyond that the oldest output is discarded.
+#: A pipe's capacity during an outage; beyond that the oldest output is discarded.
 KEPT_BYTES = 1024 * 1024
-#: The pauses between two attempts to write, which double.
+#: The first and the longest pause between two attempts to write; it doubles each time.
 RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
-#: The pauses between two looks at how full the pipe is, which double as well.
+#: The first and the longest pause between two checks of how full the pipe is; it doubles as well.
 LOOK_FIRST_SECONDS, LOOK_LAST_SECONDS = 0.005, 0.25
 
 
 class Outage:
-    """One such time, from its first error on. All times are monotonic, in seconds."""
+    """One outage, from its first error on. All times are monotonic, in seconds."""
 
     __slots__ = ("_look_after", "_retry_after", "_retry_at", "bytes_lost", "error", "lines_lost", "makes_room")
 
@@ -25,19 +25,19 @@ class Outage:
         self.error = error
         self.bytes_lost = 0
         self.lines_lost = 0
-        self.makes_room = False  #: the next turn, or the present one, discards output and writes nothing
+        self.makes_room = False  #: whether the next turn, or the current one, discards output instead of writing it
         self._retry_after = RETRY_FIRST_SECONDS
         self._retry_at = now + RETRY_FIRST_SECONDS
         self._look_after = LOOK_FIRST_SECONDS
 
     def failed_again(self, now: float, *, progress: bool) -> None:
-        """Another attempt failed; after ``progress``, something was written, the pauses begin with the first one again."""
+        """Another attempt failed. If something was written before (``progress``), the pauses start with the first one again."""
         self._retry_after = RETRY_FIRST_SECONDS if progress else min(self._retry_after * 2, RETRY_LAST_SECONDS)
         self._retry_at = now + self._retry_after
         self._look_after = LOOK_FIRST_SECONDS
 
     def hasten(self) -> None:
-        """The next attempt is due now: what prevented writing may be gone."""
+        """The next attempt is due now, as what prevented writing may be gone."""
         self._retry_at = 0.0
         self._retry_after = RETRY_FIRST_SECONDS
 
@@ -46,26 +46,26 @@ class Outage:
         return now >= self._retry_at
 
     def looked(self) -> None:
-        """The pipe was not full: the next look can wait for longer."""
+        """The pipe was not full: the next check can wait longer."""
         self._look_after = min(self._look_after * 2, LOOK_LAST_SECONDS)
 
     def made_room(self, count_bytes: int, count_lines: int) -> None:
-        """A turn has discarded so much. If that was nothing, the next look can wait for long."""
+        """A turn has discarded so much. If that was nothing, the next check can wait the longest pause."""
         self.makes_room = False
         self.lost(count_bytes, count_lines)
         self._look_after = LOOK_FIRST_SECONDS if count_bytes else LOOK_LAST_SECONDS
 
     def lost(self, count_bytes: int, count_lines: int) -> None:
-        """So much output never gets to the log."""
+        """So much output will never get to the log."""
         self.bytes_lost += count_bytes
         self.lines_lost += count_lines
 
     def pause(self, now: float) -> float:
-        """The seconds until the next look or attempt, whichever comes first."""
+        """The seconds until the next check or attempt, whichever comes first."""
         return max(min(self._look_after, self._retry_at - now), 0.0)
 
     def report(self, kind: Literal["begin", "written again", "given up"], process_name: str, stream: Stream, path: str) -> LossReport:
-        """What to tell of it, when it begins and when it is over."""
+        """The report of its beginning or end."""
         log = f"{path}, the log of {process_name} ({stream})"
         reason = self.error.strerror or str(self.error)
         if kind == "begin":

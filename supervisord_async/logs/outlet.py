@@ -1,8 +1,8 @@
 """A descriptor or file that is written by a thread of its own, so that the caller never waits.
 
 For the daemon's own messages: a terminal stopped by Ctrl-S, a pipe that nobody reads, or a full disk costs some messages,
-which are counted, and nothing else. Where no thread can be had, what the descriptor takes at once is written by the caller: why
-nothing else works is said then as well.
+which are counted, and nothing else. If no thread can be started, the caller writes what the descriptor accepts at once: so that
+the reason why nothing works is logged even then.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from collections.abc import Callable
 
 from supervisord_async.system import trusted
 
-#: Most bytes that wait.
+#: The most bytes that may wait.
 BOUND_BYTES = 1024 * 1024
-#: A file that could not be written is opened again after this.
+#: The pause before a file that could not be written is opened again.
 RETRY_SECONDS = 1.0
-#: Without a thread so much is written at a time: what says that it can be written has room for that (_POSIX_PIPE_BUF).
+#: How much is written at a time without a thread: a pipe that poll reports writable has room for this (_POSIX_PIPE_BUF).
 PIECE_BYTES = 512
 
 
@@ -37,10 +37,10 @@ class Outlet:
         lost: Callable[[int], bytes],
         idle: Callable[[], tuple[bytes, float | None]] | None = None,
     ) -> None:
-        """Either ``fd`` (which stays the caller's) or ``path`` is given; the thread is started by the first :meth:`put`.
+        """Give either ``fd``, which the caller still owns, or ``path``. The thread is started by the first :meth:`put`.
 
-        ``lost`` makes the notice to be written that so many puts were lost. ``idle`` is called in the thread before each write, and again
-        when it has asked for that: it returns more to write, and in how many seconds to call again (None: with the next put).
+        ``lost`` returns the notice that so many puts were lost. ``idle`` is called in the thread before each write, and returns what else
+        to write, and after how many seconds to call it again (None: at the next put).
         """
         self._fd = -1 if fd is None else fd
         self._path = path
@@ -56,7 +56,7 @@ class Outlet:
         self._thread: threading.Thread | None = None
 
     def put(self, data: bytes) -> None:
-        """``data`` will be written, or is counted as lost where too much is waiting already. Never waits, never fails."""
+        """``data`` will be written, or is counted as lost if too much waits already. Never waits, never fails."""
         with self._news:
             if self._closing or self._waiting_bytes + len(data) > BOUND_BYTES:
                 self._lost += 1
@@ -68,13 +68,13 @@ class Outlet:
             self._news.notify()
 
     def reopen(self) -> None:
-        """From now on the file that is at the path is written; nothing changes for a descriptor."""
+        """From now on the file that is now at the path is written; nothing changes for a descriptor."""
         with self._news:
             self._reopen = self._path is not None
             self._news.notify()
 
     def flush(self, timeout_seconds: float) -> bool:
-        """Everything that was put is written; False: not within ``timeout_seconds``."""
+        """Wait until everything that was put is written; returns False if that takes longer than ``timeout_seconds``."""
         with self._news:
             if self._thread is None:
                 self._write_at_once()
@@ -82,7 +82,7 @@ class Outlet:
             return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout_seconds)
 
     def close(self, timeout_seconds: float = 1.0) -> None:
-        """What waits is written, if that takes no longer than ``timeout_seconds``; nothing more is taken, and the thread ends soon."""
+        """Write what waits, for up to ``timeout_seconds``; then nothing more is accepted, and the thread ends soon."""
         self.flush(timeout_seconds)
         with self._news:
             self._closing = True
@@ -91,7 +91,7 @@ class Outlet:
             self._thread.join(timeout_seconds)
 
     def _start_thread(self) -> None:
-        """A thread writes what waits; or none can be had now: then it was written as far as that goes, and the next put tries again."""
+        """Start the thread; if that fails, write here what can be written without waiting. The next put tries again."""
         self._thread = threading.Thread(target=self._serve, name="outlet", daemon=True)
         try:
             self._thread.start()
@@ -100,7 +100,7 @@ class Outlet:
             self._write_at_once()
 
     def _write_at_once(self) -> None:
-        """As much of what waits is written as can be without waiting; what cannot be written at all is counted as lost."""
+        """Write as much as possible without waiting; what cannot be written at all is counted as lost."""
         try:
             self._open_file()
             ready = select.poll()
@@ -113,7 +113,7 @@ class Outlet:
                     self._waiting[0] = piece[written:]
                 else:
                     self._waiting.popleft()
-        except BlockingIOError:  # it had less room than it said
+        except BlockingIOError:  # it had less room than poll reported
             return
         except OSError:
             self._lost += len(self._waiting)
@@ -148,7 +148,7 @@ class Outlet:
                 return
 
     def _write(self, data: bytes) -> bool:
-        """``data`` is written, however long the descriptor takes. False: it cannot be."""
+        """Write ``data``, however long that takes; returns False if it cannot be written."""
         try:
             self._open_file()
             while data:
@@ -177,6 +177,6 @@ class Outlet:
 
     def _close_file(self) -> None:
         if self._path is not None and self._fd >= 0:
-            with contextlib.suppress(OSError):  # a late error of a disk: what it lost was counted or cannot be known
+            with contextlib.suppress(OSError):  # a late error of the disk: what it lost was counted, or is not known
                 os.close(self._fd)
             self._fd = -1

@@ -1,11 +1,11 @@
-"""The daemon's own log: what ``logging`` is told, on stderr or in a file, as text or JSON.
+"""The daemon's own log: a handler for ``logging`` that writes to stderr or a file, as text or JSON.
 
-Text is one line a message, further lines indented: ``2026-11-20T12:00:00.123Z info    web  STARTING → RUNNING``. JSON is
-one object a line: ``at level name message logger`` and, of exceptions, ``traceback``. Where text goes to systemd's
-journal, which keeps time and priority itself, each line begins with ``<N>`` for its priority instead (``man 3 sd-daemon``).
-It never blocks the loop and never raises; messages that it has no room for are counted and the count is logged. The same
-message more than :data:`BURST` times in :data:`WINDOW_SECONDS` is counted instead of repeated. A file is rotated as the
-programs' logs are by default, whoever else may rotate it: a daemon writes for years.
+Text is one line per message, with further lines indented: ``2026-11-20T12:00:00.123Z info    web  STARTING → RUNNING``. JSON is
+one object per line: ``at level name message logger`` and, for exceptions, ``traceback``. Where text goes to systemd's
+journal, which records time and priority itself, each line begins with ``<N>`` for its priority instead (``man 3 sd-daemon``).
+Logging never blocks the loop and never raises; messages for which there is no room are counted and the count is logged. A
+message that comes more than :data:`BURST` times within :data:`WINDOW_SECONDS` is counted instead of repeated. A file is rotated
+like the programs' logs by default, even if others rotate it too: a daemon writes for years.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from supervisord_async.logs.formats import stamp
 from supervisord_async.logs.outlet import Outlet
 from supervisord_async.system.descriptors import is_journal
 
-#: A file of this size or more becomes a backup before more is written, of which so many are kept. As ``logs.max_size`` and
-#: ``logs.backups`` by default.
+#: The size from which a file is rotated before the next write, and how many backups are kept: the defaults of ``logs.max_size``
+#: and ``logs.backups``.
 MAX_BYTES = 50 * 1024 * 1024
 BACKUPS = 5
-#: A rotation that failed is tried again after this; the file grows meanwhile.
+#: The pause before a rotation that failed is tried again; the file grows meanwhile.
 ROTATION_RETRY_SECONDS = 60.0
-#: How many equal messages are written within how many seconds; the others are counted.
+#: How many equal messages are written within how many seconds; further ones are counted.
 BURST = 5
 WINDOW_SECONDS = 10.0
 #: How many different messages are remembered for that.
@@ -39,18 +39,18 @@ REMEMBERED = 512
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-#: What the journal calls the levels.
+#: The journal's priorities of the levels.
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
-#: What is the same of equal messages: the level's name, the process, the logger, the text. Records are not kept: a kilobyte each.
+#: What makes messages equal: the level's name, the process, the logger, the text. A record of ``logging`` would take a kilobyte.
 _Message = tuple[str, str | None, str, str]
 
 
 class _Repeats:
-    """How often one message came in its window."""
+    """How often one message has come in its window."""
 
     __slots__ = ("seen", "until")
 
@@ -81,7 +81,7 @@ class OwnLog(logging.Handler):
         self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._before_writing)
 
     def install(self, logger: str = "") -> None:
-        """What is logged below ``logger`` (default: everything) comes here, from this level on."""
+        """Handle what is logged below ``logger`` (default: everything), from this handler's level on."""
         target = logging.getLogger(logger)
         target.addHandler(self)
         target.setLevel(self.level)
@@ -95,20 +95,20 @@ class OwnLog(logging.Handler):
             self._outlet.put(self._line(time.time(), "error", None, record.name, f"a message could not be written: {record.msg!r}"))
 
     def reopen(self) -> None:
-        """The file that has the path now is written."""
+        """From now on the file that is now at the path is written."""
         self._outlet.reopen()
 
     def flush(self) -> None:
-        """What was logged is written, if that takes no longer than a second."""
+        """Wait until what was logged is written, at most a second."""
         self._outlet.flush(1.0)
 
     def close(self) -> None:
-        """As :meth:`flush`; then nothing more is written."""
+        """As :meth:`flush`; nothing is written after that."""
         self._outlet.close()
         super().close()
 
     def _is_new(self, record: logging.LogRecord) -> bool:
-        """Whether it came no more than :data:`BURST` times in its window; counted otherwise."""
+        """Whether to write the message: it has come no more than :data:`BURST` times in its window. Else it is counted."""
         message = (_level(record), _process(record), record.name, record.getMessage())
         now = time.monotonic()
         with self._repeats_lock:
@@ -124,13 +124,13 @@ class OwnLog(logging.Handler):
             return repeats.seen <= BURST
 
     def _before_writing(self) -> tuple[bytes, float | None]:
-        """The outlet's ``idle``, in its thread: what is to be written as well, and when to ask again."""
+        """The outlet's ``idle``, called in its thread: rotate; returns what else to write, and after how many seconds to call again."""
         trouble = self._rotate()
         repeats, again = self._tell_repeats()
         return trouble + repeats, again
 
     def _rotate(self) -> bytes:
-        """The file is below :data:`MAX_BYTES`, or it is none that can be rotated; returns what to say where that failed."""
+        """Rotate the file if it is a regular one of :data:`MAX_BYTES` or more; returns a line to log if that failed, else nothing."""
         if self._path is None or time.monotonic() < self._rotate_after:
             return b""
         try:
@@ -148,7 +148,7 @@ class OwnLog(logging.Handler):
         return b""
 
     def _tell_repeats(self) -> tuple[bytes, float | None]:
-        """Summaries of windows that are over, and when the next one is."""
+        """The summaries of windows that are over, and the seconds until the next one is."""
         now = time.monotonic()
         told = []
         with self._repeats_lock:
@@ -187,13 +187,13 @@ class OwnLog(logging.Handler):
 
 
 def for_journal(level: str, text: str) -> bytes:
-    """The lines of ``text`` as systemd's journal takes them from a service's stderr, with the priority of ``level``."""
+    """The lines of ``text`` in the form for systemd's journal on a service's stderr, with the priority of ``level``."""
     prefix = f"<{PRIORITIES.get(level, PRIORITIES['info'])}>"
     return (prefix + text.replace("\n", f"\n{prefix}    ") + "\n").encode(errors="backslashreplace")
 
 
 def _process(record: logging.LogRecord) -> str | None:
-    """The supervised process that it is about; ``logging`` keeps ``process`` for the PID of ours."""
+    """The supervised process that the record is about; not in ``process``, which is our own PID in ``logging``."""
     process = record.__dict__.get("subject")
     return process if isinstance(process, str) else None
 

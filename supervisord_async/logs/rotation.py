@@ -2,8 +2,8 @@
 
 Each step is one ``rename`` or ``unlink``, in an order that a kill may interrupt anywhere: backups are renumbered from the
 oldest to the youngest, so an interrupted rotation leaves a gap in the numbers and no duplicate, and the next one
-moves only what is below the gap. A compressed backup is written under another name and then renamed; where both a plain and
-a compressed one exist, the compressed one is complete, and the plain one is removed.
+moves only what is below the gap. A compressed backup is written under another name and then renamed; if a backup exists both
+plain and compressed, the compressed one is complete, and the plain one is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK_BYTES = 256 * 1024
 
 
 def backup_path(path: str, number: int) -> str | None:
-    """The file that is backup ``number`` of ``path``, plain or compressed; None: there is none."""
+    """The file that is backup ``number`` of ``path``, plain or compressed; None if there is none."""
     for candidate in (f"{path}.{number}.gz", f"{path}.{number}"):
         if os.path.lexists(candidate):
             return candidate
@@ -29,7 +29,7 @@ def backup_path(path: str, number: int) -> str | None:
 
 
 def backups_of(path: str) -> list[tuple[int, str]]:
-    """All backups of ``path``, the youngest first, whatever the settings say now."""
+    """All existing backups of ``path``, the youngest first, however many are configured."""
     folder, name = os.path.split(path)
     numbers = set()
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -42,20 +42,20 @@ def backups_of(path: str) -> list[tuple[int, str]]:
 
 
 def shift(path: str, backups: int) -> None:
-    """``path`` is backup 1 and its name is free; of the others at most ``backups - 1`` are left. Raises OSError."""
+    """Rename ``path`` to backup 1, and keep at most ``backups - 1`` older ones. Raises OSError."""
     with _held(path) as there:
         _shift(there, backups)
 
 
 def prune(path: str, backups: int) -> None:
-    """No backup with a number above ``backups`` is left. Raises OSError."""
+    """Remove backups with numbers above ``backups``. Raises OSError."""
     with _held(path) as there:
         _prune(there, backups)
 
 
 @contextlib.contextmanager
 def _held(path: str) -> Iterator[str]:
-    """Another name of the log, whose folder stays the same one: a user who may write there could put a link in its place."""
+    """A path of the log whose folder cannot be exchanged meanwhile: a user who may write there could put a link in its place."""
     folder, name = os.path.split(os.path.abspath(path))
     with trusted.held_folder(folder) as there:
         yield os.path.join(there, name)
@@ -83,16 +83,16 @@ def _prune(path: str, backups: int) -> None:
 
 
 def settle(path: str) -> None:
-    """No backup exists both plain and compressed."""
+    """Remove the plain file of each backup that exists both plain and compressed."""
     for number, found in backups_of(path):
         if found.endswith(".gz"):
             _unlink(f"{path}.{number}")
 
 
 def compress_backups(path: str, lock: threading.Lock) -> None:
-    """All backups of ``path`` are compressed. ``lock``, which whoever renames backups holds, is taken here only for moments.
+    """Compress all backups of ``path``. ``lock`` must be held to rename backups; it is taken here only for moments.
 
-    It may take long; rotations go on meanwhile. Raises OSError: the backup stays as it is.
+    This may take long; rotations go on meanwhile. Raises OSError; then the backup is left as it is.
     """
     with _held(path) as there:
         _compress_backups(there, lock)
@@ -108,7 +108,7 @@ def _compress_backups(path: str, lock: threading.Lock) -> None:
 
 
 def _compress(path: str, plain: str, lock: threading.Lock) -> None:
-    """``plain``, wherever a rotation has moved it meanwhile, is replaced by its compressed form."""
+    """Replace ``plain``, wherever a rotation may move it meanwhile, by its compressed form."""
     import gzip
     import shutil
 
@@ -121,7 +121,7 @@ def _compress(path: str, plain: str, lock: threading.Lock) -> None:
         temporary = f"{path}.{status.st_ino}.gz.part"
         _unlink(temporary)
         try:
-            with open(temporary, "xb") as raw:  # x: through nobody's link
+            with open(temporary, "xb") as raw:  # x: not through a link that somebody made
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=int(status.st_mtime)) as packed:
                     shutil.copyfileobj(source, packed, _BLOCK_BYTES)
                 raw.flush()
@@ -147,7 +147,7 @@ def _closing(descriptor: int) -> Iterator[None]:
 
 
 def _open_backup(plain: str) -> int:
-    """The backup, to be read. Raises OSError, also for what is no regular file: that is nothing that a rotation has put there."""
+    """Open a backup for reading. Raises OSError, also if it is no regular file: then no rotation has put it there."""
     descriptor = os.open(plain, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -156,7 +156,7 @@ def _open_backup(plain: str) -> int:
 
 
 def _leftovers(path: str) -> Iterator[str]:
-    """What an interrupted compression of ours left."""
+    """The temporary files that interrupted compressions left."""
     folder, name = os.path.split(path)
     with contextlib.suppress(FileNotFoundError):
         for entry in os.listdir(folder or "."):

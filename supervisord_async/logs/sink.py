@@ -2,7 +2,7 @@
 
 The open file is never assumed to be still the one at its path: if somebody else (``logrotate``, with or without
 ``copytruncate``) has removed, renamed or truncated it, that is noticed, and the path is created again, with its directory
-(0755) if need be. Files are created with mode 0644 less the umask. Folders may be others': see :mod:`.trusted`.
+(0755) if need be. Files are created with mode 0644 less the umask. Folders may belong to other users: see :mod:`.trusted`.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from supervisord_async.logs.capture import Capture
     from supervisord_async.logs.target import Target
 
-#: The path is compared with the open file at most this often; a file that was unlinked is noticed at once.
+#: The least time between two comparisons of the path with the open file; a file that was unlinked is noticed at once.
 CHECK_SECONDS = 1.0
-#: A rotation that failed is tried again after this; the file grows meanwhile.
+#: The pause before a rotation that failed is tried again; the file grows meanwhile.
 ROTATION_RETRY_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
 
 class OutgrownError(OSError):
-    """The file is as long as one may be: of this daemon (RLIMIT_FSIZE), or of this file system."""
+    """The file has the maximum size that this process (RLIMIT_FSIZE) or the file system allows."""
 
 
 class Outcome(msgspec.Struct):
     """What one turn did for one stream."""
 
-    moved: int = 0  #: bytes that left the pipe for the log
+    moved: int = 0  #: bytes moved out of the pipe
     more: bool = False  #: the turn was over before the pipe was empty
     held: bool = False  #: the beginning of a line waits for its end
     discarded: int = 0  #: bytes thrown away
     discarded_lines: int = 0
-    echoed: list[bytes] = msgspec.field(default_factory=list)  #: a copy of what moved, where an echo is wanted
+    echoed: list[bytes] = msgspec.field(default_factory=list)  #: a copy of what was moved, if there is an echo
     rotated: bool = False
     error: OSError | None = None  #: why it stopped
 
 
 class Sink:
-    """One path's open file, and who uses it. ``busy``, ``waiting`` and ``users`` are the loop's; the rest belongs to the thread."""
+    """The open file of one path, and its users. ``busy``, ``waiting`` and ``users`` belong to the loop; the rest to the thread."""
 
     __slots__ = (
         "busy",
@@ -83,15 +83,15 @@ class Sink:
         self.can_splice = True
         self.checked_at = 0.0
         self.rotate_after = 0.0
-        self.reopen = False  # the path may be another file now
-        self.prune = False  # fewer backups are wanted than there may be
+        self.reopen = False  # another file may be at the path now
+        self.prune = False  # there may be more backups than are wanted
         self.users = 0
         self.busy = False
         self.waiting: deque[Capture] | None = None
-        self.lock = threading.Lock()  # held by whoever renames backups: a rotation, or the compression
+        self.lock = threading.Lock()  # held while backups are renamed, by a rotation or the compression
 
     def ready(self) -> int:
-        """What is at the path now is open; returns its size in bytes, 0 where it is not a regular file. Raises OSError."""
+        """Open what is now at the path, unless it is open; returns its size in bytes, 0 if it is not a regular file. Raises OSError."""
         now = time.monotonic()
         if self.reopen or (self.fd >= 0 and now - self.checked_at >= CHECK_SECONDS and not self._is_at_path()):
             self.reopen = False
@@ -147,9 +147,9 @@ class Sink:
             raise
 
     def take(self, pipe_fd: int, count: int, size: int, outcome: Outcome, *, echo: bool) -> int:
-        """Up to ``count`` bytes were moved from the pipe to the end of the file, which is ``size`` bytes long; returns how many.
+        """Move up to ``count`` bytes from the pipe to the end of the file, which is ``size`` bytes long; returns how many.
 
-        0: the pipe is empty. Raises OSError where nothing was moved; EAGAIN: the FIFO's reader does not keep up.
+        0: the pipe is empty. Raises OSError if nothing was moved; with EAGAIN, the FIFO's reader does not keep up.
         """
         seen = transfer.peek(pipe_fd, count) if echo or not self.can_splice else None
         if seen == b"":
@@ -157,7 +157,7 @@ class Sink:
         if seen is not None:
             count = len(seen)
         moved = self._splice(pipe_fd, count, size) if self.can_splice else self._copy(pipe_fd, seen or b"", size)
-        if moved < 0:  # this turned out to be nothing that can be spliced to
+        if moved < 0:  # it turned out that this cannot be spliced to: copy instead
             return self.take(pipe_fd, count, size, outcome, echo=echo)
         if echo and seen is not None:
             outcome.echoed.append(seen[:moved])
@@ -179,7 +179,7 @@ class Sink:
             return -1
 
     def _copy(self, pipe_fd: int, data: bytes, size: int) -> int:
-        """For what cannot be spliced to; a kill between the write and the read has a successor write ``data`` again."""
+        """For what cannot be spliced to. If the daemon is killed between the write and the read, the next one writes ``data`` again."""
         written = self.write(data, size)
         left = written
         while left:
@@ -187,9 +187,9 @@ class Sink:
         return written
 
     def write(self, data: bytes | memoryview, size: int) -> int:
-        """``data`` is at the end of the file, which was ``size`` bytes long, or as much of it as fits; returns how many bytes.
+        """Append ``data``, or as much of it as fits, to the file, which is ``size`` bytes long; returns how many bytes were written.
 
-        Raises OSError where nothing could be written; OutgrownError where a new file could be.
+        Raises OSError if nothing could be written; OutgrownError if it could be in a new file.
         """
         written = 0
         view = memoryview(data)
@@ -204,7 +204,7 @@ class Sink:
         return written
 
     def ends_line(self, size: int) -> bool:
-        """Whether the file's last byte ends a line; true of an empty one."""
+        """Whether the file's last byte is a newline; True for an empty file."""
         return not self.regular or size == 0 or os.pread(self.fd, 1, size - 1) == b"\n"
 
     def may_rotate(self) -> bool:
@@ -212,7 +212,7 @@ class Sink:
         return self.regular and self.target.max_size_bytes > 0 and time.monotonic() >= self.rotate_after
 
     def rotate(self) -> bool:
-        """The path is free or empty, and its former content is backup 1. False: that failed, was logged, and the file keeps growing."""
+        """Make the file backup 1, or empty it if none are kept. Returns False if that failed: it is logged, and the file keeps growing."""
         try:
             if self.target.backups <= 0:
                 os.ftruncate(self.fd, 0)
@@ -227,17 +227,17 @@ class Sink:
         return True
 
     def _forget_broken(self, error: OSError) -> None:
-        """After an error that says that what is open is broken, the next turn opens the path again."""
+        """Close the file after an error that means that it is broken, so that the next turn opens the path again."""
         if error.errno in (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ESTALE, errno.EBADF):
             self.close()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close the file, if it is open."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
 
 def _in_our_words(error: OSError, size: int) -> OSError:
-    """``error``, as an OutgrownError if the file, ``size`` bytes long, cannot become longer."""
+    """``error``; as an OutgrownError if the file, ``size`` bytes long, has reached its maximum size."""
     return OutgrownError(error.errno, error.strerror) if error.errno == errno.EFBIG and size > 0 else error

@@ -1,4 +1,4 @@
-"""Where output waits between its pipe and its log, in the formats that change it, so that a kill neither loses nor doubles any.
+"""Where output waits between its pipe and its log, in the formats that change it, so that a kill neither loses nor duplicates any.
 
 Theory of operation
 -------------------
@@ -7,24 +7,24 @@ Raw output needs none of this: ``splice`` from the pipe to the end of the log is
 ``json`` change bytes on the way, so there are two steps, each of which a SIGKILL leaves either done or not done:
 
 1. The pipe's bytes are spliced to the end of the spool, a small file in run_dir. What has left the pipe is in the spool.
-2. Whole lines of the spool are rendered and appended to the log. Before, a record is written to the spool's head: which
-   of its bytes, with what time and run, and where they will go: the log's device and inode, its size now, and how much
-   of the rendered text went elsewhere before (the log may rotate in the middle). A successor renders the same bytes
-   with the same time and run, which gives the same text; the log has as much of it as it has grown; the rest is
-   appended. When all is appended, a record says that those bytes of the spool are done with.
+2. Whole lines of the spool are rendered and appended to the log. Before that, a record is written to the spool's head: which
+   of its bytes, with what time and run, and where they will go: the log's device and inode, its present size, and how much
+   of the rendered text went elsewhere before (the log may rotate in the middle). After a kill, the next daemon renders the same
+   bytes with the same time and run, which gives the same text; the log has as much of it as it has grown; the rest is
+   appended. When all is appended, a record says that those bytes of the spool are done.
 
 A record that was not followed by its append because the append *failed* is replaced by one without an inode, since
 others may append to the log before this is tried again.
 
-Records alternate between two slots, numbered and with a checksum, so a torn one leaves the one before it. Now and then the
-bytes that are done with are cut off the spool's head: what is left is copied to the head, over bytes that are done with; a
-record says so; and the file is truncated. That record is enough to truncate it again after a kill. Another record ends the cut
-before anything more is taken from the pipe: nothing may be appended as long as the file may have to be truncated.
-Fields in memory change after the record is written, not before: the write may fail, and is then done again.
+Records alternate between two slots, numbered and with a checksum, so that a torn one leaves the one before it. Now and then
+the done bytes are cut off the spool's head: what is left is copied to the head, over done bytes; a record says so; and the
+file is truncated. That record is enough to truncate it again after a kill. Another record ends the cut before anything more is
+taken from the pipe: nothing may be appended as long as the file may have to be truncated. Fields in memory change after the
+record is written, not before: the write may fail, and is then repeated.
 
-All of this lives in the page cache: it survives the daemon, but no power failure. Where the directory cannot be
-written the spool is an unnamed file in memory, which works the same but does not survive the daemon.
-A log that is a device or a FIFO has no size to compare: after a kill a batch may be written twice there.
+All of this lives in the page cache: it survives the daemon, but no power failure. If the directory cannot be written, the
+spool is an unnamed file in memory, which works the same but does not survive the daemon. A log that is a device or a FIFO has
+no size to compare: after a kill a batch may be written twice there.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from supervisord_async.system import transfer
 if TYPE_CHECKING:
     from supervisord_async.logs.sink import Sink
 
-#: The most bytes that wait in a spool; further ones wait in the pipe.
+#: The most bytes that wait in a spool; more wait in the pipe.
 BOUND_BYTES = 1024 * 1024
 
-_DATA = 4096  # where the bytes begin
+_DATA = 4096  # the offset of the output
 _META = 512
 _SLOTS = (0, 128)
 _RECORD = struct.Struct("<QBQQQQQQQQ")
@@ -58,12 +58,12 @@ _IDLE, _APPENDING, _CUTTING = 0, 1, 2
 _NO_BATCH = (0,) * 6
 _CUT_BYTES = 64 * 1024
 
-#: Tells how long the file with a device and an inode is by now; None: it is not there.
+#: Returns the present size of the file with that device and inode; None if it is not there.
 Finder: TypeAlias = Callable[[int, int], "int | None"]
 
 
 class Source(msgspec.Struct, frozen=True):
-    """Whose output it is."""
+    """The process's name and the stream."""
 
     name: str
     stream: str
@@ -82,10 +82,10 @@ class _Batch(msgspec.Struct):
     """Rendered text that is on its way to the log."""
 
     text: bytes
-    end: int  #: up to where in the spool it was rendered from
+    end: int  #: the offset in the spool up to which it was rendered
     at_ms: int
     run: int
-    done: int = 0  #: how much of the text is in the log
+    done: int = 0  #: how many bytes of the text are in the log
 
 
 class Spool:
@@ -94,12 +94,12 @@ class Spool:
     __slots__ = ("_batch", "_cutting", "_described", "_end", "_fd", "_number", "_path", "_position", "_source")
 
     def __init__(self, fd: int, path: str | None, source: Source) -> None:
-        """Takes ``fd`` over, with what an earlier owner left in it. ``path`` None: the file has no name."""
+        """Owns ``fd``, with what an earlier daemon left in it. ``path`` None: the file has no name."""
         self._fd, self._path, self._source = fd, path, source
         self._number = 0
         self._described: tuple[str, str] | None = None
         self._batch: _Batch | None = None
-        self._cutting = False  # the newest record tells of a cut
+        self._cutting = False  # the newest record is of a cut
         self._position = _DATA
         self._end = os.fstat(fd).st_size
         if self._end < _DATA:
@@ -110,16 +110,16 @@ class Spool:
 
     @property
     def waiting_bytes(self) -> int:
-        """How many bytes are here that are not in the log."""
+        """How many bytes are here that are not in the log yet."""
         return self._end - self._position
 
     @property
     def survives(self) -> bool:
-        """Whether a successor can find it."""
+        """Whether the next daemon can find it."""
         return self._path is not None
 
     def describe(self, path: str, format_: Format) -> None:
-        """Records for a successor where this spool's output goes, and in which format; not to be called within a batch."""
+        """Record for the next daemon where this spool's output goes, and in which format; not to be called within a batch."""
         if self._described == (path, format_):
             return
         meta = json.dumps(msgspec.structs.asdict(Meta(path, format_, self._source.name, self._source.stream))).encode()  # any path's bytes
@@ -129,9 +129,9 @@ class Spool:
         self._described = (path, format_)
 
     def take(self, pipe_fd: int, count: int) -> int:
-        """Up to ``count`` bytes were moved from the pipe to the spool; 0: the pipe is empty, or the spool full. Raises OSError.
+        """Move up to ``count`` bytes from the pipe to the spool; returns how many, 0 if the pipe is empty or the spool full.
 
-        Only after :meth:`append` has succeeded, which ends a cut.
+        To be called only after :meth:`append` has succeeded, which ends a cut. Raises OSError.
         """
         room = min(count, BOUND_BYTES - self.waiting_bytes)
         if room <= 0:
@@ -144,12 +144,12 @@ class Spool:
         return moved
 
     def end_line(self) -> None:
-        """What waits here ends with a line end, because what followed it was lost."""
+        """End an incomplete line that waits here with a newline, because the rest of it was lost."""
         if self.waiting_bytes and os.pread(self._fd, 1, self._end - 1) != b"\n":
             self._end += os.pwrite(self._fd, b"\n", self._end)
 
     def read(self, limit: int) -> bytes:
-        """The first ``limit`` bytes, at most, of what waits here; not to be called within a batch."""
+        """At most the first ``limit`` bytes of what waits here; not to be called within a batch."""
         return os.pread(self._fd, min(limit, self.waiting_bytes), self._position)
 
     def newest(self, count: int) -> bytes:
@@ -157,15 +157,15 @@ class Spool:
         return os.pread(self._fd, count, self._end - count)
 
     def begin(self, count: int, format_: Format, at_ms: int, run: int) -> None:
-        """The first ``count`` bytes that wait are the next batch; there must be none."""
+        """Make the first ``count`` waiting bytes the next batch; there must be none under way."""
         data = os.pread(self._fd, count, self._position)
         text = render(data, format_, at_ms=at_ms, name=self._source.name, stream=self._source.stream, run=run)
         self._batch = _Batch(text, self._position + count, at_ms, run)
 
     def append(self, sink: Sink) -> bool:
-        """The batch, if there is one, is in the log and done with, and an unfinished cut is ended. Returns whether the log was rotated.
+        """Finish an unfinished cut, and append the batch, if there is one, to the log. Returns whether the log was rotated.
 
-        Raises OSError: part of the batch is not in the log yet, or it could not be recorded that all of it is.
+        Raises OSError if part of the batch is not in the log yet, or it could not be recorded that all of it is.
         """
         self._end_cut()
         batch, rotated = self._batch, False
@@ -177,8 +177,8 @@ class Spool:
                 fits = len(part) if len(part) <= room else batch.text.rfind(b"\n", batch.done, batch.done + max(room, 0)) + 1 - batch.done
                 if fits <= 0 and size > 0:
                     rotated = sink.rotate() or rotated
-                    continue  # with a new file, or with one that may not rotate for a while
-                if fits <= 0:  # one line that is longer than a file may be
+                    continue  # with a new file, or, if that failed, with one that will not rotate for a while
+                if fits <= 0:  # a single line longer than max_size
                     fits = (batch.text.find(b"\n", batch.done) + 1 or len(batch.text)) - batch.done
                 part = part[:fits]
             self._append_part(sink, batch, part, size)
@@ -194,16 +194,16 @@ class Spool:
         try:
             batch.done += sink.write(part, size)
         except OSError:
-            with contextlib.suppress(OSError):  # the disk is full: a record was there before, so there is room for one
+            with contextlib.suppress(OSError):  # even on a full disk there is room, as it overwrites an earlier record
                 self._write_batch_record(batch)
             raise
         if batch.done < len(batch.text):
             self._write_batch_record(batch)
 
     def resume(self, find: Finder) -> None:
-        """How much of a killed owner's batch is in its log is known and recorded; from now on others may append to that log.
+        """Find out and record how much of a killed daemon's batch is in its log; from then on others may append to that log.
 
-        ``find`` tells how long the log is now. Raises OSError: nothing has changed.
+        ``find`` returns the log's present size. Raises OSError; then nothing has changed.
         """
         batch, record = self._batch, self._newest_record()
         if batch is None or record is None:
@@ -215,7 +215,7 @@ class Spool:
         self._write_batch_record(batch)
 
     def _cut(self) -> None:
-        """What is done with is cut off, where it is much."""
+        """Cut off the done bytes, if there are many."""
         free = self._position - _DATA
         if free < _CUT_BYTES or self.waiting_bytes > free:
             return
@@ -227,21 +227,21 @@ class Spool:
         self._end_cut()
 
     def _end_cut(self) -> None:
-        """A cut is finished, so the file may grow again. Raises OSError: try again before doing anything else."""
+        """Finish a cut, so that the file may grow again. If it raises OSError, it must be tried again before anything else."""
         if self._cutting:
             os.ftruncate(self._fd, self._end)
             self._write_record(_IDLE, self._position, self._end)
             self._cutting = False
 
     def _write_batch_record(self, batch: _Batch, where: tuple[int, int] = (0, 0), size: int = 0) -> None:
-        """The rest of ``batch`` goes to the end of the file ``where`` (device, inode), ``size`` long; (0, 0): nowhere yet."""
+        """Record that the rest of ``batch`` goes to the end of the file ``where`` (device, inode), ``size`` long; (0, 0): nowhere yet."""
         self._write_record(_APPENDING, self._position, batch.end, batch.at_ms, batch.run, *where, size, batch.done)
 
     def _write_record(self, kind: int, position: int, end: int, *of_batch: int) -> None:
         number = self._number + 1
         record = _RECORD.pack(number, kind, position, end, *(of_batch or _NO_BATCH))
         os.pwrite(self._fd, _CHECK.pack(zlib.crc32(record)) + record, _SLOTS[number % 2])
-        self._number = number  # only now: after a failure the next record has to go to this slot too, as the other has the newest
+        self._number = number  # only now: after a failure the next record must go to this slot too, as the other one has the newest
 
     def _newest_record(self) -> tuple[int, ...] | None:
         records = []
@@ -260,7 +260,7 @@ class Spool:
             self._end, self._cutting = end, True
         self._position = min(max(position, _DATA), self._end)
         meta = self.meta()
-        if meta is not None:  # a file's name may be too short for a process's
+        if meta is not None:  # a file's name may have a digest in place of a long process's name
             self._source = Source(meta.name, meta.stream)
         if kind == _APPENDING and meta is not None and self._position < end <= self._end:
             self.begin(end - self._position, meta.format, at_ms, run)
@@ -268,18 +268,18 @@ class Spool:
                 self._batch.done = min(done, len(self._batch.text))
 
     def meta(self) -> Meta | None:
-        """What :meth:`describe` wrote; None: nothing, or it cannot be read."""
+        """What :meth:`describe` wrote; None if there is nothing, or it cannot be read."""
         size, check = struct.unpack("<II", os.pread(self._fd, 8, _META).ljust(8, b"\0"))
         data = os.pread(self._fd, min(size, _DATA), _META + 8)
         if not size or zlib.crc32(data) != check:
             return None
         try:
             return msgspec.convert(json.loads(data), Meta)
-        except msgspec.ValidationError:  # of a later daemon, which knows other formats
+        except msgspec.ValidationError:  # by a later version, which has other formats
             return None
 
     def close(self) -> None:
-        """The descriptor is closed, and the file removed if nothing waits in it."""
+        """Close the descriptor, and remove the file if nothing waits in it."""
         if self._fd >= 0:
             if self._path is not None and not self.waiting_bytes:
                 with contextlib.suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""A log's last lines and what is appended to it, across rotations. Reads files; knows nothing of who writes them.
+"""Reads a log's last lines, and what is appended to it, across rotations. Independent of the code that writes logs.
 
-``since`` is compared with each line's own time in the ``timestamp`` and ``json`` formats. Raw lines have none: there a file
-is taken or left as a whole, by its modification time, so some of its lines may be older.
+``since`` is compared with each line's own time in the ``timestamp`` and ``json`` formats. Raw lines have none: a file is
+included or left out as a whole, by its modification time, so some of its lines may be older.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from supervisord_async.system.threads import DaemonThreads
 if TYPE_CHECKING:
     from gzip import GzipFile
 
-#: The most that :func:`tail` returns, whatever it was asked for.
+#: The most that :func:`tail` returns, however many lines were requested.
 BOUND_BYTES = 8 * 1024 * 1024
-#: How often :func:`follow` looks.
+#: The pause between two looks of :func:`follow`.
 POLL_SECONDS = 0.25
 
-#: The threads that read logs. A disk that hangs holds up as many of them at most, and nothing else.
+#: The threads that read logs. A disk that hangs can hold up these, and nothing else.
 READERS = DaemonThreads(32, "read")
 
 _BLOCK_BYTES = 64 * 1024
@@ -39,9 +39,9 @@ _CHUNK_BYTES = 256 * 1024
 
 
 async def tail(path: str, n: int, *, since: float | None = None, format: Format = "raw") -> list[bytes]:  # noqa: A002
-    """The last ``n`` lines (those not older than ``since``, seconds since 1970), the oldest first, without their ends.
+    """The last ``n`` lines (only those not older than ``since``, seconds since 1970), the oldest first, without newlines.
 
-    Backups are read too where ``path`` alone has fewer lines. At most :data:`BOUND_BYTES`; nothing where there is no file. Raises OSError.
+    Backups are read too if ``path`` has fewer lines. At most :data:`BOUND_BYTES` in all; empty if there is no file. Raises OSError.
     """
     return await READERS.run(tail_sync, path, n, since, format)
 
@@ -79,7 +79,7 @@ def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
 
 
 def open_log(path: str, buffering: int = -1) -> IO[bytes]:
-    """The log, or a backup, to be read. Raises OSError, also where it is no regular file: a FIFO's reader takes what is another's."""
+    """Open a log or a backup for reading. Raises OSError, also if it is no regular file: from a FIFO we would take its reader's data."""
     descriptor = trusted.open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -88,9 +88,9 @@ def open_log(path: str, buffering: int = -1) -> IO[bytes]:
 
 
 def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
-    """Lines from the end, reading no more of the file than is asked for."""
+    """The lines, last one first, reading no more of the file than needed."""
     position = source.seek(0, os.SEEK_END)
-    rest: list[bytes] = []  # parts of a line whose beginning was not read yet, the last part first
+    rest: list[bytes] = []  # the parts of a line whose beginning was not read yet, the last part first
     first = True
     while position:
         start = max(0, position - _BLOCK_BYTES)
@@ -117,7 +117,7 @@ def _unpacked(file: IO[bytes]) -> GzipFile:
 
 
 def _packed_backwards(source: GzipFile, n: int) -> Iterator[bytes]:
-    """Lines from the end of what can only be read from its start; keeps ``n`` of them, and no more than the bound."""
+    """The lines, last one first, of a file that can only be read from its start; the last ``n``, within :data:`BOUND_BYTES`."""
     kept: deque[bytes] = deque(maxlen=n)
     size = 0
     while line := source.readline(BOUND_BYTES):
@@ -137,7 +137,7 @@ def _older(line: bytes, since: float, format_: Format) -> bool:
 
 
 def time_of(line: bytes, format_: Format) -> float | None:
-    """A line's own time, seconds since 1970; None: it has none."""
+    """A line's own time, in seconds since 1970; None if it has none."""
     try:
         if format_ == "timestamp":
             text = line[:24].decode("ascii")
@@ -146,12 +146,12 @@ def time_of(line: bytes, format_: Format) -> float | None:
         else:
             return None
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
-    except (ValueError, KeyError, TypeError):  # a line that somebody else wrote there
+    except (ValueError, KeyError, TypeError):  # not a line of this format: somebody else wrote it
         return None
 
 
 class _Place(msgspec.Struct):
-    """Which file a follower reads; how far is the file's own position."""
+    """The file that a follower reads; how far it has read is the file's own position."""
 
     file: IO[bytes] | None = None
     ino: tuple[int, int] = (0, 0)
@@ -165,12 +165,12 @@ class _Place(msgspec.Struct):
 async def follow(
     path: str, *, from_start: bool = False, offset: int | None = None, poll_seconds: float = POLL_SECONDS
 ) -> AsyncIterator[bytes]:
-    """What is appended to the log from now on (with ``from_start`` all of it), in chunks of any size; never ends.
+    """Yield what is appended to the log from now on (with ``from_start``, all of it), in chunks of any size; never ends.
 
-    With ``offset`` it begins that many bytes into the present file.
+    With ``offset`` it starts that many bytes into the present file.
 
     It continues across rotation, truncation, removal and re-creation. A file that does not exist yet is waited for, and then
-    read from its start. Raises OSError where the file cannot be read.
+    read from its start. Raises OSError if the file cannot be read.
     """
     place = _Place()
     try:
@@ -186,7 +186,7 @@ async def follow(
 
 
 def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = None) -> None:
-    """The follower is at the log's end, its start or ``offset``; without a file, before it."""
+    """Open the log at ``offset``, its start, or its end. Without a log, ``place`` has no file."""
     place.close()
     try:
         place.file = open_log(path, buffering=0)
@@ -201,13 +201,13 @@ def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = No
 
 
 def _next(place: _Place, path: str) -> bytes:
-    """The next chunk; b"": nothing new."""
+    """The next chunk; empty if there is nothing new."""
     if place.file is None:
         _open_at(place, path, from_start=True)
         if place.file is None:
             return b""
     while True:
-        # Looked at before the read, so that all that the old file got before it was renamed is read first.
+        # Checked before the read, so that all that was written to the old file before it was renamed is read first.
         moved_on = not _is_at(path, place.ino)
         chunk = place.file.read(_CHUNK_BYTES)
         if chunk:
@@ -227,7 +227,7 @@ def _next(place: _Place, path: str) -> bytes:
 
 
 def _successor(path: str, ino: tuple[int, int]) -> IO[bytes] | None:
-    """The file that was begun when the one with ``ino`` was rotated away; None: there is none yet."""
+    """The file that followed the one with ``ino`` when that was rotated; None if there is none yet."""
     chain = [path, *(found for _, found in rotation.backups_of(path) if not found.endswith(".gz"))]
     newer = path
     for candidate in chain:
@@ -235,7 +235,7 @@ def _successor(path: str, ino: tuple[int, int]) -> IO[bytes] | None:
             break
         newer = candidate
     else:
-        newer = path  # it is gone, or compressed: what is there now is the best guess
+        newer = path  # it is gone, or compressed: the present file is the best guess
     try:
         return open_log(newer, buffering=0)
     except FileNotFoundError:

@@ -21,19 +21,19 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class LossReport(msgspec.Struct, frozen=True):
-    """A stream's output cannot be written, or can be again."""
+    """A report that a stream's output cannot be written, or can be again."""
 
     kind: Literal["begin", "end"]
     process_name: str
     stream: Stream
     path: str
-    errno: int | None  #: of the failure that began it
-    bytes_lost: int  #: in this whole episode; 0 when it begins
+    errno: int | None  #: of the first failure
+    bytes_lost: int  #: during the whole outage; 0 when it begins
     lines_lost: int
     message: str  #: for people: what, why, what to do
 
     def record(self, name: str) -> dict[str, Any]:
-        """What to publish on the bus about it: the keywords of ``Bus.publish``."""
+        """Its record: the keyword arguments of ``Bus.publish``."""
         return {
             "type_": "log_loss" if self.kind == "begin" else "log_recovered",
             "name": name,
@@ -49,11 +49,11 @@ class LossReport(msgspec.Struct, frozen=True):
 
 
 class PipeLike(Protocol):
-    """What a capture needs of :class:`supervisord_async.system.pipes.Pipe`, which stays its owner's."""
+    """What a capture uses of :class:`supervisord_async.system.pipes.Pipe`, which the capture does not own."""
 
-    read_fd: int  #: never blocks
-    child_fd: int  #: what children write to
+    read_fd: int  #: our non-blocking end
+    child_fd: int  #: the end to which children write
 
     def grow(self, size_bytes: int) -> int:
-        """It holds up to that, where it may; returns what it holds (bytes)."""
+        """Set its capacity in bytes, if that is allowed; returns its capacity."""
         ...

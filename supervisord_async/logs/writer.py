@@ -1,8 +1,8 @@
-"""What moves output: a few lanes, each a task with a thread, which serve streams in the order in which they have output.
+"""Moves output: a few lanes, each a task with a thread, which serve streams in the order in which they have output.
 
-A turn (:mod:`supervisord_async.logs.mover`) is one hop to a thread, through aiofiles, whatever it does there: splice, rotate,
-render. Calm streams whose logs are on one device share a hop. A device that hangs holds up one lane for each log on it, and
-nothing else. Lanes are made when there is work; without any there is no task, no timer, no wakeup.
+A turn (:mod:`supervisord_async.logs.mover`) is one trip to a thread, through aiofiles, whatever it does there: splice, rotate,
+render. Calm streams whose logs are on one device share a trip. A device that hangs holds up one lane for each log on it, and
+nothing else. Lanes are started when there is work; without work there is no task, no timer, no wakeup.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from supervisord_async.logs.capture import Capture
     from supervisord_async.logs.target import Target
 
-#: How many at most.
+#: The most lanes at a time.
 LANES = 8
-#: How many calm streams share a hop. Their logs are on one device: if it hangs, it would hold up each of them anyway.
+#: How many calm streams share a trip. Their logs are on one device: if that hangs, it would hold up each of them anyway.
 BATCH = 32
 #: A lane without work ends after this.
 LANE_IDLE_SECONDS = 30.0
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def _turns(batch: list[tuple[Capture, Sink]]) -> list[Outcome]:
-    """One turn of each."""
+    """One turn of each stream, in a thread."""
     return [_turn(capture, sink) for capture, sink in batch]
 
 
@@ -51,7 +51,7 @@ def _turn(capture: Capture, sink: Sink) -> Outcome:
 
 @cache
 def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` as one that is awaited and runs in a thread. aiofiles is imported with the first output, so that starts do not wait.
+    """``function``, to be awaited, in a thread, by aiofiles. That is imported with the first output, so that starts do not wait.
 
     By then an upgrade may have removed or replaced it, which must not end a running daemon.
     """
@@ -65,10 +65,10 @@ def _in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Writer:
-    """Serves captures. Nothing is written until :meth:`run` runs; output waits in the pipes until then."""
+    """Serves captures. Nothing is written before :meth:`run`; output waits in the pipes until then."""
 
     def __init__(self) -> None:
-        """No task or thread exists yet."""
+        """There is no task or thread yet."""
         self._threads = DaemonThreads(LANES, "log")
         self._packer = DaemonThreads(1, "log-gzip")
         self._queue: deque[Capture] = deque()
@@ -83,11 +83,11 @@ class Writer:
 
     @property
     def ended(self) -> bool:
-        """Whether :meth:`run` is over, so that turns are not served any more."""
+        """Whether :meth:`run` is over, so that no more turns are served."""
         return self._over
 
     def open_sink(self, path: str, target: Target) -> Sink:
-        """The one sink of ``path``, to be given back by :meth:`close_sink`. The ``target`` given last holds for all its users."""
+        """The only sink of ``path``, to be given back by :meth:`close_sink`. The latest ``target`` applies to all its users."""
         sink = self._sinks.get(path)
         if sink is None:
             sink = self._sinks[path] = Sink(path, target)
@@ -96,7 +96,7 @@ class Writer:
         return sink
 
     def close_sink(self, sink: Sink) -> None:
-        """``sink`` has one user less; its file is closed when it has none and no turn is under way."""
+        """``sink`` has one user less; its file is closed once it has none and no turn is under way."""
         sink.users -= 1
         self._close_unused(sink)
 
@@ -107,7 +107,7 @@ class Writer:
             sink.close()
 
     def submit(self, capture: Capture) -> None:
-        """``capture`` will have a turn, and is told its outcome. It must not be waiting for one already."""
+        """``capture`` will have a turn, and then gets its outcome. It must not be waiting for one already."""
         self._queue.append(capture)
         if self._idle:
             self._idle.pop().set()
@@ -120,7 +120,7 @@ class Writer:
         self._tasks.start_soon(self._lane, name="log lane")
 
     async def run(self) -> None:
-        """Serve until cancelled, or until :meth:`aclose`; a turn under way then is finished by its thread, its outcome unheard."""
+        """Serve until cancelled, or until :meth:`aclose`; a turn under way then is finished by its thread, but its outcome is ignored."""
         self._stopped = anyio.Event()
         try:
             async with anyio.create_task_group() as tasks:
@@ -135,7 +135,7 @@ class Writer:
             self._over = True
 
     async def aclose(self) -> None:
-        """No turn begins any more, and each thread ends after its present one. Close the captures first."""
+        """No further turn begins, and each thread ends after its current one. Close the captures first."""
         if self._stopped is not None:
             self._stopped.set()
         self._threads.shutdown()
@@ -159,7 +159,7 @@ class Writer:
             self._lanes -= 1
 
     def _next_batch(self) -> list[tuple[Capture, Sink]]:
-        """The next stream, with calm ones behind it on the same device; one whose log has a turn under way is put aside until that ends."""
+        """The next stream, and calm ones after it on the same device. One whose log has a turn under way is put aside until that ends."""
         batch: list[tuple[Capture, Sink]] = []
         while self._queue and len(batch) < BATCH:
             capture = self._queue[0]
@@ -179,7 +179,7 @@ class Writer:
         return batch
 
     async def _serve(self, batch: list[tuple[Capture, Sink]]) -> None:
-        """Each has had a turn, all in one hop."""
+        """Give each stream its turn, all in one trip to a thread."""
         try:
             outcomes = await _in_thread(_turns)(batch, executor=self._threads)
         except RuntimeError as error:  # no thread can be started now
@@ -194,7 +194,7 @@ class Writer:
             self._close_unused(sink)
 
     def compress(self, sink: Sink) -> None:
-        """The backups of ``sink`` will be compressed: one log at a time, by a thread of its own."""
+        """The backups of ``sink`` will be compressed by a thread of their own, one log at a time."""
         self._to_compress[sink.path] = sink
         self._start_compression()
 
