@@ -37,7 +37,7 @@ SPAWNS_A_TURN = 16
 LOOKED_AHEAD = 16
 #: How many users are looked up at a time, and how long each look-up may take: a directory service may hang.
 USER_THREADS, USER_SECONDS = 16, 10.0
-#: After this a start that finds no thread has failed: longer than a disk may take to answer one.
+#: A start fails if no thread can be started for this long; longer than a disk may take to answer.
 THREAD_SECONDS = 2 * ANSWER_SECONDS
 
 
@@ -77,7 +77,7 @@ class MachineHost:
                 self._disks.begin_to_ask(executable)
 
     async def wait_executable(self, executable: Executable) -> None:
-        """Ask its disks, off the loop. Raises SpawnError, also where there was no thread to ask in for :data:`THREAD_SECONDS`."""
+        """Check its disks, off the loop. Raises SpawnError, also if no thread could be started for :data:`THREAD_SECONDS`."""
         try:
             with anyio.fail_after(THREAD_SECONDS):
                 await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
@@ -95,7 +95,7 @@ class MachineHost:
         try:
             return await spawn.spawn(replace(spec, around_birth=enclosures.born_in(cgroup)))
         except BaseException:
-            with suppress(OSError):  # what was born before the start failed must not live on in it
+            with suppress(OSError):  # what was forked before the start failed must not live on
                 cgroup.kill()
             enclosures.leave(tag)
             raise

@@ -168,7 +168,7 @@ def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> so
 
 
 def _make_right(path: str, mode: int, uid: int, gid: int) -> None:
-    """The socket file at ``path`` has that owner and mode; nothing that somebody put in its place has."""
+    """Set owner and mode of the socket file at ``path``; raises OSError if somebody put something else in its place."""
     file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(file).st_mode):

@@ -70,7 +70,7 @@ class Farewell:
         others: the manners that are not :data:`USUAL`, by program.
         grace_seconds: one grace period for all; None: each program's own.
 
-    What we may not signal is left to the caller, who sees it live on.
+    Processes that we may not signal are skipped; the caller finds them among the living.
     """
 
     def __init__(self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None) -> None:

@@ -60,7 +60,7 @@ class Guard:
         began = anyio.current_time()
         try:
             self._child = await spawn(self._spec)
-            if not self._wanted:  # any more: it was when the birth began
+            if not self._wanted:  # any more: the setting changed during the spawn
                 self.dismiss()
             trouble = f"it ended: {exit_words((await self._child.wait()).status)}"
             if anyio.current_time() - began > PAUSE_SECONDS:

@@ -50,7 +50,7 @@ RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
 MAGIC = "asupd-state"
 
-#: Of a snapshot: what a process is doing, who wanted that, and which its run is.
+#: The fields of a snapshot that say what a process is doing, whether and why it is wanted, and which its run is.
 VITAL = frozenset({"state", "since", "wanted", "cause", "run", "pid", "run_since", "ended_run", "exit", "restarts"})
 
 _USUAL = Stop()
@@ -141,10 +141,10 @@ def decode(content: bytes) -> SavedState:
 
 
 def decode_what_is_known(content: bytes) -> tuple[SavedState, list[str]]:
-    """The state as far as this code knows its words, and what is left out, in words; raises StateError as :func:`decode`.
+    """The state as far as this version can read it, and complaints about the rest; raises StateError as :func:`decode`.
 
-    Another version may have a word (a state, a cause) that this one has not: what it says of one program is no reason to forget
-    the orders to all others. What is left out of the processes is found by its tag, where it lives.
+    Another version may write a state or a cause that this one does not know. That concerns one process, and must not lose what
+    is saved of all others. A process that is left out here is still found by its tag, if it lives.
     """
     data = _data(content)
     left_out: list[str] = []
@@ -158,13 +158,13 @@ def decode_what_is_known(content: bytes) -> tuple[SavedState, list[str]]:
 
 
 class _Processes(msgspec.Struct, frozen=True):
-    """Of a state: its processes, unread."""
+    """The processes in a state, not decoded yet."""
 
     processes: tuple[Any, ...] = ()
 
 
 def _process(data: Any, left_out: list[str]) -> SavedProcess | None:
-    """One of the saved processes; only the :data:`VITAL` of its snapshot, where this code does not know all; None: not even that."""
+    """A saved process; with only the :data:`VITAL` fields of its snapshot, if not all can be read; None if not even those can."""
     try:
         return msgspec.convert(data, SavedProcess, strict=False)
     except msgspec.ValidationError as error:
@@ -172,7 +172,7 @@ def _process(data: Any, left_out: list[str]) -> SavedProcess | None:
     try:
         vital = {key: value for key, value in data["snapshot"].items() if key in VITAL}
         if vital.get("cause") not in (None, *Cause):
-            vital["cause"] = Cause.OPERATOR  # somebody's order, which is kept: no word that begins anew, nor one that counts
+            vital["cause"] = Cause.OPERATOR  # so that what is wanted stays so: no fresh start, and no automatic restart that counts
         process = msgspec.convert({**data, "snapshot": vital}, SavedProcess, strict=False)
     except (LookupError, TypeError, AttributeError, msgspec.ValidationError):
         name = data.get("name") if isinstance(data, dict) else None
@@ -183,7 +183,7 @@ def _process(data: Any, left_out: list[str]) -> SavedProcess | None:
 
 
 def _data(content: bytes) -> Any:
-    """The JSON in a file's content, as this version has it; raises StateError."""
+    """The JSON in a file's content, upgraded to this version; raises StateError."""
     head, newline, body = content.rstrip(b"\n").partition(b"\n")
     words = head.split()
     if not newline or len(words) != 3 or words[0] != MAGIC.encode():

@@ -255,7 +255,7 @@ def _inherited(fds: Iterable[int]) -> Iterator[None]:
 def become_new_code(state: SavedState, heard: Iterable[signal.Signals]) -> NoReturn:
     """Execute the new code: does not return, or raises OSError with everything as before. Signals in ``heard`` wait for the new code."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads it
+        with suppress(OSError):  # for example a pipe without a reader
             stream.flush()
     memory = state_file(state)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, heard)

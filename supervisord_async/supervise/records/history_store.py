@@ -64,7 +64,7 @@ def journal_mode(folder: Path) -> str:
     return "TRUNCATE" if kind in _WRITTEN_ELSEWHERE or os.statvfs(real).f_bsize < os.sysconf("SC_PAGESIZE") else "WAL"
 
 
-#: Runs that may be deleted: a name's last one goes on as long as no end of it is known, and its end is still to be told.
+#: The condition for runs that may be deleted: all but a process's last one while its end is not recorded, as that is still to come.
 _OVER = "(ended_at IS NOT NULL OR id < (SELECT max(id) FROM runs AS newer WHERE newer.name = runs.name))"
 
 
@@ -126,7 +126,7 @@ class Store:
             raise
 
     def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:
-        """Delete what exceeds the bounds, but for runs that go on; returns how many records that were."""
+        """Delete what exceeds the bounds, except runs that go on; returns how many records that were."""
         db, gone = self._db, 0
         if max_age_seconds is not None:
             before = (time.time() if now is None else now) - max_age_seconds
