@@ -112,7 +112,7 @@ class Single:
         self.bus.listen(self._heed)
         with SignalsWithOrigin(_heard(), self._signalled):  # before any thread starts, as threads inherit the signal mask
             presumed, baseline = await self._presume()
-            async with orphans.reaping(), anyio.create_task_group() as tasks:
+            async with orphans.reaping(self._child_changed), anyio.create_task_group() as tasks:
                 if self._program.watch:
                     tasks.start_soon(self._around.files.run, name="file watching")
                 if presumed is not None:
@@ -138,6 +138,12 @@ class Single:
             self._faulted_run = record.run or 0
         if record.to in DOWN:
             self._over.set()
+
+    def _child_changed(self) -> None:
+        """A command on a terminal that has stopped itself has us stop with it."""
+        pid = self._process.snapshot.pid
+        if self._host.terminal is not None and pid is not None:
+            self._host.terminal.heed_child(pid)
 
     def _refused(self, error: SpawnError) -> None:
         """No restart where the very first run could not be executed: the arguments are wrong. Later the command may just be missing."""

@@ -13,7 +13,7 @@ import asyncio
 import ctypes
 import os
 import signal
-from collections.abc import AsyncIterator, Container, Iterable
+from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 
@@ -75,8 +75,10 @@ def spare(pids: Iterable[int]) -> None:
 
 
 @asynccontextmanager
-async def reaping() -> AsyncIterator[None]:
+async def reaping(changed: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
     """Reap orphans as they die, while in this context. Main thread only; one context at a time.
+
+    ``changed`` is called on the loop when a child may have died, stopped or continued.
 
     By a handler of :mod:`signal`, since uvloop's ``add_signal_handler`` refuses SIGCHLD; a burst of deaths leads to one call.
     """
@@ -85,6 +87,7 @@ async def reaping() -> AsyncIterator[None]:
 
     def reap_all() -> None:
         pending.clear()
+        changed()
         try:
             reap_orphans()
         except OSError:  # no free descriptor to read /proc: the dead can wait

@@ -3,7 +3,8 @@
 The command stays in the wrapper's session and process group, as under ``env`` or ``nice``: the kernel makes Ctrl-Z, ``fg``
 and ``bg`` stop and continue both, and reading in the background stop both. Ctrl-C reaches both too; so the wrapper must
 distinguish a signal that the terminal sent, which it must not pass on, from one that a process sent to it alone. ``signalfd``
-tells (``man 2 signalfd``, ``ssi_code``).
+tells (``man 2 signalfd``, ``ssi_code``). A command that stops itself alone (``suspend`` of a shell, ``~^Z`` of ssh) gives the
+terminal to nobody, as the user's shell waits for the wrapper: so the wrapper has to stop as well.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 import msgspec
 
+from supervisord_async.system import procfs
 from supervisord_async.system.signals import group_exists
 
 _SFD_CLOEXEC, _SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
@@ -28,6 +30,9 @@ _SIGINFO_BYTES = 128
 _SIGSET_BYTES = 128
 #: ``si_code`` of signals that the kernel itself sends, as for a terminal's keys and hang-up.
 _SI_KERNEL = 0x80
+
+#: So long after a command has stopped we are still there, and it is still stopped, if it did so alone: Ctrl-Z stops both.
+ALONE_SECONDS = 0.05
 
 Heard = Callable[[int, bool], None]
 
@@ -78,6 +83,33 @@ class Terminal(msgspec.Struct):
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+    def heed_child(self, pid: int) -> None:
+        """Something became of our child ``pid``: if it has stopped itself alone, we stop soon, and it goes on when we do.
+
+        One that somebody froze (SIGSTOP) is left frozen, unless it is frozen with the terminal in its hands. On the running loop.
+        """
+        try:
+            found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:  # it has ended
+            return
+        if found is not None:
+            asyncio.get_running_loop().call_later(ALONE_SECONDS, self._stop_along, pid, found.si_status)
+
+    def _stop_along(self, pid: int, signum: int) -> None:
+        process = procfs.stat(pid)
+        if process is None or process.state != "T":
+            return
+        with suppress(OSError, termios.error):  # one of us has lost the terminal
+            group = os.getpgid(pid)
+            has_terminal = os.getpgrp() != group == os.tcgetpgrp(self.fd)
+            if signum == signal.SIGSTOP and not has_terminal:
+                return
+            if _parent_controls_jobs():
+                signal.raise_signal(signum)  # the shell takes the terminal back; its fg or bg lets us go on here
+            if has_terminal and os.tcgetpgrp(self.fd) == os.getpgrp():
+                os.tcsetpgrp(self.fd, group)
+            os.killpg(group, signal.SIGCONT)
 
     def close(self) -> None:
         """The terminal's descriptor is closed."""
@@ -136,6 +168,12 @@ class SignalsWithOrigin:
     def _caught(self, number: int, _frame: object) -> None:
         """A signal came during a fork, without its origin: taken to come from the keyboard if it can and we are in the foreground."""
         self._loop.call_soon_threadsafe(self._heard, number, number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground())
+
+
+def _parent_controls_jobs() -> bool:
+    """Whether we are a job of our parent, who notices that we stop; else nobody would continue us."""
+    parent = os.getppid()
+    return parent != 0 and os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
 
 
 def _in_foreground() -> bool:

@@ -107,6 +107,54 @@ def test_ctrl_z_and_fg_stop_and_continue_the_command(terminal: Terminal) -> None
     terminal.expect("CODE=0")
 
 
+STOP_ITSELF = """
+import os, signal
+print("READY", flush=True)
+os.kill(os.getpid(), signal.SIGTSTP)
+print("ON" + "WARD", flush=True)
+print(input() * 2, flush=True)
+"""
+
+
+def test_a_command_that_stops_itself_gives_the_terminal_to_the_shell_until_fg(terminal: Terminal, tmp_path: Path) -> None:
+    """As ssh does by ~^Z."""
+    (tmp_path / "stop.py").write_text(STOP_ITSELF)
+    terminal.type(f"$ASUP {sys.executable} stop.py; echo CODE=$?\n")
+    terminal.expect("READY")
+    terminal.expect("Stopped")
+    terminal.expect("CODE=148\r\n$ ")
+    terminal.type("fg; echo CODE=$?\n")
+    terminal.expect("ONWARD")
+    terminal.type("ho\n")
+    terminal.expect("hoho")
+    terminal.expect("CODE=0")
+
+
+def test_a_shell_that_is_suspended_gives_the_terminal_back_and_has_it_again_by_fg(terminal: Terminal) -> None:
+    terminal.type("$ASUP --log-level error bash --norc --noprofile -i; echo CODE=$?\n")
+    terminal.expect("echo CODE=$?\r\n")
+    terminal.expect("$ ")
+    terminal.type("echo IN''NER; suspend\n")
+    terminal.expect("INNER")
+    terminal.expect("Stopped")
+    terminal.expect("CODE=147\r\n$ ")
+    terminal.type("fg; echo CODE=$?\n")
+    terminal.expect("ASUP --log-level error bash")
+    terminal.type("echo IN''NER AGAIN\n")
+    terminal.expect("INNER AGAIN")
+    terminal.type("exit\n")
+    terminal.expect("CODE=0")
+
+
+def test_a_command_that_somebody_froze_is_supervised_on(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.type("$ASUP --timeout 1 --max-restarts 0 sh -c 'echo $$ > pid; exec sleep 300'; echo CODE=$?\n")
+    terminal.expect("→ RUNNING")
+    wait_until_sync(lambda: (tmp_path / "pid").read_text().endswith("\n"), SECONDS)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGSTOP)
+    terminal.expect("no heartbeat for")
+    terminal.expect("CODE=1")
+
+
 def test_signals_of_others_reach_a_command_on_a_terminal(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "count.py").write_text(COUNT_INTS)
     terminal.type(f"$ASUP {sys.executable} count.py; echo CODE=$?\n")
