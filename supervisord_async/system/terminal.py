@@ -98,7 +98,7 @@ class Terminal(msgspec.Struct):
 
     def _stop_along(self, pid: int, signum: int) -> None:
         process = procfs.stat(pid)
-        if process is None or process.state != "T":
+        if process is None or process.parent != os.getpid() or process.state != "T":  # another may have its number by now
             return
         with suppress(OSError, termios.error):  # one of us has lost the terminal
             group = os.getpgid(pid)
