@@ -41,7 +41,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected. If there are too many, the longest idle connection is closed; if none is idle, this one."""
-        if len(self.connections) >= _most_connections() and not self._make_room():
+        if len(self.connections) >= most_connections() and not self._make_room():
             self.transport, self._refused = transport, True
             self._refuse(503, f"{len(self.connections)} connections are open and busy")
             return
@@ -132,7 +132,8 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def _most_connections() -> int:
+def most_connections() -> int:
+    """How many there may be at once."""
     return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // DESCRIPTOR_PART)
 
 

@@ -23,7 +23,7 @@ import h11
 
 from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
 from supervisord_async.control.certificate import Certificate
-from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection
+from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection, most_connections
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, Application
 from supervisord_async.control.operation import Api
 from supervisord_async.control.stream import Streams
@@ -310,7 +310,7 @@ class _Server(Server):
         listener = sock.dup()
         listener.setblocking(False)
         listener.listen(BACKLOG)
-        return Accepting(listener, protocol, tls)
+        return Accepting(listener, protocol, tls, most_connections() // 2)
 
     async def pause(self) -> None:
         """No connection is accepted or left. Requests under way were answered, if that took less than :data:`PAUSE_SECONDS`.

@@ -1,5 +1,7 @@
 """Accepts the connections of a listening socket, each with a transport and protocol; waits while no descriptor is free.
 
+A TLS handshake takes as long as the client likes, so their number and their time are bounded.
+
 The event loops' own servers are not used: without a free descriptor uvloop's is called again and again, as the client still
 waits in the queue, and uses up a whole processor.
 """
@@ -14,6 +16,8 @@ from collections.abc import Callable
 
 #: The pause after an attempt without a free descriptor; clients wait in the kernel's queue.
 PAUSE_SECONDS = 0.5
+#: TLS must be agreed on within this time of the connection.
+HANDSHAKE_SECONDS = 10.0
 
 _log = logging.getLogger("asupd")
 
@@ -21,12 +25,12 @@ _log = logging.getLogger("asupd")
 class Accepting:
     """Accepts connections until it is closed. Owns the socket, which must be listening and non-blocking."""
 
-    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None) -> None:
-        """To be made on the running loop."""
+    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None, most: int) -> None:
+        """To be made on the running loop. ``most`` may be accepted and have no protocol yet; of more the oldest is closed."""
         self._loop = asyncio.get_running_loop()
-        self._listener, self._protocol = listener, protocol
+        self._listener, self._protocol, self._most = listener, protocol, most
         self.tls = tls  #: of connections that are accepted from now on
-        self._introductions: set[asyncio.Task[None]] = set()
+        self._introductions: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._again: asyncio.TimerHandle | None = None
         self._wanting = False
         self._loop.add_reader(listener.fileno(), self._accept)
@@ -45,12 +49,17 @@ class Accepting:
             self._wanting = False
         connection.setblocking(False)
         introduction = self._loop.create_task(self._introduce(connection))
-        self._introductions.add(introduction)
-        introduction.add_done_callback(self._introductions.discard)
+        self._introductions[introduction] = None
+        introduction.add_done_callback(lambda done: self._introductions.pop(done, None))
+        if len(self._introductions) > self._most:
+            longest = next(iter(self._introductions))
+            del self._introductions[longest]
+            longest.cancel()
 
     async def _introduce(self, connection: socket.socket) -> None:
+        patience = HANDSHAKE_SECONDS if self.tls is not None else None
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self.tls)
+            await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self.tls, ssl_handshake_timeout=patience)
         except OSError as error:  # the client went away, or its TLS handshake failed
             _log.debug("a connection came to nothing: %s", error)
             connection.close()

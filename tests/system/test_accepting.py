@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +50,17 @@ async def heard(path: Path) -> bytes:
             return await stream.receive()
 
 
+def is_open(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
 async def test_whoever_connects_has_a_protocol_until_it_is_closed(tmp_path: Path) -> None:
-    server = Accepting(bind_unix(tmp_path / "s"), Greeter, None)
+    server = Accepting(bind_unix(tmp_path / "s"), Greeter, None, 10)
     for _ in range(3):
         assert await heard(tmp_path / "s") == b"hello"
     await server.introduced()
@@ -60,7 +71,7 @@ async def test_whoever_connects_has_a_protocol_until_it_is_closed(tmp_path: Path
 
 async def test_closing_it_again_does_nothing(tmp_path: Path) -> None:
     """A pause before a re-exec closes it, and a shutdown that comes then does so too."""
-    server = Accepting(bind_unix(tmp_path / "s"), Greeter, None)
+    server = Accepting(bind_unix(tmp_path / "s"), Greeter, None, 10)
     server.close()
     server.close()
 
@@ -71,7 +82,7 @@ async def test_a_want_of_descriptors_is_told_once_and_waited_out(
     monkeypatch.setattr(accepting, "PAUSE_SECONDS", 1000.0)
     caplog.set_level("INFO", "asupd")
     listener: Any = Short(bind_unix(tmp_path / "s"))
-    server = Accepting(listener, Greeter, None)
+    server = Accepting(listener, Greeter, None, 10)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "s"))
         await wait_until(lambda: listener.tried == 1)
@@ -89,9 +100,36 @@ async def test_a_want_of_descriptors_is_told_once_and_waited_out(
     assert caplog.text.count("cannot accept a connection: Too many open files") == 1
 
 
+async def test_clients_that_agree_on_no_tls_hold_no_more_descriptors_than_may_be(tmp_path: Path) -> None:
+    """They need no token, and over a network no account either."""
+    server = Accepting(bind_unix(tmp_path / "s"), Greeter, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 10)
+    clients = []
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        clients.append(socket.socket(socket.AF_UNIX))
+        clients[-1].connect(str(tmp_path / "s"))
+        clients[-1].setblocking(False)
+    await wait_until(lambda: [is_open(client) for client in clients] == [False] * 40 + [True] * 10)  # the last ones have their time
+    assert len(os.listdir("/proc/self/fd")) <= before + len(clients) + 10 + 1  # the loop opens one for itself
+    server.close()
+    for client in clients:
+        client.close()
+    with anyio.fail_after(60):
+        await server.introduced()
+
+
+async def test_a_client_has_a_bounded_time_for_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "HANDSHAKE_SECONDS", 0.1)
+    server = Accepting(bind_unix(tmp_path / "s"), Greeter, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), 10)
+    async with await anyio.connect_unix(tmp_path / "s") as stream:
+        with anyio.fail_after(60), pytest.raises(anyio.EndOfStream):
+            await stream.receive()
+    server.close()
+
+
 async def test_closed_while_it_waits_for_descriptors_it_comes_back_no_more(tmp_path: Path) -> None:
     listener: Any = Short(bind_unix(tmp_path / "s"))
-    server = Accepting(listener, Greeter, None)
+    server = Accepting(listener, Greeter, None, 10)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "s"))
         await wait_until(lambda: listener.tried == 1)
