@@ -32,7 +32,7 @@ class Problem(NamedTuple):
     column: int  #: from 1
     message: str  #: the key, what was expected, what was found, the nearest known key
     warning: bool = False  #: sound enough to run
-    lacks: str = ""  #: of a warning: ``user`` or ``executable``, where this machine has not what a start needs
+    lacks: str = ""  #: in a warning: ``user`` or ``executable``, if this machine lacks it and a start needs it
 
     def __str__(self) -> str:
         word = "warning: " if self.warning else ""
@@ -51,7 +51,7 @@ class SpawnError(SupervisordError):
     """A run could not be started.
 
     ``stage`` is one of ``user``, ``directory``, ``log``, ``limits``, ``hook``, ``socket``, ``notify``, ``heartbeat``,
-    ``fork``, ``exec``; ``errno`` the system's number, or None where the system was not asked.
+    ``fork``, ``exec``; ``errno`` is the system's error number, or None if it was no system call that failed.
     """
 
     def __init__(self, stage: str, errno: int | None, what: str) -> None:
@@ -65,7 +65,7 @@ class UnaskedError(SupervisordError):
 
 
 class LockHeldError(SupervisordError):
-    """Another daemon holds the run_dir; ``pid`` is its PID, None where it cannot be read."""
+    """Another daemon holds the run_dir; ``pid`` is its PID, None if that cannot be read."""
 
     def __init__(self, path: str, pid: int | None) -> None:
         self.path, self.pid = path, pid

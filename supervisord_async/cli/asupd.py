@@ -52,8 +52,8 @@ def main() -> NoReturn:
 
 def run(arguments: DaemonArguments) -> int:
     """Run the daemon, or whatever ``arguments`` ask for instead; returns the exit code."""
-    here = not (arguments.check or arguments.detach or arguments.trial)
-    told_to_stop = stops.note() if here else []  # before the file is read, which may take long
+    in_foreground = not (arguments.check or arguments.detach or arguments.trial)
+    told_to_stop = stops.note() if in_foreground else []  # before the file is read, which may take long
     try:
         former = _former_self(arguments)
         handed_over = _handed_over(former) if former is not None and not arguments.trial else None
@@ -133,7 +133,7 @@ def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...
 
 
 def _say(text: str) -> int:
-    """The exit code of a command whose answer is ``text``."""
+    """Print ``text``, the answer of a command; returns its exit code."""
     try:
         print(text, flush=True)
     except OSError as error:

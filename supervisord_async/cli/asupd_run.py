@@ -184,7 +184,7 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
     child = _in_background(command, complaints)
     until = time.monotonic() + ANSWER_SECONDS
     why = ""
-    while time.monotonic() < until and not (why := _why_deaf(log_file, log_begins)):
+    while time.monotonic() < until and not (why := _why_unreachable(log_file, log_begins)):
         if child.poll() is not None:
             words = complaints.read_text(errors="replace") or f"asupd: the daemon ended with {child.returncode}: see {log_file}\n"
             sys.stderr.write(words)
@@ -225,7 +225,7 @@ def _health(socket: str, pid: int) -> DaemonHealth | None:
     return health if health.pid == pid else None
 
 
-def _why_deaf(log_file: str, begins: int) -> str:
+def _why_unreachable(log_file: str, begins: int) -> str:
     """Why the daemon has no control socket, from its log after offset ``begins``; empty if the log does not say so."""
     try:
         with open(log_file, "rb") as log:

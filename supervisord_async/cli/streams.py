@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 
-#: The exit code of a command whose output nobody reads.
+#: The exit code of a command whose output's reader has gone.
 BROKEN_PIPE = 141
 #: Errors with which a write to the caller's device, file or terminal can fail.
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENXIO})
@@ -32,7 +32,7 @@ def silence_stdout() -> None:
 
 
 def unwritten(error: OSError, command: str) -> int | None:
-    """The exit code of ``command``, whose output could not be written, which was told; None: ``error`` says something else."""
+    """The exit code of ``command`` if ``error`` means that its output cannot be written, which was reported; None for other errors."""
     from supervisord_async.cli.output import complain
 
     if not isinstance(error, BrokenPipeError) and error.errno not in UNWRITABLE:

@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import suppress
 
-#: The variable that Python changes for itself and its children, and what it makes of it.
+#: The variable that Python sets for itself and its children, and the values that it may give it.
 COERCED = "LC_CTYPE"
 COERCED_TO = ("C.UTF-8", "C.utf8", "UTF-8")
 
@@ -26,9 +26,9 @@ def mean_utf8() -> None:
 
 
 def forget_coerced_locale() -> None:
-    """``LC_CTYPE`` in our environment is as it was given: in the locale C Python sets it to C.UTF-8, which programs would inherit.
+    """``LC_CTYPE`` is in our environment only if it was given: in the C locale Python sets it to C.UTF-8, which programs would inherit.
 
-    See https://peps.python.org/pep-0538/. Where the kernel does not show what was given it stays as Python has it.
+    See https://peps.python.org/pep-0538/. If the kernel does not show the original environment, it stays as Python set it.
     """
     if os.environ.get(COERCED) not in COERCED_TO:
         return

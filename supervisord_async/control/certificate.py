@@ -1,4 +1,4 @@
-"""The certificate that HTTP over TCP is served with: what its files have, and have again when they are renewed."""
+"""The TLS certificate of HTTP over TCP, which is loaded again when its files are renewed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from supervisord_async.errors import DaemonError
 
 
 class Certificate:
-    """A certificate and its key; :attr:`context` is for connections that begin now. Everything blocks on their disk."""
+    """A certificate and its key; :attr:`context` is for new connections. All calls block on the files' disk."""
 
     def __init__(self, files: HttpTls) -> None:
-        """As the files are; raises DaemonError where they cannot be used."""
+        """Loads the files. Raises DaemonError if they cannot be used."""
         self._files = files
         self._seen = self._identities()
         self.context = self._load()
 
     def renew(self) -> None:
-        """:attr:`context` has what is in the files now. Raises DaemonError: that cannot be used, and the context is the one before."""
+        """:attr:`context` has the present content of the files. Raises DaemonError if that cannot be used; then it is unchanged."""
         identities = self._identities()
         if identities != self._seen:
             self.context = self._load()
@@ -39,7 +39,7 @@ class Certificate:
 
 
 def _identity(path: str) -> tuple[int, ...] | None:
-    """What another file, or other content, at ``path`` changes; None: there is none."""
+    """Differs if ``path`` was replaced or its content changed; None if it does not exist."""
     try:
         status = os.stat(path)
     except OSError:

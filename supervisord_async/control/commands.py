@@ -276,7 +276,7 @@ class Commands:
         """From now on every log is written to the file that is now at its path."""
         self.supervisor.reopen_logs()
 
-    # How
+    # Shared by actions
 
     def _select(self, selectors: Sequence[str]) -> list[Process]:
         if not selectors:

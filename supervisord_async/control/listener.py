@@ -43,7 +43,7 @@ GOODBYE_SECONDS = 2.0
 PAUSE_SECONDS = 0.5
 PAUSE_LOOK_SECONDS = 0.005
 BACKLOG = 256
-#: How long a look at the certificate may hold up the next one at the socket: its disk may be another one, and hang.
+#: How long checking the certificate may delay checking the socket: its disk may hang, and be another one.
 CERTIFICATE_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Listening:
         """The unix socket is at its path; returns whether it was gone and a new one had to be bound.
 
         If it cannot be bound again, that is reported once. Open connections stay open. Waits for the disk however long it takes.
-        New connections over TLS are served with the certificate that its files have now.
+        New TLS connections use the certificate that is now in its files.
         """
         if self._certificate is not None:
             await self._renew_certificate(self._certificate)
@@ -292,7 +292,7 @@ class _Server(Server):
         former.close()
 
     def encrypt(self, tls: ssl.SSLContext) -> bool:
-        """Who connects by TLS from now on is served with ``tls``; returns whether that is another one than before."""
+        """New TLS connections use ``tls`` from now on; returns whether they used another context before."""
         changed = False
         for index, (sock, former) in enumerate(self._sockets):
             if former is not None and former is not tls:

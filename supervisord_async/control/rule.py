@@ -63,10 +63,10 @@ def _ruling(process: Process, now: float) -> Ruling:
             return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
         case State.FATAL:
             waited = s.cause is Cause.DEPENDENCY
-            word = _in_vain(process) if waited else f"restart.policy {p.restart}: no further attempt"
+            word = _on_dependency_failure(process) if waited else f"restart.policy {p.restart}: no further attempt"
             return Ruling((word,), (*_cause_keys(process), *(() if waited else ("restart.policy",))))
         case State.EXITED:
-            return _content(s, p)
+            return _exited(s, p)
         case State.STOPPING:
             word = f"KILL follows {span(p.grace_seconds)} after the stop signal" + (f"; it was sent {s.kills} times" if s.kills else "")
             return Ruling((word,), ("stop.grace_period", "stop.signal", "stop.scope"))
@@ -74,7 +74,8 @@ def _ruling(process: Process, now: float) -> Ruling:
             return _starting(process, now)
         case State.WAITING:
             return Ruling(
-                ("it starts when everything that it depends on is ready for it", _in_vain(process)), ("depends_on", "on_dependency_failure")
+                ("it starts when everything that it depends on is ready for it", _on_dependency_failure(process)),
+                ("depends_on", "on_dependency_failure"),
             )
         case State.STOPPED:
             return _stopped(s, process.program)
@@ -115,7 +116,7 @@ def _unheard(process: Process) -> tuple[str, ...]:
 
 
 def _lacking(process: Process) -> tuple[str, ...]:
-    """What one in trouble depends on that is not there: of many that fail at once, the one that the others need is to be looked at."""
+    """For a process in trouble, the dependency that is not ready: when many fail at once, the cause may be one that the others need."""
     s = process.snapshot
     restarted = s.state in (State.STARTING, State.RUNNING) and (s.restarts > 0 or s.health is Health.UNHEALTHY)
     in_trouble = restarted or s.state is State.BACKOFF or (s.state is State.FATAL and s.cause is not Cause.DEPENDENCY)
@@ -154,7 +155,7 @@ def _after_limit(p: Policy) -> str:
             return "on_limit: it stays down until somebody starts it"
 
 
-def _content(s: Snapshot, p: Policy) -> Ruling:
+def _exited(s: Snapshot, p: Policy) -> Ruling:
     code = s.exit.code if s.exit is not None else None
     if p.restart is RestartPolicy.NEVER:
         return Ruling(("restart.policy never: it is not started again however it ends",), ("restart.policy",))
@@ -166,8 +167,8 @@ def _content(s: Snapshot, p: Policy) -> Ruling:
     return Ruling((f"restart.policy {p.restart}",), ("restart.policy",))
 
 
-def _in_vain(process: Process) -> str:
-    """What ``on_dependency_failure`` means here, in words."""
+def _on_dependency_failure(process: Process) -> str:
+    """What the key means here, in words."""
     if process.program.on_dependency_failure == "fail":
         return "on_dependency_failure fail: it is FATAL as soon as one of them is"
     return "on_dependency_failure wait: it keeps waiting, even if one of them has failed"

@@ -95,7 +95,7 @@ def _entry(each: Tagged, command: str) -> dict[str, Any]:
 
 
 def _remove(stale: str) -> bool:
-    """The stale socket is gone; where it cannot be removed (a read-only disk), that is said and no failure: the next daemon does it."""
+    """The stale socket is removed. If that fails (a read-only disk), it is reported and no failure: the next daemon removes it."""
     try:
         Path(stale).unlink(missing_ok=True)
     except OSError as error:
