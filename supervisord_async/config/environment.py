@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from supervisord_async import wire
-from supervisord_async.config.files import read_regular_file
+from supervisord_async.config.files import read_trusted_file
 from supervisord_async.config.place import Report
 from supervisord_async.errors import Problem
 
@@ -45,7 +45,10 @@ def is_name(name: str) -> bool:
 
 
 class EnvironmentFiles(msgspec.Struct):
-    """Reads environment files, each once. Values are taken as written: ``$`` is not expanded."""
+    """Reads environment files, each once. Values are taken as written: ``$`` is not expanded.
+
+    Such a file is often in a folder of the program's user, who is given what is in it, so it is opened by :mod:`supervisord_async.system.trusted`.
+    """
 
     report: Report
     _read: dict[str, dict[str, str] | OSError] = msgspec.field(default_factory=dict)
@@ -54,7 +57,7 @@ class EnvironmentFiles(msgspec.Struct):
         """The file's variables; bad lines are reported under the file's own name. Raises OSError if it cannot be read."""
         if path not in self._read:
             try:
-                self._read[path] = self._parse(path, read_regular_file(path, MAX_FILE_BYTES))
+                self._read[path] = self._parse(path, read_trusted_file(path, MAX_FILE_BYTES))
             except OSError as error:
                 self._read[path] = error
         result = self._read[path]

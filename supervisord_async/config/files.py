@@ -9,10 +9,13 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 
+from supervisord_async.system import trusted
+
 #: The largest configuration file.
 MAX_FILE_BYTES = 8 * 1024 * 1024
 #: The most directory entries that are examined for one pattern.
 MAX_NAMES = 100_000
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def absolute(path: str, directory: str, variables: Mapping[str, str]) -> str:
@@ -74,7 +77,15 @@ class _Names:
 
 def read_regular_file(path: str, limit: int) -> bytes:
     """The content of ``path``. Raises OSError if it cannot be read, is not a regular file, or has more than ``limit`` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    return _content(os.open(path, _READ), path, limit)
+
+
+def read_trusted_file(path: str, limit: int) -> bytes:
+    """As :func:`read_regular_file`, for a file that may be in another user's folder; raises OSError as :mod:`.trusted` too."""
+    return _content(trusted.open_file(path, _READ), path, limit)
+
+
+def _content(descriptor: int, path: str, limit: int) -> bytes:
     with open(descriptor, "rb") as file:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):

@@ -1,5 +1,7 @@
 """What a program finds in its environment, and where it came from."""
 
+import os
+
 import pytest
 
 
@@ -47,6 +49,17 @@ def test_a_missing_environment_file_is_an_error(project):
     assert project.program_problems("command: x\nenvironment_files: [gone.env]") == [
         f"environment_files[0]: cannot read the environment file {project.folder}/gone.env: no such file or directory"
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: links of other users can be made by root only")
+def test_a_link_that_a_programs_user_laid_gives_him_nobody_elses_variables(project):
+    secret = project.write("secret.env", "A=1\n")
+    link = project.folder / "a.env"
+    link.symlink_to(secret)
+    assert project.program("command: x\nenvironment_files: [a.env]").environment["A"] == "1"
+    os.chown(link, 65501, 65501, follow_symlinks=False)
+    (problem,) = project.program_problems("command: x\nenvironment_files: [a.env]")
+    assert "cannot read the environment file" in problem and "a symbolic link on the way belongs to user 65501" in problem
 
 
 def test_bad_lines_of_an_environment_file_are_named_there(project):
