@@ -200,14 +200,24 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
 
 def _lacking(path: str) -> str:
     """What an existing program lacks for which the kernel says ENOENT. This reads only what the kernel has just read."""
-    try:
-        with open(path, "rb") as file:
-            line = file.read(256).partition(b"\n")[0]
-    except OSError:
-        line = b""
+    line = _beginning(path).partition(b"\n")[0]
     if line.startswith(b"#!") and line.endswith(b"\r"):
         return "its first line ends with a carriage return, as in files of Windows: sed -i 's/\\r$//' takes them out"
     interpreter = os.fsdecode(line[2:].strip().partition(b" ")[0]) if line.startswith(b"#!") else ""
     return f"it is there: {interpreter or 'the interpreter that its ELF header names'} is not" + (
         ", which its first line names" if interpreter else ""
     )
+
+
+def _beginning(path: str) -> bytes:
+    """The first bytes of a file, which may be a FIFO by now: opening it does not block. Empty if it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 256)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

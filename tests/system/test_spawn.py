@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,7 @@ import pytest
 from supervisord_async.core.state import ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.system import descriptors
+from supervisord_async.system import spawn as spawning
 from tests.daemons import alive
 from tests.system.processes import Nursery, credentials_of, status_field
 from tests.waiting import wait_until
@@ -81,6 +83,26 @@ async def test_script_whose_interpreter_is_not_there_says_what_its_first_line_ha
     error = await refused(nursery, str(script))
     assert (error.stage, error.errno) == ("exec", errno.ENOENT)
     assert f"{script} ({said})" in str(error)
+
+
+async def test_a_fifo_in_the_place_of_what_could_not_be_executed_holds_nobody_up(
+    nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program's user may put it there at any moment, and would have stopped the daemon for good."""
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    hint = spawning._hint
+
+    def swapped(*arguments: Any) -> str:
+        script.unlink()
+        os.mkfifo(script)
+        return hint(*arguments)
+
+    monkeypatch.setattr(spawning, "_hint", swapped)
+    error = await refused(nursery, str(script))
+    assert (error.stage, error.errno) == ("exec", errno.ENOENT)
+    assert "the interpreter that its ELF header names is not" in str(error)
 
 
 async def test_file_that_is_no_program_fails_at_exec(nursery: Nursery, tmp_path: Path) -> None:
