@@ -64,10 +64,14 @@ def peek(pipe_fd: int, count: int) -> bytes:
             return b""
         raise OSError(number, os.strerror(number))
     parts = []
-    while copied:
-        part = os.read(scratch.read_fd, copied)
-        parts.append(part)
-        copied -= len(part)
+    try:
+        while copied:
+            part = os.read(scratch.read_fd, copied)
+            parts.append(part)
+            copied -= len(part)
+    except BaseException:
+        _of_thread.scratch = None  # what is left in it would be taken for the next pipe's
+        raise
     return b"".join(parts)
 
 
