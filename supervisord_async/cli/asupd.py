@@ -84,10 +84,30 @@ def run(arguments: DaemonArguments) -> int:
         return asupd_run.foreground(
             configuration, arguments.file, arguments.run_dir, overrides, recollection, former, told_to_stop, echo=arguments.echo
         )
-    except (DaemonError, LockHeldError) as error:
-        held = isinstance(error, LockHeldError)
-        _complain(f"asupd: critical: {error}" + (_runs_another(configuration) if held else ""))
-        return EXIT_LOCKED if held else EXIT_CRITICAL
+    except Exception as error:
+        if former is not None and not arguments.trial:
+            asupd_run.go_on_as_after_a_kill(error)
+        return _refused(error, configuration)
+
+
+def _refused(error: Exception, configuration: Configuration) -> int:
+    """The exit code of a daemon that could not begin, which has been told in a sentence; raises what is our own mistake."""
+    from supervisord_async.supervise.patience import is_want
+
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, LockHeldError):
+        _complain(f"asupd: critical: {error}{_runs_another(configuration)}")
+        return EXIT_LOCKED
+    if isinstance(error, OSError) and is_want(error):
+        _complain(
+            f"asupd: critical: cannot start: {error.strerror} (no more is to be had on this machine, or by our limits; start it again)"
+        )
+        return EXIT_CRITICAL
+    if not isinstance(error, DaemonError):
+        raise error
+    _complain(f"asupd: critical: {error}")
+    return EXIT_CRITICAL
 
 
 def _former_self(arguments: DaemonArguments) -> SavedState | None:
@@ -108,6 +128,12 @@ def _former_self(arguments: DaemonArguments) -> SavedState | None:
             raise DaemonError(f"cannot take over the state of the running daemon: {error}") from error
         _complain(f"degraded: cannot take over the state from before the re-exec: {error}; it goes on as after a kill", "warning")
         return None
+    except OSError as error:
+        if arguments.trial:
+            raise DaemonError(f"cannot take over the state of the running daemon: {error}") from error
+        from supervisord_async.cli import asupd_run
+
+        asupd_run.go_on_as_after_a_kill(error)
 
 
 def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:

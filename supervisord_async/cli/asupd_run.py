@@ -9,15 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 
 from supervisord_async.cli import early
 from supervisord_async.config.model import Configuration, DaemonLog
-from supervisord_async.errors import CommandError, DaemonError, Problem
+from supervisord_async.errors import CommandError, DaemonError, Problem, SupervisordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,8 @@ _log = logging.getLogger("asupd")
 ANSWER_SECONDS = 30.0
 #: How long to wait for an answer at the socket before asking again; somebody else may be there.
 ASKED_SECONDS = 2.0
+#: The pause before a takeover that failed after a re-exec is tried once more.
+AGAIN_SECONDS = 1.0
 #: How long after the start the modules that only a reload needs are imported.
 AT_REST_SECONDS = 3.0
 
@@ -125,6 +128,22 @@ def foreground(
         if shown is not None:
             shown.close()
         own[0].close()
+
+
+def go_on_as_after_a_kill(error: Exception) -> NoReturn:
+    """Our code runs once more, under the same PID, without the state of before the re-exec that it failed to take over with.
+
+    It is past the point of no return: were it to end, nobody would supervise what lives. And what only fails behind that, since the trial
+    went well, is mostly a want of descriptors or memory, which passes.
+    """
+    from supervisord_async.supervise.outlive.reexec import new_code
+
+    if not isinstance(error, (OSError, SupervisordError)):
+        traceback.print_exception(error)
+    why = str(error) or type(error).__name__
+    print(f"asupd: degraded: cannot take over after the re-exec: {why}; it goes on as after a kill", file=sys.stderr, flush=True)
+    time.sleep(AGAIN_SECONDS)
+    os.execv(sys.executable, new_code())  # noqa: S606  ourselves
 
 
 def _remember(configuration: Configuration) -> None:

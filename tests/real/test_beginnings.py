@@ -42,6 +42,17 @@ time.sleep(1000)
 """
 
 
+#: A sitecustomize of a machine that has no descriptor left by the time at which the daemon looks for what it has inherited.
+STARVED = """
+import errno, os
+def none_left(path):
+    if path == "/proc/self/fd":
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE), path)
+    return listdir(path)
+listdir, os.listdir = os.listdir, none_left
+"""
+
+
 def descriptors_of(pid: int) -> list[str]:
     """What the process has open; what it closes meanwhile is left out."""
     targets = []
@@ -145,3 +156,11 @@ def test_a_history_that_cannot_be_opened_is_told_and_done_without(daemon: Make, 
     live.wait_until(lambda: "is written again" in live.text(), "the history is written")
     assert live.ctl("history", "victim").returncode == 0
     assert live.end() == 0
+
+
+def test_a_start_for_which_the_machine_has_nothing_left_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STARVED)
+    live = LiveDaemon(tmp_path, "programs: {a: {command: [sleep, '1000']}}", environment={"PYTHONPATH": str(tmp_path)})
+    assert live.start(wait=False).wait() == 1
+    assert live.text().startswith("asupd: critical: cannot start: Too many open files in system (")
+    assert live.text().count("\n") == 1

@@ -40,6 +40,17 @@ if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv:
     os.ftruncate(int(os.environ["ASUPD_STATE_FD"]), 300)
 """
 
+#: A sitecustomize of the new self: the machine has no descriptor for it, where the trial and the successor of a killed one find some.
+STARVED = """
+import errno, os, sys
+if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv:
+    def none_left(path):
+        if path.endswith("{folder}"):
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE), path)
+        return listdir(path)
+    listdir, os.listdir = os.listdir, none_left
+"""
+
 
 def waits_for_an_answer(live: LiveDaemon, pid: int) -> bool:
     """Whether ``pid`` sleeps with a socket open, and is not woken while the daemon answers others: what it asked is no short question."""
@@ -124,6 +135,22 @@ def test_new_code_that_cannot_read_the_state_goes_on_as_after_a_kill(daemon: Mak
     assert "degraded: cannot take over the state from before the re-exec: it is damaged" in live.text()
     os.kill(pids["quiet"], signal.SIGTERM)  # still our child: how it ended is known
     live.wait_until(lambda: live.process_of("quiet")["exit_status"] == {"signal": "SIGTERM", "core": False}, "its end is told")
+    assert live.end() == 0
+    assert live.tagged() == []
+
+
+@pytest.mark.parametrize("folder", ["/task", "/proc/self/fd"])  # when it looks for its children, then for what it has inherited
+def test_new_code_that_cannot_have_what_it_needs_goes_on_as_after_a_kill(daemon: Make, tmp_path: Path, folder: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STARVED.format(folder=folder))
+    live = daemon(PROGRAMS, environment={"PYTHONPATH": str(tmp_path)})
+    pids = settle(live)
+    live.do("reexec")
+    live.wait_until(lambda: "it goes on as after a kill" in live.text(), "the takeover fails")
+    live.wait_until(live.answers, "it answers again")
+    check_nothing_lost(live, pids)
+    check_log(live)
+    assert "degraded: cannot take over after the re-exec: [Errno 23] Too many open files in system: " in live.text()
+    assert "Traceback" not in live.text()
     assert live.end() == 0
     assert live.tagged() == []
 
