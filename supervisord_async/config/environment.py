@@ -47,7 +47,7 @@ def is_name(name: str) -> bool:
 class EnvironmentFiles(msgspec.Struct):
     """Reads environment files, each once. Values are taken as written: ``$`` is not expanded.
 
-    Such a file is often in a folder of the program's user, who is given what is in it, so it is opened by :mod:`supervisord_async.system.trusted`.
+    Such a file is often in a folder of the program's user, who is given what is in it: it is opened by ``system.trusted``.
     """
 
     report: Report

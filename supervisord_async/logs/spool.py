@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import struct
 import zlib
@@ -45,6 +46,8 @@ from supervisord_async.system import transfer
 
 if TYPE_CHECKING:
     from supervisord_async.logs.sink import Sink
+
+_log = logging.getLogger(__name__)
 
 #: The most bytes that wait in a spool; more wait in the pipe.
 BOUND_BYTES = 1024 * 1024
@@ -279,10 +282,14 @@ class Spool:
             return None
 
     def close(self) -> None:
-        """Close the descriptor, and remove the file if nothing waits in it."""
+        """Close the descriptor, and remove the file if nothing waits in it; if it cannot be removed, that is logged."""
         if self._fd >= 0:
             if self._path is not None and not self.waiting_bytes:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     os.unlink(self._path)
+                except FileNotFoundError:  # with the run_dir
+                    pass
+                except OSError as error:
+                    _log.warning("cannot remove %s: %s", self._path, error.strerror)
             os.close(self._fd)
             self._fd = -1

@@ -89,3 +89,30 @@ def test_how_much_of_a_batch_was_written_is_remembered_though_the_log_cannot_be_
     log.rmdir()
     Journal.open(str(tmp_path / "journal"))
     assert begin + log.read_bytes() == b"1970-01-01T00:00:00.000Z said\n"
+
+
+def test_a_file_that_cannot_be_removed_keeps_no_daemon_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds nothing any more; the disk may have errors, and programs wait to be taken over."""
+    log, folder = tmp_path / "x.log", tmp_path / "journal"
+    spool, sink = begun(Journal.open(str(folder)), "a", log, "timestamp", b"said\n"), Sink(str(log), Target(str(log)))
+    dies_appending(spool, sink, Life(2))
+    for left in (spool, sink):
+        left.close()
+    assert os.listdir(folder) == ["a.stdout"]
+    unlink = os.unlink
+
+    def failing(path: str) -> None:
+        if path.endswith("a.stdout"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", failing)
+        Journal.open(str(folder))
+    assert log.read_bytes()[25:] == b"said\n"
+    assert f"cannot remove {folder}/a.stdout: Input/output error" in caplog.text
+    Journal.open(str(folder))
+    assert os.listdir(folder) == []
+    assert log.read_bytes()[25:] == b"said\n"
