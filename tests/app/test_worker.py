@@ -185,6 +185,18 @@ def test_background_jobs_run_apart_never_two_of_one_key(stuck: threading.Event) 
 
 
 @pytest.mark.real
+def test_a_loop_in_the_main_thread_leaves_term_as_it_was() -> None:
+    handled: list[object] = []
+    loop: WorkerLoop[int] = WorkerLoop(lambda: handled.append(signal.getsignal(signal.SIGTERM)) or loop.stop(), print, heartbeat=SILENT)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        loop.run()
+        assert callable(handled[0])
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_job_that_begins_while_the_loop_ends_keeps_no_resource_open(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = threading.Event()
     loop: WorkerLoop[int] = WorkerLoop(list, print, 60, heartbeat=SILENT)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,8 @@ def test_status_as_a_tree_has_below_each_what_it_needs(daemon: FakeDaemon, ctl: 
     assert [(one["program"], one["need"]) for one in web["depends_on"]] == [("w", "ready"), ("db", "started")]
     assert [one["name"] for one in web["depends_on"][0]["processes"]] == ["w:0", "w:1"]
     assert ctl("status", "--tree", "db").out.splitlines()[1].split()[:2] == ["db", "STOPPED"]
+    daemon.health["refused"] = [{"file": "programs.yaml", "line": 3, "column": 5, "message": "x: unknown key", "warning": False}]
+    assert ctl("status", "--tree").out.startswith("the file on disk was refused")
 
 
 def test_control_characters_of_names_never_reach_the_output(daemon: FakeDaemon, ctl: Ctl) -> None:
@@ -151,9 +154,10 @@ def test_action_that_ran_out_of_time_exits_with_6(daemon: FakeDaemon, ctl: Ctl) 
     assert ctl("start", "all").code == 1
 
 
-def test_no_wait_and_timeout_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl) -> None:
-    assert ctl("stop", "web", "--no-wait", "--timeout", "1m30s").code == 0
-    assert daemon.asked("POST", "/v1/processes/web/stop") == [({"wait": "false", "timeout": "90.0"}, None)]
+@pytest.mark.parametrize("verb", ["start", "stop", "restart"])
+def test_no_wait_and_timeout_reach_the_daemon(daemon: FakeDaemon, ctl: Ctl, verb: str) -> None:
+    assert ctl(verb, "web").code == ctl(verb, "web", "--no-wait", "--timeout", "1m30s").code == 0
+    assert daemon.asked("POST", f"/v1/processes/web/{verb}") == [({}, None), ({"wait": "false", "timeout": "90.0"}, None)]
 
 
 def test_timeout_that_is_none_is_a_usage_error(ctl: Ctl) -> None:
@@ -313,6 +317,11 @@ def test_shutdown_waits_until_the_daemon_is_gone(daemon: FakeDaemon, spawn_ctl: 
 
 def test_shutdown_that_takes_too_long_exits_with_6(ctl: Ctl) -> None:
     assert ctl("shutdown", "--timeout", "50ms").code == 6
+    assert ctl("shutdown", "--no-wait") == Ended(0, "told to stop\n", "")
+
+
+def test_shutdown_gives_a_busy_daemon_some_time_to_answer(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["GET /v1/health"] = lambda *_: time.sleep(0.5) or daemon.health
     assert ctl("shutdown", "--no-wait") == Ended(0, "told to stop\n", "")
 
 

@@ -14,9 +14,20 @@ import anyio
 import pytest
 from msgspec.structs import replace
 
+from supervisord_async.config.model import Socket
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
+from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.outlive import persist
-from supervisord_async.supervise.outlive.persist import SAVE_INTERVAL_SECONDS, SavedProcess, SavedState, SavedStream, Saver, StateError
+from supervisord_async.supervise.outlive.persist import (
+    SAVE_INTERVAL_SECONDS,
+    SavedProcess,
+    SavedState,
+    SavedStream,
+    SavedVoice,
+    Saver,
+    StateError,
+)
+from supervisord_async.supervise.senses.fdstore import StoredDescriptor
 from tests.virtual_clock import run_virtually
 
 SNAPSHOT = Snapshot(
@@ -83,6 +94,25 @@ def test_what_is_no_file_is_told_and_hangs_nobody(tmp_path: Path, place: str, ki
         assert persist.load(str(tmp_path)) == (STATE, [])
         persist.forget(str(tmp_path))
         assert not list(tmp_path.iterdir())
+
+
+def test_a_reexec_carries_every_kind_of_descriptor_over() -> None:
+    voice = SavedVoice(fd=3, address="@a", stored=(StoredDescriptor(name="kept", fd=4),))
+    process = SavedProcess(
+        name="web",
+        program="web",
+        replica=0,
+        snapshot=Snapshot(),
+        streams={"stdout": SavedStream(1, read_fd=5, child_fd=6), "stderr": SavedStream(2, read_fd=7, child_fd=8)},
+        voice=voice,
+    )
+    state = replace(
+        STATE,
+        processes=(process,),
+        sockets=(SavedSocket("web", Socket(name="http", kind="tcp"), inode=1, fd=9),),
+        descriptors={"lock": [10], "listening": [11, 12]},
+    )
+    assert state.all_descriptors() == set(range(3, 13))
 
 
 def test_a_newer_version_is_refused_by_name() -> None:
