@@ -197,6 +197,24 @@ def test_a_loop_in_the_main_thread_leaves_term_as_it_was() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_the_resources_are_closed_when_the_jobs_are_over() -> None:
+    done: list[str] = []
+    loop: WorkerLoop[int] = WorkerLoop(list, print, 60, heartbeat=SILENT)
+
+    def job() -> None:
+        wait_until_sync(lambda: loop.stopping)
+        closed.wait(0.2)  # the connection has this long to be closed too early
+        done.append("the job")
+
+    closed = threading.Event()
+    loop.resource("connection", lambda: (done.append("the connection"), closed.set()))
+    assert loop.background("job", job)
+    loop.start()
+    loop.stop()
+    assert loop.join(60)
+    assert done == ["the job", "the connection"]
+
+
 def test_a_job_that_begins_while_the_loop_ends_keeps_no_resource_open(monkeypatch: pytest.MonkeyPatch) -> None:
     closed = threading.Event()
     loop: WorkerLoop[int] = WorkerLoop(list, print, 60, heartbeat=SILENT)

@@ -63,6 +63,21 @@ async def test_a_missed_heartbeat_is_told_as_the_cause_of_the_present_run() -> N
 
 
 @pytest.mark.anyio
+async def test_the_headline_of_a_run_names_the_end_before_it_only_where_that_brought_it_about() -> None:
+    quick = Restart(backoff=Backoff(initial_seconds=0.0, jitter=0.0), policy=RestartPolicy.ALWAYS)
+    async with playing(swift("web", restart=quick)) as scene:
+        scene.child("web").end(code=3)
+        await wait_until(lambda: scene.snapshot("web").state is State.RUNNING and scene.snapshot("web").run == 2)
+        assert re.search(r", because run 1 exited with 3, at \d\d:\d\d:\d\d$", (await scene.commands.why("web")).headline)
+    async with playing(swift("job", restart=Restart(policy=RestartPolicy.NEVER))) as scene:
+        scene.child("job").end(code=3)
+        await scene.state("job", State.EXITED)
+        await scene.commands.start(["job"])
+        headline = (await scene.commands.why("job")).headline
+        assert headline.endswith(", because an operator asked for it"), headline
+
+
+@pytest.mark.anyio
 async def test_backoff_tells_count_formula_and_next_attempt() -> None:
     async with playing(swift("web", restart=SLOW)) as scene:
         scene.child("web").end(code=1)
