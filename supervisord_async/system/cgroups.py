@@ -73,9 +73,11 @@ class Cgroup:
         pidfd = open_pidfd(identity)
         if pidfd is None:
             return
+        ended = select.poll()  # a daemon of many programs has more descriptors than select() takes
+        ended.register(pidfd, select.POLLIN)
         try:
             self.add(identity.pid)
-            if not select.select([pidfd], [], [], 0)[0]:
+            if not ended.poll(0):
                 return  # it lives, so the PID was its own all the time
         finally:
             os.close(pidfd)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -185,6 +187,30 @@ async def test_another_main_process_has_the_same_cgroup(nursery: Nursery, cgroup
 async def test_a_living_process_is_taken_in(nursery: Nursery, cgroup: Cgroup) -> None:
     child = await nursery.spawn("sleep", "1000")
     cgroup.take_in(child.identity)
+    assert cgroup.pids() == {child.pid}
+
+
+@pytest.mark.anyio
+async def test_a_living_process_is_taken_in_by_a_daemon_of_thousands_of_descriptors(
+    nursery: Nursery, cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def high(identity: Identity) -> int:
+        low = os.pidfd_open(identity.pid)
+        try:
+            return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 2000)
+        finally:
+            os.close(low)
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 < limits[1] < 2048:
+        pytest.skip("NOT TESTED: so many descriptors; the hard limit is too low")
+    child = await nursery.spawn("sleep", "1000")
+    monkeypatch.setattr(cgroups, "open_pidfd", high)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    try:
+        cgroup.take_in(child.identity)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert cgroup.pids() == {child.pid}
 
 
