@@ -127,28 +127,27 @@ class Outlet:
             with self._news:
                 self._news.wait_for(lambda: bool(self._waiting) or self._closing or self._reopen, again)
                 closing = self._closing
-                data = b"".join(self._waiting)
+                pieces = list(self._waiting)
                 lost, self._lost = self._lost, 0
                 self._waiting.clear()
                 self._waiting_bytes = 0
                 self._busy = True
-            if lost:
-                data += self._lost_notice(lost)
+            added = self._lost_notice(lost) if lost else b""
             if self._idle is not None:
                 more, again = self._idle()
-                data += more
-            written = self._write(data)
+                added += more
+            unwritten = self._write(b"".join(pieces) + added)
             with self._news:
-                if not written:
-                    self._lost += lost + 1
+                if unwritten:
+                    self._lost += lost + _cut_off(pieces, unwritten - len(added))
                 self._busy = False
                 self._news.notify_all()
             if closing:
                 self._close_file()
                 return
 
-    def _write(self, data: bytes) -> bool:
-        """Write ``data``, however long that takes; returns False if it cannot be written."""
+    def _write(self, data: bytes) -> int:
+        """Write ``data``, however long that takes; returns how many bytes at its end could not be written."""
         try:
             self._open_file()
             while data:
@@ -157,13 +156,12 @@ class Outlet:
                 except BlockingIOError:
                     select.select([], [self._fd], [], RETRY_SECONDS)
                     if self._closing:
-                        return False
+                        return len(data)
         except OSError as error:
             self._close_file()
             if error.errno != errno.EPIPE and not self._closing:
                 time.sleep(RETRY_SECONDS)
-            return False
-        return True
+        return len(data)
 
     def _open_file(self) -> None:
         if self._path is None:
@@ -180,3 +178,14 @@ class Outlet:
             with contextlib.suppress(OSError):  # a late error of the disk: what it lost was counted, or is not known
                 os.close(self._fd)
             self._fd = -1
+
+
+def _cut_off(pieces: list[bytes], count: int) -> int:
+    """How many of ``pieces`` are not whole where the last ``count`` bytes of all are missing."""
+    cut = 0
+    for piece in reversed(pieces):
+        if count <= 0:
+            break
+        count -= len(piece)
+        cut += 1
+    return cut

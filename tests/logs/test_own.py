@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.logs import own
+from supervisord_async.logs import outlet, own
 from supervisord_async.logs.echo import Echo
 from supervisord_async.logs.own import OwnLog
 from supervisord_async.system.descriptors import is_journal
@@ -111,6 +111,26 @@ def test_a_stuck_stderr_costs_messages_and_no_time(logger: logging.Logger) -> No
     handler.close()
     os.close(reader)
     os.close(writer)
+
+
+def test_each_message_that_a_full_disk_cost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "RETRY_SECONDS", 0.01)
+    log = tmp_path / "log"
+    log.symlink_to("/dev/full")
+    full = outlet.Outlet(path=str(log), lost=lambda count: b"%d lost\n" % count)
+    for _ in range(500):
+        full.put(b"message\n")
+    assert full.flush(60)
+    log.unlink()
+    full.reopen()
+    full.put(b"the last\n")
+    full.close(60)
+    assert sorted(log.read_text().splitlines()) == ["500 lost", "the last"]
+
+
+@pytest.mark.parametrize(("missing", "cut"), [(-3, 0), (0, 0), (1, 1), (6, 1), (7, 2), (14, 3)])
+def test_a_message_that_was_written_in_part_is_lost(missing: int, cut: int) -> None:
+    assert outlet._cut_off([b"one\n", b"two\n", b"three\n"], missing) == cut
 
 
 @pytest.mark.parametrize("to_file", [True, False])
