@@ -152,7 +152,8 @@ def is_member(peer: Peer, group: str) -> bool:
 def token_of(path: str | Path) -> str:
     """The token in the file at ``path``; if there is no file, it is created with a new token, mode 0600.
 
-    Raises DaemonError if it cannot be read or created, if others may read it, or if its content is not a valid token.
+    Raises DaemonError if it cannot be read or created, belongs to another user, if others may read it, or if its content is not a
+    valid token.
     """
     path = Path(path)
     try:
@@ -164,6 +165,8 @@ def token_of(path: str | Path) -> str:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise DaemonError(f"cannot use the token in {path}: it is not a regular file")
+            if status.st_uid not in (0, os.geteuid()):
+                raise DaemonError(f"cannot use the token in {path}: it belongs to user {status.st_uid}, who knows it (chown it)")
             if status.st_mode & 0o077:
                 raise DaemonError(f"cannot use the token in {path}: others may read it (chmod 600 {path})")
             token = file.read(TOKEN_MOST + 2).strip()

@@ -95,6 +95,16 @@ def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
         token_of(tmp_path / "missing" / "http.token")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: files of other users can be made by root only")
+def test_a_token_that_another_user_put_there_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "http.token"
+    path.write_text("x" * 43)
+    path.chmod(0o600)
+    os.chown(path, 65501, 65501)
+    with pytest.raises(DaemonError, match="it belongs to user 65501, who knows it"):
+        token_of(path)
+
+
 def test_an_address_that_others_reach_needs_tls_or_a_word() -> None:
     refuse_open_address("127.0.0.1", tls=False, insecure=False)
     refuse_open_address("::1", tls=False, insecure=False)
