@@ -86,7 +86,7 @@ def foreground(
     from supervisord_async.supervise.daemon import serve
     from supervisord_async.supervise.options import Options
     from supervisord_async.supervise.outlive import leftovers
-    from supervisord_async.supervise.run_dir import make_run_dir
+    from supervisord_async.supervise.run_dir import make_run_dir, warn_of_others
     from supervisord_async.system import descriptors, heap, loop, needs, signals
 
     needs.require()
@@ -103,6 +103,8 @@ def foreground(
     if former is None:
         make_run_dir(daemon.run_dir)
     own = [_own_log(daemon.log)]
+    if former is None:
+        warn_of_others(daemon.run_dir)
 
     def follow_log_settings(log: DaemonLog) -> None:
         own.append(_own_log(log))

@@ -32,6 +32,18 @@ def make_run_dir(path: str) -> str:
     raise DaemonError(f"{trouble} (set daemon.run_dir, or pass --run-dir)")
 
 
+def warn_of_others(path: str) -> None:
+    """Somebody else who may write in the run_dir, and so command the daemon, is told of."""
+    found = os.stat(path)
+    if found.st_uid not in (0, os.geteuid()):
+        who = f"user {found.st_uid}, to whom it belongs,"
+    elif found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX:
+        who = "anybody"
+    else:
+        return
+    _log.warning("%s may write in the run_dir %s: put another socket, state or token there, and so command this daemon", who, path)
+
+
 def set_aside_false_socket(path: str, run_dir: str) -> None:
     """Anything but a socket at ``path`` is renamed to ``path.stale``, if that lies in our own run_dir."""
     try:
