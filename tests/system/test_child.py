@@ -9,9 +9,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import exits
+from supervisord_async.system import exits, procfs
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, identify, is_alive, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
@@ -160,6 +161,19 @@ async def test_stranger_with_the_same_pid_is_neither_adopted_nor_signalled_nor_a
             Child.adopt(identity)
     assert is_alive(real)
     assert decoy.ended is None
+
+
+async def test_a_stranger_that_got_the_pid_while_it_was_adopted_is_let_go(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first look and the pidfd: who is there afterwards is another."""
+    stranger = await nursery.spawn("sleep", "1000")
+    now = stat(stranger.pid)
+    assert now is not None
+    looks = [now, replace(now, start_ticks=now.start_ticks + 1)]
+    monkeypatch.setattr(procfs, "stat", lambda _pid: looks.pop(0))
+    with pytest.raises(ProcessLookupError, match="is gone"):
+        Child.adopt(stranger.identity)
+    monkeypatch.undo()
+    assert stranger.send_signal(0)
 
 
 async def test_process_is_alive_while_any_of_its_threads_is(nursery: Nursery) -> None:

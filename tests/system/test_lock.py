@@ -145,3 +145,10 @@ def test_lock_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     for path in (tmp_path / "no" / "lock", tmp_path / "link"):
         with pytest.raises(DaemonError, match="cannot open the lock"):
             InstanceLock(path).acquire()
+
+
+def test_of_an_earlier_holder_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("4194304 99999999999 boot and more than anybody writes there\n" * 3)
+    with InstanceLock(tmp_path / "lock"):
+        (line,) = (tmp_path / "lock").read_text().splitlines()
+    assert line.split()[0] == str(os.getpid())

@@ -52,3 +52,8 @@ def test_a_parent_that_is_gone_is_no_daemon(tmp_path: Path, monkeypatch: pytest.
         pass
     monkeypatch.setattr(leftovers.procfs, "stat", lambda _pid: SimpleNamespace(parent=gone.pid))
     assert leftovers.daemon_of([Tagged(Identity(42, 1, "boot"), "web", 1, True)], str(tmp_path)) is None
+
+
+def test_an_ending_whose_mark_cannot_be_written_goes_on(tmp_path: Path) -> None:
+    ending.begin(str(tmp_path / "removed"))
+    assert not ending.is_begun(str(tmp_path / "removed"))

@@ -14,7 +14,7 @@ from supervisord_async.config.model import Logs, Program
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState
-from supervisord_async.supervise.outlive.takeover import settle, without_impostors
+from supervisord_async.supervise.outlive.takeover import finish_ending, settle, without_impostors
 from supervisord_async.supervise.process import Process
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, identify
@@ -158,6 +158,15 @@ def test_autostart_starts_what_is_down_for_no_order_of_anybodys(cause: Cause | N
 
 def test_autostart_leaves_alone_what_is_wanted_already() -> None:
     assert not settle(saved(**RUNNING | {"cause": None}), [alive(3)], BOOT)["web"].begins_anew
+
+
+def test_what_lives_of_an_ending_and_no_state_knows_is_told_to_go_once_more() -> None:
+    known = saved(**RUNNING | {"state": State.STOPPING, "wanted": False, "since": 1.0, "cause": Cause.DAEMON_STOP})
+    for state, since in ((None, 7.0), (known, 1.0)):  # what is known was told when the ending was noted
+        slot = finish_ending(settle(state, [alive(3)], BOOT), 7.0)["web"]
+        found = slot.snapshot
+        assert slot.ending and slot.main == Identity(42, 500, BOOT)
+        assert (found.state, found.wanted, found.cause, found.since) == (State.STOPPING, False, Cause.DAEMON_STOP, since)
 
 
 def test_a_state_of_another_boot_says_nothing() -> None:
