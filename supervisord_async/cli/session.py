@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from supervisord_async.client.asking import Asking
 
 
+#: How long a daemon may keep silent on what it answers from its memory, within milliseconds: beyond, somebody waits who wants to know why.
+STATUS_SECONDS = 10.0
+
+
 class Session:
     """One call of asupctl: its global options, and clients of the daemon that they mean."""
 
@@ -51,7 +55,7 @@ class Session:
         """As :meth:`client`, but a client for plain queries only, which is quicker to import."""
         from supervisord_async.client.asking import Asking
 
-        return Asking(self.target.socket)
+        return Asking(self.target.socket, timeout_seconds=STATUS_SECONDS)
 
     def client(self, *, timeout_seconds: float = 30.0) -> Client:
         """A new client of the daemon that is meant."""

@@ -45,7 +45,7 @@ def in_our_words(path: str) -> Iterator[None]:
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
         raise NoDaemonError(f"no daemon at {path}") from error
     except TimeoutError as error:
-        raise TimedOutError(f"the daemon at {path} does not answer (is it stopped, or very busy?)") from error
+        raise TimedOutError(f"the daemon at {path} does not answer (is it stopped, or very busy? `asupctl doctor` looks closer)") from error
     except (ConnectionError, CutError) as error:
         raise WentAwayError(f"the daemon at {path} went away before it had answered") from error
     except GarbledError as error:

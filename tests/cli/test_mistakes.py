@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.cli import other_verbs
+from supervisord_async.cli import other_verbs, session
 from supervisord_async.cli.group import VERBS
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError
@@ -38,6 +38,20 @@ def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
     assert ended.code == 4
     assert "start one with `asupd -c FILE`; the last one died" in ended.err
     assert "`asupctl cleanup` shows it" in ended.err
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "--json")])
+def test_status_of_a_daemon_that_hangs_is_given_up_soon_with_advice(
+    tmp_path: Path, ctl: Ctl, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert session.STATUS_SECONDS <= 10
+    monkeypatch.setattr(session, "STATUS_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "mute.sock"))
+        mute.listen()
+        ended = ctl(*words, socket=tmp_path / "mute.sock")
+    assert (ended.code, ended.out) == (6, "")
+    assert "does not answer (is it stopped, or very busy? `asupctl doctor` looks closer)" in ended.err
 
 
 @pytest.mark.parametrize("verb", [["status"], ["start", "x"], ["logs", "x"], ["events"], ["why", "x"], ["history", "x"], ["reload"],
