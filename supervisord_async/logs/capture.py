@@ -272,12 +272,12 @@ class Capture:
             self._made_room(self._outage, outcome)
             return
         if self._closed:
-            self._tell_waiters(outcome)
+            self._wake_waiters(outcome)
             return
         if outcome.error is not None and outcome.error.errno == errno.EAGAIN and self._is_only_slow(outcome):
             self._wakeup.call_after(SLOW_SECONDS, self._ask_again)
             return
-        self._tell_waiters(outcome)
+        self._wake_waiters(outcome)
         if outcome.error is not None:
             self._failed(outcome.error, progress=outcome.moved > 0)
         else:
@@ -336,7 +336,7 @@ class Capture:
                     _log.exception("echoing the output of %s failed; no more of it is echoed", self.label)
                     self._echo = None
 
-    def _tell_waiters(self, outcome: Outcome) -> None:
+    def _wake_waiters(self, outcome: Outcome) -> None:
         """Wake those who wait for the turn that has ended, or for an earlier one: it has moved all that they wait for, or failed."""
         for waiter in self._waiters:
             if waiter.turn <= self._turns:
@@ -375,7 +375,7 @@ class Capture:
         outage.made_room(outcome.discarded, outcome.discarded_lines)
         self._torn = self._torn or outcome.discarded > 0
         if self._closed:
-            self._tell_waiters(outcome)
+            self._wake_waiters(outcome)
         elif self._again:
             self._ask()
         else:

@@ -75,7 +75,7 @@ class Journal:
                 os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody may have removed the run_dir
                 return Spool(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path, source)
             except OSError as error:
-                self._say_once(f"cannot write {path}: {error.strerror} (lines of {name} may be lost if the daemon is killed)")
+                self._warn_once(f"cannot write {path}: {error.strerror} (lines of {name} may be lost if the daemon is killed)")
         return Spool(os.memfd_create(f"asup-{stream}", os.MFD_CLOEXEC), None, source)
 
     async def sweep(self, in_use: Collection[tuple[str, str]]) -> None:
@@ -120,7 +120,7 @@ class Journal:
                 self._left.discard(file)
             spool.close()
 
-    def _say_once(self, problem: str) -> None:
+    def _warn_once(self, problem: str) -> None:
         if self.problem is None:
             self.problem = problem
             _log.warning(problem)

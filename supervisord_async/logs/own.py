@@ -126,7 +126,7 @@ class OwnLog(logging.Handler):
     def _before_writing(self) -> tuple[bytes, float | None]:
         """The outlet's ``idle``, called in its thread: rotate; returns what else to write, and after how many seconds to call again."""
         trouble = self._rotate()
-        repeats, again = self._tell_repeats()
+        repeats, again = self._summaries()
         return trouble + repeats, again
 
     def _rotate(self) -> bytes:
@@ -147,7 +147,7 @@ class OwnLog(logging.Handler):
         self._outlet.reopen()
         return b""
 
-    def _tell_repeats(self) -> tuple[bytes, float | None]:
+    def _summaries(self) -> tuple[bytes, float | None]:
         """The summaries of windows that are over, and the seconds until the next one is."""
         now = time.monotonic()
         told = []

@@ -174,7 +174,7 @@ class Sink:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 self._forget_broken(error)
-                raise (_in_our_words(error, size) if self.regular else error) from error
+                raise (_as_outgrown(error, size) if self.regular else error) from error
             self.can_splice = False
             return -1
 
@@ -200,7 +200,7 @@ class Sink:
                 self._forget_broken(error)
                 if written:
                     return written
-                raise _in_our_words(error, size) from error
+                raise _as_outgrown(error, size) from error
         return written
 
     def ends_line(self, size: int) -> bool:
@@ -238,6 +238,6 @@ class Sink:
             self.fd = -1
 
 
-def _in_our_words(error: OSError, size: int) -> OSError:
+def _as_outgrown(error: OSError, size: int) -> OSError:
     """``error``; as an OutgrownError if the file, ``size`` bytes long, has reached its maximum size."""
     return OutgrownError(error.errno, error.strerror) if error.errno == errno.EFBIG and size > 0 else error

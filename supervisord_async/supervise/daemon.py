@@ -177,7 +177,7 @@ class Daemon:
         return process.program if process is not None else None
 
     def state(self) -> SavedState:
-        """Everything that a successor needs, as it is now."""
+        """Everything that the next daemon needs, as it is now."""
         return SavedState(
             boot_id=clock.boot_id(),
             instance=self._instance,
@@ -196,7 +196,7 @@ class Daemon:
         estate = await self._take_over(former)
         async with self._keep_history(former), anyio.create_task_group() as tasks:
             self._begin(tasks, make_control(self._supervisor, self._history), former)
-            self._tell_begun(estate, by_reexec=former is not None)
+            self._publish_start(estate, by_reexec=former is not None)
             if self._options.told_to_stop:  # then nothing is started, and what lives is stopped
                 self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
             code = await self._supervisor.run(estate)
@@ -214,7 +214,7 @@ class Daemon:
         """The daemon's own tasks have begun, in ``tasks``."""
         self._bus.listen(log_record)
         self._bus.listen(self._event_hooks.heed)
-        tasks.start_soon(self._heed_signals_to_the_last, name="signals")
+        tasks.start_soon(self._handle_signals_until_exit, name="signals")
         if former is not None:
             self._saver.changed()  # the last changes before the re-exec were handed over in memory, and are in no file yet
         tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
@@ -232,7 +232,7 @@ class Daemon:
         self._bus.listen(standing.heed)
         tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
 
-    def _tell_begun(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
+    def _publish_start(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
         """Publish which daemon started, where, and what it found alive; log what this machine lacks."""
         alive = sum(slot.main is not None for slot in estate.values())
         adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
@@ -365,14 +365,14 @@ class Daemon:
 
     # Signals
 
-    async def _heed_signals_to_the_last(self) -> None:
+    async def _handle_signals_until_exit(self) -> None:
         try:
-            await self._heed_signals()
+            await self._handle_signals()
         finally:
             for number in HEARD:  # so that a late signal does not kill a daemon that is ending cleanly
                 signal.signal(number, signal.SIG_IGN)
 
-    async def _heed_signals(self) -> None:
+    async def _handle_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # they were blocked during the re-exec, or since the start
             told: tuple[int, float] | None = None

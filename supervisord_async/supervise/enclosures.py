@@ -47,7 +47,7 @@ class Enclosures:
         self._moved_at = -1.0
         self._warming: anyio.Event | None = None
         self._preparing: anyio.Event | None = None
-        self._told = ""  #: the problem that was reported last; empty once it is solved
+        self._reported = ""  #: the problem that was reported last; empty once it is solved
 
     async def open(self) -> None:
         """From now on runs get cgroups, or :attr:`missing` says why not; the cgroups of an earlier daemon's runs are known."""
@@ -97,7 +97,7 @@ class Enclosures:
             await self._warm_up()
             cgroup = self._make(tag)
         except (OSError, UnusableError) as error:
-            self._tell(error)
+            self._report(error)
             return None
         self._known[tag] = cgroup
         return cgroup
@@ -120,9 +120,9 @@ class Enclosures:
             try:
                 stack.enter_context(cgroups.born_in(cgroup, self._own, self._stranded))
             except OSError as error:
-                self._tell(error)
+                self._report(error)
             else:
-                self._told = ""
+                self._reported = ""
             yield
         self._moved_at = time.monotonic()
 
@@ -157,7 +157,7 @@ class Enclosures:
                     if process is not None and cgroups.is_in(process.pid, self._own):
                         cgroup.take_in(of(process))
         except (OSError, UnusableError) as error:
-            self._tell(error)
+            self._report(error)
 
     async def run(self) -> None:
         """Remove the folders of runs that are over, until cancelled."""
@@ -216,9 +216,9 @@ class Enclosures:
             self._warming.set()
             self._warming = None
 
-    def _tell(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         """Log ``error``, unless it is the one that was logged last."""
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        if reason != self._told:
-            self._told = reason
+        if reason != self._reported:
+            self._reported = reason
             _log.warning("degraded: cannot put a run into a cgroup: %s; it is ended by its session, parents and environment", reason)

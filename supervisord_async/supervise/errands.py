@@ -76,7 +76,7 @@ class Errands:
         """As if an errand had raised ``error``."""
         self._errors += (error,)
         self._cancel()
-        self._tell()
+        self._report()
 
     async def _run(self, function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]) -> None:
         try:
@@ -88,14 +88,14 @@ class Errands:
             self._going -= 1
             if not self._going:
                 self._handles = ()
-            self._tell()
+            self._report()
 
     def _cancel(self) -> None:
         self._cancelled += 1
         for handle in self._handles:
             handle.cancel()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Report the failures to the owner, once all of its errands are over."""
         if self._errors and not self._going:
             errors, self._errors = self._errors, ()

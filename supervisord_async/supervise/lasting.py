@@ -18,7 +18,7 @@ _log = logging.getLogger("asupd")
 
 
 async def lasting(what: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Run ``run`` until it returns, again after each failure; ``what`` names it in the log."""
+    """Call ``run`` until it returns, and again after each failure; ``what`` names it in the log."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         began = anyio.current_time()

@@ -14,7 +14,7 @@ T = TypeVar("T")
 _log = logging.getLogger("asupd")
 
 #: The errors that mean a resource is used up for the moment.
-_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 #: One token for each call, in all of this process, that is being retried.
 _waiting: set[object] = set()
 #: The pauses between attempts, the last one repeated.
@@ -24,7 +24,7 @@ PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 def is_want(error: BaseException) -> bool:
     """Whether ``error`` means a shortage of descriptors, threads or memory, which may be over in a moment."""
     if isinstance(error, OSError):
-        return error.errno in _WANT
+        return error.errno in _SHORTAGES
     return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 

@@ -189,7 +189,7 @@ class Process:
             self._voice.close()
 
     def saved(self) -> SavedProcess:
-        """What a successor needs to know of it."""
+        """What the next daemon needs to know of it."""
         left = self._inherited.main if self._inherited is not None else None  # until the takeover is done, this is all that is known
         main = self._run.child.identity if self._run is not None and self._run.ended is None else left
         return SavedProcess(

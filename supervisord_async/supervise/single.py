@@ -96,8 +96,8 @@ class Single:
             shut_down=lambda _why: None,
         )
         self._process = Process(program.name, 0, program, self._around)
-        self._told: int | None = None  #: the signal that asked us to end
-        self._told_at = 0.0
+        self._stop_signal: int | None = None  #: the signal that asked us to end
+        self._stop_signal_at = 0.0
         self._held: list[int] = []  #: signals to pass on that came before the command was known to live
         self._reclaimed_after: Ended | None = None
         self._faulted_run = 0  #: the last run that missed its heartbeat
@@ -119,14 +119,14 @@ class Single:
                     tasks.start_soon(self._expect_heartbeat, presumed, baseline, name="heartbeat to come")
                 self._process.begin(tasks)
                 try:
-                    if self._told is None:  # else a signal came first, and the command is never started
+                    if self._stop_signal is None:  # else a signal came first, and the command is never started
                         self._process.post(StartRequested(Cause.AUTOSTART))
                         await self._over.wait()
                 finally:
                     self._process.dismiss()
                 tasks.cancel_scope.cancel()
             code = self._exit_code()
-            self._say(self._last_words(code), what="ended" if self._told or not code else "gave_up", code=code)
+            self._say(self._last_words(code), what="ended" if self._stop_signal or not code else "gave_up", code=code)
         self._host.close()
         os.close(self._null_fd)
         return code
@@ -167,11 +167,11 @@ class Single:
                 self._pass_on(number)
             return
         now = anyio.current_time()
-        if self._told is not None:  # a second one, which the command may take to mean "at once"
-            if not shared and (number != self._told or now - self._told_at > ECHO_SECONDS):
+        if self._stop_signal is not None:  # a second one, which the command may take to mean "at once"
+            if not shared and (number != self._stop_signal or now - self._stop_signal_at > ECHO_SECONDS):
                 self._process.post(SignalRequested(number))
             return
-        self._told, self._told_at = number, now
+        self._stop_signal, self._stop_signal_at = number, now
         stop = msgspec.structs.replace(self._program.stop, signal=signal.SIGCONT if shared else number, command=None)
         self._process.reconfigure(msgspec.structs.replace(self._process.program, stop=stop))
         if self._process.snapshot.state is State.STOPPING and not shared:
@@ -239,8 +239,8 @@ class Single:
     def _exit_code(self) -> int:
         """128+n if signal n asked us to end, 1 if the restart limit was reached by a missed heartbeat, else as the last run ended."""
         snapshot = self._process.snapshot
-        if self._told is not None:
-            return 128 + self._told
+        if self._stop_signal is not None:
+            return 128 + self._stop_signal
         if snapshot.state is State.FATAL and self._faulted_run == snapshot.run:
             return LIMIT_BY_HEARTBEAT
         if self._host.refused is not None:
@@ -253,8 +253,8 @@ class Single:
     def _last_words(self, code: int) -> str:
         snapshot = self._process.snapshot
         restarts = f"{max(snapshot.run - 1, 0)} restart{'' if snapshot.run == 2 else 's'}"
-        if self._told is not None:
-            why = f"told to go by {signals.name(self._told)}"
+        if self._stop_signal is not None:
+            why = f"told to go by {signals.name(self._stop_signal)}"
         elif snapshot.state is State.FATAL:
             why = f"giving up: {detail_words(snapshot) or snapshot.cause}"
         else:

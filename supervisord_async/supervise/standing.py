@@ -36,7 +36,7 @@ class Standing:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._news = anyio.Event()
-        self._told = ""
+        self._sent = ""
 
     def heed(self, record: Record) -> None:
         """``record`` was published. A shutdown is reported at once, with the time that it may take; a change of the status soon."""
@@ -54,8 +54,8 @@ class Standing:
             await anyio.sleep(PAUSE_SECONDS)
             self._news = anyio.Event()
             words = self.words()
-            if words != self._told and descriptors.sd_notify(f"STATUS={words}"):
-                self._told = words
+            if words != self._sent and descriptors.sd_notify(f"STATUS={words}"):
+                self._sent = words
 
     def words(self) -> str:
         """How many processes are in each state, the most frequent first; those in trouble by name."""

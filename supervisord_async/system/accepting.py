@@ -32,7 +32,7 @@ class Accepting:
         self.tls = tls  #: of connections that are accepted from now on
         self._introductions: dict[asyncio.Task[None], None] = {}  # the oldest first
         self._again: asyncio.TimerHandle | None = None
-        self._wanting = False
+        self._exhausted = False
         self._loop.add_reader(listener.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -44,9 +44,9 @@ class Accepting:
         except OSError as error:
             self._pause(error)
             return
-        if self._wanting:
+        if self._exhausted:
             _log.info("connections can be accepted again")
-            self._wanting = False
+            self._exhausted = False
         connection.setblocking(False)
         introduction = self._loop.create_task(self._introduce(connection))
         self._introductions[introduction] = None
@@ -65,9 +65,9 @@ class Accepting:
             connection.close()
 
     def _pause(self, error: OSError) -> None:
-        if not self._wanting:
+        if not self._exhausted:
             _log.warning("transient: cannot accept a connection: %s; it is tried again", error.strerror)
-            self._wanting = True
+            self._exhausted = True
         self._loop.remove_reader(self._listener.fileno())
         self._again = self._loop.call_later(PAUSE_SECONDS, self._resume)
 

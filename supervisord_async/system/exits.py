@@ -33,7 +33,7 @@ watched: set[int] = set()
 #: The pause before a dead child is waited for again that is traced (strace, gdb): its tracer gets it first.
 _TRACED_RETRY_SECONDS = 0.05
 #: Processes that ended while no descriptor was free to find out how.
-_wanting: set[int] = set()
+_unexamined: set[int] = set()
 
 _log = logging.getLogger("asupd")
 
@@ -143,21 +143,21 @@ class ExitWatch:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 raise
-            self._tell_want(error)
+            self._report_shortage(error)
             ended = None  # it has ended, but no descriptor is free to find out how
         if ended is None:
             self._loop.call_later(_TRACED_RETRY_SECONDS, self.on_readable)
         else:
             self._finish(ended)
 
-    def _tell_want(self, error: OSError) -> None:
+    def _report_shortage(self, error: OSError) -> None:
         """Log the shortage when the first process waits, not for each."""
-        if not _wanting:
+        if not _unexamined:
             _log.warning("transient: cannot see how process %d ended: %s; it is tried again", self.identity.pid, error.strerror)
-        _wanting.add(self.identity.pid)
+        _unexamined.add(self.identity.pid)
 
     def _finish(self, ended: Ended) -> None:
-        _wanting.discard(self.identity.pid)
+        _unexamined.discard(self.identity.pid)
         readiness.forget(self._loop, self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1

@@ -159,7 +159,7 @@ def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> so
         with suppress(FileNotFoundError):
             os.unlink(path)
         listener.bind(path)
-        _make_right(path, mode, uid, gid)
+        _set_owner_and_mode(path, mode, uid, gid)
         listener.listen(backlog)
     except BaseException:
         listener.close()
@@ -167,7 +167,7 @@ def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> so
     return listener
 
 
-def _make_right(path: str, mode: int, uid: int, gid: int) -> None:
+def _set_owner_and_mode(path: str, mode: int, uid: int, gid: int) -> None:
     """Set owner and mode of the socket file at ``path``; raises OSError if somebody put something else in its place."""
     file = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -65,8 +65,8 @@ class _Way:
     def __init__(self, make_folders: bool) -> None:
         self.fd = -1
         self._make_folders = make_folders
-        self._believed = frozenset({0, os.geteuid()})
-        self._laid_by: int | None = None  # the untrusted owner of a link that was followed
+        self._trusted_owners = frozenset({0, os.geteuid()})
+        self._link_owner: int | None = None  # the untrusted owner of a link that was followed
         self._above: os.stat_result | None = None  # the parent of the folder reached, if the last step went down
         self._links = 0
 
@@ -150,20 +150,20 @@ class _Way:
             target = os.readlink("", dir_fd=link)
         finally:
             os.close(link)
-        if owner not in self._believed:
-            if self._laid_by not in (None, owner):
+        if owner not in self._trusted_owners:
+            if self._link_owner not in (None, owner):
                 raise _refusal(owner)
-            self._laid_by = owner
+            self._link_owner = owner
         return target
 
     def _refuse_detour(self) -> None:
         """Raise OSError unless the owner of any link on the way could have put this very folder in the link's place."""
-        if self._laid_by is None:
+        if self._link_owner is None:
             return
         here, above = os.fstat(self.fd), self._above
-        movable = above is not None and (above.st_uid, above.st_dev) == (self._laid_by, here.st_dev)
-        if (here.st_uid != self._laid_by and not movable) or self._is_in_proc():
-            raise _refusal(self._laid_by)
+        movable = above is not None and (above.st_uid, above.st_dev) == (self._link_owner, here.st_dev)
+        if (here.st_uid != self._link_owner and not movable) or self._is_in_proc():
+            raise _refusal(self._link_owner)
 
     def _refuse_second_name(self, fd: int) -> None:
         """Raise OSError if somebody may have hard-linked a file into this folder that belongs to another user."""
@@ -171,8 +171,8 @@ class _Way:
         if found.st_nlink < 2 or not stat.S_ISREG(found.st_mode):
             return
         folder = os.fstat(self.fd)
-        others_write = folder.st_uid not in self._believed or folder.st_mode & 0o022
-        if others_write and not found.st_uid == folder.st_uid not in self._believed:
+        others_write = folder.st_uid not in self._trusted_owners or folder.st_mode & 0o022
+        if others_write and not found.st_uid == folder.st_uid not in self._trusted_owners:
             raise OSError(errno.ELOOP, "the file has another name elsewhere, and others may write in its folder")
 
     def _is_in_proc(self) -> bool:

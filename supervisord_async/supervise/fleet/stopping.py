@@ -33,7 +33,7 @@ class OrderlyStop:
         """``dependents`` gives the processes that depend on a program."""
         self.pending: dict[str, Process] = {process.name: process for process in reversed(processes)}
         self.refused: dict[str, str] = {}  #: those whose mailbox refused the stop, and why
-        self._told: dict[str, tuple[Process, Snapshot, float]] = {}  #: those that were asked to stop: the snapshot then, and when
+        self._asked: dict[str, tuple[Process, Snapshot, float]] = {}  #: those that were asked to stop: the snapshot then, and when
         self._before: dict[str, set[str]] = {
             process.name: {other.name for other in dependents(process.program.name)} & self.pending.keys() for process in processes
         }
@@ -47,21 +47,21 @@ class OrderlyStop:
         """Whether its turn has not come, or it was asked to stop and has not decided yet. One that is STOPPED needs no turn."""
         if process.name in self.pending:
             return not _rests(process)
-        told = self._told.get(process.name)
+        told = self._asked.get(process.name)
         return told is not None and process.snapshot.wanted and process.snapshot is told[1]
 
     def tell_free(self, now: float) -> None:
         """Ask those to stop that nothing holds up any more."""
         holding = {name for name, process in self.pending.items() if not _rests(process)}
-        holding |= {name for name, (process, _, at) in self._told.items() if _holds(process, at, now)}
+        holding |= {name for name, (process, _, at) in self._asked.items() if _holds(process, at, now)}
         for name in [name for name in self.pending if not self._before[name] & holding]:
             process = self.pending.pop(name)
-            self._told[name] = process, process.snapshot, now
+            self._asked[name] = process, process.snapshot, now
             try:
                 process.post(StopRequested())
             except BusyError as error:
                 self.refused[name] = str(error)
-                del self._told[name]
+                del self._asked[name]
 
     def overrule(self, programs: Collection[str]) -> None:
         """The processes of ``programs`` whose turn has not come are left running, as somebody wants them up."""

@@ -92,7 +92,7 @@ async def monitor_files(
     """
     with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths) as changes:
         async with anyio.create_task_group() as tasks:  # a task, as a path on a hanging disk is never armed, and must not hold up the rest
-            tasks.start_soon(_tell_missing, changes, name, bus)
+            tasks.start_soon(_publish_missing, changes, name, bus)
             guard = LoopGuard(watch.debounce_seconds)
             acted_at: float | None = None
             async for paths in changes:
@@ -109,7 +109,7 @@ async def monitor_files(
                 bus.publish("watch", name=name, message="following file changes again", data={"what": "resumed"})
 
 
-async def _tell_missing(changes: Subscription, name: str, bus: Bus) -> None:
+async def _publish_missing(changes: Subscription, name: str, bus: Bus) -> None:
     await changes.wait_armed()
     for path in changes.missing:
         message = f"watched path {path} does not exist; it is watched for its creation"

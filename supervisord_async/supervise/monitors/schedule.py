@@ -126,7 +126,7 @@ class ScheduleWatch:
             self._start(processes, " (missed, caught up)")
         else:
             for process in processes:
-                self._tell(process, "missed a scheduled start: the daemon or the machine was down, or its clock was set", "missed")
+                self._publish(process, "missed a scheduled start: the daemon or the machine was down, or its clock was set", "missed")
         return next_after(schedule, now)
 
     def _start(self, processes: list[Process], words: str) -> None:
@@ -134,17 +134,17 @@ class ScheduleWatch:
             now = process.snapshot
             if now.state is State.STOPPED and now.cause is Cause.OPERATOR:
                 message = f"scheduled start{words} left out: an operator stopped it; a start by hand takes the schedule up again"
-                self._tell(process, message, "paused")
+                self._publish(process, message, "paused")
             elif now.state not in DOWN:
-                self._tell(process, f"scheduled start{words} left out: it is {now.state}", "overlap")
+                self._publish(process, f"scheduled start{words} left out: it is {now.state}", "overlap")
             else:
-                self._tell(process, f"started by its schedule{words}", "started")
+                self._publish(process, f"started by its schedule{words}", "started")
                 try:
                     process.post(StartRequested(Cause.SCHEDULE))
                 except BusyError as error:
                     _log.error("%s: %s", process.name, error)
 
-    def _tell(self, process: Process, message: str, what: str) -> None:
+    def _publish(self, process: Process, message: str, what: str) -> None:
         self._bus.publish("schedule", name=process.name, message=message, data={"what": what})
 
 

@@ -76,7 +76,7 @@ class Farewell:
     def __init__(self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None) -> None:
         self._instance, self._others, self._grace_seconds = instance, others, grace_seconds
         self._begun = time.monotonic()
-        self._told: set[_Audience] = set()
+        self._signalled: set[_Audience] = set()
         self._mains: dict[tuple[str, int], Identity] = {}  # by name and run, as first seen: survivors do not become main processes
 
     def overdue_seconds(self, living: list[Tagged]) -> float:
@@ -95,7 +95,7 @@ class Farewell:
         for each in late:
             self._send(each, signal.SIGKILL)
         for audience in self._audiences(living).items():
-            self._tell_once(*audience)
+            self._signal_once(*audience)
 
     def _audiences(self, living: list[Tagged]) -> dict[_Audience, list[Tagged]]:
         """Those of each run to signal: with ``scope: main`` and ``mixed`` the main process alone, as long as it lives."""
@@ -110,10 +110,10 @@ class Farewell:
                 found.setdefault((each.name, each.run, alone), []).append(each)
         return found
 
-    def _tell_once(self, audience: _Audience, members: list[Tagged]) -> None:
-        if audience in self._told:
+    def _signal_once(self, audience: _Audience, members: list[Tagged]) -> None:
+        if audience in self._signalled:
             return
-        self._told.add(audience)
+        self._signalled.add(audience)
         for each in members:
             if self._send(each, self._manner(each).signal):
                 self._send(each, signal.SIGCONT)

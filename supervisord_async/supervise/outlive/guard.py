@@ -69,10 +69,10 @@ class Guard:
             trouble = str(error)
         self._child = None
         if self._wanted:
-            self._tell(trouble)
+            self._report(trouble)
             await anyio.sleep_until(began + PAUSE_SECONDS)
 
-    def _tell(self, trouble: str) -> None:
+    def _report(self, trouble: str) -> None:
         """``trouble`` is logged, unless it is the same as last time."""
         if trouble != self._trouble:
             self._trouble = trouble

@@ -97,7 +97,7 @@ def told_to_end(saved: SavedState, now: float) -> SavedState:
     def told(process: SavedProcess) -> SavedProcess:
         if not process.snapshot.wanted or process.snapshot.state not in LIVE:
             return process
-        return replace(process, snapshot=_going(process.snapshot, now))
+        return replace(process, snapshot=_stopping(process.snapshot, now))
 
     return replace(saved, processes=tuple(told(process) for process in saved.processes))
 
@@ -107,12 +107,12 @@ def finish_ending(slots: dict[str, Inherited], now: float) -> dict[str, Inherite
 
     def told(slot: Inherited) -> Inherited:
         lives = slot.main is not None and slot.snapshot.wanted
-        return replace(slot, ending=True, snapshot=_going(slot.snapshot, now) if lives else slot.snapshot)
+        return replace(slot, ending=True, snapshot=_stopping(slot.snapshot, now) if lives else slot.snapshot)
 
     return {name: told(slot) for name, slot in slots.items()}
 
 
-def _going(snapshot: Snapshot, now: float) -> Snapshot:
+def _stopping(snapshot: Snapshot, now: float) -> Snapshot:
     return structs.replace(snapshot, state=State.STOPPING, since=now, wanted=False, cause=Cause.DAEMON_STOP, detail="", kills=0, restarts=0)
 
 

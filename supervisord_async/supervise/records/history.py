@@ -79,7 +79,7 @@ class History:
         self._reader = Reader(self.path)
         self._one_writer = anyio.CapacityLimiter(1)
         self._readers = DaemonThreads(READERS, "history")
-        self._said_dropped = 0
+        self._reported_dropped = 0
         self._unreadable = False  #: the last query failed, and that was reported
         self._seen_id = 0  #: the number of the last record taken
         self._prune_at = 0.0  #: when the bounds are enforced next (monotonic); first: at once
@@ -234,7 +234,7 @@ class History:
                     store.last_id = _id_by_clock()
                 return store
             except (sqlite3.OperationalError, OSError) as error:
-                self._say(f"cannot open {self.path}: {error}; it is tried again")
+                self._report(f"cannot open {self.path}: {error}; it is tried again")
                 return None
             except sqlite3.DatabaseError as error:
                 self._set_aside_damaged(error)
@@ -253,7 +253,7 @@ class History:
             for number in sorted(numbers)[: max(0, len(numbers) + 1 - CORRUPT_KEPT)]:
                 self._beside(f".corrupt-{number}").unlink(missing_ok=True)
         except OSError as reason:
-            self._say(f"{self.path} is damaged ({error}) and cannot be moved aside: {reason}")
+            self._report(f"{self.path} is damaged ({error}) and cannot be moved aside: {reason}")
             return
         _log.error("history: %s is damaged (%s): moved to %s, a new one is begun", self.path, error, aside.name)
 
@@ -266,7 +266,7 @@ class History:
             if (journal := self._beside("-wal")).exists():
                 journal.replace(aside.with_name(f"{aside.name}-wal"))
         except OSError as reason:
-            self._say(f"{error} and cannot be moved aside: {reason}")
+            self._report(f"{error} and cannot be moved aside: {reason}")
             return
         _log.warning("history: %s: kept as %s, a new one is begun", error, aside.name)
 
@@ -288,7 +288,7 @@ class History:
             if batch:
                 self._store.write(batch)
         except (sqlite3.OperationalError, OSError) as error:
-            self._say(f"cannot write {self.path}: {error}; it is tried again, up to {QUEUE_RECORDS} records wait")
+            self._report(f"cannot write {self.path}: {error}; it is tried again, up to {QUEUE_RECORDS} records wait")
             return False
         except sqlite3.DatabaseError as error:
             self._close()
@@ -297,7 +297,7 @@ class History:
         if batch:
             self._written_id = batch[-1].id
             self.written += len(batch)
-        self._say_over()
+        self._report_recovery()
         return True
 
     def _reopen(self) -> None:
@@ -327,15 +327,15 @@ class History:
             except sqlite3.Error as error:
                 _log.warning("history: cannot close %s cleanly: %s", self.path, error)
 
-    def _say(self, trouble: str) -> None:
+    def _report(self, trouble: str) -> None:
         if self.trouble is None:
             _log.error("history: %s", trouble)
         self.trouble = trouble
 
-    def _say_over(self) -> None:
+    def _report_recovery(self) -> None:
         if self.trouble is not None:
-            _log.warning("history: %s is written again; %d records were dropped", self.path, self.dropped - self._said_dropped)
-            self.trouble, self._said_dropped = None, self.dropped
+            _log.warning("history: %s is written again; %d records were dropped", self.path, self.dropped - self._reported_dropped)
+            self.trouble, self._reported_dropped = None, self.dropped
 
 
 def _id_by_clock() -> int:

@@ -62,17 +62,17 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
         case State.FATAL | State.UNKNOWN:
             return detail_words(after) or str(after.cause)
         case State.STOPPED:
-            ended = (before.pid is not None or before.state is State.STOPPING) and not _unborn(before, after)
+            ended = (before.pid is not None or before.state is State.STOPPING) and not _never_spawned(before, after)
             return f"stopped; {exit_words(after.exit)}" if ended else "stopped"
 
 
-def _unborn(before: Snapshot, after: Snapshot) -> bool:
+def _never_spawned(before: Snapshot, after: Snapshot) -> bool:
     """Whether the run ended without ever having had a process, so that ``exit`` is still that of an earlier run."""
     in_flight = before.state in (State.STARTING, State.STOPPING) and before.pid is None and before.ended_run != before.run
     return in_flight and after.exit == before.exit
 
 
-def _ended_unheard(before: Snapshot, after: Snapshot) -> bool:
+def _exit_unrecorded(before: Snapshot, after: Snapshot) -> bool:
     """Whether the main process ended earlier during STOPPING, without a change of state, so that no record has its exit yet."""
     recorded = before.cause is Cause.EXITED  # it ended by itself, which led to STOPPING
     return before.state is State.STOPPING and after.state is not State.STOPPING and before.ended_run == before.run and not recorded
@@ -82,10 +82,14 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
     """The type and fields of each record that the change gives rise to."""
     if after.state is not before.state or after.run != before.run:
         data: dict[str, Any] = {"pid": after.pid, "restarts": after.restarts, "flapping": after.flapping}
-        if after.exit is not None and not _unborn(before, after) and (after.ended_run != before.ended_run or _ended_unheard(before, after)):
+        if (
+            after.exit is not None
+            and not _never_spawned(before, after)
+            and (after.ended_run != before.ended_run or _exit_unrecorded(before, after))
+        ):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
         if after.state is State.EXITED and not succeeded(after, policy):
-            data["failed"] = exit_json(after.exit)  # also where an earlier record has told the exit: something of the run outlived it
+            data["failed"] = exit_json(after.exit)  # also if an earlier record has the exit: something of the run outlived it
         yield (
             "state",
             {

@@ -1,1 +1,1 @@
-"""One run of a process, from settings to its end: what it is given, how it is spawned, prepared, heard and asked to stop."""
+"""One run of a process, from its settings to its end: how it is prepared, equipped, spawned, captured, and asked to stop."""

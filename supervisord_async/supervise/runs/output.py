@@ -105,7 +105,7 @@ class Output:
         return next((each for each in self._captured if each.stream == stream), None)
 
     def _capture(self, stream: Stream, pipe: Pipe, where: str) -> Capture:
-        echo = partial(self._say, stream) if self._around.echo is not None or self.searches else None
+        echo = partial(self._echo_and_search, stream) if self._around.echo is not None or self.searches else None
         capture = Capture(
             pipe,
             self._target(where),
@@ -119,7 +119,7 @@ class Output:
         self._captured += (_Captured(stream, pipe, capture),)
         return capture
 
-    def _say(self, stream: Stream, data: bytes) -> None:
+    def _echo_and_search(self, stream: Stream, data: bytes) -> None:
         """Echo ``data``, and search it for the patterns of probes."""
         if self._around.echo is not None:
             self._around.echo(self._name, stream, data)

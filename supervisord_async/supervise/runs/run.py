@@ -23,7 +23,7 @@ from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.senses.notify import Voice
 from supervisord_async.system.child import Ended
 
-#: What watches a run beside its exit. Each ends by itself where the program does not ask for it.
+#: The monitors of a run besides the exit monitor. Each returns at once if the program does not ask for it.
 MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (
     monitor_heartbeat,
     monitor_readiness,
@@ -120,7 +120,7 @@ class Run:
             self._scope.cancel()
 
     async def signal(self, signum: int, scope: Scope) -> None:
-        """What lives of the scope was sent ``signum``."""
+        """Send ``signum`` to what lives of the run, within ``scope``."""
 
         async def send() -> None:
             self.tree.signal(signum, scope)

@@ -1,1 +1,1 @@
-"""What monitors perceive with: probes, searches of output, the file watcher and the notification socket."""
+"""Where monitors get their information: probes, searches of output, the file watcher and the sd_notify socket."""

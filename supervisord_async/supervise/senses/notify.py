@@ -73,10 +73,10 @@ class Voice:
         self._around = surroundings
         self._socket: socket.socket | None = None
         self._address = ""
-        self._for: object = None
+        self._bound_for: object = None
         self._ready_run = 0
         self._extended_until = 0.0
-        self._told = 0
+        self._published = 0
         self._ignored_run = 0
 
     # The socket
@@ -86,8 +86,8 @@ class Voice:
         assert program.notify is not None  # noqa: S101  only called where it is set
         access = program.notify.access
         whom = (access, credentials)
-        if self._socket is not None and self._for in (None, whom) and self._is_reachable():
-            self._for = whom
+        if self._socket is not None and self._bound_for in (None, whom) and self._is_reachable():
+            self._bound_for = whom
             return self._address
         self._close_socket()
         path = os.path.join(self._around.daemon.run_dir, "notify", f"{self._name}.sock")
@@ -96,7 +96,7 @@ class Voice:
             self._socket, self._address = bind_datagrams(path, abstract, credentials, mode=0o666 if access == "all" else 0o600)
         except OSError as error:
             raise SpawnError("notify", error.errno, f"cannot bind {path}") from error
-        self._for = whom
+        self._bound_for = whom
         return self._address
 
     def _is_reachable(self) -> bool:
@@ -108,7 +108,7 @@ class Voice:
         self.status, self.reloading, self.stopping = "", False, False
         self.errno = self.exit_status = None
         self.beats, self.triggered, self.watchdog_seconds = 0, False, None
-        self._extended_until, self._told, self._ignored_run = 0.0, 0, 0
+        self._extended_until, self._published, self._ignored_run = 0.0, 0, 0
         if self._socket is not None:
             for datagram in read_datagrams(self._socket, 4 * BATCH):
                 self._drop(datagram)
@@ -210,7 +210,7 @@ class Voice:
         self._drop(datagram)
         self._ignored_run += 1
         if self._ignored_run == 1:
-            self._tell(run, f"ignored a message of process {datagram.pid}: {why}; further ones are only counted")
+            self._publish(run, f"ignored a message of process {datagram.pid}: {why}; further ones are only counted")
 
     def _may_speak(self, run: Run, pid: int) -> bool:
         if pid == run.child.pid:
@@ -235,12 +235,12 @@ class Voice:
             self._extend(run, min(extension / 1e6, MOST_EXTENSION_SECONDS))
         if words.get("RELOADING") == "1" and not self.reloading:
             self.reloading = True
-            self._tell(run, "it says that it reloads")
+            self._publish(run, "it says that it reloads")
         if words.get("READY") == "1":
             self._become_ready(run)
         if words.get("STOPPING") == "1" and not self.stopping:
             self.stopping = True
-            self._tell(run, "it says that it stops")
+            self._publish(run, "it says that it stops")
         if words.get("FDSTOREREMOVE") == "1":
             self.store.remove(words.get("FDNAME", ""))
 
@@ -259,7 +259,7 @@ class Voice:
     def _become_ready(self, run: Run) -> None:
         if self.reloading:
             self.reloading = False
-            self._tell(run, "it says that it has reloaded")
+            self._publish(run, "it says that it has reloaded")
         number = run.context.run
         # with a readiness probe, the probe alone decides
         if self._ready_run != number and run.context.program.readiness is None:
@@ -277,10 +277,10 @@ class Voice:
         errno, status = _number(words.get("ERRNO")), _number(words.get("EXIT_STATUS"))
         if errno is not None and errno <= 4095 and errno != self.errno:
             self.errno = errno
-            self._tell(run, f"it says: {os.strerror(errno)} (errno {errno})")
+            self._publish(run, f"it says: {os.strerror(errno)} (errno {errno})")
         if status is not None and status <= 255 and status != self.exit_status:
             self.exit_status = status
-            self._tell(run, f"it says: exit status {status}")
+            self._publish(run, f"it says: exit status {status}")
 
     def _change_main(self, run: Run, text: str) -> None:
         pid = _number(text)
@@ -288,19 +288,19 @@ class Voice:
             return
         identity = identify(pid) if 1 < pid < 1 << 22 and pid != os.getpid() else None
         if identity is None or not self._is_of(run, pid):
-            self._tell(run, f"refused {text[:20]} as its main process: it does not descend from this run")
+            self._publish(run, f"refused {text[:20]} as its main process: it does not descend from this run")
             return
         try:
             run.become(run.context.host.adopt(identity))
         except (ProcessLookupError, OSError) as error:
-            self._tell(run, f"cannot take {pid} as its main process: {error}")
+            self._publish(run, f"cannot take {pid} as its main process: {error}")
             return
         run.context.post(MainChanged(run.context.run, pid))
-        self._tell(run, f"its main process is {pid} now")
+        self._publish(run, f"its main process is {pid} now")
 
-    def _tell(self, run: Run, message: str) -> None:
-        self._told += 1
-        if self._told <= RECORDS_PER_RUN:
+    def _publish(self, run: Run, message: str) -> None:
+        self._published += 1
+        if self._published <= RECORDS_PER_RUN:
             self._around.bus.publish("notify", name=self._name, run=run.context.run, message=message)
 
 

@@ -61,7 +61,7 @@ async def _ask_tcp(probe: Probe) -> str | None:
 
 
 async def _connect(host: str, port: int) -> anyio.abc.ByteStream:
-    """Connected; ``localhost`` needs no look-up, and so no thread."""
+    """A connection to ``host``. For ``localhost`` without a look-up, which would take a thread."""
     if host == "localhost":
         try:
             return await anyio.connect_tcp("127.0.0.1", port)
@@ -96,7 +96,7 @@ def _request(url: SplitResult) -> bytes:
 
 
 async def _status(stream: anyio.abc.ByteStream) -> int | None:
-    """The status of a response, by its first line; None where there is none."""
+    """The status code in a response's first line; None if that is not HTTP."""
     head = b""
     while b"\r\n" not in head and len(head) < HEAD_BYTES:
         head += await stream.receive(HEAD_BYTES)

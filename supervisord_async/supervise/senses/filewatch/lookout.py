@@ -221,7 +221,7 @@ class Lookout:
     def _is_degraded(self) -> bool:
         return self._retry_at is not None
 
-    def _told(self) -> list[View]:
+    def _notified(self) -> list[View]:
         return [view for view in self._views.values() if not self._polled(view) and view not in self._strays]
 
     def _look(self, changes: Changes, newcomers: set[View] | None) -> None:
@@ -232,7 +232,7 @@ class Lookout:
         self._poll(now, changes)
         if self._doubt_until is not None and now >= max(self._doubt_until, self._scan_again_at):
             self._doubt_until = None
-            self._stale.update(self._told())
+            self._stale.update(self._notified())
         if newcomers or ((self._stale or self._reopen) and now >= self._scan_again_at):
             began = time.monotonic()
             stale, self._stale = self._stale, set()
@@ -267,7 +267,7 @@ class Lookout:
             self._doubt_until = now + DOUBT_SECONDS
         self._burst += len(hints)
         if self._burst >= BURST_HINTS and now >= self._warm_until:
-            self._stale.update(self._told())
+            self._stale.update(self._notified())
         if now >= self._warm_until:
             self._burst = 0
 
@@ -304,7 +304,7 @@ class Lookout:
             self._close(notifier)
             self._notifier, self._given = None, {}
             self._reopen = True
-            self._stale.update(self._told())
+            self._stale.update(self._notified())
             if now - self._failed_at < FAILURE_SECONDS:
                 self._degrade(str(error))
             self._failed_at = now
@@ -385,7 +385,7 @@ class Lookout:
         """Open a notifier for the directories that the views have now; returns True if they are to be scanned again."""
         if self._retry_at is not None or self._stopping.is_set():
             return False
-        self._stations, given = self._stations_of(self._told())
+        self._stations, given = self._stations_of(self._notified())
         if given == self._given and not self._reopen:
             return False
         try:
@@ -416,7 +416,7 @@ class Lookout:
     def _recover(self) -> None:
         """Try a notifier again; if there is still none, :meth:`_degrade` goes on polling, without another report."""
         self._retry_at = None
-        told = self._told()
+        told = self._notified()
         self._renew()
         if self._is_degraded():
             return
