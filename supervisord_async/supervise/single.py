@@ -38,6 +38,7 @@ from supervisord_async.supervise.senses.filewatch.watching import FileWatching
 from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, orphans, procfs, signals
 from supervisord_async.system.child import Ended
+from supervisord_async.system.descriptors import is_unread
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
 
@@ -138,6 +139,14 @@ class Single:
             self._faulted_run = record.run or 0
         if record.to in DOWN:
             self._over.set()
+        elif record.to == State.BACKOFF and self._died_unread():
+            self._say("nobody reads what it writes any more, nor would read what another run writes: it is not restarted")
+            self._process.post(StopRequested())
+
+    def _died_unread(self) -> bool:
+        """Whether the command died of a pipe that the next run would get as well: ``asup-run yes | head``."""
+        status = self._process.snapshot.exit
+        return status is not None and status.signal == signal.SIGPIPE and any(map(is_unread, (1, 2)))
 
     def _child_changed(self) -> None:
         """A command on a terminal that has stopped itself has us stop with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import socket
 from collections.abc import Collection
 
@@ -92,6 +93,17 @@ def is_journal(fd: int) -> bool:
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (int(device), int(inode))
+
+
+def is_unread(fd: int) -> bool:
+    """Whether what is written there is read by nobody, and never will be: a pipe without a name, or a socket, whose other end is closed."""
+    try:
+        kind = os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
+    except OSError:
+        return False
+    look = select.poll()
+    look.register(fd, 0)
+    return kind in ("pipe", "socket") and any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0))
 
 
 def sd_notify(message: str) -> bool:

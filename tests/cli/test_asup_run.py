@@ -110,6 +110,22 @@ def test_delays_double_from_the_factor_on(run: Run) -> None:
     assert delays == ["0.1 s", "0.2 s", "0.4 s"]
 
 
+@pytest.mark.parametrize("policy", ["on-failure", "always"])
+def test_a_pipeline_whose_reader_has_gone_ends(tmp_path: Path, policy: str) -> None:
+    """``asup-run yes | head -1``: the next run would write to the same pipe."""
+    words = ["bash", "-c", '"$@" | head -n 1; echo "${PIPESTATUS[0]}"', "bash", *ASUP_RUN, "--restart-on", policy, "yes"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert done.stdout == "y\n141\n"
+    assert "nobody reads what it writes any more" in done.stderr
+    assert "killed by SIGPIPE; 0 restarts; ending with 141" in done.stderr
+
+
+def test_one_that_dies_of_a_pipe_of_its_own_is_restarted(run: Run) -> None:
+    done = run(*QUICK, "--max-restarts", "1", "sh", "-c", "kill -PIPE $$")
+    assert done.returncode == 141
+    assert "1 restart; ending with 141" in done.stderr
+
+
 def test_always_restarts_a_success_too(run: Run, tmp_path: Path) -> None:
     script = "echo x >> count; [ $(wc -l < count) -lt 3 ] && exit 0; exit 5"
     done = run(*QUICK, "--restart-on", "always", "--max-restarts", "2", "sh", "-c", script)

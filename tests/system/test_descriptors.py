@@ -34,6 +34,27 @@ print(os.listdir('/proc/self/fd'))
     assert f"'{extra[7]}'" in left
 
 
+def test_what_nobody_reads_is_a_nameless_pipe_or_socket_without_another_end(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    one, other = socket.socketpair()
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    to_fifo = os.open(tmp_path / "fifo", os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
+    ours = (writer, one.fileno(), to_fifo, null)
+    try:
+        assert [descriptors.is_unread(fd) for fd in ours] == [False] * 4
+        os.close(reader)
+        other.close()
+        os.close(fifo)
+        assert [descriptors.is_unread(fd) for fd in ours] == [True, True, False, False], "a reader of the FIFO may come again"
+        assert not descriptors.is_unread(10**6)
+    finally:
+        one.close()
+        for fd in (writer, to_fifo, null):
+            os.close(fd)
+
+
 def test_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
