@@ -283,7 +283,11 @@ class Program(Shape, frozen=True, kw_only=True):
     directory: Annotated[str, _doc("Where it runs.")] = "."
     environment: Annotated[Variables | None, _doc("Variables; they beat `environment_files`, which beat what is inherited.")] = {}
     environment_files: Annotated[
-        list[str] | None, _doc("Files of NAME=value lines, later ones beating earlier ones; each must exist.")
+        list[str] | None,
+        _doc(
+            "Files of NAME=value lines, later ones beating earlier ones; each must exist. Read with this file: a reload takes a change, "
+            "a restart does not."
+        ),
     ] = []
     secrets: Annotated[
         list[str] | None,
