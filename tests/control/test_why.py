@@ -26,7 +26,7 @@ from supervisord_async.core.inputs import Faulted, StartRequested
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
-from supervisord_async.errors import SpawnError
+from supervisord_async.errors import NotFoundError, SpawnError
 from supervisord_async.supervise.records.figures import Figures, Sampler
 from supervisord_async.supervise.runs.output import Birth
 from tests.control.conftest import playing, swift
@@ -598,3 +598,15 @@ async def test_the_history_has_what_status_has_shown(monkeypatch: pytest.MonkeyP
         await scene.state("web", State.BACKOFF, State.STARTING, State.RUNNING)
         await wait_until(lambda: scene.snapshot("web").run == 2)
         assert 2 in [record.run for record in await scene.commands.history("web")]
+
+
+@pytest.mark.anyio
+async def test_the_history_is_also_that_of_a_program_which_the_file_no_longer_has() -> None:
+    async def runs(name: str, _limit: int) -> list[str]:
+        return ["its run"] if name == "removed" else []
+
+    async with playing(swift("web"), history=SimpleNamespace(runs=runs)) as scene:
+        assert list(await scene.commands.history("removed")) == ["its run"]
+        assert await scene.commands.history("web") == []
+        with pytest.raises(NotFoundError, match="did you mean 'web'"):
+            await scene.commands.history("wbe")
