@@ -209,7 +209,7 @@ class Writer:
                 path, sink = self._to_compress.popitem()
                 try:
                     await _in_thread(rotation.compress_backups)(path, sink.lock, executor=self._packer)
-                except (OSError, ImportError) as error:  # gzip is loaded when it is needed
+                except (OSError, ImportError, RuntimeError) as error:  # gzip is loaded when it is needed, and there may be no thread now
                     reason = error.strerror if isinstance(error, OSError) else error
                     _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, reason)
         finally:

@@ -18,8 +18,10 @@ import anyio.lowlevel
 import pytest
 
 from supervisord_async.logs.outage import KEPT_BYTES
+from supervisord_async.logs.rotation import backups_of
 from supervisord_async.logs.spool import BOUND_BYTES
 from supervisord_async.logs.target import Format, Target
+from supervisord_async.system.threads import DaemonThreads
 from tests.logs.capturing import captured, everything
 from tests.waiting import wait_until
 
@@ -272,6 +274,28 @@ async def test_without_a_thread_output_waits_for_one(tmp_path: Path, monkeypatch
         stream.say(b"kept\n")
         await wait_until(lambda: (tmp_path / "x.log").read_bytes() == b"kept\n")
         assert len(refused) == 3
+
+
+async def test_backups_for_which_there_is_no_thread_are_compressed_after_the_next_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit, refuses = DaemonThreads.submit, [True]
+
+    def refuse(threads: DaemonThreads, *work: Any, **how: Any) -> Any:
+        if refuses and threads._name == "log-gzip":
+            raise RuntimeError("can't start new thread")
+        return submit(threads, *work, **how)
+
+    monkeypatch.setattr(DaemonThreads, "submit", refuse)
+    log = tmp_path / "x.log"
+    async with captured(Target(str(log), max_size_bytes=1000, backups=100, compress=True)) as [stream]:
+        await stream.say_all(b"0123456789\n" * 1000)
+        await wait_until(lambda: f"cannot compress the backups of {log}: can't start new thread" in caplog.text)
+        refuses.clear()
+        await stream.say_all(b"0123456789\n" * 1000)
+        assert await stream.capture.drain()
+        await wait_until(lambda: all(found.endswith(".gz") for _, found in backups_of(str(log))))
+    assert everything(log) == b"0123456789\n" * 2000
 
 
 async def test_backups_that_cannot_be_compressed_stay_and_are_told(
