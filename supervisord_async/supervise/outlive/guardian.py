@@ -10,6 +10,7 @@ Run as ``python -m supervisord_async.supervise.outlive.guardian INSTANCE LOCK DA
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.outlive.farewell import Farewell, manners
@@ -26,6 +27,8 @@ from supervisord_async.system.lock import open_lock
 
 RETURN_SECONDS = 10.0
 LOOK_SECONDS = 0.2
+#: The machine has nothing to look with just now; it is looked again.
+_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def wait_dead(parent: int) -> None:
@@ -41,10 +44,15 @@ def wait_dead(parent: int) -> None:
 
 @contextmanager
 def holding(lock: str) -> Iterator[bool]:
-    """Hold the run_dir's lock in this context, and yield whether we have it: False if a daemon has it; True also without a run_dir."""
+    """Hold the run_dir's lock in this context, and yield whether we have it: False if a daemon has it; True also without a run_dir.
+
+    Raises OSError if there is no descriptor to ask with: a daemon may have it.
+    """
     try:
         descriptor = open_lock(lock)
-    except OSError:
+    except OSError as error:
+        if error.errno in _WANT:
+            raise
         yield True
         return
     try:
@@ -58,7 +66,7 @@ def holding(lock: str) -> Iterator[bool]:
 
 
 def has_holder(lock: str) -> bool:
-    """Whether a daemon holds the run_dir's lock."""
+    """Whether a daemon holds the run_dir's lock. Raises OSError, as :func:`holding`."""
     with holding(lock) as ours:
         return not ours
 
@@ -67,8 +75,9 @@ def returned(lock: str) -> bool:
     """Wait up to :data:`RETURN_SECONDS` for another daemon; returns whether one took over."""
     until = time.monotonic() + RETURN_SECONDS
     while time.monotonic() < until:
-        if has_holder(lock):
-            return True
+        with suppress(OSError):
+            if has_holder(lock):
+                return True
         time.sleep(LOOK_SECONDS)
     return False
 
@@ -77,16 +86,28 @@ def end_all(instance: str, lock: str) -> None:
     """End everything of the instance; returns early if a daemon starts meanwhile, which then finishes this."""
     run_dir = os.path.dirname(lock)
     farewell = Farewell(instance, manners(run_dir), None)
-    while living := tags.living(instance):
-        with holding(lock) as ours:  # only for each round: a daemon that starts now waits no longer than that
-            if not ours:
+    while True:
+        try:
+            if _end_more(instance, lock, run_dir, farewell):
                 return
+        except OSError as error:
+            if error.errno not in _WANT:
+                raise
+        time.sleep(LOOK_SECONDS)
+
+
+def _end_more(instance: str, lock: str, run_dir: str, farewell: Farewell) -> bool:
+    """Terminate what lives, and kill what outlives its grace period; True: nothing lives, or another daemon is in charge by now."""
+    living = tags.living(instance)
+    with holding(lock) as ours:  # only for each round: a daemon that starts now waits no longer than that
+        if not ours:
+            return True
+        if living:
             ending.begin(run_dir)
             farewell.tell(living)
-        time.sleep(LOOK_SECONDS)
-    with holding(lock) as ours:
-        if ours:
+        else:
             cgroups.remove_all(instance)
+    return not living
 
 
 def main(arguments: list[str]) -> int:

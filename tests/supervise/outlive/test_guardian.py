@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -39,6 +40,52 @@ def test_it_ends_what_nobody_came_for(tmp_path: Path, orphan: subprocess.Popen[b
     monkeypatch.setattr(guardian.tags, "living", _reaping(guardian.tags.living, orphan))
     guardian.end_all(tmp_path.name, str(tmp_path / "lock"))
     assert orphan.wait(20) == -15
+
+
+class Wanting:
+    """``os.open``, to which the machine has no descriptor to give every other time that ``path`` is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._open = path, os.open
+        self.refused = 0
+        self._next = True
+
+    def __call__(self, path: str, *more: int, **others: int) -> int:
+        if path.startswith(self._path):
+            self._next = not self._next
+            if not self._next:
+                self.refused += 1
+                raise OSError(errno.ENFILE, os.strerror(errno.ENFILE), path)
+        return self._open(path, *more, **others)
+
+
+def test_a_lock_that_cannot_be_looked_at_just_now_may_be_a_successors(
+    tmp_path: Path, orphan: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what the successor has taken over would be ended under its hands."""
+    wanting = Wanting(str(tmp_path / "lock"))
+    monkeypatch.setattr(guardian, "LOOK_SECONDS", 0.01)
+    with InstanceLock(tmp_path / "lock"):
+        monkeypatch.setattr(os, "open", wanting)
+        assert guardian.returned(str(tmp_path / "lock"))
+        guardian.end_all(tmp_path.name, str(tmp_path / "lock"))
+        assert orphan.poll() is None
+    assert wanting.refused == 2
+
+
+@pytest.mark.parametrize("place", ["/proc/", "lock"])
+def test_a_want_of_descriptors_delays_the_ending_and_does_not_prevent_it(
+    tmp_path: Path, orphan: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    lock = str(tmp_path / "lock")
+    Path(lock).touch()
+    wanting = Wanting(lock if place == "lock" else f"/proc/{orphan.pid}/environ")
+    living = _reaping(guardian.tags.living, orphan)
+    monkeypatch.setattr(guardian.tags, "living", living)
+    monkeypatch.setattr(os, "open", wanting)
+    guardian.end_all(tmp_path.name, lock)
+    assert orphan.wait(20) == -15
+    assert wanting.refused
 
 
 def test_it_leaves_to_a_late_successor_what_that_came_for(tmp_path: Path, orphan: subprocess.Popen[bytes]) -> None:
