@@ -107,6 +107,8 @@ class Terminal(msgspec.Struct):
                 return
             if _parent_controls_jobs():
                 signal.raise_signal(signum)  # the shell takes the terminal back; its fg or bg lets us go on here
+            elif not has_terminal:  # somebody else's fg is still to come: PID 1 is not stopped by Ctrl-Z, its command is
+                return
             if has_terminal and os.tcgetpgrp(self.fd) == os.getpgrp():
                 os.tcsetpgrp(self.fd, group)
             os.killpg(group, signal.SIGCONT)
