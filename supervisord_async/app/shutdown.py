@@ -376,4 +376,4 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 def joined_outcome(value: Any) -> tuple[Outcome, str]:
     """The outcome by the join function's result: False means that the component has not stopped."""
-    return (Outcome.FAILED, "it lives on, says its join function") if value is False else (Outcome.STOPPED, "")
+    return (Outcome.FAILED, "its join function says that it has not stopped") if value is False else (Outcome.STOPPED, "")

@@ -276,7 +276,7 @@ def _complaint(data: bytes) -> Exception:
         return reason
     except (ValueError, RecursionError) as error:
         return _DamagedError(str(error))
-    return _DamagedError("somebody else has written it again, which the checksum does not cover")
+    return _DamagedError("another program has rewritten it, which the checksum does not cover")
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -332,9 +332,8 @@ def lock(patient: Patient) -> Iterator[Finding]:
 
     if patient.daemon_pid is None and has_holder(patient.lock_path):
         advice = "its log has its PID, and `kill PID` stops it"
-        yield Finding(
-            "error", "daemon", f"somebody holds {patient.lock_path} who could not write into it (a read-only or full disk)", advice
-        )
+        words = f"a process holds {patient.lock_path}, but could not write its PID into it (a read-only or full disk)"
+        yield Finding("error", "daemon", words, advice)
         return
     if patient.daemon_pid is None:
         yield Finding("ok", "lock", "no daemon holds the run_dir")
@@ -351,7 +350,7 @@ def lock(patient: Patient) -> Iterator[Finding]:
     else:
         yield Finding("ok", "daemon", f"PID {patient.daemon_pid} answers, version {health.version}")
         if health.http_trouble is not None:
-            advice = "mend that (ss -lptn shows who has a port), then asupctl reexec; metrics and page are missing until then"
+            advice = "fix that (ss -lptn shows who has a port), then asupctl reexec; metrics and page are missing until then"
             yield Finding("error", "http", f"daemon.http is not served: {health.http_trouble}", advice)
 
 
@@ -361,7 +360,7 @@ def _leftovers(patient: Patient) -> Iterator[Finding]:
     if found := leftovers.find(patient.run_dir):
         pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")
         advice = "start asupd to take them back, or end them with asupctl cleanup --apply"
-        words = f"{len(found)} processes of a dead daemon live on" if len(found) > 1 else "a process of a dead daemon lives on"
+        words = f"{len(found)} processes of a dead daemon still run" if len(found) > 1 else "a process of a dead daemon still runs"
         yield Finding("warning", "leftovers", f"{words}: {pids}", advice)
 
 
@@ -401,7 +400,7 @@ def ports(patient: Patient) -> Iterator[Finding]:
             yield Finding("ok", "port", f"{key}: {host}:{port} is free")
         elif error.errno == errno.EADDRINUSE and (left := _left_behind(patient)):
             advice = "start the daemon: it takes them back, with the addresses that they hold"
-            yield Finding("warning", "port", f"{key}: {host}:{port} is taken, and programs of a dead daemon live on ({left})", advice)
+            yield Finding("warning", "port", f"{key}: {host}:{port} is taken, and programs of a dead daemon still run ({left})", advice)
         else:
             yield Finding("error", "port", f"{key}: cannot bind {host}:{port}: {error.strerror or error}", _advice_on(error, port))
 

@@ -48,7 +48,7 @@ class Session:
         if self._target is None:
             return ""
         died = isinstance(error.__cause__, ConnectionRefusedError) and not os.path.isdir(self._target.socket)
-        words = "; the last one died, and what it ran may live on: the next one takes it back, `asupctl cleanup` shows it"
+        words = "; the last one died, and its programs may still run: the next one takes them back, `asupctl cleanup` shows them"
         return self._target.advice + (words if died else "")
 
     def asking(self) -> Asking:

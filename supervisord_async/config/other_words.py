@@ -152,7 +152,7 @@ _WITHOUT = {
     "virtualenv": "the command begins with the environment's own interpreter: [venv/bin/python, app.py]",
     "waitready": "process.send('ready') is not heard: say READY=1 by 'notify', or let 'readiness' look for a line or ask",
     "notificationfd": "nobody reads that descriptor: say READY=1 by 'notify', or let 'readiness' look for a line or ask",
-    "shutdownwithmessage": "a program is told to go by 'stop.signal'",
+    "shutdownwithmessage": "a program is stopped by 'stop.signal'",
     "mergelogs combinelogs": "each replica has a log; `asupctl logs NAME` shows them together",
     "instancevar incrementvar": _NUMBERED,
     "port": "a port is a variable like others: environment: {PORT: 8080}; " + _NUMBERED,

@@ -311,7 +311,7 @@ class Program(Shape, frozen=True, kw_only=True):
             dict[str, Condition] | list[str] | None,
             _expected("a list of programs, or a mapping of them to started, ready, completed or succeeded"),
         ],
-        _doc("Programs that come first: `{db: ready}`, or `[db]` for `started`. A restart that nobody asked for does not wait for them."),
+        _doc("Programs that come first: `{db: ready}`, or `[db]` for `started`. An automatic restart does not wait for them."),
     ] = {}
     on_dependency_failure: Annotated[Literal["wait", "fail"], _doc("When a dependency fails: wait for it to come back, or be FATAL.")] = (
         "wait"
@@ -322,7 +322,7 @@ class Program(Shape, frozen=True, kw_only=True):
         Annotated[Literal["always", "on-failure", "never"] | Restart | None, _expected("always, on-failure, never, or a mapping")],
         _doc("When and how often it is started again; a single word is the policy."),
     ] = Restart()
-    stop: Annotated[Stop | None, _doc("How it is told to go.")] = Stop()
+    stop: Annotated[Stop | None, _doc("How it is stopped.")] = Stop()
     heartbeat: Annotated[
         Annotated[Duration | Heartbeat | None, _expected(f"{units.DURATION_EXPECTED}, or a mapping")],
         _doc("A file that it must keep changing; a single duration is the timeout."),

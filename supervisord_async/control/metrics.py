@@ -103,7 +103,7 @@ class _Collected(Collector):
 
 
 _DAEMON_HELP = {
-    "asup_loop_lag_seconds": "How late the daemon's event loop wakes a sleeper, the worst of five looks at the scrape.",
+    "asup_loop_lag_seconds": "How late the daemon's event loop wakes a sleeping task, the longest of five tries at the scrape.",
     "asup_uptime_seconds": "How long the daemon has been up.",
     "asup_config_refused": "1 while the configuration file on disk is one that the last reload refused.",
     "asup_streams": "Open streams of events and logs.",
@@ -170,17 +170,19 @@ def _last_exits(rows: list[Row]) -> Metric:
 
 
 def _figures(rows: list[Row]) -> Iterator[Metric]:
-    cpu = CounterMetricFamily("asup_process_cpu_seconds", "CPU time of what lives of the process's tree.", labels=_LABELS)
+    cpu = CounterMetricFamily("asup_process_cpu_seconds", "CPU time of the tree's living processes.", labels=_LABELS)
     gauges = {
         "memory_bytes": GaugeMetricFamily(
-            "asup_process_memory_bytes", "Resident memory of the process's tree, what is shared in it once.", labels=_LABELS
+            "asup_process_memory_bytes", "Resident memory of the process's tree, shared memory counted once.", labels=_LABELS
         ),
-        "cpu_percent": GaugeMetricFamily("asup_process_cpu_percent", "CPU use of the tree since the last look.", labels=_LABELS),
+        "cpu_percent": GaugeMetricFamily("asup_process_cpu_percent", "CPU use of the tree since the last sample.", labels=_LABELS),
         "processes": GaugeMetricFamily("asup_process_tree_processes", "Processes of the tree.", labels=_LABELS),
         "threads": GaugeMetricFamily("asup_process_threads", "Threads of the tree.", labels=_LABELS),
         "open_files": GaugeMetricFamily("asup_process_open_files", "Descriptors of the tree.", labels=_LABELS),
-        "read_bytes": GaugeMetricFamily("asup_process_storage_read_bytes", "What lives of the tree read from storage.", labels=_LABELS),
-        "written_bytes": GaugeMetricFamily("asup_process_storage_written_bytes", "What it wrote to storage.", labels=_LABELS),
+        "read_bytes": GaugeMetricFamily("asup_process_storage_read_bytes", "Storage reads of the tree's living processes.", labels=_LABELS),
+        "written_bytes": GaugeMetricFamily(
+            "asup_process_storage_written_bytes", "Storage writes of the tree's living processes.", labels=_LABELS
+        ),
     }
     for row in rows:
         if row.figures is None:
@@ -196,7 +198,7 @@ def _figures(rows: list[Row]) -> Iterator[Metric]:
 
 def _counters(rows: list[Row], tally: Tally) -> Iterator[Metric]:
     logged = CounterMetricFamily("asup_process_log_bytes", "Bytes of output that were written to logs.", labels=_LABELS)
-    lost = CounterMetricFamily("asup_process_log_lost_bytes", "Bytes of output that no log could take.", labels=_LABELS)
+    lost = CounterMetricFamily("asup_process_log_lost_bytes", "Bytes of output that could not be written to a log.", labels=_LABELS)
     restarts = CounterMetricFamily("asup_process_restarts", "Runs after the first, by what caused them.", labels=(*_LABELS, "cause"))
     durations = HistogramMetricFamily("asup_process_run_duration_seconds", "How long ended runs were up.", labels=_LABELS)
     by_name: dict[str, list[tuple[str, int]]] = {}

@@ -173,7 +173,7 @@ async def get_description(api: Api, _call: Call) -> Response:
 async def page_address(api: Api, _call: Call) -> Response:
     """The page's address, with its token."""
     if api.http_trouble is not None:
-        raise FailedError(f"there is no page: {api.http_trouble}; mend that, then `asupctl reexec`")
+        raise FailedError(f"there is no page: {api.http_trouble}; fix that, then `asupctl reexec`")
     if api.page_url is None:
         how = "set daemon.http, e.g. to 127.0.0.1:9001; it takes effect with `asupctl reexec`"
         raise FailedError(f"there is no page: the daemon does not answer over TCP ({how})")

@@ -111,8 +111,8 @@ def _unheard(process: Process) -> tuple[str, ...]:
     if not in_vain or s.state is State.RUNNING or program.notify is None or program.readiness is not None:
         return ()
     if program.notify.access == "all":
-        return ("nothing of it said READY=1; a program that does not speak sd_notify has no notify",)
-    return ("its main process did not say READY=1; who says it by another one has notify: {access: all}, who never says it, no notify",)
+        return ("none of its processes sent READY=1; if the program does not speak sd_notify, leave out notify",)
+    return ("its main process did not send READY=1; if another of its processes does, set notify: {access: all}; if none does, no notify",)
 
 
 def _lacking(process: Process) -> tuple[str, ...]:

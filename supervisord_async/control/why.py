@@ -257,7 +257,7 @@ def _end_words(story: Story) -> str:
     if story.end_cause == "restart_limit":
         words += "; the restart limit was reached"
     elif story.end_cause not in (None, "exited", "spawn_failed"):
-        words += f"; it was told to go because {_end_reason(story)}"
+        words += f"; it was stopped because {_end_reason(story)}"
     return words
 
 

@@ -248,7 +248,7 @@ def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path
         daemon.send(signal.SIGKILL)
         daemon.wait()
         text = daemon.do("doctor")
-        assert "a process of a dead daemon lives on" in text
+        assert "a process of a dead daemon still runs" in text
         assert "cleanup --apply" in text
 
 
@@ -280,5 +280,5 @@ def test_the_port_of_what_a_dead_daemon_left_is_nothing_to_end(tmp_path: Path, d
         found = only(findings, "port")
         assert code == 0 and found["level"] == "warning"
         assert f"127.0.0.1:{free_port} is taken" in found["message"]
-        assert re.search(r"live on \((web:\d, ){4}web:\d …\)$", found["message"])
+        assert re.search(r"still run \((web:\d, ){4}web:\d …\)$", found["message"])
         assert "start the daemon" in found["advice"]

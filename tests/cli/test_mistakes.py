@@ -37,7 +37,7 @@ def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
     ended = ctl("status", socket=tmp_path / "left.sock")
     assert ended.code == 4
     assert "start one with `asupd -c FILE`; the last one died" in ended.err
-    assert "`asupctl cleanup` shows it" in ended.err
+    assert "`asupctl cleanup` shows them" in ended.err
 
 
 @pytest.mark.parametrize("words", [("status",), ("status", "--json")])

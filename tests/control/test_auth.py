@@ -185,7 +185,7 @@ async def test_a_port_in_use_costs_tcp_alone_and_is_said(serving: Callable[..., 
         why = f"cannot bind 127.0.0.1:{taken}: Address already in use"
         assert (await wire.ask("GET", "/v1/health")).json["http_trouble"] == why
         refused = (await wire.ask("GET", "/v1/web")).problem(409, "failed")
-        assert refused["detail"] == f"there is no page: {why}; mend that, then `asupctl reexec`"
+        assert refused["detail"] == f"there is no page: {why}; fix that, then `asupctl reexec`"
     assert any("degraded: no HTTP over TCP" in record.message for record in caplog.records)
     await listener.aclose()
 

@@ -54,7 +54,7 @@ async def test_a_missed_heartbeat_is_told_as_the_cause_of_the_present_run() -> N
             (1, "run 1 was killed by SIGTERM"),
         ]
         assert why.chain[1].text.endswith(
-            "; it was told to go because the heartbeat was 21 s old (it was started because it starts with the daemon)"
+            "; it was stopped because the heartbeat was 21 s old (it was started because it starts with the daemon)"
         )
         assert why.last_end is not None
         assert (why.last_end.run, why.last_end.exit_status) == (1, {"signal": "SIGTERM", "core": False})
@@ -229,7 +229,7 @@ async def test_one_that_has_waited_runs_for_the_reason_that_it_was_started_for()
         assert (await scene.commands.status_of("needy")).cause == "operator"
         await scene.commands.restart(["needy"])
         chain = [link.text for link in (await scene.commands.why("needy")).chain]
-        assert re.match("run 1 (exited|was killed) .*told to go because an operator asked for it", chain[1]), chain
+        assert re.match("run 1 (exited|was killed) .*was stopped because an operator asked for it", chain[1]), chain
 
 
 @pytest.mark.anyio
@@ -352,7 +352,7 @@ def test_every_state_and_cause_has_a_rule(state: State, cause: Cause | None) -> 
         assert all(isinstance(word, str) for word in (*found.words, *found.keys))
 
 
-@pytest.mark.parametrize(("access", "word"), [("main", "its main process did not say READY=1"), ("all", "nothing of it said READY=1")])
+@pytest.mark.parametrize(("access", "word"), [("main", "its main process did not send READY=1"), ("all", "none of its processes sent READY=1")])
 def test_one_that_does_not_say_that_it_is_ready_is_told_of_notify(access: Any, word: str) -> None:
     late = process_in(State.BACKOFF, cause=Cause.READINESS_FAILED, detail="not ready within 60 s", restarts=1)
     given_up = process_in(State.FATAL, cause=Cause.RESTART_LIMIT, detail="restart limit of 3 reached; last: not ready within 60 s")
