@@ -352,7 +352,9 @@ def test_every_state_and_cause_has_a_rule(state: State, cause: Cause | None) -> 
         assert all(isinstance(word, str) for word in (*found.words, *found.keys))
 
 
-@pytest.mark.parametrize(("access", "word"), [("main", "its main process did not send READY=1"), ("all", "none of its processes sent READY=1")])
+@pytest.mark.parametrize(
+    ("access", "word"), [("main", "its main process did not send READY=1"), ("all", "none of its processes sent READY=1")]
+)
 def test_one_that_does_not_say_that_it_is_ready_is_told_of_notify(access: Any, word: str) -> None:
     late = process_in(State.BACKOFF, cause=Cause.READINESS_FAILED, detail="not ready within 60 s", restarts=1)
     given_up = process_in(State.FATAL, cause=Cause.RESTART_LIMIT, detail="restart limit of 3 reached; last: not ready within 60 s")

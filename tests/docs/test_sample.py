@@ -9,14 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisord_async.config.load import load
+from tests.waiting import wait_until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "config" / "programs.yaml"
@@ -103,12 +106,20 @@ def sample(tmp_path: Path, free_port: int) -> Iterator[Sample]:
             running.daemon.wait()
 
 
+def page(port: int) -> bytes:
+    """What is served at ``port``; empty where nobody listens yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            return bytes(answer.read())
+    except urllib.error.URLError:
+        return b""
+
+
 @pytest.mark.real
 @pytest.mark.slow
 def test_sample_shows_the_point(sample: Sample, free_port: int) -> None:
     sample.until("web is RUNNING", lambda status: status["web"]["state"] == "RUNNING")
-    with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/", timeout=10) as answer:
-        assert b"Hello from web" in answer.read()
+    assert b"Hello from web" in wait_until_sync(partial(page, free_port), what="web's page")  # RUNNING is not yet listening
 
     before = sample.until("edited is RUNNING", lambda status: status["edited"]["state"] == "RUNNING")
     source = sample.directory / "config" / "examples" / "edited.py"
