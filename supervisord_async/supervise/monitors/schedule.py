@@ -20,6 +20,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
+from supervisord_async.supervise.patience import is_want, patiently
 from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ScheduleWatch:
         self._off_the_loop = off_the_loop
         self._news = anyio.Event()
         self._late_seconds = LATE_AT_START_SECONDS
+        self._written = b""  # the marks that are on the disk
         bus.listen(self._heed)
 
     async def run(self) -> None:
@@ -69,8 +71,8 @@ class ScheduleWatch:
             if not groups:
                 await self._news.wait()
             elif not loaded:
-                await self._off_the_loop(self._marks.load)
-                loaded = True
+                await patiently("read when schedules were last due", lambda: self._off_the_loop(self._marks.load))
+                self._written, loaded = self._marks.snapshot(), True
                 continue
             else:
                 delay = await self._look(groups)
@@ -94,7 +96,6 @@ class ScheduleWatch:
     async def _look(self, groups: dict[str, tuple[Program, list[Process]]]) -> float:
         """Start what is due; returns the seconds until the next look."""
         now = self._wall_clock()
-        before = self._marks.snapshot()
         soonest = now + LOOK_SECONDS
         for program, processes in groups.values():
             due = self._consider(program, processes, now)
@@ -103,9 +104,19 @@ class ScheduleWatch:
             soonest = min(soonest, due) if due is not None else soonest
         self._late_seconds = LATE_SECONDS
         self._marks.keep_only(set(groups))
-        if (after := self._marks.snapshot()) != before:
-            await self._off_the_loop(self._marks.write, after)
+        if (marks := self._marks.snapshot()) != self._written:
+            await self._write(marks)
         return max(0.0, soonest - self._wall_clock())
+
+    async def _write(self, marks: bytes) -> None:
+        """``marks`` are on the disk; where there is no thread to write them, a later look does."""
+        try:
+            await self._off_the_loop(self._marks.write, marks)
+        except RuntimeError as error:
+            if not is_want(error):
+                raise
+        else:
+            self._written = marks
 
     def _consider(self, program: Program, processes: list[Process], now: float) -> float | None:
         """Start the program's processes if its schedule is due; returns when it is due next."""

@@ -77,11 +77,6 @@ def test_the_machines_zone_is_a_zone_and_not_an_offset(tmp_path: Path) -> None:
     assert local_zone("No/Such", str(tmp_path / "none")).key == "UTC"
 
 
-async def at_once(function: Callable[..., None], *arguments: Any) -> None:
-    """Instead of a thread, for which virtual time would not wait."""
-    function(*arguments)
-
-
 class Scene:
     """A watch over one process on a wall whose clock the test may set."""
 
@@ -93,7 +88,14 @@ class Scene:
         self.around.bus.listen(self.records.append)
         self.process = Process("job", 0, program("job", **settings), self.around)
         self._offset = begin - anyio.current_time()
-        self.watch = ScheduleWatch(self.around.bus, lambda: [self.process], str(run_dir), wall_clock=self.wall, off_the_loop=at_once)
+        self.threads = True  #: whether one can be had
+        self.watch = ScheduleWatch(self.around.bus, lambda: [self.process], str(run_dir), wall_clock=self.wall, off_the_loop=self._at_once)
+
+    async def _at_once(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Instead of a thread, for which virtual time would not wait."""
+        if not self.threads:
+            raise RuntimeError("can't start new thread")
+        function(*arguments)
 
     def wall(self) -> float:
         return anyio.current_time() + self._offset
@@ -160,6 +162,23 @@ def test_an_operators_stop_pauses_the_schedule_until_a_start(tmp_path: Path) -> 
         await s.runs(2, 3)
         s.host.child.end(code=0)
         await s.runs(3, 700)
+
+    play(scene, tmp_path, "2026-11-21 00:01", Schedule(at="@every 10m", every_seconds=600.0))
+
+
+def test_without_a_thread_what_is_due_is_started_and_is_written_down_later(tmp_path: Path) -> None:
+    async def scene(s: Scene) -> None:
+        s.threads = False
+        await anyio.sleep(30)
+        s.threads = True
+        await anyio.sleep(2)
+        before = (tmp_path / schedules.FILE_NAME).read_text()
+        s.threads = False
+        await s.runs(1, 700)
+        assert s.told() == ["started"] and (tmp_path / schedules.FILE_NAME).read_text() == before
+        s.threads = True
+        await anyio.sleep(LOOK_SECONDS + 1)
+        assert (tmp_path / schedules.FILE_NAME).read_text() != before
 
     play(scene, tmp_path, "2026-11-21 00:01", Schedule(at="@every 10m", every_seconds=600.0))
 
