@@ -1,4 +1,4 @@
-// The daemon's HTTP API: questions, actions, and streams that go on.
+// The daemon's HTTP API: queries, actions, and endless streams.
 
 export class Problem extends Error {
   constructor(status, document) {
@@ -14,14 +14,14 @@ async function checked(answer) {
   try {
     document = await answer.json();
   } catch {
-    // Not one of the daemon's own answers: the status has to do.
+    // Not one of the daemon's own answers: only the status is known.
   }
   throw new Problem(answer.status, document);
 }
 
 const path = (name, what = "") => `/v1/processes/${encodeURIComponent(name)}${what && `/${what}`}`;
 
-/** The JSON answer to a question; a connection that hangs is given up after `seconds`. */
+/** The JSON answer to a query; fails if the connection hangs for `seconds`. */
 export async function get(target, seconds = 20) {
   const answer = await fetch(target, { signal: AbortSignal.timeout(seconds * 1000), cache: "no-store" });
   return (await checked(answer)).json();
@@ -31,13 +31,13 @@ export const getWhy = (name) => get(path(name, "why"));
 export const getHistory = (name) => get(path(name, "history?limit=50"));
 export const logAddress = (name, stream, lines) => path(name, `logs?lines=${lines}&stream=${stream}`);
 
-/** start, stop or restart; the result for the one process. Raises Problem. */
+/** start, stop or restart; returns the result for the process. Throws Problem. */
 export async function act(name, action) {
   const answer = await fetch(path(name, action), { method: "POST" });
   return (await (await checked(answer)).json()).results[0];
 }
 
-/** Call `heed` with each piece of text of a stream until it ends, `signal` aborts it, or it is silent for `silence` seconds. */
+/** Calls `heed` with each piece of a stream's text, until the stream ends, `signal` aborts it, or it is silent for `silence` seconds. */
 export async function stream(target, { headers = {}, signal, silence = 0, opened, heed }) {
   const own = new AbortController();
   const stop = () => own.abort();
@@ -66,7 +66,7 @@ export async function stream(target, { headers = {}, signal, silence = 0, opened
   }
 }
 
-/** A reader of server-sent events: feed it text, it calls `heed(id, type, data)`. */
+/** A parser of server-sent events: given text, it calls `heed(id, type, data)` for each event. */
 export function eventReader(heed) {
   let rest = "";
   return (text) => {

@@ -1,11 +1,11 @@
-// The page as a whole: header, banners, table, panel, and the address that remembers what is chosen.
+// The page as a whole: header, banners, table, panel, and the address that tells what is selected.
 import { begin, dismiss, isTrouble, state, subscribe } from "./store.js";
 import { Events, Panel, TABS } from "./panel.js";
 import { GROUPS, StopQuestion, Table } from "./table.js";
 import { html, render, useEffect, useReducer, useRef, useState } from "./ui.js";
 import { plain } from "./text.js";
 
-/** #NAME/TAB: what is chosen, so that a link can lead to it and going back works. */
+/** #NAME/TAB: what is selected, so that a link can lead to it and going back works. */
 function addressed() {
   let [name, tab] = [location.hash.slice(1), "log"];
   const slash = name.lastIndexOf("/");

@@ -1,13 +1,13 @@
-// One process's output, followed live. Lines are drawn once and appended; nothing a program says is ever read as markup.
+// One process's output, followed live. Lines are drawn once and appended; output is never interpreted as markup.
 import { logAddress, pause, Problem, stream } from "./api.js";
 import { Component, html } from "./ui.js";
 import { draw, newLook, pieces } from "./text.js";
 
 const LINES_ASKED = 500;
 const LINES_KEPT = 3000;
-/** Longer lines are cut for the eye; the file has them whole. */
+/** Longer lines are cut on the page; the file has them in full. */
 const SIGNS_SHOWN = 4000;
-/** This near to the end counts as at the end. */
+/** Within this distance of the end the log counts as scrolled to the end. */
 const NEAR_PIXELS = 30;
 
 export class Log extends Component {
@@ -15,7 +15,7 @@ export class Log extends Component {
   #box = null;
   #rest = "";
   #look = newLook();
-  #tail = null; // the element of a last line without an end
+  #tail = null; // the element of the last line, if it has no line end yet
   #waiting = [];
   #scheduled = false;
   #visit = null;
@@ -102,7 +102,7 @@ export class Log extends Component {
 
   #line(line, look) {
     const element = document.createElement("div");
-    const visible = line.replace(/\r+$/, "").split("\r").pop(); // a progress bar: what it says last
+    const visible = line.replace(/\r+$/, "").split("\r").pop(); // of a progress bar only the last state
     draw(element, pieces(visible.slice(0, SIGNS_SHOWN), look));
     if (visible.length > SIGNS_SHOWN) element.append(` … ${visible.length - SIGNS_SHOWN} more`);
     if (!element.firstChild) element.append("\u200b");
@@ -111,7 +111,7 @@ export class Log extends Component {
 
   #scrolled = () => {
     const box = this.#box;
-    if (!box) return; // the last of its scrolling is told after it is gone
+    if (!box) return; // a scroll event may arrive after the element is gone
     const following = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PIXELS;
     if (following !== this.state.following) this.setState({ following });
   };

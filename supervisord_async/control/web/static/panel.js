@@ -1,11 +1,11 @@
-// What there is to know of one process, or the events of all.
+// The details of one process, or the events of all.
 import { getHistory, getWhy, logAddress } from "./api.js";
 import { Log } from "./log.js";
 import { html, useEffect, useRef, useState } from "./ui.js";
 import { clock, draw, ending, newLook, percent, pieces, plain, size, span } from "./text.js";
 
 const EVENTS_SHOWN = 200;
-/** The history is written a moment after the event. */
+/** The history is written shortly after the event. */
 const HISTORY_LATE_MS = 1200;
 const LOG_LINES_AS_TEXT = 100_000;
 export const TABS = [["log", "Log"], ["why", "Why"], ["events", "Events"], ["runs", "Runs"]];
@@ -47,7 +47,7 @@ export function Panel({ row, tab, setTab, events, close, choose }) {
   </section>`;
 }
 
-/** The answer to `ask`, asked again when one of `stamps` changes, and once more `later` (ms); the answer before stays until then. */
+/** The answer to `ask`, which is repeated when one of `stamps` changes, and once more `later` ms after that; the previous answer stays until then. */
 function useAnswer(ask, stamps, later = 0) {
   const [found, setFound] = useState({ answer: null, trouble: "" });
   useEffect(() => {

@@ -1,20 +1,20 @@
-// What the page knows of the daemon, kept true: a list at first, then each change as an event, and figures while somebody looks.
-// A hidden tab keeps no connection (a browser has six for all tabs of a site); shown again it resumes behind the last event it saw.
+// What the page knows about the daemon, kept up to date: first a list, then each change as an event, and figures while the page is visible.
+// A hidden tab keeps no connection (a browser has six for all tabs of a site); when shown again it resumes after the last event it received.
 import { act, eventReader, get, pause, Problem, stream } from "./api.js";
 
 const EVENTS_KEPT = 400;
 const REFRESH_SECONDS = 0.2;
 const FIGURES_SECONDS = 2.5;
-/** An answer that takes longer is told: what is shown may be old. */
+/** If an answer takes longer, the page says that what it shows may be outdated. */
 const LATE_SECONDS = 4;
-/** The daemon breaks its silence every 15 s. */
+/** A silent stream sends a comment every 15 s. */
 const SILENCE_SECONDS = 45;
 const NOTICE_SECONDS = 8;
 
 export const state = {
   link: "connecting", // connecting, live, lost, denied
   trouble: "",
-  late: false, // the connection is there, and who should answer does not
+  late: false, // connected, but the daemon does not answer
   health: null,
   processes: new Map(),
   events: [], // newest first
@@ -24,7 +24,7 @@ export const state = {
 
 const listeners = new Set();
 let lastId = null;
-let news = new Set(); // names whose rows are older than their last event
+let news = new Set(); // names with an event since their row was fetched
 let everything = false;
 let refreshing = false;
 let visit = null;
@@ -39,7 +39,7 @@ function changed(part) {
   for (const listener of listeners) listener();
 }
 
-/** Begin, now and whenever the page is shown; end when it is hidden. */
+/** Starts, now and whenever the page is shown; stops when it is hidden. */
 export function begin() {
   const look = () => (document.visibilityState === "visible" ? open() : visit?.abort());
   document.addEventListener("visibilitychange", look);
@@ -80,7 +80,7 @@ function failed(error) {
   else changed({ link: "lost", trouble: error instanceof Problem ? error.message : "the daemon does not answer" });
 }
 
-/** Everything anew; the events behind those that are known come by the stream. */
+/** Fetches everything anew; events after the last known one come by the stream. */
 async function load() {
   const [health, list, past] = await Promise.all([
     get("/v1/health"),
@@ -131,13 +131,13 @@ function heed(id, type, event) {
   refresh();
 }
 
-/** What a reload takes away is stopped first: asked for by name it might be an error by then. New ones are in no row yet. */
+/** Processes that a reload removes are stopped first, and may be unknown when fetched by name; new ones have no row yet. */
 function mayBeGone(name) {
   const row = state.processes.get(name);
   return !row || row.state === "STOPPED";
 }
 
-/** Ask anew for the rows that events told of: one question for many events. */
+/** Fetches the rows that had events: one query for many events. */
 async function refresh() {
   if (refreshing) return;
   refreshing = true;
@@ -152,7 +152,7 @@ async function refresh() {
       const list = await get(`/v1/processes?figures=false${query}`);
       changed({ processes: merged(list, !names), ...(all ? { health: await get("/v1/health") } : {}) });
     } catch {
-      // A name that is gone, or a daemon that is: the next look at everything tells which.
+      // Either a name is gone or the daemon is: fetching everything will tell which.
     }
     await pause(REFRESH_SECONDS);
   }
@@ -169,7 +169,7 @@ async function pollFigures(signal) {
     try {
       changed({ processes: merged(await get("/v1/processes"), true), late: false });
     } catch (error) {
-      // Else the event stream finds out what is wrong, and says it.
+      // Otherwise the event stream finds out what is wrong, and reports it.
       changed({ late: error.name === "TimeoutError" });
     }
     clearTimeout(late);
@@ -177,7 +177,7 @@ async function pollFigures(signal) {
   }
 }
 
-/** start, stop or restart `name`, and say what came of it. */
+/** Starts, stops or restarts `name`, and shows the result. */
 export async function command(name, action) {
   if (state.busy.has(name)) return;
   changed({ busy: new Map(state.busy).set(name, action) });
@@ -201,7 +201,7 @@ function notice(kind, text) {
 
 export const dismiss = (one) => changed({ notices: state.notices.filter((other) => other !== one) });
 
-/** Whether a person should look at it. */
+/** Whether it needs attention. */
 export function isTrouble(row) {
   const { state: now, exit_status: exit } = row;
   if (["FATAL", "BACKOFF", "UNKNOWN"].includes(now) || row.health === "unhealthy" || row.flapping) return true;

@@ -7,7 +7,7 @@ const ROWS_AT_FIRST = 200;
 const RUNS = new Set(["RUNNING", "STARTING", "BACKOFF", "WAITING", "STOPPING"]);
 const SEVERITY = { FATAL: 0, UNKNOWN: 1, BACKOFF: 2, EXITED: 4, STOPPING: 5, STARTING: 6, WAITING: 7, STOPPED: 8, RUNNING: 9 };
 
-// [title, class, value to order by; null: not ordered by it]
+// [title, class, value to sort by; null: not sortable]
 const COLUMNS = [
   ["Process", "name", (row) => row.name],
   ["State", "state", (row) => (isTrouble(row) ? 0 : 10) + (SEVERITY[row.state] ?? 3)],
@@ -28,7 +28,7 @@ export const GROUPS = [
   ["down", "Not running", (row) => row.pid === null],
 ];
 
-/** The seconds since the page's clock last struck; the reader of it is drawn once a second while visible. */
+/** The present time in ms; a component that uses it is redrawn once a second while the page is visible. */
 function useNow() {
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
@@ -54,7 +54,7 @@ export function Table({ rows, busy, chosen, choose, filter, group }) {
     const sign = order.down ? -1 : 1;
     found.sort((a, b) => (key(a) < key(b) ? -sign : key(a) > key(b) ? sign : 0));
   }
-  const shown = Math.max(limit, found.findIndex((row) => row.name === chosen) + 1); // a link may lead to one further down
+  const shown = Math.max(limit, found.findIndex((row) => row.name === chosen) + 1); // a link may lead to a row further down
   const turn = (column) => () =>
     setOrder((old) => (old.column !== column ? { column, down: false } : old.down ? { column: null, down: false } : { column, down: true }));
   return html`<table role="table" aria-label="processes">
@@ -80,7 +80,7 @@ function due(row, now) {
 }
 
 class Row extends Component {
-  // Rows of many processes: only what changed is drawn.
+  // There may be many rows: only those that changed are redrawn.
   shouldComponentUpdate(next) {
     return ["row", "busy", "chosen", "up", "due"].some((key) => next[key] !== this.props[key]);
   }

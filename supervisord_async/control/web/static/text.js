@@ -1,6 +1,6 @@
-// Text for people. Whatever programs say is data: it becomes text nodes, and what a terminal or a reader could be fooled by is made visible.
+// Text for people. Whatever programs print is data: it becomes text nodes, and characters that could mislead a reader are made visible.
 
-// Controls (C0 but tab, DEL, C1), and characters that turn the direction of text or that nobody sees.
+// Control characters (C0 except tab, DEL, C1), and characters that are invisible or change the direction of text.
 const INVISIBLE = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
 const shown = (sign) => {
@@ -9,7 +9,7 @@ const shown = (sign) => {
   return `\u27e8U+${code.toString(16).toUpperCase().padStart(4, "0")}\u27e9`;
 };
 
-/** The text with every control and invisible character as a visible sign. */
+/** The text with every control or invisible character replaced by a visible one. */
 export const plain = (text) => String(text ?? "").replace(INVISIBLE, shown);
 
 // An escape sequence: CSI with its parameters and final byte, a string (OSC, DCS, …) up to its end, or another two-character one.
@@ -17,7 +17,7 @@ const ESCAPE = /\u001b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\u0007\u001b]*(?:\u00
 
 const fresh = () => ({ bold: false, faint: false, italic: false, underline: false, strike: false, inverse: false, fg: null, bg: null });
 
-/** One line of output in pieces of one look each; `look` is where the line before ended, and is changed to where this one does. */
+/** One line of output in pieces of one style each; `look` is the style at the end of the previous line, and becomes that at the end of this one. */
 export function pieces(line, look) {
   const found = [];
   let at = 0;
@@ -52,7 +52,7 @@ function applySgr(look, words) {
   }
 }
 
-/** 5;N or 2;R;G;B; returns how many codes it took. */
+/** Sets a colour from 5;N or 2;R;G;B; returns how many codes that took. */
 function extended(look, side, rest) {
   const byte = (value) => Math.min(255, Math.max(0, value | 0));
   if (rest[0] === 5 && rest.length > 1) {
@@ -75,7 +75,7 @@ function palette(n) {
   return `rgb(${level(Math.floor(cube / 36))} ${level(Math.floor(cube / 6) % 6)} ${level(cube % 6)})`;
 }
 
-/** Elements for the pieces of a line, appended to `parent`. Colours by number are classes; others are set as properties. */
+/** Appends elements for the pieces of a line to `parent`. Numbered colours are classes; others are set as properties. */
 export function draw(parent, parts) {
   for (const { text, look } of parts) {
     const names = ["bold", "faint", "italic", "underline", "strike"].filter((name) => look[name]);
@@ -108,7 +108,7 @@ export function span(seconds) {
   return pair(Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, "d", "h");
 }
 
-/** The same for a figure that counts up: whole seconds only. */
+/** The same in whole seconds, for a figure that counts up. */
 export const uptime = (seconds) => (seconds === null ? "–" : seconds < 10 ? `${Math.max(0, Math.floor(seconds))} s` : span(seconds));
 
 /** 512 B, 14 MiB, 1.2 GiB. */
@@ -134,7 +134,7 @@ export function ending(status) {
 
 const pad = (number) => String(number).padStart(2, "0");
 
-/** The local time of day; with the date where that is not today. */
+/** The local time of day; with the date, unless it is today. */
 export function clock(iso) {
   if (!iso) return "–";
   const at = new Date(iso);
