@@ -398,7 +398,7 @@ class Process:
         self._run = self._held(await self._launcher.resume(self.program, run, child, self._voice_for(self.program)))
         if self.snapshot.pid != child.pid or not inherited.by_reexec:
             self.post(Adopted(run, child.pid))
-            tell_adopted(self._around.bus, self.name, run, child.pid)
+            tell_adopted(self._around.bus, self.name, run, child.pid, anyio.current_time() - inherited.snapshot.run_since)
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
         self._run.watch(self._errands)

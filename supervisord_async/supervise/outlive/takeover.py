@@ -155,7 +155,8 @@ def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
     return said or (saved.settings if saved is not None and saved.snapshot.run == slot.snapshot.run else "")
 
 
-def tell_adopted(bus: Bus, name: str, run: int, pid: int) -> None:
-    """Publish that ``run`` was adopted. Its state may be unchanged, so that there is no other record of it."""
+def tell_adopted(bus: Bus, name: str, run: int, pid: int, up_seconds: float) -> None:
+    """Publish that ``run``, ``up_seconds`` old, was adopted. Its state may be unchanged, so that there is no other record of it."""
     message = f"run {run} was found alive, pid {pid}, and taken over from an earlier daemon"
-    bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message)
+    data = {"pid": pid, "uptime_seconds": round(up_seconds, 3)}
+    bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message, data=data)

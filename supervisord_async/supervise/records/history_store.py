@@ -119,6 +119,8 @@ class Store:
             for record in records:
                 if record.type == "state" and record.name is not None:
                     _keep_run(db, record)
+                elif record.type == "adopted":
+                    _keep_adopted(db, record)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -204,6 +206,20 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
         _end_run(db, record, run)
     elif record.to == "STOPPING" and run:  # the cause of its end is known; it has not ended yet
         _end_run(db, record, run, over=False)
+
+
+def _keep_adopted(db: sqlite3.Connection, record: Record) -> None:
+    """Add the row of a run whose daemon died before it wrote one; the run before it has ended, nobody knows how."""
+    name, run, data = record.name, record.run, record.data
+    known = db.execute("SELECT ended_at FROM runs WHERE name = ? AND run = ? ORDER BY id DESC LIMIT 1", (name, run)).fetchone()
+    if known == (None,):
+        return
+    began = record.at - data.get("uptime_seconds", 0.0)
+    db.execute("UPDATE runs SET ended_at = ? WHERE name = ? AND ended_at IS NULL", (began, name))
+    db.execute(
+        "INSERT INTO runs (id, name, run, detail, started_at, pid) VALUES (?, ?, ?, ?, ?, ?)",
+        (record.id, name, run, record.message, began, data.get("pid")),
+    )
 
 
 def _end_run(db: sqlite3.Connection, record: Record, run: int, *, over: bool = True) -> None:

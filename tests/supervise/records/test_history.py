@@ -74,6 +74,25 @@ async def test_who_asks_sees_what_has_just_happened(tmp_path: Path) -> None:
             assert (newest.run, newest.exit_status) == (run, {"code": run})
 
 
+async def test_a_run_that_a_killed_daemon_had_not_written_is_known_once_it_is_taken_over(tmp_path: Path) -> None:
+    """The one before it is not said to live for ever."""
+    async with kept(tmp_path / "history.db") as (history, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1)
+        state(bus, "web", "STARTING", "RUNNING", 1, pid=11)  # here the daemon died: run 1 had ended, and run 2 begun
+        bus.publish("adopted", name="web", run=2, cause="adopted", message="found alive", data={"pid": 12, "uptime_seconds": 3.5})
+        second, first = await history.runs("web")
+        assert (second.run, second.pid, second.cause, second.ended_at) == (2, 12, None, None)
+        assert (first.run, first.exit_status, first.ended_at) == (1, None, second.started_at)
+        state(bus, "web", "UNKNOWN", "RUNNING", 2, "adopted", pid=12)
+        bus.publish("adopted", name="web", run=2, cause="adopted", message="once more", data={"pid": 12, "uptime_seconds": 9.0})
+        state(bus, "web", "RUNNING", "BACKOFF", 2, "exited", exit={"code": 3}, uptime_seconds=9.5)
+        runs = await history.runs("web")
+        assert [(run.run, run.started_at, run.exit_status) for run in runs] == [
+            (2, second.started_at, {"code": 3}),
+            (1, first.started_at, None),
+        ]
+
+
 async def test_ids_rise_over_restarts_of_the_daemon(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     async with kept(path) as (_, bus):
