@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +23,7 @@ from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8
 from supervisord_async.errors import DaemonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from supervisord_async.config.model import Heartbeat, Program
     from supervisord_async.core.record import Record
@@ -154,6 +154,21 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
             raise click.UsageError(f"--ignore {pattern!r}: expected a pattern as in .gitignore") from None
 
 
+@contextmanager
+def _beginning() -> Iterator[None]:
+    """What fails before there is a command that lives is told in a sentence; raises what is our own mistake."""
+    from supervisord_async.supervise.patience import is_want
+
+    try:
+        yield
+    except DaemonError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        if not is_want(error):
+            raise
+        raise click.ClickException(f"cannot start: {error.strerror} (no more is to be had on this machine, or by our limits)") from error
+
+
 def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demanded: bool) -> int:
     import signal
 
@@ -162,11 +177,9 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
 
     if here.is_gone():
         raise click.UsageError(here.GONE)
-    try:
+    with _beginning():
         needs.require()
-    except DaemonError as error:
-        raise click.ClickException(str(error)) from error
-    streams = Streams.ours()
+        streams = Streams.ours()
     nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     signals.reset_inherited()
     if nohup:
@@ -175,7 +188,8 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
     program = program_of(options, heartbeat, demanded=demanded)
 
     async def supervise() -> int:
-        single = Single(program, streams, presumed=None if demanded else heartbeat)
+        with _beginning():
+            single = Single(program, streams, presumed=None if demanded else heartbeat)
         single.bus.listen(tell)
         return await single.run()
 

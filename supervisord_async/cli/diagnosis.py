@@ -202,7 +202,11 @@ def dependencies(_patient: Patient) -> Iterator[Finding]:
 
 def kernel(_patient: Patient) -> Iterator[Finding]:
     """The kernel has what supervision needs."""
-    lack = lacking()
+    try:
+        lack = lacking()
+    except OSError as error:
+        yield Finding("error", "kernel", f"cannot be looked at: {error.strerror}", "free some, or raise the limit, and look again")
+        return
     if lack is not None:
         yield Finding("error", "kernel", lack.what, lack.advice)
     else:

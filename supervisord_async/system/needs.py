@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
 from supervisord_async.errors import DaemonError
+
+#: What a machine says that has nothing to give just now: that lacks nothing for good.
+_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
 class Lack(NamedTuple):
@@ -18,18 +22,20 @@ class Lack(NamedTuple):
 
 
 def lacking() -> Lack | None:
-    """The first thing that is missing on this machine; None if nothing is."""
+    """The first thing that is missing on this machine; None if nothing is. Raises OSError if there is no descriptor or memory to look with."""
     if not os.path.exists("/proc/self/stat"):
         return Lack("/proc is not mounted", "mount -t proc proc /proc")
     try:
         os.close(os.open(os.devnull, os.O_RDWR))
     except OSError as error:
+        if error.errno in _WANT:
+            raise
         return Lack(f"cannot open {os.devnull}: {error.strerror}", f"mount a /dev, or mknod -m 666 {os.devnull} c 1 3")
     return _lacking_call()
 
 
 def require() -> None:
-    """Raise DaemonError if something is missing, as programs could not be started, or not ended, without it."""
+    """Raise DaemonError if something is missing without which programs could not be started or ended; OSError as :func:`lacking`."""
     lack = lacking()
     if lack is not None:
         raise DaemonError(f"cannot supervise here: {lack.what} ({lack.advice})")
@@ -51,6 +57,8 @@ def _lacking_call() -> Lack | None:
         finally:
             os.close(fd)
     except OSError as error:
+        if error.errno in _WANT:
+            raise
         return Lack(f"the kernel refuses {name}: {error.strerror}", advice)
     return None
 

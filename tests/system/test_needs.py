@@ -67,6 +67,19 @@ def test_a_refused_call_is_named_and_nothing_is_started(name: str, errno: int, w
     assert f"the kernel refuses {name}: {words}" in doctor.stdout
 
 
+def test_a_want_is_not_called_a_lack(file: str) -> None:
+    """Another kernel, or seccomp profile, would not help."""
+    began, full = Path(file).with_name("began"), refusing(CALLS["pidfd_open"], 23)
+    for command in (("supervisord_async.cli.asupd", "-c", file), ("supervisord_async.cli.asup_run", "touch", str(began))):
+        done = ended(full, *command)
+        assert done.returncode == 1
+        assert "cannot start: Too many open files in system (" in done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+    assert not began.exists()
+    doctor = ended(full, "supervisord_async.cli.asupctl", "-c", file, "doctor", "--quiet")
+    assert "cannot be looked at: Too many open files in system" in doctor.stdout
+
+
 def test_without_proc_it_is_said_and_nothing_is_started(file: str) -> None:
     done = ended(without_proc(), "supervisord_async.cli.asupd", "-c", file)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
