@@ -117,10 +117,15 @@ async def _operate(api: Api, operation: Operation, known: frozenset[str], reques
 
 
 def _check_head(request: Request) -> None:
-    """Raises RequestError if the head is too large: one that arrives in a single read is parsed before uvicorn counts it."""
+    """Raises RequestError if the head is too large (one that arrives in a single read is parsed before uvicorn counts it), or gives two
+    lengths of the body.
+    """
     if request.size_bytes > HEAD_LIMIT_BYTES:
         close = {"connection": "close"}
         raise RequestError(431, "header_too_large", f"request line and headers are larger than {HEAD_LIMIT_BYTES} bytes", headers=close)
+    if request.headers.all("transfer-encoding") and (request.headers.all("content-length") or request.version == "1.0"):
+        words = "transfer-encoding beside content-length, or in HTTP/1.0: a proxy may see another end of the body there"  # RFC 9112, 6.1
+        raise RequestError(400, "usage", words, headers={"connection": "close"})
 
 
 async def _body(request: Request) -> bytes:

@@ -65,6 +65,11 @@ class Request:
         return str(self._scope["method"])
 
     @property
+    def version(self) -> str:
+        """Of HTTP: ``1.0`` or ``1.1``."""
+        return str(self._scope["http_version"])
+
+    @property
     def path(self) -> str:
         """The path, percent-decoded."""
         return str(self._scope["path"])

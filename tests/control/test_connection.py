@@ -66,6 +66,22 @@ async def test_a_body_that_is_no_body_is_told(serving: Serving) -> None:
         assert wire.scene.supervisor.processes["web"].snapshot.run == 1
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /v1/reload?plan=true HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /v1/reload?plan=true HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 999\r\n\r\n",
+        b"POST /v1/reload?plan=true HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_a_body_with_two_ends_hides_no_second_request(serving: Serving, head: bytes) -> None:
+    async with serving(swift("web")) as wire, await wire.connect() as stream:
+        await stream.send(head + b"0\r\n\r\n" + HEALTH)
+        answer = await everything(stream)
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"transfer-encoding beside content-length" in answer
+        assert answer.count(b"HTTP/1.1") == 1
+
+
 async def test_a_head_alone_is_answered_by_one(serving: Serving) -> None:
     async with serving(swift("web")) as wire, await wire.connect() as stream:
         for target in ("/v1/health", "/v1/processes/web", "/v1/events", "/nothing", "/v1/reload"):
