@@ -26,7 +26,7 @@ class Accepting:
     """Accepts connections until it is closed. Owns the socket, which must be listening and non-blocking."""
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None, most: int) -> None:
-        """To be made on the running loop. ``most`` may be accepted and have no protocol yet; of more the oldest is closed."""
+        """To be made on the running loop. ``most`` may be accepted and not have agreed on TLS; of more the oldest is closed."""
         self._loop = asyncio.get_running_loop()
         self._listener, self._protocol, self._most = listener, protocol, most
         self.tls = tls  #: of connections that are accepted from now on
@@ -51,7 +51,7 @@ class Accepting:
         introduction = self._loop.create_task(self._introduce(connection))
         self._introductions[introduction] = None
         introduction.add_done_callback(lambda done: self._introductions.pop(done, None))
-        if len(self._introductions) > self._most:
+        if self._tls is not None and len(self._introductions) > self._most:  # else it takes a turn or two, whatever the client does
             longest = next(iter(self._introductions))
             del self._introductions[longest]
             longest.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
 import ssl
 from pathlib import Path
@@ -67,6 +68,19 @@ async def test_whoever_connects_has_a_protocol_until_it_is_closed(tmp_path: Path
     server.close()
     with pytest.raises(OSError, match=r"refused|failed"):
         await anyio.connect_unix(tmp_path / "s")
+
+
+async def test_without_tls_who_connect_at_once_are_all_served(tmp_path: Path) -> None:
+    server = Accepting(bind_unix(tmp_path / "s"), Greeter, None, 1)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    for client in clients:
+        client.connect(str(tmp_path / "s"))
+        client.setblocking(False)
+    await wait_until(lambda: select.select(clients, [], [], 0)[0] == clients)
+    assert [client.recv(5) for client in clients] == [b"hello"] * 20
+    server.close()
+    for client in clients:
+        client.close()
 
 
 async def test_closing_it_again_does_nothing(tmp_path: Path) -> None:
