@@ -434,6 +434,22 @@ async def test_async_background_jobs_are_tasks_of_the_loop() -> None:
 
 
 @pytest.mark.anyio
+async def test_who_cancels_the_loop_is_not_taken_for_a_task_that_failed() -> None:
+    begun: list[int] = []
+
+    async def forever(task: int) -> None:
+        begun.append(task)
+        await asyncio.sleep(600)
+
+    loop: WorkerLoop[int] = WorkerLoop(lambda: [1], forever, heartbeat=SILENT)
+    running = asyncio.ensure_future(loop.run_async())
+    await wait_until(lambda: begun)
+    running.cancel()
+    await asyncio.wait({running}, timeout=20)
+    assert running.cancelled() and loop.statistics.failed == 0
+
+
+@pytest.mark.anyio
 async def test_a_task_that_hangs_in_its_thread_keeps_nobody_from_cancelling_the_loop(stuck: threading.Event) -> None:
     done: list[str] = []
     begun = threading.Event()

@@ -295,7 +295,9 @@ def test_history_lists_runs(daemon: FakeDaemon, ctl: Ctl) -> None:
 def test_version_with_and_without_a_daemon(tmp_path: Path, ctl: Ctl) -> None:
     assert ctl("version").out == f"asupctl {__version__}\nasupd 9.9 (pid {2**22 + 1})\n"
     assert ctl("version", socket=tmp_path / "none") == Ended(0, f"asupctl {__version__}\n", "")
-    assert json.loads(ctl("version", "--json").out)["asupd"] == "9.9"
+    assert json.loads(ctl("version", "--json").out) == {"asupctl": __version__, "asupd": "9.9", "pid": 2**22 + 1}
+    none = {"asupctl": __version__, "asupd": None, "pid": None}
+    assert json.loads(ctl("version", "--json", socket=tmp_path / "none").out) == none
     assert ctl("--version") == Ended(0, f"asupctl {__version__}\n", "")
 
 

@@ -572,6 +572,10 @@ async def test_since_when_it_fails_is_told_from_the_second_restart_on() -> None:
         why = await scene.commands.why("web")
         assert why.failing_since == "2026-11-22T01:00:02.000Z"  # the first of three; what an operator ended is none of them
         assert any("in trouble since" in line for line in why.lines)
+        del kept[-1]  # now these are all that there ever were
+        assert (await scene.commands.why("web")).failing_since == "2026-11-22T01:00:02.000Z"
+        del kept[-1]  # the first of them is forgotten
+        assert (await scene.commands.why("web")).failing_since is None
 
 
 @pytest.mark.anyio
