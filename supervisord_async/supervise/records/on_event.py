@@ -28,6 +28,7 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.refused import RefusedError
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.runs.launch import tag_of
@@ -193,13 +194,16 @@ class EventHooks:
             words = f"exited with {code}" if code is not None else f"did not end by itself within {COMMAND_SECONDS:g} s"
             raise RefusedError(f"{words}: {tail}" if tail else words)
 
+    async def _ask(self, url: str, body: bytes) -> None:
+        await anyio.to_thread.run_sync(self._post, url, body, abandon_on_cancel=True, limiter=self._limiter)
+
     async def _call(self, url: str, body: bytes) -> None:
         """Post the event until the webhook accepts it; raises RefusedError after the last attempt."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(WEBHOOK_THREADS)
         for pause in (*RETRY_SECONDS, None):
             try:
-                await anyio.to_thread.run_sync(self._post, url, body, abandon_on_cancel=True, limiter=self._limiter)
+                await patiently("call a webhook", lambda: self._ask(url, body))
             except RefusedError as error:
                 if pause is None or error.final:
                     raise RefusedError(f"{error}; given up") from error

@@ -114,6 +114,22 @@ async def test_what_a_webhook_cannot_take_is_tried_again(hook: Hook) -> None:
         assert hook.posts == 3
 
 
+async def test_a_webhook_waits_until_there_is_a_thread_to_call_it_in(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_sync, refused = anyio.to_thread.run_sync, [1, 2, 3]
+
+    async def refuse(*work: Any, **how: Any) -> Any:
+        if refused:
+            refused.pop()
+            raise RuntimeError("can't start new thread")
+        return await run_sync(*work, **how)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    async with telling(hook, EventHook(events=("fatal",), url=URL)) as (bus, _):
+        fatal(bus)
+        await wait_until(lambda: hook.taken)
+    assert not refused
+
+
 async def test_failures_are_said_once_without_the_urls_secrets_and_the_end_of_them_too(
     hook: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
