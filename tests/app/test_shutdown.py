@@ -212,6 +212,29 @@ async def test_a_cancelled_body_still_shuts_down() -> None:
     assert told == ["stopped"]
 
 
+@pytest.mark.anyio
+async def test_a_cancellation_while_the_components_stop_lets_them() -> None:
+    told: list[str] = []
+    stopping, may_stop = asyncio.Event(), asyncio.Event()
+
+    async def stop() -> None:
+        stopping.set()
+        await may_stop.wait()
+        told.append("stopped")
+
+    async def body() -> None:
+        async with GracefulShutdownManager() as manager:
+            manager.register_component("x", stop)
+
+    task = asyncio.ensure_future(body())
+    await stopping.wait()
+    task.cancel()
+    asyncio.get_running_loop().call_soon(may_stop.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert told == ["stopped"]
+
+
 def test_impossible_bounds_are_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         GracefulShutdownManager(0)

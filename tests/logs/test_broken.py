@@ -7,7 +7,9 @@ import errno
 import os
 import re
 import resource
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -413,3 +415,18 @@ async def test_a_disk_that_hangs_holds_one_lane_and_nobody_else(tmp_path: Path, 
             released.set()
         assert await stuck.capture.drain()
         assert (tmp_path / "hung.log").read_bytes() == b"x\n" * 21
+
+
+async def test_a_log_at_a_standard_stream_that_is_a_socket_is_written_there() -> None:
+    """As under systemd, where it cannot be opened by its path."""
+    says = """
+from supervisord_async.logs.sink import Sink
+from supervisord_async.logs.target import Target
+sink = Sink("/dev/stdout", Target("/dev/stdout"))
+sink.write(b"said", sink.ready())
+"""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        done = await anyio.run_process([sys.executable, "-c", says], stdout=theirs, stderr=subprocess.PIPE, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert ours.recv(100) == b"said"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from supervisord_async.config.load import load
 from supervisord_async.config.model import Program
 from supervisord_async.supervise.runs import launch
+from supervisord_async.system.disks import Executable
 
 SETTINGS = "command: x, environment: {LANG: C, TZ: UTC}"
 
@@ -46,3 +47,8 @@ def test_a_digest_of_earlier_versions_is_known(program) -> None:
     without = launch.settings_digest(program({}, "command: x, environment: {TZ: UTC}"))
     assert launch.has_digest(program({"LANG": "C"}), without)
     assert not launch.has_digest(program({"LANG": "de_DE"}), without)
+
+
+def test_what_a_spawn_reads_is_the_program_in_its_directory_by_its_own_path(program: Callable[..., Program]) -> None:
+    made = program({"PATH": "/usr/bin"}, "command: [serve, now], directory: /usr, environment: {PATH: /opt/bin}")
+    assert launch.executable_of(made) == Executable("serve", "/usr", "/opt/bin")
