@@ -279,7 +279,7 @@ class Capture:
             return
         self._wake_waiters(outcome)
         if outcome.error is not None:
-            self._failed(outcome.error, progress=outcome.moved > 0)
+            self._failed(outcome, outcome.error)
         else:
             self._succeeded(outcome)
         if any(not waiter.event.is_set() for waiter in self._waiters):
@@ -345,14 +345,18 @@ class Capture:
 
     # While the log cannot be written
 
-    def _failed(self, error: OSError, *, progress: bool) -> None:
+    def _failed(self, outcome: Outcome, error: OSError) -> None:
         now = self._wakeup.now()
         if self._outage is None:
             self._outage = Outage(error, now)
             self._capacity = max(self._pipe.grow(KEPT_BYTES), PIPE_BYTES)
             self._report(self._outage, "begin")
         else:
-            self._outage.failed_again(now, progress=progress)
+            self._outage.failed_again(now, progress=outcome.moved > 0)
+        if outcome.discarded:  # it was taken before it could not be written, see transfer.carry
+            self.bytes_lost += outcome.discarded
+            self._outage.lost(outcome.discarded, outcome.discarded_lines)
+            self._torn = True
         self._look_later(self._outage)
 
     def _look_later(self, outage: Outage) -> None:
@@ -414,6 +418,8 @@ class Capture:
         try:
             while not self._move_all(sink, outcome):
                 outcome.rotated = True
+        except transfer.LostError as error:
+            outcome.error, outcome.discarded, outcome.discarded_lines = error, len(error.data), error.data.count(b"\n")
         except OSError as error:
             outcome.error = error
         return outcome

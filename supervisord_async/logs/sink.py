@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import stat
 import threading
 import time
@@ -151,6 +152,8 @@ class Sink:
 
         0: the pipe is empty. Raises OSError if nothing was moved; with EAGAIN, the FIFO's reader does not keep up.
         """
+        if not transfer.splices():
+            return self._carry(pipe_fd, count, size, outcome, echo=echo)
         seen = transfer.peek(pipe_fd, count) if echo or not self.can_splice else None
         if seen == b"":
             return 0
@@ -185,6 +188,29 @@ class Sink:
         while left:
             left -= len(os.read(pipe_fd, left))
         return written
+
+    def _carry(self, pipe_fd: int, count: int, size: int, outcome: Outcome, *, echo: bool) -> int:
+        """As :meth:`take`, where the system refuses what that needs."""
+        carried = 0
+
+        def write(data: bytes) -> int:
+            nonlocal carried
+            written = self.write(data, size + carried)
+            carried += written
+            outcome.moved += written
+            return written
+
+        while carried < count:
+            if not self.regular and transfer.is_full(self.fd):  # one that is not has room for a piece
+                if carried:
+                    break
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            piece = transfer.carry(pipe_fd, count - carried if self.regular else min(count - carried, select.PIPE_BUF), write)
+            if not piece:
+                break
+            if echo:
+                outcome.echoed.append(piece)
+        return carried
 
     def write(self, data: bytes | memoryview, size: int) -> int:
         """Append ``data``, or as much of it as fits, to the file, which is ``size`` bytes long; returns how many bytes were written.

@@ -139,12 +139,19 @@ class Spool:
         room = min(count, BOUND_BYTES - self.waiting_bytes)
         if room <= 0:
             return 0
+        if not transfer.splices():
+            return len(transfer.carry(pipe_fd, room, self._write))
         try:
             moved = transfer.move(pipe_fd, self._fd, room, self._end)
         except BlockingIOError:
             return 0
         self._end += moved
         return moved
+
+    def _write(self, data: bytes) -> int:
+        written = os.pwrite(self._fd, data, self._end)
+        self._end += written
+        return written
 
     def end_line(self) -> None:
         """End an incomplete line that waits here with a newline, because the rest of it was lost."""

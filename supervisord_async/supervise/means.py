@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from importlib import util
 
+from supervisord_async.system import transfer
+
 _log = logging.getLogger("asupd")
 
 #: Module, and what the daemon cannot do without it.
@@ -27,8 +29,21 @@ def report_missing(*, no_cgroups: str | None) -> None:
     """The log names each missing module and what is lost; ``no_cgroups`` says why runs have no cgroups, None if they have."""
     for module, loss in missing():
         _log.warning("degraded: %s cannot be imported: %s", module, loss)
+    _report_refused()
     if no_cgroups is not None:  # usual where nobody gave us any, so no warning
         _log.info("degraded: no cgroups (%s); a process that hides from session, parents and environment is not found", no_cgroups)
+
+
+def _report_refused() -> None:
+    try:
+        if transfer.splices():
+            return
+    except OSError:  # no descriptor: it is asked again with the first output
+        return
+    _log.warning(
+        "degraded: splice and tee are refused (by a sandbox's seccomp profile?): output that is on its way to a log is lost when the "
+        "daemon is killed, or the log cannot be written"
+    )
 
 
 def _is_there(module: str) -> bool:

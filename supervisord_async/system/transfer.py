@@ -4,6 +4,8 @@
 written from the pipe, with the pipe locked and without checking for signals in between
 (``iter_file_splice_write`` in Linux's ``fs/splice.c``). A process killed with SIGKILL dies before or after the call, or
 at the end of a shorter one: at every instant a byte is in the pipe or in the file, never in both, never in neither.
+
+Where a sandbox refuses ``splice`` or ``tee`` (:func:`splices`), :func:`carry` reads and writes, and is worth less.
 """
 
 from __future__ import annotations
@@ -16,11 +18,19 @@ import os
 import select
 import termios
 import threading
+from collections.abc import Callable
+from functools import cache
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 #: The most bytes that :func:`peek` returns.
 PEEK_BYTES = 65536
+
+
+class LostError(OSError):
+    """What had been taken from a pipe could not be written, and is lost."""
+
+    data: bytes = b""
 
 
 class _Scratch:
@@ -41,6 +51,47 @@ class _OfThread(threading.local):
 
 
 _of_thread = _OfThread()
+
+
+@cache
+def splices() -> bool:
+    """Whether :func:`move` and :func:`peek` can be used: a sandbox (seccomp) may refuse their system calls. Raises other OSErrors."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        file = os.memfd_create("asup-splices", os.MFD_CLOEXEC)
+        try:
+            os.write(write_fd, b"x")
+            return peek(read_fd, 1) == b"x" and move(read_fd, file, 1, 0) == 1
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL):
+                raise
+            return False
+        finally:
+            os.close(file)
+    finally:
+        _of_thread.scratch = None  # whoever asks need not be a thread that looks at pipes
+        os.close(read_fd)
+        os.close(write_fd)
+
+
+def carry(pipe_fd: int, count: int, write: Callable[[bytes], int]) -> bytes:
+    """Up to ``count`` bytes went from the pipe to ``write``, which returns how many it took; returns them, b"" where the pipe is empty.
+
+    A kill in between loses them. So does what ``write`` raises, which becomes a LostError with them.
+    """
+    try:
+        data = os.read(pipe_fd, min(count, PEEK_BYTES))
+    except BlockingIOError:
+        return b""
+    written = 0
+    while written < len(data):
+        try:
+            written += write(data[written:])
+        except OSError as error:
+            lost = LostError(error.errno, error.strerror)
+            lost.data = data[written:]
+            raise lost from error
+    return data
 
 
 def move(pipe_fd: int, fd: int, count: int, offset: int | None) -> int:
@@ -92,7 +143,7 @@ def discard(pipe_fd: int, count: int) -> tuple[int, int]:
         taken += len(data)
         lines += data.count(b"\n")
         last = data
-    if taken and not last.endswith(b"\n"):
+    if taken and not last.endswith(b"\n") and splices():
         end = peek(pipe_fd, PEEK_BYTES).find(b"\n") + 1
         if end:
             taken += len(os.read(pipe_fd, end))
