@@ -338,7 +338,7 @@ class Daemon:
         except Exception as error:
             if str(error) != trouble:
                 expected = isinstance(error, DaemonError)
-                words = "degraded: no control socket; signals still work, and it is tried again: %s"
+                words = "degraded: no control socket; signals still work; trying again: %s"
                 _log.error(words, error, exc_info=None if expected else error)
                 descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # the programs run, so the service is up
             return str(error)

@@ -221,4 +221,6 @@ class Enclosures:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if reason != self._reported:
             self._reported = reason
-            _log.warning("degraded: cannot put a run into a cgroup: %s; it is ended by its session, parents and environment", reason)
+            _log.warning(
+                "degraded: cannot put a run into a cgroup: %s; its processes are found by session, parents and environment", reason
+            )

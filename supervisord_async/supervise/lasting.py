@@ -27,7 +27,7 @@ async def lasting(what: str, run: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             if anyio.current_time() - began > LAST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
-            _log.exception("%s failed by a bug; begun again in %g s", what, pause)
+            _log.exception("%s failed because of a bug; restarting it in %g s", what, pause)
         else:
             return
         await anyio.sleep(pause)

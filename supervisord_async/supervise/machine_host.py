@@ -82,7 +82,7 @@ class MachineHost:
             with anyio.fail_after(THREAD_SECONDS):
                 await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
         except TimeoutError:
-            words = f"{executable.program}: no thread to look at its disk could be had for {THREAD_SECONDS:g} s"
+            words = f"{executable.program}: no thread to check its disk could be started for {THREAD_SECONDS:g} s"
             raise SpawnError("fork", errno.EAGAIN, words) from None
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:

@@ -16,7 +16,7 @@ OPTIONAL: tuple[tuple[str, str], ...] = (
     ("prometheus_client", "no metrics"),
     ("_sqlite3", "no history: records live only as long as the daemon"),
     ("uvicorn", "no control socket: signals still work"),
-    ("cronsim", "schedules in cron's words cannot be kept"),
+    ("cronsim", "schedules given as cron lines do not work"),
 )
 
 

@@ -42,7 +42,7 @@ async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
                 raise
             if not _waiting:
                 reason = (error.strerror if isinstance(error, OSError) else None) or error
-                _log.warning("transient: cannot %s: %s; it is tried again, and so is all else that fails for it", what, reason)
+                _log.warning("transient: cannot %s: %s; trying again, as with everything else that fails for this reason", what, reason)
             _waiting.add(token)
             try:
                 await anyio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])
@@ -54,5 +54,5 @@ async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
             if token in _waiting:
                 _waiting.discard(token)
                 if not _waiting:
-                    _log.info("could %s now: nothing waits for the machine any more", what)
+                    _log.info("could %s now; nothing else waits for the same reason", what)
             return result

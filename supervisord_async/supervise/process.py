@@ -436,7 +436,7 @@ class Process:
         _log.critical("%s: a bug broke its supervision; its process is left alone", self.name, exc_info=error)
         after, _ = step(self.snapshot, SupervisionBroke(f"internal error: {error!r}"), self.policy, now)
         try:
-            message = f"a bug broke its supervision: {error!r}; it will be taken up again"
+            message = f"a bug broke its supervision: {error!r}; it will resume soon"
             self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
             self._telling.now()  # here, not later: if publishing is what failed, it would break the supervision again

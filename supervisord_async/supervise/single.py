@@ -263,7 +263,7 @@ class Single:
         snapshot = self._process.snapshot
         restarts = f"{max(snapshot.run - 1, 0)} restart{'' if snapshot.run == 2 else 's'}"
         if self._stop_signal is not None:
-            why = f"told to go by {signals.name(self._stop_signal)}"
+            why = f"stopped by {signals.name(self._stop_signal)}"
         elif snapshot.state is State.FATAL:
             why = f"giving up: {detail_words(snapshot) or snapshot.cause}"
         else:

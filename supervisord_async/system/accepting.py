@@ -66,7 +66,7 @@ class Accepting:
 
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
-            _log.warning("transient: cannot accept a connection: %s; it is tried again", error.strerror)
+            _log.warning("transient: cannot accept a connection: %s; trying again", error.strerror)
             self._exhausted = True
         self._loop.remove_reader(self._listener.fileno())
         self._again = self._loop.call_later(PAUSE_SECONDS, self._resume)

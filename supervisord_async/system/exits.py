@@ -153,7 +153,7 @@ class ExitWatch:
     def _report_shortage(self, error: OSError) -> None:
         """Log the shortage when the first process waits, not for each."""
         if not _unexamined:
-            _log.warning("transient: cannot see how process %d ended: %s; it is tried again", self.identity.pid, error.strerror)
+            _log.warning("transient: cannot find out how process %d ended: %s; trying again", self.identity.pid, error.strerror)
         _unexamined.add(self.identity.pid)
 
     def _finish(self, ended: Ended) -> None:

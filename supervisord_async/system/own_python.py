@@ -29,6 +29,6 @@ def command(module: str, *arguments: str) -> list[str]:
 
 def refusal(error: OSError) -> str:
     """A clause that says what failed, where, why, and what to do, for an ``error`` of executing our own Python."""
-    where = f" {sys.executable}" if sys.executable else ", whose place it does not know"
+    where = f" {sys.executable}" if sys.executable else ", whose path is not known"
     advice = _ADVICE.get(error.errno or 0, "").format(uid=os.geteuid())
     return f"cannot execute its own Python{where}: {error.strerror}" + (f" ({advice})" if advice else "")

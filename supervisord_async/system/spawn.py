@@ -202,7 +202,7 @@ def _lacking(path: str) -> str:
     """What an existing program lacks for which the kernel says ENOENT. This reads only what the kernel has just read."""
     line = _beginning(path).partition(b"\n")[0]
     if line.startswith(b"#!") and line.endswith(b"\r"):
-        return "its first line ends with a carriage return, as in files of Windows: sed -i 's/\\r$//' takes them out"
+        return "its first line ends with a carriage return, as in text files of Windows: sed -i 's/\\r$//' removes them"
     interpreter = os.fsdecode(line[2:].strip().partition(b" ")[0]) if line.startswith(b"#!") else ""
     return f"it is there: {interpreter or 'the interpreter that its ELF header names'} is not" + (
         ", which its first line names" if interpreter else ""

@@ -267,7 +267,7 @@ def test_told_to_go_before_the_command_is_begun_it_begins_none(
     process = start("sh", "-c", "touch begun; exec sleep 1000")
     assert process.wait(SECONDS) == 128 + number
     assert not (tmp_path / "begun").exists()
-    assert f"told to go by {number.name}; 0 restarts; ending with {128 + number}" in (tmp_path / "err").read_text()
+    assert f"stopped by {number.name}; 0 restarts; ending with {128 + number}" in (tmp_path / "err").read_text()
 
 
 def test_a_signal_that_comes_before_the_command_is_begun_reaches_it(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -388,7 +388,7 @@ def test_a_file_that_moved_its_run_dir_begins_no_second_copies(daemon: Make, tmp
     live.write("daemon: {run_dir: elsewhere}\n" + SLEEPER)
     live.start(wait=False)
     assert live.wait() == 1
-    assert f"programs of an earlier daemon of this file live on by {tmp_path}/.asupd (a): " in live.text()
+    assert f"programs of an earlier daemon of this file still run from {tmp_path}/.asupd (a): " in live.text()
     assert not (tmp_path / "elsewhere").exists()
     live.write(SLEEPER)
     live.start()

@@ -21,5 +21,5 @@ def test_what_breaks_is_told_and_begun_again_later_each_time(caplog: pytest.LogC
 
     run_virtually(lasting, "looking", breaks)
     assert [round(later - begun[0]) for later in begun] == [0, 1, 3, 7, 15, 116, 118, 122, 130]
-    assert caplog.text.count("looking failed by a bug") == 8
+    assert caplog.text.count("looking failed because of a bug") == 8
     assert "Permission denied" in caplog.text

@@ -70,7 +70,7 @@ async def test_missing_interpreter_is_told_from_missing_program(nursery: Nursery
         ("#!/no/such/interpreter -x\n", "it is there: /no/such/interpreter is not, which its first line names"),
         (
             "#!/bin/sh\r\necho hi\r\n",
-            "its first line ends with a carriage return, as in files of Windows: sed -i 's/\\r$//' takes them out",
+            "its first line ends with a carriage return, as in text files of Windows: sed -i 's/\\r$//' removes them",
         ),
     ],
 )

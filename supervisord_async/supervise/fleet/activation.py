@@ -102,7 +102,7 @@ class Activation:
         try:
             await self._around.sockets.open(program, self._around.host)
         except SpawnError as error:
-            _log.warning("%s: nobody can connect: %s", name, error)
+            _log.warning("%s: clients cannot connect: %s", name, error)
             await anyio.sleep(BIND_AGAIN_SECONDS)
             return False
         return True

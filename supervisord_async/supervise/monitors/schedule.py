@@ -144,10 +144,10 @@ class ScheduleWatch:
         for process in processes:
             now = process.snapshot
             if now.state is State.STOPPED and now.cause is Cause.OPERATOR:
-                message = f"scheduled start{words} left out: an operator stopped it; a start by hand takes the schedule up again"
+                message = f"scheduled start{words} skipped: an operator stopped it; starting it by hand resumes the schedule"
                 self._publish(process, message, "paused")
             elif now.state not in DOWN:
-                self._publish(process, f"scheduled start{words} left out: it is {now.state}", "overlap")
+                self._publish(process, f"scheduled start{words} skipped: it is {now.state}", "overlap")
             else:
                 self._publish(process, f"started by its schedule{words}", "started")
                 try:

@@ -47,8 +47,10 @@ def refuse_elsewhere(file: str, run_dir: str) -> None:
             continue
         if file_of(place) == os.path.realpath(file) and (found := find(place)):
             names = ", ".join(dict.fromkeys(each.name for each in found))
-            ways = f"`asupd --run-dir {place}` takes them back, `asupctl cleanup --run-dir {place} --apply` ends them"
-            raise DaemonError(f"cannot begin in {run_dir}: programs of an earlier daemon of this file live on by {place} ({names}): {ways}")
+            ways = f"`asupd --run-dir {place}` takes them over, `asupctl cleanup --run-dir {place} --apply` ends them"
+            raise DaemonError(
+                f"cannot start in {run_dir}: programs of an earlier daemon of this file still run from {place} ({names}): {ways}"
+            )
 
 
 def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
@@ -85,7 +87,7 @@ def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | 
     """After an ending was begun: ``saved`` with what lived as STOPPING. That is saved, and the mark of the ending removed. Blocks."""
     from supervisord_async.supervise.outlive import persist, takeover  # here, as ``asupctl cleanup`` does not need them
 
-    _log.warning("the previous daemon's programs were told to end: those still alive are ended, then all start afresh")
+    _log.warning("the previous daemon's programs were being ended: those still alive are stopped, then all start afresh")
     now = takeover.told_to_end(saved, clock.monotonic()) if saved is not None else None
     try:
         if now is not None:

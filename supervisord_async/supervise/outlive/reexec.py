@@ -155,7 +155,7 @@ async def try_new_code(state: SavedState) -> int:
             await _try_new_code(persist.with_descriptors(state, {prepared.KEY: [loaded]}), loaded)
             if not os.fstat(loaded).st_size:  # a module that is just being installed may be empty, and exits with 0
                 raise FailedError(
-                    "cannot re-exec: the new code ended without a word (is it installed as a whole?); this one stays in service"
+                    "cannot re-exec: the new code exited without an answer (is it installed completely?); this one stays in service"
                 )
             await _wait_for_disks()
         except BaseException:

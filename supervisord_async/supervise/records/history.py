@@ -234,7 +234,7 @@ class History:
                     store.last_id = _id_by_clock()
                 return store
             except (sqlite3.OperationalError, OSError) as error:
-                self._report(f"cannot open {self.path}: {error}; it is tried again")
+                self._report(f"cannot open {self.path}: {error}; trying again")
                 return None
             except sqlite3.DatabaseError as error:
                 self._set_aside_damaged(error)
@@ -255,7 +255,7 @@ class History:
         except OSError as reason:
             self._report(f"{self.path} is damaged ({error}) and cannot be moved aside: {reason}")
             return
-        _log.error("history: %s is damaged (%s): moved to %s, a new one is begun", self.path, error, aside.name)
+        _log.error("history: %s is damaged (%s): moved to %s, a new one is started", self.path, error, aside.name)
 
     def _set_aside_newer(self, error: SchemaError) -> None:
         """Move the newer version's file aside with its journal; it is never removed, as somebody may go back to that version."""
@@ -268,7 +268,7 @@ class History:
         except OSError as reason:
             self._report(f"{error} and cannot be moved aside: {reason}")
             return
-        _log.warning("history: %s: kept as %s, a new one is begun", error, aside.name)
+        _log.warning("history: %s: kept as %s, a new one is started", error, aside.name)
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
@@ -288,7 +288,7 @@ class History:
             if batch:
                 self._store.write(batch)
         except (sqlite3.OperationalError, OSError) as error:
-            self._report(f"cannot write {self.path}: {error}; it is tried again, up to {QUEUE_RECORDS} records wait")
+            self._report(f"cannot write {self.path}: {error}; trying again, up to {QUEUE_RECORDS} records wait")
             return False
         except sqlite3.DatabaseError as error:
             self._close()

@@ -165,7 +165,7 @@ class EventHooks:
     def _trouble(self, hook: EventHook, words: str) -> None:
         if hook not in self._troubled:
             self._troubled.add(hook)
-            _log.warning("on_event %s: %s; further failures are not said until it works again", _name(hook), words)
+            _log.warning("on_event %s: %s; further failures are not logged until it works again", _name(hook), words)
 
     async def _run_command(self, command: tuple[str, ...], event: str, body: bytes) -> None:
         """Run the command with the event on its stdin; raises RefusedError unless it exits with 0."""

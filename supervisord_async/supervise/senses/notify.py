@@ -193,7 +193,7 @@ class Voice:
             access = run.context.program.notify.access if run.context.program.notify else "main"
             whose = "the main process" if access == "main" else "a process of this run"
             gone = access == "all" and datagram.pid > 0 and procfs.stat(datagram.pid) is None
-            why = "its sender had ended already, so nobody can tell whose it was" if gone else f"it is not from {whose}"
+            why = "its sender had ended already, so its run is not known" if gone else f"it is not from {whose}"
             self._ignore(run, datagram, f"{why} (notify.access: {access})")
         else:
             self.accepted += 1

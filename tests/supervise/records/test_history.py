@@ -224,7 +224,7 @@ async def test_a_database_of_a_newer_version_is_kept_as_it_is(tmp_path: Path, ca
             assert len(await history.records(0)) == 1
         db.close()
         [told] = [record.getMessage() for record in caplog.records]
-        assert told.endswith(f"newer asupd (schema 99, this one knows 1): kept as history.db.newer-{number}, a new one is begun")
+        assert told.endswith(f"newer asupd (schema 99, this one knows 1): kept as history.db.newer-{number}, a new one is started")
         path.unlink()
     for number in range(1, CORRUPT_KEPT + 3):
         assert asked(tmp_path / f"history.db.newer-{number}", "SELECT value FROM news") == (number,)
