@@ -181,7 +181,7 @@ class Outlet:
 
 
 def _cut_off(pieces: list[bytes], count: int) -> int:
-    """How many of ``pieces`` are not whole where the last ``count`` bytes of all are missing."""
+    """How many of ``pieces`` are incomplete if the last ``count`` bytes of all were not written."""
     cut = 0
     for piece in reversed(pieces):
         if count <= 0:

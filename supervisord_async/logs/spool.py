@@ -294,7 +294,7 @@ class Spool:
             if self._path is not None and not self.waiting_bytes:
                 try:
                     os.unlink(self._path)
-                except FileNotFoundError:  # with the run_dir
+                except FileNotFoundError:  # it was removed with the run_dir
                     pass
                 except OSError as error:
                     _log.warning("cannot remove %s: %s", self._path, error.strerror)

@@ -33,7 +33,7 @@ def make_run_dir(path: str) -> str:
 
 
 def warn_of_others(path: str) -> None:
-    """Somebody else who may write in the run_dir, and so command the daemon, is told of."""
+    """Log a warning if somebody else may write in the run_dir, and thereby control the daemon."""
     found = os.stat(path)
     if found.st_uid not in (0, os.geteuid()):
         who = f"user {found.st_uid}, to whom it belongs,"

@@ -149,7 +149,7 @@ class Single:
         return status is not None and status.signal == signal.SIGPIPE and any(map(is_unread, (1, 2)))
 
     def _child_changed(self) -> None:
-        """A command on a terminal that has stopped itself has us stop with it."""
+        """Stop together with a command that has stopped itself on a terminal."""
         pid = self._process.snapshot.pid
         if self._host.terminal is not None and pid is not None:
             self._host.terminal.heed_child(pid)

@@ -1,6 +1,6 @@
 """Accepts the connections of a listening socket, each with a transport and protocol; waits while no descriptor is free.
 
-A TLS handshake takes as long as the client likes, so their number and their time are bounded.
+A client can make a TLS handshake last as long as it likes, so the number of pending handshakes and their duration are limited.
 
 The event loops' own servers are not used: without a free descriptor uvloop's is called again and again, as the client still
 waits in the queue, and uses up a whole processor.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 #: The pause after an attempt without a free descriptor; clients wait in the kernel's queue.
 PAUSE_SECONDS = 0.5
-#: TLS must be agreed on within this time of the connection.
+#: How long a TLS handshake may take.
 HANDSHAKE_SECONDS = 10.0
 
 _log = logging.getLogger("asupd")
@@ -26,7 +26,7 @@ class Accepting:
     """Accepts connections until it is closed. Owns the socket, which must be listening and non-blocking."""
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None, most: int) -> None:
-        """To be made on the running loop. ``most`` may be accepted and not have agreed on TLS; of more the oldest is closed."""
+        """To be made on the running loop. At most ``most`` connections may be in the TLS handshake; beyond, the oldest is closed."""
         self._loop = asyncio.get_running_loop()
         self._listener, self._protocol, self._most = listener, protocol, most
         self.tls = tls  #: of connections that are accepted from now on

@@ -73,7 +73,7 @@ class Cgroup:
         pidfd = open_pidfd(identity)
         if pidfd is None:
             return
-        ended = select.poll()  # a daemon of many programs has more descriptors than select() takes
+        ended = select.poll()  # not select(), which takes no descriptors above 1023
         ended.register(pidfd, select.POLLIN)
         try:
             self.add(identity.pid)

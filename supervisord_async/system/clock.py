@@ -16,8 +16,8 @@ def monotonic() -> float:
 def boot_id() -> str:
     """The kernel's random name for this boot: PIDs and start times mean something only within it.
 
-    Returns "" where /proc does not show it (a very restricted container); then only start times are compared. Raises OSError if there is
-    no descriptor or memory to ask with: taken for an answer, that would mean another boot, and an operator's stops would be forgotten.
+    Returns "" where /proc does not show it (a very restricted container); then only start times are compared. Raises OSError for lack of
+    a descriptor or memory: to return "" then would look like another boot, and an operator's stops would be forgotten.
     """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

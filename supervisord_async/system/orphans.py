@@ -80,7 +80,7 @@ async def reaping(changed: Callable[[], None] = lambda: None) -> AsyncIterator[N
 
     ``changed`` is called on the loop when a child may have died, stopped or continued.
 
-    By a handler of :mod:`signal`, since uvloop's ``add_signal_handler`` refuses SIGCHLD; a burst of deaths leads to one call.
+    This uses a handler of :mod:`signal`, since uvloop's ``add_signal_handler`` refuses SIGCHLD; a burst of deaths leads to one call.
     """
     loop = asyncio.get_running_loop()
     pending: list[asyncio.Handle] = []

@@ -210,7 +210,7 @@ def _lacking(path: str) -> str:
 
 
 def _beginning(path: str) -> bytes:
-    """The first bytes of a file, which may be a FIFO by now: opening it does not block. Empty if it cannot be read."""
+    """The first bytes of a file; empty if it cannot be read. Does not block, even if a FIFO has taken its place."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:

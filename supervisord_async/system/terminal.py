@@ -3,8 +3,8 @@
 The command stays in the wrapper's session and process group, as under ``env`` or ``nice``: the kernel makes Ctrl-Z, ``fg``
 and ``bg`` stop and continue both, and reading in the background stop both. Ctrl-C reaches both too; so the wrapper must
 distinguish a signal that the terminal sent, which it must not pass on, from one that a process sent to it alone. ``signalfd``
-tells (``man 2 signalfd``, ``ssi_code``). A command that stops itself alone (``suspend`` of a shell, ``~^Z`` of ssh) gives the
-terminal to nobody, as the user's shell waits for the wrapper: so the wrapper has to stop as well.
+tells (``man 2 signalfd``, ``ssi_code``). When a command stops only itself (``suspend`` of a shell, ``~^Z`` of ssh), the user's
+shell does not take the terminal back, as it waits for the wrapper: so the wrapper has to stop as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SIGSET_BYTES = 128
 #: ``si_code`` of signals that the kernel itself sends, as for a terminal's keys and hang-up.
 _SI_KERNEL = 0x80
 
-#: So long after a command has stopped we are still there, and it is still stopped, if it did so alone: Ctrl-Z stops both.
+#: How long to wait after a command has stopped. If Ctrl-Z stopped both, we stop within this time; if not, it has stopped only itself.
 ALONE_SECONDS = 0.05
 
 Heard = Callable[[int, bool], None]
@@ -85,9 +85,9 @@ class Terminal(msgspec.Struct):
             signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
     def heed_child(self, pid: int) -> None:
-        """Something became of our child ``pid``: if it has stopped itself alone, we stop soon, and it goes on when we do.
+        """The state of our child ``pid`` may have changed: if it has stopped only itself, we stop soon, and it continues when we do.
 
-        One that somebody froze (SIGSTOP) is left frozen, unless it is frozen with the terminal in its hands. On the running loop.
+        One that somebody stopped by SIGSTOP is left stopped, unless it has the terminal. To be called on the running loop.
         """
         try:
             found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
@@ -98,16 +98,16 @@ class Terminal(msgspec.Struct):
 
     def _stop_along(self, pid: int, signum: int) -> None:
         process = procfs.stat(pid)
-        if process is None or process.parent != os.getpid() or process.state != "T":  # another may have its number by now
+        if process is None or process.parent != os.getpid() or process.state != "T":  # another process may have its PID by now
             return
-        with suppress(OSError, termios.error):  # one of us has lost the terminal
+        with suppress(OSError, termios.error):  # for example if the terminal is gone
             group = os.getpgid(pid)
             has_terminal = os.getpgrp() != group == os.tcgetpgrp(self.fd)
             if signum == signal.SIGSTOP and not has_terminal:
                 return
             if _parent_controls_jobs():
-                signal.raise_signal(signum)  # the shell takes the terminal back; its fg or bg lets us go on here
-            elif not has_terminal:  # somebody else's fg is still to come: PID 1 is not stopped by Ctrl-Z, its command is
+                signal.raise_signal(signum)  # the shell takes the terminal back; at its fg or bg we continue here
+            elif not has_terminal:  # somebody else's fg is yet to come: Ctrl-Z does not stop PID 1, but it stops its command
                 return
             if has_terminal and os.tcgetpgrp(self.fd) == os.getpgrp():
                 os.tcsetpgrp(self.fd, group)
@@ -173,7 +173,7 @@ class SignalsWithOrigin:
 
 
 def _parent_controls_jobs() -> bool:
-    """Whether we are a job of our parent, who notices that we stop; else nobody would continue us."""
+    """Whether we are a job of our parent, which notices if we stop. If not, nobody would continue us."""
     parent = os.getppid()
     return parent != 0 and os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
 

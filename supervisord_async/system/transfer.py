@@ -121,7 +121,7 @@ def peek(pipe_fd: int, count: int) -> bytes:
             parts.append(part)
             copied -= len(part)
     except BaseException:
-        _of_thread.scratch = None  # what is left in it would be taken for the next pipe's
+        _of_thread.scratch = None  # bytes left in it would be taken for those of the next pipe
         raise
     return b"".join(parts)
 
