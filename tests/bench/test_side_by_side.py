@@ -87,5 +87,5 @@ def test_the_page_is_made_from_the_file_between_its_markers_alone(scripts: Any, 
         page = (tmp_path / "benchmarks.md").read_text()
         assert "| log throughput [MB/s] | 5     | 10 (×2) |" in page
         assert "Fewer than 2 rounds, since they take long: log s6 1." in page and "- s6, log: too slow" in page
-        assert page.count("<!-- ") == 6 and "- asupd: ours" in page and "## What the profiles said" in page
+        assert page.count("<!-- ") == 6 and "- asupd: ours" in page and "## What profiling found" in page
     assert "log throughput" in (tmp_path / "benchmarks.svg").read_text()
