@@ -1,4 +1,4 @@
-"""A worker whose loop survives every error of its tasks, and a hang by the supervisor's hand.
+"""A worker whose loop survives every error of its tasks; if it hangs, the supervisor replaces it.
 
 Task 3 of each round fails, which is logged and counted; after $ASUP_EXAMPLE_HANG_AFTER rounds (5) of its first run a
 task never returns. No ``try`` catches that: the heartbeat stops, and the supervisor starts another run, which does

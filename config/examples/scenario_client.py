@@ -1,8 +1,8 @@
-"""A program that behaves, or misbehaves, in a way to choose: `scenario_client.py SCENARIO [SECONDS]`.
+"""A program that behaves, or misbehaves, in a way that you choose: `scenario_client.py SCENARIO [SECONDS]`.
 
 normal          beats at random pauses for SECONDS (30), then ends with code 0
 crash_periodic  the same, but each beat may be followed by an exit with code 1 (one in five)
-hang            beats twice, then lives on without a beat
+hang            beats twice, then runs on without a beat
 hang_sometimes  beats for SECONDS (30) in its first run, one to three times as long in later ones, then hangs
 sigterm_test    beats until TERM, which it answers with a clean end (code 0)
 long_request    beats, works for SECONDS (30) without a beat, beats again and ends with code 0
@@ -86,7 +86,7 @@ def hang_sometimes(seconds: float) -> int:
 
 
 def never_beat_again() -> NoReturn:
-    """Live on without a beat."""
+    """Run on without a beat."""
     log.warning("hang: no more heartbeats from here; the supervisor should notice")
     while True:
         time.sleep(1)

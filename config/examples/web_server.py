@@ -1,4 +1,4 @@
-"""A tiny web server: answers / and /healthz on 127.0.0.1:$PORT (8123), and finishes what it serves when told to go."""
+"""A tiny web server: answers / and /healthz on 127.0.0.1:$PORT (8123), and finishes its requests when it is stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Pages(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Waits at the end for the requests that are being answered."""
+    """A server that at its end waits for the requests under way."""
 
     daemon_threads = False
     block_on_close = True
