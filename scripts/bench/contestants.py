@@ -1,6 +1,6 @@
-"""How each contestant is told to supervise N copies of the child: its files, its start, its stop, its questions.
+"""How each contestant supervises N copies of the child: its configuration, its start, its stop, its status requests.
 
-Settings are what favours the peer where it has a choice, and are said in ``settings``, which is printed under the table.
+If a peer has a choice, its settings are those that favour it; ``settings`` names them and is printed under the table.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ BACKUPS = 40
 
 
 class Contestant:
-    """One contestant in a folder of its own, with ``count`` programs."""
+    """One contestant in its own folder, with ``count`` programs."""
 
     name: ClassVar[str]
     settings: ClassVar[str] = ""
-    #: What it cannot do is not asked of it.
+    #: The workloads that it cannot do, and is not measured with.
     lacks: ClassVar[frozenset[str]] = frozenset()
-    #: More programs than this it cannot take, or not in a reasonable time.
+    #: The most programs that it can run in a reasonable time.
     most: ClassVar[int] = 100_000
 
     def __init__(self, tools: Tools, folder: Path, tag: str, count: int, mode: str = "", *, logs: bool = False) -> None:
@@ -47,7 +47,7 @@ class Contestant:
             "BENCH_MODE": mode,
             "PWD": str(folder),
         }
-        for variable in ("ASUP_SOCKET", "PYTHONDONTWRITEBYTECODE"):  # a user has compiled modules; so has each peer
+        for variable in ("ASUP_SOCKET", "PYTHONDONTWRITEBYTECODE"):  # modules are compiled for users, and for each peer
             self.environment.pop(variable, None)
         self.daemon: subprocess.Popen[bytes] | None = None
         self.log_folder = folder / "logs"
@@ -56,14 +56,14 @@ class Contestant:
         self.write()
 
     def write(self) -> None:
-        """The configuration is there."""
+        """The configuration is written."""
 
     def command(self) -> list[str]:
-        """What is started, in the foreground."""
+        """The command that runs it in the foreground."""
         raise NotImplementedError
 
     def start(self) -> float:
-        """It begins; returns when (monotonic)."""
+        """It is started; returns when (monotonic)."""
         with (self.folder / "daemon.log").open("ab") as log:
             at = time.monotonic()
             self.daemon = subprocess.Popen(
@@ -78,32 +78,32 @@ class Contestant:
         return at
 
     def stop(self) -> None:
-        """All programs are told to stop, in the quickest way that it offers."""
+        """All programs are told to stop, in the fastest way that it offers."""
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGTERM)
 
     def prepare_one_more(self) -> None:
-        """The configuration has one more program; nobody was told."""
+        """The configuration has one more program, but has not been reloaded."""
 
     def add_one(self) -> None:
-        """It is told to begin with what was prepared."""
+        """The prepared configuration is loaded."""
 
     def status_command(self) -> list[str] | None:
-        """The command by which a person asks for the status of all."""
+        """The command that prints the status of all programs; None if there is none."""
         return None
 
     def raw_status(self) -> float | None:
-        """Seconds of one question about all over its own interface; None: there is none."""
+        """The seconds that one status request for all programs takes over its own interface; None if there is none."""
         return None
 
     def ready(self) -> None:
-        """Wait until it would answer."""
+        """Wait until it answers."""
 
     def log_bytes(self) -> int:
         """All bytes of all log files."""
         total = 0
         for path in self.log_folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # renamed just now: the next look finds it
+            with contextlib.suppress(FileNotFoundError):  # just renamed: the next call finds it
                 total += path.stat().st_size if path.is_file() and path.name not in ("lock", "state") else 0
         return total
 
@@ -111,15 +111,15 @@ class Contestant:
         return subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120)
 
     def is_over(self) -> bool:
-        """It failed and will start nothing more; pm2's command ends, with 0, when its daemon has started all."""
+        """Whether it has failed and will start nothing more. pm2's command ends with 0 when its daemon has started all programs."""
         return self.daemon is not None and self.daemon.poll() not in (None, 0)
 
     def last_words(self) -> str:
-        """The end of what it said."""
+        """The end of its output."""
         return (self.folder / "daemon.log").read_text(errors="replace")[-300:].strip()
 
     def end(self) -> None:
-        """Nothing of it is left."""
+        """None of its processes is left."""
         processes.sweep(self.tag)
         if self.daemon is not None:
             self.daemon.wait()
@@ -140,7 +140,7 @@ class Bare(Contestant):
 
 class ToFile(Contestant):
     name = "child > file"
-    settings = "the child writes to the file itself: no rotation, nobody in between"
+    settings = "the child writes to the file itself: no rotation, nothing in between"
     pipeline = "exec {child} > logs/out"
 
     def command(self) -> list[str]:
@@ -159,7 +159,7 @@ class Asupd(Contestant):
     name = "asupd"
     settings = (
         "restart without backoff (initial: 0), every program's output captured to its own rotated file, history and state saved; "
-        "stop.scope: tree, the default: each run is born in a cgroup of its own where that may be had, as it may here"
+        "stop.scope: tree, the default: each run is started in its own cgroup, which this machine allows"
     )
     scope = "tree"
 
@@ -199,21 +199,21 @@ class Asupd(Contestant):
         wait((self.folder / ".asupd" / "asupd.sock").exists)
 
     def end(self) -> None:
-        """Nothing of it is left, nor of its runs' cgroups, which whoever starts next would look through."""
+        """None of its processes is left, nor its cgroups, which the next daemon would scan."""
         super().end()
         cgroups.remove_all(instance_of(str(self.folder / ".asupd")))
 
 
 class AsupdMain(Asupd):
     name = "asupd main"
-    settings = "as asupd, with stop.scope: main: the main process alone is ended, as all others here do it; no cgroups"
+    settings = "as asupd, with stop.scope: main: only the main process is ended, as with all others here; no cgroups"
     scope = "main"
     lacks = frozenset({"log", "fanin"})
 
 
 class Supervisord(Contestant):
     name = "supervisord"
-    settings = "startsecs=0 (its default of 1 would not be quicker), stdout and stderr into one rotated file, as ours"
+    settings = "startsecs=0 (its default of 1 would not be faster), stdout and stderr into one rotated file, as with asupd"
 
     def write(self) -> None:
         head = (
@@ -261,7 +261,7 @@ class Supervisord(Contestant):
 
 
 class Services(Contestant):
-    """Those whose configuration is a folder with a ``run`` for each program: the child itself, so no shell is in the way."""
+    """Contestants whose configuration is a folder per program with a ``run`` file: the child itself, so that no shell is in between."""
 
     logger = ""
 
@@ -299,7 +299,7 @@ class Services(Contestant):
 
 class Daemontools(Services):
     name = "daemontools"
-    settings = "run is the child itself, no logger but in the log workloads; svscan looks for new programs every 5 s"
+    settings = "run is the child itself, no logger except in the log workloads; svscan checks for new programs every 5 s"
     logger = f"multilog s16777215 n{BACKUPS * 3} {{log}}"
     most = 1000
 
@@ -334,7 +334,7 @@ class S6(Services):
 
 class Runit(Services):
     name = "runit"
-    settings = "run is the child itself; runsvdir looks for new programs every 5 s"
+    settings = "run is the child itself; runsvdir checks for new programs every 5 s"
     logger = "svlogd {log}"
 
     def command(self) -> list[str]:
@@ -350,7 +350,7 @@ class Runit(Services):
 
 class Circus(Contestant):
     name = "circus"
-    settings = "copy_env, no stream capture but in the log workloads (its default)"
+    settings = "copy_env, no stream capture except in the log workloads (its default)"
 
     def write(self) -> None:
         base = 20000 + os.getpid() % 20000
@@ -396,7 +396,7 @@ class Circus(Contestant):
 
 class Pm2(Contestant):
     name = "pm2"
-    settings = "fork mode, no restart delay; logs without rotation, since that is a module of its own"
+    settings = "fork mode, no restart delay; logs without rotation, since that needs a separate module"
 
     def write(self) -> None:
         self.environment |= {"PM2_HOME": str(self.folder / "pm2"), "PM2_DISABLE_VERSION_CHECK": "true"}
@@ -438,8 +438,8 @@ class Pm2(Contestant):
 
 class Monit(Contestant):
     name = "monit"
-    settings = "a look each second, its shortest; a shell puts what it starts into the background, as it wants; no output is captured"
-    #: It starts one each second, and what it starts is an orphan, which somebody else must reap before it sees that it is gone.
+    settings = "a check each second, its shortest; a shell puts the child into the background, as monit needs it; no output is captured"
+    #: It starts one program each second, as an orphan, and notices its end only after another process has reaped it.
     lacks = frozenset({"respawn", "crowd", "log", "fanin"})
     most = 1
 
@@ -472,7 +472,7 @@ class Monit(Contestant):
 
 class Honcho(Contestant):
     name = "honcho"
-    settings = "no restarts, no control: it starts, passes output on, and ends when one ends"
+    settings = "no restarts, no control: it starts the programs, passes output on, and ends when one of them ends"
     lacks = frozenset({"respawn", "crowd", "log", "fanin"})
     most = 100  # a thread for each; with 1,000 a round takes half a minute
 
