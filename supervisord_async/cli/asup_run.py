@@ -130,11 +130,11 @@ def cli(context: click.Context, /, as_json: bool, log_level: str, **options: Any
     """Run COMMAND, watch it, and restart it when it fails or its heartbeat stops.
 
     Signals (INT, TERM, HUP, USR1, USR2, QUIT) reach the command; stdin, stdout, stderr and the terminal are its own.
-    Ends with the command's exit code, 128+n if signal n ended it, 127 or 126 if it cannot be executed; with 128+n when
-    told to stop by signal n; with 1 when it gives up on a heartbeat. Options end where the command begins.
+    Ends with the command's exit code: 128+n if signal n ended it, 127 or 126 if it cannot be executed. Ends with 128+n when
+    told to stop by signal n, with 1 when it gives up on a heartbeat. Options end where the command begins.
 
-    SECONDS are 5, 0.5, 500ms, 1m30s or 2h. A command that has ended well is not run again, unless --restart-on always;
-    one that fails is, until it is told to stop, or --max-restarts.
+    SECONDS are 5, 0.5, 500ms, 1m30s or 2h. A command that succeeds is not run again, unless --restart-on always; one
+    that fails is restarted, until asup-run is told to stop, or up to --max-restarts.
     """
     chosen = {name for name in HEARTBEAT_OPTIONS if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     if chosen and options["no_heartbeat"]:

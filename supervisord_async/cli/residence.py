@@ -19,7 +19,7 @@ from supervisord_async.wire import ENV_SOCKET
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
 
-run_dir_option = click.option("--run-dir", metavar="DIR", help="The daemon's run_dir, where there is no file to name it.")
+run_dir_option = click.option("--run-dir", metavar="DIR", help="The daemon's run_dir, if no file names it.")
 
 
 def find_run_dir(session: Session, run_dir: str | None) -> str:

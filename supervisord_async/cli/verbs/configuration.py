@@ -23,8 +23,8 @@ from supervisord_async.errors import ConfigError, Problem
 def reload(session: Session, plan: bool, no_wait: bool, timeout: float | None) -> int:
     """Put the file on disk in force: only what changed is touched.
 
-    Waits until that is up, or has failed: then the exit code is 1. An unsound file changes nothing: every problem is
-    printed, and the exit code is 2.
+    Waits until the changed programs are up or have failed, and exits with 1 if one has failed. An unsound file changes
+    nothing: every problem is printed, and the exit code is 2.
     """
 
     def request() -> Reload:
