@@ -157,14 +157,14 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
 @contextmanager
 def _beginning() -> Iterator[None]:
     """What fails before there is a command that lives is told in a sentence; raises what is our own mistake."""
-    from supervisord_async.supervise.patience import is_want
+    from supervisord_async.system.shortage import is_shortage
 
     try:
         yield
     except DaemonError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        if not is_want(error):
+        if not is_shortage(error):
             raise
         raise click.ClickException(f"cannot start: {error.strerror} (no more is to be had on this machine, or by our limits)") from error
 

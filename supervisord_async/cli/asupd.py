@@ -92,14 +92,14 @@ def run(arguments: DaemonArguments) -> int:
 
 def _refused(error: Exception, configuration: Configuration) -> int:
     """The exit code of a daemon that could not begin, which has been told in a sentence; raises what is our own mistake."""
-    from supervisord_async.supervise.patience import is_want
+    from supervisord_async.system.shortage import is_shortage
 
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, LockHeldError):
         _complain(f"asupd: critical: {error}{_runs_another(configuration)}")
         return EXIT_LOCKED
-    if isinstance(error, OSError) and is_want(error):
+    if isinstance(error, OSError) and is_shortage(error):
         _complain(
             f"asupd: critical: cannot start: {error.strerror} (no more is to be had on this machine, or by our limits; start it again)"
         )

@@ -11,7 +11,7 @@ import msgspec
 
 from supervisord_async.errors import CommandError, ConfigError
 from supervisord_async.jsontext import json_bytes
-from supervisord_async.supervise.patience import is_want
+from supervisord_async.system.shortage import is_shortage
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -64,7 +64,7 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
     elif isinstance(error, CommandError):
         status, kind, code, detail = error.status, error.kind, error.exit_code, str(error)
         headers = getattr(error, "headers", {})
-    elif is_want(error):
+    elif is_shortage(error):
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         status, kind, code, detail = 503, "unavailable", 1, f"the daemon is short of something just now, try again: {reason}"
         _log.warning("transient: a request was not answered: %s", reason)

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from supervisord_async.control.tally import Tally
-from supervisord_async.supervise.patience import is_want
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.control.listener import Listening
@@ -67,6 +67,6 @@ async def _loaded() -> None:
     try:
         await anyio.to_thread.run_sync(_load)
     except RuntimeError as error:
-        if not is_want(error):
+        if not is_shortage(error):
             raise
         # no thread can be started: the caller's own import blocks the loop instead

@@ -19,11 +19,12 @@ from contextlib import ExitStack, contextmanager, suppress
 import anyio
 import anyio.to_thread
 
-from supervisord_async.supervise.patience import is_want, patiently
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.system import cgroups
 from supervisord_async.system.census import Census
 from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.identity import Identity, is_alive, of
+from supervisord_async.system.shortage import is_shortage
 
 _log = logging.getLogger("asupd")
 
@@ -83,7 +84,7 @@ class Enclosures:
             with suppress(OSError, UnusableError):
                 await anyio.to_thread.run_sync(cgroups.warm_up)
         except RuntimeError as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
         finally:
             self._preparing.set()
@@ -174,7 +175,7 @@ class Enclosures:
                 if await anyio.to_thread.run_sync(self._remove_all):
                     return
             except (OSError, RuntimeError) as error:
-                if not isinstance(error, OSError) and not is_want(error):
+                if not isinstance(error, OSError) and not is_shortage(error):
                     raise
                 _log.info("cannot remove the cgroups of runs that are over: %s", error)
                 return
@@ -190,7 +191,7 @@ class Enclosures:
         try:
             remaining = await anyio.to_thread.run_sync(lambda: {cgroup for cgroup in over if not cgroup.remove()})
         except (OSError, RuntimeError) as error:
-            if not isinstance(error, OSError) and not is_want(error):
+            if not isinstance(error, OSError) and not is_shortage(error):
                 raise
             remaining = over  # a later sweep removes them, or close()
         self._over |= remaining  # where something still lives: at the next sweep
@@ -209,7 +210,7 @@ class Enclosures:
             self._own = await anyio.to_thread.run_sync(cgroups.warm_up)
             self._moved_at = time.monotonic()
         except RuntimeError as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
             # No thread can be started: this time the move blocks the loop.
         finally:

@@ -18,13 +18,14 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.patience import is_want, patiently
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.senses.signatures import Signatures
 from supervisord_async.system import census, credentials, oom, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.disks import ANSWER_SECONDS, Disks, Executable
 from supervisord_async.system.identity import Identity
+from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.threads import DaemonThreads
 from supervisord_async.system.tree import Tree
@@ -136,7 +137,7 @@ class MachineHost:
             words = f"looking up {user or group} has taken {USER_SECONDS:g} s (does a directory service hang?)"
             raise SpawnError("user", None, words) from None
         except RuntimeError as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
             raise SpawnError("fork", errno.EAGAIN, "no thread to look the user up") from error
 
@@ -155,7 +156,7 @@ class MachineHost:
         try:
             return self._toll.may_include_one(census.current().oom_kills())
         except OSError as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
             return True
 
@@ -164,7 +165,7 @@ class MachineHost:
         try:
             return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
         except (OSError, RuntimeError) as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
             return None
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
 
+from supervisord_async.system.shortage import is_shortage
+
 T = TypeVar("T")
 
 _log = logging.getLogger("asupd")
 
-#: The errors that mean a resource is used up for the moment.
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 #: One token for each call, in all of this process, that is being retried.
 _waiting: set[object] = set()
 #: The pauses between attempts, the last one repeated.
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-def is_want(error: BaseException) -> bool:
-    """Whether ``error`` means a shortage of descriptors, threads or memory, which may be over in a moment."""
-    if isinstance(error, OSError):
-        return error.errno in _SHORTAGES
-    return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
@@ -38,7 +30,7 @@ async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await do()
         except (OSError, RuntimeError) as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
             if not _waiting:
                 reason = (error.strerror if isinstance(error, OSError) else None) or error

@@ -12,7 +12,6 @@ before a re-exec from the first moment after it, so that :mod:`.orphans` never t
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import logging
 import os
@@ -26,6 +25,7 @@ from supervisord_async.core.state import ExitStatus
 from supervisord_async.system import procfs, readiness
 from supervisord_async.system.descriptors import keep_room
 from supervisord_async.system.identity import Identity, of
+from supervisord_async.system.shortage import is_shortage
 
 #: The PIDs of our children that only their watcher may reap.
 watched: set[int] = set()
@@ -141,7 +141,7 @@ class ExitWatch:
         try:
             ended = self._reap() if self.ours else Ended(status_of(self._foreign_wait_status()), None)
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            if not is_shortage(error):
                 raise
             self._report_shortage(error)
             ended = None  # it has ended, but no descriptor is free to find out how

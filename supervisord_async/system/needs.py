@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
 from supervisord_async.errors import DaemonError
-
-#: What a machine says that has nothing to give just now: that lacks nothing for good.
-_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+from supervisord_async.system.shortage import is_shortage
 
 
 class Lack(NamedTuple):
@@ -22,13 +19,13 @@ class Lack(NamedTuple):
 
 
 def lacking() -> Lack | None:
-    """The first thing that is missing on this machine; None if nothing is. Raises OSError if there is no descriptor or memory to look with."""
+    """The first thing that is missing on this machine; None if nothing is. Raises OSError on a shortage, which is no lack."""
     if not os.path.exists("/proc/self/stat"):
         return Lack("/proc is not mounted", "mount -t proc proc /proc")
     try:
         os.close(os.open(os.devnull, os.O_RDWR))
     except OSError as error:
-        if error.errno in _WANT:
+        if is_shortage(error):
             raise
         return Lack(f"cannot open {os.devnull}: {error.strerror}", f"mount a /dev, or mknod -m 666 {os.devnull} c 1 3")
     return _lacking_call()
@@ -57,7 +54,7 @@ def _lacking_call() -> Lack | None:
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno in _WANT:
+        if is_shortage(error):
             raise
         return Lack(f"the kernel refuses {name}: {error.strerror}", advice)
     return None

@@ -9,9 +9,10 @@ from typing import TypeAlias
 from supervisord_async.core.inputs import Exited, TreeGone
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.patience import is_want, patiently
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.system.child import Ended
+from supervisord_async.system.shortage import is_shortage
 
 #: How many names of processes that were left behind are mentioned.
 NAMED = 3
@@ -60,7 +61,7 @@ def _has_leftovers(context: RunContext) -> bool:
     try:
         return context.tree.has_leftovers()
     except OSError as error:
-        if not is_want(error):
+        if not is_shortage(error):
             raise
         return True
 

@@ -20,8 +20,9 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
-from supervisord_async.supervise.patience import is_want, patiently
+from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -113,7 +114,7 @@ class ScheduleWatch:
         try:
             await self._off_the_loop(self._marks.write, marks)
         except RuntimeError as error:
-            if not is_want(error):
+            if not is_shortage(error):
                 raise
         else:
             self._written = marks

@@ -10,7 +10,6 @@ Run as ``python -m supervisord_async.supervise.outlive.guardian INSTANCE LOCK DA
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -24,11 +23,10 @@ from supervisord_async.supervise.outlive import ending
 from supervisord_async.supervise.outlive.farewell import Farewell, manners
 from supervisord_async.system import cgroups, tags
 from supervisord_async.system.lock import open_lock
+from supervisord_async.system.shortage import is_shortage
 
 RETURN_SECONDS = 10.0
 LOOK_SECONDS = 0.2
-#: The machine has nothing to look with just now; it is looked again.
-_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def wait_dead(parent: int) -> None:
@@ -51,7 +49,7 @@ def holding(lock: str) -> Iterator[bool]:
     try:
         descriptor = open_lock(lock)
     except OSError as error:
-        if error.errno in _WANT:
+        if is_shortage(error):
             raise
         yield True
         return
@@ -91,7 +89,7 @@ def end_all(instance: str, lock: str) -> None:
             if _end_more(instance, lock, run_dir, farewell):
                 return
         except OSError as error:
-            if error.errno not in _WANT:
+            if not is_shortage(error):
                 raise
         time.sleep(LOOK_SECONDS)
 

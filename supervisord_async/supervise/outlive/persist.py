@@ -31,9 +31,9 @@ from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.rundir import LOCK_NAME
 from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.outlive.farewell import Manner
-from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.senses.fdstore import StoredDescriptor
 from supervisord_async.system.exchange import exchange
+from supervisord_async.system.shortage import is_shortage
 
 _log = logging.getLogger("asupd")
 
@@ -282,7 +282,7 @@ def _opened(spare: str) -> int:
     try:
         descriptor = os.open(spare, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        if is_want(error):
+        if is_shortage(error):
             raise  # a shortage, not a bad file: so that is kept, with the room that it has on the disk
     else:
         found = os.fstat(descriptor)
@@ -364,7 +364,7 @@ class Saver:
         try:
             await anyio.to_thread.run_sync(save, self._run_dir, state)
         except (OSError, RuntimeError) as error:
-            if not isinstance(error, OSError) and not is_want(error):
+            if not isinstance(error, OSError) and not is_shortage(error):
                 raise
             if not self._failing:
                 _log.error(

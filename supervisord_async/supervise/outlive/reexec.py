@@ -22,9 +22,9 @@ import anyio
 from supervisord_async.errors import BusyError, FailedError, SpawnError
 from supervisord_async.supervise.outlive import persist, prepared
 from supervisord_async.supervise.outlive.persist import SavedState
-from supervisord_async.supervise.patience import is_want
 from supervisord_async.system import descriptors, orphans, own_python, signals, threads
 from supervisord_async.system.disks import Disks, Executable
+from supervisord_async.system.shortage import is_shortage
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ async def _ask_disks() -> None:
     except SpawnError as error:
         raise FailedError(f"cannot re-exec: {error}; this code stays in service") from error
     except RuntimeError as error:
-        if not is_want(error):
+        if not is_shortage(error):
             raise
         raise FailedError(f"cannot re-exec: {error}; this code stays in service") from error
 

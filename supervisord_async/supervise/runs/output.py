@@ -17,10 +17,10 @@ from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.target import LossReport, Stream, Target
 from supervisord_async.supervise.outlive.persist import SavedStream
 from supervisord_async.supervise.outlive.takeover import Inherited
-from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.senses.logsearch import LogSearch
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.pipes import Pipe
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.surroundings import Surroundings
@@ -224,7 +224,7 @@ def _inherited_pipe(saved: SavedStream | None, inherited: Inherited, number: int
     try:
         pipe = Pipe.reopen(inherited.main.pid, number)
     except OSError as error:
-        if is_want(error):
+        if is_shortage(error):
             _log.error("degraded: cannot read what run %d of %s says: %s", inherited.snapshot.run, inherited.name, error.strerror)
         return None  # the run has closed or redirected the stream (or the error is logged): there is nothing to capture
     if saved is not None and not _is_pipe(pipe.read_fd, saved.inode):

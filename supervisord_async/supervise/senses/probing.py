@@ -14,8 +14,8 @@ import anyio.abc
 
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import SpawnError, UnaskedError
-from supervisord_async.supervise.patience import is_want
 from supervisord_async.supervise.runs import launch
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.monitors.context import RunContext
@@ -115,7 +115,7 @@ async def _ask_command(probe: Probe, context: RunContext) -> str | None:
         spec = launch.spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
         code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
-        if error.errno is None or is_want(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
+        if error.errno is None or is_shortage(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
             raise UnaskedError(f"cannot run the probe: {error}") from error
         return f"cannot run the probe: {error}"
     if code is None:
