@@ -225,6 +225,8 @@ class Process:
 
     def _next_input(self, now: float) -> Input | None:
         """The input to decide on now; None if there is none before the next deadline, for which the mailbox is set."""
+        if self._resume_at is not None:
+            return None  # supervision broke again as it resumed: the driver is called when it resumes once more
         input_ = self._mailbox.receive_nowait()
         if input_ is None:
             at = deadline(self.snapshot, self.policy)

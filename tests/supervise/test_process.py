@@ -22,7 +22,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.outlive.persist import SavedProcess, SavedVoice
 from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeChild, FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually, until
 
 STEADY = Backoff(initial_seconds=1.0, factor=2.0, max_seconds=60.0, jitter=0.0)
@@ -380,6 +380,31 @@ def test_supervision_that_breaks_again_and_again_is_taken_up_ever_later() -> Non
     first, *others = RESUME_PAUSES_SECONDS
     assert gaps[:6] == [first, *others, others[-1], others[-1]]
     assert gaps[7] == first
+
+
+def test_supervision_that_breaks_at_the_instant_at_which_it_is_taken_up_is_taken_up_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What broke it, an end that could not be looked at, is met again there, before anything is awaited."""
+    host = FakeHost()
+    looks: list[float] = []
+
+    def bug(_child: FakeChild) -> bool:
+        looks.append(anyio.current_time())
+        if len(looks) < 4:
+            raise OSError("a bug")
+        return False
+
+    monkeypatch.setattr(FakeChild, "has_leftovers", bug)
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        host.child.end(code=3)
+        await s.until(lambda: len(host.children) == 2)
+        await s.state(State.RUNNING)
+
+    play(scene, host, restart=Restart(backoff=STEADY))
+    gaps = [round(after - before, 1) for before, after in itertools.pairwise(looks[:4])]
+    assert gaps == list(RESUME_PAUSES_SECONDS[:3])
 
 
 def test_a_bug_after_the_birth_of_a_child_doubles_nothing(caplog: pytest.LogCaptureFixture) -> None:
