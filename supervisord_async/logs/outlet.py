@@ -12,7 +12,6 @@ import errno
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -51,6 +50,7 @@ class Outlet:
         self._waiting_bytes = 0
         self._lost = 0
         self._busy = False
+        self._resting = False
         self._reopen = False
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -79,16 +79,26 @@ class Outlet:
             if self._thread is None:
                 self._write_at_once()
                 return not self._waiting
-            return self._news.wait_for(lambda: not self._waiting and not self._busy, timeout_seconds)
+            return self._news.wait_for(lambda: self._is_idle, timeout_seconds)
 
     def close(self, timeout_seconds: float = 1.0) -> None:
-        """Write what waits, for up to ``timeout_seconds``; then nothing more is accepted, and the thread ends soon."""
-        self.flush(timeout_seconds)
+        """What waits is written, if that takes no longer than ``timeout_seconds``; nothing more is taken, and the thread ends soon.
+
+        Where nothing could be written just now, nothing is waited for: it is tried once more.
+        """
         with self._news:
+            if self._thread is None:
+                self._write_at_once()
+            else:
+                self._news.wait_for(lambda: self._resting or self._is_idle, timeout_seconds)
             self._closing = True
             self._news.notify()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._waiting and not self._busy
 
     def _start_thread(self) -> None:
         """Start the thread; if that fails, write here what can be written without waiting. The next put tries again."""
@@ -159,9 +169,17 @@ class Outlet:
                         return len(data)
         except OSError as error:
             self._close_file()
-            if error.errno != errno.EPIPE and not self._closing:
-                time.sleep(RETRY_SECONDS)
+            if error.errno != errno.EPIPE:
+                self._rest()
         return len(data)
+
+    def _rest(self) -> None:
+        """Nothing is tried for a while, or until it is closed, which does not wait for what is lost already."""
+        with self._news:
+            self._busy, self._resting = False, True
+            self._news.notify_all()
+            self._news.wait_for(lambda: self._closing, RETRY_SECONDS)
+            self._resting = False
 
     def _open_file(self) -> None:
         if self._path is None:

@@ -165,6 +165,20 @@ def test_without_a_thread_it_is_written_as_far_as_it_can_be_at_once(
     os.close(writer)
 
 
+def test_a_log_on_a_full_disk_holds_nobody_up_who_closes_it(logger: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asup-run, and the daemon, ended two seconds late where their stderr was a file on a full disk."""
+    monkeypatch.setattr(outlet, "RETRY_SECONDS", 600.0)
+    handler = OwnLog(path="/dev/full")
+    handler.install("tests.own")
+    logger.warning("lost")
+    wait_until_sync(lambda: handler._outlet._resting)
+    logger.warning("lost as well")
+    handler.close()
+    thread = handler._outlet._thread
+    assert thread is not None
+    assert not thread.is_alive()
+
+
 def test_a_reopened_log_is_written_at_its_path(tmp_path: Path, logger: logging.Logger) -> None:
     log = tmp_path / "log"
     handler = OwnLog(path=str(log))
