@@ -31,6 +31,8 @@ ENV_LISTEN_FDNAMES = "LISTEN_FDNAMES"
 ENV_STATE = "ASUPD_STATE_FD"
 #: ``INSTANCE/NAME/RUN``: which run_dir's daemon started a process, and as what. Inherited by descendants.
 ENV_TAG = "ASUP_TAG"
+#: What a program may be called, as a regular expression.
+PROGRAM_NAME = "[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}"
 #: A digest of those settings of a run whose change needs a restart. Read from the process, since the saved state may be lost.
 ENV_SETTINGS = "ASUP_SETTINGS"
 #: Variables that concern a run's main process alone: hooks, probes and stop commands do not get them.

@@ -237,7 +237,7 @@ class _Loading:
                 place.problem((), f"this program is defined twice; first at {self._entries[name].origin.where(())}", at_key=True)
             )
             return
-        if not NAME_PATTERN.match(name):
+        if not NAME_PATTERN.fullmatch(name):
             self._report.add(place.problem((), f"{NAME_EXPECTED}, found {found(name)}", at_key=True))
         elif name == "all":
             self._report.add(place.problem((), "'all' cannot be a program's name: in commands it means every program", at_key=True))

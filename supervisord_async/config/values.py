@@ -16,11 +16,12 @@ from supervisord_async.config.document import Path, found
 from supervisord_async.config.patterns import compile_ignored, compile_pattern
 from supervisord_async.config.place import Origin
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
+from supervisord_async.wire import PROGRAM_NAME
 
 T = TypeVar("T")
 K = TypeVar("K", bound=str)
 
-NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}$")
+NAME_PATTERN = re.compile(PROGRAM_NAME)
 NAME_EXPECTED = (
     "expected a name of letters A-Z and a-z, digits, '_', '-', '.', '+' and '@', the first a letter, digit or '_', at most 100 long"
 )
@@ -90,7 +91,7 @@ class Values(msgspec.Struct, frozen=True):
 
     def name(self, value: str | int, sub: Path) -> str:
         """A program's, group's or daemon's name."""
-        if not NAME_PATTERN.match(str(value)):
+        if not NAME_PATTERN.fullmatch(str(value)):
             self.origin.error(sub, f"{NAME_EXPECTED}, found {found(str(value))}", at_key=True)
         return str(value)
 

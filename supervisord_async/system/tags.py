@@ -6,6 +6,7 @@ environment we may not read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -14,7 +15,12 @@ from msgspec.structs import replace
 from supervisord_async.system import cgroups, procfs
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.identity import Identity, of
-from supervisord_async.wire import ENV_SETTINGS, ENV_TAG
+from supervisord_async.wire import ENV_SETTINGS, ENV_TAG, PROGRAM_NAME
+
+#: What a daemon writes behind its instance: a process, or a command beside its run, and a number with no more digits than runs can need.
+#: Any user can put anything else into an environment, and would have whoever reads it fail.
+_OURS = re.compile(rf"(?P<name>(?=[^/])(?:{PROGRAM_NAME}(?::[0-9]{{1,5}})?)?(?:#[a-z_]+)?)/(?P<run>0|[1-9][0-9]{{0,14}})")
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 class Tagged(msgspec.Struct, frozen=True):
@@ -41,10 +47,11 @@ def marked(instance: str) -> list[Tagged]:
         if said is None or not said[0].startswith(f"{instance}/"):
             continue
         tag, settings = said
-        name, _, run = tag.removeprefix(f"{instance}/").rpartition("/")
+        ours = _OURS.fullmatch(tag, len(instance) + 1)
         process = procfs.stat(pid)
-        if process is not None and not process.dead and run.isdecimal():
-            found.append(Tagged(of(process), name, int(run), process.session == pid, settings=settings))
+        if ours is not None and process is not None and not process.dead:
+            known = settings if _DIGEST.fullmatch(settings) else ""
+            found.append(Tagged(of(process), ours["name"], int(ours["run"]), process.session == pid, settings=known))
     return found
 
 

@@ -89,6 +89,7 @@ def test_every_problem_is_reported_at_once_in_order(project):
         ("command: x\nenvironment: {'A=B': c}", "environment.A=B: a variable's name cannot be empty, and holds no '='"),
         ("command: x\nenvironment: nothing", "environment: expected a mapping of names to values, found 'nothing'"),
         ("command: x\ngroup: 'a:b'", "group: expected a name of letters"),
+        ('command: x\ngroup: "a\\n"', "group: expected a name of letters"),
         ("command: x\nname: other", "name: the program's name is its key, 'web'; leave this out"),
         ("command: a | b", "warning: command: '|' is passed on as a plain word; only a shell understands it: set shell: true"),
         ("command: x\nenvironment: {ASUP_NAME: y}", "warning: environment.ASUP_NAME: the daemon gives this variable to each run"),
