@@ -48,10 +48,12 @@ class Pipe:
         Raises OSError if the process is gone, we may not look at it, or that is no pipe; or as :meth:`open`.
         """
         path = f"/proc/{pid}/fd/{fd}"
-        if not stat.S_ISFIFO(os.stat(path).st_mode):
+        if not stat.S_ISFIFO(os.stat(path).st_mode):  # opening something else may have an effect
             raise OSError(f"{path} is not a pipe")
-        child_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        child_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
         try:
+            if not stat.S_ISFIFO(os.fstat(child_fd).st_mode):  # the process has exchanged it meanwhile
+                raise OSError(f"{path} is not a pipe any more")
             read_fd = keep_room(os.open(f"/proc/self/fd/{child_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), PIPE_ROOM)
         except BaseException:
             os.close(child_fd)

@@ -61,6 +61,21 @@ def test_writer_survives_the_death_of_every_reader_and_a_successor_reads_on() ->
     successor.close()
 
 
+def test_what_a_process_puts_in_the_place_of_its_pipe_is_not_opened_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be written by root's daemon, and given to the process's next run as its stdout."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    os.mkfifo(theirs)
+    ours.touch()
+    look, opened = os.stat, os.listdir("/proc/self/fd")
+    file = os.open(ours, os.O_RDONLY)
+    seen = {f"/proc/{os.getpid()}/fd/{file}": theirs}  # it was a pipe when it was looked at
+    monkeypatch.setattr(os, "stat", lambda path, **more: look(seen.get(path, path), **more))
+    with pytest.raises(OSError, match="not a pipe any more"):
+        Pipe.reopen(os.getpid(), file)
+    os.close(file)
+    assert os.listdir("/proc/self/fd") == opened
+
+
 def test_only_a_pipe_is_reopened(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file, pytest.raises(OSError, match="not a pipe"):
         Pipe.reopen(os.getpid(), file.fileno())
