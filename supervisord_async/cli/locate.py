@@ -159,10 +159,21 @@ def _daemon_settings(text: bytes, environ: Mapping[str, str]) -> dict[str, str] 
 
     events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        found = _find_daemon(events)
+        found = _find_daemon(_spelt_out(events))
         return {key: expand(value, environ) for key, value in found.items() if key in ("run_dir", "socket")}
     except (yaml.YAMLError, ExpansionError, StopIteration):
         return None
+
+
+def _spelt_out(events: Iterator[Any]) -> Iterator[Any]:
+    """``events``, with the scalars that aliases mean in their place."""
+    import yaml
+
+    anchored: dict[str | None, Any] = {}
+    for event in events:
+        if isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
+            anchored[event.anchor] = event
+        yield anchored.get(event.anchor, event) if isinstance(event, yaml.AliasEvent) else event
 
 
 def _find_daemon(events: Iterator[Any]) -> dict[str, str]:

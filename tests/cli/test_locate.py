@@ -41,6 +41,8 @@ def file(tmp_path: Path) -> Path:
         ("daemon:\n  run_dir: ${WHERE}/x\n", "/where/x/asupd.sock"),
         ("daemon:\n  run_dir: ${UNSET:-y}\n", "y/asupd.sock"),
         ("daemon:\n  run_dir: run\nprograms: {web: [}\n", "run/asupd.sock"),
+        ("x-place: &place run\ndaemon: {run_dir: *place}\n", "run/asupd.sock"),
+        ("x-all: &all {run_dir: run}\ndaemon: {log: *all, name: &name x, run_dir: *none}\n", ".asupd/asupd.sock"),
         ("programs: {run_dir: [}\n", None),
         ("daemon:\n  run_dir: ${UNSET}\n", None),
         ("daemon:\n  socket: [\n", None),
