@@ -423,6 +423,30 @@ async def test_cancellation_while_changes_are_reported_never_hangs(source: Path)
         assert not watch_threads()
 
 
+@real
+@pytest.mark.anyio
+async def test_without_a_thread_that_is_said_in_words_and_tried_again(
+    source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, refuses = threading.Thread.start, [True]
+
+    def refuse(thread: threading.Thread) -> None:
+        if refuses and thread.name == "asup-files":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    async with bench() as b:
+        b.tasks.start_soon(b.monitor, source)
+        await wait_until(lambda: b.said("failed"))
+        refuses.clear()
+        await wait_until(watch_threads)
+        (source / "app.py").write_text("changed")
+        await wait_until(b.details)
+    assert b.said("failed")[0].message == "watching files failed (can't start new thread); trying again in 1 s"
+    assert "Traceback" not in caplog.text
+
+
 def test_no_more_threads_means_polling_and_no_abort(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

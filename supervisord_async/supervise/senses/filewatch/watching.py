@@ -23,6 +23,7 @@ from supervisord_async.supervise.senses.filewatch.lookout import Changes, Pace
 from supervisord_async.supervise.senses.filewatch.outpost import Outpost
 from supervisord_async.supervise.senses.filewatch.view import Territory, View
 from supervisord_async.system.mounts import MountTable
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -137,10 +138,12 @@ class FileWatching:
             try:
                 await outpost.serve(portal)
             except Exception as error:  # the programs are not affected; only their files go unwatched for a moment
-                _log.exception("watching files failed; trying again in %g s", pause)
+                short = is_shortage(error)
+                if not short:
+                    _log.exception("watching files failed; trying again in %g s", pause)
                 self._bus.publish(
                     "watch",
-                    message=f"watching files failed ({error!r}); trying again in {pause:g} s",
+                    message=f"watching files failed ({error if short else repr(error)}); trying again in {pause:g} s",
                     data={"what": "failed", "seconds": pause},
                 )
                 await anyio.sleep(pause)
