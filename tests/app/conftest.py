@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until_sync
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "config" / "examples"
@@ -60,3 +63,12 @@ def unsupervised(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests themselves may run under a supervisor; the library must not see it."""
     for name in [name for name in os.environ if name.startswith(("ASUP_", "NOTIFY_SOCKET", "WATCHDOG_"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def stuck() -> Iterator[threading.Event]:
+    """Something to hang on, that lets go at the end of the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+    wait_until_sync(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith(("worker-", "shutdown"))])

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,6 @@ import pytest
 from supervisord_async.app import GracefulShutdownManager, Outcome
 from tests.app.conftest import Launch
 from tests.waiting import wait_until_sync
-
-
-@pytest.fixture
-def stuck() -> Iterator[threading.Event]:
-    """Something to hang on, that lets go at the end of the test."""
-    event = threading.Event()
-    yield event
-    event.set()
-    wait_until_sync(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("shutdown")])
 
 
 def test_components_stop_in_reverse_order_and_are_joined() -> None:
