@@ -126,12 +126,12 @@ class TimeoutExtended(News, frozen=True):
 
 
 class Adopted(News, frozen=True):
-    """The run's process was found alive by a daemon, or by a driver task, that did not spawn it."""
+    """The run's process was found alive: by a daemon that did not spawn it, or after a bug in its supervision."""
 
     pid: int
 
 
 class SupervisionBroke(Input, frozen=True):
-    """The process's driver task failed because of a bug; its child was left alone."""
+    """Supervising the process failed because of a bug; its child was left alone."""
 
     detail: str

@@ -1,4 +1,4 @@
-"""What is known of one process: its state, its health, and the snapshot, which only the process's own task replaces."""
+"""What is known of one process: its state, its health, and the snapshot, which only the process's own driver replaces."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ class Capture:
             self._report(self._outage, "begin")
         else:
             self._outage.failed_again(now, progress=outcome.moved > 0)
-        if outcome.discarded:  # it was taken before it could not be written, see transfer.carry
+        if outcome.discarded:  # taken from the pipe before writing failed: see transfer.carry
             self.bytes_lost += outcome.discarded
             self._outage.lost(outcome.discarded, outcome.discarded_lines)
             self._torn = True

@@ -46,7 +46,7 @@ def move_raw(
         if sink.may_rotate():
             over = size - sink.target.max_size_bytes
             if over >= 0:
-                if over >= LINE_BYTES or sink.ends_line(size) or not transfer.splices():  # else the rest of the line can be seen
+                if over >= LINE_BYTES or sink.ends_line(size) or not transfer.splices():  # without tee, the pipe cannot be peeked at
                     outcome.rotated = sink.rotate() or outcome.rotated
                     continue
                 line = transfer.peek(pipe_fd, LINE_BYTES)

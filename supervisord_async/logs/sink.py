@@ -190,7 +190,7 @@ class Sink:
         return written
 
     def _carry(self, pipe_fd: int, count: int, size: int, outcome: Outcome, *, echo: bool) -> int:
-        """As :meth:`take`, where the system refuses what that needs."""
+        """As :meth:`take`, by reading and writing, where the system refuses ``splice`` or ``tee``."""
         carried = 0
 
         def write(data: bytes) -> int:
@@ -201,7 +201,7 @@ class Sink:
             return written
 
         while carried < count:
-            if not self.regular and transfer.is_full(self.fd):  # one that is not has room for a piece
+            if not self.regular and transfer.is_full(self.fd):  # if it is not full, it has room for PIPE_BUF bytes
                 if carried:
                     break
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

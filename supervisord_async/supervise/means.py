@@ -38,7 +38,7 @@ def _report_refused() -> None:
     try:
         if transfer.splices():
             return
-    except OSError:  # no descriptor: it is asked again with the first output
+    except OSError:  # no free descriptor: it is checked again at the first output
         return
     _log.warning(
         "degraded: splice and tee are refused (by a sandbox's seccomp profile?): output that is on its way to a log is lost when the "

@@ -51,7 +51,7 @@ class Accepting:
         introduction = self._loop.create_task(self._introduce(connection))
         self._introductions[introduction] = None
         introduction.add_done_callback(lambda done: self._introductions.pop(done, None))
-        if self.tls is not None and len(self._introductions) > self._most:  # else it takes a turn or two, whatever the client does
+        if self.tls is not None and len(self._introductions) > self._most:  # without TLS it takes a turn or two, whatever the client does
             longest = next(iter(self._introductions))
             del self._introductions[longest]
             longest.cancel()

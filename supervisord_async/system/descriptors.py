@@ -96,7 +96,7 @@ def is_journal(fd: int) -> bool:
 
 
 def is_unread(fd: int) -> bool:
-    """Whether what is written there is read by nobody, and never will be: a pipe without a name, or a socket, whose other end is closed."""
+    """Whether ``fd`` is an unnamed pipe or a socket whose other end is closed, so that nothing written there will ever be read."""
     try:
         kind = os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
     except OSError:

@@ -1,7 +1,7 @@
 """Whether the kernel killed a process for lack of memory, as far as the kernel tells.
 
-It counts such kills (``oom_kill`` in /proc/vmstat, which everybody may read) and names them in its log (/dev/kmsg, ``Killed
-process PID``), which not everybody may read.
+It counts the kills of the whole machine (``oom_kill`` in /proc/vmstat, readable for all) and names them in its log (/dev/kmsg,
+``Killed process PID``), which only some may read.
 """
 
 from __future__ import annotations

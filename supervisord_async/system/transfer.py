@@ -5,7 +5,7 @@ written from the pipe, with the pipe locked and without checking for signals in 
 (``iter_file_splice_write`` in Linux's ``fs/splice.c``). A process killed with SIGKILL dies before or after the call, or
 at the end of a shorter one: at every instant a byte is in the pipe or in the file, never in both, never in neither.
 
-Where a sandbox refuses ``splice`` or ``tee`` (:func:`splices`), :func:`carry` reads and writes, and is worth less.
+Where a sandbox refuses ``splice`` or ``tee`` (:func:`splices`), :func:`carry` reads and writes, without that guarantee.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEEK_BYTES = 65536
 
 
 class LostError(OSError):
-    """What had been taken from a pipe could not be written, and is lost."""
+    """Bytes that had been read from a pipe could not be written, and are lost."""
 
     data: bytes = b""
 
@@ -69,15 +69,15 @@ def splices() -> bool:
         finally:
             os.close(file)
     finally:
-        _of_thread.scratch = None  # whoever asks need not be a thread that looks at pipes
+        _of_thread.scratch = None  # close it, as the calling thread may never peek again
         os.close(read_fd)
         os.close(write_fd)
 
 
 def carry(pipe_fd: int, count: int, write: Callable[[bytes], int]) -> bytes:
-    """Up to ``count`` bytes went from the pipe to ``write``, which returns how many it took; returns them, b"" where the pipe is empty.
+    """Read up to ``count`` bytes from the pipe and pass them to ``write``, which returns how many it took. Returns them; b"": none.
 
-    A kill in between loses them. So does what ``write`` raises, which becomes a LostError with them.
+    A kill in between loses them. So does an OSError of ``write``: it is raised as a LostError, which has the bytes that are lost.
     """
     try:
         data = os.read(pipe_fd, min(count, PEEK_BYTES))

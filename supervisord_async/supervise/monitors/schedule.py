@@ -110,7 +110,7 @@ class ScheduleWatch:
         return max(0.0, soonest - self._wall_clock())
 
     async def _write(self, marks: bytes) -> None:
-        """``marks`` are on the disk; where there is no thread to write them, a later look does."""
+        """Write ``marks`` to the disk; if no thread can be started for that, a later look does it."""
         try:
             await self._off_the_loop(self._marks.write, marks)
         except RuntimeError as error:

@@ -44,7 +44,7 @@ def wait_dead(parent: int) -> None:
 def holding(lock: str) -> Iterator[bool]:
     """Hold the run_dir's lock in this context, and yield whether we have it: False if a daemon has it; True also without a run_dir.
 
-    Raises OSError if there is no descriptor to ask with: a daemon may have it.
+    Raises OSError if that cannot be found out for lack of resources.
     """
     try:
         descriptor = open_lock(lock)

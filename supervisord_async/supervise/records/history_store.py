@@ -209,7 +209,7 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
 
 
 def _keep_adopted(db: sqlite3.Connection, record: Record) -> None:
-    """Add the row of a run whose daemon died before it wrote one; the run before it has ended, nobody knows how."""
+    """Add the row of a run whose daemon died before it wrote one, and end the row of the run before it, whose exit status is not known."""
     name, run, data = record.name, record.run, record.data
     known = db.execute("SELECT ended_at FROM runs WHERE name = ? AND run = ? ORDER BY id DESC LIMIT 1", (name, run)).fetchone()
     if known == (None,):

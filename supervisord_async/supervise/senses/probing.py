@@ -1,6 +1,6 @@
 """Runs one probe of a program: by HTTP, TCP, a command, or its output. Without threads, except to look up a host name.
 
-The answer is None when all is well, else what is wrong, in words. Whatever the program answers, or if nothing does, is no exception.
+The answer is None when all is well, else what is wrong, in words. A wrong answer, or none at all, never raises an exception.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Outpost:
         self._news.set()
 
     async def serve(self, portal: BlockingPortal) -> None:
-        """Watch until there are no territories left; the thread has ended then. Raises what it raised; abandons it if it hangs."""
+        """Watch until there are no territories left; then the thread has ended, or was abandoned if it hangs. Raises what it raised."""
         failures: list[Exception] = []
         reports = _OnLoop(self._reports, portal)
         self._lookout = lookout = Lookout(reports, self._pace, self.devices)
