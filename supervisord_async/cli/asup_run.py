@@ -156,7 +156,7 @@ def _check_patterns(patterns: tuple[str, ...]) -> None:
 
 @contextmanager
 def _beginning() -> Iterator[None]:
-    """What fails before there is a command that lives is told in a sentence; raises what is our own mistake."""
+    """Reports an error from before the command runs in a sentence and ends asup-run; re-raises what is a bug of ours."""
     from supervisord_async.system.shortage import is_shortage
 
     try:

@@ -91,7 +91,7 @@ def run(arguments: DaemonArguments) -> int:
 
 
 def _refused(error: Exception, configuration: Configuration) -> int:
-    """The exit code of a daemon that could not begin, which has been told in a sentence; raises what is our own mistake."""
+    """The exit code of a daemon that could not start, after reporting why in a sentence; re-raises what is a bug of ours."""
     from supervisord_async.system.shortage import is_shortage
 
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:

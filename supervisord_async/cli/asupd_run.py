@@ -34,7 +34,7 @@ _log = logging.getLogger("asupd")
 ANSWER_SECONDS = 30.0
 #: How long to wait for an answer at the socket before asking again; somebody else may be there.
 ASKED_SECONDS = 2.0
-#: The pause before a takeover that failed after a re-exec is tried once more.
+#: The pause before a takeover that failed after a re-exec is tried again.
 AGAIN_SECONDS = 1.0
 #: How long after the start the modules that only a reload needs are imported.
 AT_REST_SECONDS = 3.0
@@ -133,10 +133,10 @@ def foreground(
 
 
 def go_on_as_after_a_kill(error: Exception) -> NoReturn:
-    """Our code runs once more, under the same PID, without the state of before the re-exec that it failed to take over with.
+    """Runs our code again under the same PID, without the state saved before the re-exec, with which the takeover failed.
 
-    It is past the point of no return: were it to end, nobody would supervise what lives. And what only fails behind that, since the trial
-    went well, is mostly a want of descriptors or memory, which passes.
+    The daemon must not end here: nobody would supervise the running programs. As the trial before the re-exec succeeded, what fails now is
+    mostly a shortage of descriptors or memory, which passes.
     """
     from supervisord_async.supervise.outlive.reexec import new_code
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from supervisord_async.client.asking import Asking
 
 
-#: How long a daemon may keep silent on what it answers from its memory, within milliseconds: beyond, somebody waits who wants to know why.
+#: How long to wait for an answer that a daemon gives from memory, usually within milliseconds: the user waits and wants to know why.
 STATUS_SECONDS = 10.0
 
 

@@ -81,7 +81,7 @@ def read_regular_file(path: str, limit: int) -> bytes:
 
 
 def read_trusted_file(path: str, limit: int) -> bytes:
-    """As :func:`read_regular_file`, for a file that may be in another user's folder; raises OSError as :mod:`.trusted` too."""
+    """Like :func:`read_regular_file`, for a file that may be in another user's folder; also raises the OSErrors of :mod:`.trusted`."""
     return _content(trusted.open_file(path, _READ), path, limit)
 
 

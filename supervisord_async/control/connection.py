@@ -133,7 +133,7 @@ class Connection(H11Protocol):
 
 
 def most_connections() -> int:
-    """How many there may be at once."""
+    """How many connections may be open at once."""
     return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // DESCRIPTOR_PART)
 
 

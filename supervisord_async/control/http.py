@@ -117,8 +117,8 @@ async def _operate(api: Api, operation: Operation, known: frozenset[str], reques
 
 
 def _check_head(request: Request) -> None:
-    """Raises RequestError if the head is too large (one that arrives in a single read is parsed before uvicorn counts it), or gives two
-    lengths of the body.
+    """Raises RequestError if the head is too large (one that arrives in a single read is parsed before uvicorn counts it), or states the
+    body's length in two ways.
     """
     if request.size_bytes > HEAD_LIMIT_BYTES:
         close = {"connection": "close"}

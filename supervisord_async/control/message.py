@@ -66,7 +66,7 @@ class Request:
 
     @property
     def version(self) -> str:
-        """Of HTTP: ``1.0`` or ``1.1``."""
+        """The HTTP version, ``1.0`` or ``1.1``."""
         return str(self._scope["http_version"])
 
     @property
