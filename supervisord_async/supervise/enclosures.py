@@ -100,11 +100,14 @@ class Enclosures:
         except (OSError, UnusableError) as error:
             self._report(error)
             return None
-        self._known[tag] = cgroup
+        if cgroup is not None:
+            self._known[tag] = cgroup
         return cgroup
 
-    def _make(self, tag: str) -> Cgroup:
-        assert self._home is not None  # noqa: S101  checked by the callers
+    def _make(self, tag: str) -> Cgroup | None:
+        """Make the cgroup of a run; None if the daemon could not leave another run's, after which no further run has one. Raises OSError."""
+        if self._home is None:
+            return None
         cgroup = cgroups.run_folder(self._home, tag)
         try:
             os.mkdir(cgroup.path)
@@ -153,6 +156,8 @@ class Enclosures:
         try:
             for tag, roots in runs.items():
                 cgroup = self._make(tag)
+                if cgroup is None:
+                    return
                 self._known[tag] = cgroup
                 for process in map(now.stat, now.descendants({root.pid for root in roots if is_alive(root)})):
                     if process is not None and cgroups.is_in(process.pid, self._own):

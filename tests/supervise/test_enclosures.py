@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -69,6 +70,32 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
     assert len({cgroup.path for cgroup in made if cgroup is not None}) == 50
     assert len(warmed) == 1
     assert warmed[0] != threading.current_thread().name
+
+
+async def test_who_waits_while_we_are_stranded_does_without(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start is no bug, and no failure."""
+    enclosures = await opened()
+    waiting, go = threading.Event(), threading.Event()
+    real = cgroups.warm_up
+
+    def slow(own: Cgroup | None = None) -> Cgroup:
+        waiting.set()
+        assert go.wait(20)
+        return real(own)
+
+    monkeypatch.setattr(cgroups, "warm_up", slow)
+    made: list[Cgroup | None] = []
+
+    async def make() -> None:
+        made.append(await enclosures.make("i/w/1"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make)
+        while not waiting.is_set():
+            await anyio.lowlevel.checkpoint()
+        enclosures._stranded(OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
+        go.set()
+    assert made == [None]
 
 
 async def test_who_comes_in_a_row_does_not_wait(warmed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
