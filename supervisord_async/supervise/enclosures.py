@@ -105,7 +105,7 @@ class Enclosures:
         return cgroup
 
     def _make(self, tag: str) -> Cgroup | None:
-        """Make the cgroup of a run; None if the daemon could not leave another run's, after which no further run has one. Raises OSError."""
+        """Make a run's cgroup. None: the daemon could not leave another run's, and no further run has one. Raises OSError."""
         if self._home is None:
             return None
         cgroup = cgroups.run_folder(self._home, tag)

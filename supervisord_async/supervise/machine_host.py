@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -97,7 +98,8 @@ class MachineHost:
             return await spawn.spawn(replace(spec, around_birth=enclosures.born_in(cgroup)))
         except BaseException:
             with suppress(OSError):  # what was forked before the start failed must not live on
-                cgroup.kill()
+                if os.getpid() not in cgroup.pids():  # the daemon itself, where it could not leave it
+                    cgroup.kill()
             enclosures.leave(tag)
             raise
 

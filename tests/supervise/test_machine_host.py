@@ -7,7 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -132,3 +134,38 @@ def test_what_was_born_in_a_cgroup_ends_with_the_start_that_fails(tmp_path: Path
             await enclosures.close()
 
     run(main)
+
+
+class Stranding:
+    """Enclosures whose only cgroup we are in, since we could not step back out of it."""
+
+    def __init__(self) -> None:
+        self.killed = False
+        self.left: list[str] = []
+
+    async def make(self, _tag: str) -> Stranding:
+        return self
+
+    def born_in(self, _cgroup: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def pids(self) -> set[int]:
+        return {os.getpid()}
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def leave(self, tag: str) -> None:
+        self.left.append(tag)
+
+
+def test_a_start_that_fails_does_not_kill_us_where_we_are_stranded_in_its_cgroup() -> None:
+    stranding: Any = Stranding()
+
+    async def main() -> None:
+        spec = SpawnSpec(("no-such-program",), "/", {ENV_TAG: "i/web/1"}, 1, 2, confined=True)
+        with pytest.raises(SpawnError, match="exec: no-such-program"):
+            await MachineHost(stranding).spawn(spec)
+
+    run(main)
+    assert (stranding.killed, stranding.left) == (False, ["i/web/1"])
