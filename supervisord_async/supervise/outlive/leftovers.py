@@ -57,11 +57,22 @@ def daemon_of(leftovers: list[Tagged], run_dir: str) -> int | None:
     """The PID of a living daemon among the parents of these, which its lock does not show, as its run_dir was removed under it.
 
     The run_dir may have been moved first. A daemon whose lock is elsewhere and still exists does not count: it has inherited these
-    processes from a dead daemon that was its child.
+    processes from a dead daemon that was its child. Nor does a process of a user who can have had no daemon there: a tag, and the file
+    that it has open, are anybody's word.
     """
     own, removed = os.path.join(os.path.realpath(run_dir), LOCK_NAME), f"/{LOCK_NAME} (deleted)"
     parents = {found.parent for each in leftovers if (found := procfs.stat(each.identity.pid)) is not None}
-    return next((pid for pid in sorted(parents) if any(path == own or path.endswith(removed) for path in _open_files(pid))), None)
+    users = _users_of(run_dir)
+    possible = [pid for pid in sorted(parents) if users is None or procfs.real_uid(pid) in users]
+    return next((pid for pid in possible if any(path == own or path.endswith(removed) for path in _open_files(pid))), None)
+
+
+def _users_of(run_dir: str) -> set[int] | None:
+    """Whose daemon a daemon of ``run_dir`` can be; None where it is gone, and nobody can tell."""
+    try:
+        return {0, os.geteuid(), os.stat(run_dir).st_uid}
+    except OSError:
+        return None
 
 
 def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
