@@ -64,6 +64,10 @@ class Pipe:
         """Let children that run as that user open ``/dev/stdout``. Raises PermissionError if we may not."""
         os.fchown(self.child_fd, uid, gid)
 
+    def reset_flags(self) -> None:
+        """Make the child's end block again, without O_ASYNC and O_DIRECT: what one run sets there would hold for the next one as well."""
+        fcntl.fcntl(self.child_fd, fcntl.F_SETFL, 0)
+
     def grow(self, size_bytes: int) -> int:
         """Set the pipe's capacity to that many bytes (at most 16 MiB), if the system lets us; return its capacity."""
         try:

@@ -24,6 +24,15 @@ def test_read_end_never_blocks() -> None:
     pipe.close()
 
 
+def test_what_one_run_sets_on_its_end_does_not_hold_for_the_next() -> None:
+    pipe = Pipe.open()
+    subprocess.run(["python3", "-c", "import os; os.set_blocking(1, False)"], stdout=pipe.child_fd, check=True)
+    assert not os.get_blocking(pipe.child_fd)
+    pipe.reset_flags()
+    assert os.get_blocking(pipe.child_fd) and not os.get_blocking(pipe.read_fd)
+    pipe.close()
+
+
 def test_is_told_from_others_also_when_it_is_closed() -> None:
     pipe = Pipe.open()
     inode = os.fstat(pipe.child_fd).st_ino

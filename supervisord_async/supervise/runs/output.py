@@ -166,7 +166,8 @@ class Output:
         """Output from now on belongs to ``run``. May be called repeatedly for one run, until it is spawned."""
         if not self.births or self.births[-1].run != run:
             self.births = (*self.births[1 - BIRTHS :], Birth(run, self.written()))
-        for capture in self.captures:
+        for _, pipe, capture in self._captured:
+            pipe.reset_flags()
             capture.run_started(run)
 
     def reopen(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
 
 from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Birth, Output, _Captured
+from supervisord_async.system.pipes import Pipe
 from tests.virtual_clock import run_virtually
 
 
@@ -54,10 +56,14 @@ def test_silence_is_not_waited_for() -> None:
 def test_births_are_noted_with_what_was_written_before() -> None:
     capture = SimpleNamespace(target=SimpleNamespace(path="/x.log"), bytes_written=0, run_started=lambda run: None)
     output = Output("web", 0, cast("Any", None))
-    output._captured = (_Captured("stdout", cast("Any", None), cast("Any", capture)),)
+    pipe = Pipe.open()
+    output._captured = (_Captured("stdout", pipe, cast("Any", capture)),)
     for run in range(1, 10):
         capture.bytes_written = run * 100
+        os.set_blocking(pipe.child_fd, False)  # as the run before may have made it
         output.run_started(run)
+        assert os.get_blocking(pipe.child_fd)
         capture.bytes_written += 50  # said by its hook
         output.run_started(run)
     assert output.births == tuple(Birth(run, {"/x.log": run * 100}) for run in (6, 7, 8, 9))
+    pipe.close()
