@@ -32,11 +32,13 @@ class Credentials(msgspec.Struct, frozen=True):
 def lookup(user: str | None, group: str | None) -> Credentials | None:
     """The credentials of ``user`` (a name or a number; None: ours) with ``group`` instead of their primary one.
 
-    None when neither is given. Raises SpawnError, stage ``user``, where one is unknown, or we may not become that user. Blocks for
-    as long as the directory service takes.
+    None when neither is given. Raises SpawnError, stage ``user``, where one is unknown, or we may not become that user, and as
+    :func:`may_switch`. Blocks for as long as the directory service takes.
     """
     if user is None and group is None:
         return None
+    # Asked before and after the directory: where that has no descriptor, it knows no user, and leaves groups out without a word.
+    may_switch()
     entry = _user(user)
     gid = _group(group) if group is not None else None
     if entry is None:  # a number without an entry in the directory
@@ -53,8 +55,15 @@ def lookup(user: str | None, group: str | None) -> Credentials | None:
 
 
 def may_switch() -> bool:
-    """True if this process may become any user: it is root, with the capabilities that containers sometimes drop."""
-    for line in (procfs.read_file("/proc/self/status") or b"").splitlines():
+    """True if this process may become any user: it is root, with the capabilities that containers sometimes drop.
+
+    Raises SpawnError, stage ``fork``: there is no descriptor to ask with.
+    """
+    try:
+        status = procfs.read_file("/proc/self/status") or b""
+    except OSError as error:
+        raise SpawnError("fork", error.errno, "cannot ask whether we may become another user") from error
+    for line in status.splitlines():
         if line.startswith(b"CapEff:"):
             held = int(line.split()[1], 16)
             return bool(held >> _CAP_SETUID & held >> _CAP_SETGID & 1)

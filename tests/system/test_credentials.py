@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -65,3 +66,19 @@ def test_another_user_is_refused_without_the_capability(monkeypatch: pytest.Monk
     mine = lookup(pwd.getpwuid(os.geteuid()).pw_name, None)
     assert mine is not None
     assert mine.uid == os.geteuid()
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_want_of_a_descriptor_is_a_failure_to_spawn_like_any_other(answers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the directory is asked, which would know no such user; and behind it, since some of his groups may be missing."""
+    status = [b"CapEff:\t000001ffffffffff\n"] * answers
+
+    def read(_path: str) -> bytes:
+        if not status:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return status.pop()
+
+    monkeypatch.setattr(credentials.procfs, "read_file", read)
+    with pytest.raises(SpawnError, match="Too many open files") as caught:
+        lookup(pwd.getpwuid(os.geteuid()).pw_name if answers else "no-such-user", None)
+    assert (caught.value.stage, caught.value.errno) == ("fork", errno.EMFILE)
