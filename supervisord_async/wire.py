@@ -7,6 +7,9 @@ from typing import Any
 
 API_VERSION = "v1"
 
+#: How the daemon's log begins to say why nobody can connect; ``asupd -d`` passes on what follows.
+NO_CONTROL_SOCKET = "degraded: no control socket; signals still work; trying again: "
+
 #: The daemon's address for asupctl, and for programs.
 ENV_SOCKET = "ASUP_SOCKET"
 ENV_NAME = "ASUP_NAME"

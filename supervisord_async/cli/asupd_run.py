@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from supervisord_async.cli import early
 from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import CommandError, DaemonError, Problem, SupervisordError
+from supervisord_async.wire import NO_CONTROL_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,4 +255,4 @@ def _why_unreachable(log_file: str, begins: int) -> str:
             text = log.read(65536).decode(errors="replace")
     except OSError:  # not created yet
         return ""
-    return next((line.partition("tried again: ")[2] for line in text.splitlines() if "degraded: no control socket" in line), "")
+    return next((line.partition(NO_CONTROL_SOCKET)[2] for line in text.splitlines() if NO_CONTROL_SOCKET in line), "")

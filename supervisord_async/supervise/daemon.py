@@ -51,6 +51,7 @@ from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.stops import ECHO_SECONDS, STOPS
+from supervisord_async.wire import NO_CONTROL_SOCKET
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -338,8 +339,7 @@ class Daemon:
         except Exception as error:
             if str(error) != trouble:
                 expected = isinstance(error, DaemonError)
-                words = "degraded: no control socket; signals still work; trying again: %s"
-                _log.error(words, error, exc_info=None if expected else error)
+                _log.error("%s%s", NO_CONTROL_SOCKET, error, exc_info=None if expected else error)
                 descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # the programs run, so the service is up
             return str(error)
         finally:
