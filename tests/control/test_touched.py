@@ -28,5 +28,5 @@ def seconds_to_find(count: int) -> float:
     return least
 
 
-def test_eight_times_as_many_take_nothing_like_sixty_four_times_as_long() -> None:
-    assert seconds_to_find(8000) < 24 * seconds_to_find(1000)
+def test_sixteen_times_as_many_take_nothing_like_two_hundred_and_fifty_six_times_as_long() -> None:
+    assert seconds_to_find(16_000) < 64 * seconds_to_find(1000)
