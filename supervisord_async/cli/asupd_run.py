@@ -88,13 +88,14 @@ def foreground(
     from supervisord_async.supervise.options import Options
     from supervisord_async.supervise.outlive import leftovers
     from supervisord_async.supervise.run_dir import make_run_dir, warn_of_others
-    from supervisord_async.system import descriptors, heap, loop, needs, signals
+    from supervisord_async.system import descriptors, heap, loop, needs, oom, signals
 
     needs.require()
     heap.return_large_blocks()
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
+    oom.keep_protection()
     if former is None:
         signals.reset_inherited(early.SIGNALS)
     os.umask(0o022)

@@ -1,4 +1,4 @@
-"""Whether the kernel killed a process for lack of memory, as far as the kernel tells.
+"""Whether the kernel killed a process for lack of memory, as far as the kernel tells, and whom it spares.
 
 It counts the kills of the whole machine (``oom_kill`` in /proc/vmstat, readable for all) and names them in its log (/dev/kmsg,
 ``Killed process PID``), which only some may read.
@@ -10,6 +10,8 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from supervisord_async.system import procfs
 
@@ -19,6 +21,26 @@ _RECORDS = 200_000
 
 #: How long after a kill was counted its process may die: a large one takes its time.
 SUSPICION_SECONDS = 60.0
+#: Our own protection from such kills, once it is kept for ourselves: an ``oom_score_adj`` below 0 (``man 5 proc_pid_oom_score_adj``).
+_kept: list[int] = []
+
+
+def keep_protection() -> None:
+    """Processes that we spawn from now on do not inherit the protection that we were given, as by systemd's ``OOMScoreAdjust=-500``.
+
+    Else the kernel would kill others first, sshd for example, where one of our programs takes all the memory.
+    """
+    with suppress(OSError, ValueError):
+        score = int(Path("/proc/self/oom_score_adj").read_text(encoding="ascii"))
+        if score < 0 and not _kept:
+            _kept.append(score)
+
+
+def take_protection(pid: int) -> None:
+    """Our child ``pid``, which was just spawned, has a score of 0 where we keep our protection. It has ours for the moments before."""
+    if _kept:
+        with suppress(OSError):  # it has ended; or it is a set-uid program of a user that we are not root over
+            Path(f"/proc/{pid}/oom_score_adj").write_text("0", encoding="ascii")
 
 
 def kills(*, vmstat: str = "/proc/vmstat") -> int | None:

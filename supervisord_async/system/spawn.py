@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from supervisord_async.errors import SpawnError
-from supervisord_async.system import descriptors, own_python
+from supervisord_async.system import descriptors, oom, own_python
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
@@ -136,6 +136,8 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
     if not own_files:
         descriptors.give_back_limit(child.pid)
+    if spec.limits is None or spec.limits.oom_score_adj is None:
+        oom.take_protection(child.pid)
     return child
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +165,38 @@ def test_only_who_dies_soon_after_a_kill_of_the_kernels_is_suspected(tmp_path: P
     assert not suspected("oom_kill 4")
     assert suspected("no such count"), "a kernel that does not tell"
     assert not oom.Toll(0, clock=lambda: now[0]).may_include_one(0)
+
+
+@pytest.fixture
+def scored() -> Iterator[Path]:
+    """Our own score while it is 300: children inherit it, and who may not lower it further may set it back."""
+    file = Path("/proc/self/oom_score_adj")
+    before = file.read_text()
+    file.write_text("300")
+    try:
+        yield file
+    finally:
+        file.write_text(before)
+
+
+def test_protection_that_the_daemon_keeps_is_not_its_childrens(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only who has CAP_SYS_RESOURCE gets a score below 0: here a higher one stands for what is inherited."""
+
+    async def score_of_child(limits: Limits) -> int:
+        child = await spawn(SpawnSpec(("sleep", "1000"), "/", {"PATH": os.defpath}, 1, 2, limits=limits))
+        try:
+            return int(Path(f"/proc/{child.pid}/oom_score_adj").read_text())
+        finally:
+            child.send_signal(signal.SIGKILL)
+            await child.wait()
+
+    assert run(score_of_child, Limits()) == 300
+    monkeypatch.setattr(oom, "_kept", [-500])
+    assert run(score_of_child, Limits()) == 0
+    assert run(score_of_child, Limits(oom_score_adj=321)) == 321
+
+
+def test_a_daemon_that_has_no_protection_keeps_none(scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oom, "_kept", kept := [])
+    oom.keep_protection()
+    assert kept == []
