@@ -15,6 +15,7 @@ from supervisord_async.client import Client
 from supervisord_async.errors import NoDaemonError, SupervisordError
 from supervisord_async.supervise.runs.launch import instance_of
 from supervisord_async.system import cgroups, tags
+from supervisord_async.system.lock import InstanceLock
 from tests.waiting import PATIENCE_SECONDS, wait_until_sync
 
 COMMAND_SECONDS = 60
@@ -120,8 +121,13 @@ class LiveDaemon:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        lock = InstanceLock(self.folder / ".asupd" / "asupd.lock")
+        if (background := lock.holder()) is not None:  # begun by a command of the test, which failed before it was ended
+            os.kill(background, signal.SIGKILL)
+            wait_until_sync(lambda: lock.holder() is None, what="the end of a daemon in the background")
         for process in self.tagged():
-            os.kill(process.identity.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(process.identity.pid, signal.SIGKILL)
         wait_until_sync(lambda: not self.tagged(), what="the end of what was killed")
         cgroups.remove_all(self.instance)
 
