@@ -50,6 +50,7 @@ from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
+from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.stops import ECHO_SECONDS, STOPS
 from supervisord_async.wire import NO_CONTROL_SOCKET
 
@@ -338,7 +339,7 @@ class Daemon:
             await control.serve(inherited=inherited, on_serving=serving)
         except Exception as error:
             if str(error) != trouble:
-                expected = isinstance(error, DaemonError)
+                expected = isinstance(error, DaemonError) or is_shortage(error)
                 _log.error("%s%s", NO_CONTROL_SOCKET, error, exc_info=None if expected else error)
                 descriptors.sd_notify(f"READY=1\nSTATUS=no control socket\nMAINPID={os.getpid()}")  # the programs run, so the service is up
             return str(error)
