@@ -63,7 +63,7 @@ def test_a_daemon_takes_its_programs_back_and_answers_once_it_can_write(dead: tu
     second = asupd(live)
     assert second.returncode == 4 and "a daemon is already running there" in second.stderr
     assert guardian.has_holder(str(run_dir / "asupd.lock"))
-    assert "somebody holds" in live.ctl("doctor").stdout
+    assert "a process holds" in live.ctl("doctor").stdout
     refused = live.ctl("cleanup", "--apply")
     assert refused.returncode == 1 and "its daemon lives" in refused.stderr
     remount(run_dir, "rw")
