@@ -88,17 +88,9 @@ def foreground(
     from supervisord_async.supervise.options import Options
     from supervisord_async.supervise.outlive import leftovers
     from supervisord_async.supervise.run_dir import make_run_dir, warn_of_others
-    from supervisord_async.system import descriptors, heap, loop, needs, oom, signals
+    from supervisord_async.system import loop
 
-    needs.require()
-    heap.return_large_blocks()
-    descriptors.open_missing_stdio()
-    descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
-    descriptors.raise_limit()
-    oom.keep_protection()
-    if former is None:
-        signals.reset_inherited(early.SIGNALS)
-    os.umask(0o022)
+    _set_up_process(former)
     daemon = configuration.daemon
     if former is None and run_dir is None:  # the file's run_dir may have changed since its last daemon; --run-dir is deliberate
         leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
@@ -132,6 +124,21 @@ def foreground(
         if shown is not None:
             shown.close()
         own[0].close()
+
+
+def _set_up_process(former: SavedState | None) -> None:
+    """Make this process fit for a daemon, whatever it inherited. Raises DaemonError if this machine lacks what supervision needs."""
+    from supervisord_async.system import descriptors, heap, needs, oom, signals
+
+    needs.require()
+    heap.return_large_blocks()
+    descriptors.open_missing_stdio()
+    descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
+    descriptors.raise_limit()
+    oom.keep_protection()
+    if former is None:
+        signals.reset_inherited(early.SIGNALS)
+    os.umask(0o022)
 
 
 def go_on_as_after_a_kill(error: Exception) -> NoReturn:
