@@ -54,15 +54,14 @@ class MachineHost:
         self._users = DaemonThreads(USER_THREADS, "user")
         self._turns = Turns(SPAWNS_A_TURN)
         self._toll = _toll()
-        self._beginning = 0  # spawns that have not returned yet
 
     def at_turn(self, callback: Callable[[], None]) -> None:
         """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.Turns`."""
         self._turns.take(callback)
 
     def hurried(self) -> bool:
-        """Whether spawns wait for a later turn of the loop, or new children are still executing their programs."""
-        return self._turns.crowded or self._beginning > 0
+        """Whether spawns wait for a later turn of the loop."""
+        return self._turns.crowded
 
     async def prepare(self) -> None:
         """Wait now for what a spawn into a cgroup would wait for."""
@@ -90,13 +89,6 @@ class MachineHost:
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """Start ``spec``."""
-        self._beginning += 1
-        try:
-            return await self._spawn(spec)
-        finally:
-            self._beginning -= 1
-
-    async def _spawn(self, spec: SpawnSpec) -> ChildProcess:
         tag = spec.environment.get(ENV_TAG, "")
         enclosures = self._enclosures
         cgroup = await enclosures.make(tag) if enclosures is not None and spec.confined else None

@@ -24,7 +24,7 @@ from supervisord_async.system import descriptors, oom, own_python
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
-from supervisord_async.system.transport import EXECUTING_SECONDS, PopenSubprocesses, kill_unowned, start_child, watch
+from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, kill_unowned, start_child, watch
 
 
 class SpawnSpec(msgspec.Struct, frozen=True):
@@ -144,7 +144,8 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
 async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> Child:
     """The new child, watched from when /proc can be read without blocking. Raises OSError as :func:`.transport.watch`."""
     try:
-        await asyncio.sleep(EXECUTING_SECONDS)
+        for _ in range(TURNS_TO_EXECUTE):
+            await asyncio.sleep(0)
     except BaseException:  # cancelled: the caller will never know this child; it is still reaped
         kill_unowned(process.pid)
         raise

@@ -22,9 +22,8 @@ from supervisord_async.system import procfs
 from supervisord_async.system.exits import Ended, ExitWatch, watched
 from supervisord_async.system.identity import of
 
-#: How long a new child is left alone: then it has executed its program, and most likely begun it. It often shares our processor,
-#: so whatever we do meanwhile delays it.
-EXECUTING_SECONDS = 0.002
+#: After this many turns of the loop a new child has most likely executed its program. A transport takes as many to connect.
+TURNS_TO_EXECUTE = 2
 
 
 def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
@@ -41,8 +40,8 @@ def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
 def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
     """Watch for the end of a child of :func:`start_child`. Raises OSError if no descriptor is free; then the child was killed.
 
-    To be called :data:`EXECUTING_SECONDS` after the start: while a child is still executing its program (some 0.3 ms), the kernel
-    blocks readers of its /proc/PID/stat. Other children are started meanwhile.
+    To be called :data:`TURNS_TO_EXECUTE` turns of the loop after the start: while a child is still executing its program (some
+    0.3 ms), the kernel blocks readers of its /proc/PID/stat. By then it has done so, and other children were started meanwhile.
     """
     try:
         born = procfs.stat(process.pid)  # our unreaped child: it is there even if it has ended

@@ -136,21 +136,6 @@ def test_what_was_born_in_a_cgroup_ends_with_the_start_that_fails(tmp_path: Path
     run(main)
 
 
-def test_telling_waits_while_a_child_is_executing_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("supervisord_async.system.spawn.EXECUTING_SECONDS", 0.5)
-
-    async def main() -> None:
-        host = MachineHost()
-        assert not host.hurried()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(host.spawn, SpawnSpec(("true",), "/", {"PATH": os.defpath}, 1, 2))
-            await anyio.sleep(0)
-            assert host.hurried()
-        assert not host.hurried()
-
-    run(main)
-
-
 class Stranding:
     """Enclosures whose only cgroup we are in, since we could not step back out of it."""
 
