@@ -198,6 +198,7 @@ class Single:
 
     def _heed_change(self, process: Process) -> None:
         """After a run has ended the terminal is ours again; signals held back while a run began are passed on."""
+        self._child_changed()  # it may have stopped itself before its PID was known here
         ended = process.last_ended
         if self._host.terminal is not None and ended is not None and ended is not self._reclaimed_after:
             self._reclaimed_after = ended

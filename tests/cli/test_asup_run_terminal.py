@@ -146,6 +146,37 @@ def test_a_shell_that_is_suspended_gives_the_terminal_back_and_has_it_again_by_f
     terminal.expect("CODE=0")
 
 
+SLOW_TO_KNOW = """
+import asyncio
+from supervisord_async.cli.asup_run import main
+from supervisord_async.system import spawn
+
+watched = spawn._watched
+
+async def late(loop, process):
+    while open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[0] != "T":
+        await asyncio.sleep(0.01)
+    return await watched(loop, process)
+
+spawn._watched = late
+main()
+"""
+
+
+def test_a_command_that_stops_itself_before_its_pid_is_known_gives_the_terminal_back_too(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "stop.py").write_text(STOP_ITSELF)
+    (tmp_path / "slow.py").write_text(SLOW_TO_KNOW)
+    terminal.type(f"{sys.executable} slow.py {sys.executable} stop.py; echo CODE=$?\n")
+    terminal.expect("READY")
+    terminal.expect("Stopped")
+    terminal.expect("CODE=148\r\n$ ")
+    terminal.type("fg; echo CODE=$?\n")
+    terminal.expect("ONWARD")
+    terminal.type("ho\n")
+    terminal.expect("hoho")
+    terminal.expect("CODE=0")
+
+
 def test_a_command_that_somebody_froze_is_supervised_on(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("$ASUP --timeout 1 --max-restarts 0 sh -c 'echo $$ > pid; exec sleep 300'; echo CODE=$?\n")
     terminal.expect("→ RUNNING")
