@@ -7,7 +7,6 @@ It counts the kills of the whole machine (``oom_kill`` in /proc/vmstat, readable
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,8 +44,8 @@ def take_protection(pid: int) -> None:
 
 def kills(*, vmstat: str = "/proc/vmstat") -> int | None:
     """How many processes the kernel has killed for lack of memory since boot; None if it does not tell."""
-    counted = re.search(rb"^oom_kill (\d+)$", procfs.read_file(vmstat) or b"", re.MULTILINE)
-    return int(counted[1]) if counted is not None else None
+    _, key, rest = (b"\n" + (procfs.read_file(vmstat) or b"")).partition(b"\noom_kill ")  # searching a pattern takes 20 µs of each death
+    return int(rest.partition(b"\n")[0]) if key else None
 
 
 class Toll:
