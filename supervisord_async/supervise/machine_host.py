@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -35,6 +36,9 @@ from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin in one turn of the loop; each blocks it for about half a millisecond.
 SPAWNS_A_TURN = 16
+#: How long after a spawn has begun its program's first instructions may take. A child often begins on our processor, so what we
+#: do meanwhile delays it.
+BEGIN_SECONDS = 0.003
 #: When the daemon starts, the disks of this many different executables are checked before any program is started.
 LOOKED_AHEAD = 16
 #: How many users are looked up at a time, and how long each look-up may take: a directory service may hang.
@@ -54,14 +58,15 @@ class MachineHost:
         self._users = DaemonThreads(USER_THREADS, "user")
         self._turns = Turns(SPAWNS_A_TURN)
         self._toll = _toll()
+        self._spawned_at = float("-inf")  # monotonic: when the last spawn began
 
     def at_turn(self, callback: Callable[[], None]) -> None:
         """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.Turns`."""
         self._turns.take(callback)
 
     def hurried(self) -> bool:
-        """Whether spawns wait for a later turn of the loop."""
-        return self._turns.crowded
+        """Whether spawns wait for a later turn of the loop, or the last one began less than :data:`BEGIN_SECONDS` ago."""
+        return self._turns.crowded or time.monotonic() < self._spawned_at + BEGIN_SECONDS
 
     async def prepare(self) -> None:
         """Wait now for what a spawn into a cgroup would wait for."""
@@ -89,6 +94,7 @@ class MachineHost:
 
     async def spawn(self, spec: SpawnSpec) -> ChildProcess:
         """Start ``spec``."""
+        self._spawned_at = time.monotonic()
         tag = spec.environment.get(ENV_TAG, "")
         enclosures = self._enclosures
         cgroup = await enclosures.make(tag) if enclosures is not None and spec.confined else None

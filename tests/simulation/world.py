@@ -112,7 +112,7 @@ class World:
     async def live(self, estate: dict[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """One daemon, until it is told to end or killed."""
         self.life = LifeOfADaemon(self.machine)
-        bus = Bus(last_id=self.last_id, wall_clock=lambda: 0.0, hurried=lambda: self._hurry.random() < self._crowded)
+        bus = Bus(last_id=self.last_id, wall_clock=anyio.current_time, hurried=lambda: self._hurry.random() < self._crowded)
         life = self.life
         bus.listen(lambda record: None if life.dead else self._heed(record))
 
@@ -170,7 +170,7 @@ class World:
         if record.cause == Cause.DEPENDENCY and record.to == State.STARTING:
             self.stopped.discard(record.name)  # what needs it was started by somebody
         if record.to == State.BACKOFF:
-            self._backoff_since[record.name] = anyio.current_time()
+            self._backoff_since[record.name] = record.at
             self._asked.discard(record.name)
         elif (
             record.from_ == State.BACKOFF
@@ -178,7 +178,7 @@ class World:
             and record.cause not in ASKED_FOR
             and record.name not in self._asked
         ):
-            waited = anyio.current_time() - self._backoff_since.get(record.name, 0.0)
+            waited = record.at - self._backoff_since.get(record.name, 0.0)
             if waited < policy.backoff_initial_seconds * (1 - policy.backoff_jitter) - 0.001:
                 self.machine.violation(f"{record.name}: backed off for {waited:.3f} s only")
 

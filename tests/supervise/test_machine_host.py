@@ -136,6 +136,21 @@ def test_what_was_born_in_a_cgroup_ends_with_the_start_that_fails(tmp_path: Path
     run(main)
 
 
+def test_telling_waits_while_a_child_may_be_executing_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_host, "BEGIN_SECONDS", 3600.0)
+
+    async def main() -> None:
+        host = MachineHost()
+        assert not host.hurried()
+        child = await host.spawn(SpawnSpec(("true",), "/", {"PATH": os.defpath}, 1, 2))
+        assert host.hurried()
+        monkeypatch.setattr(machine_host, "BEGIN_SECONDS", 0.0)
+        assert not host.hurried()
+        await child.wait()
+
+    run(main)
+
+
 class Stranding:
     """Enclosures whose only cgroup we are in, since we could not step back out of it."""
 

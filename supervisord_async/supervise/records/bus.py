@@ -6,6 +6,7 @@ many; others are not affected. The last :data:`RING_RECORDS` are kept for client
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import deque
@@ -21,8 +22,10 @@ from supervisord_async.system.alarm import Alarm
 
 RING_RECORDS = 1024
 SUBSCRIBER_RECORDS = 1024
-#: While many starts wait for their turn, a change is published at most this much later.
+#: While starts are under way, a change is published at most this much later.
 LATE_SECONDS = 1.0
+#: The pause between two checks whether starts are still under way.
+CHECK_SECONDS = 0.001
 #: How many changes are published in one turn of the loop; when late, more than the starts of one turn can add.
 TOLD_A_TURN, LATE_TOLD_A_TURN = 32, 128
 
@@ -99,7 +102,7 @@ class Bus:
         """``tell``, which publishes records, will be called with ``what`` and the wall time of now.
 
         So the effects of a change begin before it is published. ``tell`` is called at the loop's next turn; or, while
-        ``hurried`` says that more starts wait than one turn takes, at most :data:`LATE_SECONDS` later; but always before another
+        ``hurried`` says that starts are under way, at most :data:`LATE_SECONDS` later; but always before another
         record is published or records are queried. To be called on the running loop; ``tell`` must not raise.
         """
         self._untold.append((time.monotonic(), self._wall_clock(), tell, what))
@@ -115,7 +118,10 @@ class Bus:
         elif self._untold and self._untold[0][0] <= time.monotonic() - LATE_SECONDS:
             self._tell(LATE_TOLD_A_TURN)
         if self._untold:
-            self._soon.ring()
+            if self._hurried():
+                self._soon.set(asyncio.get_running_loop().time() + CHECK_SECONDS)
+            else:
+                self._soon.ring()
 
     def _tell(self, count: int) -> None:
         """Publish the oldest ``count`` changes. The queue is empty meanwhile: else each :meth:`publish` would catch up, and recurse."""
