@@ -13,7 +13,7 @@ from typing import Any
 
 from supervisord_async.client import Client
 from supervisord_async.errors import NoDaemonError, SupervisordError
-from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.supervise.runs.run_spec import instance_of
 from supervisord_async.system import cgroups, tags
 from supervisord_async.system.lock import InstanceLock
 from tests.waiting import PATIENCE_SECONDS, wait_until_sync

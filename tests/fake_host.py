@@ -16,8 +16,8 @@ from supervisord_async.core.state import ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Signature
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.senses.filewatch.watching import FileWatching
-from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.system.child import Ended
 
 

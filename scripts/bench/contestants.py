@@ -19,7 +19,7 @@ import processes
 from asking import free_port, timed_request, wait
 from peers import Tools
 
-from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.supervise.runs.run_spec import instance_of
 from supervisord_async.system import cgroups
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,9 +25,9 @@ import anyio
 from supervisord_async.client import Client
 from supervisord_async.config.model import Daemon
 from supervisord_async.control.commands import Commands
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
-from supervisord_async.control.tally import Tally
 from supervisord_async.errors import NoDaemonError
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.history import History

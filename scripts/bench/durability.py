@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from supervisord_async.client import Client  # noqa: E402  it and the tests' daemon are found by the line above
 from supervisord_async.errors import SupervisordError  # noqa: E402
-from supervisord_async.supervise.outlive import persist  # noqa: E402
+from supervisord_async.supervise.recovery import persist  # noqa: E402
 from tests.daemons import LiveDaemon  # noqa: E402
 from tests.simulation.world import play  # noqa: E402
 
@@ -40,7 +40,7 @@ STORIES = 100
 UNSAVED = """
 import sys
 if "supervisord_async.cli.asupd" in sys.orig_argv:
-    from supervisord_async.supervise.outlive import persist
+    from supervisord_async.supervise.recovery import persist
     async def nothing(self): pass
     persist.Saver.save = nothing
 """

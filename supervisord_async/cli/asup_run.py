@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from supervisord_async import __version__, wire
-from supervisord_async.cli import early, here
+from supervisord_async.cli import early_signals, working_directory
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
 from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8
@@ -37,7 +37,7 @@ HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
 
 def main() -> NoReturn:
     """Run the command, and end the process with its exit code, without the interpreter's tear-down."""
-    early.interrupt_quietly()
+    early_signals.interrupt_quietly()
     gc.set_threshold(50_000)  # imported modules stay: collecting garbage among them would take a tenth of the start
     mean_utf8()
     forget_coerced_locale()
@@ -173,12 +173,12 @@ def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demand
     import signal
 
     from supervisord_async.supervise.single import Single, Streams
-    from supervisord_async.system import loop, needs, signals
+    from supervisord_async.system import loop, requirements, signals
 
-    if here.is_gone():
-        raise click.UsageError(here.GONE)
+    if working_directory.is_gone():
+        raise click.UsageError(working_directory.GONE)
     with _beginning():
-        needs.require()
+        requirements.require()
         streams = Streams.ours()
     nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     signals.reset_inherited()
@@ -268,7 +268,7 @@ def _text_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None
     """A function that writes records as lines of text on stderr, among other log lines; and one that finishes."""
     import logging
 
-    from supervisord_async.logs.own import LEVELS, OwnLog
+    from supervisord_async.logs.own_log import LEVELS, OwnLog
 
     own = OwnLog(level=level)
     own.install()
@@ -285,8 +285,8 @@ def _json_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None
     """A function that writes records as the API's events, one JSON object a line, on stderr; and one that finishes."""
     from supervisord_async.control.view import event_view
     from supervisord_async.jsontext import json_bytes
-    from supervisord_async.logs.outlet import Outlet
-    from supervisord_async.logs.own import OwnLog
+    from supervisord_async.logs.own_log import OwnLog
+    from supervisord_async.logs.writer_thread import Outlet
 
     own = OwnLog(level=level, format="json")
     own.install()

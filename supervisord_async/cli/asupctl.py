@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisord_async.cli import here, streams, utf8
+from supervisord_async.cli import streams, utf8, working_directory
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
@@ -49,8 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # of our own output, if of a broken pipe: the client turns that of a socket into a NoDaemonError
-        if isinstance(error, FileNotFoundError) and here.is_gone():
-            return _complain(here.GONE, 2)
+        if isinstance(error, FileNotFoundError) and working_directory.is_gone():
+            return _complain(working_directory.GONE, 2)
         end = streams.unwritten(error, "asupctl")
         if end is None:
             raise

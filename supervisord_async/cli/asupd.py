@@ -10,19 +10,19 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from supervisord_async.cli import early, streams
+from supervisord_async.cli import early_signals, streams
 from supervisord_async.cli.plain import DaemonArguments, plain_daemon
 from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8, show_what_can_be_shown
 from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
-from supervisord_async.system import stops
+from supervisord_async.system import stop_signals
 from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
+    from supervisord_async.config.load_cache import Recollection
     from supervisord_async.config.model import Configuration
-    from supervisord_async.config.recollection import Recollection
     from supervisord_async.errors import Problem
-    from supervisord_async.supervise.outlive.persist import SavedState
+    from supervisord_async.supervise.recovery.persist import SavedState
 
 #: With Python's defaults garbage collection, which finds next to nothing, takes a sixth of the start of 1,000 programs, a fifth of 2,500's.
 GC_THRESHOLDS = (10_000, 20, 20)
@@ -35,8 +35,8 @@ EXIT_LOCKED = 4
 
 def main() -> NoReturn:
     """Run the daemon, or whatever the arguments ask for instead, and end the process with its exit code."""
-    early.hold()
-    early.interrupt_quietly()
+    early_signals.hold()
+    early_signals.interrupt_quietly()
     mean_utf8()
     forget_coerced_locale()
     streams.open_missing()
@@ -53,7 +53,7 @@ def main() -> NoReturn:
 def run(arguments: DaemonArguments) -> int:
     """Run the daemon, or whatever ``arguments`` ask for instead; returns the exit code."""
     in_foreground = not (arguments.check or arguments.detach or arguments.trial)
-    told_to_stop = stops.note() if in_foreground else []  # before the file is read, which may take long
+    told_to_stop = stop_signals.note() if in_foreground else []  # before the file is read, which may take long
     try:
         former = _former_self(arguments)
         handed_over = _handed_over(former) if former is not None and not arguments.trial else None
@@ -118,8 +118,8 @@ def _former_self(arguments: DaemonArguments) -> SavedState | None:
     """
     if ENV_STATE not in os.environ:
         return None
-    from supervisord_async.supervise.outlive.persist import StateError
-    from supervisord_async.supervise.outlive.reexec import inherited_state
+    from supervisord_async.supervise.recovery.persist import StateError
+    from supervisord_async.supervise.recovery.reexec import inherited_state
 
     try:
         return inherited_state()
@@ -138,7 +138,7 @@ def _former_self(arguments: DaemonArguments) -> SavedState | None:
 
 def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:
     """The configuration as the trial has loaded it; None if it left none."""
-    from supervisord_async.supervise.outlive import prepared
+    from supervisord_async.supervise.recovery import prepared
 
     return prepared.handed_over(former)
 
@@ -146,7 +146,7 @@ def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...]
 def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...], Recollection]:
     """The file's configuration and warnings, without the YAML tree, which is freed. Raises ConfigError."""
     from supervisord_async.config.load import load
-    from supervisord_async.config.recollection import Recollection
+    from supervisord_async.config.load_cache import Recollection
 
     recollection = Recollection()
     loaded = load(arguments.file, run_dir=arguments.run_dir, recollection=recollection)
@@ -172,7 +172,7 @@ def _say(text: str) -> int:
 
 def _complain(text: str, level: str = "error") -> None:
     if is_journal(2):
-        from supervisord_async.logs.own import for_journal
+        from supervisord_async.logs.own_log import for_journal
 
         text = for_journal(level, text).decode().removesuffix("\n")
     print(text, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec.structs import replace
 
-from supervisord_async.cli import early
+from supervisord_async.cli import early_signals
 from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import CommandError, DaemonError, Problem, SupervisordError
 from supervisord_async.wire import NO_CONTROL_SOCKET
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from supervisord_async.client import DaemonHealth
-    from supervisord_async.config.recollection import Recollection
-    from supervisord_async.logs.own import OwnLog
-    from supervisord_async.supervise.outlive.persist import SavedState
+    from supervisord_async.config.load_cache import Recollection
+    from supervisord_async.logs.own_log import OwnLog
+    from supervisord_async.supervise.recovery.persist import SavedState
 
 _log = logging.getLogger("asupd")
 
@@ -53,18 +53,18 @@ def trial(former: SavedState | None, configuration: Configuration, warnings: tup
     The configuration that was loaded here is kept for the process that takes over. Raises DaemonError if none can.
     """
     from supervisord_async.control import listener, server  # noqa: F401  server alone would import HTTP only later
-    from supervisord_async.supervise import daemon, means  # noqa: F401
-    from supervisord_async.supervise.outlive.prepared import Prepared, hand_over
-    from supervisord_async.supervise.runs import launch
-    from supervisord_async.system import needs
+    from supervisord_async.supervise import daemon, optional_modules  # noqa: F401
+    from supervisord_async.supervise.recovery.prepared import Prepared, hand_over
+    from supervisord_async.supervise.runs import run_spec
+    from supervisord_async.system import requirements
 
-    needs.require()
-    if "_sqlite3" not in dict(means.missing()):
+    requirements.require()
+    if "_sqlite3" not in dict(optional_modules.missing()):
         from supervisord_async.supervise.records import history  # noqa: F401
 
     if former is None:
         raise DaemonError("--trial is for a daemon that wants to be replaced")
-    if launch.instance_of(configuration.daemon.run_dir) != former.instance:
+    if run_spec.instance_of(configuration.daemon.run_dir) != former.instance:
         where = configuration.daemon.run_dir
         raise DaemonError(f"a running daemon cannot move to another run_dir, {where}: stop it with `asupctl shutdown`, then start it again")
     hand_over(Prepared(configuration, warnings, recollection), former)
@@ -86,7 +86,7 @@ def foreground(
     from supervisord_async.logs.echo import Echo
     from supervisord_async.supervise.daemon import serve
     from supervisord_async.supervise.options import Options
-    from supervisord_async.supervise.outlive import leftovers
+    from supervisord_async.supervise.recovery import leftovers
     from supervisord_async.supervise.run_dir import make_run_dir, warn_of_others
     from supervisord_async.system import loop
 
@@ -128,16 +128,16 @@ def foreground(
 
 def _set_up_process(former: SavedState | None) -> None:
     """Make this process fit for a daemon, whatever it inherited. Raises DaemonError if this machine lacks what supervision needs."""
-    from supervisord_async.system import descriptors, heap, needs, oom, signals
+    from supervisord_async.system import descriptors, heap, oom, requirements, signals
 
-    needs.require()
+    requirements.require()
     heap.return_large_blocks()
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
     descriptors.raise_limit()
     oom.keep_protection()
     if former is None:
-        signals.reset_inherited(early.SIGNALS)
+        signals.reset_inherited(early_signals.SIGNALS)
     os.umask(0o022)
 
 
@@ -147,7 +147,7 @@ def go_on_as_after_a_kill(error: Exception) -> NoReturn:
     The daemon must not end here: nobody would supervise the running programs. As the trial before the re-exec succeeded, what fails now is
     mostly a shortage of descriptors or memory, which passes.
     """
-    from supervisord_async.supervise.outlive.reexec import new_code
+    from supervisord_async.supervise.recovery.reexec import new_code
 
     if not isinstance(error, (OSError, SupervisordError)):
         traceback.print_exception(error)
@@ -159,7 +159,7 @@ def go_on_as_after_a_kill(error: Exception) -> NoReturn:
 
 def _remember(configuration: Configuration) -> None:
     """From now on commands that are given only the file find the daemon's run_dir and socket."""
-    from supervisord_async.rundir import remember
+    from supervisord_async.daemon_registry import remember
 
     try:
         remember(configuration.file, configuration.daemon.run_dir, configuration.daemon.socket)
@@ -184,7 +184,7 @@ def _load_later() -> None:
 
 
 def _own_log(log: DaemonLog) -> OwnLog:
-    from supervisord_async.logs.own import OwnLog
+    from supervisord_async.logs.own_log import OwnLog
 
     own = OwnLog(path=log.file, level=log.level, format=log.format)
     own.install()

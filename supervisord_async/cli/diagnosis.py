@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import ConfigError, Problem, SupervisordError
-from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
-from supervisord_async.system.needs import lacking
+from supervisord_async.system.requirements import lacking
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES, is_answered
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def threads(_patient: Patient) -> Iterator[Finding]:
 
 def control_groups(patient: Patient) -> Iterator[Finding]:
     """Whether each run has its own cgroup: for the running daemon as it is, else as a daemon started here could do it."""
-    from supervisord_async.supervise.runs.launch import instance_of
+    from supervisord_async.supervise.runs.run_spec import instance_of
     from supervisord_async.system import cgroups
 
     instance = instance_of(patient.run_dir)
@@ -332,7 +332,7 @@ def lock(patient: Patient) -> Iterator[Finding]:
         advice = "look as the user that the daemon runs as, or as root"
         yield Finding("warning", "lock", f"{patient.lock_path} is not readable for this user: whether a daemon runs cannot be told", advice)
         return
-    from supervisord_async.supervise.outlive.guardian import has_holder
+    from supervisord_async.supervise.recovery.guardian import has_holder
 
     if patient.daemon_pid is None and has_holder(patient.lock_path):
         advice = "its log has its PID, and `kill PID` stops it"
@@ -359,7 +359,7 @@ def lock(patient: Patient) -> Iterator[Finding]:
 
 
 def _leftovers(patient: Patient) -> Iterator[Finding]:
-    from supervisord_async.supervise.outlive import leftovers
+    from supervisord_async.supervise.recovery import leftovers
 
     if found := leftovers.find(patient.run_dir):
         pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")
@@ -410,7 +410,7 @@ def ports(patient: Patient) -> Iterator[Finding]:
 
 
 def _left_behind(patient: Patient) -> str:
-    from supervisord_async.supervise.outlive import leftovers
+    from supervisord_async.supervise.recovery import leftovers
 
     names = list(dict.fromkeys(each.name for each in leftovers.find(patient.run_dir)))
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

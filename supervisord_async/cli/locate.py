@@ -2,7 +2,7 @@
 
 A file is read leniently: only ``daemon.run_dir`` and ``daemon.socket`` count, whatever else is wrong with it. The YAML parser is
 imported only for a file that mentions either. If no daemon listens where the file says, the record of its last daemon is tried
-(see :mod:`supervisord_async.rundir`), then the default place. A daemon found at a place that the file does not name has to confirm
+(see :mod:`supervisord_async.daemon_registry`), then the default place. A daemon found at a place that the file does not name has to confirm
 that it serves this file, since all files in one folder share the default place.
 """
 
@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
+from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.errors import NoDaemonError, OtherDaemonError, SupervisordError, UsageError
-from supervisord_async.rundir import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.wire import ENV_SOCKET
 
 DEFAULT_FILE = "programs.yaml"
@@ -102,7 +102,7 @@ def other_file(path: str, file: str) -> str | None:
 
     At the default place beside ``file`` the same base name is enough: a container may see the folder under another path.
     """
-    from supervisord_async.client.asking import Asking
+    from supervisord_async.client.json_client import Asking
 
     with suppress(SupervisordError), Asking(path, timeout_seconds=PROBE_SECONDS) as client:
         served = client.health_document().get("file")

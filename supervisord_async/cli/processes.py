@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from supervisord_async.cli.output import colours, print_json, styled, table
 from supervisord_async.cli.row import Row
 from supervisord_async.cli.words import duration, printable, reason
-from supervisord_async.client.asking import problem
+from supervisord_async.client.json_client import problem
 from supervisord_async.errors import NotFoundError
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
-    from supervisord_async.client.asking import Asking
+    from supervisord_async.client.json_client import Asking
 
 MISSING = 3
 HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL")

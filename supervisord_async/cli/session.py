@@ -9,7 +9,7 @@ from supervisord_async.cli.locate import Target, locate
 
 if TYPE_CHECKING:
     from supervisord_async.client import Client
-    from supervisord_async.client.asking import Asking
+    from supervisord_async.client.json_client import Asking
 
 
 #: How long to wait for an answer that a daemon gives from memory, usually within milliseconds: the user waits and wants to know why.
@@ -53,7 +53,7 @@ class Session:
 
     def asking(self) -> Asking:
         """As :meth:`client`, but a client for plain queries only, which is quicker to import."""
-        from supervisord_async.client.asking import Asking
+        from supervisord_async.client.json_client import Asking
 
         return Asking(self.target.socket, timeout_seconds=STATUS_SECONDS)
 

@@ -5,7 +5,7 @@
             print(result.name, result.state, result.message)
 
 Errors are those of :mod:`supervisord_async.errors`. Importing this loads nothing of the daemon, and nothing beyond the
-standard library. Finding a daemon's socket from its configuration file is left to :mod:`..rundir` and the command line.
+standard library. Finding a daemon's socket from its configuration file is left to :mod:`..daemon_registry` and the command line.
 """
 
 from typing import TYPE_CHECKING, Any

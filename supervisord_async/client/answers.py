@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from supervisord_async.client.asking import as_object, problem
+from supervisord_async.client.json_client import as_object, problem
 from supervisord_async.errors import Problem
 
 

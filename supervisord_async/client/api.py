@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from supervisord_async.client.answers import DaemonHealth, Event, Log, ProcessStatus, Reload, Result, Run, typed
-from supervisord_async.client.asking import Asking, as_list, as_object, decoded, joined, path_of, refusal, target_of
+from supervisord_async.client.json_client import Asking, as_list, as_object, decoded, joined, path_of, refusal, target_of
 from supervisord_async.client.overlap import Overlap, behind
 from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError, WentAwayError
 

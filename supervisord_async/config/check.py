@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from supervisord_async.config.document import Path
 from supervisord_async.config.load import Loaded
-from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Program
+from supervisord_async.config.path_kinds import Kind, look_at
 from supervisord_async.config.place import Origin, Report
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.config.values import ASSIGNMENT

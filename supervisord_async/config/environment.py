@@ -47,7 +47,7 @@ def is_name(name: str) -> bool:
 class EnvironmentFiles(msgspec.Struct):
     """Reads environment files, each once. Values are taken as written: ``$`` is not expanded.
 
-    Such a file is often in a folder of the program's user, who is given what is in it: it is opened by ``system.trusted``.
+    Such a file is often in a folder of the program's user, who is given what is in it: it is opened by ``system.safe_open``.
     """
 
     report: Report

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 
-from supervisord_async.system import trusted
+from supervisord_async.system import safe_open
 
 #: The largest configuration file.
 MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -81,8 +81,8 @@ def read_regular_file(path: str, limit: int) -> bytes:
 
 
 def read_trusted_file(path: str, limit: int) -> bytes:
-    """Like :func:`read_regular_file`, for a file that may be in another user's folder; also raises the OSErrors of :mod:`.trusted`."""
-    return _content(trusted.open_file(path, _READ), path, limit)
+    """Like :func:`read_regular_file`, for a file that may be in another user's folder; also raises the OSErrors of :mod:`.safe_open`."""
+    return _content(safe_open.open_file(path, _READ), path, limit)
 
 
 def _content(descriptor: int, path: str, limit: int) -> bytes:

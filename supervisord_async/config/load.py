@@ -21,9 +21,9 @@ from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting, means_command, means_programs
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, matching, read_regular_file
+from supervisord_async.config.load_cache import Reading, Recollection, reading_of
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
-from supervisord_async.config.recollection import Reading, Recollection, reading_of
 from supervisord_async.config.resolve import Surroundings, resolve_program
 from supervisord_async.config.resolve_daemon import resolve_daemon
 from supervisord_async.config.rules import check_rules

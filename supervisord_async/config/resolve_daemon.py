@@ -14,7 +14,7 @@ from supervisord_async.config.files import absolute
 from supervisord_async.config.place import Origin
 from supervisord_async.config.shorthand import without_nulls
 from supervisord_async.config.values import Values, text
-from supervisord_async.rundir import SOCKET_NAME
+from supervisord_async.daemon_registry import SOCKET_NAME
 
 
 def resolve_daemon(data: shape.Data, origin: Origin, file: str, variables: Mapping[str, str], *, run_dir: str | None) -> model.Daemon:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Mapping
 
 from supervisord_async.config.document import Path
-from supervisord_async.config.looks import Kind, look_at
 from supervisord_async.config.model import Configuration, Daemon, Program, Restart
 from supervisord_async.config.other_words import foreign_expansion
+from supervisord_async.config.path_kinds import Kind, look_at
 from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit

@@ -2,6 +2,6 @@
 
 ``commands`` carries them out, without any transport; ``operations`` is the table of the HTTP API, in terms of ``operation``,
 which ``http`` serves once ``auth`` has admitted the request, on sockets that ``listener`` keeps. ``events``, ``logs``, ``metrics``
-and ``web`` (the page) produce further answers; ``why``, ``stories``, ``rule`` and ``words`` explain a state. Nothing here decides
+and ``web`` (the page) produce further answers; ``why``, ``past_runs``, ``rule`` and ``words`` explain a state. Nothing here decides
 about a process: this package posts inputs, and reads snapshots and records.
 """

@@ -16,10 +16,10 @@ import msgspec
 
 from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Goal, Verdict
-from supervisord_async.control.pursuit import Pursuit
-from supervisord_async.control.steady import SteadyViews
-from supervisord_async.control.touched import Touched
+from supervisord_async.control.goal_wait import Pursuit
+from supervisord_async.control.reload_goal import Touched
 from supervisord_async.control.view import ProcessView, process_view, waiting_words
+from supervisord_async.control.view_cache import SteadyViews
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
 from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError

@@ -29,7 +29,7 @@ from supervisord_async.control.operation import Api
 from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError
-from supervisord_async.supervise.patience import patiently
+from supervisord_async.supervise.retry import patiently
 from supervisord_async.system.accepting import Accepting
 from supervisord_async.system.sockets import bind_unix, is_answered
 from supervisord_async.system.threads import DaemonThreads

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from supervisord_async import __version__
-from supervisord_async.control.tally import BUCKETS, Tally
+from supervisord_async.control.counters import BUCKETS, Tally
 from supervisord_async.core.state import Health, State
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async.control.commands import Commands
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.events import Events
 from supervisord_async.control.message import Headers, Response
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.stream import Stream, Streams
-from supervisord_async.control.tally import Tally
 from supervisord_async.core.record import Record
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from supervisord_async.control.tally import Tally
+from supervisord_async.control.counters import Tally
 from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:

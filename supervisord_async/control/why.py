@@ -14,10 +14,10 @@ import anyio
 import msgspec
 
 from supervisord_async.config.secrets import masked_text, secret_values
-from supervisord_async.control import last_words
-from supervisord_async.control.last_words import Output
+from supervisord_async.control import last_output
+from supervisord_async.control.last_output import Output
+from supervisord_async.control.past_runs import Story, stories
 from supervisord_async.control.rule import fault_keys, ruling
-from supervisord_async.control.stories import Story, stories
 from supervisord_async.control.view import next_iso, state_words, waiting_words
 from supervisord_async.control.words import cause_words, exit_story, size_words, span
 from supervisord_async.core.record import Record
@@ -109,7 +109,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
     faults = fault_keys(process, ended.end_cause) if ended is not None else ()
     following = _following(told, ended) if ended is not None else None
     output = (
-        await last_words.of(process, ended.run, ended.started_at, _last_moment(ended, following), following.run if following else None)
+        await last_output.of(process, ended.run, ended.started_at, _last_moment(ended, following), following.run if following else None)
         if ended is not None
         else []
     )

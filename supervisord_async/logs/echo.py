@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Iterable
 
-from supervisord_async.logs.outlet import Outlet
+from supervisord_async.logs.writer_thread import Outlet
 
 #: How much of an incomplete line is kept until its end comes.
 LINE_BYTES = 8 * 1024

@@ -15,7 +15,7 @@ import stat
 import threading
 from collections.abc import Iterator
 
-from supervisord_async.system import trusted
+from supervisord_async.system import safe_open
 
 _BLOCK_BYTES = 256 * 1024
 
@@ -57,7 +57,7 @@ def prune(path: str, backups: int) -> None:
 def _held(path: str) -> Iterator[str]:
     """A path of the log whose folder cannot be exchanged meanwhile: a user who may write there could put a link in its place."""
     folder, name = os.path.split(os.path.abspath(path))
-    with trusted.held_folder(folder) as there:
+    with safe_open.held_folder(folder) as there:
         yield os.path.join(there, name)
 
 

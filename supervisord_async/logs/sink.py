@@ -2,7 +2,7 @@
 
 The open file is never assumed to be still the one at its path: if somebody else (``logrotate``, with or without
 ``copytruncate``) has removed, renamed or truncated it, that is noticed, and the path is created again, with its directory
-(0755) if need be. Files are created with mode 0644 less the umask. Folders may belong to other users: see :mod:`.trusted`.
+(0755) if need be. Files are created with mode 0644 less the umask. Folders may belong to other users: see :mod:`.safe_open`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from supervisord_async.logs import rotation
-from supervisord_async.system import transfer, trusted
+from supervisord_async.system import safe_open, transfer
 from supervisord_async.system.descriptors import LOG_ROOM, keep_room
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Sink:
         except FileNotFoundError:
             regular = True
         if regular:
-            self.fd = keep_room(trusted.open_file(self.path, os.O_RDWR | os.O_CREAT | common, 0o644, make_folders=True), LOG_ROOM)
+            self.fd = keep_room(safe_open.open_file(self.path, os.O_RDWR | os.O_CREAT | common, 0o644, make_folders=True), LOG_ROOM)
         else:
             self.fd = keep_room(self._open_device(os.O_WRONLY | common), LOG_ROOM)
         status = os.fstat(self.fd)
@@ -140,7 +140,7 @@ class Sink:
 
     def _open_device(self, flags: int) -> int:
         try:
-            return trusted.open_file(self.path, flags)
+            return safe_open.open_file(self.path, flags)
         except OSError as error:
             standard = {"/dev/stdout": 1, "/dev/stderr": 2}.get(self.path)
             if error.errno == errno.ENXIO and standard is not None:  # it is a socket, as under systemd, which cannot be opened

@@ -20,7 +20,7 @@ import msgspec
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.target import Format
-from supervisord_async.system import trusted
+from supervisord_async.system import safe_open
 from supervisord_async.system.threads import DaemonThreads
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
 
 def open_log(path: str, buffering: int = -1) -> IO[bytes]:
     """Open a log or a backup for reading. Raises OSError, also if it is no regular file: from a FIFO we would take its reader's data."""
-    descriptor = trusted.open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)

@@ -18,40 +18,40 @@ import anyio.to_thread
 
 from supervisord_async import __version__
 from supervisord_async.config.model import Configuration, Program
+from supervisord_async.daemon_registry import LOCK_NAME
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.rundir import LOCK_NAME
-from supervisord_async.supervise import means, watchdog
-from supervisord_async.supervise.belongings import Belongings
+from supervisord_async.supervise import optional_modules, watchdog
 from supervisord_async.supervise.control_plane import ControlPlane, Listeners, MakeControl
-from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
-from supervisord_async.supervise.lasting import lasting
+from supervisord_async.supervise.keep_running import lasting
 from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.options import Options
-from supervisord_async.supervise.outlive import ending, leftovers, persist, takeover
-from supervisord_async.supervise.outlive.guard import Guard
-from supervisord_async.supervise.outlive.persist import SavedState, Saver
-from supervisord_async.supervise.outlive.reexec import Replacement
-from supervisord_async.supervise.outlive.takeover import Inherited, holders, settle
-from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.log_lines import log_record
 from supervisord_async.supervise.records.on_event import EventHooks
+from supervisord_async.supervise.recovery import ending, leftovers, persist, takeover
+from supervisord_async.supervise.recovery.guardian_process import Guard
+from supervisord_async.supervise.recovery.persist import SavedState, Saver
+from supervisord_async.supervise.recovery.reexec import Replacement
+from supervisord_async.supervise.recovery.takeover import Inherited, holders, settle
+from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.run_cgroups import Enclosures
 from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_socket
-from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.run_dir_repair import Belongings
+from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.output import STREAMS
-from supervisord_async.supervise.senses.filewatch.watching import FileWatching
-from supervisord_async.supervise.standing import Standing
+from supervisord_async.supervise.service_status import Standing
+from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.supervise.supervisor import Supervisor
-from supervisord_async.supervise.surroundings import Surroundings
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.shortage import is_shortage
-from supervisord_async.system.stops import ECHO_SECONDS, STOPS
+from supervisord_async.system.stop_signals import ECHO_SECONDS, STOPS
 from supervisord_async.wire import NO_CONTROL_SOCKET
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Daemon:
         self._lock = lock
         self._file = os.path.realpath(options.file)
         self._run_dir = configuration.daemon.run_dir
-        self._instance = launch.instance_of(self._run_dir)
+        self._instance = run_spec.instance_of(self._run_dir)
         self._writer = Writer()
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
         self._sockets = SocketRegistry()
@@ -194,7 +194,7 @@ class Daemon:
 
     async def run(self, make_control: MakeControl, former: SavedState | None) -> int:
         """Take over what an earlier daemon left, supervise, and stop everything; returns the exit code."""
-        self._host.look_ahead(launch.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
+        self._host.look_ahead(run_spec.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         estate = await self._take_over(former)
         async with self._keep_history(former), anyio.create_task_group() as tasks:
             self._begin(tasks, make_control(self._supervisor, self._history), former)
@@ -242,7 +242,7 @@ class Daemon:
         who = f"asupd {__version__} {'re-executed' if by_reexec else 'started'}, pid {os.getpid()}"
         message = f"{who}, {count} program{'s' if count != 1 else ''}, run_dir {self._run_dir}{adopted}"
         self._bus.publish("daemon", message=message, data={"what": "reexec" if by_reexec else "started", "pid": os.getpid()})
-        means.report_missing(no_cgroups=self._enclosures.missing)
+        optional_modules.report_missing(no_cgroups=self._enclosures.missing)
 
     async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
         """What an earlier daemon of this run_dir, or this one before a re-exec, left behind, by process name."""
@@ -277,7 +277,7 @@ class Daemon:
         unconfined: dict[str, list[Identity]] = {}
         for name, slot in estate.items():
             program = self._configuration.programs.get(name.partition(":")[0])
-            tag = launch.tag_of(self._instance, name, slot.snapshot.run)
+            tag = run_spec.tag_of(self._instance, name, slot.snapshot.run)
             if slot.main is None or program is None or not program.stop.ends_all or self._enclosures.of(tag) is not None:
                 continue
             unconfined[tag] = [slot.main, *(each.identity for each in living if (each.name, each.run) == (name, slot.snapshot.run))]
@@ -285,9 +285,9 @@ class Daemon:
 
     async def _without_side_commands(self, living: list[tags.Tagged]) -> list[tags.Tagged]:
         """``living`` without the probes and hooks that a former daemon started: these are killed, as nothing waits for their results."""
-        for name, run in {(process.name, process.run) for process in living if launch.is_side(process.name)}:
-            await self._host.kill_strays(launch.tag_of(self._instance, name, run))
-        return [process for process in living if not launch.is_side(process.name)]
+        for name, run in {(process.name, process.run) for process in living if run_spec.is_side(process.name)}:
+            await self._host.kill_strays(run_spec.tag_of(self._instance, name, run))
+        return [process for process in living if not run_spec.is_side(process.name)]
 
     @asynccontextmanager
     async def _keep_history(self, former: SavedState | None) -> AsyncIterator[None]:
@@ -295,7 +295,7 @@ class Daemon:
         try:
             from supervisord_async.supervise.records.history import History
         except ImportError:
-            yield  # means.py reports it at the start
+            yield  # optional_modules.py reports it at the start
             return
         limits = self._configuration.daemon.history
         history = History(

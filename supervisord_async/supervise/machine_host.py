@@ -17,12 +17,12 @@ from msgspec.structs import replace
 
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.patience import patiently
-from supervisord_async.supervise.senses.signatures import Signatures
-from supervisord_async.system import census, credentials, oom, spawn
+from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.run_cgroups import Enclosures
+from supervisord_async.supervise.sources.signatures import Signatures
+from supervisord_async.system import credentials, oom, process_table, spawn
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.disks import ANSWER_SECONDS, Disks, Executable
@@ -31,7 +31,7 @@ from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.threads import DaemonThreads
 from supervisord_async.system.tree import Tree
-from supervisord_async.system.turns import Turns
+from supervisord_async.system.turn_limiter import Turns
 from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin in one turn of the loop; each blocks it for about half a millisecond.
@@ -151,7 +151,7 @@ class MachineHost:
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
         """Ask the probe."""
-        from supervisord_async.supervise.senses.probing import ask
+        from supervisord_async.supervise.sources.probing import ask
 
         return await ask(probe, context)
 
@@ -162,7 +162,7 @@ class MachineHost:
     def may_have_oom_killed(self) -> bool:
         """Read the kernel's counter on the loop, once for all callers in this turn: 500 deaths must not take 500 trips to a thread."""
         try:
-            return self._toll.may_include_one(census.current().oom_kills())
+            return self._toll.may_include_one(process_table.current().oom_kills())
         except OSError as error:
             if not is_shortage(error):
                 raise

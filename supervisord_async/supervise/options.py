@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from supervisord_async.config.load_cache import Recollection
 from supervisord_async.config.model import Configuration, DaemonLog
-from supervisord_async.config.recollection import Recollection
 
 
 class Options(msgspec.Struct, frozen=True):

@@ -39,23 +39,23 @@ from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import DOWN, Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.errands import Errands
+from supervisord_async.supervise.background_tasks import Errands
 from supervisord_async.supervise.host import ChildProcess
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_watches
-from supervisord_async.supervise.outlive.persist import SavedProcess
-from supervisord_async.supervise.outlive.takeover import LIVE, Inherited, tell_adopted
-from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.masking import without_secrets
 from supervisord_async.supervise.records.telling import Change, Telling
-from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.recovery.persist import SavedProcess
+from supervisord_async.supervise.recovery.takeover import LIVE, Inherited, tell_adopted
+from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
 from supervisord_async.supervise.runs.stop_command import run_stop_command
-from supervisord_async.supervise.senses.notify import Voice
-from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.sources.notify import Voice
 from supervisord_async.system.child import Ended
 from supervisord_async.system.identity import Identity
 
@@ -295,7 +295,7 @@ class Process:
     def _settings_digest(self) -> str:
         """The digest of the settings that the run was started with, by which a later daemon sees whether they changed."""
         if isinstance(self._settings, Program):
-            self._settings = launch.settings_digest(self._settings)
+            self._settings = run_spec.settings_digest(self._settings)
         return self._settings
 
     def _held(self, context: RunContext) -> Run:
@@ -404,7 +404,7 @@ class Process:
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
         self._run.watch(self._errands)
-        if not launch.has_digest(self.program, self._settings_digest()):
+        if not run_spec.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
             if not self._around.roll(self, request):
                 self.post(request)
@@ -420,7 +420,7 @@ class Process:
 
     async def _kill_strays(self, run: int, grace_seconds: float = 0.0) -> None:
         """Nothing of ``run`` lives any more; what still lived after ``grace_seconds`` was killed."""
-        tag = launch.tag_of(self._around.instance, self.name, run)
+        tag = run_spec.tag_of(self._around.instance, self.name, run)
         await patiently(f"kill what is left of {self.name}", partial(self._around.host.kill_strays, tag, grace_seconds))
 
     async def _adopt(self, identity: Identity) -> ChildProcess:

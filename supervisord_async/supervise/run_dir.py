@@ -7,8 +7,8 @@ import logging
 import os
 import stat
 
+from supervisord_async.daemon_registry import LOCK_NAME
 from supervisord_async.errors import DaemonError
-from supervisord_async.rundir import LOCK_NAME
 
 _log = logging.getLogger("asupd")
 

@@ -34,8 +34,8 @@ from supervisord_async.supervise.monitors.context import LOOKS
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.narrate import detail_words, exit_words
-from supervisord_async.supervise.senses.filewatch.watching import FileWatching
-from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.system import clock, orphans, procfs, signals
 from supervisord_async.system.child import Ended
 from supervisord_async.system.descriptors import is_unread

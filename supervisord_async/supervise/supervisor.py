@@ -24,19 +24,19 @@ from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFou
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.exit_when import exit_for
-from supervisord_async.supervise.fleet.retiring import Retiring
+from supervisord_async.supervise.fleet.removal import Retiring
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
-from supervisord_async.supervise.fleet.selecting import not_found, select
+from supervisord_async.supervise.fleet.selectors import not_found, select
 from supervisord_async.supervise.fleet.shutdown import Shutdown
 from supervisord_async.supervise.fleet.stopping import OrderlyStops
-from supervisord_async.supervise.lasting import lasting
+from supervisord_async.supervise.keep_running import lasting
 from supervisord_async.supervise.monitors.memory import MemoryWatch
 from supervisord_async.supervise.monitors.schedule import ScheduleWatch
-from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.recovery.takeover import Inherited
+from supervisord_async.supervise.shared_context import Surroundings
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import msgspec
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import procfs, readiness
+from supervisord_async.system import poller, procfs
 from supervisord_async.system.descriptors import keep_room
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.shortage import is_shortage
@@ -94,7 +94,7 @@ class ExitWatch:
         self._callbacks: tuple[Callable[[Ended], None], ...] = ()  # mostly one
         self.pidfd = keep_room(os.pidfd_open(identity.pid), room)  #: -1 once closed
         try:
-            readiness.watch(loop, self.pidfd, self)
+            poller.watch(loop, self.pidfd, self)
         except OSError:
             os.close(self.pidfd)
             raise
@@ -134,10 +134,10 @@ class ExitWatch:
             self._finish(Ended(ExitStatus(), None))
 
     def on_readable(self) -> None:
-        """The process has ended: find out how. Called by :mod:`.readiness`."""
+        """The process has ended: find out how. Called by :mod:`.poller`."""
         if self.pidfd < 0:
             return
-        readiness.forget(self._loop, self.pidfd)
+        poller.forget(self._loop, self.pidfd)
         try:
             ended = self._reap() if self.ours else Ended(status_of(self._foreign_wait_status()), None)
         except OSError as error:
@@ -158,7 +158,7 @@ class ExitWatch:
 
     def _finish(self, ended: Ended) -> None:
         _unexamined.discard(self.identity.pid)
-        readiness.forget(self._loop, self.pidfd)
+        poller.forget(self._loop, self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
         if self.ours:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from supervisord_async.errors import DaemonError
-from supervisord_async.system.trusted import held_folder
+from supervisord_async.system.safe_open import held_folder
 
 #: The longest path of a unix socket: sun_path has 108 bytes, including a NUL at the end (``man 7 unix``).
 PATH_LIMIT_BYTES = 107

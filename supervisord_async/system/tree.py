@@ -36,12 +36,12 @@ from typing import Literal
 import anyio
 import anyio.lowlevel
 
-from supervisord_async.system import census, clock, exits, orphans, procfs
-from supervisord_async.system.census import Census
+from supervisord_async.system import clock, exits, orphans, process_table, procfs
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
+from supervisord_async.system.process_table import Census
 from supervisord_async.system.signals import group_exists
 
 Scope = Literal["tree", "main"]
@@ -105,7 +105,7 @@ class Tree:
 
     def has_leftovers(self) -> bool:
         """True if anything of the run but its main process lives. Cheap when nothing does."""
-        now = census.current()
+        now = process_table.current()
         if self._orphans_come_to_us and not self._main_lives(now):
             if not now.strangers().settled:
                 return True
@@ -115,17 +115,17 @@ class Tree:
 
     def leftovers(self) -> list[Identity]:
         """All that lives of the run but its main process."""
-        return self._leftovers(census.current())
+        return self._leftovers(process_table.current())
 
     def left_behind(self) -> list[str]:
         """The names of the run's living processes but its main process, without those that are just exiting, oldest first."""
-        now = census.current()
+        now = process_table.current()
         found = [now.stat(member.pid) for member in self._leftovers(now)]
         return [process.name for process in found if process is not None and not process.dying]
 
     def members(self) -> list[Identity]:
         """All that lives of the run, its main process first."""
-        return self._members(census.current())
+        return self._members(process_table.current())
 
     def signal(self, signum: int, scope: Scope = "tree", *, resume: bool | None = None) -> int:
         """Send to the whole tree or the main process alone; return how many processes that were.
@@ -133,7 +133,7 @@ class Tree:
         ``resume``: send SIGCONT afterwards, so that stopped processes react; by default after signals that end a
         process. Processes that we may not signal (a set-uid program, when we are not root) are skipped and logged.
         """
-        now = census.current()
+        now = process_table.current()
         targets = self._members(now)
         if scope == "main":
             targets = [target for target in targets if target == self.main]
@@ -156,10 +156,10 @@ class Tree:
             await self._kill_cgroup()
             condemned = await self._freeze(deadline)
             if condemned:
-                self._send(census.current(), condemned, signal.SIGKILL, whole_group=True)
+                self._send(process_table.current(), condemned, signal.SIGKILL, whole_group=True)
                 with anyio.move_on_after(_KILL_ROUND_SECONDS):
                     await _wait_all(condemned)
-            quiet = 0 if condemned or not self._is_settled(census.current()) else quiet + 1
+            quiet = 0 if condemned or not self._is_settled(process_table.current()) else quiet + 1
             if clock.monotonic() >= deadline:
                 return self._members(Census())
             if quiet == 0:
@@ -168,7 +168,7 @@ class Tree:
 
     async def wait_gone(self) -> None:
         """Return when nothing of the run lives, neither main process nor leftovers; waits on pidfds, without polling."""
-        while members := self._members(census.current()):
+        while members := self._members(process_table.current()):
             await _wait_all(members)
             await anyio.lowlevel.checkpoint()
 
@@ -190,7 +190,7 @@ class Tree:
         """Stop all that lives of the run, and return it; repeated until a look finds nothing new."""
         frozen: dict[Identity, None] = {}
         for _ in range(_FREEZE_ROUNDS):
-            now = census.current()
+            now = process_table.current()
             if not self._is_settled(now):
                 self._catch()
                 now = Census()
@@ -296,7 +296,7 @@ class Tree:
             return False
         if session_is_ours and self.session in (process.session, process.group):
             return True
-        return census.tag_of(process) == self.tag
+        return process_table.tag_of(process) == self.tag
 
     def _session_is_ours(self, now: Census) -> bool:
         """False if the session's number was reused by a stranger, which happens only after all of ours is gone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from supervisord_async.system import readiness
+from supervisord_async.system import poller
 
 
 class Wakeup:
@@ -28,7 +28,7 @@ class Wakeup:
         """Call back when there is something to read; soon, if there is already."""
         self._cancel_timer()
         if not self._armed:
-            readiness.watch(self._loop, self._fd, self)
+            poller.watch(self._loop, self._fd, self)
             self._armed = True
 
     def arm_for(self, timeout_seconds: float, otherwise: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class Wakeup:
         """Call back no more."""
         self._cancel_timer()
         if self._armed:
-            readiness.forget(self._loop, self._fd)
+            poller.forget(self._loop, self._fd)
             self._armed = False
 
     def now(self) -> float:
@@ -57,7 +57,7 @@ class Wakeup:
         otherwise()
 
     def on_readable(self) -> None:
-        """Called by :mod:`.readiness` when the descriptor is readable."""
+        """Called by :mod:`.poller` when the descriptor is readable."""
         self.disarm()
         self._callback()
 

@@ -18,9 +18,9 @@ from typing import Any
 import anyio
 
 from supervisord_async.config.model import Daemon
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
-from supervisord_async.control.tally import Tally
 from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.state import Cause, State
 from supervisord_async.logs.target import Format, Target

@@ -369,7 +369,7 @@ def test_status_loads_no_more_than_it_needs(spawn_ctl: Spawn) -> None:
     env = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     _, err = spawn_ctl("status", env=env).communicate(timeout=20)
     loaded = {line.rpartition(b"|")[2].strip() for line in err.splitlines()}
-    assert b"supervisord_async.client.asking" in loaded
+    assert b"supervisord_async.client.json_client" in loaded
     ours = {b"supervisord_async.client.api", b"supervisord_async.client.streams", b"click", b"http.client", b"dataclasses"}
     others = {
         b"yaml",

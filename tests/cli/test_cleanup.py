@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.supervise.runs.run_spec import instance_of
 from supervisord_async.system import cgroups
 from tests.daemons import LiveDaemon, alive
 from tests.hanging_disk import HangingDisk, can_hang

@@ -17,7 +17,7 @@ import pytest
 
 from supervisord_async.cli import diagnosis
 from supervisord_async.cli.asupctl import run
-from supervisord_async.rundir import LOCK_NAME, remember
+from supervisord_async.daemon_registry import LOCK_NAME, remember
 from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon
 

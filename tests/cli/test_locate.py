@@ -12,8 +12,8 @@ import pytest
 
 from supervisord_async.cli.asupctl import run
 from supervisord_async.cli.locate import locate, socket_named_in
+from supervisord_async.daemon_registry import default_socket, recall, remember
 from supervisord_async.errors import NoDaemonError, UsageError
-from supervisord_async.rundir import default_socket, recall, remember
 from tests.cli.fake_daemon import FakeDaemon
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from supervisord_async.cli.moment import _moment
+from supervisord_async.cli.since import _moment
 from supervisord_async.cli.verbs import events
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process

@@ -228,7 +228,7 @@ def test_a_machine_that_is_short_of_something_is_a_problem_of_the_file_as_a_whol
     def refuse():
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("supervisord_async.config.looks.mounts", refuse)
+    monkeypatch.setattr("supervisord_async.config.path_kinds.mounts", refuse)
     assert project.problems("programs: {a: {command: x}}") == ["programs.yaml:0:1: cannot be loaded now: too many open files"]
 
 

@@ -8,7 +8,7 @@ from msgspec import structs
 from supervisord_async.config import model
 from supervisord_async.config.model import Backoff, Heartbeat, Logs, Notify, Probe, Program, Restart, Stop
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
-from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs import run_spec
 from supervisord_async.system import limits
 
 PROBE = Probe(kind="tcp", tcp=("127.0.0.1", 1), start_timeout_seconds=17.0)
@@ -87,14 +87,14 @@ def test_how_long_a_start_may_take_is_for_who_says_when_it_is_over_to_say() -> N
 def test_each_replica_has_the_heartbeat_file_that_is_meant_for_it() -> None:
     daemon = model.Daemon(name="shop", run_dir="/run/shop", socket="/run/shop/s")
     told = msgspec.structs.replace(PROGRAM, replicas=2, heartbeat=Heartbeat(file="/beats/{replica}.beat"))
-    assert launch.heartbeat_file_of(told, "web:1", daemon) == "/beats/1.beat"
-    assert launch.heartbeat_file_of(PROGRAM, "web:1", daemon) == "/run/shop/heartbeats/web:1"
-    assert launch.heartbeat_file_of(msgspec.structs.replace(PROGRAM, heartbeat=None), "web:1", daemon) is None
-    assert launch.heartbeat_file_of(msgspec.structs.replace(PROGRAM, notify=Notify()), "web:1", daemon) is None
+    assert run_spec.heartbeat_file_of(told, "web:1", daemon) == "/beats/1.beat"
+    assert run_spec.heartbeat_file_of(PROGRAM, "web:1", daemon) == "/run/shop/heartbeats/web:1"
+    assert run_spec.heartbeat_file_of(msgspec.structs.replace(PROGRAM, heartbeat=None), "web:1", daemon) is None
+    assert run_spec.heartbeat_file_of(msgspec.structs.replace(PROGRAM, notify=Notify()), "web:1", daemon) is None
 
 
 def test_every_limit_but_the_watched_one_reaches_the_launcher() -> None:
-    made, untouched = launch.limits_of(PROGRAM), limits.Limits()
+    made, untouched = run_spec.limits_of(PROGRAM), limits.Limits()
     assert [field.name for field in structs.fields(made) if getattr(made, field.name) == getattr(untouched, field.name)] == []
     assert {field.name for field in structs.fields(made)} == set(model.Limits.__struct_fields__) - {"memory_bytes"}
     assert len(made.settings()) == len(structs.fields(made))

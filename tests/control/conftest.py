@@ -13,13 +13,13 @@ import pytest
 
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Program, Restart
 from supervisord_async.control.commands import Commands
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
-from supervisord_async.control.tally import Tally
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.shared_context import Surroundings
 from supervisord_async.supervise.supervisor import Supervisor
-from supervisord_async.supervise.surroundings import Surroundings
 from tests.fake_host import FakeChild, FakeHost, program, surroundings
 from tests.waiting import wait_until
 

@@ -18,10 +18,10 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Daemon
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
 from supervisord_async.control.server import ControlServer
-from supervisord_async.control.tally import Tally
 from supervisord_async.system.sockets import bind_unix
 from tests.control.conftest import Answer, ask, playing, swift
 from tests.waiting import wait_until

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisord_async.config.model import Restart
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.operation import Api
-from supervisord_async.control.tally import Tally
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State

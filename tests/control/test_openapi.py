@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode, checks
 
 from supervisord_async.config.model import Daemon
+from supervisord_async.control.counters import Tally
 from supervisord_async.control.listener import listening
 from supervisord_async.control.openapi import KINDS, describe
 from supervisord_async.control.operation import Api, Operation
 from supervisord_async.control.operations import OPERATIONS
-from supervisord_async.control.tally import Tally
 from supervisord_async.supervise.records.history import History
 from tests.control.conftest import playing, swift
 

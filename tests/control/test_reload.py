@@ -14,7 +14,7 @@ from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from supervisord_async.supervise.runs.output import Output
-from supervisord_async.system.bell import Bell
+from supervisord_async.system.wait_condition import Bell
 from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
 

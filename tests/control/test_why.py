@@ -15,11 +15,11 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Backoff, Logs, Notify, Probe, Restart, Stop
-from supervisord_async.control import last_words
-from supervisord_async.control.last_words import last_lines
+from supervisord_async.control import last_output
+from supervisord_async.control.last_output import last_lines
 from supervisord_async.control.logs import Source
+from supervisord_async.control.past_runs import stories
 from supervisord_async.control.rule import fault_keys, ruling
-from supervisord_async.control.stories import stories
 from supervisord_async.control.why import CheckView, LastEnd, Link, Output, Why, lines_of
 from supervisord_async.control.words import span
 from supervisord_async.core.inputs import Faulted, StartRequested
@@ -493,10 +493,10 @@ async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path:
         output=output,
         program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
     )
-    [own] = await last_words.of(process, 1, 1000.5)
+    [own] = await last_output.of(process, 1, 1000.5)
     assert own.lines == ["of this one"]
     output.births = ()  # it was adopted
-    [adopted] = await last_words.of(process, 1, 900.0)
+    [adopted] = await last_output.of(process, 1, 900.0)
     assert adopted.lines == ["of an earlier daemon", "of this one"]
 
 
@@ -510,14 +510,14 @@ async def test_last_words_of_an_earlier_daemons_run_are_none_of_the_present_one(
         output=SimpleNamespace(births=(Birth(1, {}),), written=lambda: {str(path): len(b"of this one\n")}),
         program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
     )
-    [earlier] = await last_words.of(process, 1, 900.0, 950.0, next_run=1)
+    [earlier] = await last_output.of(process, 1, 900.0, 950.0, next_run=1)
     assert (earlier.lines, earlier.earlier_daemon) == (["of an earlier daemon"], True)
     process.output.births = ()  # the present run was adopted: nobody knows where in a raw file it began
-    assert await last_words.of(process, 1, 900.0, 950.0, next_run=1) == []
+    assert await last_output.of(process, 1, 900.0, 950.0, next_run=1) == []
     process.program.logs.format = "json"
     lines = [{"at": f"2026-11-20T12:00:0{n}.000Z", "run": 1, "line": f"at {n}"} for n in (1, 5)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    [earlier] = await last_words.of(process, 1, 1_795_176_000.0, 1_795_176_003.0, next_run=1)
+    [earlier] = await last_output.of(process, 1, 1_795_176_000.0, 1_795_176_003.0, next_run=1)
     assert earlier.lines == ["at 1"]
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.outlive import persist
-from supervisord_async.supervise.outlive.persist import SavedProcess, SavedState, StateError
-from supervisord_async.supervise.outlive.takeover import settle
+from supervisord_async.supervise.recovery import persist
+from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState, StateError
+from supervisord_async.supervise.recovery.takeover import settle
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.tags import Tagged
 

@@ -16,8 +16,8 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.core.state import Snapshot, State
-from supervisord_async.supervise.outlive import persist
-from supervisord_async.supervise.runs.launch import instance_of
+from supervisord_async.supervise.recovery import persist
+from supervisord_async.supervise.runs.run_spec import instance_of
 from tests.daemons import LiveDaemon, alive, unbroken
 from tests.real.settled import PROGRAMS, SLEEPER, check_log, check_nothing_lost, settle
 

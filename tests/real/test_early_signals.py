@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from supervisord_async.system.stops import ECHO_SECONDS
+from supervisord_async.system.stop_signals import ECHO_SECONDS
 from tests.daemons import LiveDaemon, alive, unbroken
 
 Make = Callable[..., LiveDaemon]
@@ -50,7 +50,7 @@ from supervisord_async.cli import asupd
 asupd.main()
 """
 READING = ("supervisord_async.config.load", "load")
-TAKING_OVER = ("supervisord_async.supervise.outlive.persist", "load")
+TAKING_OVER = ("supervisord_async.supervise.recovery.persist", "load")
 
 
 @pytest.mark.parametrize("place", [READING, TAKING_OVER])

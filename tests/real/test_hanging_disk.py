@@ -121,7 +121,7 @@ def test_why_answers_without_the_last_output_where_the_logs_disk_hangs(daemon: M
     here.mkdir()
     name.symlink_to(here)
     entry = f"{{command: 'echo bye; exit 3', shell: true, restart: never, logs: {{stdout: {name}/web.log}}}}"
-    with daemon(f"programs: {{web: {entry}}}", constants={"supervisord_async.control.last_words.PATIENCE_SECONDS": 0.5}) as live:
+    with daemon(f"programs: {{web: {entry}}}", constants={"supervisord_async.control.last_output.PATIENCE_SECONDS": 0.5}) as live:
         live.wait_for("web", "EXITED")
         assert "bye" in live.do("why", "web")
         disk.hang()
@@ -141,7 +141,7 @@ def test_a_control_socket_whose_disk_hangs_keeps_the_daemon_from_nothing(daemon:
     live = daemon(
         f"daemon: {{socket: {name}/asupd.sock}}\nprograms: {{web: {{command: sleep 1000, start_seconds: 0, restart: always}}}}",
         start=False,
-        constants={"supervisord_async.supervise.belongings.LOOK_SECONDS": 0.2},
+        constants={"supervisord_async.supervise.run_dir_repair.LOOK_SECONDS": 0.2},
     )
     live.start(wait=False)
     live.wait_until((here / "asupd.sock").exists, "the control socket is there")

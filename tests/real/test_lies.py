@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.outlive import persist
+from supervisord_async.supervise.recovery import persist
 from tests.daemons import LiveDaemon, unbroken
 
 Make = Callable[..., LiveDaemon]
@@ -234,7 +234,7 @@ def test_a_change_whose_notification_was_dropped_is_found(daemon: Make, tmp_path
     live = daemon(
         "programs: {web: {command: [sleep, '1000'], start_seconds: 0, watch: {paths: [src], ignore: ['*.noise'], debounce: 50ms}},"
         " other: {command: [sleep, '1000'], start_seconds: 0}}",
-        constants={"supervisord_async.supervise.senses.filewatch.lookout.DOUBT_SECONDS": 1.0},
+        constants={"supervisord_async.supervise.sources.filewatch.watcher.DOUBT_SECONDS": 1.0},
     )
     other = live.wait_for("other", "RUNNING")["pid"]
     live.wait_for("web", "RUNNING")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.outlive import guardian
+from supervisord_async.supervise.recovery import guardian
 from tests.daemons import LiveDaemon, alive, unbroken
 
 Make = Callable[..., LiveDaemon]
@@ -83,7 +83,7 @@ def test_on_death_stop_spares_the_programs_of_a_daemon_that_returns(daemon: Make
 
 
 def test_on_death_follows_a_reload_and_a_killed_guardian_is_replaced(daemon: Make) -> None:
-    live = daemon(SLEEPER, constants={"supervisord_async.supervise.outlive.guard.PAUSE_SECONDS": 0.5})
+    live = daemon(SLEEPER, constants={"supervisord_async.supervise.recovery.guardian_process.PAUSE_SECONDS": 0.5})
     live.write("daemon: {on_death: stop}\n" + SLEEPER)
     live.do("reload")
     live.wait_until(lambda: guardians(live) == 1, "the guardian is there")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.outlive import guardian
+from supervisord_async.supervise.recovery import guardian
 from tests.daemons import LiveDaemon, alive
 
 Make = Callable[..., LiveDaemon]

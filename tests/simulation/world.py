@@ -25,10 +25,10 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.outlive import persist
-from supervisord_async.supervise.outlive.persist import SavedState
-from supervisord_async.supervise.outlive.takeover import settle
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.recovery import persist
+from supervisord_async.supervise.recovery.persist import SavedState
+from supervisord_async.supervise.recovery.takeover import settle
 from supervisord_async.supervise.supervisor import Supervisor, is_idle
 from tests.fake_host import program, surroundings
 from tests.simulation.machine import BOOT, BrokenInvariantError, LifeOfADaemon, Machine

@@ -16,8 +16,8 @@ import pytest
 
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import machine_host
-from supervisord_async.supervise.enclosures import Enclosures
 from supervisord_async.supervise.machine_host import MachineHost
+from supervisord_async.supervise.run_cgroups import Enclosures
 from supervisord_async.system import cgroups, credentials
 from supervisord_async.system.disks import Executable
 from supervisord_async.system.identity import Identity

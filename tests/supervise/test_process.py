@@ -19,9 +19,9 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.outlive.persist import SavedProcess, SavedVoice
-from supervisord_async.supervise.outlive.takeover import Inherited
 from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
+from supervisord_async.supervise.recovery.persist import SavedProcess, SavedVoice
+from supervisord_async.supervise.recovery.takeover import Inherited
 from tests.fake_host import FakeChild, FakeHost, program, surroundings
 from tests.virtual_clock import run_virtually, until
 

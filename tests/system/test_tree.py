@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import census, pidfd, procfs, tree
+from supervisord_async.system import pidfd, process_table, procfs, tree
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child, Ended
 from supervisord_async.system.identity import Identity, identify, is_alive
@@ -392,7 +392,7 @@ async def test_stranger_has_not_the_tag_of_who_had_its_number(nursery: Nursery) 
     tagged = await nursery.spawn("sleep", "1000", environment={ENV_TAG: "test/tagged/1"})
     process = procfs.stat(tagged.pid)
     assert process is not None
-    await wait_until(lambda: census.tag_of(process) == "test/tagged/1")  # while it is just executing it shows no environment
+    await wait_until(lambda: process_table.tag_of(process) == "test/tagged/1")  # while it is just executing it shows no environment
     tagged.send_signal(signal.SIGKILL)
     await tagged.wait()
-    assert not census.tag_of(replace(process, session=process.session + 1))
+    assert not process_table.tag_of(replace(process, session=process.session + 1))

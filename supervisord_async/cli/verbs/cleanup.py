@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisord_async.cli.duration import Duration
+from supervisord_async.cli.locate_run_dir import find_run_dir, run_dir_option
 from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import complain, print_json, say, table
-from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
+from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import CommandError, FailedError, LockHeldError, SupervisordError
-from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
 from supervisord_async.system.sockets import is_answered
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def cleanup(session: Session, run_dir: str | None, apply: bool, grace: float | N
 
 
 def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float | None) -> int:
-    from supervisord_async.supervise.outlive import leftovers
+    from supervisord_async.supervise.recovery import leftovers
 
     found = leftovers.find(place)
     daemon = leftovers.daemon_of(found, place)

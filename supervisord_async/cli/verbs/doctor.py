@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from supervisord_async.cli.locate import DEFAULT_FILE
+from supervisord_async.cli.locate_run_dir import find_run_dir, run_dir_option
 from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import colours, print_json, say, styled
-from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
-from supervisord_async.rundir import DEFAULT_RUN_DIR
+from supervisord_async.daemon_registry import DEFAULT_RUN_DIR
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import click
 
-from supervisord_async.cli.moment import Since
 from supervisord_async.cli.options import Whole, complete_names, verb
 from supervisord_async.cli.output import STATE_STYLES, colours, complain, print_json, print_json_line, styled
 from supervisord_async.cli.session import Session
+from supervisord_async.cli.since import Since
 from supervisord_async.cli.words import local_time, printable
 from supervisord_async.client import Event
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supervisord_async.cli.merge import merged
-from supervisord_async.cli.moment import Since
 from supervisord_async.cli.options import Whole, selectors_argument, verb
 from supervisord_async.cli.output import colours, complain, print_json, print_json_line, say, styled
 from supervisord_async.cli.session import Session
+from supervisord_async.cli.since import Since
 from supervisord_async.cli.words import printable, printable_line
 from supervisord_async.client.answers import Log
 from supervisord_async.errors import CommandError, FailedError, UsageError

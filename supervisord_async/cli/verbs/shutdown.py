@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from supervisord_async.cli.locate import Target
+from supervisord_async.cli.locate_run_dir import find_run_dir, run_dir_option
 from supervisord_async.cli.options import timeout_option, verb
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.progress import awaited_words
-from supervisord_async.cli.residence import find_run_dir, run_dir_option
 from supervisord_async.cli.session import Session
+from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import FailedError, NoDaemonError, OtherDaemonError, SupervisordError, TimedOutError, UsageError
-from supervisord_async.rundir import LOCK_NAME, SOCKET_NAME
 
 if TYPE_CHECKING:
     from supervisord_async.system.identity import Identity

@@ -18,7 +18,7 @@ from supervisord_async.core.policy import backoff_delay
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, SpawnError
 from supervisord_async.supervise.process import Process
-from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.shared_context import Surroundings
 
 _log = logging.getLogger(__name__)
 

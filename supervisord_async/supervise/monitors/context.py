@@ -11,12 +11,12 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import HealthReported, Input
 from supervisord_async.core.state import Health, Snapshot
 from supervisord_async.supervise.host import ChildProcess, Host, ProcessTree, Signature
-from supervisord_async.supervise.senses.logsearch import LogSearch
+from supervisord_async.supervise.sources.logsearch import LogSearch
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.runs.launch import RunEnvironment
     from supervisord_async.supervise.runs.output import Output
-    from supervisord_async.supervise.senses.notify import Voice
+    from supervisord_async.supervise.runs.run_spec import RunEnvironment
+    from supervisord_async.supervise.sources.notify import Voice
 
 #: Looks per heartbeat timeout: a miss is found at most 1 + 1/LOOKS timeouts, and a look's duration, after the last beat.
 LOOKS = 8

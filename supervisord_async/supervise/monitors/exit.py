@@ -9,8 +9,8 @@ from typing import TypeAlias
 from supervisord_async.core.inputs import Exited, TreeGone
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.narrate import exit_words
+from supervisord_async.supervise.retry import patiently
 from supervisord_async.system.child import Ended
 from supervisord_async.system.shortage import is_shortage
 

@@ -19,10 +19,10 @@ from supervisord_async.config.model import Watch
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested
 from supervisord_async.core.state import Cause
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.senses.filewatch.watching import FileWatching, Subscription
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching, Subscription
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.surroundings import Surroundings
+    from supervisord_async.supervise.shared_context import Surroundings
 
 __all__ = ["FileWatching", "LoopGuard", "monitor_files", "monitor_watches"]
 

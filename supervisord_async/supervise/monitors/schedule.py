@@ -20,8 +20,8 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
-from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.retry import patiently
 from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:

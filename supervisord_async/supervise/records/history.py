@@ -24,9 +24,9 @@ import anyio.to_thread
 
 from supervisord_async.core.record import Record
 from supervisord_async.errors import UnavailableError
-from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
 from supervisord_async.supervise.records.run_entry import RunEntry
+from supervisord_async.supervise.retry import patiently
 from supervisord_async.system.threads import DaemonThreads
 
 T = TypeVar("T")

@@ -28,10 +28,10 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.patience import patiently
 from supervisord_async.supervise.records.refused import RefusedError
+from supervisord_async.supervise.retry import patiently
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
-from supervisord_async.supervise.runs.launch import tag_of
+from supervisord_async.supervise.runs.run_spec import tag_of
 from supervisord_async.system.spawn import SpawnSpec
 
 _log = logging.getLogger(__name__)

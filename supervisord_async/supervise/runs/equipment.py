@@ -11,8 +11,8 @@ from supervisord_async.config.model import Program
 from supervisord_async.system.spawn import SpawnSpec
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.senses.notify import Voice
-    from supervisord_async.supervise.surroundings import Surroundings
+    from supervisord_async.supervise.shared_context import Surroundings
+    from supervisord_async.supervise.sources.notify import Voice
 
 
 async def equip(spec: SpawnSpec, program: Program, voice: Voice | None, around: Surroundings) -> SpawnSpec:

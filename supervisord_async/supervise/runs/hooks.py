@@ -22,8 +22,8 @@ from supervisord_async.core.state import Cause, ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.masking import words_without_secrets
-from supervisord_async.supervise.runs import launch
-from supervisord_async.supervise.runs.launch import RunEnvironment
+from supervisord_async.supervise.runs import run_spec
+from supervisord_async.supervise.runs.run_spec import RunEnvironment
 from supervisord_async.system import signals
 from supervisord_async.system.credentials import Credentials
 
@@ -111,7 +111,7 @@ class Hooks:
     ) -> HookRun:
         began = anyio.current_time()
         async with listening(log, credentials) as (writing, heard):
-            spec = launch.spawn_spec(program, environment, credentials, writing, writing, argv=command)
+            spec = run_spec.spawn_spec(program, environment, credentials, writing, writing, argv=command)
             code = await self._host.run_command(spec, HOOK_SECONDS)
         tail = masked_text(bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip(), secret_values(program))
         return HookRun(code, anyio.current_time() - began < HOOK_SECONDS, tail)

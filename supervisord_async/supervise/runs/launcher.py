@@ -15,11 +15,11 @@ from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.runs.equipment import equip
 from supervisord_async.supervise.runs.hooks import Hooks
-from supervisord_async.supervise.runs.launch import RunEnvironment, executable_of, prepare_heartbeat_file, spawn_spec
 from supervisord_async.supervise.runs.output import Output
-from supervisord_async.supervise.senses.logsearch import LogSearch
-from supervisord_async.supervise.senses.notify import Voice
-from supervisord_async.supervise.surroundings import Surroundings
+from supervisord_async.supervise.runs.run_spec import RunEnvironment, executable_of, prepare_heartbeat_file, spawn_spec
+from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.sources.logsearch import LogSearch
+from supervisord_async.supervise.sources.notify import Voice
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
 

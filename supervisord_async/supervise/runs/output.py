@@ -15,15 +15,15 @@ from supervisord_async.config.model import Logs
 from supervisord_async.errors import SpawnError
 from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.target import LossReport, Stream, Target
-from supervisord_async.supervise.outlive.persist import SavedStream
-from supervisord_async.supervise.outlive.takeover import Inherited
-from supervisord_async.supervise.senses.logsearch import LogSearch
+from supervisord_async.supervise.recovery.persist import SavedStream
+from supervisord_async.supervise.recovery.takeover import Inherited
+from supervisord_async.supervise.sources.logsearch import LogSearch
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.pipes import Pipe
 from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.surroundings import Surroundings
+    from supervisord_async.supervise.shared_context import Surroundings
 
 _log = logging.getLogger("asupd")
 

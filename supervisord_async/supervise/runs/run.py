@@ -11,16 +11,16 @@ from msgspec.structs import replace
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause
-from supervisord_async.supervise.errands import Errands
+from supervisord_async.supervise.background_tasks import Errands
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Scope
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit, told_at_once
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
-from supervisord_async.supervise.patience import patiently
+from supervisord_async.supervise.retry import patiently
 from supervisord_async.supervise.runs.launcher import Launcher
-from supervisord_async.supervise.senses.notify import Voice
+from supervisord_async.supervise.sources.notify import Voice
 from supervisord_async.system.child import Ended
 
 #: The monitors of a run besides the exit monitor. Each returns at once if the program does not ask for it.

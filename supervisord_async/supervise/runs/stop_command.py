@@ -9,7 +9,7 @@ from supervisord_async import wire
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.masking import words_without_secrets
-from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
 from supervisord_async.system.credentials import Credentials
@@ -31,7 +31,7 @@ async def run_stop_command(
         environment = run.context.environment.beside("stop")
         environment[wire.ENV_MAIN_PID] = str(run.child.pid)
         stdout, stderr = output.open(program.logs, who)
-        spec = launch.spawn_spec(program, environment, who, stdout, stderr, argv=command)
+        spec = run_spec.spawn_spec(program, environment, who, stdout, stderr, argv=command)
         code = await host.run_command(spec, program.stop.grace_seconds)
     except SpawnError as error:
         words = words_without_secrets(str(error), program)

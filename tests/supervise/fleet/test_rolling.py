@@ -17,7 +17,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import FailedError, NotFoundError
 from supervisord_async.supervise.fleet.scaling import rescaled
-from supervisord_async.supervise.runs import launch
+from supervisord_async.supervise.runs import run_spec
 from tests.control.conftest import Scene, playing, swift
 from tests.fake_host import FakeChild, program
 from tests.waiting import wait_until
@@ -287,4 +287,4 @@ def test_the_place_of_the_number_outlives_an_only_process() -> None:
     two = program(replicas=2, logs=Logs(stdout="/logs/{replica}/web.log"), heartbeat=Heartbeat(file="/run/{replica}.beat"))
     one = rescaled(two, 1)
     assert rescaled(one, 2) == two
-    assert launch.heartbeat_file_of(one, "web", Daemon(name="x", run_dir="/run", socket="/run/s")) == "/run/0.beat"
+    assert run_spec.heartbeat_file_of(one, "web", Daemon(name="x", run_dir="/run", socket="/run/s")) == "/run/0.beat"

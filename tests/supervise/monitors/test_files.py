@@ -16,10 +16,10 @@ from supervisord_async.core.state import Cause
 from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import LoopGuard, describe_changes
 from supervisord_async.supervise.process import Process
-from supervisord_async.supervise.senses.filewatch import watching
-from supervisord_async.supervise.senses.filewatch.ignore import IgnoreRules
-from supervisord_async.supervise.senses.filewatch.lookout import Pace
-from supervisord_async.supervise.senses.filewatch.view import Sighting, Territory, View
+from supervisord_async.supervise.sources.filewatch import watching
+from supervisord_async.supervise.sources.filewatch.ignore import IgnoreRules
+from supervisord_async.supervise.sources.filewatch.view import Sighting, Territory, View
+from supervisord_async.supervise.sources.filewatch.watcher import Pace
 from supervisord_async.system.loop import new_event_loop
 from tests.fake_host import FakeHost, program, surroundings
 from tests.supervise.filebench import bench, only

@@ -18,9 +18,9 @@ from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import SpawnError, UnaskedError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
-from supervisord_async.supervise.runs.launch import RunEnvironment
-from supervisord_async.supervise.senses.logsearch import LogSearch
-from supervisord_async.supervise.senses.probing import ask
+from supervisord_async.supervise.runs.run_spec import RunEnvironment
+from supervisord_async.supervise.sources.logsearch import LogSearch
+from supervisord_async.supervise.sources.probing import ask
 from tests.virtual_clock import run_virtually
 
 UNASKED = "the disk hangs"
@@ -154,7 +154,7 @@ async def test_an_answer_is_not_waited_for_beyond_its_time(kind: str, monkeypatc
     async def never(*_: object) -> None:
         await anyio.sleep_forever()
 
-    monkeypatch.setattr("supervisord_async.supervise.senses.probing._connect", never)
+    monkeypatch.setattr("supervisord_async.supervise.sources.probing._connect", never)
     probe = Probe(**({"kind": "http", "http": "http://x/"} if kind == "http" else TCP), timeout_seconds=0.05)
     with anyio.fail_after(20):
         assert await ask(probe, cast("RunContext", SimpleNamespace())) == "no answer within 0.05 s"
@@ -174,7 +174,7 @@ async def test_who_cannot_be_reached_is_told_in_the_systems_words(monkeypatch: p
         ((refused,), "Connection refused"),
         ((refused, unreachable, refused), "Connection refused, Network is unreachable"),
     ):
-        monkeypatch.setattr("supervisord_async.supervise.senses.probing._connect", cannot(*errors))
+        monkeypatch.setattr("supervisord_async.supervise.sources.probing._connect", cannot(*errors))
         assert await ask(Probe(**TCP), context) == f"tcp x:1: {words}"
 
 

@@ -1,0 +1,77 @@
+"""Processes that are being removed: each is stopped, its last output is written to its logs, and then it is removed.
+
+Until then it stays among the processes, so that its stop is visible, and no other process of its name is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from supervisord_async.core.inputs import Input, StopRequested
+from supervisord_async.core.state import DOWN, Cause
+from supervisord_async.system.wait_condition import Bell
+
+if TYPE_CHECKING:
+    from supervisord_async.core.record import Record
+    from supervisord_async.supervise.process import Process
+
+#: How often to look without a record: there is none when what an earlier daemon left has been taken over.
+LOOK_SECONDS = 1.0
+
+
+class Retiring:
+    """The processes of one daemon that are being removed."""
+
+    def __init__(
+        self,
+        start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
+        ask: Callable[[Process, Input], None],
+        gone: Callable[[Process], None],
+    ) -> None:
+        """``start`` starts a named task; ``ask`` posts an input; ``gone`` is called with each process once nothing of it is left."""
+        self._start, self._ask, self._gone = start, ask, gone
+        self._bells: dict[str, Bell] = {}  #: rung at each record of the process
+        self._ends: dict[Process, anyio.Event] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._bells
+
+    def begin(self, process: Process) -> None:
+        """The process will be stopped and then removed."""
+        self._bells[process.name] = Bell()
+        self._ends[process] = anyio.Event()
+
+        async def retire() -> None:
+            try:
+                await self._retire(process)
+            finally:
+                self._ends.pop(process).set()  # in any case, so that nobody waits in vain if the daemon ends meanwhile
+
+        self._start(retire, f"retire {process.name}")
+
+    def heed(self, record: Record) -> None:
+        """A listener of the bus: wake the task that waits for the process to be down."""
+        if record.name in self._bells:
+            self._bells[record.name].ring()
+
+    async def wait_gone(self, processes: Iterable[Process]) -> None:
+        """Return once none of ``processes`` is being removed any more, or the daemon ends."""
+        for process in processes:
+            if process in self._ends:
+                await self._ends[process].wait()
+
+    async def _retire(self, process: Process) -> None:
+        asked = None
+        while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
+            if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
+                asked = process.snapshot
+                self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
+            await self._bells[process.name].wait(anyio.current_time() + LOOK_SECONDS)
+        await process.output.aclose()
+        process.dismiss()
+        process.hush()
+        del self._bells[process.name]
+        self._gone(process)

@@ -1,0 +1,42 @@
+"""What all processes of one daemon share, handed to each of them, so that no process needs to know the supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from supervisord_async.config.model import Daemon
+from supervisord_async.core.inputs import RestartRequested
+from supervisord_async.logs.journal import Journal
+from supervisord_async.logs.writer import Writer
+from supervisord_async.supervise.fleet.sockets import SocketRegistry
+from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.process import Process
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """The shared parts of one daemon."""
+
+    daemon: Daemon
+    instance: str  #: the prefix of the tags of this daemon's children
+    host: Host
+    bus: Bus
+    files: FileWatching
+    writer: Writer
+    null_fd: int  #: /dev/null, open for writing
+    journal: Journal
+    committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
+    waits_for: Callable[[Process], str]  #: which dependencies of a process are not met, in words
+    shut_down: Callable[[str], None]  #: ends the daemon, as a program's restart limit demands
+    remembered: Callable[[], Awaitable[None]]  #: waits until all that was committed so far is saved, or cannot be soon
+    roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: True: a rolling restart takes care of the request
+    sockets: SocketRegistry = msgspec.field(default_factory=SocketRegistry)
+    written_paths: Callable[[], tuple[str, ...]] = tuple  #: all logs and heartbeat files: writes to them do not count as file changes
+    spawned: Callable[[Process], None] = lambda _process: None  #: called when a run gets its process, for which there is no record
+    echo: Callable[[str, str, bytes], None] | None = None  #: is given process name, stream and bytes

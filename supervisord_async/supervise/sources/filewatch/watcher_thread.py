@@ -1,0 +1,149 @@
+"""A lookout and its thread, kept as long as something on its disks is watched.
+
+If the disks hang, so does the thread, and it cannot be ended. No second one is started for the same disks while it lives.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+
+from supervisord_async.supervise.sources.filewatch.view import Territory, View
+from supervisord_async.supervise.sources.filewatch.watcher import Changes, Lookout, Pace, Reports
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+#: The thread is kept this long after the last subscription, in case another follows: a reload ends and begins many.
+LINGER_SECONDS = 1.0
+#: How often to look whether a thread that was told to stop has ended. It ends between two system calls …
+JOIN_SECONDS = 0.002
+#: … and if one hangs, with the disk, the thread is abandoned after this time.
+JOIN_MAX_SECONDS = 1.0
+#: How often a thread that waits for the loop checks whether it is to stop.
+REPORT_SECONDS = 0.05
+
+
+class Outpost:
+    """Watches its territories while :meth:`serve` is awaited."""
+
+    def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int]) -> None:
+        """For the disks ``devices``; if empty, for any. There is no thread yet. ``reports`` is called on the loop."""
+        self.devices = devices
+        self.territories: frozenset[Territory] = frozenset()  #: the ones to watch
+        self._reports, self._pace = reports, pace
+        self._generation = 0
+        self._since_ns = 0
+        self._handed: list[View] = []
+        self._lookout: Lookout | None = None
+        self._news = anyio.Event()
+
+    def want(self, generation: int, territories: frozenset[Territory], *, since_ns: int, handed: Iterable[View] = ()) -> None:
+        """Watch ``territories``, see :meth:`.Lookout.want`; before :meth:`serve`, this is passed on when the lookout starts."""
+        self._generation, self.territories, self._since_ns = generation, territories, since_ns
+        self._handed += handed
+        self._tell()
+        self._news.set()
+
+    async def serve(self, portal: BlockingPortal) -> None:
+        """Watch until there are no territories left; then the thread has ended, or was abandoned if it hangs. Raises what it raised."""
+        failures: list[Exception] = []
+        reports = _OnLoop(self._reports, portal)
+        self._lookout = lookout = Lookout(reports, self._pace, self.devices)
+        self._tell()
+        ended = anyio.Event()
+        thread = threading.Thread(target=_look, args=(lookout, portal, ended, failures), name="asup-files", daemon=True)
+        try:
+            thread.start()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._stop_when_deserted, lookout, reports)
+                await ended.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._stop(lookout, reports)
+            with anyio.move_on_after(JOIN_MAX_SECONDS, shield=True):
+                while thread.is_alive():  # noqa: ASYNC110  no event tells of its end
+                    await anyio.sleep(JOIN_SECONDS)
+        if failures:
+            raise failures[0]
+
+    def _tell(self) -> None:
+        if self._lookout is not None:
+            handed, self._handed = self._handed, []
+            self._lookout.want(self._generation, self.territories, since_ns=self._since_ns, handed=handed)
+
+    def _stop(self, lookout: Lookout, reports: _OnLoop) -> None:
+        self._lookout = None
+        lookout.stop()
+        reports.stop()
+
+    async def _stop_when_deserted(self, lookout: Lookout, reports: _OnLoop) -> None:
+        while self.territories:
+            self._news = anyio.Event()
+            await self._news.wait()
+            if not self.territories:
+                await anyio.sleep(LINGER_SECONDS)
+        self._stop(lookout, reports)
+
+
+class _OnLoop:
+    """Passes the lookout's reports from its thread to the loop; each call waits until the loop has handled it.
+
+    A loop that is being cancelled may never do so: after :meth:`stop` no call waits.
+    """
+
+    def __init__(self, reports: Reports, portal: BlockingPortal) -> None:
+        self._reports, self._portal = reports, portal
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Calls no longer wait for the loop."""
+        self._stopping.set()
+
+    def changed(self, changes: Changes) -> None:
+        self._call(self._reports.changed, changes)
+
+    def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
+        self._call(self._reports.armed, generation, territories, missing)
+
+    def strayed(self, views: list[View]) -> None:
+        self._call(self._reports.strayed, views)
+
+    def broken(self, territory: Territory, error: str) -> None:
+        self._call(self._reports.broken, territory, error)
+
+    def degraded(self, reason: str) -> None:
+        self._call(self._reports.degraded, reason)
+
+    def recovered(self) -> None:
+        self._call(self._reports.recovered)
+
+    def _call(self, report: Callable[..., None], *arguments: object) -> None:
+        if self._stopping.is_set():
+            return
+        future = self._portal.start_task_soon(report, *arguments)
+        while not self._stopping.is_set():
+            if concurrent.futures.wait((future,), REPORT_SECONDS).done:
+                future.result()
+                return
+
+
+def _look(lookout: Lookout, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
+    """The thread's function: serve until stopped, then set ``ended`` on the loop, if that still runs."""
+    try:
+        lookout.serve()
+    except concurrent.futures.CancelledError:  # the loop is ending, and handles no report any more
+        return
+    except Exception as error:  # raised again on the loop
+        failures.append(error)
+    with suppress(RuntimeError):  # this thread was abandoned, and the loop is gone
+        portal.start_task_soon(_set, ended)
+
+
+def _set(event: anyio.Event) -> None:
+    event.set()

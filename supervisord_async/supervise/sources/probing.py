@@ -1,0 +1,128 @@
+"""Runs one probe of a program: by HTTP, TCP, a command, or its output. Without threads, except to look up a host name.
+
+The answer is None when all is well, else what is wrong, in words. A wrong answer, or none at all, never raises an exception.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+import anyio
+import anyio.abc
+
+from supervisord_async.config.model import Probe
+from supervisord_async.errors import SpawnError, UnaskedError
+from supervisord_async.supervise.runs import run_spec
+from supervisord_async.system.shortage import is_shortage
+
+if TYPE_CHECKING:
+    from supervisord_async.supervise.monitors.context import RunContext
+
+#: A response whose status line is not complete within this is no answer; the rest is not read.
+HEAD_BYTES = 16384
+GOOD_STATUS = range(200, 400)
+
+
+async def ask(probe: Probe, context: RunContext) -> str | None:
+    """None when all is well, else what is wrong. Takes no longer than the probe's timeout and killing its command.
+
+    Raises UnaskedError where the probe could not be run.
+    """
+    if probe.kind == "command":
+        return await _ask_command(probe, context)
+    if probe.kind == "log":
+        return _ask_log(probe, context)
+    words = f"no answer within {probe.timeout_seconds:g} s"
+    with anyio.move_on_after(probe.timeout_seconds):
+        try:
+            words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
+        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:  # UnicodeError: not a valid host name
+            words = f"{_target(probe)}: {_reason(error)}"
+    return words or None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, as the system words it; if several addresses were tried, for each of them."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    tried = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause,)
+    return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in tried))
+
+
+def _target(probe: Probe) -> str:
+    return probe.http or "tcp {}:{}".format(*(probe.tcp or ("?", 0)))
+
+
+async def _ask_tcp(probe: Probe) -> str | None:
+    assert probe.tcp is not None  # noqa: S101  by its kind
+    async with await _connect(*probe.tcp):
+        return None
+
+
+async def _connect(host: str, port: int) -> anyio.abc.ByteStream:
+    """A connection to ``host``. For ``localhost`` without a look-up, which would take a thread."""
+    if host == "localhost":
+        try:
+            return await anyio.connect_tcp("127.0.0.1", port)
+        except OSError:
+            host = "::1"
+    return await anyio.connect_tcp(host, port)
+
+
+async def _ask_http(probe: Probe) -> str | None:
+    url = urlsplit(probe.http or "")
+    host = url.hostname or ""
+    stream = await _connect(host, url.port or (443 if url.scheme == "https" else 80))
+    async with stream:
+        if url.scheme == "https":
+            from anyio.streams.tls import TLSStream
+
+            context = ssl.create_default_context()  # as kubelet does: the question is whether it serves, not who it is
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            stream = await TLSStream.wrap(stream, hostname=host, ssl_context=context, standard_compatible=False)
+        await stream.send(_request(url))
+        status = await _status(stream)
+    if status is None:
+        return f"{probe.http}: what answers is not HTTP"
+    return None if status in (probe.expect_status or GOOD_STATUS) else f"{probe.http}: status {status}"
+
+
+def _request(url: SplitResult) -> bytes:
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    head = f"GET {path} HTTP/1.1\r\nHost: {url.netloc.rpartition('@')[2]}\r\nUser-Agent: asupd\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    return head.encode("latin-1", "replace")
+
+
+async def _status(stream: anyio.abc.ByteStream) -> int | None:
+    """The status code in a response's first line; None if that is not HTTP."""
+    head = b""
+    while b"\r\n" not in head and len(head) < HEAD_BYTES:
+        head += await stream.receive(HEAD_BYTES)
+    words = head.split(b"\r\n", 1)[0].split(None, 2)
+    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+        return None
+    return int(words[1])
+
+
+async def _ask_command(probe: Probe, context: RunContext) -> str | None:
+    assert probe.command is not None  # noqa: S101  by its kind
+    program = context.program
+    try:
+        credentials = await context.host.credentials(program.user, program.group_name)
+        environment = context.environment.beside("probe")
+        spec = run_spec.spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
+        code = await context.host.run_command(spec, probe.timeout_seconds)
+    except SpawnError as error:
+        if error.errno is None or is_shortage(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
+            raise UnaskedError(f"cannot run the probe: {error}") from error
+        return f"cannot run the probe: {error}"
+    if code is None:
+        return f"the probe did not end within {probe.timeout_seconds:g} s"
+    return None if code == 0 else f"the probe exited with {code}"
+
+
+def _ask_log(probe: Probe, context: RunContext) -> str | None:
+    search = context.searches.get(probe.log or "")
+    return None if search is not None and search.found.is_set() else f"no line matched {probe.log!r}"
