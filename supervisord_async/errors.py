@@ -4,7 +4,7 @@ SupervisordError
 ├── ConfigError        the configuration is unsound; carries every problem at once
 ├── SpawnError         a run could not be started; carries the stage and the errno
 ├── LockHeldError      another daemon holds the run_dir; carries its PID
-├── UnaskedError       a probe could not be run, which says nothing about the program
+├── ProbeNotRunError       a probe could not be run, which says nothing about the program
 ├── DaemonError        the daemon cannot start, or cannot go on: critical
 └── CommandError       a command cannot be carried out; its code maps once to HTTP and to exit codes
     ├── UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, UnavailableError, TimedOutError
@@ -60,7 +60,7 @@ class SpawnError(SupervisordError):
         super().__init__(f"{stage}: {what}{reason}")
 
 
-class UnaskedError(SupervisordError):
+class ProbeNotRunError(SupervisordError):
     """A probe could not be run, because a resource is missing or a disk hangs; this says nothing about the program."""
 
 

@@ -16,7 +16,7 @@ from supervisord_async.core.state import ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Signature
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.system.child import Ended
 
@@ -166,7 +166,7 @@ def program(name: str = "web", **settings: Any) -> Program:
     return Program(name=name, **(defaults | settings))
 
 
-def surroundings(host: FakeHost, bus: Bus | None = None, **parts: Any) -> Surroundings:
+def shared_context(host: FakeHost, bus: Bus | None = None, **parts: Any) -> SharedContext:
     """What processes share, around ``host``."""
     bus = bus or Bus()
     defaults: dict[str, Any] = {
@@ -183,7 +183,7 @@ def surroundings(host: FakeHost, bus: Bus | None = None, **parts: Any) -> Surrou
         "waits_for": lambda process: "nobody",
         "shut_down": lambda detail: None,
     }
-    return Surroundings(**(defaults | parts))
+    return SharedContext(**(defaults | parts))
 
 
 async def wait_for_record(bus_records: Any, type_: str = "state", **fields: Any) -> Record:

@@ -25,7 +25,7 @@ import anyio
 from supervisord_async.client import Client
 from supervisord_async.config.model import Daemon
 from supervisord_async.control.commands import Commands
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
 from supervisord_async.errors import NoDaemonError
@@ -173,7 +173,7 @@ async def streams(seconds: float) -> None:
         daemon = Daemon(name="bench", run_dir=folder, socket=f"{folder}/asupd.sock")
         supervisor: Any = SimpleNamespace(bus=bus, processes={}, configuration=SimpleNamespace(daemon=daemon))
         lags: list[float] = []
-        async with listening(daemon, Api(Commands(supervisor), Tally())):
+        async with listening(daemon, Api(Commands(supervisor), Counters())):
             readers = subprocess.Popen(  # noqa: ASYNC220  a millisecond before anything is measured
                 [sys.executable, __file__, "--subscribe", daemon.socket], stdout=subprocess.PIPE, text=True
             )

@@ -94,7 +94,7 @@ def wait_stamps(contestant: Contestant, count: int, sizes: Sizes, *, every: floa
                 if len(found) >= count:
                     return found
         if time.monotonic() > until or contestant.is_over():
-            raise IncompleteError(f"{len(stamps(contestant))} of {count} stamps; {contestant.last_words()}")
+            raise IncompleteError(f"{len(stamps(contestant))} of {count} stamps; {contestant.failure_text()}")
         time.sleep(every)
 
 

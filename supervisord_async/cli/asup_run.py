@@ -286,18 +286,18 @@ def _json_lines(level: Any) -> tuple[Callable[[Record], None], Callable[[], None
     from supervisord_async.control.view import event_view
     from supervisord_async.jsontext import json_bytes
     from supervisord_async.logs.own_log import OwnLog
-    from supervisord_async.logs.writer_thread import Outlet
+    from supervisord_async.logs.writer_thread import WriterThread
 
     own = OwnLog(level=level, format="json")
     own.install()
-    outlet = Outlet(fd=2, lost=lambda count: b'{"type": "lost", "count": %d}\n' % count)
+    writer = WriterThread(fd=2, lost=lambda count: b'{"type": "lost", "count": %d}\n' % count)
 
     def tell(record: Record) -> None:
         if _SEVERITY.index(_severity(record)) >= _SEVERITY.index(level):
-            outlet.put(json_bytes(event_view(record)) + b"\n")
+            writer.put(json_bytes(event_view(record)) + b"\n")
 
     def finish() -> None:
-        outlet.close()
+        writer.close()
         own.close()
 
     return tell, finish

@@ -19,7 +19,7 @@ from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
-    from supervisord_async.config.load_cache import Recollection
+    from supervisord_async.config.load_cache import LoadCache
     from supervisord_async.config.model import Configuration
     from supervisord_async.errors import Problem
     from supervisord_async.supervise.recovery.persist import SavedState
@@ -57,7 +57,7 @@ def run(arguments: DaemonArguments) -> int:
     try:
         former = _former_self(arguments)
         handed_over = _handed_over(former) if former is not None and not arguments.trial else None
-        configuration, warnings, recollection = handed_over or _load(arguments)
+        configuration, warnings, load_cache = handed_over or _load(arguments)
     except ConfigError as error:
         for problem in error.problems:
             _complain(str(problem), "warning" if problem.warning else "error")
@@ -74,7 +74,7 @@ def run(arguments: DaemonArguments) -> int:
 
     try:
         if arguments.trial:
-            asupd_run.trial(former, configuration, warnings, recollection)
+            asupd_run.trial(former, configuration, warnings, load_cache)
             return 0
         log_file = os.path.abspath(arguments.log_file) if arguments.log_file else None
         overrides = {"level": arguments.log_level, "format": arguments.log_format, "file": log_file}
@@ -82,7 +82,7 @@ def run(arguments: DaemonArguments) -> int:
         if arguments.detach:
             return asupd_run.detach(configuration, arguments.file, arguments.run_dir, overrides)
         return asupd_run.foreground(
-            configuration, arguments.file, arguments.run_dir, overrides, recollection, former, told_to_stop, echo=arguments.echo
+            configuration, arguments.file, arguments.run_dir, overrides, load_cache, former, told_to_stop, echo=arguments.echo
         )
     except Exception as error:
         if former is not None and not arguments.trial:
@@ -136,26 +136,26 @@ def _former_self(arguments: DaemonArguments) -> SavedState | None:
         asupd_run.go_on_as_after_a_kill(error)
 
 
-def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], Recollection] | None:
+def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], LoadCache] | None:
     """The configuration as the trial has loaded it; None if it left none."""
     from supervisord_async.supervise.recovery import prepared
 
     return prepared.handed_over(former)
 
 
-def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...], Recollection]:
+def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...], LoadCache]:
     """The file's configuration and warnings, without the YAML tree, which is freed. Raises ConfigError."""
     from supervisord_async.config.load import load
-    from supervisord_async.config.load_cache import Recollection
+    from supervisord_async.config.load_cache import LoadCache
 
-    recollection = Recollection()
-    loaded = load(arguments.file, run_dir=arguments.run_dir, recollection=recollection)
+    load_cache = LoadCache()
+    loaded = load(arguments.file, run_dir=arguments.run_dir, load_cache=load_cache)
     warnings = loaded.warnings
     if arguments.check:
         from supervisord_async.config.check import check as check_surroundings
 
         warnings = (*warnings, *check_surroundings(loaded))
-    return loaded.configuration, warnings, recollection
+    return loaded.configuration, warnings, load_cache
 
 
 def _say(text: str) -> int:

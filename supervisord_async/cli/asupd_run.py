@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from supervisord_async.client import DaemonHealth
-    from supervisord_async.config.load_cache import Recollection
+    from supervisord_async.config.load_cache import LoadCache
     from supervisord_async.logs.own_log import OwnLog
     from supervisord_async.supervise.recovery.persist import SavedState
 
@@ -47,7 +47,7 @@ def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> 
     return replace(configuration, daemon=replace(configuration.daemon, log=log))
 
 
-def trial(former: SavedState | None, configuration: Configuration, warnings: tuple[Problem, ...], recollection: Recollection) -> None:
+def trial(former: SavedState | None, configuration: Configuration, warnings: tuple[Problem, ...], load_cache: LoadCache) -> None:
     """The code of this process can take over from the daemon that asks: all imports work, and that daemon's state can be read.
 
     The configuration that was loaded here is kept for the process that takes over. Raises DaemonError if none can.
@@ -67,7 +67,7 @@ def trial(former: SavedState | None, configuration: Configuration, warnings: tup
     if run_spec.instance_of(configuration.daemon.run_dir) != former.instance:
         where = configuration.daemon.run_dir
         raise DaemonError(f"a running daemon cannot move to another run_dir, {where}: stop it with `asupctl shutdown`, then start it again")
-    hand_over(Prepared(configuration, warnings, recollection), former)
+    hand_over(Prepared(configuration, warnings, load_cache), former)
 
 
 def foreground(
@@ -75,7 +75,7 @@ def foreground(
     file: str,
     run_dir: str | None,
     overrides: dict[str, str | None],
-    recollection: Recollection,
+    load_cache: LoadCache,
     former: SavedState | None,
     told_to_stop: Sequence[int],
     *,
@@ -114,7 +114,7 @@ def foreground(
         reopen_own_log=lambda: own[0].reopen(),
         follow_log_settings=follow_log_settings,
         adjust=lambda loaded: with_log(loaded, overrides),
-        recollection=recollection,
+        load_cache=load_cache,
     )
     try:
         server.load_ahead()

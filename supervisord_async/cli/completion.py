@@ -11,13 +11,13 @@ from supervisord_async.cli.session import Session
 from supervisord_async.errors import SupervisordError
 
 #: How long to wait for the daemon, while the user waits at a prompt.
-PATIENCE_SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
 
 
 def names(ctx: click.Context, incomplete: str) -> list[Any]:
     """The names that complete ``incomplete``; none if no daemon answers in time."""
     try:
-        with _session(ctx).client(timeout_seconds=PATIENCE_SECONDS) as client:
+        with _session(ctx).client(timeout_seconds=TIMEOUT_SECONDS) as client:
             processes = client.processes(figures=False)
     except (SupervisordError, OSError):
         return []

@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 OLDEST_PYTHON = (3, 11)
 #: A check that takes longer is taken to wait for a disk that hangs.
-PATIENCE_SECONDS = 10.0
-_SILENT = f"cannot be told: a disk has not answered for {PATIENCE_SECONDS:g} s"
+TIMEOUT_SECONDS = 10.0
+_SILENT = f"cannot be told: a disk has not answered for {TIMEOUT_SECONDS:g} s"
 #: The most descriptors that the daemon needs for itself, and for each process (two pipes, a pidfd, two logs).
 OWN_FILES, FILES_PER_PROCESS = 64, 8
 FREE_BYTES = 64 * 1024 * 1024
@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Installation:
     """What is examined: a run_dir, and its configuration file, if that is known."""
 
     run_dir: str
@@ -88,7 +88,7 @@ class Patient:
 
 
 def examine(run_dir: str, file: str | None) -> list[Finding]:
-    """All findings. Blocks: for about 2 seconds if the daemon hangs, and for :data:`PATIENCE_SECONDS` per check whose disk hangs."""
+    """All findings. Blocks: for about 2 seconds if the daemon hangs, and for :data:`TIMEOUT_SECONDS` per check whose disk hangs."""
     from supervisord_async.system.lock import InstanceLock
 
     found: list[Finding] = []
@@ -102,10 +102,10 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
             findings = [Finding("error", "configuration", f"{file}: {_SILENT}", "look at what it includes, and at what is mounted there")]
         found += findings
     path = loaded.configuration.daemon.socket if loaded is not None else os.path.join(run_dir, SOCKET_NAME)
-    patient = Patient(run_dir, file, path, InstanceLock(os.path.join(run_dir, LOCK_NAME)).holder(), loaded)
+    installation = Installation(run_dir, file, path, InstanceLock(os.path.join(run_dir, LOCK_NAME)).holder(), loaded)
     for check in CHECKS:
         try:
-            found += _in_time(partial(_all_of, check, patient))
+            found += _in_time(partial(_all_of, check, installation))
         except TimeoutError:
             found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted where it is to be"))
         except OSError as error:  # a check that is impossible here does not prevent the others
@@ -113,8 +113,8 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
     return found
 
 
-def _all_of(check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> list[Finding]:
-    return list(check(patient))
+def _all_of(check: Callable[[Installation], Iterator[Finding]], installation: Installation) -> list[Finding]:
+    return list(check(installation))
 
 
 def _in_time(ask: Callable[[], T]) -> T:
@@ -125,7 +125,7 @@ def _in_time(ask: Callable[[], T]) -> T:
         answer = DaemonThreads(1, "doctor").submit(ask)
     except RuntimeError:
         return ask()
-    return answer.result(PATIENCE_SECONDS)
+    return answer.result(TIMEOUT_SECONDS)
 
 
 def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
@@ -167,7 +167,7 @@ def _of_problem(problem: Problem) -> Finding:
 # The machine
 
 
-def python(_patient: Patient) -> Iterator[Finding]:
+def python(_installation: Installation) -> Iterator[Finding]:
     """The interpreter is one that this package supports."""
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
@@ -176,7 +176,7 @@ def python(_patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "python", f"Python {version} at {sys.executable}")
 
 
-def dependencies(_patient: Patient) -> Iterator[Finding]:
+def dependencies(_installation: Installation) -> Iterator[Finding]:
     """What the package needs is installed."""
     try:
         requirements = importlib.metadata.requires("supervisord_async") or []
@@ -200,7 +200,7 @@ def dependencies(_patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "dependencies", "all installed")
 
 
-def kernel(_patient: Patient) -> Iterator[Finding]:
+def kernel(_installation: Installation) -> Iterator[Finding]:
     """The kernel has what supervision needs."""
     try:
         lack = lacking()
@@ -213,7 +213,7 @@ def kernel(_patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "kernel", f"Linux {os.uname().release}: pidfds work")
 
 
-def threads(_patient: Patient) -> Iterator[Finding]:
+def threads(_installation: Installation) -> Iterator[Finding]:
     """A thread can be started: the daemon needs one before anything else."""
     try:
         thread = threading.Thread(target=lambda: None)
@@ -229,14 +229,14 @@ def threads(_patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "threads", "can be started")
 
 
-def control_groups(patient: Patient) -> Iterator[Finding]:
+def control_groups(installation: Installation) -> Iterator[Finding]:
     """Whether each run has its own cgroup: for the running daemon as it is, else as a daemon started here could do it."""
     from supervisord_async.supervise.runs.run_spec import instance_of
     from supervisord_async.system import cgroups
 
-    instance = instance_of(patient.run_dir)
+    instance = instance_of(installation.run_dir)
     homes = cgroups.homes_of(instance)
-    if patient.daemon_pid is None and not homes:
+    if installation.daemon_pid is None and not homes:
         try:
             homes.append(cgroups.ground_of(instance))
         except cgroups.UnusableError as error:
@@ -248,10 +248,10 @@ def control_groups(patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "cgroups", "the daemon has made none; its log says why at its start")
 
 
-def descriptors(patient: Patient) -> Iterator[Finding]:
+def descriptors(installation: Installation) -> Iterator[Finding]:
     """The hard limit of open files is enough, which the daemon makes its soft limit: the running daemon's limit, else ours."""
-    hard = _hard_limit_of_files(patient.daemon_pid)
-    programs = patient.configuration.programs.values() if patient.configuration is not None else ()
+    hard = _hard_limit_of_files(installation.daemon_pid)
+    programs = installation.configuration.programs.values() if installation.configuration is not None else ()
     need = OWN_FILES + FILES_PER_PROCESS * sum(len(program.process_names()) for program in programs)
     if hard != resource.RLIM_INFINITY and hard < need:
         advice = f"raise the hard limit to {need}: LimitNOFILE= in the unit, ulimit -Hn, or limits.conf"
@@ -268,12 +268,12 @@ def _hard_limit_of_files(daemon_pid: int | None) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def inotify(patient: Patient) -> Iterator[Finding]:
+def inotify(installation: Installation) -> Iterator[Finding]:
     """There is an inotify instance left for the daemon, and watches for its trees."""
     instances, watches = (int(Path(f"/proc/sys/fs/inotify/max_user_{each}").read_text()) for each in ("instances", "watches"))
     used = _inotify_instances()
-    watching = patient.configuration is None or any(program.watch for program in patient.configuration.programs.values())
-    if used >= instances and patient.daemon_pid is None:
+    watching = installation.configuration is None or any(program.watch for program in installation.configuration.programs.values())
+    if used >= instances and installation.daemon_pid is None:
         level: Literal["warning", "ok"] = "warning" if watching else "ok"
         advice = f"sysctl fs.inotify.max_user_instances={2 * instances}; until then changes are found by polling"
         yield Finding(level, "inotify", f"all {instances} instances of this user are taken", advice if level == "warning" else "")
@@ -299,9 +299,9 @@ def _inotify_instances() -> int:
 # The run_dir
 
 
-def run_dir(patient: Patient) -> Iterator[Finding]:
+def run_dir(installation: Installation) -> Iterator[Finding]:
     """The run_dir can be created and written, but not by everybody, and belongs to this user or root."""
-    place = patient.run_dir
+    place = installation.run_dir
     existing = Path(place)
     while not existing.exists():
         existing = existing.parent
@@ -326,56 +326,58 @@ def run_dir(patient: Patient) -> Iterator[Finding]:
         yield Finding("warning", "disk", f"{free // 1024} KiB are free at {existing}", "make room: logs and state go there")
 
 
-def lock(patient: Patient) -> Iterator[Finding]:
+def lock(installation: Installation) -> Iterator[Finding]:
     """A daemon that holds the lock answers; without a daemon, no processes of a dead one are left."""
-    if patient.hides_lock:
+    if installation.hides_lock:
         advice = "look as the user that the daemon runs as, or as root"
-        yield Finding("warning", "lock", f"{patient.lock_path} is not readable for this user: whether a daemon runs cannot be told", advice)
+        yield Finding(
+            "warning", "lock", f"{installation.lock_path} is not readable for this user: whether a daemon runs cannot be told", advice
+        )
         return
     from supervisord_async.supervise.recovery.guardian import has_holder
 
-    if patient.daemon_pid is None and has_holder(patient.lock_path):
+    if installation.daemon_pid is None and has_holder(installation.lock_path):
         advice = "its log has its PID, and `kill PID` stops it"
-        words = f"a process holds {patient.lock_path}, but could not write its PID into it (a read-only or full disk)"
+        words = f"a process holds {installation.lock_path}, but could not write its PID into it (a read-only or full disk)"
         yield Finding("error", "daemon", words, advice)
         return
-    if patient.daemon_pid is None:
+    if installation.daemon_pid is None:
         yield Finding("ok", "lock", "no daemon holds the run_dir")
-        yield from _leftovers(patient)
+        yield from _leftovers(installation)
         return
     from supervisord_async.client import Client
 
     try:
-        with Client(patient.socket, timeout_seconds=2.0) as client:
+        with Client(installation.socket, timeout_seconds=2.0) as client:
             health = client.health()
     except SupervisordError as error:
         advice = "asupctl shutdown --kill ends it by force; its log says what it did last"
-        yield Finding("error", "daemon", f"PID {patient.daemon_pid} holds the run_dir but does not answer: {error}", advice)
+        yield Finding("error", "daemon", f"PID {installation.daemon_pid} holds the run_dir but does not answer: {error}", advice)
     else:
-        yield Finding("ok", "daemon", f"PID {patient.daemon_pid} answers, version {health.version}")
+        yield Finding("ok", "daemon", f"PID {installation.daemon_pid} answers, version {health.version}")
         if health.http_trouble is not None:
             advice = "fix that (ss -lptn shows who has a port), then asupctl reexec; metrics and page are missing until then"
             yield Finding("error", "http", f"daemon.http is not served: {health.http_trouble}", advice)
 
 
-def _leftovers(patient: Patient) -> Iterator[Finding]:
+def _leftovers(installation: Installation) -> Iterator[Finding]:
     from supervisord_async.supervise.recovery import leftovers
 
-    if found := leftovers.find(patient.run_dir):
+    if found := leftovers.find(installation.run_dir):
         pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")
         advice = "start asupd to take them back, or end them with asupctl cleanup --apply"
         words = f"{len(found)} processes of a dead daemon still run" if len(found) > 1 else "a process of a dead daemon still runs"
         yield Finding("warning", "leftovers", f"{words}: {pids}", advice)
 
 
-def control_socket(patient: Patient) -> Iterator[Finding]:
+def control_socket(installation: Installation) -> Iterator[Finding]:
     """The control socket can be bound, or belongs to the running daemon."""
-    path = patient.socket
+    path = installation.socket
     if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
         advice = "set daemon.socket to a shorter path, e.g. below /run"
         yield Finding("error", "socket", f"{path} has more than {PATH_LIMIT_BYTES} bytes", advice)
         return
-    if patient.daemon_pid is not None or patient.hides_lock or not os.path.lexists(path):
+    if installation.daemon_pid is not None or installation.hides_lock or not os.path.lexists(path):
         return
     if not Path(path).is_socket():
         yield Finding("error", "socket", f"{path} is there and is not a socket", "move it away, or set daemon.socket")
@@ -385,10 +387,10 @@ def control_socket(patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "socket", f"{path} is left over from a daemon that is gone; the next one replaces it")
 
 
-def ports(patient: Patient) -> Iterator[Finding]:
+def ports(installation: Installation) -> Iterator[Finding]:
     """The addresses that the daemon would bind are free. Not checked while a daemon, which has them itself, seems to run."""
-    configuration = patient.configuration
-    if configuration is None or patient.daemon_pid is not None or patient.hides_lock:
+    configuration = installation.configuration
+    if configuration is None or installation.daemon_pid is not None or installation.hides_lock:
         return
     wanted: list[tuple[str, socket.SocketKind, tuple[str, int]]] = []
     if configuration.daemon.http is not None:
@@ -402,17 +404,17 @@ def ports(patient: Patient) -> Iterator[Finding]:
         error = _cannot_bind(kind, host, port)
         if error is None:
             yield Finding("ok", "port", f"{key}: {host}:{port} is free")
-        elif error.errno == errno.EADDRINUSE and (left := _left_behind(patient)):
+        elif error.errno == errno.EADDRINUSE and (left := _left_behind(installation)):
             advice = "start the daemon: it takes them back, with the addresses that they hold"
             yield Finding("warning", "port", f"{key}: {host}:{port} is taken, and programs of a dead daemon still run ({left})", advice)
         else:
             yield Finding("error", "port", f"{key}: cannot bind {host}:{port}: {error.strerror or error}", _advice_on(error, port))
 
 
-def _left_behind(patient: Patient) -> str:
+def _left_behind(installation: Installation) -> str:
     from supervisord_async.supervise.recovery import leftovers
 
-    names = list(dict.fromkeys(each.name for each in leftovers.find(patient.run_dir)))
+    names = list(dict.fromkeys(each.name for each in leftovers.find(installation.run_dir)))
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
@@ -439,9 +441,9 @@ def _cannot_bind(kind: socket.SocketKind, host: str, port: int) -> OSError | Non
     return None
 
 
-def logs(patient: Patient) -> Iterator[Finding]:
+def logs(installation: Installation) -> Iterator[Finding]:
     """Logs can be written where the configuration says."""
-    configuration = patient.configuration
+    configuration = installation.configuration
     if configuration is None:
         return
     bad = 0
@@ -458,7 +460,7 @@ def logs(patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "log", "all log directories are writable")
 
 
-CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Installation], Iterator[Finding]], ...] = (
     python,
     dependencies,
     kernel,

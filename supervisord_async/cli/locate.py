@@ -102,9 +102,9 @@ def other_file(path: str, file: str) -> str | None:
 
     At the default place beside ``file`` the same base name is enough: a container may see the folder under another path.
     """
-    from supervisord_async.client.json_client import Asking
+    from supervisord_async.client.json_client import JsonClient
 
-    with suppress(SupervisordError), Asking(path, timeout_seconds=PROBE_SECONDS) as client:
+    with suppress(SupervisordError), JsonClient(path, timeout_seconds=PROBE_SECONDS) as client:
         served = client.health_document().get("file")
         if isinstance(served, str) and os.path.realpath(served) != os.path.realpath(file):
             beside = path == default_socket(file) and os.path.basename(served) == os.path.basename(file)

@@ -18,7 +18,7 @@ from supervisord_async.errors import NotFoundError
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
-    from supervisord_async.client.json_client import Asking
+    from supervisord_async.client.json_client import JsonClient
 
 MISSING = 3
 HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL")
@@ -26,11 +26,11 @@ HEAD = ("NAME", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "DETAIL")
 
 def show(session: Session, selectors: Sequence[str]) -> int:
     """Prints the processes that ``selectors`` name (none: all). Returns the exit code: 3 if something is missing, else 0."""
-    with session.asking() as asking:
-        refused = () if session.json else asking.health_document().get("refused", ())
-        documents = asking.process_documents(*selectors, figures=session.json)
+    with session.json_client() as client:
+        refused = () if session.json else client.health_document().get("refused", ())
+        documents = client.process_documents(*selectors, figures=session.json)
         rows = [Row(document) for document in documents]
-        missing = any_missing(asking, rows)
+        missing = any_missing(client, rows)
     if session.json:
         print_json(documents)
     else:
@@ -39,7 +39,7 @@ def show(session: Session, selectors: Sequence[str]) -> int:
     return MISSING if missing else 0
 
 
-def any_missing(asking: Asking, rows: Iterable[Row]) -> bool:
+def any_missing(client: JsonClient, rows: Iterable[Row]) -> bool:
     """Whether something that should run does not.
 
     STOPPED is not missing: somebody wanted it, or it was never started. Nor is STOPPING, if an operator, a reload or the
@@ -57,10 +57,10 @@ def any_missing(asking: Asking, rows: Iterable[Row]) -> bool:
                 doubtful.append(row)
             case _:
                 return True
-    return any(not _ended_well(asking, row) for row in doubtful)
+    return any(not _ended_well(client, row) for row in doubtful)
 
 
-def _ended_well(asking: Asking, row: Row) -> bool:
+def _ended_well(client: JsonClient, row: Row) -> bool:
     """Whether it exited with 0 or one of its ``success_exit_codes``; an unknown exit status counts as well."""
     status = row.exit_status or {"code": 0}
     if "code" not in status:
@@ -68,7 +68,7 @@ def _ended_well(asking: Asking, row: Row) -> bool:
     if status["code"] == 0:
         return True
     try:
-        restart = asking.config(row.program).get("restart") or {}
+        restart = client.config(row.program).get("restart") or {}
     except NotFoundError:
         restart = {}  # it has just been removed from the file
     return isinstance(restart, dict) and status["code"] in restart.get("success_exit_codes", ())

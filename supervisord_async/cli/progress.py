@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: A request that takes less time than this shows nothing.
-PATIENCE_SECONDS = 0.7
+DELAY_SECONDS = 0.7
 INTERVAL_SECONDS = 0.5
 _SHOWN_NAMES = 4
 #: For each goal, the states in which a process is no longer awaited.
@@ -72,7 +72,7 @@ def _settled(outcome: object, seconds: float) -> bool:
 def _show_until(
     done: Callable[[], bool], watcher: Callable[[], Client], names: tuple[str, ...], goal: str, pause: Callable[[float], bool]
 ) -> None:
-    if pause(PATIENCE_SECONDS):
+    if pause(DELAY_SECONDS):
         return
     with watcher() as client:
         while not done():

@@ -9,7 +9,7 @@ from supervisord_async.cli.locate import Target, locate
 
 if TYPE_CHECKING:
     from supervisord_async.client import Client
-    from supervisord_async.client.json_client import Asking
+    from supervisord_async.client.json_client import JsonClient
 
 
 #: How long to wait for an answer that a daemon gives from memory, usually within milliseconds: the user waits and wants to know why.
@@ -51,11 +51,11 @@ class Session:
         words = "; the last one died, and its programs may still run: the next one takes them back, `asupctl cleanup` shows them"
         return self._target.advice + (words if died else "")
 
-    def asking(self) -> Asking:
+    def json_client(self) -> JsonClient:
         """As :meth:`client`, but a client for plain queries only, which is quicker to import."""
-        from supervisord_async.client.json_client import Asking
+        from supervisord_async.client.json_client import JsonClient
 
-        return Asking(self.target.socket, timeout_seconds=STATUS_SECONDS)
+        return JsonClient(self.target.socket, timeout_seconds=STATUS_SECONDS)
 
     def client(self, *, timeout_seconds: float = 30.0) -> Client:
         """A new client of the daemon that is meant."""

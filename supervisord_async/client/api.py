@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from supervisord_async.client.answers import DaemonHealth, Event, Log, ProcessStatus, Reload, Result, Run, typed
-from supervisord_async.client.json_client import Asking, as_list, as_object, decoded, joined, path_of, refusal, target_of
+from supervisord_async.client.json_client import JsonClient, as_list, as_object, decoded, joined, path_of, refusal, target_of
 from supervisord_async.client.overlap import Overlap, behind
 from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError, WentAwayError
 
@@ -47,7 +47,7 @@ def results_of(document: Any) -> list[Result]:
     return [replace(result, timed_out=True) if result.name in late else result for result in results]
 
 
-class Client(Asking):
+class Client(JsonClient):
     """Talks to one daemon; connects at the first request. A client belongs to one thread."""
 
     # -- queries

@@ -71,7 +71,7 @@ def refusal(status: int, document: Any) -> SupervisordError:
     return kind(str(known.get("detail") or known.get("title") or f"the daemon answered {status}"))
 
 
-class Asking:
+class JsonClient:
     """Sends requests to one daemon; connects at the first one, and belongs to one thread.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from supervisord_async.config.document import Path
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Program
-from supervisord_async.config.path_kinds import Kind, look_at
+from supervisord_async.config.path_kinds import PathKind, kinds_of
 from supervisord_async.config.place import Origin, Report
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.config.values import ASSIGNMENT
@@ -27,7 +27,7 @@ def check(loaded: Loaded) -> tuple[Problem, ...]:
     """Warnings about ``loaded`` that depend on the machine, in addition to those of the load itself. Blocks on look-ups."""
     report = Report()
     programs = loaded.configuration.programs
-    kinds = look_at(path for program in programs.values() for path in _looked_at(program))
+    kinds = kinds_of(path for program in programs.values() for path in _looked_at(program))
     for name, program in programs.items():
         origin = Origin(loaded.origins[name].places, report)
         _check_identity(program, origin)
@@ -84,24 +84,24 @@ def _number(name: str, look_up: Callable[[str], int]) -> int | None:
         return None
 
 
-def _check_executable(program: Program, executable: str, sub: Path, origin: Origin, kinds: Mapping[str, Kind]) -> None:
+def _check_executable(program: Program, executable: str, sub: Path, origin: Origin, kinds: Mapping[str, PathKind]) -> None:
     candidates = {path: kinds[path] for path in _candidates(program, executable)}
-    if Kind.EXECUTABLE in candidates.values() or kinds[program.directory] is Kind.SILENT:
+    if PathKind.EXECUTABLE in candidates.values() or kinds[program.directory] is PathKind.SILENT:
         return  # that the directory's disk is silent was reported by the load
     if ASSIGNMENT.match(executable):
         return  # reported by the load
-    silent = next((path for path, kind in candidates.items() if kind is Kind.SILENT), None)
+    silent = next((path for path, kind in candidates.items() if kind is PathKind.SILENT), None)
     if silent is not None:
         words = f"cannot look at {silent}: its disk does not answer"
     elif "/" not in executable:
         words = f"there is no '{executable}' in the program's PATH"
-    elif kinds[program.directory] is not Kind.FOLDER:
+    elif kinds[program.directory] is not PathKind.FOLDER:
         return  # reported by the load
     else:
         (path, kind), *_ = candidates.items()
         words = {
-            Kind.OTHER: f"{path} is not executable; chmod +x, or name its interpreter",
-            Kind.FOLDER: f"{path} is a folder, and cannot be executed",
+            PathKind.OTHER: f"{path} is not executable; chmod +x, or name its interpreter",
+            PathKind.FOLDER: f"{path} is a folder, and cannot be executed",
         }.get(kind, f"there is no {path} here")
     if " " in executable and silent is None:
         words += "; is the whole command in quotes?"

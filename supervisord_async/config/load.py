@@ -21,10 +21,10 @@ from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
 from supervisord_async.config.explain import fitting, means_command, means_programs
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, matching, read_regular_file
-from supervisord_async.config.load_cache import Reading, Recollection, reading_of
+from supervisord_async.config.load_cache import Digests, LoadCache, digest_of
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.config.place import Origin, Place, Report
-from supervisord_async.config.resolve import Surroundings, resolve_program
+from supervisord_async.config.resolve import ResolveContext, resolve_program
 from supervisord_async.config.resolve_daemon import resolve_daemon
 from supervisord_async.config.rules import check_rules
 from supervisord_async.config.shorthand import merged, spelt_out
@@ -52,7 +52,7 @@ class _Entry(msgspec.Struct, frozen=True):
     directory: str
     defaults: shape.Data
     origin: Origin
-    reading: Reading | None  #: None if the program cannot be remembered for the next load
+    digests: Digests | None  #: None if the program cannot be remembered for the next load
     known: Program | None = None  #: the result of an earlier load of the same text; ``data`` is then not used
 
 
@@ -62,7 +62,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     name: str | None = None,
     run_dir: str | None = None,
-    recollection: Recollection | None = None,
+    load_cache: LoadCache | None = None,
     living_in: str | None = None,
 ) -> Loaded:
     """The configuration in ``path`` with everything that it includes.
@@ -72,13 +72,13 @@ def load(
         environ: what ``${VAR}`` and ``inherit_environment`` refer to; default: the process's own environment.
         name: how problems name the file; default: ``path`` as given.
         run_dir: overrides the file's.
-        recollection: programs that read as in it are taken from it; afterwards it holds those of this load.
+        load_cache: programs with the same digests as in it are taken from it; afterwards it holds those of this load.
         living_in: the run_dir of the running daemon that asks, which cannot change.
 
     Raises ConfigError with every problem.
     """
     given = os.fspath(path)
-    loading = _Loading(dict(os.environ if environ is None else environ), recollection or Recollection())
+    loading = _Loading(dict(os.environ if environ is None else environ), load_cache or LoadCache())
     try:
         return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None, living_in)
     except RecursionError:  # no input is known that leads here, but it would be the file's fault
@@ -90,11 +90,11 @@ def load(
 class _Loading:
     """One load: the files read so far and what was found in them."""
 
-    def __init__(self, variables: Mapping[str, str], recollection: Recollection) -> None:
+    def __init__(self, variables: Mapping[str, str], load_cache: LoadCache) -> None:
         self._variables = variables
-        self._recollection = recollection
-        self._known: Mapping[str, tuple[Reading, Program]] = {}
-        self._remembered: dict[str, tuple[Reading, Program]] = {}
+        self._load_cache = load_cache
+        self._known: Mapping[str, tuple[Digests, Program]] = {}
+        self._remembered: dict[str, tuple[Digests, Program]] = {}
         self._report = Report()
         self._files = EnvironmentFiles(self._report)
         self._read: set[str] = set()  # real paths
@@ -115,16 +115,16 @@ class _Loading:
             origin.error(
                 ("run_dir",), f"the running daemon cannot move from {living_in}: stop it with `asupctl shutdown`, then start it again"
             )
-        self._known = self._recollection.programs(daemon.run_dir, self._variables)
+        self._known = self._load_cache.programs(daemon.run_dir, self._variables)
         self._collect(document, data, {}, (), main=True)
-        surroundings = Surroundings(daemon.run_dir, self._variables, self._files)
-        programs = {entry.name: program for entry in self._entries.values() if (program := self._program(entry, surroundings))}
+        context = ResolveContext(daemon.run_dir, self._variables, self._files)
+        programs = {entry.name: program for entry in self._entries.values() if (program := self._program(entry, context))}
         configuration = Configuration(file=path, daemon=daemon, programs=programs)
         origins = {program: self._entries[program].origin for program in programs}
         check_rules(configuration, origins, origin, known=frozenset(self._names))
         if self._report.errors:
             raise ConfigError(self._report.sorted())
-        self._recollection.replace(daemon.run_dir, self._variables, self._remembered)
+        self._load_cache.replace(daemon.run_dir, self._variables, self._remembered)
         return Loaded(configuration, self._report.sorted(), MappingProxyType(origins))
 
     def _document(self, path: str, name: str) -> Document | None:
@@ -184,7 +184,7 @@ class _Loading:
             defaults, under = merged(defaults, spelt_out(own, document.directory, self._variables)), (place, *under)
         if not main and data.get("daemon") is not None:
             self._report.add(Place(document, (), ()).problem(("daemon",), "only the main file has a daemon section", at_key=True))
-        ground = reading_of((document.directory, defaults))
+        ground = digest_of((document.directory, defaults))
         for name, item, program_place in self._items(document, data):
             self._take(name, item, program_place, defaults, under, ground)
         for index, pattern in self._patterns(data):
@@ -243,10 +243,10 @@ class _Loading:
             self._report.add(place.problem((), "'all' cannot be a program's name: in commands it means every program", at_key=True))
         self._names.add(name)
         directory = place.document.directory
-        own, known = reading_of(item), self._known.get(name)
-        reading = None if ground is None or own is None else (ground, own)
-        if known is not None and known[0] == reading:
-            self._entries[name] = _Entry(name, {}, directory, defaults, origin, reading, known[1])
+        own, known = digest_of(item), self._known.get(name)
+        digests = None if ground is None or own is None else (ground, own)
+        if known is not None and known[0] == digests:
+            self._entries[name] = _Entry(name, {}, directory, defaults, origin, digests, known[1])
             return
         problems = len(self._report.problems)
         data = self._section(place, item, shape.Program)
@@ -255,7 +255,7 @@ class _Loading:
             data["command"] = "?"  # its problem is reported already: do not report a missing command as well
         spelt = spelt_out(data, directory, self._variables)
         sound = len(self._report.problems) == problems
-        self._entries[name] = _Entry(name, spelt, directory, defaults, origin, reading if sound else None)
+        self._entries[name] = _Entry(name, spelt, directory, defaults, origin, digests if sound else None)
 
     def _include(self, document: Document, sub: Path, pattern: str, defaults: shape.Data, under: tuple[Place, ...]) -> None:
         """The programs of the files that match ``pattern`` are among the entries; no file is read twice."""
@@ -283,15 +283,15 @@ class _Loading:
             if included is not None and data is not None:
                 self._collect(included, data, defaults, under, main=False)
 
-    def _program(self, entry: _Entry, surroundings: Surroundings) -> Program | None:
+    def _program(self, entry: _Entry, context: ResolveContext) -> Program | None:
         problems, program = len(self._report.problems), entry.known
         if program is None:
             data = merged(entry.defaults, entry.data)
-            program = resolve_program(entry.name, data, entry.origin, entry.directory, surroundings)
+            program = resolve_program(entry.name, data, entry.origin, entry.directory, context)
             if data.get("environment_files") or len(self._report.problems) != problems:
                 return program
-        if program is not None and entry.reading is not None:
-            self._remembered[entry.name] = (entry.reading, program)
+        if program is not None and entry.digests is not None:
+            self._remembered[entry.name] = (entry.digests, program)
         return program
 
 

@@ -15,27 +15,27 @@ import msgspec
 
 from supervisord_async.config.model import Program
 
-Reading: TypeAlias = tuple[bytes, bytes]  #: digests of the ``defaults`` under a program, and of its own section
+Digests: TypeAlias = tuple[bytes, bytes]  #: digests of the ``defaults`` under a program, and of its own section
 
 
-class Recollection:
-    """The programs of the last sound file by name, each with its reading."""
+class LoadCache:
+    """The programs of the last sound file by name, each with its digests."""
 
     def __init__(self) -> None:
         self._run_dir = ""
         self._variables: Mapping[str, str] = {}
-        self._programs: dict[str, tuple[Reading, Program]] = {}
+        self._programs: dict[str, tuple[Digests, Program]] = {}
 
-    def programs(self, run_dir: str, variables: Mapping[str, str]) -> Mapping[str, tuple[Reading, Program]]:
+    def programs(self, run_dir: str, variables: Mapping[str, str]) -> Mapping[str, tuple[Digests, Program]]:
         """The remembered programs if this run_dir and these variables are the same as then; else none."""
         return self._programs if run_dir == self._run_dir and variables == self._variables else {}
 
-    def replace(self, run_dir: str, variables: Mapping[str, str], programs: dict[str, tuple[Reading, Program]]) -> None:
+    def replace(self, run_dir: str, variables: Mapping[str, str], programs: dict[str, tuple[Digests, Program]]) -> None:
         """``programs`` are remembered, and nothing else."""
         self._run_dir, self._variables, self._programs = run_dir, variables, programs
 
 
-def reading_of(data: Any) -> bytes | None:
+def digest_of(data: Any) -> bytes | None:
     """A digest, equal for equal data, types and order included; None if data cannot be encoded, such as text that is not UTF-8."""
     try:
         return hashlib.blake2b(msgspec.msgpack.encode(data), digest_size=16).digest()

@@ -16,10 +16,10 @@ from supervisord_async.system.mounts import mounts
 from supervisord_async.system.threads import DaemonThreads
 
 #: A disk that has not answered within this time is taken to be silent.
-PATIENCE_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 
 
-class Kind(Enum):
+class PathKind(Enum):
     """What is at a path."""
 
     FOLDER = "folder"
@@ -31,12 +31,12 @@ class Kind(Enum):
     @property
     def may_be_folder(self) -> bool:
         """Whether it is a folder, or may be one: its disk does not answer."""
-        return self in (Kind.FOLDER, Kind.SILENT)
+        return self in (PathKind.FOLDER, PathKind.SILENT)
 
 
-def look_at(paths: Iterable[str]) -> Mapping[str, Kind]:
-    """What is at each of ``paths``. Blocks for at most :data:`PATIENCE_SECONDS` in all, however many disks are silent."""
-    found: dict[str, Kind] = {}
+def kinds_of(paths: Iterable[str]) -> Mapping[str, PathKind]:
+    """What is at each of ``paths``. Blocks for at most :data:`TIMEOUT_SECONDS` in all, however many disks are silent."""
+    found: dict[str, PathKind] = {}
     groups = _by_mount(dict.fromkeys(paths)).values()
     threads = DaemonThreads(len(groups), "look")
     try:
@@ -45,24 +45,24 @@ def look_at(paths: Iterable[str]) -> Mapping[str, Kind]:
         looks = []
         for group in groups:
             _look(group, found)
-    wait(looks, PATIENCE_SECONDS)
+    wait(looks, TIMEOUT_SECONDS)
     told = found.copy()  # threads that hang may yet add to it
-    return {path: told.get(path, Kind.SILENT) for group in groups for path in group}
+    return {path: told.get(path, PathKind.SILENT) for group in groups for path in group}
 
 
-def _look(paths: list[str], found: dict[str, Kind]) -> None:
+def _look(paths: list[str], found: dict[str, PathKind]) -> None:
     for path in paths:
         found[path] = _kind(path)
 
 
-def _kind(path: str) -> Kind:
+def _kind(path: str) -> PathKind:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # a NUL in it
-        return Kind.MISSING
+        return PathKind.MISSING
     if stat.S_ISDIR(mode):
-        return Kind.FOLDER
-    return Kind.EXECUTABLE if stat.S_ISREG(mode) and os.access(path, os.X_OK) else Kind.OTHER
+        return PathKind.FOLDER
+    return PathKind.EXECUTABLE if stat.S_ISREG(mode) and os.access(path, os.X_OK) else PathKind.OTHER
 
 
 def _by_mount(paths: Iterable[str]) -> dict[str, list[str]]:

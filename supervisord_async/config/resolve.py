@@ -21,7 +21,7 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class ResolveContext(msgspec.Struct, frozen=True):
     """What a program's settings are resolved against."""
 
     run_dir: str
@@ -40,7 +40,7 @@ class Surroundings(msgspec.Struct, frozen=True):
         return known
 
 
-def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str, surroundings: Surroundings) -> model.Program | None:
+def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str, context: ResolveContext) -> model.Program | None:
     """The program that ``data`` describes; None if it is too incomplete. Problems are reported to ``origin``.
 
     ``data`` has shorthands spelt out, ``defaults`` merged and absolute paths; ``directory`` is its file's.
@@ -56,8 +56,8 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         origin.error(("command",), "a program needs a command: a list of words, or a string", at_key=True)
         return None
     reload_signal = None if given.reload_signal is None else values.signal(given.reload_signal, ("reload_signal",))
-    own = _own_environment(given, origin, surroundings)
-    inherited = environment.inherited(given.inherit_environment, surroundings.variables, with_user=given.user is not None)
+    own = _own_environment(given, origin, context)
+    inherited = environment.inherited(given.inherit_environment, context.variables, with_user=given.user is not None)
     return model.Program(
         name=name,
         command=values.command(given.command, ("command",), shell=given.shell),
@@ -65,7 +65,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         description=given.description,
         group=name if given.group is None else values.name(given.group, ("group",)),
         directory=given.directory if os.path.isabs(given.directory) else directory,
-        environment=surroundings.shared_environment(inherited | own),
+        environment=context.shared_environment(inherited | own),
         own_variables=tuple(sorted(own)),
         secrets=tuple(given.secrets or ()),
         user=None if given.user is None else text(given.user),
@@ -77,31 +77,31 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         on_dependency_failure=given.on_dependency_failure,
         restart_with_dependency=given.restart_with_dependency,
         start_seconds=values.duration(given.start_seconds, ("start_seconds",), zero=True),
-        restart=surroundings.shared(_restart(given.restart, values)),
-        stop=surroundings.shared(_stop(given.stop or shape.Stop(), values)),
+        restart=context.shared(_restart(given.restart, values)),
+        stop=context.shared(_stop(given.stop or shape.Stop(), values)),
         heartbeat=_heartbeat(given, name, values),
         notify=_notify(given.notify, values),
         readiness=_probe(given.readiness, "readiness", values),
         liveness=_probe(given.liveness, "liveness", values),
         watch=_watches(given.watch, reload_signal, values),
         reload_signal=reload_signal,
-        sockets=_sockets(given.sockets or {}, directory, surroundings, values),
+        sockets=_sockets(given.sockets or {}, directory, context, values),
         start_on_connect=given.start_on_connect,
         rolling=given.rolling,
         schedule=_schedule(given.schedule, values),
-        logs=_logs(given, name, values, surroundings),
-        limits=surroundings.shared(_limits(given.limits or shape.Limits(), values)),
-        hooks=surroundings.shared(_hooks(given.hooks or shape.Hooks(), values)),
+        logs=_logs(given, name, values, context),
+        limits=context.shared(_limits(given.limits or shape.Limits(), values)),
+        hooks=context.shared(_hooks(given.hooks or shape.Hooks(), values)),
     )
 
 
-def _own_environment(given: shape.Program, origin: Origin, surroundings: Surroundings) -> dict[str, str]:
+def _own_environment(given: shape.Program, origin: Origin, context: ResolveContext) -> dict[str, str]:
     """The variables that the program's environment files and its ``environment`` set."""
     result: dict[str, str] = {}
     for index, path in enumerate(given.environment_files or ()):
         sub = ("environment_files", index)
         try:
-            result |= surroundings.files.read(path)
+            result |= context.files.read(path)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             origin.error(sub, f"cannot read the environment file {path}: {reason.lower()}")
@@ -246,13 +246,13 @@ def _watch(given: shape.Watch, sub: tuple[str | int, ...], reload_signal: int | 
     )
 
 
-def _sockets(given: Mapping[str, Any], directory: str, surroundings: Surroundings, values: Values) -> tuple[model.Socket, ...]:
+def _sockets(given: Mapping[str, Any], directory: str, context: ResolveContext, values: Values) -> tuple[model.Socket, ...]:
     sockets = []
     for name, item in given.items():
         sub = ("sockets", name)
         if not name or ":" in name or not name.isascii() or not name.isprintable() or len(name) > 255:
             values.origin.error(sub, "a socket's name is printable ASCII without ':'", at_key=True)
-        socket = values.socket(name, item.url, (*sub, "url"), lambda path: absolute(path, directory, surroundings.variables))
+        socket = values.socket(name, item.url, (*sub, "url"), lambda path: absolute(path, directory, context.variables))
         sockets.append(
             msgspec.structs.replace(
                 socket,
@@ -364,14 +364,14 @@ def _log_path(path: str, name: str, replicas: int) -> str:
     return path
 
 
-def _logs(program: shape.Program, name: str, values: Values, surroundings: Surroundings) -> model.Logs:
+def _logs(program: shape.Program, name: str, values: Values, context: ResolveContext) -> model.Logs:
     given = program.logs or shape.Logs()
     if given.stdout == "stdout":
         values.origin.error(("logs", "stdout"), "expected a path, none or inherit, found 'stdout'")
     for key in ("stdout", "stderr"):
         if getattr(given, key) == "":
             values.origin.error(("logs", key), "expected a path, none or inherit")
-    stdout = _log_path(given.stdout or os.path.join(surroundings.run_dir, "logs", f"{name}.log"), name, program.replicas)
+    stdout = _log_path(given.stdout or os.path.join(context.run_dir, "logs", f"{name}.log"), name, program.replicas)
     stderr = _log_path(given.stderr, name, program.replicas)
     return model.Logs(
         stdout=stdout,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from supervisord_async.config.document import Path
 from supervisord_async.config.model import Configuration, Daemon, Program, Restart
 from supervisord_async.config.other_words import foreign_expansion
-from supervisord_async.config.path_kinds import Kind, look_at
+from supervisord_async.config.path_kinds import PathKind, kinds_of
 from supervisord_async.config.place import Origin
 from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
@@ -31,7 +31,7 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
     _check_control_socket(configuration.daemon, daemon)
     _check_dependencies(programs, origins, known)
     _check_sockets(configuration, origins)
-    kinds = look_at(_looked_at(configuration))
+    kinds = kinds_of(_looked_at(configuration))
     for program in programs.values():
         origin = origins[program.name]
         _check_limit(program.restart, origin)
@@ -39,16 +39,16 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
         _check_expansions(program, origin)
         _check_folders(program, configuration, origin, kinds)
         for sub, path in _watched(program, origin):
-            if kinds[path] is Kind.MISSING:
+            if kinds[path] is PathKind.MISSING:
                 origin.warning(sub, f"{path} is not there (yet)")
-            elif kinds[path] is Kind.SILENT:
+            elif kinds[path] is PathKind.SILENT:
                 origin.warning(sub, _silent(path))
 
 
 def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
     """Warns if the control socket's folder or group does not exist: there would be no control socket."""
     folder = os.path.dirname(daemon.socket)
-    if folder != daemon.run_dir and not look_at([folder])[folder].may_be_folder:
+    if folder != daemon.run_dir and not kinds_of([folder])[folder].may_be_folder:
         origin.warning(("socket",), f"there is no folder {folder} (yet)")
     group = daemon.socket_group
     if group is not None and not group.isdigit():
@@ -124,26 +124,26 @@ def _check_expansions(program: Program, origin: Origin) -> None:
             origin.warning(sub, words)
 
 
-def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, Kind]) -> None:
+def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, PathKind]) -> None:
     """Warns about folders where files are expected, missing folders and silent disks.
 
     Only warnings: what is there may have changed since the programs began, and a daemon that comes after a death takes them back.
     """
     for key, path in _logs(program, configuration).items():
-        if kinds[path] is Kind.FOLDER:
+        if kinds[path] is PathKind.FOLDER:
             origin.warning(("logs", key), f"expected the path of a file, found a folder: {path}; the output is lost while it is there")
-        elif kinds[path] is Kind.SILENT:
+        elif kinds[path] is PathKind.SILENT:
             origin.warning(("logs", key), _silent(path))
     beats = program.heartbeat.file if program.heartbeat else None
-    if beats and kinds[beats] is Kind.FOLDER:
+    if beats and kinds[beats] is PathKind.FOLDER:
         origin.warning(("heartbeat", "file"), f"expected the path of a file, found a folder: {beats}")
-    elif beats and kinds[beats] is Kind.SILENT:
+    elif beats and kinds[beats] is PathKind.SILENT:
         origin.warning(("heartbeat", "file"), _silent(beats))
     elif beats and not beats.startswith(configuration.daemon.run_dir + "/") and not kinds[os.path.dirname(beats)].may_be_folder:
         origin.warning(("heartbeat", "file"), f"there is no folder {os.path.dirname(beats)} (yet)")
-    if kinds[program.directory] is Kind.SILENT:
+    if kinds[program.directory] is PathKind.SILENT:
         origin.warning(("directory",), _silent(program.directory))
-    elif kinds[program.directory] is not Kind.FOLDER:
+    elif kinds[program.directory] is not PathKind.FOLDER:
         origin.warning(("directory",), f"there is no folder {program.directory} (yet)")
 
 

@@ -32,7 +32,7 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
 
 
-class TcpDoor(msgspec.Struct, frozen=True):
+class TcpAccess(msgspec.Struct, frozen=True):
     """The TCP address, and the token that requests need there."""
 
     host: str  #: the address to listen on
@@ -53,10 +53,10 @@ class TcpDoor(msgspec.Struct, frozen=True):
         return f"{'https' if self.tls else 'http'}://{shown}:{self.port}/?token={self.token}"
 
 
-class Door:
+class Authorizer:
     """Admits or refuses each request before anything else sees it."""
 
-    def __init__(self, *, group: str | None = None, tcp: TcpDoor | None = None) -> None:
+    def __init__(self, *, group: str | None = None, tcp: TcpAccess | None = None) -> None:
         self.tcp = tcp
         self._uids = frozenset({0, os.geteuid()})
         self._group = group
@@ -77,7 +77,7 @@ class Door:
         advice = f" or a member of {self._group}" if self._group else " (daemon.socket_group opens it to a group)"
         raise NotAllowedError(f"not allowed: user {peer.uid} is neither root nor the user of this daemon{advice}")
 
-    def _check_place(self, tcp: TcpDoor, headers: Headers) -> None:
+    def _check_place(self, tcp: TcpAccess, headers: Headers) -> None:
         host = headers.one("host")
         if host is None or not is_our_host(host, tcp):
             raise NotAllowedError(f"not allowed: this daemon does not answer to the Host {host!r}")
@@ -87,7 +87,7 @@ class Door:
         if origin is None and headers.one("sec-fetch-site") in ("cross-site", "same-site"):
             raise NotAllowedError("not allowed: a request from another site's page")
 
-    def _check_token(self, tcp: TcpDoor, request: Request) -> Response | None:
+    def _check_token(self, tcp: TcpAccess, request: Request) -> Response | None:
         scheme, _, bearer = (request.headers.one("authorization") or "").partition(" ")
         if scheme.lower() == "bearer" and same(bearer.strip(), tcp.token):
             return None
@@ -111,7 +111,7 @@ def same(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
-def is_our_host(host: str, tcp: TcpDoor) -> bool:
+def is_our_host(host: str, tcp: TcpAccess) -> bool:
     """Whether ``host``, a Host header, names the address that we listen on."""
     name, port = _split(host)
     if name is None or (port is not None and port != tcp.port):
@@ -125,7 +125,7 @@ def is_our_host(host: str, tcp: TcpDoor) -> bool:
     return name in own
 
 
-def is_our_origin(origin: str, host: str, tcp: TcpDoor) -> bool:
+def is_our_origin(origin: str, host: str, tcp: TcpAccess) -> bool:
     """Whether ``origin`` is a page that we served ourselves, under the name ``host``."""
     try:
         parts = urlsplit(origin)
@@ -202,7 +202,7 @@ def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
         raise DaemonError(f"cannot answer on {host}: others would reach it unencrypted (set daemon.http_tls, or http_insecure: true)")
 
 
-def _cookie_of(tcp: TcpDoor) -> str:
+def _cookie_of(tcp: TcpAccess) -> str:
     """A Set-Cookie header with the token, which a browser sends only to us."""
     from http.cookies import SimpleCookie
 

@@ -16,10 +16,10 @@ import msgspec
 
 from supervisord_async.control import goal as goals
 from supervisord_async.control.goal import Goal, Verdict
-from supervisord_async.control.goal_wait import Pursuit
-from supervisord_async.control.reload_goal import Touched
+from supervisord_async.control.goal_wait import GoalWait
+from supervisord_async.control.reload_goal import ReloadGoal
 from supervisord_async.control.view import ProcessView, process_view, waiting_words
-from supervisord_async.control.view_cache import SteadyViews
+from supervisord_async.control.view_cache import ViewCache
 from supervisord_async.core.inputs import Input, RestartRequested, SignalRequested, StartRequested
 from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError
@@ -44,7 +44,7 @@ MAX_WAIT_SECONDS = 86_400.0
 #: The same limit as in a file.
 MAX_REPLICAS = 10_000
 #: How long an answer waits for the figures of CPU and memory.
-FIGURES_PATIENCE_SECONDS = 1.0
+FIGURES_TIMEOUT_SECONDS = 1.0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ class Commands:
         self.supervisor = supervisor
         self.history_store = history
         self.figures = figures
-        self._views = SteadyViews()
+        self._views = ViewCache()
 
     # Queries
 
@@ -106,7 +106,7 @@ class Commands:
         processes = self.supervisor.processes.values()
         if (known := self.figures.known(processes)) is not None:
             return known
-        with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
+        with anyio.move_on_after(FIGURES_TIMEOUT_SECONDS):
             return await self.figures.look(processes)
         return self.figures.last
 
@@ -133,7 +133,7 @@ class Commands:
     async def _detailed(self, process: Process) -> Figures | None:
         """What ``process`` uses now, open files included; None if it is not running, or if this takes too long to find out."""
         if self.figures is not None and process.snapshot.pid is not None:
-            with anyio.move_on_after(FIGURES_PATIENCE_SECONDS):
+            with anyio.move_on_after(FIGURES_TIMEOUT_SECONDS):
                 return (await self.figures.look(self.supervisor.processes.values(), detailed=True)).get(process.name)
         return None
 
@@ -182,11 +182,11 @@ class Commands:
                     return Verdict(False, order.refused[process.name])
                 return None if order is None or order.is_undecided(process) else goals.is_stopped(process, before)
 
-            pursuit = Pursuit(processes, goal)
+            waiting = GoalWait(processes, goal)
             order = self.supervisor.stops.begin(processes)
             if timeout is None:
                 timeout = order.levels * _own_times(processes) + MARGIN_SECONDS
-            return await self._pursue(pursuit, processes, records, wait, timeout)
+            return await self._wait_goal(waiting, processes, records, wait, timeout)
 
     async def restart(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
         """All are RUNNING in a newer run."""
@@ -227,7 +227,7 @@ class Commands:
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * replicas)) as records:
             added, removed, starts = self.supervisor.scale(name, replicas)
             gone = {process.name for process in removed}
-            returning = {process.name for process in added if process.name in self.supervisor.retiring}
+            returning = {process.name for process in added if process.name in self.supervisor.removals}
 
             def goal(process: Process, before: Snapshot) -> Verdict | None:
                 if process.name in gone:
@@ -239,7 +239,7 @@ class Commands:
                     return None if starts else Verdict(True, "added; not started, as the others are not")
                 return goals.is_started(process, before)
 
-            return await self._pursue(Pursuit([*added, *removed], goal), [*added, *removed], records, wait, timeout)
+            return await self._wait_goal(GoalWait([*added, *removed], goal), [*added, *removed], records, wait, timeout)
 
     async def plan(self) -> Plan:
         """What a reload would do; raises ConfigError."""
@@ -255,12 +255,12 @@ class Commands:
         with supervisor.bus.subscribe(limit=max(1024, 16 * len(supervisor.processes))) as records:
             before = {name: (process, process.snapshot) for name, process in supervisor.processes.items()}
             plan = await supervisor.reload()
-            touched = Touched(supervisor, plan, before)
-            pursuit = Pursuit(touched.processes, self._unless_in_vain(touched.judge))
+            touched = ReloadGoal(supervisor, plan, before)
+            waiting = GoalWait(touched.processes, self._unless_in_vain(touched.judge))
             if timeout is None:
                 levels = supervisor.dependencies.levels(touched.processes)
                 timeout = touched.turns * levels * _own_times(touched.processes) + MARGIN_SECONDS
-            return plan, await self._pursue(pursuit, touched.processes, records, wait, timeout)
+            return plan, await self._wait_goal(waiting, touched.processes, records, wait, timeout)
 
     def shutdown(self) -> None:
         """Everything will be stopped, then the daemon ends."""
@@ -293,15 +293,15 @@ class Commands:
             if request is not None:
                 self.supervisor.stops.overrule(processes)
             rolls = self.supervisor.rolling.take(processes, request)
-            pursuit = Pursuit(processes, self._unless_in_vain(_of_rolls(goal, rolls)) if request is not None else goal)
+            waiting = GoalWait(processes, self._unless_in_vain(_of_rolls(goal, rolls)) if request is not None else goal)
             if request is not None:
                 dependencies = self.supervisor.dependencies
                 for process in dependencies.in_start_order(processes):
                     if process.name not in rolls and (refused := _posted(process, request)) is not None:
-                        pursuit.verdicts[process.name] = refused
+                        waiting.verdicts[process.name] = refused
                 if timeout is None:  # the longest case: dependencies and rolling restarts take their turns
                     timeout = max(len(rolls), 1) * dependencies.levels(processes) * _own_times(processes) + MARGIN_SECONDS
-            return await self._pursue(pursuit, processes, records, wait, timeout)
+            return await self._wait_goal(waiting, processes, records, wait, timeout)
 
     def _unless_in_vain(self, goal: Goal) -> Goal:
         """``goal``; but a process whose dependency will not become ready by itself has failed."""
@@ -313,24 +313,24 @@ class Commands:
 
         return judge
 
-    async def _pursue(
-        self, pursuit: Pursuit, processes: list[Process], records: Subscription, wait: bool, timeout: float | None
+    async def _wait_goal(
+        self, waiting: GoalWait, processes: list[Process], records: Subscription, wait: bool, timeout: float | None
     ) -> Outcome:
         seconds = min(MAX_WAIT_SECONDS, _own_times(processes) + MARGIN_SECONDS if timeout is None else max(0.0, timeout))
         await _let_them_decide()
         await self.supervisor.remembered()  # the answer must stay true if the daemon is killed after it
         if not wait:
-            return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in pursuit.verdicts.items()})
+            return _outcome(processes, {name: verdict or Verdict(True, "accepted") for name, verdict in waiting.verdicts.items()})
         with anyio.move_on_after(seconds):
-            await pursuit.follow(records)
-            await self.supervisor.retiring.wait_gone(processes)  # once "removed" is answered, the process is no longer listed
+            await waiting.follow(records)
+            await self.supervisor.removals.wait_gone(processes)  # once "removed" is answered, the process is no longer listed
         self.supervisor.bus.catch_up()  # once a command is answered, the history has its records
-        late = pursuit.unsettled()
+        late = waiting.unsettled()
         for name in late:
             snapshot = self.supervisor.processes[name].snapshot if name in self.supervisor.processes else None
             now = f"still {snapshot.state} ({self._trouble(name, snapshot)})" if snapshot is not None else "no longer configured"
-            pursuit.verdicts[name] = Verdict(False, f"timed out after {seconds:g} s: {now}")
-        return _outcome([self.supervisor.processes.get(process.name, process) for process in processes], pursuit.verdicts, late)
+            waiting.verdicts[name] = Verdict(False, f"timed out after {seconds:g} s: {now}")
+        return _outcome([self.supervisor.processes.get(process.name, process) for process in processes], waiting.verdicts, late)
 
     def _trouble(self, name: str, snapshot: Snapshot) -> str:
         return waiting_words(self.supervisor.processes[name]) if snapshot.state is State.WAITING else goals.trouble(snapshot)

@@ -11,7 +11,7 @@ from supervisord_async.core.record import Record
 BUCKETS = (1.0, 10.0, 60.0, 600.0, 3_600.0, 86_400.0, math.inf)
 
 
-class Tally:
+class Counters:
     """What the daemon's records amount to since its start."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Tally:
         self.runs: dict[str, list[int]] = {}  #: process → ended runs in each bucket, not cumulated
         self.run_seconds: Counter[str] = Counter()
 
-    def heed(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """Count ``record``."""
         self.events[record.type] += 1
         if record.type == "reload":

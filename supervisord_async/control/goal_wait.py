@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.records.bus import Subscription
 
 
-class Pursuit:
+class GoalWait:
     """The processes of one command, each with its verdict, or None while it has none.
 
     Records only wake it up; the snapshots are judged. So if records were lost, all processes are judged once. A WAITING process

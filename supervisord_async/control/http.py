@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import anyio
 
-from supervisord_async.control.auth import Door
+from supervisord_async.control.auth import Authorizer
 from supervisord_async.control.message import Receive, Request, Response, Scope, Send, problem_response
 from supervisord_async.control.operation import Api, Call, Operation
 from supervisord_async.control.operations import OPERATIONS
@@ -32,8 +32,8 @@ Endpoint: TypeAlias = Callable[[Request, dict[str, str]], Awaitable[Response | S
 class Application:
     """The whole API, and the page. No request makes it raise."""
 
-    def __init__(self, api: Api, door: Door) -> None:
-        self._door, self._routes = door, Routes()
+    def __init__(self, api: Api, authorizer: Authorizer) -> None:
+        self._authorizer, self._routes = authorizer, Routes()
         for operation in OPERATIONS:
             known = frozenset(parameter.name for parameter in operation.parameters)
             self._routes.add(operation.method, operation.path, partial(_operate, api, operation, known))
@@ -53,7 +53,7 @@ class Application:
 
     async def _answer(self, request: Request) -> Response | Stream:
         _check_head(request)
-        answer = self._door.check(request)
+        answer = self._authorizer.check(request)
         if answer is not None:
             return answer
         endpoint, places = self._routes.find(request.method, request.path)

@@ -31,7 +31,7 @@ SKIP_BYTES = 8 * 1024 * 1024
 #: How many bytes before the end of a run's output are searched for its last lines.
 WINDOW_BYTES = 256 * 1024
 #: A log whose disk does not answer within this time is left out.
-PATIENCE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 #: Timestamps of lines are rounded to milliseconds.
 ROUNDING_SECONDS = 0.001
 
@@ -53,10 +53,10 @@ async def of(
     ``next_run`` is the run after it, by default the next number; if it is not above ``run``, it belongs to a newer daemon, which
     numbers runs from 1 again.
     """
-    births = {birth.run: birth.written for birth in process.output.births}
+    offsets = {start.run: start.written for start in process.output.run_offsets}
     earlier_daemon = next_run is not None and next_run <= run
-    began = None if earlier_daemon else births.get(run)
-    written, followed = process.output.written(), births.get(run + 1 if next_run is None else next_run)
+    began = None if earlier_daemon else offsets.get(run)
+    written, followed = process.output.written(), offsets.get(run + 1 if next_run is None else next_run)
     found, seen = [], set()
     for stream in ("stdout", "stderr"):
         try:
@@ -73,7 +73,7 @@ async def of(
         own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
         until = last_moment if followed is not None or earlier_daemon else None
         search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
-        with anyio.move_on_after(PATIENCE_SECONDS):
+        with anyio.move_on_after(TIMEOUT_SECONDS):
             if lines := await READERS.run(search):
                 found.append(Output(stream=stream, run=run, earlier_daemon=earlier_daemon, lines=lines))
     return found

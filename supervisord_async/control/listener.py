@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 import h11
 
-from supervisord_async.control.auth import Door, TcpDoor, refuse_open_address, token_of
+from supervisord_async.control.auth import Authorizer, TcpAccess, refuse_open_address, token_of
 from supervisord_async.control.certificate import Certificate
 from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection, most_connections
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, Application
@@ -29,7 +29,7 @@ from supervisord_async.control.operation import Api
 from supervisord_async.control.stream import Streams
 from supervisord_async.control.uvicorn_core import Config, Server
 from supervisord_async.errors import DaemonError
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.accepting import Accepting
 from supervisord_async.system.sockets import bind_unix, is_answered
 from supervisord_async.system.threads import DaemonThreads
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from supervisord_async.config.model import Daemon
 
 #: How long requests under way may take at the daemon's end.
-GOODBYE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 #: The same before a re-exec, while new clients wait in the kernel's queue; and the time between two checks.
 PAUSE_SECONDS = 0.5
 PAUSE_LOOK_SECONDS = 0.005
@@ -74,7 +74,7 @@ class Listening:
     async def _renew_certificate(self, certificate: Certificate) -> None:
         try:
             with anyio.move_on_after(CERTIFICATE_SECONDS):
-                await patiently("look at the certificate", lambda: self._certificate_threads.run(certificate.renew))
+                await retry_on_shortage("look at the certificate", lambda: self._certificate_threads.run(certificate.renew))
         except DaemonError as error:
             if str(error) != self._said_of_certificate:
                 _log.error("degraded: %s; the one before stays in use", error)
@@ -87,7 +87,7 @@ class Listening:
     async def _renew_socket(self) -> bool:
         path = self._daemon.socket
         try:
-            made = await patiently(f"look after {path}", lambda: self._threads.run(self._bind_if_gone))
+            made = await retry_on_shortage(f"look after {path}", lambda: self._threads.run(self._bind_if_gone))
             if made is not None:
                 await self._exchange(made)
         except (DaemonError, OSError) as error:
@@ -137,7 +137,7 @@ class Listening:
         """The sockets are closed, and the unix socket's file is removed if it is still ours and its disk answers in time."""
         for sock in self.sockets:
             sock.close()
-        with anyio.move_on_after(GOODBYE_SECONDS, shield=True), suppress(RuntimeError):  # no thread can be started: the file stays
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RuntimeError):  # no thread can be started: the file stays
             await self._threads.run(self._unlink_if_ours)
 
     def _unlink_if_ours(self) -> None:
@@ -153,15 +153,15 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
     try:
         local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
         try:
-            tcp, door, certificate = await _tcp(daemon, api, adopted)
+            tcp, access, certificate = await _tcp(daemon, api, adopted)
         except BaseException:
             local.close()
             raise
         while adopted:  # no longer configured: close them, so that clients there are refused instead of waiting for ever
             adopted.pop().close()
-        api.page_url = door.url if door is not None else None
+        api.page_url = access.url if access is not None else None
         sockets = [(local, None)] + ([(tcp, certificate.context if certificate is not None else None)] if tcp is not None else [])
-        server = _Server(Application(api, Door(group=daemon.socket_group, tcp=door)), sockets, api.streams)
+        server = _Server(Application(api, Authorizer(group=daemon.socket_group, tcp=access)), sockets, api.streams)
         listeners = Listening(daemon, [sock for sock, _ in sockets], server, certificate)
         try:
             async with _running(server):
@@ -198,7 +198,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpDoor | None, Certificate | None]:
+async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[socket.socket | None, TcpAccess | None, Certificate | None]:
     """The TCP socket with its token and certificate; None for each if none is configured, or if it cannot be served, which is reported."""
     api.http_trouble = None
     if daemon.http is None:
@@ -214,7 +214,7 @@ async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[
         _log.error("degraded: no HTTP over TCP: %s", error)
         api.http_trouble = str(error)
         return None, None, None
-    return sock, TcpDoor(host=host, port=sock.getsockname()[1], token=token, tls=certificate is not None), certificate
+    return sock, TcpAccess(host=host, port=sock.getsockname()[1], token=token, tls=certificate is not None), certificate
 
 
 def _adopt_tcp(port: int, adopted: list[socket.socket]) -> socket.socket | None:
@@ -333,7 +333,7 @@ class _Server(Server):
             connection.transport.abort()
 
     async def leave(self) -> None:
-        """No connection is accepted or left; requests under way had :data:`GOODBYE_SECONDS` to be answered."""
+        """No connection is accepted or left; requests under way had :data:`CLOSE_SECONDS` to be answered."""
         for accepting in self._accepting:
             accepting.close()
         self._streams.close()
@@ -343,7 +343,7 @@ class _Server(Server):
                 connection.shutdown()
         tasks = list(state.tasks)
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=GOODBYE_SECONDS)
+            _, late = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
             if late:

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from supervisord_async import __version__
-from supervisord_async.control.counters import BUCKETS, Tally
+from supervisord_async.control.counters import BUCKETS, Counters
 from supervisord_async.core.state import Health, State
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Row:
 class Metrics:
     """The metrics of one daemon."""
 
-    def __init__(self, commands: Commands, streams: Streams, tally: Tally) -> None:
-        self._commands, self._streams, self.tally = commands, streams, tally
+    def __init__(self, commands: Commands, streams: Streams, counters: Counters) -> None:
+        self._commands, self._streams, self.counters = commands, streams, counters
 
     async def exposition(self) -> tuple[bytes, str]:
         """The text as of now, and its media type."""
@@ -74,7 +74,7 @@ class Metrics:
             "asup_history_healthy": float(store is not None and store.trouble is None),
         }
         dropped = store.dropped if store is not None else 0
-        return await anyio.to_thread.run_sync(render, rows, daemon, self.tally, dropped), MEDIA_TYPE
+        return await anyio.to_thread.run_sync(render, rows, daemon, self.counters, dropped), MEDIA_TYPE
 
 
 async def loop_lag() -> float:
@@ -87,10 +87,10 @@ async def loop_lag() -> float:
     return worst
 
 
-def render(rows: list[Row], daemon: dict[str, float], tally: Tally, history_dropped: int) -> bytes:
+def render(rows: list[Row], daemon: dict[str, float], counters: Counters, history_dropped: int) -> bytes:
     """The exposition as text."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected([*_of_daemon(daemon, tally, history_dropped), *_of_processes(rows, tally)]))
+    registry.register(_Collected([*_of_daemon(daemon, counters, history_dropped), *_of_processes(rows, counters)]))
     return generate_latest(registry)
 
 
@@ -111,27 +111,27 @@ _DAEMON_HELP = {
 }
 
 
-def _of_daemon(values: dict[str, float], tally: Tally, history_dropped: int) -> Iterator[Metric]:
+def _of_daemon(values: dict[str, float], counters: Counters, history_dropped: int) -> Iterator[Metric]:
     info = GaugeMetricFamily("asup_info", "The daemon's version; always 1.", labels=("version",))
     info.add_metric([__version__], 1)
     yield info
     for name, value in values.items():
         yield GaugeMetricFamily(name, _DAEMON_HELP[name], value=value)
-    yield CounterMetricFamily("asup_reloads", "Reloads that were applied.", value=tally.reloads)
-    yield CounterMetricFamily("asup_reloads_refused", "Reloads that were refused: the file was unsound.", value=tally.refused_reloads)
+    yield CounterMetricFamily("asup_reloads", "Reloads that were applied.", value=counters.reloads)
+    yield CounterMetricFamily("asup_reloads_refused", "Reloads that were refused: the file was unsound.", value=counters.refused_reloads)
     yield CounterMetricFamily("asup_history_dropped", "Records that the history's queue could not hold.", value=history_dropped)
     events = CounterMetricFamily("asup_events", "Records by type.", labels=("type",))
-    for type_, count in sorted(tally.events.copy().items()):
+    for type_, count in sorted(counters.events.copy().items()):
         events.add_metric([type_], count)
     yield events
 
 
-def _of_processes(rows: list[Row], tally: Tally) -> Iterator[Metric]:
+def _of_processes(rows: list[Row], counters: Counters) -> Iterator[Metric]:
     yield from _states(rows)
     yield from _gauges(rows)
     yield _last_exits(rows)
     yield from _figures(rows)
-    yield from _counters(rows, tally)
+    yield from _counters(rows, counters)
 
 
 def _states(rows: list[Row]) -> Iterator[Metric]:
@@ -196,13 +196,13 @@ def _figures(rows: list[Row]) -> Iterator[Metric]:
     yield from gauges.values()
 
 
-def _counters(rows: list[Row], tally: Tally) -> Iterator[Metric]:
+def _counters(rows: list[Row], counters: Counters) -> Iterator[Metric]:
     logged = CounterMetricFamily("asup_process_log_bytes", "Bytes of output that were written to logs.", labels=_LABELS)
     lost = CounterMetricFamily("asup_process_log_lost_bytes", "Bytes of output that could not be written to a log.", labels=_LABELS)
     restarts = CounterMetricFamily("asup_process_restarts", "Runs after the first, by what caused them.", labels=(*_LABELS, "cause"))
     durations = HistogramMetricFamily("asup_process_run_duration_seconds", "How long ended runs were up.", labels=_LABELS)
     by_name: dict[str, list[tuple[str, int]]] = {}
-    for (name, cause), count in sorted(tally.restarts.copy().items()):
+    for (name, cause), count in sorted(counters.restarts.copy().items()):
         by_name.setdefault(name, []).append((cause, count))
     for row in rows:
         name = row.labels[0]
@@ -210,9 +210,9 @@ def _counters(rows: list[Row], tally: Tally) -> Iterator[Metric]:
         lost.add_metric(row.labels, row.lost_bytes)
         for cause, count in by_name.get(name, ()):
             restarts.add_metric([*row.labels, cause], count)
-        counts = tally.runs.get(name)
+        counts = counters.runs.get(name)
         if counts is not None:
             cumulated = [sum(counts[: index + 1]) for index in range(len(BUCKETS))]
             buckets = [(("+Inf" if bound == math.inf else str(bound)), count) for bound, count in zip(BUCKETS, cumulated, strict=True)]
-            durations.add_metric(row.labels, buckets, tally.run_seconds[name])
+            durations.add_metric(row.labels, buckets, counters.run_seconds[name])
     yield from (logged, lost, restarts, durations)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from supervisord_async.control.commands import Commands
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.events import Events
 from supervisord_async.control.message import Headers, Response
 from supervisord_async.control.parameters import Parameters
@@ -62,9 +62,9 @@ class Call(msgspec.Struct, frozen=True):
 class Api:
     """What the operations work on."""
 
-    def __init__(self, commands: Commands, tally: Tally) -> None:
+    def __init__(self, commands: Commands, counters: Counters) -> None:
         self.commands = commands
-        self.tally = tally  #: counts since the daemon's start; the other metrics are made at the first scrape
+        self.counters = counters  #: counts since the daemon's start; the other metrics are made at the first scrape
         self.metrics: Metrics | None = None
         self.streams = Streams()
         self.events = Events(commands.supervisor.bus, commands.history_store)

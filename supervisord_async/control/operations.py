@@ -156,7 +156,7 @@ async def get_metrics(api: Api, _call: Call) -> Response:
     if api.metrics is None:
         from supervisord_async.control.metrics import Metrics
 
-        api.metrics = Metrics(api.commands, api.streams, api.tally)
+        api.metrics = Metrics(api.commands, api.streams, api.counters)
     body, media = await api.metrics.exposition()
     return Response(body, media=media)
 

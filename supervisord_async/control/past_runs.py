@@ -15,7 +15,7 @@ from supervisord_async.core.state import RUN_ENDED
 _WHAT_FOLLOWED = re.compile(r"; restart \d+ in [0-9.]+ s$|; not restarted$")
 
 
-class Story(msgspec.Struct):
+class PastRun(msgspec.Struct):
     """One run, as far as it is known from the records."""
 
     run: int
@@ -31,9 +31,9 @@ class Story(msgspec.Struct):
     figures: dict[str, Any] = msgspec.field(default_factory=dict)  #: exit, uptime_seconds, max_rss_bytes, cpu_seconds
 
 
-def stories(records: Iterable[Record]) -> list[Story]:
+def past_runs(records: Iterable[Record]) -> list[PastRun]:
     """The runs in ``records``, which are one process's, newest first."""
-    runs: list[Story] = []
+    runs: list[PastRun] = []
     for record in records:
         if record.type == "adopted" and runs and runs[-1].run == record.run:
             runs[-1].adopted_at = record.at
@@ -42,29 +42,29 @@ def stories(records: Iterable[Record]) -> list[Story]:
         if record.to == "STARTING":
             if runs and runs[-1].ended_at is None:
                 _end(runs[-1], record)
-            runs.append(Story(record.run, started_at=record.at, start_cause=record.cause))
+            runs.append(PastRun(record.run, started_at=record.at, start_cause=record.cause))
             continue
         if not runs or runs[-1].run != record.run:
-            runs.append(Story(record.run))
-        story = runs[-1]
+            runs.append(PastRun(record.run))
+        past = runs[-1]
         if record.to == "RUNNING":
-            story.pid, story.ready_at = record.data.get("pid"), story.ready_at or record.at
+            past.pid, past.ready_at = record.data.get("pid"), past.ready_at or record.at
         elif record.to == "STOPPING":
-            story.end_cause = story.end_cause or record.cause
-            story.reason = story.reason or record.message.removeprefix("stopping (").removesuffix(")")
-            _take_figures(story, record)
-        elif record.to in RUN_ENDED and story.ended_at is None:
-            _end(story, record)
+            past.end_cause = past.end_cause or record.cause
+            past.reason = past.reason or record.message.removeprefix("stopping (").removesuffix(")")
+            _take_figures(past, record)
+        elif record.to in RUN_ENDED and past.ended_at is None:
+            _end(past, record)
     return runs[::-1]
 
 
-def _end(story: Story, record: Record) -> None:
-    story.ended_at, story.last_word = record.at, _WHAT_FOLLOWED.sub("", record.message)
-    story.end_cause = story.end_cause or record.cause
-    _take_figures(story, record)
+def _end(past: PastRun, record: Record) -> None:
+    past.ended_at, past.last_word = record.at, _WHAT_FOLLOWED.sub("", record.message)
+    past.end_cause = past.end_cause or record.cause
+    _take_figures(past, record)
 
 
-def _take_figures(story: Story, record: Record) -> None:
+def _take_figures(past: PastRun, record: Record) -> None:
     for key in ("exit", "uptime_seconds", "max_rss_bytes", "cpu_seconds"):
         if record.data.get(key) is not None:
-            story.figures.setdefault(key, record.data[key])
+            past.figures.setdefault(key, record.data[key])

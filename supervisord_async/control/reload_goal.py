@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.supervisor import Supervisor
 
 
-class Touched:
+class ReloadGoal:
     """The processes that one reload started, restarted or removed, in file order, the removed ones last."""
 
     def __init__(self, supervisor: Supervisor, plan: Plan, before: Mapping[str, tuple[Process, Snapshot]]) -> None:
@@ -27,7 +27,7 @@ class Touched:
         self._supervisor = supervisor
         self._before = {name: snapshot for name, (_, snapshot) in before.items()}
         self._added = {one.name for group in members.values() for one in group if before.get(one.name, (None,))[0] is not one}
-        self._returning = {one.name for group in members.values() for one in group if one.name in supervisor.retiring}
+        self._returning = {one.name for group in members.values() for one in group if one.name in supervisor.removals}
         restarted = {one.name for name in plan.restarted() for one in members.get(name, ())} - self._added
         now_by_itself = {one.name for name in plan.started() for one in members.get(name, ())} - self._added
         self._started = {name for name in now_by_itself if is_idle(self._before[name])}

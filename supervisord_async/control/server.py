@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class ControlServer:
     def __init__(self, supervisor: Supervisor, history: History | None) -> None:
         """Nothing listens yet. To be made before the first record is published, so that the counts are complete."""
         self._supervisor, self._history = supervisor, history
-        self._tally = Tally()
-        supervisor.bus.listen(self._tally.heed)
+        self._counters = Counters()
+        supervisor.bus.listen(self._counters.on_record)
 
     async def serve(self, *, inherited: Sequence[int] = (), on_serving: Callable[[Listening], None] = lambda _: None) -> None:
         """Answer until cancelled; then all connections are closed. May be called again after a failure.
@@ -41,7 +41,7 @@ class ControlServer:
         from supervisord_async.control.operation import Api
         from supervisord_async.supervise.records.figures import Sampler
 
-        api = Api(Commands(self._supervisor, history=self._history, figures=Sampler()), self._tally)
+        api = Api(Commands(self._supervisor, history=self._history, figures=Sampler()), self._counters)
         async with listening(self._supervisor.configuration.daemon, api, inherited) as listeners:
             on_serving(listeners)
             await anyio.sleep_forever()

@@ -17,7 +17,7 @@ from supervisord_async.errors import BusyError
 #: Streams that may be open at once, of events and logs together.
 MAX_STREAMS = 128
 #: How long the transport may take to accept the end of a stream.
-FAREWELL_SECONDS = 0.5
+CLOSE_SECONDS = 0.5
 
 SendChunk: TypeAlias = Callable[[bytes], Awaitable[None]]
 Producer: TypeAlias = Callable[[SendChunk], Awaitable[None]]
@@ -70,7 +70,7 @@ class Stream(msgspec.Struct, frozen=True):
                     tasks.start_soon(_until_closed, self.streams, tasks.cancel_scope)
                     await self.produce(send_chunk)
                     tasks.cancel_scope.cancel()
-            with anyio.move_on_after(FAREWELL_SECONDS):
+            with anyio.move_on_after(CLOSE_SECONDS):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self.streams.open -= 1

@@ -103,8 +103,8 @@ def _description(process: Process) -> str:
         return state_words(process.snapshot)
     if process.snapshot.pid is not None and (trouble := process.output.trouble) is not None:
         return f"its log cannot be written: {trouble}"
-    if process.snapshot.pid is not None and process.words:
-        return process.words
+    if process.snapshot.pid is not None and process.status_text:
+        return process.status_text
     if process.program.start_on_connect and process.snapshot.state is State.STOPPED and not process.snapshot.run:
         return process.program.description or "starts at the first connection"
     return process.program.description or state_words(process.snapshot)

@@ -36,7 +36,7 @@ class _Use(msgspec.Struct, frozen=True):
     memory_bytes: int | None = None
 
 
-class SteadyViews:
+class ViewCache:
     """Encodes lists of processes as JSON, and keeps the last one in pieces."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class SteadyViews:
         """The list of ``processes`` at ``now`` (monotonic), which is wall time ``wall_now``, with ``figures`` by process name."""
         if not processes:
             return b"[]"
-        made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.words, one.output.trouble) for one in processes]
+        made_of = [(one.name, one.snapshot, one.program, one.scheduled_at, one.status_text, one.output.trouble) for one in processes]
         if made_of != self._made_of:
             self._remake(processes, made_of, now, wall_now)
         pieces = self._pieces

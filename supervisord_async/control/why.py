@@ -16,7 +16,7 @@ import msgspec
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.control import last_output
 from supervisord_async.control.last_output import Output
-from supervisord_async.control.past_runs import Story, stories
+from supervisord_async.control.past_runs import PastRun, past_runs
 from supervisord_async.control.rule import fault_keys, ruling
 from supervisord_async.control.view import next_iso, state_words, waiting_words
 from supervisord_async.control.words import cause_words, exit_story, size_words, span
@@ -102,10 +102,10 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...], uses: Figures | None = None) -> Why:
     """Why ``process`` is in its state."""
     records = await _records(process.name, bus, history)
-    told = stories(records)
+    told = past_runs(records)
     now, wall = anyio.current_time(), time.time()
     s, rule = process.snapshot, ruling(process, now)
-    ended = next((story for story in told if story.ended_at is not None or (story.figures and story.run <= s.ended_run)), None)
+    ended = next((past for past in told if past.ended_at is not None or (past.figures and past.run <= s.ended_run)), None)
     faults = fault_keys(process, ended.end_cause) if ended is not None else ()
     following = _following(told, ended) if ended is not None else None
     output = (
@@ -158,13 +158,13 @@ def _lost_logs(records: list[Record]) -> list[CheckView]:
     return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
 
 
-def _following(told: list[Story], ended: Story) -> Story | None:
+def _following(told: list[PastRun], ended: PastRun) -> PastRun | None:
     """The run after ``ended``, of the same daemon or of the next one, which numbers runs from 1 again."""
     newer = told[: told.index(ended)]
     return newer[-1] if newer else None
 
 
-def _last_moment(ended: Story, following: Story | None) -> float | None:
+def _last_moment(ended: PastRun, following: PastRun | None) -> float | None:
     """Until when lines belong to ``ended``: shortly after its end, but not beyond the start of the next run."""
     started_at = following.started_at if following is not None else None
     if ended.ended_at is None:
@@ -181,7 +181,7 @@ async def _records(name: str, bus: Bus, history: History | None) -> list[Record]
     return [record for record in await history.last_records(RECORDS, name) if record.id < oldest] + kept
 
 
-def _headline(process: Process, told: list[Story], now: float) -> str:
+def _headline(process: Process, told: list[PastRun], now: float) -> str:
     s = process.snapshot
     words = [f"{s.state} for {span(now - s.since)}" if s.run or s.since else str(s.state)]
     if s.run:
@@ -194,7 +194,7 @@ def _headline(process: Process, told: list[Story], now: float) -> str:
     return ", ".join(words) + (f", because {because}" if because else "")
 
 
-def _because(process: Process, told: list[Story]) -> str:
+def _because(process: Process, told: list[PastRun]) -> str:
     s = process.snapshot
     before = told[1] if len(told) > 1 and told[0].run == s.run else None
     match s.state:
@@ -218,56 +218,56 @@ def _starts_on_connect(process: Process) -> bool:
     return process.program.start_on_connect and not process.program.autostart
 
 
-def _end_reason(story: Story) -> str:
+def _end_reason(past: PastRun) -> str:
     """Why the run ended, as the reason for the next one."""
-    if story.end_cause == "exited":
-        return f"run {story.run} {exit_story(story.figures.get('exit'))}"
-    if story.end_cause == "spawn_failed":
-        return f"run {story.run} could not be started: {story.last_word}"
-    return story.reason if story.reason not in ("", story.end_cause) else cause_words(story.end_cause)
+    if past.end_cause == "exited":
+        return f"run {past.run} {exit_story(past.figures.get('exit'))}"
+    if past.end_cause == "spawn_failed":
+        return f"run {past.run} could not be started: {past.last_word}"
+    return past.reason if past.reason not in ("", past.end_cause) else cause_words(past.end_cause)
 
 
-def _chain(told: list[Story], *, on_connect: bool) -> list[Link]:
+def _chain(told: list[PastRun], *, on_connect: bool) -> list[Link]:
     """What led here, newest first: one link for each of the last runs. It says why a run began only if the previous link does not."""
     links = []
-    for index, story in enumerate(told[:CHAIN_RUNS]):
+    for index, past in enumerate(told[:CHAIN_RUNS]):
         before = told[index + 1] if index + 1 < len(told) else None
-        told_before = before is not None and before.end_cause == story.start_cause
-        began = "" if told_before or story.start_cause is None else f"because {cause_words(story.start_cause, on_connect=on_connect)}"
-        if story.ended_at is not None or story.figures:
-            text = _end_words(story) + (f" (it was started {began})" if began else "")
-            links.append(Link(at=_iso(story.ended_at), run=story.run, cause=story.end_cause, text=text))
-        elif story.started_at is not None:
-            text = f"run {story.run} was started" + (f" {began}" if began else "")
-            if story.adopted_at is not None:
-                text += f"; the present daemon took it over from an earlier one at {_clock(story.adopted_at)}"
-            links.append(Link(at=_iso(story.started_at), run=story.run, cause=story.start_cause, text=text))
+        told_before = before is not None and before.end_cause == past.start_cause
+        began = "" if told_before or past.start_cause is None else f"because {cause_words(past.start_cause, on_connect=on_connect)}"
+        if past.ended_at is not None or past.figures:
+            text = _end_words(past) + (f" (it was started {began})" if began else "")
+            links.append(Link(at=_iso(past.ended_at), run=past.run, cause=past.end_cause, text=text))
+        elif past.started_at is not None:
+            text = f"run {past.run} was started" + (f" {began}" if began else "")
+            if past.adopted_at is not None:
+                text += f"; the present daemon took it over from an earlier one at {_clock(past.adopted_at)}"
+            links.append(Link(at=_iso(past.started_at), run=past.run, cause=past.start_cause, text=text))
     return links
 
 
-def _end_words(story: Story) -> str:
-    exit_status, uptime = story.figures.get("exit"), story.figures.get("uptime_seconds")
-    if exit_status is None and story.end_cause == "spawn_failed":
-        return f"run {story.run} could not be started: {story.last_word}"
-    if exit_status is None and story.end_cause == "restart_limit":
-        return f"run {story.run} could not be started: {story.last_word.rpartition('; last: ')[2]}; the restart limit was reached"
-    words = f"run {story.run} {exit_story(exit_status)}"
+def _end_words(past: PastRun) -> str:
+    exit_status, uptime = past.figures.get("exit"), past.figures.get("uptime_seconds")
+    if exit_status is None and past.end_cause == "spawn_failed":
+        return f"run {past.run} could not be started: {past.last_word}"
+    if exit_status is None and past.end_cause == "restart_limit":
+        return f"run {past.run} could not be started: {past.last_word.rpartition('; last: ')[2]}; the restart limit was reached"
+    words = f"run {past.run} {exit_story(exit_status)}"
     if uptime is not None:
         words += f" after {span(uptime)}"
-    if story.end_cause == "restart_limit":
+    if past.end_cause == "restart_limit":
         words += "; the restart limit was reached"
-    elif story.end_cause not in (None, "exited", "spawn_failed"):
-        words += f"; it was stopped because {_end_reason(story)}"
+    elif past.end_cause not in (None, "exited", "spawn_failed"):
+        words += f"; it was stopped because {_end_reason(past)}"
     return words
 
 
-def _last_end(story: Story, following: Story | None) -> LastEnd:
-    figures = story.figures
+def _last_end(past: PastRun, following: PastRun | None) -> LastEnd:
+    figures = past.figures
     return LastEnd(
-        run=story.run,
-        earlier_daemon=following is not None and following.run <= story.run,
-        at=_iso(story.ended_at),
-        cause=story.end_cause,
+        run=past.run,
+        earlier_daemon=following is not None and following.run <= past.run,
+        at=_iso(past.ended_at),
+        cause=past.end_cause,
         exit_status=figures.get("exit"),
         duration_seconds=figures.get("uptime_seconds"),
         peak_memory_bytes=figures.get("max_rss_bytes"),

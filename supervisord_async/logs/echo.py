@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Iterable
 
-from supervisord_async.logs.writer_thread import Outlet
+from supervisord_async.logs.writer_thread import WriterThread
 
 #: How much of an incomplete line is kept until its end comes.
 LINE_BYTES = 8 * 1024
@@ -35,7 +35,7 @@ class Echo:
         self._colour = self._terminal and not plain if colour is None else colour
         self._begun: dict[tuple[str, str], bytes] = {}
         self._columns = min(max(map(len, names), default=0), NAME_COLUMNS)
-        self._outlet = Outlet(fd=fd, lost=lambda count: f"asupd: {count} pieces of output were not shown\n".encode())
+        self._writer = WriterThread(fd=fd, lost=lambda count: f"asupd: {count} pieces of output were not shown\n".encode())
 
     def __call__(self, name: str, stream: str, data: bytes) -> None:
         """Print the lines that are complete with ``data``; never waits, never fails."""
@@ -47,19 +47,19 @@ class Echo:
         if rest := data[end:]:
             self._begun[key] = rest
         if end:
-            self._outlet.put(self._render(name, data[:end].removesuffix(b"\n")))
+            self._writer.put(self._render(name, data[:end].removesuffix(b"\n")))
 
     def forget(self, name: str) -> None:
         """Print the incomplete lines of ``name``, which prints nothing more."""
         for stream in ("stdout", "stderr"):
             if rest := self._begun.pop((name, stream), b""):
-                self._outlet.put(self._render(name, rest))
+                self._writer.put(self._render(name, rest))
 
     def close(self, timeout_seconds: float = 1.0) -> None:
         """Print what is left, also incomplete lines, if that takes no longer than ``timeout_seconds``."""
         for name, _ in list(self._begun):
             self.forget(name)
-        self._outlet.close(timeout_seconds)
+        self._writer.close(timeout_seconds)
 
     def _render(self, name: str, lines: bytes) -> bytes:
         self._columns = min(max(self._columns, len(name)), NAME_COLUMNS)

@@ -22,7 +22,7 @@ from typing import Literal
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.formats import stamp
-from supervisord_async.logs.writer_thread import Outlet
+from supervisord_async.logs.writer_thread import WriterThread
 from supervisord_async.system.descriptors import is_journal
 
 #: The size from which a file is rotated before the next write, and how many backups are kept: the defaults of ``logs.max_size``
@@ -78,7 +78,7 @@ class OwnLog(logging.Handler):
         self._repeats_lock = threading.Lock()
         self._path = path
         self._rotate_after = 0.0
-        self._outlet = Outlet(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._before_writing)
+        self._writer = WriterThread(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._before_writing)
 
     def install(self, logger: str = "") -> None:
         """Handle what is logged below ``logger`` (default: everything), from this handler's level on."""
@@ -90,21 +90,21 @@ class OwnLog(logging.Handler):
         """The record will be written, or counted; never raises."""
         try:
             if self._is_new(record):
-                self._outlet.put(self._render(record))
+                self._writer.put(self._render(record))
         except Exception:
-            self._outlet.put(self._line(time.time(), "error", None, record.name, f"a message could not be written: {record.msg!r}"))
+            self._writer.put(self._line(time.time(), "error", None, record.name, f"a message could not be written: {record.msg!r}"))
 
     def reopen(self) -> None:
         """From now on the file that is now at the path is written."""
-        self._outlet.reopen()
+        self._writer.reopen()
 
     def flush(self) -> None:
         """Wait until what was logged is written, at most a second."""
-        self._outlet.flush(1.0)
+        self._writer.flush(1.0)
 
     def close(self) -> None:
         """As :meth:`flush`; nothing is written after that."""
-        self._outlet.close()
+        self._writer.close()
         super().close()
 
     def _is_new(self, record: logging.LogRecord) -> bool:
@@ -119,12 +119,12 @@ class OwnLog(logging.Handler):
                 if len(self._repeats) > REMEMBERED:
                     oldest, told = self._repeats.popitem(last=False)
                     if told.seen > BURST:
-                        self._outlet.put(self._summary(oldest, told.seen))
+                        self._writer.put(self._summary(oldest, told.seen))
             repeats.seen += 1
             return repeats.seen <= BURST
 
     def _before_writing(self) -> tuple[bytes, float | None]:
-        """The outlet's ``idle``, called in its thread: rotate; returns what else to write, and after how many seconds to call again."""
+        """The writer's ``idle``, called in its thread: rotate; returns what else to write, and after how many seconds to call again."""
         trouble = self._rotate()
         repeats, again = self._summaries()
         return trouble + repeats, again
@@ -144,7 +144,7 @@ class OwnLog(logging.Handler):
             self._rotate_after = time.monotonic() + ROTATION_RETRY_SECONDS
             what = f"cannot rotate {self._path}: {error.strerror} (it keeps growing until that is fixed)"
             return self._line(time.time(), "warning", None, __name__, what)
-        self._outlet.reopen()
+        self._writer.reopen()
         return b""
 
     def _summaries(self) -> tuple[bytes, float | None]:

@@ -25,7 +25,7 @@ RETRY_SECONDS = 1.0
 PIECE_BYTES = 512
 
 
-class Outlet:
+class WriterThread:
     """Writes what is put, in order, to ``fd`` or to the file at ``path``."""
 
     def __init__(
@@ -102,7 +102,7 @@ class Outlet:
 
     def _start_thread(self) -> None:
         """Start the thread; if that fails, write here what can be written without waiting. The next put tries again."""
-        self._thread = threading.Thread(target=self._serve, name="outlet", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="writer", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:

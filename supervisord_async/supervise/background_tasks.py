@@ -16,34 +16,34 @@ from anyio.abc import TaskGroup
 _GOING = (TaskHandle.Status.PENDING, TaskHandle.Status.CANCELLING)
 
 
-class Errands:
+class BackgroundTasks:
     """The unfinished tasks of one owner.
 
-    An exception in one errand cancels the others. Once all of them are over the owner is told, and may start new ones.
+    An exception in one of them cancels the others. Once all of them are over the owner is told, and may start new ones.
     """
 
     __slots__ = ("_broke", "_cancelled", "_errors", "_going", "_handles", "_tasks")
 
     def __init__(self, broke: Callable[[Exception], None]) -> None:
-        """``broke`` is called with the exception of a failed errand; with an exception group if several failed."""
+        """``broke`` is called with the exception of a failed task; with an exception group if several failed."""
         self._broke = broke
         self._tasks: TaskGroup | None = None
-        self._handles: tuple[TaskHandle[None], ...] = ()  # of the unfinished errands, and perhaps of some finished ones
-        self._going = 0  # the number of unfinished errands
+        self._handles: tuple[TaskHandle[None], ...] = ()  # of the unfinished tasks, and perhaps of some finished ones
+        self._going = 0  # the number of unfinished tasks
         self._errors: tuple[Exception, ...] = ()  # not yet reported to the owner
-        self._cancelled = 0  # how often all were cancelled: an errand that waited for its turn at that time never begins
+        self._cancelled = 0  # how often all were cancelled: a task that waited for its turn at that time never begins
 
     @property
     def failing(self) -> bool:
-        """True when an errand has failed and others are not over yet."""
+        """True when a task has failed and others are not over yet."""
         return bool(self._errors)
 
     def open(self, tasks: TaskGroup) -> None:
-        """From now on errands may begin, as tasks of ``tasks``."""
+        """From now on they may begin, as tasks of ``tasks``."""
         self._tasks = tasks
 
     def close(self) -> None:
-        """All errands are cancelled, and none begins any more."""
+        """All tasks are cancelled, and none begins any more."""
         self._tasks = None
         self._cancel()
 
@@ -73,7 +73,7 @@ class Errands:
             self.start_soon(function, *arguments, name=name)
 
     def fail(self, error: Exception) -> None:
-        """As if an errand had raised ``error``."""
+        """As if a task had raised ``error``."""
         self._errors += (error,)
         self._cancel()
         self._report()
@@ -96,7 +96,7 @@ class Errands:
             handle.cancel()
 
     def _report(self) -> None:
-        """Report the failures to the owner, once all of its errands are over."""
+        """Report the failures to the owner, once all of its tasks are over."""
         if self._errors and not self._going:
             errors, self._errors = self._errors, ()
-            self._broke(errors[0] if len(errors) == 1 else ExceptionGroup("several errands failed", errors))
+            self._broke(errors[0] if len(errors) == 1 else ExceptionGroup("several background tasks failed", errors))

@@ -25,7 +25,7 @@ from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise import optional_modules, watchdog
 from supervisord_async.supervise.control_plane import ControlPlane, Listeners, MakeControl
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
-from supervisord_async.supervise.keep_running import lasting
+from supervisord_async.supervise.keep_running import keep_running
 from supervisord_async.supervise.loading import loader
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.options import Options
@@ -33,18 +33,18 @@ from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.log_lines import log_record
 from supervisord_async.supervise.records.on_event import EventHooks
 from supervisord_async.supervise.recovery import ending, leftovers, persist, takeover
-from supervisord_async.supervise.recovery.guardian_process import Guard
+from supervisord_async.supervise.recovery.guardian_process import GuardianProcess
 from supervisord_async.supervise.recovery.persist import SavedState, Saver
 from supervisord_async.supervise.recovery.reexec import Replacement
-from supervisord_async.supervise.recovery.takeover import Inherited, holders, settle
-from supervisord_async.supervise.retry import patiently
-from supervisord_async.supervise.run_cgroups import Enclosures
+from supervisord_async.supervise.recovery.takeover import Inherited, holders, reconcile
+from supervisord_async.supervise.retry import retry_on_shortage
+from supervisord_async.supervise.run_cgroups import RunCgroups
 from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_socket
-from supervisord_async.supervise.run_dir_repair import Belongings
+from supervisord_async.supervise.run_dir_repair import RunDirRepair
 from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.output import STREAMS
-from supervisord_async.supervise.service_status import Standing
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.service_status import ServiceStatus
+from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.system import clock, descriptors, orphans, signals, tags
@@ -116,16 +116,16 @@ class Daemon:
         self._writer = Writer()
         self._journal = Journal.open(os.path.join(self._run_dir, "output"))
         self._sockets = SocketRegistry()
-        self._enclosures = Enclosures(self._instance)
-        self._host = MachineHost(self._enclosures)
+        self._run_cgroups = RunCgroups(self._instance)
+        self._host = MachineHost(self._run_cgroups)
         self._bus = Bus(hurried=self._host.hurried)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listeners: Listeners | None = None  # None while the API is not served
         self._history: History | None = None  # None where no history can be kept
-        self._guard = Guard(self._instance, lock.path, self._null_fd)
-        self._guard.follow(configuration.daemon.on_death)
+        self._guardian = GuardianProcess(self._instance, lock.path, self._null_fd)
+        self._guardian.follow(configuration.daemon.on_death)
         self._saver = Saver(self._run_dir, self.state)
-        self._belongings = Belongings(
+        self._run_dir_repair = RunDirRepair(
             lock,
             renew_socket=self._renew_socket,
             state=os.path.join(self._run_dir, persist.FILE_NAME),
@@ -135,12 +135,12 @@ class Daemon:
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd
         )
         self._supervisor = Supervisor(
-            configuration, loader(options, self._run_dir), self._surroundings, lambda: self._replacement.prepare(), self._follow_settings
+            configuration, loader(options, self._run_dir), self._shared_context, lambda: self._replacement.prepare(), self._follow_settings
         )
         self._replacement = Replacement(
             self._supervisor,
             self._bus,
-            self._guard,
+            self._guardian,
             lock,
             state=self.state,
             listeners=lambda: self._listeners,
@@ -148,11 +148,11 @@ class Daemon:
             heard=HEARD,
         )
 
-    def _surroundings(self, supervisor: Supervisor) -> Surroundings:
+    def _shared_context(self, supervisor: Supervisor) -> SharedContext:
         def committed(_process: Process) -> None:
             self._saver.changed()
 
-        return Surroundings(
+        return SharedContext(
             daemon=self._configuration.daemon,
             instance=self._instance,
             host=self._host,
@@ -189,24 +189,24 @@ class Daemon:
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
             sockets=self._sockets.saved(),
             scaled=dict(self._supervisor.scaled),
-            manners=persist.manners(self._supervisor.configuration.programs.values()),
+            stop_settings=persist.stop_settings(self._supervisor.configuration.programs.values()),
         )
 
     async def run(self, make_control: MakeControl, former: SavedState | None) -> int:
         """Take over what an earlier daemon left, supervise, and stop everything; returns the exit code."""
         self._host.look_ahead(run_spec.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
-        estate = await self._take_over(former)
+        inherited = await self._take_over(former)
         async with self._keep_history(former), anyio.create_task_group() as tasks:
             self._begin(tasks, make_control(self._supervisor, self._history), former)
-            self._publish_start(estate, by_reexec=former is not None)
+            self._publish_start(inherited, by_reexec=former is not None)
             if self._options.told_to_stop:  # then nothing is started, and what lives is stopped
                 self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
-            code = await self._supervisor.run(estate)
+            code = await self._supervisor.run(inherited)
             await self._event_hooks.drain(QUIET_SECONDS)
             self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
             self._bus.close()
             await self._writer.aclose()
-            await self._enclosures.close()
+            await self._run_cgroups.close()
             tasks.cancel_scope.cancel()
         await anyio.to_thread.run_sync(persist.forget, self._run_dir)
         os.close(self._null_fd)
@@ -215,34 +215,34 @@ class Daemon:
     def _begin(self, tasks: TaskGroup, control: ControlPlane, former: SavedState | None) -> None:
         """The daemon's own tasks have begun, in ``tasks``."""
         self._bus.listen(log_record)
-        self._bus.listen(self._event_hooks.heed)
+        self._bus.listen(self._event_hooks.on_record)
         tasks.start_soon(self._handle_signals_until_exit, name="signals")
         if former is not None:
             self._saver.changed()  # the last changes before the re-exec were handed over in memory, and are in no file yet
-        tasks.start_soon(lasting, "saving the state", self._saver.run, name="state")
-        tasks.start_soon(lasting, "finishing old logs", self._sweep_journal, name="journal")
-        tasks.start_soon(lasting, "keeping the guardian", self._guard.run, name="guardian")
+        tasks.start_soon(keep_running, "saving the state", self._saver.run, name="state")
+        tasks.start_soon(keep_running, "finishing old logs", self._sweep_journal, name="journal")
+        tasks.start_soon(keep_running, "keeping the guardian", self._guardian.run, name="guardian")
         tasks.start_soon(self._writer.run, name="logs")
         tasks.start_soon(self._keep_control, control, former, name="control")
-        self._bus.listen(self._belongings.heed)
-        tasks.start_soon(lasting, "looking after the run_dir", self._belongings.run, name="belongings")
-        tasks.start_soon(lasting, "removing cgroups", self._enclosures.run, name="cgroups")
+        self._bus.listen(self._run_dir_repair.on_record)
+        tasks.start_soon(keep_running, "looking after the run_dir", self._run_dir_repair.run, name="run_dir")
+        tasks.start_soon(keep_running, "removing cgroups", self._run_cgroups.run, name="cgroups")
         tasks.start_soon(self._replacement.run, name="re-exec")
-        tasks.start_soon(lasting, "running on_event", self._event_hooks.run, name="on_event")
-        tasks.start_soon(lasting, "the watchdog's beat", watchdog.beat, name="watchdog")
-        standing = Standing(self._supervisor)
-        self._bus.listen(standing.heed)
-        tasks.start_soon(lasting, "telling the service manager", standing.run, name="standing")
+        tasks.start_soon(keep_running, "running on_event", self._event_hooks.run, name="on_event")
+        tasks.start_soon(keep_running, "the watchdog's beat", watchdog.beat, name="watchdog")
+        service_status = ServiceStatus(self._supervisor)
+        self._bus.listen(service_status.on_record)
+        tasks.start_soon(keep_running, "telling the service manager", service_status.run, name="service status")
 
-    def _publish_start(self, estate: dict[str, Inherited], *, by_reexec: bool) -> None:
+    def _publish_start(self, inherited: dict[str, Inherited], *, by_reexec: bool) -> None:
         """Publish which daemon started, where, and what it found alive; log what this machine lacks."""
-        alive = sum(slot.main is not None for slot in estate.values())
-        adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if estate else ""
+        alive = sum(slot.main is not None for slot in inherited.values())
+        adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if inherited else ""
         count = len(self._configuration.programs)
         who = f"asupd {__version__} {'re-executed' if by_reexec else 'started'}, pid {os.getpid()}"
         message = f"{who}, {count} program{'s' if count != 1 else ''}, run_dir {self._run_dir}{adopted}"
         self._bus.publish("daemon", message=message, data={"what": "reexec" if by_reexec else "started", "pid": os.getpid()})
-        optional_modules.report_missing(no_cgroups=self._enclosures.missing)
+        optional_modules.report_missing(no_cgroups=self._run_cgroups.missing)
 
     async def _take_over(self, former: SavedState | None) -> dict[str, Inherited]:
         """What an earlier daemon of this run_dir, or this one before a re-exec, left behind, by process name."""
@@ -256,32 +256,32 @@ class Daemon:
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._enclosures.open, name="cgroups")  # concurrently, as it mostly waits for the kernel
+            tasks.start_soon(self._run_cgroups.open, name="cgroups")  # concurrently, as it mostly waits for the kernel
             marked = await _in_thread(tags.marked, self._instance)
             if saved is not None and saved.instance != self._instance:  # the run_dir was moved: living tags have the former path's digest
                 marked += await _in_thread(tags.marked, saved.instance)
-        living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._enclosures.known))
+        living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._run_cgroups.known))
         living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
-        estate = settle(saved, living, clock.boot_id(), by_reexec=former is not None)
+        inherited = reconcile(saved, living, clock.boot_id(), by_reexec=former is not None)
         if ended:
-            estate = takeover.finish_ending(estate, clock.monotonic())
-        await self._enclose(estate, living)
+            inherited = takeover.finish_ending(inherited, clock.monotonic())
+        await self._move_into_cgroups(inherited, living)
         if saved is not None and saved.boot_id == clock.boot_id():  # like other requests of an operator, scaling lasts until a reboot
             self._supervisor.keep_scaled(saved.scaled)
-            self._sockets.inherit(saved.sockets, holders(estate), by_reexec=former is not None)
-        await self._sockets.find(self._configuration.programs.values(), holders(estate))
-        return estate
+            self._sockets.inherit(saved.sockets, holders(inherited), by_reexec=former is not None)
+        await self._sockets.find(self._configuration.programs.values(), holders(inherited))
+        return inherited
 
-    async def _enclose(self, estate: dict[str, Inherited], living: list[tags.Tagged]) -> None:
+    async def _move_into_cgroups(self, inherited: dict[str, Inherited], living: list[tags.Tagged]) -> None:
         """Runs that an earlier daemon started without a cgroup are moved into one each, unless their ``stop.scope`` is ``main``."""
         unconfined: dict[str, list[Identity]] = {}
-        for name, slot in estate.items():
+        for name, slot in inherited.items():
             program = self._configuration.programs.get(name.partition(":")[0])
             tag = run_spec.tag_of(self._instance, name, slot.snapshot.run)
-            if slot.main is None or program is None or not program.stop.ends_all or self._enclosures.of(tag) is not None:
+            if slot.main is None or program is None or not program.stop.ends_all or self._run_cgroups.of(tag) is not None:
                 continue
             unconfined[tag] = [slot.main, *(each.identity for each in living if (each.name, each.run) == (name, slot.snapshot.run))]
-        await self._enclosures.take_in(unconfined)
+        await self._run_cgroups.take_in(unconfined)
 
     async def _without_side_commands(self, living: list[tags.Tagged]) -> list[tags.Tagged]:
         """``living`` without the probes and hooks that a former daemon started: these are killed, as nothing waits for their results."""
@@ -311,7 +311,7 @@ class Daemon:
         self._history = history
         self._bus.listen(history.take)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lasting, "writing the history", history.run, name="history")
+            tasks.start_soon(keep_running, "writing the history", history.run, name="history")
             yield
             tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
@@ -354,7 +354,7 @@ class Daemon:
     def _follow_settings(self, configuration: Configuration) -> None:
         """Those of the daemon's own settings that a reload can change apply from now on."""
         self._options.follow_log_settings(configuration.daemon.log)
-        self._guard.follow(configuration.daemon.on_death)
+        self._guardian.follow(configuration.daemon.on_death)
         if self._history is not None:
             limits = configuration.daemon.history
             self._history.limit(max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes)
@@ -414,7 +414,7 @@ class Daemon:
 
 async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
     """What ``function`` returns, called in a thread; a takeover depends on it, so this waits while no thread can be started."""
-    return await patiently("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
+    return await retry_on_shortage("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 
 def written_paths(configuration: Configuration) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class Host(Protocol):
         """The user and groups to run as; None for the daemon's own. Raises SpawnError, stage ``user``."""
 
     async def ask(self, probe: Probe, context: RunContext) -> str | None:
-        """A probe's answer: None when all is well, else what is wrong, in words. Raises UnaskedError where it could not be asked."""
+        """A probe's answer: None when all is well, else what is wrong, in words. Raises ProbeNotRunError where it could not be asked."""
 
     async def signature(self, path: str) -> Signature:
         """The file's present signature. Raises TimeoutError, which says for how long its disk has not answered."""

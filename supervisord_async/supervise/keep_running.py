@@ -17,7 +17,7 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 1.0, 60.0
 _log = logging.getLogger("asupd")
 
 
-async def lasting(what: str, run: Callable[[], Awaitable[None]]) -> None:
+async def keep_running(what: str, run: Callable[[], Awaitable[None]]) -> None:
     """Call ``run`` until it returns, and again after each failure; ``what`` names it in the log."""
     pause = FIRST_PAUSE_SECONDS
     while True:

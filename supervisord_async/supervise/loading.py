@@ -30,7 +30,7 @@ def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitab
     def fresh() -> Loaded:
         from supervisord_async.config.load import Loaded, load  # after a re-exec it was not needed yet
 
-        loaded = load(options.file, run_dir=options.run_dir, recollection=options.recollection, living_in=run_dir)
+        loaded = load(options.file, run_dir=options.run_dir, load_cache=options.load_cache, living_in=run_dir)
         return Loaded(options.adjust(loaded.configuration), loaded.warnings)
 
     def read() -> Loaded:

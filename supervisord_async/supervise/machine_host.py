@@ -19,8 +19,8 @@ from supervisord_async.config.model import Probe
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.retry import patiently
-from supervisord_async.supervise.run_cgroups import Enclosures
+from supervisord_async.supervise.retry import retry_on_shortage
+from supervisord_async.supervise.run_cgroups import RunCgroups
 from supervisord_async.supervise.sources.signatures import Signatures
 from supervisord_async.system import credentials, oom, process_table, spawn
 from supervisord_async.system.child import Child
@@ -31,7 +31,7 @@ from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.threads import DaemonThreads
 from supervisord_async.system.tree import Tree
-from supervisord_async.system.turn_limiter import Turns
+from supervisord_async.system.turn_limiter import TurnLimiter
 from supervisord_async.wire import ENV_TAG
 
 #: Spawns that begin in one turn of the loop; each blocks it for about half a millisecond.
@@ -50,18 +50,18 @@ THREAD_SECONDS = 2 * ANSWER_SECONDS
 class MachineHost:
     """Processes, users and files of this machine."""
 
-    def __init__(self, enclosures: Enclosures | None = None) -> None:
-        """``enclosures`` gives each run a cgroup; None: runs have none."""
-        self._enclosures = enclosures
+    def __init__(self, run_cgroups: RunCgroups | None = None) -> None:
+        """``run_cgroups`` gives each run a cgroup; None: runs have none."""
+        self._run_cgroups = run_cgroups
         self._signatures = Signatures()
         self._disks = Disks()
         self._users = DaemonThreads(USER_THREADS, "user")
-        self._turns = Turns(SPAWNS_A_TURN)
+        self._turns = TurnLimiter(SPAWNS_A_TURN)
         self._toll = _toll()
         self._spawned_at = float("-inf")  # monotonic: when the last spawn began
 
     def at_turn(self, callback: Callable[[], None]) -> None:
-        """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.Turns`."""
+        """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.TurnLimiter`."""
         self._turns.take(callback)
 
     def hurried(self) -> bool:
@@ -70,8 +70,8 @@ class MachineHost:
 
     async def prepare(self) -> None:
         """Wait now for what a spawn into a cgroup would wait for."""
-        if self._enclosures is not None:
-            await self._enclosures.prepare()
+        if self._run_cgroups is not None:
+            await self._run_cgroups.prepare()
 
     def has_answered(self, executable: Executable) -> bool:
         """True of an executable on local disks that was looked at a moment ago."""
@@ -87,7 +87,7 @@ class MachineHost:
         """Check its disks, off the loop. Raises SpawnError, also if no thread could be started for :data:`THREAD_SECONDS`."""
         try:
             with anyio.fail_after(THREAD_SECONDS):
-                await patiently(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
+                await retry_on_shortage(f"look at {executable.program}", partial(self._disks.wait_answered, executable))
         except TimeoutError:
             words = f"{executable.program}: no thread to check its disk could be started for {THREAD_SECONDS:g} s"
             raise SpawnError("fork", errno.EAGAIN, words) from None
@@ -96,29 +96,29 @@ class MachineHost:
         """Start ``spec``."""
         self._spawned_at = time.monotonic()
         tag = spec.environment.get(ENV_TAG, "")
-        enclosures = self._enclosures
-        cgroup = await enclosures.make(tag) if enclosures is not None and spec.confined else None
-        if enclosures is None or cgroup is None:
+        run_cgroups = self._run_cgroups
+        cgroup = await run_cgroups.make(tag) if run_cgroups is not None and spec.confined else None
+        if run_cgroups is None or cgroup is None:
             return await spawn.spawn(spec)
         try:
-            return await spawn.spawn(replace(spec, around_birth=enclosures.born_in(cgroup)))
+            return await spawn.spawn(replace(spec, around_fork=run_cgroups.forking_into(cgroup)))
         except BaseException:
             with suppress(OSError):  # what was forked before the start failed must not live on
                 if os.getpid() not in cgroup.pids():  # the daemon itself, where it could not leave it
                     cgroup.kill()
-            enclosures.leave(tag)
+            run_cgroups.leave(tag)
             raise
 
     def tree(self, child: ChildProcess, tag: str) -> ProcessTree:
         """The tree below ``child``."""
         assert isinstance(child, Child)  # noqa: S101  both come from this class
-        cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
+        cgroup = self._run_cgroups.of(tag) if self._run_cgroups is not None else None
         return cast("ProcessTree", Tree.of(child, tag, cgroup))  # its ``led_by`` takes a Child, and this class makes no other children
 
     def forget(self, tag: str) -> None:
         """Nothing is kept for the run of that tag any more."""
-        if self._enclosures is not None:
-            self._enclosures.leave(tag)
+        if self._run_cgroups is not None:
+            self._run_cgroups.leave(tag)
 
     def adopt(self, identity: Identity) -> ChildProcess:
         """Watch a process that an earlier daemon spawned; raises ProcessLookupError where it is gone."""
@@ -126,7 +126,7 @@ class MachineHost:
 
     async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
         """Nothing that carries ``tag``, or is in its cgroup, lives any more; what still lived after ``grace_seconds`` was killed."""
-        cgroup = self._enclosures.of(tag) if self._enclosures is not None else None
+        cgroup = self._run_cgroups.of(tag) if self._run_cgroups is not None else None
         tree = Tree(0, 0, tag, ours=False, cgroup=cgroup)
         if grace_seconds > 0:
             with anyio.move_on_after(grace_seconds):
@@ -157,7 +157,7 @@ class MachineHost:
 
     async def signature(self, path: str) -> Signature:
         """Look off the loop: the file may lie on a file system that hangs."""
-        return await patiently(f"look at {path}", partial(self._signatures.of, path))
+        return await retry_on_shortage(f"look at {path}", partial(self._signatures.of, path))
 
     def may_have_oom_killed(self) -> bool:
         """Read the kernel's counter on the loop, once for all callers in this turn: 500 deaths must not take 500 trips to a thread."""
@@ -192,7 +192,7 @@ class MachineHost:
             return None
         finally:
             with anyio.CancelScope(shield=True):
-                await patiently(f"end {spec.argv[0]}", tree.kill)
+                await retry_on_shortage(f"end {spec.argv[0]}", tree.kill)
             child.close()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from supervisord_async.config.load_cache import Recollection
+from supervisord_async.config.load_cache import LoadCache
 from supervisord_async.config.model import Configuration, DaemonLog
 
 
@@ -20,4 +20,4 @@ class Options(msgspec.Struct, frozen=True):
     reopen_own_log: Callable[[], None] = lambda: None
     follow_log_settings: Callable[[DaemonLog], None] = lambda log: None  #: called when a reload changes ``daemon.log``
     adjust: Callable[[Configuration], Configuration] = lambda configuration: configuration  #: applies the command line's overrides to it
-    recollection: Recollection = msgspec.field(default_factory=Recollection)  #: the file's programs as last loaded
+    load_cache: LoadCache = msgspec.field(default_factory=LoadCache)  #: the file's programs as last loaded

@@ -2,9 +2,9 @@
 
 The driver is called when an input has come or the deadline has passed. It lets the machine decide, commits the snapshot, begins
 the effects, and only then publishes, so that reporting the end of one run does not delay the next. Nothing else assigns the
-snapshot. An effect that takes time is an errand: a task beside the driver, which answers with an input like everything else.
+snapshot. An effect that takes time is a background task, which answers with an input like everything else.
 
-A bug in a decision or in an errand ends the errands of this process and nothing else: the traceback is logged, the
+A bug in a decision or in a background task ends the tasks of this process and nothing else: the traceback is logged, the
 process is UNKNOWN with its child left alone, and its supervision resumes after a pause, longer after each further bug.
 """
 
@@ -39,7 +39,7 @@ from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import DOWN, Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.background_tasks import Errands
+from supervisord_async.supervise.background_tasks import BackgroundTasks
 from supervisord_async.supervise.host import ChildProcess
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
@@ -48,14 +48,14 @@ from supervisord_async.supervise.records.masking import without_secrets
 from supervisord_async.supervise.records.telling import Change, Telling
 from supervisord_async.supervise.recovery.persist import SavedProcess
 from supervisord_async.supervise.recovery.takeover import LIVE, Inherited, tell_adopted
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
 from supervisord_async.supervise.runs.stop_command import run_stop_command
-from supervisord_async.supervise.shared_context import Surroundings
-from supervisord_async.supervise.sources.notify import Voice
+from supervisord_async.supervise.shared_context import SharedContext
+from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 from supervisord_async.system.identity import Identity
 
@@ -71,30 +71,30 @@ class Process:
     """One supervised slot of a program."""
 
     __slots__ = (
-        "_around", "_breaks", "_broke_at", "_errands", "_inherited", "_launcher", "_mailbox", "_resume_at", "_run", "_settings",
-        "_taken_over", "_telling", "_voice", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
+        "_background", "_breaks", "_broke_at", "_inherited", "_launcher", "_mailbox", "_notify_socket", "_resume_at", "_run", "_settings",
+        "_shared", "_taken_over", "_telling", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
         "scheduled_at", "snapshot",
     )  # fmt: skip
 
-    def __init__(self, name: str, replica: int, program: Program, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, replica: int, program: Program, shared: SharedContext) -> None:
         self.name = name
         self.replica = replica
         self.program = program
         self.policy: Policy = program.policy(name)
         self.snapshot = Snapshot()
         self.last_ended: Ended | None = None
-        self.output = Output(name, replica, surroundings)
+        self.output = Output(name, replica, shared)
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
-        self._around = surroundings
-        self._launcher = Launcher(name, replica, self.output, surroundings, post=self.post, snapshot=self._snapshot)
-        self._voice: Voice | None = None
+        self._shared = shared
+        self._launcher = Launcher(name, replica, self.output, shared, post=self.post, snapshot=self._snapshot)
+        self._notify_socket: NotifySocket | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
         self._settings: str | Program = ""  #: the settings that the run was started with, or their digest
         self._inherited: Inherited | None = None  # what an earlier daemon left of it, until that is taken over
         self._taken_over: anyio.Event | None = None
-        self._errands = Errands(self._broke)
-        self._telling = Telling(name, surroundings.bus, self._errands.fail)
+        self._background = BackgroundTasks(self._broke)
+        self._telling = Telling(name, shared.bus, self._background.fail)
         self._breaks = 0
         self._broke_at = 0.0
         self._resume_at: float | None = None  # when supervision resumes after a bug; None: it is not broken
@@ -116,7 +116,7 @@ class Process:
     @property
     def waits_for(self) -> str:
         """Which of its dependencies are not met and why, in words; a WAITING process waits for them."""
-        return self._around.waits_for(self)
+        return self._shared.waits_for(self)
 
     @property
     def stop_ordered(self) -> bool:
@@ -139,19 +139,19 @@ class Process:
         return begins or ends or self._mailbox.holds(Input)
 
     @property
-    def voice(self) -> Voice:
+    def notify_socket(self) -> NotifySocket:
         """Its side of sd_notify; made on first use, since most programs do not use it."""
-        if self._voice is None:
-            self._voice = Voice(self.name, self._around)
-        return self._voice
+        if self._notify_socket is None:
+            self._notify_socket = NotifySocket(self.name, self._shared)
+        return self._notify_socket
 
-    def _voice_for(self, program: Program) -> Voice | None:
-        return self.voice if program.notify is not None else None
+    def _notify_socket_for(self, program: Program) -> NotifySocket | None:
+        return self.notify_socket if program.notify is not None else None
 
     @property
-    def words(self) -> str:
+    def status_text(self) -> str:
         """The last STATUS that its run sent by sd_notify; empty if it sent none."""
-        return self._voice.words if self._voice is not None else ""
+        return self._notify_socket.status_text if self._notify_socket is not None else ""
 
     def reconfigure(self, program: Program) -> None:
         """The settings of ``program`` apply from now on; to a live run, as far as they can change without a restart."""
@@ -159,10 +159,10 @@ class Process:
         self.policy = program.policy(self.name)
         self.output.reconfigure(program.logs)
         if program.stop != before.stop:
-            self._around.committed(self)  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
+            self._shared.committed(self)  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
         if self._resume_at is None:
             if self._run is not None:
-                self._run.reconfigure(program, self._errands)
+                self._run.reconfigure(program, self._background)
             if program.watch != before.watch:
                 self._watch_files()
         self._mailbox.wake()  # the deadline may have changed
@@ -174,19 +174,19 @@ class Process:
 
     def begin(self, tasks: TaskGroup) -> None:
         """It is supervised until :meth:`dismiss`, by tasks in ``tasks``; none of their exceptions reaches the group."""
-        self._errands.open(tasks)
+        self._background.open(tasks)
         self._take_up()
         self._mailbox.open(self._turn)
 
     def dismiss(self) -> None:
         """It is no longer supervised, and its tasks are cancelled."""
         self._mailbox.close()
-        self._errands.close()
+        self._background.close()
 
-    def hush(self) -> None:
+    def close_notify_socket(self) -> None:
         """Its notify socket is closed, and so are the descriptors that its runs have stored with us."""
-        if self._voice is not None:
-            self._voice.close()
+        if self._notify_socket is not None:
+            self._notify_socket.close()
 
     def saved(self) -> SavedProcess:
         """What the next daemon needs to know of it."""
@@ -200,14 +200,14 @@ class Process:
             start_ticks=main.start_ticks if main is not None and main.pid == self.snapshot.pid else 0,
             settings=self._settings_digest(),
             streams=self.output.saved(),
-            voice=self._voice.saved() if self._voice is not None else None,
+            notify_socket=self._notify_socket.saved() if self._notify_socket is not None else None,
         )
 
     # The driver
 
     def _turn(self) -> None:
         """Decide on all waiting inputs, and on the deadline if it has passed; the next call is set for the next deadline."""
-        if self._errands.failing:
+        if self._background.failing:
             return  # the next call comes when supervision resumes
         now = anyio.current_time()
         try:
@@ -221,7 +221,7 @@ class Process:
                 self._decide(input_, now)
             self._telling.soon()  # not at once, so that a run that was ordered begins first
         except Exception as error:
-            self._errands.fail(error)
+            self._background.fail(error)
 
     def _next_input(self, now: float) -> Input | None:
         """The input to decide on now; None if there is none before the next deadline, for which the mailbox is set."""
@@ -246,11 +246,11 @@ class Process:
         before, self.snapshot = self.snapshot, after
         if after.state is State.STOPPING:
             self._launcher.give_up()
-        if after.state in DOWN and self._voice is not None:
-            self._voice.store.clear()  # the descriptors were kept for the next run, and none follows by itself
-        self._around.committed(self)
+        if after.state in DOWN and self._notify_socket is not None:
+            self._notify_socket.store.clear()  # the descriptors were kept for the next run, and none follows by itself
+        self._shared.committed(self)
         if before.pid is None and after.pid is not None:
-            self._around.spawned(self)
+            self._shared.spawned(self)
         self._telling.untold += (Change(before, after, self.policy, now, self.last_ended),)
 
     def _perform(self, effect: do.Effect) -> None:
@@ -264,13 +264,13 @@ class Process:
             case do.SendSignal() if self._run is not None:
                 self._start(self._run.signal, effect.signal, "main")
             case do.ShutDown():
-                self._around.shut_down(f"{self.name}: {effect.detail}")
+                self._shared.shut_down(f"{self.name}: {effect.detail}")
 
     def _start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
-        self._errands.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
+        self._background.start_soon(function, *arguments, name=f"{function.__name__} {self.name}")
 
     def _start_at_turn(self, function: Callable[..., Coroutine[Any, Any, None]], argument: object) -> None:
-        self._errands.start_at(self._around.host.at_turn, function, argument, name=f"{function.__name__} {self.name}")
+        self._background.start_at(self._shared.host.at_turn, function, argument, name=f"{function.__name__} {self.name}")
 
     # Effects
 
@@ -281,7 +281,7 @@ class Process:
         self._settings = program  # the digest is computed after the fork, not to delay it
         try:
             wanted = self.snapshot.state is not State.STOPPING  # a stop may have come while the spawn waited for its turn
-            context = await self._launcher.begin(program, run, self._voice_for(program)) if wanted else None
+            context = await self._launcher.begin(program, run, self._notify_socket_for(program)) if wanted else None
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
             return
@@ -290,7 +290,7 @@ class Process:
             return
         self._run = self._held(context)
         self.post(Spawned(run, context.child.pid))
-        self._run.watch(self._errands)
+        self._run.watch(self._background)
 
     def _settings_digest(self) -> str:
         """The digest of the settings that the run was started with, by which a later daemon sees whether they changed."""
@@ -322,7 +322,7 @@ class Process:
             return
         if stop.command is not None and run.ended is None:
             credentials = partial(self._launcher.credentials, self.program)
-            await run.beside(run_stop_command(run, stop.command, host=self._around.host, output=self.output, credentials=credentials))
+            await run.beside(run_stop_command(run, stop.command, host=self._shared.host, output=self.output, credentials=credentials))
         await run.signal(stop.signal, audience)
 
     async def _kill(self) -> None:
@@ -330,7 +330,7 @@ class Process:
             return
         self._run.give_up_beside()
         if self.program.stop.ends_all:
-            await patiently(f"kill {self.name}", self._run.tree.kill)
+            await retry_on_shortage(f"kill {self.name}", self._run.tree.kill)
         else:
             await self._run.signal(signal.SIGKILL, "main")
 
@@ -346,10 +346,10 @@ class Process:
 
     async def _monitor_files(self) -> None:
         with anyio.CancelScope() as self._watch_scope:
-            await monitor_watches(self._around, self.name, self.program.watch, self._files_changed)
+            await monitor_watches(self._shared, self.name, self.program.watch, self._files_changed)
 
     def _files_changed(self, input_: Input) -> None:
-        if not isinstance(input_, RestartRequested) or not self._around.roll(self, input_):
+        if not isinstance(input_, RestartRequested) or not self._shared.roll(self, input_):
             self.post(input_)
 
     # Taking over
@@ -365,8 +365,8 @@ class Process:
             for search in searches.values():  # the line may have been printed before the daemon died, after its last save
                 search.found.set()
         self.output.inherit(self.program.logs, inherited)
-        if inherited.saved is not None and inherited.saved.voice is not None and inherited.by_reexec:
-            self.voice.inherit(inherited.saved.voice)
+        if inherited.saved is not None and inherited.saved.notify_socket is not None and inherited.by_reexec:
+            self.notify_socket.inherit(inherited.saved.notify_socket)
 
     async def _take_over(self, inherited: Inherited) -> None:
         """The run of the former daemon is adopted; or its end is posted, if it has ended."""
@@ -397,16 +397,16 @@ class Process:
     async def _go_on_with(self, child: ChildProcess, inherited: Inherited) -> None:
         """Adopt the run of ``child``; it is asked to restart if its settings have changed since it was started."""
         run = inherited.snapshot.run
-        self._run = self._held(await self._launcher.resume(self.program, run, child, self._voice_for(self.program)))
+        self._run = self._held(await self._launcher.resume(self.program, run, child, self._notify_socket_for(self.program)))
         if self.snapshot.pid != child.pid or not inherited.by_reexec:
             self.post(Adopted(run, child.pid))
-            tell_adopted(self._around.bus, self.name, run, child.pid, anyio.current_time() - inherited.snapshot.run_since)
+            tell_adopted(self._shared.bus, self.name, run, child.pid, anyio.current_time() - inherited.snapshot.run_since)
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
-        self._run.watch(self._errands)
+        self._run.watch(self._background)
         if not run_spec.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
-            if not self._around.roll(self, request):
+            if not self._shared.roll(self, request):
                 self.post(request)
 
     def _end_taking_over(self) -> None:
@@ -420,14 +420,14 @@ class Process:
 
     async def _kill_strays(self, run: int, grace_seconds: float = 0.0) -> None:
         """Nothing of ``run`` lives any more; what still lived after ``grace_seconds`` was killed."""
-        tag = run_spec.tag_of(self._around.instance, self.name, run)
-        await patiently(f"kill what is left of {self.name}", partial(self._around.host.kill_strays, tag, grace_seconds))
+        tag = run_spec.tag_of(self._shared.instance, self.name, run)
+        await retry_on_shortage(f"kill what is left of {self.name}", partial(self._shared.host.kill_strays, tag, grace_seconds))
 
     async def _adopt(self, identity: Identity) -> ChildProcess:
         async def adopt() -> ChildProcess:
-            return self._around.host.adopt(identity)
+            return self._shared.host.adopt(identity)
 
-        return await patiently(f"adopt {self.name}", adopt)
+        return await retry_on_shortage(f"adopt {self.name}", adopt)
 
     # Bugs in the daemon
 
@@ -439,7 +439,7 @@ class Process:
         after, _ = step(self.snapshot, SupervisionBroke(f"internal error: {error!r}"), self.policy, now)
         try:
             message = f"a bug broke its supervision: {error!r}; it will resume soon"
-            self._around.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
+            self._shared.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
             self._telling.now()  # here, not later: if publishing is what failed, it would break the supervision again
         except Exception:
@@ -468,4 +468,4 @@ class Process:
             return
         if run.ended is None:
             self.post(Adopted(number, run.child.pid))
-        run.watch(self._errands)
+        run.watch(self._background)

@@ -20,7 +20,7 @@ _waiting: set[object] = set()
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
+async def retry_on_shortage(what: str, do: Callable[[], Awaitable[T]]) -> T:
     """The result of ``do``, retried while the machine is short of something; the log says when a shortage begins and ends.
 
     Any other exception of ``do`` is raised at once.

@@ -19,11 +19,11 @@ from contextlib import ExitStack, contextmanager, suppress
 import anyio
 import anyio.to_thread
 
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system import cgroups
 from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.identity import Identity, is_alive, of
-from supervisord_async.system.process_table import Census
+from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
 
 _log = logging.getLogger("asupd")
@@ -34,7 +34,7 @@ SWEEP_SECONDS = 0.1
 LAST_SWEEPS = 20
 
 
-class Enclosures:
+class RunCgroups:
     """The cgroups of one daemon's runs, by the runs' tags."""
 
     def __init__(self, instance: str) -> None:
@@ -52,7 +52,7 @@ class Enclosures:
 
     async def open(self) -> None:
         """From now on runs get cgroups, or :attr:`missing` says why not; the cgroups of an earlier daemon's runs are known."""
-        self._known = await patiently("look for cgroups", lambda: anyio.to_thread.run_sync(self._look))
+        self._known = await retry_on_shortage("look for cgroups", lambda: anyio.to_thread.run_sync(self._look))
 
     def _look(self) -> dict[str, Cgroup]:
         try:
@@ -118,11 +118,11 @@ class Enclosures:
         return cgroup
 
     @contextmanager
-    def born_in(self, cgroup: Cgroup) -> Iterator[None]:
+    def forking_into(self, cgroup: Cgroup) -> Iterator[None]:
         """A child forked in this context starts in ``cgroup``, or the log says why not. The context must not await anything."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(cgroups.born_in(cgroup, self._own, self._stranded))
+                stack.enter_context(cgroups.forking_into(cgroup, self._own, self._stranded))
             except OSError as error:
                 self._report(error)
             else:
@@ -151,7 +151,7 @@ class Enclosures:
             await anyio.to_thread.run_sync(self._take_in, runs)
 
     def _take_in(self, runs: Mapping[str, Iterable[Identity]]) -> None:
-        now = Census()
+        now = ProcessTable()
         now.everything()
         try:
             for tag, roots in runs.items():

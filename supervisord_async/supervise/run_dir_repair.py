@@ -15,7 +15,7 @@ import anyio
 
 from supervisord_async.core.record import Record
 from supervisord_async.errors import DaemonError
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.threads import DaemonThreads
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("asupd")
 LOOK_SECONDS = 10.0
 
 
-class Belongings:
+class RunDirRepair:
     """Looks after the lock, the socket and the state of one daemon."""
 
     def __init__(
@@ -37,19 +37,19 @@ class Belongings:
         self._reloaded = anyio.Event()
         self._trouble = ""
 
-    def heed(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """``record`` was published; a reload, also a refused one, is followed by a check."""
         if record.type in ("reload", "config_refused"):
             self._reloaded.set()
 
     async def run(self) -> None:
         """Check until cancelled."""
-        threads = DaemonThreads(1, "belongings")
+        threads = DaemonThreads(1, "run_dir")
         while True:
             with anyio.move_on_after(LOOK_SECONDS):
                 await self._reloaded.wait()
             self._reloaded = anyio.Event()
-            has_state = await patiently("look after the run_dir", lambda: threads.run(self._look))
+            has_state = await retry_on_shortage("look after the run_dir", lambda: threads.run(self._look))
             await self._renew_socket()
             if not has_state:
                 self._save_anew()  # without a warning: before the first change there is no state file either

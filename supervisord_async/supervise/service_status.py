@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Changes within this time are reported as one.
 PAUSE_SECONDS = 1.0
 #: The types of records that may change the status.
-HEEDED = frozenset({"state", "reload", "config_refused", "scale"})
+RECORD_TYPES = frozenset({"state", "reload", "config_refused", "scale"})
 #: The status names processes in these states, up to :data:`MOST_NAMES` for each.
 NAMED = (State.FATAL, State.UNKNOWN, State.BACKOFF)
 MOST_NAMES = 3
@@ -30,7 +30,7 @@ MOST_NAMES = 3
 LAST_SECONDS = 15.0
 
 
-class Standing:
+class ServiceStatus:
     """Reports to the service manager, if there is one."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -38,12 +38,12 @@ class Standing:
         self._news = anyio.Event()
         self._sent = ""
 
-    def heed(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """``record`` was published. A shutdown is reported at once, with the time that it may take; a change of the status soon."""
         if record.type == "daemon" and record.data.get("what") == "stopping":
             seconds = self._supervisor.configuration.daemon.stop_timeout_seconds + LAST_SECONDS
             descriptors.sd_notify(f"STOPPING=1\nSTATUS={record.message}\nEXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
-        elif record.type in HEEDED:
+        elif record.type in RECORD_TYPES:
             self._news.set()
 
     async def run(self) -> None:

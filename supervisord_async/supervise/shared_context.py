@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 
-class Surroundings(msgspec.Struct, frozen=True):
+class SharedContext(msgspec.Struct, frozen=True):
     """The shared parts of one daemon."""
 
     daemon: Daemon

@@ -1,7 +1,7 @@
 """``asup-run``: one command under supervision, without a configuration file or a run_dir.
 
-The same :class:`~supervisord_async.supervise.process.Process` with the same machine as in the daemon, in surroundings
-that keep nothing: no lock, socket, history or captured log. The command has our stdin, stdout, stderr, descriptors and
+The same :class:`~supervisord_async.supervise.process.Process` with the same machine as in the daemon, in a context
+that keeps nothing: no lock, socket, history or captured log. The command has our stdin, stdout, stderr, descriptors and
 terminal. With a terminal it stays in our session and process group, so that job control is left to the kernel;
 without one it leads a session of its own, as under the daemon.
 """
@@ -34,7 +34,7 @@ from supervisord_async.supervise.monitors.context import LOOKS
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.narrate import detail_words, exit_words
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.system import clock, orphans, procfs, signals
 from supervisord_async.system.child import Ended
@@ -82,7 +82,7 @@ class Single:
         self._host = _Host(streams, Terminal.open(), self._refused)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         daemon = Daemon(name=program.name, run_dir="", socket=os.environ.get(wire.ENV_SOCKET, ""))
-        self._around = Surroundings(
+        self._shared = SharedContext(
             daemon=daemon,
             instance=_own_instance(),
             host=self._host,
@@ -96,7 +96,7 @@ class Single:
             waits_for=lambda _process: "",
             shut_down=lambda _why: None,
         )
-        self._process = Process(program.name, 0, program, self._around)
+        self._process = Process(program.name, 0, program, self._shared)
         self._stop_signal: int | None = None  #: the signal that asked us to end
         self._stop_signal_at = 0.0
         self._held: list[int] = []  #: signals to pass on that came before the command was known to live
@@ -110,12 +110,12 @@ class Single:
             orphans.become_subreaper()
         except OSError as error:
             self._say(f"degraded: no subreaper ({error.strerror}); what the command double-forks away is found by its environment only")
-        self.bus.listen(self._heed)
+        self.bus.listen(self._on_record)
         with SignalsWithOrigin(_heard(), self._signalled):  # before any thread starts, as threads inherit the signal mask
             presumed, baseline = await self._presume()
             async with orphans.reaping(self._child_changed), anyio.create_task_group() as tasks:
                 if self._program.watch:
-                    tasks.start_soon(self._around.files.run, name="file watching")
+                    tasks.start_soon(self._shared.files.run, name="file watching")
                 if presumed is not None:
                     tasks.start_soon(self._expect_heartbeat, presumed, baseline, name="heartbeat to come")
                 self._process.begin(tasks)
@@ -132,7 +132,7 @@ class Single:
         os.close(self._null_fd)
         return code
 
-    def _heed(self, record: Record) -> None:
+    def _on_record(self, record: Record) -> None:
         if record.type != "state":
             return
         if record.to == State.STOPPING and record.cause == Cause.HEARTBEAT_MISSED:

@@ -24,19 +24,19 @@ from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFou
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.exit_when import exit_for
-from supervisord_async.supervise.fleet.removal import Retiring
+from supervisord_async.supervise.fleet.removal import Removals
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
 from supervisord_async.supervise.fleet.selectors import not_found, select
 from supervisord_async.supervise.fleet.shutdown import Shutdown
 from supervisord_async.supervise.fleet.stopping import OrderlyStops
-from supervisord_async.supervise.keep_running import lasting
+from supervisord_async.supervise.keep_running import keep_running
 from supervisord_async.supervise.monitors.memory import MemoryWatch
 from supervisord_async.supervise.monitors.schedule import ScheduleWatch
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.recovery.takeover import Inherited
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.shared_context import SharedContext
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -56,7 +56,7 @@ class Supervisor:
         self,
         configuration: Configuration,
         load: Loader,
-        surroundings: Callable[[Supervisor], Surroundings],
+        shared_context: Callable[[Supervisor], SharedContext],
         reexec: Callable[[], Awaitable[None]],
         follow_settings: Callable[[Configuration], None] = lambda configuration: None,
     ) -> None:
@@ -70,16 +70,16 @@ class Supervisor:
         self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
         self.reexec = reexec  #: replaces the daemon by the installed code; raises FailedError where that is impossible
         self._load = load
-        self._around = surroundings(self)
+        self._shared = shared_context(self)
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
-        self.retiring = Retiring(self._start_task, self._ask, self._forget)
+        self.removals = Removals(self._start_task, self._ask, self._forget)
         self._started_when_back: set[str] = set()  #: names of processes being removed that are to be started once they are added again
         self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
         )
         self._activation = Activation(
-            self._around, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
+            self._shared, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
         )
         self._tasks: TaskGroup | None = None
         self._reload_lock = anyio.Lock()
@@ -92,11 +92,11 @@ class Supervisor:
     @property
     def bus(self) -> Bus:
         """The records of this daemon."""
-        return self._around.bus
+        return self._shared.bus
 
     async def remembered(self) -> None:
         """Return once all that was decided so far is saved, and so outlives the daemon; also if saving takes too long."""
-        await self._around.remembered()
+        await self._shared.remembered()
 
     @property
     def shutting_down(self) -> bool:
@@ -105,16 +105,16 @@ class Supervisor:
 
     # Lifetime
 
-    async def run(self, estate: dict[str, Inherited] | None = None) -> int:
+    async def run(self, inherited: dict[str, Inherited] | None = None) -> int:
         """Supervise until a shutdown was requested and everything is down; returns the daemon's exit code.
 
-        ``estate`` is what an earlier daemon left, by process name: its processes are taken over, and those that the file
+        ``inherited`` is what an earlier daemon left, by process name: its processes are taken over, and those that the file
         no longer lists are stopped.
         """
-        estate = estate or {}
+        inherited = inherited or {}
         async with anyio.create_task_group() as self._tasks:
             try:
-                self._begin(self._tasks, estate)
+                self._begin(self._tasks, inherited)
                 await self._shutdown_requested.wait()
                 await self._shutdown.run(self.configuration.daemon.stop_timeout_seconds)
                 await self._close_logs()
@@ -123,23 +123,25 @@ class Supervisor:
                     process.dismiss()
             self._tasks.cancel_scope.cancel()
         for process in self.processes.values():
-            process.hush()
-        self._around.sockets.close()
+            process.close_notify_socket()
+        self._shared.sockets.close()
         return self.exit_code
 
-    def _begin(self, tasks: TaskGroup, estate: dict[str, Inherited]) -> None:
+    def _begin(self, tasks: TaskGroup, inherited: dict[str, Inherited]) -> None:
         """All processes are supervised, those with ``autostart`` are asked to start, and the tasks that they share have begun."""
-        tasks.start_soon(lasting, "file watching", self._around.files.run, name="file watching")
-        tasks.start_soon(lasting, "measuring memory", MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
-        tasks.start_soon(lasting, "starting by schedule", self._schedules.run, name="schedules")
-        tasks.start_soon(lasting, "watching for connections", self._activation.run, name="connections")
+        tasks.start_soon(keep_running, "file watching", self._shared.files.run, name="file watching")
+        tasks.start_soon(keep_running, "measuring memory", MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
+        tasks.start_soon(keep_running, "starting by schedule", self._schedules.run, name="schedules")
+        tasks.start_soon(keep_running, "watching for connections", self._activation.run, name="connections")
         for program in self.configuration.programs.values():
-            self._add(program, program.process_names(), estate)
-        self.bus.listen(self.dependencies.heed)
+            self._add(program, program.process_names(), inherited)
+        self.bus.listen(self.dependencies.on_record)
         self.bus.listen(self._consider_exit)
-        self.bus.listen(self.retiring.heed)
-        self._autostart(process for process in self.processes.values() if process.name not in estate or estate[process.name].begins_anew)
-        self._retire_unlisted(estate)
+        self.bus.listen(self.removals.on_record)
+        self._autostart(
+            process for process in self.processes.values() if process.name not in inherited or inherited[process.name].begins_anew
+        )
+        self._remove_unlisted(inherited)
         self.dependencies.reconsider()
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
@@ -179,24 +181,24 @@ class Supervisor:
 
     # Processes
 
-    def _retire_unlisted(self, estate: dict[str, Inherited]) -> None:
+    def _remove_unlisted(self, inherited: dict[str, Inherited]) -> None:
         """Processes of an earlier daemon that the file no longer lists are taken over in order to be stopped."""
-        for name, inherited in estate.items():
+        for name, slot in inherited.items():
             if name not in self.processes:
                 owner = name.partition(":")[0]  # the program's real name: a reload that lists it again takes the process back
                 program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
-                self._add(program, [name], estate)
-                self.retiring.begin(self.processes[name])
-                _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, inherited.snapshot.run)
+                self._add(program, [name], inherited)
+                self.removals.begin(self.processes[name])
+                _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, slot.snapshot.run)
 
-    def _add(self, program: Program, names: Iterable[str], estate: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
+    def _add(self, program: Program, names: Iterable[str], inherited: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
         """Add processes with these ``names``, supervised but not started, and return them."""
         added = []
         for name in names:
             replica = int(name.rpartition(":")[2]) if ":" in name else 0
-            process = Process(name, replica, program, self._around)
-            if name in estate:
-                process.inherit(estate[name])
+            process = Process(name, replica, program, self._shared)
+            if name in inherited:
+                process.inherit(inherited[name])
             self.processes[name] = process
             added.append(process)
             assert self._tasks is not None  # noqa: S101  only called while running
@@ -267,7 +269,7 @@ class Supervisor:
         return self._reload_outcome
 
     async def _reload_once(self) -> Plan | ConfigError:
-        self._start_task(self._around.host.prepare, "prepare spawns")  # while the file loads, which may lead to new processes
+        self._start_task(self._shared.host.prepare, "prepare spawns")  # while the file loads, which may lead to new processes
         try:
             loaded = await self._load()
         except ConfigError as error:
@@ -295,9 +297,9 @@ class Supervisor:
         programs = configuration.programs
         kept = {name for program in programs.values() for name in program.process_names()}
         for process in list(self.processes.values()):
-            if process.name not in kept and process.name not in self.retiring:
-                self.retiring.begin(process)
-        self._change([process for name, process in self.processes.items() if name in kept and name not in self.retiring], plan)
+            if process.name not in kept and process.name not in self.removals:
+                self.removals.begin(process)
+        self._change([process for name, process in self.processes.items() if name in kept and name not in self.removals], plan)
         now_autostarting = plan.started()
         idle = [process for process in self.processes.values() if process.program.name in now_autostarting and is_idle(process.snapshot)]
         added = []
@@ -305,7 +307,7 @@ class Supervisor:
             added += self._add(program, [name for name in program.process_names() if name not in self.processes])
         self._autostart([*idle, *added])  # after the restarts, so that a new program waits for the new run of a dependency
         self._sort()
-        self._around.sockets.retain(programs)
+        self._shared.sockets.retain(programs)
         self._activation.reconfigure()
 
     def _change(self, processes: Sequence[Process], plan: Plan) -> None:
@@ -363,7 +365,7 @@ class Supervisor:
         starts = program.autostart or not before or any(process.snapshot.wanted for process in before.values())
         if starts and not program.autostart:
             for process in added:
-                if process.name in self.retiring:
+                if process.name in self.removals:
                     self._started_when_back.add(process.name)
                 else:
                     self._ask(process, StartRequested())

@@ -5,7 +5,7 @@ A process that left its session, wiped its environment and lost its parent is st
 ``cgroup.kill`` ends all that is in it, however fast it forks (``Documentation/admin-guide/cgroup-v2.rst`` of the kernel).
 The name has the run's tag in it, so nothing needs to be saved: an instance's runs are found by the names of its folders.
 
-A run starts in its cgroup: we step into it, fork, and step back (:func:`born_in`). To move the new child instead costs half
+A run starts in its cgroup: we step into it, fork, and step back (:func:`forking_into`). To move the new child instead costs half
 as much, but comes too late on a busy machine: when that was tried, one in twenty that daemonised at once had escaped.
 
 Reading takes no lock, but to move a process the kernel first waits for a grace period of RCU, some 10 ms (measured: 4 to
@@ -178,7 +178,7 @@ def warm_up(own: Cgroup | None = None) -> Cgroup:
 
 
 @contextmanager
-def born_in(cgroup: Cgroup, own: Cgroup, on_stranded: Callable[[OSError], None]) -> Iterator[None]:
+def forking_into(cgroup: Cgroup, own: Cgroup, on_stranded: Callable[[OSError], None]) -> Iterator[None]:
     """A child forked in this context starts in ``cgroup``: we are in it meanwhile, and in ``own`` again afterwards.
 
     ``on_stranded`` is called if we cannot step back. Raises OSError on entry if we may not move there.

@@ -14,7 +14,7 @@ from typing import Protocol
 #: How many ready descriptors are handled in one turn of the loop.
 _AT_ONCE = 64
 
-_of_loop: dict[asyncio.AbstractEventLoop, _Readiness] = {}
+_of_loop: dict[asyncio.AbstractEventLoop, _Poller] = {}
 
 
 class Reader(Protocol):
@@ -29,7 +29,7 @@ def watch(loop: asyncio.AbstractEventLoop, fd: int, reader: Reader) -> None:
 
     ``fd`` must not be watched already, and :func:`forget` must be called before it is closed.
     """
-    found = _of_loop.get(loop) or _Readiness(loop)
+    found = _of_loop.get(loop) or _Poller(loop)
     found.add(fd, reader)
     _of_loop[loop] = found
 
@@ -41,7 +41,7 @@ def forget(loop: asyncio.AbstractEventLoop, fd: int) -> None:
         del _of_loop[loop]  # so that nothing is kept of a loop that is closed
 
 
-class _Readiness:
+class _Poller:
     """The epoll of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

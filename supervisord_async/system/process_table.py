@@ -27,7 +27,7 @@ class Strangers(msgspec.Struct, frozen=True):
     settled: bool  #: False: they come and go faster than we can look, so some may be missing here
 
 
-class Census:
+class ProcessTable:
     """A view of the processes, filled on demand and never updated: make a new one instead."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Census:
             patient = look == _STRANGER_ROUNDS - 1 and dying == lingering
             if len(dead) == gone and (not dying or patient):
                 return Strangers(tuple(alive), settled=True)
-            children = procfs.children(os.getpid()) if self._listed else Census().own_children()
+            children = procfs.children(os.getpid()) if self._listed else ProcessTable().own_children()
         return Strangers((), settled=False)
 
     def _look(self, pid: int) -> procfs.Stat | None:
@@ -142,17 +142,17 @@ def tag_of(process: procfs.Stat) -> str | None:
     return tag
 
 
-#: The census of the current turn of the loop; empty until it is needed.
-_turn: list[Census] = []
+#: The process table of the current turn of the loop; empty until it is needed.
+_turn: list[ProcessTable] = []
 
 
-def current() -> Census:
-    """The census of this turn of the loop; without a running loop, a new one."""
+def current() -> ProcessTable:
+    """The process table of this turn of the loop; without a running loop, a new one."""
     if not _turn:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return Census()
-        _turn.append(Census())
+            return ProcessTable()
+        _turn.append(ProcessTable())
         loop.call_soon(_turn.clear)
     return _turn[0]

@@ -82,7 +82,7 @@ async def receive(numbers: Collection[int]) -> AsyncIterator[SignalStream]:
             loop.remove_signal_handler(number)
 
 
-async def heeded() -> None:
+async def wait_received() -> None:
     """Return once every signal that had arrived before this call has been received by its task."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)

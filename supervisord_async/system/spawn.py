@@ -44,7 +44,7 @@ class SpawnSpec(msgspec.Struct, frozen=True):
     stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
     session: bool = True  #: True: the child leads a session of its own; False: it stays in our session and process group
     confined: bool = False  #: it is to have a cgroup of its own, if possible; that is left to the caller of :func:`spawn`
-    around_birth: AbstractContextManager[None] | None = None  #: the context in which to fork; the loop does not turn in it
+    around_fork: AbstractContextManager[None] | None = None  #: the context in which to fork; the loop does not turn in it
 
 
 async def spawn(spec: SpawnSpec) -> Child:
@@ -111,7 +111,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
     """
     loop = asyncio.get_running_loop()
     try:
-        with spec.around_birth or nullcontext():
+        with spec.around_fork or nullcontext():
             process = start_child(
                 loop,
                 argv,

@@ -23,7 +23,7 @@ def note() -> list[int]:
     came: list[int] = []
     came_at = 0.0
 
-    def heed(number: int, _frame: object) -> None:
+    def on_signal(number: int, _frame: object) -> None:
         nonlocal came_at
         now = time.monotonic()
         if not came:
@@ -34,6 +34,6 @@ def note() -> list[int]:
             os.kill(os.getpid(), number)
 
     for number in STOPS:
-        signal.signal(number, heed)
+        signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # they were blocked during a re-exec
     return came

@@ -41,7 +41,7 @@ from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
-from supervisord_async.system.process_table import Census
+from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.signals import group_exists
 
 Scope = Literal["tree", "main"]
@@ -110,7 +110,7 @@ class Tree:
             if not now.strangers().settled:
                 return True
             if not now.strangers().alive and group_exists(self.session):
-                now = Census()  # look again: most likely zombies, but perhaps one that a sibling's death hid while we read
+                now = ProcessTable()  # look again: most likely zombies, but perhaps one that a sibling's death hid while we read
         return bool(self._leftovers(now))
 
     def leftovers(self) -> list[Identity]:
@@ -161,7 +161,7 @@ class Tree:
                     await _wait_all(condemned)
             quiet = 0 if condemned or not self._is_settled(process_table.current()) else quiet + 1
             if clock.monotonic() >= deadline:
-                return self._members(Census())
+                return self._members(ProcessTable())
             if quiet == 0:
                 await anyio.lowlevel.checkpoint()
         return []
@@ -193,13 +193,13 @@ class Tree:
             now = process_table.current()
             if not self._is_settled(now):
                 self._catch()
-                now = Census()
+                now = ProcessTable()
             fresh = [member for member in self._members(now) if member not in frozen]
             if not fresh:
                 break
             self._send(now, fresh, signal.SIGSTOP, whole_group=not frozen)
             frozen.update(dict.fromkeys(fresh))
-            await anyio.lowlevel.checkpoint()  # another turn, another census
+            await anyio.lowlevel.checkpoint()  # another turn, another process table
             if clock.monotonic() >= deadline:
                 break
         return list(frozen)
@@ -210,7 +210,7 @@ class Tree:
         Such a process lives for some microseconds, so there is no time to find out whose it is before it is stopped. Plain
         PIDs are safe here: they are those of our own unreaped children.
         """
-        session_is_ours = self._session_is_ours(Census())
+        session_is_ours = self._session_is_ours(ProcessTable())
         seen: set[int] = set()
         for pid in orphans.strangers(procfs.children(os.getpid())):
             process = procfs.stat(pid)
@@ -232,10 +232,10 @@ class Tree:
                 with suppress(PermissionError):
                     os.kill(process.pid, signal.SIGCONT)
 
-    def _is_settled(self, now: Census) -> bool:
+    def _is_settled(self, now: ProcessTable) -> bool:
         return not self._orphans_come_to_us or now.strangers().settled
 
-    def _send(self, now: Census, targets: list[Identity], signum: int, *, whole_group: bool) -> None:
+    def _send(self, now: ProcessTable, targets: list[Identity], signum: int, *, whole_group: bool) -> None:
         """Send to each target once; to the main process's group as a whole where that is safe, since a fork cannot escape that."""
         group = self._own_group(now) if whole_group and self.main in targets else None
         if group is not None:
@@ -252,17 +252,17 @@ class Tree:
             except PermissionError:
                 _log.warning("may not send signal %d to process %d of %s", signum, target.pid, self.tag)
 
-    def _own_group(self, now: Census) -> int | None:
+    def _own_group(self, now: ProcessTable) -> int | None:
         """The main process's group, if its number is certain, as its leader is our unreaped child."""
         if self.main is None or self.main.pid not in exits.watched:
             return None
         found = now.stat(self.main.pid)
         return self.main.pid if found is not None and of(found) == self.main and found.group == self.main.pid else None
 
-    def _leftovers(self, now: Census) -> list[Identity]:
+    def _leftovers(self, now: ProcessTable) -> list[Identity]:
         return [member for member in self._members(now) if member != self.main]
 
-    def _members(self, now: Census) -> list[Identity]:
+    def _members(self, now: ProcessTable) -> list[Identity]:
         """All that lives of the run, its main process first."""
         roots = self._orphans(now)
         if self.main is not None and self._main_lives(now):
@@ -281,7 +281,7 @@ class Tree:
         pids = self._cgroup.pids() if self._cgroup is not None else set()
         return pids if os.getpid() not in pids else set()
 
-    def _orphans(self, now: Census) -> set[int]:
+    def _orphans(self, now: ProcessTable) -> set[int]:
         """The processes that belong to this run by session or tag, whoever their parent is by now."""
         candidates = now.strangers().alive if self._orphans_come_to_us else now.everything().values()
         if not candidates:
@@ -298,14 +298,14 @@ class Tree:
             return True
         return process_table.tag_of(process) == self.tag
 
-    def _session_is_ours(self, now: Census) -> bool:
+    def _session_is_ours(self, now: ProcessTable) -> bool:
         """False if the session's number was reused by a stranger, which happens only after all of ours is gone."""
         if self.main is None:
             return False
         leader = now.stat(self.session)
         return leader is None or (of(leader) == self.main and not self._main_is_over())
 
-    def _main_lives(self, now: Census) -> bool:
+    def _main_lives(self, now: ProcessTable) -> bool:
         if self.main is None or self._main_is_over():
             return False
         found = now.stat(self.main.pid)

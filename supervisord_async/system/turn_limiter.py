@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 
-class Turns:
+class TurnLimiter:
     """Calls at most ``limit`` callbacks in each turn of the loop, in the order in which they came."""
 
     def __init__(self, limit: int) -> None:

@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 
 
-class Bell:
-    """Wakes the one task that waits; may be rung by any code on the loop."""
+class WaitCondition:
+    """Wakes the one task that waits; may be notified by any code on the loop."""
 
     __slots__ = ("_waiter",)
 
     def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """The waiting task goes on; without one, nothing happens."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def wait(self, until: float | None = None) -> None:
-        """Return at the next ring, or when the loop's clock reaches ``until``. For one task at a time."""
+        """Return at the next :meth:`notify`, or when the loop's clock reaches ``until``. For one task at a time."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        timer = None if until is None else loop.call_at(until, self.ring)
+        timer = None if until is None else loop.call_at(until, self.notify)
         try:
             await waiter
         finally:

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 
 from supervisord_async.config.model import Daemon
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
 from supervisord_async.core.inputs import StartRequested, StopRequested
@@ -88,7 +88,7 @@ async def status(fleet: int, folder: Path) -> dict[str, float]:
     """Calls for each process in the answer to one question about all, asked on a socket."""
     daemon = Daemon(name="shop", run_dir=str(folder), socket=str(folder / "s"))
     async with playing(*(swift(f"p{number}") for number in range(fleet)), daemon=daemon) as scene:
-        api = Api(scene.commands, Tally())
+        api = Api(scene.commands, Counters())
         async with listening(daemon, api), await anyio.connect_unix(daemon.socket) as stream:
             counts = []
             for _ in range(3):

@@ -255,11 +255,11 @@ def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path
 def test_a_check_whose_disk_hangs_is_an_error_and_the_others_are_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
 
-    def logs(_patient: diagnosis.Patient) -> Iterator[diagnosis.Finding]:
+    def logs(_installation: diagnosis.Installation) -> Iterator[diagnosis.Finding]:
         go.wait(30)
         yield diagnosis.Finding("ok", "log", "late")
 
-    monkeypatch.setattr(diagnosis, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(diagnosis, "TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr(diagnosis, "CHECKS", (logs, diagnosis.python))
     try:
         code, findings = doctor(SOUND)

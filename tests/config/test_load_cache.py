@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.config.load import Loaded, load
-from supervisord_async.config.load_cache import Recollection
+from supervisord_async.config.load_cache import LoadCache
 from supervisord_async.errors import ConfigError
 
 FIRST = """\
@@ -43,9 +43,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "programs.yaml"
 
 
-def outcome(file: Path, variables: dict[str, str], recollection: Recollection | None) -> object:
+def outcome(file: Path, variables: dict[str, str], load_cache: LoadCache | None) -> object:
     try:
-        loaded: Loaded = load(file, environ={"HOME": "/root", **variables}, recollection=recollection)
+        loaded: Loaded = load(file, environ={"HOME": "/root", **variables}, load_cache=load_cache)
     except ConfigError as error:
         return error.problems
     return loaded.configuration, loaded.warnings
@@ -53,32 +53,32 @@ def outcome(file: Path, variables: dict[str, str], recollection: Recollection | 
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_a_reload_says_what_a_first_load_says(file: Path, edit: str) -> None:
-    recollection = Recollection()
+    load_cache = LoadCache()
     file.write_text(FIRST)
-    before = outcome(file, {}, recollection)
+    before = outcome(file, {}, load_cache)
     assert before == outcome(file, {}, None)
     text, variables = EDITS[edit]
     file.write_text(text)
     for _ in range(2):
-        assert outcome(file, variables, recollection) == outcome(file, variables, None)
+        assert outcome(file, variables, load_cache) == outcome(file, variables, None)
     file.write_text(FIRST)
-    assert outcome(file, {}, recollection) == before
+    assert outcome(file, {}, load_cache) == before
 
 
 def test_files_that_are_read_are_read_again(file: Path, tmp_path: Path) -> None:
-    recollection = Recollection()
+    load_cache = LoadCache()
     file.write_text(FIRST)
-    outcome(file, {}, recollection)
+    outcome(file, {}, load_cache)
     (tmp_path / "v.env").write_text("V=2\n")
     (tmp_path / "more" / "a.yaml").write_text("programs:\n  a: {command: b}\n")
-    assert outcome(file, {}, recollection) == outcome(file, {}, None)
+    assert outcome(file, {}, load_cache) == outcome(file, {}, None)
 
 
 def test_what_reads_the_same_is_the_same_program(file: Path) -> None:
-    recollection = Recollection()
+    load_cache = LoadCache()
     file.write_text(FIRST)
-    before = load(file, recollection=recollection).configuration.programs
+    before = load(file, load_cache=load_cache).configuration.programs
     file.write_text(FIRST.replace("run it", "run that"))
-    after = load(file, recollection=recollection).configuration.programs
+    after = load(file, load_cache=load_cache).configuration.programs
     same = {name for name in before if before[name] is after[name]}
     assert same == {"web", "a"}  # the job has changed, the others are never taken from memory

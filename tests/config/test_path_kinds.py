@@ -11,7 +11,7 @@ import pytest
 from supervisord_async.config import path_kinds
 from supervisord_async.config.check import check
 from supervisord_async.config.load import load
-from supervisord_async.config.path_kinds import Kind, look_at
+from supervisord_async.config.path_kinds import PathKind, kinds_of
 from tests.hanging_disk import HangingDisk, can_hang
 
 needs_a_disk = pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
@@ -20,7 +20,7 @@ needs_a_disk = pytest.mark.skipif(not can_hang(), reason="only root can mount a 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingDisk]:
     """It hangs."""
-    monkeypatch.setattr(path_kinds.look_at, "__defaults__", (0.2,))
+    monkeypatch.setattr(path_kinds.kinds_of, "__defaults__", (0.2,))
     with HangingDisk(tmp_path / "away", "app", b"#!/bin/sh\n") as disk:
         disk.hang()
         yield disk
@@ -33,13 +33,13 @@ def test_kinds(tmp_path: Path) -> None:
     text.write_text("")
     (tmp_path / "dangling").symlink_to("nowhere")
     expected = {
-        str(tmp_path): Kind.FOLDER,
-        str(script): Kind.EXECUTABLE,
-        str(text): Kind.OTHER,
-        str(tmp_path / "dangling"): Kind.MISSING,
-        f"{tmp_path}/\0": Kind.MISSING,
+        str(tmp_path): PathKind.FOLDER,
+        str(script): PathKind.EXECUTABLE,
+        str(text): PathKind.OTHER,
+        str(tmp_path / "dangling"): PathKind.MISSING,
+        f"{tmp_path}/\0": PathKind.MISSING,
     }
-    assert look_at(expected) == expected
+    assert kinds_of(expected) == expected
 
 
 def test_without_a_thread_it_is_looked_at_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,14 +47,14 @@ def test_without_a_thread_it_is_looked_at_all_the_same(tmp_path: Path, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert look_at([str(tmp_path)]) == {str(tmp_path): Kind.FOLDER}
+    assert kinds_of([str(tmp_path)]) == {str(tmp_path): PathKind.FOLDER}
 
 
 @needs_a_disk
 def test_a_disk_that_hangs_is_silent_and_the_others_tell(tmp_path: Path, disk: HangingDisk) -> None:
     (tmp_path / "away.txt").write_text("")  # beside it, not on it
-    found = look_at([str(disk.folder), str(disk.path), str(tmp_path), str(tmp_path / "away.txt")])
-    assert list(found.values()) == [Kind.SILENT, Kind.SILENT, Kind.FOLDER, Kind.OTHER]
+    found = kinds_of([str(disk.folder), str(disk.path), str(tmp_path), str(tmp_path / "away.txt")])
+    assert list(found.values()) == [PathKind.SILENT, PathKind.SILENT, PathKind.FOLDER, PathKind.OTHER]
 
 
 @needs_a_disk

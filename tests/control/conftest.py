@@ -13,14 +13,14 @@ import pytest
 
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Program, Restart
 from supervisord_async.control.commands import Commands
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.supervisor import Supervisor
-from tests.fake_host import FakeChild, FakeHost, program, surroundings
+from tests.fake_host import FakeChild, FakeHost, program, shared_context
 from tests.waiting import wait_until
 
 #: Restarts without a limit, quick ones.
@@ -70,10 +70,10 @@ async def playing(*programs: Program, daemon: Daemon | None = None, load: Any = 
     daemon = daemon or Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock")
     configuration = Configuration(file="/nowhere/programs.yaml", daemon=daemon, programs={one.name: one for one in programs})
 
-    def around(made: Supervisor) -> Surroundings:
-        return surroundings(host, waits_for=made.dependencies.waits_for, spawned=made.dependencies.release)
+    def shared(made: Supervisor) -> SharedContext:
+        return shared_context(host, waits_for=made.dependencies.waits_for, spawned=made.dependencies.release)
 
-    supervisor = Supervisor(configuration, load or _no_file, around, refuse_reexec)
+    supervisor = Supervisor(configuration, load or _no_file, shared, refuse_reexec)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(supervisor.run)
         await wait_until(lambda: len(supervisor.processes) >= len(programs))
@@ -162,9 +162,9 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
     async def serve(*programs: Program, load: Any = None, settings: dict[str, Any] | None = None, **parts: Any) -> AsyncIterator[Wire]:
         daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), **(settings or {}))
         async with playing(*programs, daemon=daemon, load=load, **parts) as scene:
-            tally = Tally()
-            scene.bus.listen(tally.heed)
-            api = Api(scene.commands, tally)
+            counters = Counters()
+            scene.bus.listen(counters.on_record)
+            api = Api(scene.commands, counters)
             async with listening(daemon, api) as listeners:
                 wire = Wire(scene, api, daemon.socket)
                 wire.tcp_port = next((s.getsockname()[1] for s in listeners.sockets if s.family == socket.AF_INET), None)  # type: ignore[attr-defined]

@@ -19,16 +19,16 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from supervisord_async.config.model import HttpTls
-from supervisord_async.control.auth import Door, TcpDoor, is_our_host, refuse_open_address, token_of
+from supervisord_async.control.auth import Authorizer, TcpAccess, is_our_host, refuse_open_address, token_of
 from supervisord_async.control.message import Message, Peer, Request
 from supervisord_async.errors import DaemonError, NotAllowedError
 from tests.control.conftest import ask, swift
 
-TCP = TcpDoor(host="127.0.0.1", port=9001, token="t" * 43)
+TCP = TcpAccess(host="127.0.0.1", port=9001, token="t" * 43)
 
 
 async def nothing_comes() -> Message:
-    raise AssertionError("the door looks at the head alone")
+    raise AssertionError("the authorizer looks at the head alone")
 
 
 def asked_by(peer: Peer | None) -> Request:
@@ -37,25 +37,25 @@ def asked_by(peer: Peer | None) -> Request:
 
 
 def test_root_and_our_own_user_may_and_others_may_not() -> None:
-    door = Door()
+    authorizer = Authorizer()
     for uid in (0, os.geteuid()):
-        assert door.check(asked_by(Peer(1, uid, 1))) is None
+        assert authorizer.check(asked_by(Peer(1, uid, 1))) is None
     with pytest.raises(NotAllowedError, match="socket_group"):
-        door.check(asked_by(Peer(1, 65534, 65534)))
+        authorizer.check(asked_by(Peer(1, 65534, 65534)))
     with pytest.raises(NotAllowedError):
-        door.check(asked_by(None))  # neither a peer nor TCP: nobody
+        authorizer.check(asked_by(None))  # neither a peer nor TCP: nobody
 
 
 def test_socket_group_opens_it_to_members() -> None:
     nobody = pwd.getpwnam("nobody")
     group = grp.getgrgid(nobody.pw_gid).gr_name
-    door = Door(group=group)
-    assert door.check(asked_by(Peer(1, nobody.pw_uid, 12345))) is None  # by membership
-    assert door.check(asked_by(Peer(1, 4_000_000, nobody.pw_gid))) is None  # by the primary group
+    authorizer = Authorizer(group=group)
+    assert authorizer.check(asked_by(Peer(1, nobody.pw_uid, 12345))) is None  # by membership
+    assert authorizer.check(asked_by(Peer(1, 4_000_000, nobody.pw_gid))) is None  # by the primary group
     with pytest.raises(NotAllowedError):
-        door.check(asked_by(Peer(1, 4_000_000, 4_000_000)))
+        authorizer.check(asked_by(Peer(1, 4_000_000, 4_000_000)))
     with pytest.raises(NotAllowedError):
-        Door(group="no-such-group").check(asked_by(Peer(1, nobody.pw_uid, nobody.pw_gid)))
+        Authorizer(group="no-such-group").check(asked_by(Peer(1, nobody.pw_uid, nobody.pw_gid)))
 
 
 @pytest.mark.parametrize("host", ["localhost:9001", "127.0.0.1:9001", "localhost", "LOCALHOST:9001"])
@@ -71,7 +71,7 @@ def test_foreign_hosts_are_not(host: str) -> None:
 
 
 def test_an_open_address_answers_to_addresses_and_no_foreign_name() -> None:
-    everywhere = TcpDoor(host="0.0.0.0", port=9001, token="t" * 43, tls=True)
+    everywhere = TcpAccess(host="0.0.0.0", port=9001, token="t" * 43, tls=True)
     assert is_our_host("192.168.7.7:9001", everywhere)
     assert not is_our_host("rebound.example:9001", everywhere)
     assert everywhere.url == f"https://127.0.0.1:9001/?token={'t' * 43}"

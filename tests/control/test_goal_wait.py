@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from supervisord_async.control.goal import Verdict
-from supervisord_async.control.goal_wait import Pursuit
+from supervisord_async.control.goal_wait import GoalWait
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Snapshot, State
 
@@ -49,8 +49,8 @@ async def test_who_is_judged_when_somebody_elses_record_comes(state: State, miss
         return Verdict(True, "there") if len(judgements) == 2 else None
 
     web: Any = SimpleNamespace(name="web", snapshot=Snapshot(state=state))
-    pursuit = Pursuit([web], goal)
+    waiting = GoalWait([web], goal)
     records: Any = Records(missed=missed)
     with anyio.move_on_after(0.05 if judged == 1 else 60):
-        await pursuit.follow(records)
-    assert (len(judgements), pursuit.unsettled()) == (judged, ["web"] if judged == 1 else [])
+        await waiting.follow(records)
+    assert (len(judgements), waiting.unsettled()) == (judged, ["web"] if judged == 1 else [])

@@ -18,7 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Daemon
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
 from supervisord_async.control.server import ControlServer
@@ -34,7 +34,7 @@ Serving = Callable[..., Any]
 async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
     async with playing(swift("web"), daemon=daemon) as scene:
-        async with listening(daemon, Api(scene.commands, Tally())) as listeners:
+        async with listening(daemon, Api(scene.commands, Counters())) as listeners:
             sockets = listeners.sockets
             inherited = [os.dup(sock.fileno()) for sock in sockets]
             port = sockets[1].getsockname()[1]
@@ -42,7 +42,7 @@ async def test_inherited_sockets_go_on_answering(tmp_path: Any) -> None:
             os.link(daemon.socket, tmp_path / "kept.sock")
         os.rename(tmp_path / "kept.sock", daemon.socket)  # a re-exec does not unlink it
         again = replace(daemon, http=("127.0.0.1", port))
-        async with listening(again, Api(scene.commands, Tally()), inherited) as listeners:
+        async with listening(again, Api(scene.commands, Counters()), inherited) as listeners:
             assert [sock.fileno() for sock in listeners.sockets] == inherited
             async with await anyio.connect_unix(daemon.socket) as stream:
                 assert (await ask(stream, "GET", "/v1/health")).status == 200
@@ -55,11 +55,11 @@ async def test_inherited_sockets_that_the_file_no_longer_names_refuse(tmp_path: 
     elsewhere = replace(daemon, socket=str(tmp_path / "other.sock"), http=None)
     bind_unix(elsewhere.socket).close()  # left by a daemon that was killed
     async with playing(swift("web"), daemon=daemon) as scene:
-        async with listening(daemon, Api(scene.commands, Tally())) as listeners:
+        async with listening(daemon, Api(scene.commands, Counters())) as listeners:
             inherited = [os.dup(sock.fileno()) for sock in listeners.sockets]
             port = listeners.sockets[1].getsockname()[1]
             os.link(daemon.socket, tmp_path / "former.sock")  # a re-exec does not unlink it
-        async with listening(elsewhere, Api(scene.commands, Tally()), inherited):
+        async with listening(elsewhere, Api(scene.commands, Counters()), inherited):
             async with await anyio.connect_unix(elsewhere.socket) as stream:
                 assert (await ask(stream, "GET", "/v1/health")).status == 200
             with pytest.raises(ConnectionRefusedError):

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisord_async.config.model import Restart
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.operation import Api
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
@@ -80,7 +80,7 @@ async def test_figures_are_those_of_the_living(serving: Callable[..., Any]) -> N
 
 
 def test_reloads_and_runs_are_counted_as_their_records_pass() -> None:
-    tally = Tally()
+    counters = Counters()
     for number, (type_, fields) in enumerate(
         [
             ("reload", {}),
@@ -92,11 +92,11 @@ def test_reloads_and_runs_are_counted_as_their_records_pass() -> None:
             ("state", {"name": "web", "to": "STOPPED", "run": 2, "data": {"uptime_seconds": 100_000.0}}),
         ]
     ):
-        tally.heed(Record(id=number, at=0.0, type=type_, **fields))
-    assert (tally.reloads, tally.refused_reloads) == (1, 2)
-    assert dict(tally.restarts) == {("web", "exited"): 1}
-    assert tally.runs["web"] == [0, 1, 0, 0, 0, 0, 1]
-    assert tally.run_seconds["web"] == 100_005.0
+        counters.on_record(Record(id=number, at=0.0, type=type_, **fields))
+    assert (counters.reloads, counters.refused_reloads) == (1, 2)
+    assert dict(counters.restarts) == {("web", "exited"): 1}
+    assert counters.runs["web"] == [0, 1, 0, 0, 0, 0, 1]
+    assert counters.run_seconds["web"] == 100_005.0
 
 
 @pytest.mark.anyio
@@ -122,4 +122,4 @@ async def test_docs_alerts_and_dashboard_name_what_there_is(serving: Callable[..
 @pytest.mark.anyio
 async def test_metrics_are_made_by_a_scrape_and_by_nothing_else() -> None:
     async with playing(swift("web")) as scene:
-        assert Api(scene.commands, Tally()).metrics is None
+        assert Api(scene.commands, Counters()).metrics is None

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from schemathesis import GenerationMode, checks
 
 from supervisord_async.config.model import Daemon
-from supervisord_async.control.counters import Tally
+from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
 from supervisord_async.control.openapi import KINDS, describe
 from supervisord_async.control.operation import Api, Operation
@@ -85,7 +85,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
             scene.bus.listen(history.take)
             scene.commands.shutdown = lambda: None  # type: ignore[method-assign]
             scene.commands.reexec = _nothing  # type: ignore[method-assign]
-            async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands, Tally())) as listeners:
+            async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands, Counters())) as listeners:
                 tasks.start_soon(history.run)
                 found.append((f"http://127.0.0.1:{listeners.sockets[1].getsockname()[1]}", (folder / "http.token").read_text().strip()))
                 ready.set()

@@ -14,7 +14,7 @@ from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from supervisord_async.supervise.runs.output import Output
-from supervisord_async.system.wait_condition import Bell
+from supervisord_async.system.wait_condition import WaitCondition
 from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
 
@@ -403,15 +403,15 @@ async def test_processes_on_their_way_out_hear_of_themselves_only() -> None:
     many = [swift(f"gone{number}") for number in range(40)]
     async with playing(swift("kept"), *many, load=File(swift("kept"))) as scene:
         heard = dict.fromkeys((one.name for one in many), 0)
-        ring = Bell.ring
+        notify = WaitCondition.notify
 
-        def counted(bell: Bell) -> None:
-            for name, own in scene.supervisor.retiring._bells.items():
-                heard[name] += own is bell
-            ring(bell)
+        def counted(condition: WaitCondition) -> None:
+            for name, own in scene.supervisor.removals._conditions.items():
+                heard[name] += own is condition
+            notify(condition)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Bell, "ring", counted)
+            patch.setattr(WaitCondition, "notify", counted)
             await scene.supervisor.reload()
             await wait_until(lambda: list(scene.supervisor.processes) == ["kept"])
         assert max(heard.values()) <= 4  # its own records, not those of all

@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from supervisord_async.control.reload_goal import Touched
+from supervisord_async.control.reload_goal import ReloadGoal
 
 
 def seconds_to_find(count: int) -> float:
@@ -22,7 +22,7 @@ def seconds_to_find(count: int) -> float:
     least = float("inf")
     for _ in range(5):
         began = time.thread_time()
-        touched = Touched(supervisor, plan, {})
+        touched = ReloadGoal(supervisor, plan, {})
         least = min(least, time.thread_time() - began)
         assert len(touched.processes) == count
     return least

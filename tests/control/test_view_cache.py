@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from supervisord_async.config.model import Logs, Program
 from supervisord_async.control.view import ProcessView, process_view
-from supervisord_async.control.view_cache import SteadyViews
+from supervisord_async.control.view_cache import ViewCache
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.supervise.records.figures import Figures
 
@@ -26,7 +26,7 @@ def a_process(**fields: Any) -> Any:
 
 
 def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
-    views, process = SteadyViews(), a_process()
+    views, process = ViewCache(), a_process()
     changes: list[dict[str, Any]] = [
         {},
         {"snapshot": replace(RUNNING, run=2, restarts=1, exit=ExitStatus(code=1))},
@@ -60,7 +60,7 @@ def test_figures_of_a_run_that_has_ended_since_are_nobodys() -> None:
 
 
 def test_views_of_many_are_those_of_each_whoever_comes_goes_and_changes_among_them() -> None:
-    views, pick = SteadyViews(), random.Random(7)
+    views, pick = ViewCache(), random.Random(7)
     processes = [a_process(name=f"p{number}") for number in range(6)]
     figures: dict[str, Figures] = {}
     for now in range(200, 500):
@@ -75,7 +75,7 @@ def test_views_of_many_are_those_of_each_whoever_comes_goes_and_changes_among_th
             case 3 if one is not None:
                 one.snapshot, one.next_at = replace(RUNNING, state=State.BACKOFF, pid=None), now + 5.0
             case 4 if one is not None:
-                one.words = "busy" if not one.words else ""
+                one.status_text = "busy" if not one.status_text else ""
             case 5:
                 figures = {
                     process.name: Figures(cpu_percent=now / 10, cpu_seconds=0.0, memory_bytes=now, processes=1, threads=1)
@@ -88,7 +88,7 @@ def test_views_of_many_are_those_of_each_whoever_comes_goes_and_changes_among_th
 
 
 def test_views_of_processes_that_are_gone_are_not_kept() -> None:
-    views, process = SteadyViews(), a_process()
+    views, process = ViewCache(), a_process()
     views.json([process, process], 120.0, 1e9, {})
     views.json([process], 121.0, 1e9, {})
     assert len(views._made_of) == len(views._since) == 1

@@ -18,7 +18,7 @@ from supervisord_async.config.model import Backoff, Logs, Notify, Probe, Restart
 from supervisord_async.control import last_output
 from supervisord_async.control.last_output import last_lines
 from supervisord_async.control.logs import Source
-from supervisord_async.control.past_runs import stories
+from supervisord_async.control.past_runs import past_runs
 from supervisord_async.control.rule import fault_keys, ruling
 from supervisord_async.control.why import CheckView, LastEnd, Link, Output, Why, lines_of
 from supervisord_async.control.words import span
@@ -28,7 +28,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
 from supervisord_async.errors import NotFoundError, SpawnError
 from supervisord_async.supervise.records.figures import Figures, Sampler
-from supervisord_async.supervise.runs.output import Birth
+from supervisord_async.supervise.runs.output import RunOffsets
 from tests.control.conftest import playing, swift
 from tests.fake_host import program
 from tests.waiting import wait_until
@@ -295,7 +295,7 @@ async def test_last_output_shows_no_secret(tmp_path: Path) -> None:
         await scene.commands.stop(["web"])
         process = scene.supervisor.processes["web"]
         process.program = replace(process.program, logs=Logs(stdout=str(log)))
-        process.output.births = ()  # it began under an earlier daemon
+        process.output.run_offsets = ()  # it began under an earlier daemon
         why = await scene.commands.why("web")
         assert why.output[0].lines[0].startswith("connecting with ")
         assert "hunter2" not in "\n".join(why.lines)
@@ -396,8 +396,8 @@ def test_stories_survive_records_that_begin_in_the_middle() -> None:
         fields: dict[str, Any] = {"from_": from_, "to": to, "run": run, "cause": cause, "message": to, "data": data}
         return Record(id=number, at=float(number), type="state", name="web", **fields)
 
-    told = stories([state(1, "RUNNING", "STOPPING", 4, "operator"), state(2, "STOPPING", "STARTING", 5, "operator", exit={"code": 0})])
-    assert [(story.run, story.started_at, story.ended_at) for story in told] == [(5, 2.0, None), (4, None, 2.0)]
+    told = past_runs([state(1, "RUNNING", "STOPPING", 4, "operator"), state(2, "STOPPING", "STARTING", 5, "operator", exit={"code": 0})])
+    assert [(past.run, past.started_at, past.ended_at) for past in told] == [(5, 2.0, None), (4, None, 2.0)]
     assert told[1].figures == {"exit": {"code": 0}}
 
 
@@ -486,7 +486,7 @@ def test_a_fifo_is_not_opened_for_its_last_words(tmp_path: Path) -> None:
 async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path: Path) -> None:
     path = tmp_path / "web.log"
     path.write_bytes(b"of an earlier daemon\nof this one\n")
-    output = SimpleNamespace(births=(Birth(1, {}),), written=lambda: {str(path): len(b"of this one\n")})
+    output = SimpleNamespace(run_offsets=(RunOffsets(1, {}),), written=lambda: {str(path): len(b"of this one\n")})
     process: Any = SimpleNamespace(
         name="web",
         replica=0,
@@ -495,7 +495,7 @@ async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path:
     )
     [own] = await last_output.of(process, 1, 1000.5)
     assert own.lines == ["of this one"]
-    output.births = ()  # it was adopted
+    output.run_offsets = ()  # it was adopted
     [adopted] = await last_output.of(process, 1, 900.0)
     assert adopted.lines == ["of an earlier daemon", "of this one"]
 
@@ -507,12 +507,12 @@ async def test_last_words_of_an_earlier_daemons_run_are_none_of_the_present_one(
     process: Any = SimpleNamespace(
         name="web",
         replica=0,
-        output=SimpleNamespace(births=(Birth(1, {}),), written=lambda: {str(path): len(b"of this one\n")}),
+        output=SimpleNamespace(run_offsets=(RunOffsets(1, {}),), written=lambda: {str(path): len(b"of this one\n")}),
         program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
     )
     [earlier] = await last_output.of(process, 1, 900.0, 950.0, next_run=1)
     assert (earlier.lines, earlier.earlier_daemon) == (["of an earlier daemon"], True)
-    process.output.births = ()  # the present run was adopted: nobody knows where in a raw file it began
+    process.output.run_offsets = ()  # the present run was adopted: nobody knows where in a raw file it began
     assert await last_output.of(process, 1, 900.0, 950.0, next_run=1) == []
     process.program.logs.format = "json"
     lines = [{"at": f"2026-11-20T12:00:0{n}.000Z", "run": 1, "line": f"at {n}"} for n in (1, 5)]
@@ -587,7 +587,7 @@ async def test_what_a_run_says_at_once_is_its_own_however_late_its_birth_is_told
         scene.child("web").end(1)
         await wait_until(lambda: web.snapshot.run == 2 and web.snapshot.pid is not None)
         assert scene.bus._untold, "nobody was told yet"
-        assert [birth.run for birth in web.output.births] == [1, 2]
+        assert [birth.run for birth in web.output.run_offsets] == [1, 2]
 
 
 @pytest.mark.anyio

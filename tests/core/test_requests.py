@@ -296,7 +296,7 @@ def test_stop_after_a_bug_during_a_spawn_never_says_stopped_too_early() -> None:
     assert world.tree.told
 
 
-# Asking for time (sd_notify's EXTEND_TIMEOUT_USEC), and another main process (MAINPID)
+# JsonClient for time (sd_notify's EXTEND_TIMEOUT_USEC), and another main process (MAINPID)
 
 
 def test_a_start_that_asks_for_time_is_not_overdue_before() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.supervise.recovery import persist
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState, StateError
-from supervisord_async.supervise.recovery.takeover import settle
+from supervisord_async.supervise.recovery.takeover import reconcile
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.tags import Tagged
 
@@ -108,7 +108,7 @@ def test_a_sealed_state_with_another_value_is_a_state_or_refused(state: SavedSta
 
 @given(st.none() | STATES, LIVING, st.booleans())
 def test_no_living_run_is_forgotten_and_none_is_two(saved: SavedState | None, living: list[Tagged], by_reexec: bool) -> None:
-    slots = settle(saved, living, "this", by_reexec=by_reexec)
+    slots = reconcile(saved, living, "this", by_reexec=by_reexec)
     for process in living:
         slot = slots[process.name]
         known = process.run in slot.stray_runs or (slot.main is not None and slot.snapshot.run == process.run)

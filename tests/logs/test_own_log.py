@@ -117,7 +117,7 @@ def test_each_message_that_a_full_disk_cost_is_counted(tmp_path: Path, monkeypat
     monkeypatch.setattr(writer_thread, "RETRY_SECONDS", 0.01)
     log = tmp_path / "log"
     log.symlink_to("/dev/full")
-    full = writer_thread.Outlet(path=str(log), lost=lambda count: b"%d lost\n" % count)
+    full = writer_thread.WriterThread(path=str(log), lost=lambda count: b"%d lost\n" % count)
     for _ in range(500):
         full.put(b"message\n")
     assert full.flush(60)
@@ -153,7 +153,7 @@ def test_without_a_thread_it_is_written_as_far_as_it_can_be_at_once(
         if not to_file:
             for number in range(200):
                 logger.warning("%d %s", number, "x" * 1000)  # more than the pipe holds
-            assert not log._outlet.flush(0.0)
+            assert not log._writer.flush(0.0)
     logger.warning("the last")
     if not to_file:
         lines = b""
@@ -171,10 +171,10 @@ def test_a_log_on_a_full_disk_holds_nobody_up_who_closes_it(logger: logging.Logg
     handler = OwnLog(path="/dev/full")
     handler.install("tests.own")
     logger.warning("lost")
-    wait_until_sync(lambda: handler._outlet._resting)
+    wait_until_sync(lambda: handler._writer._resting)
     logger.warning("lost as well")
     handler.close()
-    thread = handler._outlet._thread
+    thread = handler._writer._thread
     assert thread is not None
     assert not thread.is_alive()
 

@@ -121,7 +121,7 @@ def test_why_answers_without_the_last_output_where_the_logs_disk_hangs(daemon: M
     here.mkdir()
     name.symlink_to(here)
     entry = f"{{command: 'echo bye; exit 3', shell: true, restart: never, logs: {{stdout: {name}/web.log}}}}"
-    with daemon(f"programs: {{web: {entry}}}", constants={"supervisord_async.control.last_output.PATIENCE_SECONDS": 0.5}) as live:
+    with daemon(f"programs: {{web: {entry}}}", constants={"supervisord_async.control.last_output.TIMEOUT_SECONDS": 0.5}) as live:
         live.wait_for("web", "EXITED")
         assert "bye" in live.do("why", "web")
         disk.hang()

@@ -28,9 +28,9 @@ from supervisord_async.errors import BusyError
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.recovery import persist
 from supervisord_async.supervise.recovery.persist import SavedState
-from supervisord_async.supervise.recovery.takeover import settle
+from supervisord_async.supervise.recovery.takeover import reconcile
 from supervisord_async.supervise.supervisor import Supervisor, is_idle
-from tests.fake_host import program, surroundings
+from tests.fake_host import program, shared_context
 from tests.simulation.machine import BOOT, BrokenInvariantError, LifeOfADaemon, Machine
 from tests.virtual_clock import run_virtually
 
@@ -40,7 +40,7 @@ CALM_SECONDS = 7200.0
 
 
 @dataclass
-class Story:
+class PastRun:
     """What happened, for people and for comparison."""
 
     seed: int
@@ -60,7 +60,7 @@ class World:
         self.random = self.machine.random
         self._hurry = Random(seed)  #: of its own: turns of the loop are no part of a story
         self._crowded = self._hurry.choice([0.0, 0.5, 0.97])  #: how often the telling of changes gives way to starts
-        self.story = Story(seed, self.machine)
+        self.story = PastRun(seed, self.machine)
         self.programs = {name: self._program(name) for name in ("web", "worker", "job", "cache")}
         self.stopped: set[str] = set()  #: the operators' last word on these was to stop
         self.saved: SavedState | None = None
@@ -109,15 +109,15 @@ class World:
         processes = tuple(process.saved() for process in self.supervisor.processes.values())
         return SavedState(boot_id=BOOT, instance=INSTANCE, last_record_id=self.supervisor.bus.last_id, processes=processes)
 
-    async def live(self, estate: dict[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+    async def live(self, inherited: dict[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """One daemon, until it is told to end or killed."""
         self.life = LifeOfADaemon(self.machine)
         bus = Bus(last_id=self.last_id, wall_clock=anyio.current_time, hurried=lambda: self._hurry.random() < self._crowded)
         life = self.life
-        bus.listen(lambda record: None if life.dead else self._heed(record))
+        bus.listen(lambda record: None if life.dead else self._on_record(record))
 
-        def around(_supervisor: Supervisor) -> Any:
-            return surroundings(
+        def shared(_supervisor: Supervisor) -> Any:
+            return shared_context(
                 self.life,  # type: ignore[arg-type]
                 bus,
                 instance=INSTANCE,
@@ -131,10 +131,10 @@ class World:
         async def no_reexec() -> None:
             raise AssertionError("nobody asks for it")
 
-        self.supervisor = Supervisor(self.configuration(), self.load, around, no_reexec)
+        self.supervisor = Supervisor(self.configuration(), self.load, shared, no_reexec)
         with anyio.CancelScope() as scope:
             task_status.started(scope)
-            await self.supervisor.run(estate)
+            await self.supervisor.run(inherited)
 
     def _committed(self, _process: Any) -> None:
         """It is saved a little later, as the saver does; what changes meanwhile is saved with it."""
@@ -152,7 +152,7 @@ class World:
 
             self.machine.later(self.random.choice([0.0, 0.05, 0.5]), save)
 
-    def _heed(self, record: Record) -> None:
+    def _on_record(self, record: Record) -> None:
         """Each record is checked as it comes."""
         self.last_id = record.id
         self.story.events += 1
@@ -245,16 +245,16 @@ class World:
         later = {each.name for each in tagged if each.name in known and each.run > known[each.name].run}  # started after the last save
         told = {name for name, snapshot in known.items() if not snapshot.wanted and not is_idle(snapshot)}
         self.stopped = (self.stopped - later) & told  # others: not yet saved
-        estate = settle(saved, tagged, BOOT, by_reexec=by_reexec)
+        inherited = reconcile(saved, tagged, BOOT, by_reexec=by_reexec)
         if by_reexec:
             for name, snapshot in known.items():
-                if estate[name].snapshot != snapshot and estate[name].snapshot.run == snapshot.run:
-                    raise BrokenInvariantError(f"{name}: {snapshot} became {estate[name].snapshot} over a re-exec")
-        self._asked.update(estate)
+                if inherited[name].snapshot != snapshot and inherited[name].snapshot.run == snapshot.run:
+                    raise BrokenInvariantError(f"{name}: {snapshot} became {inherited[name].snapshot} over a re-exec")
+        self._asked.update(inherited)
         self.story.deaths += 1
-        return await tasks.start(self.live, estate)  # type: ignore[no-any-return]
+        return await tasks.start(self.live, inherited)  # type: ignore[no-any-return]
 
-    async def play(self, steps: int) -> Story:
+    async def play(self, steps: int) -> PastRun:
         """The story, to its end; raises BrokenInvariantError."""
         async with anyio.create_task_group() as tasks:
             scope = await tasks.start(self.live, {})
@@ -314,7 +314,7 @@ class World:
         return name in self._asked
 
 
-def play(seed: int, steps: int = 60) -> Story:
+def play(seed: int, steps: int = 60) -> PastRun:
     """The story of ``seed``; raises BrokenInvariantError, with how to replay it and the last that happened."""
     with _silence():
         return _play(seed, steps)
@@ -334,10 +334,10 @@ def _silence() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _play(seed: int, steps: int) -> Story:
+def _play(seed: int, steps: int) -> PastRun:
     world: list[World] = []
 
-    async def main() -> Story:
+    async def main() -> PastRun:
         broken: list[BaseException] = []
         asyncio.get_running_loop().set_exception_handler(
             lambda _loop, context: broken.append(context.get("exception") or AssertionError(context["message"]))

@@ -1,4 +1,4 @@
-"""Errands of one owner fail together, and nobody else with them."""
+"""Background tasks of one owner fail together, and nobody else with them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
-from supervisord_async.supervise.background_tasks import Errands
+from supervisord_async.supervise.background_tasks import BackgroundTasks
 from tests.virtual_clock import run_virtually
 
 
@@ -24,20 +24,20 @@ async def forever(ended: list[str], name: str, error: Exception | None = None) -
             raise error
 
 
-def play(scene: Callable[[Errands, list[Exception], list[str]], None]) -> tuple[list[Exception], list[str]]:
-    """What the owner was told and which errands ended after ``scene``, beside another owner's errand that goes on."""
+def play(scene: Callable[[BackgroundTasks, list[Exception], list[str]], None]) -> tuple[list[Exception], list[str]]:
+    """What the owner was told and which tasks ended after ``scene``, beside another owner's task that goes on."""
     told: list[Exception] = []
     ended: list[str] = []
     others: list[str] = []
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
-            other = Errands(told.append)
+            other = BackgroundTasks(told.append)
             other.open(tasks)
             other.start_soon(forever, others, "other", name="other")
-            errands = Errands(told.append)
-            errands.open(tasks)
-            scene(errands, told, ended)
+            background = BackgroundTasks(told.append)
+            background.open(tasks)
+            scene(background, told, ended)
             await anyio.sleep(10)
             assert others == []
             tasks.cancel_scope.cancel()
@@ -47,9 +47,9 @@ def play(scene: Callable[[Errands, list[Exception], list[str]], None]) -> tuple[
 
 
 def test_an_exception_cancels_the_others_and_the_owner_is_told_when_they_are_over() -> None:
-    def scene(errands: Errands, told: list[Exception], ended: list[str]) -> None:
-        errands.start_soon(forever, ended, "one", name="one")
-        errands.start_soon(raise_, ValueError("bug"), 1.0, name="two")
+    def scene(background: BackgroundTasks, told: list[Exception], ended: list[str]) -> None:
+        background.start_soon(forever, ended, "one", name="one")
+        background.start_soon(raise_, ValueError("bug"), 1.0, name="two")
 
     told, ended = play(scene)
     assert [repr(error) for error in told] == ["ValueError('bug')"]
@@ -57,9 +57,9 @@ def test_an_exception_cancels_the_others_and_the_owner_is_told_when_they_are_ove
 
 
 def test_what_fails_on_the_way_down_is_told_too() -> None:
-    def scene(errands: Errands, told: list[Exception], ended: list[str]) -> None:
-        errands.start_soon(forever, ended, "one", KeyError("late"), name="one")
-        errands.start_soon(raise_, ValueError("bug"), 1.0, name="two")
+    def scene(background: BackgroundTasks, told: list[Exception], ended: list[str]) -> None:
+        background.start_soon(forever, ended, "one", KeyError("late"), name="one")
+        background.start_soon(raise_, ValueError("bug"), 1.0, name="two")
 
     (error,), _ = play(scene)
     assert isinstance(error, ExceptionGroup)
@@ -72,23 +72,23 @@ def test_none_begins_while_one_fails_and_others_may_afterwards() -> None:
         told: list[bool] = []
 
         def broke(_error: Exception) -> None:
-            told.append(errands.failing)
-            errands.start_soon(forever, ended, "after", name="after")
+            told.append(background.failing)
+            background.start_soon(forever, ended, "after", name="after")
 
-        errands = Errands(broke)
+        background = BackgroundTasks(broke)
         async with anyio.create_task_group() as tasks:
-            errands.open(tasks)
-            errands.start_soon(forever, ended, "before", name="before")
+            background.open(tasks)
+            background.start_soon(forever, ended, "before", name="before")
             await anyio.sleep(1)
-            errands.fail(ValueError("a bug of the owner itself"))
-            assert errands.failing and told == []
-            errands.start_soon(forever, ended, "meanwhile", name="meanwhile")
+            background.fail(ValueError("a bug of the owner itself"))
+            assert background.failing and told == []
+            background.start_soon(forever, ended, "meanwhile", name="meanwhile")
             await anyio.sleep(1)
-            assert (ended, told, errands.failing) == (["before"], [False], False)
-            errands.close()
+            assert (ended, told, background.failing) == (["before"], [False], False)
+            background.close()
             await anyio.sleep(1)
             assert ended == ["before", "after"]
-            errands.start_soon(forever, ended, "too late", name="too late")
+            background.start_soon(forever, ended, "too late", name="too late")
             await anyio.sleep(1)
             tasks.cancel_scope.cancel()
         assert ended == ["before", "after"]
@@ -96,30 +96,30 @@ def test_none_begins_while_one_fails_and_others_may_afterwards() -> None:
     run_virtually(main)
 
 
-def test_a_failure_without_errands_is_told_at_once() -> None:
+def test_a_failure_without_background_is_told_at_once() -> None:
     told: list[Exception] = []
-    errands = Errands(told.append)
-    errands.fail(ValueError("bug"))
-    assert len(told) == 1 and not errands.failing
+    background = BackgroundTasks(told.append)
+    background.fail(ValueError("bug"))
+    assert len(told) == 1 and not background.failing
 
 
 def test_what_waits_for_its_turn_begins_unless_all_were_cancelled_meanwhile() -> None:
     async def main() -> None:
         ended: list[str] = []
         waiting: list[Callable[[], None]] = []
-        errands = Errands(lambda _: None)
-        errands.start_at(waiting.append, forever, ended, "closed", name="closed")
+        background = BackgroundTasks(lambda _: None)
+        background.start_at(waiting.append, forever, ended, "closed", name="closed")
         assert waiting == []
         async with anyio.create_task_group() as tasks:
-            errands.open(tasks)
-            errands.start_at(waiting.append, forever, ended, "before", name="before")
-            errands.fail(ValueError("a bug of the owner itself"))
-            errands.start_at(waiting.append, forever, ended, "after", name="after")
+            background.open(tasks)
+            background.start_at(waiting.append, forever, ended, "before", name="before")
+            background.fail(ValueError("a bug of the owner itself"))
+            background.start_at(waiting.append, forever, ended, "after", name="after")
             for begin in waiting:
                 begin()
             await anyio.sleep(1)
-            errands.start_at(waiting.append, forever, ended, "late", name="late")
-            errands.close()
+            background.start_at(waiting.append, forever, ended, "late", name="late")
+            background.close()
             waiting[-1]()
             await anyio.sleep(1)
             assert ended == ["after"]

@@ -12,7 +12,7 @@ from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.supervisor import Supervisor
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually, until
 
 
@@ -23,7 +23,7 @@ def supervisor_of(host: FakeHost, replicas: int = 1) -> Supervisor:
         daemon=Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock"),
         programs={"web": program("web", autostart=False, start_seconds=0.0, replicas=replicas)},
     )
-    return Supervisor(configuration, never, lambda made: surroundings(host, waits_for=made.dependencies.waits_for), never)
+    return Supervisor(configuration, never, lambda made: shared_context(host, waits_for=made.dependencies.waits_for), never)
 
 
 async def never() -> Any:

@@ -14,7 +14,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
 from supervisord_async.supervise import process as process_module
 from supervisord_async.supervise.process import Process
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually, until
 
 #: More awaits and decisions than this the scene does not have; the test says so if it has.
@@ -115,8 +115,8 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
             told[record.name].append(record.to or "")
 
     async def scene() -> None:
-        around = surroundings(host)
-        around.bus.listen(note)
+        shared = shared_context(host)
+        shared.bus.listen(note)
         settings: dict[str, Any] = {
             "heartbeat": Heartbeat(file="/beat", timeout_seconds=20),
             "readiness": Probe(kind="tcp", tcp=("x", 1), interval_seconds=1),
@@ -125,7 +125,7 @@ def play(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str,
             "stop": Stop(command=("stop-it",)),
         }
         for name in told:
-            processes[name] = Process(name, 0, program(name, **settings), around)
+            processes[name] = Process(name, 0, program(name, **settings), shared)
         children = {name: [] for name in told}  # type: dict[str, list[Any]]
         host.on_spawn = lambda child: children[child.spec.environment["ASUP_NAME"]].append(child)
         async with anyio.create_task_group() as tasks:

@@ -17,7 +17,7 @@ import pytest
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise import machine_host
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.run_cgroups import Enclosures
+from supervisord_async.supervise.run_cgroups import RunCgroups
 from supervisord_async.system import cgroups, credentials
 from supervisord_async.system.disks import Executable
 from supervisord_async.system.identity import Identity
@@ -121,17 +121,17 @@ def test_what_was_born_in_a_cgroup_ends_with_the_start_that_fails(tmp_path: Path
         raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
 
     async def main() -> None:
-        enclosures = Enclosures(instance)
-        await enclosures.open()
+        run_cgroups = RunCgroups(instance)
+        await run_cgroups.open()
         try:
             with monkeypatch.context() as patch, pytest.raises(SpawnError, match="fork: sh: Too many open files in system"):
                 patch.setattr(os, "pidfd_open", none_left)
-                await MachineHost(enclosures).spawn(spec)
+                await MachineHost(run_cgroups).spawn(spec)
             await wait_until(lambda: not alive(int(hidden.read_text())), 10, what="the end of what hid")
         finally:
             for cgroup in cgroups.of_instance(instance).values():
                 cgroup.kill()
-            await enclosures.close()
+            await run_cgroups.close()
 
     run(main)
 
@@ -152,7 +152,7 @@ def test_telling_waits_while_a_child_may_be_executing_its_program(monkeypatch: p
 
 
 class Stranding:
-    """Enclosures whose only cgroup we are in, since we could not step back out of it."""
+    """RunCgroups whose only cgroup we are in, since we could not step back out of it."""
 
     def __init__(self) -> None:
         self.killed = False
@@ -161,7 +161,7 @@ class Stranding:
     async def make(self, _tag: str) -> Stranding:
         return self
 
-    def born_in(self, _cgroup: object) -> AbstractContextManager[None]:
+    def forking_into(self, _cgroup: object) -> AbstractContextManager[None]:
         return nullcontext()
 
     def pids(self) -> set[int]:

@@ -20,9 +20,9 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
-from supervisord_async.supervise.recovery.persist import SavedProcess, SavedVoice
+from supervisord_async.supervise.recovery.persist import SavedNotifySocket, SavedProcess
 from supervisord_async.supervise.recovery.takeover import Inherited
-from tests.fake_host import FakeChild, FakeHost, program, surroundings
+from tests.fake_host import FakeChild, FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually, until
 
 STEADY = Backoff(initial_seconds=1.0, factor=2.0, max_seconds=60.0, jitter=0.0)
@@ -51,10 +51,10 @@ def play(scene: Callable[[Scene], Awaitable[None]], host: FakeHost | None = None
 
     async def main() -> None:
         machine = host or FakeHost()
-        around = surroundings(machine)
-        process = Process("web", 0, program(**settings), around)
+        shared = shared_context(machine)
+        process = Process("web", 0, program(**settings), shared)
         records: list[Record] = []
-        around.bus.listen(records.append)
+        shared.bus.listen(records.append)
         result.append(Scene(machine, process, records))
         async with anyio.create_task_group() as tasks:
             process.begin(tasks)
@@ -282,16 +282,16 @@ def test_descriptors_of_a_former_daemon_are_taken_over_by_a_reexec_alone(by_reex
 
     async def main() -> None:
         ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM)
-        voice = SavedVoice(fd=ours.detach(), address="@nowhere", status="serving")
-        saved = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(), voice=voice)
-        process = Process("web", 0, program(), surroundings(FakeHost()))
+        notify_socket = SavedNotifySocket(fd=ours.detach(), address="@nowhere", status="serving")
+        saved = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(), notify_socket=notify_socket)
+        process = Process("web", 0, program(), shared_context(FakeHost()))
         process.inherit(Inherited("web", Snapshot(), None, saved, by_reexec=by_reexec))
-        assert process.words == ("serving" if by_reexec else "")
-        process.hush()
-        assert Path(f"/proc/self/fd/{voice.fd}").exists() is not by_reexec
+        assert process.status_text == ("serving" if by_reexec else "")
+        process.close_notify_socket()
+        assert Path(f"/proc/self/fd/{notify_socket.fd}").exists() is not by_reexec
         theirs.close()
         if not by_reexec:
-            os.close(voice.fd)
+            os.close(notify_socket.fd)
 
     run_virtually(main)
 
@@ -303,7 +303,7 @@ def test_limit_with_shutdown_asks_for_the_end_of_the_daemon() -> None:
         host = FakeHost()
         host.on_spawn = lambda child: child.end(code=1)
         restart = Restart(max_restarts=0, on_limit=OnLimit.SHUTDOWN)
-        process = Process("web", 0, program(restart=restart), surroundings(host, shut_down=asked.append))
+        process = Process("web", 0, program(restart=restart), shared_context(host, shut_down=asked.append))
         async with anyio.create_task_group() as tasks:
             process.begin(tasks)
             process.post(StartRequested())

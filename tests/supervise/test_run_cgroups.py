@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from supervisord_async.supervise.run_cgroups import Enclosures
+from supervisord_async.supervise.run_cgroups import RunCgroups
 from supervisord_async.system import cgroups
 from supervisord_async.system.cgroups import Cgroup, UnusableError
 
@@ -37,15 +37,15 @@ def warmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return threads
 
 
-async def opened() -> Enclosures:
-    enclosures = Enclosures("i")
-    await enclosures.open()
-    assert enclosures.missing is None
-    return enclosures
+async def opened() -> RunCgroups:
+    runs = RunCgroups("i")
+    await runs.open()
+    assert runs.missing is None
+    return runs
 
 
 async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    enclosures = await opened()
+    runs = await opened()
     waiting, go = threading.Event(), threading.Event()
     real = cgroups.warm_up
 
@@ -58,7 +58,7 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
     made: list[Cgroup | None] = []
 
     async def make(number: int) -> None:
-        made.append(await enclosures.make(f"i/w/{number}"))
+        made.append(await runs.make(f"i/w/{number}"))
 
     async with anyio.create_task_group() as tasks:
         for number in range(50):
@@ -74,7 +74,7 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
 
 async def test_who_waits_while_we_are_stranded_does_without(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its start is no bug, and no failure."""
-    enclosures = await opened()
+    runs = await opened()
     waiting, go = threading.Event(), threading.Event()
     real = cgroups.warm_up
 
@@ -87,38 +87,38 @@ async def test_who_waits_while_we_are_stranded_does_without(warmed: list[str], m
     made: list[Cgroup | None] = []
 
     async def make() -> None:
-        made.append(await enclosures.make("i/w/1"))
+        made.append(await runs.make("i/w/1"))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(make)
         while not waiting.is_set():
             await anyio.lowlevel.checkpoint()
-        enclosures._stranded(OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
+        runs._stranded(OSError(errno.EBUSY, os.strerror(errno.EBUSY)))
         go.set()
     assert made == [None]
 
 
 async def test_who_comes_in_a_row_does_not_wait(warmed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    enclosures = await opened()
+    runs = await opened()
     monkeypatch.setattr(cgroups, "WARM_SECONDS", 1000.0)
-    cgroup = await enclosures.make("i/w/1")
+    cgroup = await runs.make("i/w/1")
     assert cgroup is not None
     Path(cgroup.path, "cgroup.procs").touch()
-    with enclosures.born_in(cgroup):
+    with runs.forking_into(cgroup):
         assert Path(cgroup.path, "cgroup.procs").read_text() == "0"
         assert not (tmp_path / "cgroup.procs").read_text()
     assert (tmp_path / "cgroup.procs").read_text() == "0"
-    assert await enclosures.make("i/w/2") is not None
+    assert await runs.make("i/w/2") is not None
     assert len(warmed) == 1
     monkeypatch.setattr(cgroups, "WARM_SECONDS", 0.0)
-    assert await enclosures.make("i/w/3") is not None
+    assert await runs.make("i/w/3") is not None
     assert len(warmed) == 2
 
 
 async def test_who_is_expected_is_made_after_the_kernel_was_waited_for_and_asked_again(
     warmed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enclosures = await opened()
+    runs = await opened()
     waiting, go = threading.Event(), threading.Event()
     real, order = cgroups.warm_up, []
 
@@ -129,15 +129,15 @@ async def test_who_is_expected_is_made_after_the_kernel_was_waited_for_and_asked
         return real(own)
 
     async def make() -> None:
-        assert await enclosures.make("i/w/1") is not None
+        assert await runs.make("i/w/1") is not None
         order.append("made")
 
     monkeypatch.setattr(cgroups, "warm_up", slow)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(enclosures.prepare)
+        tasks.start_soon(runs.prepare)
         while not waiting.is_set():
             await anyio.lowlevel.checkpoint()
-        tasks.start_soon(enclosures.prepare)  # there is one who waits
+        tasks.start_soon(runs.prepare)  # there is one who waits
         tasks.start_soon(make)
         await anyio.wait_all_tasks_blocked()
         assert order == []
@@ -149,16 +149,16 @@ async def test_who_is_expected_is_made_after_the_kernel_was_waited_for_and_asked
 async def test_nobody_hears_of_what_could_not_be_prepared(
     warmed: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    enclosures = await opened()
+    runs = await opened()
 
     def refuse(own: object = None) -> Cgroup:
         raise error
 
     working = cgroups.warm_up
     monkeypatch.setattr(cgroups, "warm_up", refuse)
-    await enclosures.prepare()
+    await runs.prepare()
     monkeypatch.setattr(cgroups, "warm_up", working)
-    assert await enclosures.make("i/w/1") is not None
+    assert await runs.make("i/w/1") is not None
     assert caplog.messages == []
 
 
@@ -167,40 +167,40 @@ async def test_what_fails_later_is_said_once_and_stops_nothing(
     warmed: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cgroups, "WARM_SECONDS", 0.0)
-    enclosures = await opened()
+    runs = await opened()
 
     def refuse(own: object = None) -> Cgroup:
         raise error
 
     working, births = cgroups.warm_up, []
     monkeypatch.setattr(cgroups, "warm_up", refuse)
-    assert await enclosures.make("i/w/1") is None
-    assert await enclosures.make("i/w/2") is None
+    assert await runs.make("i/w/1") is None
+    assert await runs.make("i/w/2") is None
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("degraded: cannot put a run into a cgroup: ")
     monkeypatch.setattr(cgroups, "warm_up", working)
-    cgroup = await enclosures.make("i/w/3")
+    cgroup = await runs.make("i/w/3")
     assert cgroup is not None
-    with enclosures.born_in(cgroup):  # there is no file to write to
+    with runs.forking_into(cgroup):  # there is no file to write to
         births.append(cgroup)
     assert len(caplog.messages) == 2
     Path(cgroup.path, "cgroup.procs").touch()
-    with enclosures.born_in(cgroup):
+    with runs.forking_into(cgroup):
         births.append(cgroup)
     assert len(births) == 2
     monkeypatch.setattr(cgroups, "warm_up", refuse)
-    assert await enclosures.make("i/w/4") is None
+    assert await runs.make("i/w/4") is None
     assert len(caplog.messages) == 3, "it had worked meanwhile"
 
 
 async def test_without_a_thread_the_loop_waits_for_once(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    enclosures = await opened()
+    runs = await opened()
 
     def refuse(own: object = None) -> Cgroup:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(cgroups, "warm_up", refuse)
-    assert await enclosures.make("i/w/1") is not None
+    assert await runs.make("i/w/1") is not None
 
 
 async def test_where_there_are_none_it_says_why_and_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,37 +208,37 @@ async def test_where_there_are_none_it_says_why_and_gives_none(monkeypatch: pyte
         raise UnusableError("no room at the inn")
 
     monkeypatch.setattr(cgroups, "make_home", refuse)
-    enclosures = Enclosures("no-such-instance")
-    await enclosures.open()
-    assert enclosures.missing == "no room at the inn"
-    assert await enclosures.make("i/w/1") is None
-    assert enclosures.of("i/w/1") is None
-    enclosures.leave("i/w/1")
-    await enclosures.close()
+    runs = RunCgroups("no-such-instance")
+    await runs.open()
+    assert runs.missing == "no room at the inn"
+    assert await runs.make("i/w/1") is None
+    assert runs.of("i/w/1") is None
+    runs.leave("i/w/1")
+    await runs.close()
 
 
 async def test_folders_of_runs_that_are_over_are_removed_when_nothing_lives_in_them(warmed: list[str]) -> None:
-    enclosures = await opened()
-    busy, idle = await enclosures.make("i/w/1"), await enclosures.make("i/w:0/2")
+    runs = await opened()
+    busy, idle = await runs.make("i/w/1"), await runs.make("i/w:0/2")
     assert busy is not None
     assert idle is not None
     assert os.path.basename(idle.path) == "w~0.2"
     Path(busy.path, "something").touch()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(enclosures.run)
-        enclosures.leave("i/w/1")
-        enclosures.leave("i/w:0/2")
-        assert enclosures.of("i/w/1") is None
+        tasks.start_soon(runs.run)
+        runs.leave("i/w/1")
+        runs.leave("i/w:0/2")
+        assert runs.of("i/w/1") is None
         with anyio.fail_after(20):
             while os.path.exists(idle.path):
                 await anyio.sleep(0.01)
         assert os.path.exists(busy.path)
         Path(busy.path, "something").unlink()
-        await enclosures.make("i/w/3")
-        enclosures.leave("i/w/3")  # the next occasion
+        await runs.make("i/w/3")
+        runs.leave("i/w/3")  # the next occasion
         with anyio.fail_after(20):
             while os.path.exists(busy.path):
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
-    await enclosures.close()
+    await runs.close()
     assert cgroups.homes_of("i") == []

@@ -76,8 +76,8 @@ def cgroup(instance: str) -> Cgroup:
 
 async def confined(nursery: Nursery, cgroup: Cgroup, *argv: str, **more: object) -> tuple[Child, Tree]:
     """A child in ``cgroup``, and its tree."""
-    birth = cgroups.born_in(cgroup, cgroups.warm_up(), pytest.fail)
-    child = await nursery.spawn(*argv, around_birth=birth, **more)
+    birth = cgroups.forking_into(cgroup, cgroups.warm_up(), pytest.fail)
+    child = await nursery.spawn(*argv, around_fork=birth, **more)
     return child, Tree.of(child, nursery.tree(child).tag, cgroup)
 
 

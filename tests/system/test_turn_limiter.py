@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from supervisord_async.system.turn_limiter import Turns
-from supervisord_async.system.wait_condition import Bell
+from supervisord_async.system.turn_limiter import TurnLimiter
+from supervisord_async.system.wait_condition import WaitCondition
 
 
 def test_few_pass_at_a_turn_and_all_in_order() -> None:
     async def main() -> None:
-        turns, turn = Turns(3), 0
+        turns, turn = TurnLimiter(3), 0
         passed: list[tuple[int, int]] = []
 
         def count() -> None:
@@ -33,7 +33,7 @@ def test_few_pass_at_a_turn_and_all_in_order() -> None:
 
 def test_nothing_turns_while_nobody_waits() -> None:
     async def main() -> None:
-        turns = Turns(2)
+        turns = TurnLimiter(2)
         turns.take(lambda: None)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -43,18 +43,18 @@ def test_nothing_turns_while_nobody_waits() -> None:
     asyncio.run(main())
 
 
-def test_a_bell_is_heard_at_a_ring_or_at_a_time() -> None:
+def test_a_condition_is_heard_at_a_ring_or_at_a_time() -> None:
     async def main() -> None:
-        bell, loop = Bell(), asyncio.get_running_loop()
-        loop.call_soon(bell.ring)
-        await bell.wait(loop.time() + 3600)
+        condition, loop = WaitCondition(), asyncio.get_running_loop()
+        loop.call_soon(condition.notify)
+        await condition.wait(loop.time() + 3600)
         until = loop.time() + 0.01
-        await asyncio.wait_for(bell.wait(until), 10)
-        bell.ring()  # nobody waits: nothing happens
-        waiting = asyncio.ensure_future(bell.wait())
+        await asyncio.wait_for(condition.wait(until), 10)
+        condition.notify()  # nobody waits: nothing happens
+        waiting = asyncio.ensure_future(condition.wait())
         await asyncio.sleep(0)
         assert not waiting.done()
-        bell.ring()
+        condition.notify()
         await asyncio.wait_for(waiting, 10)
 
     asyncio.run(main())

@@ -18,7 +18,7 @@ from supervisord_async.core.policy import backoff_delay
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import BusyError, SpawnError
 from supervisord_async.supervise.process import Process
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.shared_context import SharedContext
 
 _log = logging.getLogger(__name__)
 
@@ -38,9 +38,9 @@ class Activation:
     """Watches the sockets of all programs with ``start_on_connect``, with a task for each."""
 
     def __init__(
-        self, around: Surroundings, programs: Callable[[], Mapping[str, Program]], processes: Callable[[], Mapping[str, Process]]
+        self, shared: SharedContext, programs: Callable[[], Mapping[str, Program]], processes: Callable[[], Mapping[str, Process]]
     ) -> None:
-        self._around = around
+        self._shared = shared
         self._programs = programs
         self._processes = processes
         self._changed = anyio.Event()
@@ -67,14 +67,14 @@ class Activation:
 
     async def _watch(self, name: str, scope: anyio.CancelScope) -> None:
         attempt, last = 0, float("-inf")
-        with scope, self._around.bus.subscribe() as records:
+        with scope, self._shared.bus.subscribe() as records:
             while True:
                 while not (armed := self._armed(name)):
                     await records.receive()
                 if not await self._bind(name):
                     continue
                 with anyio.move_on_after(60.0):  # look again now and then: the program may have been started, or its sockets replaced
-                    if await self._around.sockets.wait_connection(name):
+                    if await self._shared.sockets.wait_connection(name):
                         armed = self._armed(name)
                         attempt = attempt + 1 if anyio.current_time() - last < CALM_SECONDS else 0
                         if attempt and armed:
@@ -100,7 +100,7 @@ class Activation:
         if program is None:
             return False
         try:
-            await self._around.sockets.open(program, self._around.host)
+            await self._shared.sockets.open(program, self._shared.host)
         except SpawnError as error:
             _log.warning("%s: clients cannot connect: %s", name, error)
             await anyio.sleep(BIND_AGAIN_SECONDS)

@@ -94,7 +94,7 @@ class Dependencies:
             member.snapshot.state is State.STOPPED for program in process.program.depends_on for member in self.members(program)
         )
 
-    def heed(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """A listener of the bus: act on what a change of one process means for its dependents."""
         if record.type not in ("state", "health") or record.name is None:
             return

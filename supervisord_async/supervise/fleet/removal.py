@@ -12,7 +12,7 @@ import anyio
 
 from supervisord_async.core.inputs import Input, StopRequested
 from supervisord_async.core.state import DOWN, Cause
-from supervisord_async.system.wait_condition import Bell
+from supervisord_async.system.wait_condition import WaitCondition
 
 if TYPE_CHECKING:
     from supervisord_async.core.record import Record
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 
 
-class Retiring:
+class Removals:
     """The processes of one daemon that are being removed."""
 
     def __init__(
@@ -33,29 +33,29 @@ class Retiring:
     ) -> None:
         """``start`` starts a named task; ``ask`` posts an input; ``gone`` is called with each process once nothing of it is left."""
         self._start, self._ask, self._gone = start, ask, gone
-        self._bells: dict[str, Bell] = {}  #: rung at each record of the process
+        self._conditions: dict[str, WaitCondition] = {}  #: notified of each record of the process
         self._ends: dict[Process, anyio.Event] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._bells
+        return name in self._conditions
 
     def begin(self, process: Process) -> None:
         """The process will be stopped and then removed."""
-        self._bells[process.name] = Bell()
+        self._conditions[process.name] = WaitCondition()
         self._ends[process] = anyio.Event()
 
-        async def retire() -> None:
+        async def remove() -> None:
             try:
-                await self._retire(process)
+                await self._remove(process)
             finally:
                 self._ends.pop(process).set()  # in any case, so that nobody waits in vain if the daemon ends meanwhile
 
-        self._start(retire, f"retire {process.name}")
+        self._start(remove, f"remove {process.name}")
 
-    def heed(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """A listener of the bus: wake the task that waits for the process to be down."""
-        if record.name in self._bells:
-            self._bells[record.name].ring()
+        if record.name in self._conditions:
+            self._conditions[record.name].notify()
 
     async def wait_gone(self, processes: Iterable[Process]) -> None:
         """Return once none of ``processes`` is being removed any more, or the daemon ends."""
@@ -63,15 +63,15 @@ class Retiring:
             if process in self._ends:
                 await self._ends[process].wait()
 
-    async def _retire(self, process: Process) -> None:
+    async def _remove(self, process: Process) -> None:
         asked = None
         while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
             if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
                 asked = process.snapshot
                 self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
-            await self._bells[process.name].wait(anyio.current_time() + LOOK_SECONDS)
+            await self._conditions[process.name].wait(anyio.current_time() + LOOK_SECONDS)
         await process.output.aclose()
         process.dismiss()
-        process.hush()
-        del self._bells[process.name]
+        process.close_notify_socket()
+        del self._conditions[process.name]
         self._gone(process)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: How often to look without a record, as a lost record must not stall the stop.
 LOOK_SECONDS = 1.0
 #: A process that has outlived its KILL by this much no longer holds up the others.
-KILL_PATIENCE_SECONDS = 10.0
+KILL_WAIT_SECONDS = 10.0
 
 
 class OrderlyStop:
@@ -127,4 +127,4 @@ def _holds(process: Process, told_at: float, now: float) -> bool:
     s = process.snapshot
     if s.state in DOWN or (s.wanted and now - told_at > LOOK_SECONDS):
         return False
-    return now < max(told_at + process.policy.grace_seconds, s.extended_until) + KILL_PATIENCE_SECONDS
+    return now < max(told_at + process.policy.grace_seconds, s.extended_until) + KILL_WAIT_SECONDS

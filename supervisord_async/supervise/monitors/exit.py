@@ -10,7 +10,7 @@ from supervisord_async.core.inputs import Exited, TreeGone
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.narrate import exit_words
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.child import Ended
 from supervisord_async.system.shortage import is_shortage
 
@@ -21,9 +21,9 @@ NAMED = 3
 Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 
-def told_at_once(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
+def post_exit_nowait(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
     """Post Exited and return True if nothing has to be awaited first, as with most runs; else :func:`monitor_exit` has to be called."""
-    if afterwards is not None or context.voice is not None or not context.output.settled:
+    if afterwards is not None or context.notify_socket is not None or not context.output.settled:
         return False
     if _is_unexplained(context, ended) and context.host.may_have_oom_killed():
         return False
@@ -48,7 +48,7 @@ async def monitor_exit(context: RunContext, ended: Ended, afterwards: Follower |
         await context.output.settle()
     context.post(Exited(context.run, ended.status, more_to_come, detail))
     if remains:
-        await patiently(f"see what lives of {context.name}", context.tree.wait_gone)
+        await retry_on_shortage(f"see what lives of {context.name}", context.tree.wait_gone)
     if afterwards is not None:
         await afterwards(ended, cause)
     if more_to_come:
@@ -74,7 +74,7 @@ def _is_unexplained(context: RunContext, ended: Ended) -> bool:
 
 async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
     """What is known besides the exit status: the run's own sd_notify words, that it went to the background, or was OOM-killed."""
-    if context.voice is not None and (said := context.voice.last_words()):
+    if context.notify_socket is not None and (said := context.notify_socket.failure_text()):
         return f"{exit_words(ended.status)}; {said}"
     if remains and ended.status.code == 0 and context.snapshot().state is not State.STOPPING:
         return await _background_words(context)
@@ -91,7 +91,7 @@ async def _background_words(context: RunContext) -> str:
     async def look() -> None:
         names[:] = context.tree.left_behind()
 
-    await patiently(f"see what {context.name} left", look)
+    await retry_on_shortage(f"see what {context.name} left", look)
     if not names:
         return ""
     what = f"{len(names)} process{'es' if len(names) != 1 else ''} ({', '.join(sorted(set(names))[:NAMED])})"

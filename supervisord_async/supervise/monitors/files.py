@@ -22,7 +22,7 @@ from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching, Subscription
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.shared_context import Surroundings
+    from supervisord_async.supervise.shared_context import SharedContext
 
 __all__ = ["FileWatching", "LoopGuard", "monitor_files", "monitor_watches"]
 
@@ -72,12 +72,12 @@ class LoopGuard:
         return pause
 
 
-async def monitor_watches(around: Surroundings, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
+async def monitor_watches(shared: SharedContext, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
     """Run :func:`monitor_files` for each of ``watches`` of the process ``name``; files that the daemon writes are ignored."""
-    ignored = (around.daemon.run_dir, *around.written_paths())
+    ignored = (shared.daemon.run_dir, *shared.written_paths())
     async with anyio.create_task_group() as monitors:
         for watch in watches:
-            monitor = partial(monitor_files, around.files, name=name, watch=watch, ignored_paths=ignored, post=post, bus=around.bus)
+            monitor = partial(monitor_files, shared.files, name=name, watch=watch, ignored_paths=ignored, post=post, bus=shared.bus)
             monitors.start_soon(monitor)
 
 

@@ -35,7 +35,7 @@ class MemoryWatch:
         self._processes = processes
         self._sampler = sampler or Sampler()
         self._news = anyio.Event()
-        bus.listen(self._heed)
+        bus.listen(self._on_record)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -51,7 +51,7 @@ class MemoryWatch:
                 _log.warning("cannot measure memory: %s", error.strerror)
             await anyio.sleep(INTERVAL_SECONDS)
 
-    def _heed(self, record: Record) -> None:
+    def _on_record(self, record: Record) -> None:
         if record.type in ("reload", "scale") or (record.type == "state" and record.to in (State.STARTING, State.RUNNING)):
             self._news.set()
 

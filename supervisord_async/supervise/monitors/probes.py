@@ -17,7 +17,7 @@ import anyio
 from supervisord_async.config.model import Probe
 from supervisord_async.core.inputs import BecameReady, Faulted
 from supervisord_async.core.state import Cause, Health, State
-from supervisord_async.errors import UnaskedError
+from supervisord_async.errors import ProbeNotRunError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.masking import words_without_secrets
 
@@ -78,7 +78,7 @@ async def _answers(context: RunContext, probe: Probe, check: str, *, eager: bool
     row = 0
     last = None
     async for words in _asked(context, probe, eager=eager):
-        if isinstance(words, UnaskedError):
+        if isinstance(words, ProbeNotRunError):
             verdict, row, last = None, 0, None
             starting = context.snapshot().state is State.STARTING
             context.report(check, Health.STARTING if starting else Health.UNHEALTHY, f"cannot tell: {words}")
@@ -92,7 +92,7 @@ async def _answers(context: RunContext, probe: Probe, check: str, *, eager: bool
         yield words or "", healthy if decided else None
 
 
-async def _asked(context: RunContext, probe: Probe, *, eager: bool) -> AsyncIterator[str | UnaskedError | None]:
+async def _asked(context: RunContext, probe: Probe, *, eager: bool) -> AsyncIterator[str | ProbeNotRunError | None]:
     """Yield the answer at each interval: None when all is well, else what is wrong, or why the probe could not be run.
 
     ``eager``: while something is wrong in the first interval, probe several times during it; those failures are not yielded.
@@ -110,10 +110,10 @@ async def _asked(context: RunContext, probe: Probe, *, eager: bool) -> AsyncIter
         pauses = (probe.interval_seconds,)
 
 
-async def _ask(context: RunContext, probe: Probe) -> str | UnaskedError | None:
+async def _ask(context: RunContext, probe: Probe) -> str | ProbeNotRunError | None:
     try:
         return await context.host.ask(probe, context)
-    except UnaskedError as error:
+    except ProbeNotRunError as error:
         return error
 
 

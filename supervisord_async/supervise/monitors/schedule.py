@@ -21,7 +21,7 @@ from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ScheduleWatch:
         self._news = anyio.Event()
         self._late_seconds = LATE_AT_START_SECONDS
         self._written = b""  # the marks that are on the disk
-        bus.listen(self._heed)
+        bus.listen(self._on_record)
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -72,7 +72,7 @@ class ScheduleWatch:
             if not groups:
                 await self._news.wait()
             elif not loaded:
-                await patiently("read when schedules were last due", lambda: self._off_the_loop(self._marks.load))
+                await retry_on_shortage("read when schedules were last due", lambda: self._off_the_loop(self._marks.load))
                 self._written, loaded = self._marks.snapshot(), True
                 continue
             else:
@@ -81,7 +81,7 @@ class ScheduleWatch:
                     await self._news.wait()
             self._news = anyio.Event()
 
-    def _heed(self, record: Record) -> None:
+    def _on_record(self, record: Record) -> None:
         if record.type in ("reload", "scale"):
             self._news.set()
 

@@ -26,7 +26,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
 from supervisord_async.supervise.records.run_entry import RunEntry
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.threads import DaemonThreads
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class History:
     # In the worker thread
 
     async def _blocking(self, function: Callable[[], T]) -> T:
-        return await patiently("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_writer))
+        return await retry_on_shortage("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_writer))
 
     def _open_store(self) -> Store | None:
         for attempt in range(2):

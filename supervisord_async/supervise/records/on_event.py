@@ -29,7 +29,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.refused import RefusedError
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.runs.run_spec import tag_of
 from supervisord_async.system.spawn import SpawnSpec
@@ -60,7 +60,7 @@ def events_of(record: Record) -> list[str]:
 
 
 class EventHooks:
-    """The hooks of one daemon: :meth:`heed` listens to the bus, :meth:`run` delivers."""
+    """The hooks of one daemon: :meth:`on_record` listens to the bus, :meth:`run` delivers."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class EventHooks:
         self._idle = anyio.Event()
         self._limiter: anyio.CapacityLimiter | None = None
 
-    def heed(self, record: Record) -> None:
+    def on_record(self, record: Record) -> None:
         """A listener of the bus: queue ``record`` for the hooks that want it; never waits."""
         events = events_of(record)
         if not events or self._tasks is None:
@@ -112,7 +112,7 @@ class EventHooks:
         queue = self._queues.get(hook)
         if queue is None:
             queue = self._queues[hook] = deque()
-            assert self._tasks is not None  # noqa: S101  asked by heed
+            assert self._tasks is not None  # noqa: S101  asked by on_record
             self._tasks.start_soon(self._deliver_all, hook, queue, name="on_event")
         if len(queue) >= QUEUE_EVENTS:
             queue.popleft()
@@ -203,7 +203,7 @@ class EventHooks:
             self._limiter = anyio.CapacityLimiter(WEBHOOK_THREADS)
         for pause in (*RETRY_SECONDS, None):
             try:
-                await patiently("call a webhook", lambda: self._ask(url, body))
+                await retry_on_shortage("call a webhook", lambda: self._ask(url, body))
             except RefusedError as error:
                 if pause is None or error.final:
                     raise RefusedError(f"{error}; given up") from error

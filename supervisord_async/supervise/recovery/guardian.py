@@ -2,7 +2,7 @@
 
 It waits on the daemon's pidfd and does nothing else. When the daemon is gone, another one has :data:`RETURN_SECONDS` to take
 the run_dir's lock. If one does, it adopts the programs and has a guardian of its own; if not, everything of the instance is
-stopped, each program in its own manner (:mod:`.termination`). At a clean end the daemon has nothing left to guard, and kills
+stopped, each program by its own settings (:mod:`.termination`). At a clean end the daemon has nothing left to guard, and kills
 the guardian itself.
 
 Run as ``python -m supervisord_async.supervise.recovery.guardian INSTANCE LOCK DAEMON_PID``; imports next to nothing.
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from supervisord_async.supervise.recovery import ending
-from supervisord_async.supervise.recovery.termination import Farewell, manners
+from supervisord_async.supervise.recovery.termination import Termination, stop_settings
 from supervisord_async.system import cgroups, tags
 from supervisord_async.system.lock import open_lock
 from supervisord_async.system.shortage import is_shortage
@@ -83,10 +83,10 @@ def returned(lock: str) -> bool:
 def end_all(instance: str, lock: str) -> None:
     """End everything of the instance; returns early if a daemon starts meanwhile, which then finishes this."""
     run_dir = os.path.dirname(lock)
-    farewell = Farewell(instance, manners(run_dir), None)
+    termination = Termination(instance, stop_settings(run_dir), None)
     while True:
         try:
-            if _end_more(instance, lock, run_dir, farewell):
+            if _end_more(instance, lock, run_dir, termination):
                 return
         except OSError as error:
             if not is_shortage(error):
@@ -94,7 +94,7 @@ def end_all(instance: str, lock: str) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def _end_more(instance: str, lock: str, run_dir: str, farewell: Farewell) -> bool:
+def _end_more(instance: str, lock: str, run_dir: str, termination: Termination) -> bool:
     """Terminate what lives, and kill what outlives its grace period; True: nothing lives, or another daemon is in charge by now."""
     living = tags.living(instance)
     with holding(lock) as ours:  # only for each round: a daemon that starts now waits no longer than that
@@ -102,7 +102,7 @@ def _end_more(instance: str, lock: str, run_dir: str, farewell: Farewell) -> boo
             return True
         if living:
             ending.begin(run_dir)
-            farewell.tell(living)
+            termination.advance(living)
         else:
             cgroups.remove_all(instance)
     return not living

@@ -21,7 +21,7 @@ MODULE = "supervisord_async.supervise.recovery.guardian"
 _log = logging.getLogger("asupd")
 
 
-class Guard:
+class GuardianProcess:
     """One daemon's guardian."""
 
     def __init__(self, instance: str, lock: str, null_fd: int) -> None:

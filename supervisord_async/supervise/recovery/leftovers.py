@@ -15,7 +15,7 @@ from supervisord_async.daemon_registry import LOCK_NAME, default_socket, recall
 from supervisord_async.errors import DaemonError
 from supervisord_async.supervise.recovery import ending
 from supervisord_async.supervise.recovery.guardian import has_holder
-from supervisord_async.supervise.recovery.termination import Farewell, file_of, manners
+from supervisord_async.supervise.recovery.termination import Termination, file_of, stop_settings
 from supervisord_async.supervise.runs.run_spec import instance_of
 from supervisord_async.system import cgroups, clock, procfs, tags
 from supervisord_async.system.tags import Tagged
@@ -84,9 +84,9 @@ def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
     living = find(run_dir)
     if living:
         ending.begin(run_dir)
-    farewell = Farewell(instance_of(run_dir), manners(run_dir), grace_seconds)
-    while living and farewell.overdue_seconds(living) < KILL_SECONDS:
-        farewell.tell(living)
+    termination = Termination(instance_of(run_dir), stop_settings(run_dir), grace_seconds)
+    while living and termination.overdue_seconds(living) < KILL_SECONDS:
+        termination.advance(living)
         time.sleep(LOOK_SECONDS)
         living = find(run_dir)
     if not living:

@@ -30,7 +30,7 @@ from supervisord_async.core.state import Cause, Snapshot
 from supervisord_async.daemon_registry import LOCK_NAME
 from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.fleet.sockets import SavedSocket
-from supervisord_async.supervise.recovery.termination import Manner
+from supervisord_async.supervise.recovery.termination import StopSettings
 from supervisord_async.supervise.sources.fdstore import StoredDescriptor
 from supervisord_async.system.exchange import exchange
 from supervisord_async.system.shortage import is_shortage
@@ -47,13 +47,13 @@ SAVE_INTERVAL_SECONDS = 0.05
 #: The pause before a save that failed is tried again.
 RETRY_SECONDS = 1.0
 #: The longest that an answer to a client waits for a save.
-PATIENCE_SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
 MAGIC = "asupd-state"
 
 #: The fields of a snapshot that say what a process is doing, whether and why it is wanted, and which its run is.
 VITAL = frozenset({"state", "since", "wanted", "cause", "run", "pid", "run_since", "ended_run", "exit", "restarts"})
 
-_USUAL = Stop()
+_DEFAULTS = Stop()
 
 
 class SavedStream(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class SavedStream(msgspec.Struct, frozen=True):
     child_fd: int = -1
 
 
-class SavedVoice(msgspec.Struct, frozen=True):
+class SavedNotifySocket(msgspec.Struct, frozen=True):
     """What a re-exec carries over of a process's sd_notify side: its socket, and the descriptors that the program stored with us."""
 
     fd: int
@@ -87,7 +87,7 @@ class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
     start_ticks: int = 0  #: with the snapshot's pid and the boot ID, the identity of the main process
     settings: str = ""  #: digest of the settings that the run was started with, as far as a change of them needs a restart
     streams: dict[str, SavedStream] = {}
-    voice: SavedVoice | None = None  #: of a program with ``notify``
+    notify_socket: SavedNotifySocket | None = msgspec.field(default=None, name="voice")  #: of a program with ``notify``
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,15 +101,16 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
     scaled: dict[str, int] = {}  #: programs that were scaled, with their number of replicas
-    manners: dict[str, Manner] = {}  #: how to stop programs whose ``stop`` is not the default, for the guardian and ``asupctl cleanup``
+    #: how to stop programs whose ``stop`` is not the default, for the guardian and ``asupctl cleanup``
+    stop_settings: dict[str, StopSettings] = msgspec.field(default_factory=dict, name="manners")
     descriptors: dict[str, list[int]] = {}  #: for a re-exec: the lock, listening sockets, and so on
     unwritten: tuple[Record, ...] = ()  #: for a re-exec: records that are not in the history yet
 
     def all_descriptors(self) -> set[int]:
         """Every descriptor that a re-exec carries over."""
         streams = {fd for process in self.processes for stream in process.streams.values() for fd in (stream.read_fd, stream.child_fd)}
-        voices = {fd for process in self.processes if process.voice is not None for fd in process.voice.descriptors()}
-        return streams | voices | {each.fd for each in self.sockets} | {fd for numbers in self.descriptors.values() for fd in numbers}
+        notify = {fd for process in self.processes if process.notify_socket is not None for fd in process.notify_socket.descriptors()}
+        return streams | notify | {each.fd for each in self.sockets} | {fd for numbers in self.descriptors.values() for fd in numbers}
 
 
 def with_descriptors(state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = ()) -> SavedState:
@@ -117,9 +118,9 @@ def with_descriptors(state: SavedState, descriptors: dict[str, list[int]], unwri
     return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten))
 
 
-def manners(programs: Iterable[Program]) -> dict[str, Manner]:
-    """The manners of those of ``programs`` whose ``stop`` settings are not the defaults."""
-    return {one.name: Manner(one.stop.signal, one.stop.grace_seconds, one.stop.scope) for one in programs if one.stop != _USUAL}
+def stop_settings(programs: Iterable[Program]) -> dict[str, StopSettings]:
+    """How to stop those of ``programs`` whose ``stop`` settings are not the defaults."""
+    return {one.name: StopSettings(one.stop.signal, one.stop.grace_seconds, one.stop.scope) for one in programs if one.stop != _DEFAULTS}
 
 
 class StateError(Exception):
@@ -332,7 +333,7 @@ class Saver:
         self._changed.set()
 
     async def caught_up(self) -> None:
-        """Return once all changes so far are saved, or after :data:`PATIENCE_SECONDS`, or when the save failed."""
+        """Return once all changes so far are saved, or after :data:`TIMEOUT_SECONDS`, or when the save failed."""
         if self._changed.is_set():
             self._awaited.set()
             save = self._next
@@ -340,7 +341,7 @@ class Saver:
             save = self._present
         else:
             return
-        with anyio.move_on_after(PATIENCE_SECONDS):
+        with anyio.move_on_after(TIMEOUT_SECONDS):
             await save.wait()
 
     async def run(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from supervisord_async.config.load_cache import Recollection
+from supervisord_async.config.load_cache import LoadCache
 from supervisord_async.config.model import Configuration
 from supervisord_async.errors import Problem
 from supervisord_async.supervise.recovery.persist import SavedState
@@ -24,7 +24,7 @@ class Prepared(NamedTuple):
 
     configuration: Configuration
     warnings: tuple[Problem, ...]
-    recollection: Recollection
+    load_cache: LoadCache
 
 
 def hand_over(prepared: Prepared, state: SavedState) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.bus import Bus
     from supervisord_async.supervise.records.history import History
-    from supervisord_async.supervise.recovery.guardian_process import Guard
+    from supervisord_async.supervise.recovery.guardian_process import GuardianProcess
     from supervisord_async.supervise.supervisor import Supervisor
     from supervisord_async.system.lock import InstanceLock
 
@@ -55,7 +55,7 @@ class Replacement:
         self,
         supervisor: Supervisor,
         bus: Bus,
-        guard: Guard,
+        guardian: GuardianProcess,
         lock: InstanceLock,
         *,
         state: Callable[[], SavedState],
@@ -64,7 +64,7 @@ class Replacement:
         heard: Collection[signal.Signals],
     ) -> None:
         """``state``, ``listeners`` and ``history`` return the daemon's current ones; signals in ``heard`` are kept for the new code."""
-        self._supervisor, self._bus, self._guard, self._lock = supervisor, bus, guard, lock
+        self._supervisor, self._bus, self._guardian, self._lock = supervisor, bus, guardian, lock
         self._state, self._listeners, self._history, self._heard = state, listeners, history, heard
         self._go = anyio.Event()  # set when the trial of the new code has succeeded
         self._prepared: list[int] = []  # the descriptor of the configuration that the last trial has loaded
@@ -102,7 +102,7 @@ class Replacement:
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
         state = persist.with_descriptors(self._state(), kept, history.unwritten() if history is not None else ())
         descriptors.sd_notify("RELOADING=1")
-        self._guard.dismiss()  # the new code starts one of its own
+        self._guardian.dismiss()  # the new code starts one of its own
         try:
             become_new_code(state, self._heard)
         except OSError as error:
@@ -229,10 +229,10 @@ async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: Hist
         with anyio.move_on_after(REST_SECONDS):
             await history.flush()
     until = anyio.current_time() + REST_SECONDS
-    await signals.heeded()
+    await signals.wait_received()
     while any(process.in_motion for process in processes.values()) and anyio.current_time() < until:
         await anyio.sleep(REST_LOOK_SECONDS)
-        await signals.heeded()
+        await signals.wait_received()
 
 
 def why_not(error: OSError) -> str:

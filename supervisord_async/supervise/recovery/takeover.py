@@ -75,7 +75,7 @@ async def without_impostors(
     return [replace(each, is_leader=False) if each.uid not in (*ours, users.get(each.name, each.uid)) else each for each in living]
 
 
-def settle(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
+def reconcile(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
     """Combine the two sources, by process name; pure, but for the clock. A state of another boot is ignored."""
     slots: dict[str, Inherited] = {}
     records = {process.name: process for process in saved.processes} if saved is not None and saved.boot_id == boot_id else {}

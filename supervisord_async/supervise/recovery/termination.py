@@ -23,7 +23,7 @@ from supervisord_async.system.tags import Tagged, mains
 STATE_NAMES = ("state.json", "state.json.previous")
 
 
-class Manner(NamedTuple):
+class StopSettings(NamedTuple):
     """How a program is stopped: ``stop.signal``, ``stop.grace_period`` and ``stop.scope``."""
 
     signal: int = 15
@@ -31,16 +31,17 @@ class Manner(NamedTuple):
     scope: str = "tree"
 
 
-USUAL = Manner()
+DEFAULTS = StopSettings()
 
 _Audience: TypeAlias = tuple[str, int, bool]  #: process name, run, and whether only the main process is meant, not all of the run
 
 
-def manners(run_dir: str) -> dict[str, Manner]:
-    """The manners that are not :data:`USUAL`, by program, as the last daemon of ``run_dir`` saved them; empty if no state can be read."""
+def stop_settings(run_dir: str) -> dict[str, StopSettings]:
+    """Those that are not :data:`DEFAULTS`, by program, as the last daemon of ``run_dir`` saved them; empty if no state can be read."""
     for state in _states(run_dir):
         try:
-            return {program: Manner(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in state["manners"].items()}
+            found = state["manners"]  # so is the field called in the file
+            return {program: StopSettings(int(signum), float(grace), str(scope)) for program, (signum, grace, scope) in found.items()}
         except (LookupError, ValueError, TypeError, AttributeError):
             continue  # damaged, or by a version that saved none: try the other file
     return {}
@@ -63,17 +64,17 @@ def _states(run_dir: str) -> Iterator[dict[str, Any]]:
             yield state
 
 
-class Farewell:
+class Termination:
     """Stops all processes of ``instance``, and kills those that outlive their grace period, in as many rounds as that takes.
 
     Arguments:
-        others: the manners that are not :data:`USUAL`, by program.
+        others: the settings that are not :data:`DEFAULTS`, by program.
         grace_seconds: one grace period for all; None: each program's own.
 
     Processes that we may not signal are skipped; the caller finds them among the living.
     """
 
-    def __init__(self, instance: str, others: Mapping[str, Manner], grace_seconds: float | None) -> None:
+    def __init__(self, instance: str, others: Mapping[str, StopSettings], grace_seconds: float | None) -> None:
         self._instance, self._others, self._grace_seconds = instance, others, grace_seconds
         self._begun = time.monotonic()
         self._signalled: set[_Audience] = set()
@@ -83,7 +84,7 @@ class Farewell:
         """The seconds since the last grace period among ``living`` ran out; negative while one still runs."""
         return time.monotonic() - self._begun - max((self._grace(each) for each in living), default=0.0)
 
-    def tell(self, living: list[Tagged]) -> None:
+    def advance(self, living: list[Tagged]) -> None:
         """One round: kill those of ``living`` whose grace period is over; send the others their stop signal, each run once.
 
         Like the daemon, this does not signal what a run starts after its stop signal: that belongs to its way of ending.
@@ -105,7 +106,7 @@ class Farewell:
         found: dict[_Audience, list[Tagged]] = {}
         for each in living:
             main = self._mains.get((each.name, each.run))
-            alone = self._manner(each).scope != "tree" and main in alive
+            alone = self._settings_of(each).scope != "tree" and main in alive
             if each.identity == main or not alone:
                 found.setdefault((each.name, each.run, alone), []).append(each)
         return found
@@ -115,7 +116,7 @@ class Farewell:
             return
         self._signalled.add(audience)
         for each in members:
-            if self._send(each, self._manner(each).signal):
+            if self._send(each, self._settings_of(each).signal):
                 self._send(each, signal.SIGCONT)
 
     def _send(self, each: Tagged, signum: int) -> bool:
@@ -124,11 +125,11 @@ class Farewell:
         except PermissionError:
             return False
 
-    def _manner(self, each: Tagged) -> Manner:
-        return self._others.get(each.name.partition(":")[0], USUAL)
+    def _settings_of(self, each: Tagged) -> StopSettings:
+        return self._others.get(each.name.partition(":")[0], DEFAULTS)
 
     def _grace(self, each: Tagged) -> float:
-        return self._manner(each).grace_seconds if self._grace_seconds is None else self._grace_seconds
+        return self._settings_of(each).grace_seconds if self._grace_seconds is None else self._grace_seconds
 
     def _kill_cgroups(self, late: set[str]) -> None:
         for tag, cgroup in cgroups.of_instance(self._instance).items():

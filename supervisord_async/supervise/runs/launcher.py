@@ -17,9 +17,9 @@ from supervisord_async.supervise.runs.equipment import equip
 from supervisord_async.supervise.runs.hooks import Hooks
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run_spec import RunEnvironment, executable_of, prepare_heartbeat_file, spawn_spec
-from supervisord_async.supervise.shared_context import Surroundings
+from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.logsearch import LogSearch
-from supervisord_async.supervise.sources.notify import Voice
+from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
 
@@ -34,14 +34,14 @@ class Launcher:
         snapshot: returns the process's current snapshot.
     """
 
-    __slots__ = ("_around", "_name", "_output", "_post", "_preparing", "_replica", "_snapshot")
+    __slots__ = ("_name", "_output", "_post", "_preparing", "_replica", "_shared", "_snapshot")
 
     def __init__(
         self,
         name: str,
         replica: int,
         output: Output,
-        around: Surroundings,
+        shared: SharedContext,
         *,
         post: Callable[[Input], None],
         snapshot: Callable[[], Snapshot],
@@ -49,17 +49,17 @@ class Launcher:
         self._name = name
         self._replica = replica
         self._output = output
-        self._around = around
+        self._shared = shared
         self._post = post
         self._snapshot = snapshot
         self._preparing: anyio.CancelScope | None = None
 
-    async def begin(self, program: Program, run: int, voice: Voice | None) -> RunContext | None:
-        """Spawn ``run``: its main process executes the command, and is not watched yet. ``voice``: None without ``notify``.
+    async def begin(self, program: Program, run: int, notify_socket: NotifySocket | None) -> RunContext | None:
+        """Spawn ``run``: its main process executes the command, and is not watched yet. ``notify_socket``: None without ``notify``.
 
         Returns None, with nothing spawned, after :meth:`give_up`. Raises SpawnError, whose stage says what failed.
         """
-        if _is_plain(program) and self._around.host.has_answered(executable_of(program)):
+        if _is_plain(program) and self._shared.host.has_answered(executable_of(program)):
             environment, baseline = self._environment(program, run, None), None
         else:
             with anyio.CancelScope() as preparing:
@@ -73,17 +73,17 @@ class Launcher:
         searches = self._output.search(program.log_patterns())
         stdout, stderr = self._output.open(program.logs, environment.credentials)
         self._output.run_started(run)
-        spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._around.null_fd)
-        spec = await equip(spec, program, voice, self._around)
-        child = await self._around.host.spawn(spec)
-        return self._context(child, environment, voice, searches, baseline)
+        spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._shared.null_fd)
+        spec = await equip(spec, program, notify_socket, self._shared)
+        child = await self._shared.host.spawn(spec)
+        return self._context(child, environment, notify_socket, searches, baseline)
 
     async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:
         """Do all that may take long before a spawn: look up the user, run the hook, wait for disks. Raises SpawnError.
 
         Returns the run's environment and the signature of its heartbeat file, None without one.
         """
-        host = self._around.host
+        host = self._shared.host
         await host.wait_executable(executable_of(program))  # this includes the run_dir, which is used below
         credentials = await self.credentials(program)
         self._output.run_started(run)
@@ -100,21 +100,21 @@ class Launcher:
     async def _baseline(self, heartbeat_file: str) -> Signature:
         """The signature that the first heartbeat will change. Raises SpawnError if the disk hangs."""
         try:
-            return await self._around.host.signature(heartbeat_file)
+            return await self._shared.host.signature(heartbeat_file)
         except TimeoutError as error:
             raise SpawnError("heartbeat", None, str(error)) from None
 
-    async def resume(self, program: Program, run: int, child: ChildProcess, voice: Voice | None) -> RunContext:
+    async def resume(self, program: Program, run: int, child: ChildProcess, notify_socket: NotifySocket | None) -> RunContext:
         """The context of ``run``, which an earlier daemon spawned and whose main process is ``child``. What fails is logged, not raised."""
         environment = self._environment(program, run, None)
         try:
             environment = self._environment(program, run, await self.credentials(program))  # fails if the user was deleted meanwhile
             prepare_heartbeat_file(environment)
-            if voice is not None:
-                voice.open(program, environment.credentials)
+            if notify_socket is not None:
+                notify_socket.open(program, environment.credentials)
         except SpawnError as error:
             _log.warning("%s: its run goes on, but %s", self._name, error)
-        return self._context(child, environment, voice, self._output.searches, None)
+        return self._context(child, environment, notify_socket, self._output.searches, None)
 
     async def after_exit(self, context: RunContext, ended: Ended, cause: Cause) -> None:
         """Run the hook. If it cannot be run (unknown user, no pipe), that is logged, and the end of the run goes on."""
@@ -125,7 +125,7 @@ class Launcher:
         except SpawnError as error:
             _log.warning("%s: cannot run after_exit: %s", self._name, error)
             return
-        await Hooks(self._name, self._around.host).after_exit(
+        await Hooks(self._name, self._shared.host).after_exit(
             program, context.environment, credentials, log, status=ended.status, cause=cause, pid=context.child.pid
         )
 
@@ -138,29 +138,29 @@ class Launcher:
         """The user and groups to run as; None: the daemon's. Raises SpawnError for an unknown user."""
         if program.user is None and program.group_name is None:
             return None
-        return await self._around.host.credentials(program.user, program.group_name)
+        return await self._shared.host.credentials(program.user, program.group_name)
 
     async def _before_start(self, environment: RunEnvironment, credentials: Credentials | None) -> None:
         """Run the hook; its output is in the log. Raises SpawnError."""
         program = environment.program
         self._output.search(())  # a probe looks for a line of the program, not of its hook
         log, _ = self._output.open(program.logs, credentials)
-        await Hooks(self._name, self._around.host).before_start(program, environment, credentials, log)
+        await Hooks(self._name, self._shared.host).before_start(program, environment, credentials, log)
         await self._output.drain()
 
     def _environment(self, program: Program, run: int, credentials: Credentials | None) -> RunEnvironment:
-        around = self._around
-        return RunEnvironment(program, self._name, self._replica, run, around.daemon, around.instance, credentials)
+        shared = self._shared
+        return RunEnvironment(program, self._name, self._replica, run, shared.daemon, shared.instance, credentials)
 
     def _context(
         self,
         child: ChildProcess,
         environment: RunEnvironment,
-        voice: Voice | None,
+        notify_socket: NotifySocket | None,
         searches: Mapping[str, LogSearch],
         baseline: Signature,
     ) -> RunContext:
-        host = self._around.host
+        host = self._shared.host
         return RunContext(
             name=self._name,
             run=environment.run,
@@ -171,11 +171,11 @@ class Launcher:
             post=self._post,
             snapshot=self._snapshot,
             environment=environment,
-            null_fd=self._around.null_fd,
+            null_fd=self._shared.null_fd,
             output=self._output,
             heartbeat_file=environment.heartbeat_file,
             heartbeat_baseline=baseline,
-            voice=voice,
+            notify_socket=notify_socket,
             searches=searches,
         )
 

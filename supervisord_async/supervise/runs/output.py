@@ -23,7 +23,7 @@ from supervisord_async.system.pipes import Pipe
 from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
-    from supervisord_async.supervise.shared_context import Surroundings
+    from supervisord_async.supervise.shared_context import SharedContext
 
 _log = logging.getLogger("asupd")
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("asupd")
 SETTLE_SECONDS = 1.0
 
 #: Of how many runs the beginning in the log files is remembered.
-BIRTHS = 4
+KEPT_OFFSETS = 4
 
 NO_SEARCHES: Mapping[str, LogSearch] = MappingProxyType({})
 STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -45,7 +45,7 @@ class _Captured(NamedTuple):
     capture: Capture
 
 
-class Birth(NamedTuple):
+class RunOffsets(NamedTuple):
     """How many bytes each log file of a process had received when a run began."""
 
     run: int
@@ -55,17 +55,17 @@ class Birth(NamedTuple):
 class Output:
     """Where a process's stdout and stderr go."""
 
-    __slots__ = ("_around", "_captured", "_logs", "_name", "_replica", "births", "searches", "trouble")
+    __slots__ = ("_captured", "_logs", "_name", "_replica", "_shared", "run_offsets", "searches", "trouble")
 
-    def __init__(self, name: str, replica: int, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, replica: int, shared: SharedContext) -> None:
         self._name = name
         self._replica = replica
-        self._around = surroundings
+        self._shared = shared
         self._captured: tuple[_Captured, ...] = ()  # a tuple, as a dictionary would take most of a kilobyte
         self._logs: Logs | None = None
         self.searches: Mapping[str, LogSearch] = NO_SEARCHES
         self.trouble: str | None = None  #: why one of the logs cannot be written at present
-        self.births: tuple[Birth, ...] = ()  #: of the last :data:`BIRTHS` runs
+        self.run_offsets: tuple[RunOffsets, ...] = ()  #: of the last :data:`KEPT_OFFSETS` runs
 
     @property
     def captures(self) -> tuple[Capture, ...]:
@@ -89,8 +89,8 @@ class Output:
     def _open(self, stream: Stream, where: str, credentials: Credentials | None) -> int:
         if where == "inherit":
             return STREAMS.index(stream) + 1
-        if where == "none" and self._around.echo is None and not self.searches:
-            return self._around.null_fd
+        if where == "none" and self._shared.echo is None and not self.searches:
+            return self._shared.null_fd
         captured = self._of(stream)
         if captured is not None:
             pipe = captured.pipe
@@ -105,14 +105,14 @@ class Output:
         return next((each for each in self._captured if each.stream == stream), None)
 
     def _capture(self, stream: Stream, pipe: Pipe, where: str) -> Capture:
-        echo = partial(self._echo_and_search, stream) if self._around.echo is not None or self.searches else None
+        echo = partial(self._echo_and_search, stream) if self._shared.echo is not None or self.searches else None
         capture = Capture(
             pipe,
             self._target(where),
             process_name=self._name,
             stream=stream,
-            writer=self._around.writer,
-            journal=self._around.journal,
+            writer=self._shared.writer,
+            journal=self._shared.journal,
             on_loss=self._report,
             echo=echo,
         )
@@ -121,8 +121,8 @@ class Output:
 
     def _echo_and_search(self, stream: Stream, data: bytes) -> None:
         """Echo ``data``, and search it for the patterns of probes."""
-        if self._around.echo is not None:
-            self._around.echo(self._name, stream, data)
+        if self._shared.echo is not None:
+            self._shared.echo(self._name, stream, data)
         for search in self.searches.values():
             search.feed(stream, data)
 
@@ -164,8 +164,8 @@ class Output:
 
     def run_started(self, run: int) -> None:
         """Output from now on belongs to ``run``. May be called repeatedly for one run, until it is spawned."""
-        if not self.births or self.births[-1].run != run:
-            self.births = (*self.births[1 - BIRTHS :], Birth(run, self.written()))
+        if not self.run_offsets or self.run_offsets[-1].run != run:
+            self.run_offsets = (*self.run_offsets[1 - KEPT_OFFSETS :], RunOffsets(run, self.written()))
         for _, pipe, capture in self._captured:
             pipe.reset_flags()
             capture.run_started(run)
@@ -207,7 +207,7 @@ class Output:
         """Publish a loss of output, or its end."""
         still = (each.capture.trouble for each in self._captured if report.kind == "begin" or each.stream != report.stream)
         self.trouble = next((trouble for trouble in still if trouble is not None), None)
-        self._around.bus.publish(**report.record(self._name))
+        self._shared.bus.publish(**report.record(self._name))
 
 
 def _wheres(logs: Logs) -> tuple[tuple[Stream, str], ...]:

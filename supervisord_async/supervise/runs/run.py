@@ -11,16 +11,16 @@ from msgspec.structs import replace
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause
-from supervisord_async.supervise.background_tasks import Errands
+from supervisord_async.supervise.background_tasks import BackgroundTasks
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Scope
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.exit import monitor_exit, told_at_once
+from supervisord_async.supervise.monitors.exit import monitor_exit, post_exit_nowait
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
-from supervisord_async.supervise.retry import patiently
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.launcher import Launcher
-from supervisord_async.supervise.sources.notify import Voice
+from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 
 #: The monitors of a run besides the exit monitor. Each returns at once if the program does not ask for it.
@@ -36,9 +36,9 @@ class Run:
     """A run. ``ended`` says how its main process ended; None while that lives."""
 
     __slots__ = (
+        "_background",
         "_beside",
         "_beside_over",
-        "_errands",
         "_hearing",
         "_launcher",
         "_on_ended",
@@ -55,7 +55,7 @@ class Run:
         self.ended: Ended | None = None
         self._on_ended = on_ended
         self._launcher = launcher
-        self._errands: Errands | None = None
+        self._background: BackgroundTasks | None = None
         self._scope: anyio.CancelScope | None = None
         self._hearing: anyio.CancelScope | None = None
         self._beside: anyio.CancelScope | None = None
@@ -86,33 +86,33 @@ class Run:
         if self.ended is None:
             child.on_end(self._main_ended)
 
-    def watch(self, errands: Errands) -> None:
-        """All monitors run, as tasks of ``errands``. If the main process has ended already, that is handled now."""
-        self._errands = errands
+    def watch(self, background: BackgroundTasks) -> None:
+        """All monitors run, as tasks of ``background``. If the main process has ended already, that is handled now."""
+        self._background = background
         self.child.on_end(self._main_ended)
         if self.ended is None:
-            if self.context.voice is not None:
+            if self.context.notify_socket is not None:
                 self._hearing = anyio.CancelScope()  # not in the task: the run may end before that begins
-                errands.start_soon(self._hear, self.context.voice, self._hearing, name=f"notify {self.context.name}")
-            self._start_checks(errands)
+                background.start_soon(self._hear, self.context.notify_socket, self._hearing, name=f"notify {self.context.name}")
+            self._start_checks(background)
 
     def neglect(self) -> None:
-        """The end of the main process is ignored until the run is watched again; for when the errands that watched it have failed."""
+        """The end of the main process is ignored until the run is watched again; for when the tasks that watched it have failed."""
         self.child.forget(self._main_ended)
 
-    def reconfigure(self, program: Program, errands: Errands) -> None:
+    def reconfigure(self, program: Program, background: BackgroundTasks) -> None:
         """The monitors follow the new settings from now on."""
         changed = _monitored(program) != _monitored(self.context.program)
         self.context = replace(self.context, program=program)
         if changed and self.ended is None:
             self.stop_checks()
-            self._start_checks(errands)
+            self._start_checks(background)
 
-    def _start_checks(self, errands: Errands) -> None:
+    def _start_checks(self, background: BackgroundTasks) -> None:
         """Start a task for the checks, if the program has any: a thousand programs without checks need no tasks."""
         if any(_monitored(self.context.program)):
             self._scope = anyio.CancelScope()  # not in the task: the checks may be stopped before that begins
-            errands.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
+            background.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
 
     def stop_checks(self) -> None:
         """The checks are cancelled; only the exit is still watched."""
@@ -125,7 +125,7 @@ class Run:
         async def send() -> None:
             self.tree.signal(signum, scope)
 
-        await patiently(f"signal {self.context.name}", send)
+        await retry_on_shortage(f"signal {self.context.name}", send)
 
     async def beside(self, command: Coroutine[Any, Any, None]) -> None:
         """Run ``command``, which is to end the run, until it ends or :meth:`give_up_beside` is called; the run is not over before that."""
@@ -147,31 +147,31 @@ class Run:
         if self._beside is not None:
             self._beside.cancel()
 
-    async def _hear(self, voice: Voice, scope: anyio.CancelScope) -> None:
+    async def _hear(self, notify_socket: NotifySocket, scope: anyio.CancelScope) -> None:
         """Act on the run's sd_notify messages as long as its main process lives, also while it stops."""
         with scope:
-            await voice.listen(self)
+            await notify_socket.listen(self)
 
     def _main_ended(self, ended: Ended) -> None:
         """Handle the end of the main process. As a callback, it needs a task only where the run's end has to wait for something."""
-        assert self._errands is not None  # noqa: S101  only called while it is watched
-        if self._errands.failing:
+        assert self._background is not None  # noqa: S101  only called while it is watched
+        if self._background.failing:
             return  # called again when the run is watched again
         try:
-            if self.context.voice is None:
+            if self.context.notify_socket is None:
                 self._end(ended)
-                if told_at_once(self.context, ended, self._what_follows()):
+                if post_exit_nowait(self.context, ended, self._what_follows()):
                     self.context.host.forget(self.tag)
                     return
-            self._errands.start_soon(self._finish, self.child, ended, name=f"exit {self.context.name}")
+            self._background.start_soon(self._finish, self.child, ended, name=f"exit {self.context.name}")
         except Exception as error:
-            self._errands.fail(error)
+            self._background.fail(error)
 
     async def _finish(self, child: ChildProcess, ended: Ended) -> None:
         """Finish the run, unless one of its last messages made another process than ``child`` the main one."""
-        voice = self.context.voice
-        if voice is not None:
-            while child is self.child and voice.drain(self):
+        notify_socket = self.context.notify_socket
+        if notify_socket is not None:
+            while child is self.child and notify_socket.drain(self):
                 await anyio.lowlevel.checkpoint()
             if child is not self.child:
                 return

@@ -23,18 +23,18 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import BecameReady, MainChanged, TimeoutExtended
 from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
-from supervisord_async.supervise.recovery.persist import SavedVoice
+from supervisord_async.supervise.recovery.persist import SavedNotifySocket
 from supervisord_async.supervise.sources.fdstore import DescriptorStore
 from supervisord_async.system import procfs
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.identity import identify
 from supervisord_async.system.membership import is_of_run
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
-from supervisord_async.system.wait_condition import Bell
+from supervisord_async.system.wait_condition import WaitCondition
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.runs.run import Run
-    from supervisord_async.supervise.shared_context import Surroundings
+    from supervisord_async.supervise.shared_context import SharedContext
     from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)
@@ -53,10 +53,10 @@ EXTENSION_STEP_SECONDS = 0.05
 RECORDS_PER_RUN = 20
 
 
-class Voice:
+class NotifySocket:
     """One process's side of sd_notify."""
 
-    def __init__(self, name: str, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, shared: SharedContext) -> None:
         self.status = ""  #: the last STATUS of the current run, safe to print on a terminal
         self.reloading = False
         self.stopping = False
@@ -67,10 +67,10 @@ class Voice:
         self.watchdog_seconds: float | None = None  #: WATCHDOG_USEC: the timeout that the program wants instead of the configured one
         self.accepted = 0  #: messages accepted, of all runs
         self.ignored = 0  #: messages ignored, of all runs
-        self.heard = Bell()  #: rung at a trigger, and when the watchdog's timeout was changed
+        self.heard = WaitCondition()  #: notified of a trigger, and when the watchdog's timeout was changed
         self.store = DescriptorStore()
         self._name = name
-        self._around = surroundings
+        self._shared = shared
         self._socket: socket.socket | None = None
         self._address = ""
         self._bound_for: object = None
@@ -90,8 +90,8 @@ class Voice:
             self._bound_for = whom
             return self._address
         self._close_socket()
-        path = os.path.join(self._around.daemon.run_dir, "notify", f"{self._name}.sock")
-        abstract = _abstract(self._around.instance, self._name)
+        path = os.path.join(self._shared.daemon.run_dir, "notify", f"{self._name}.sock")
+        abstract = _abstract(self._shared.instance, self._name)
         try:
             self._socket, self._address = bind_datagrams(path, abstract, credentials, mode=0o666 if access == "all" else 0o600)
         except OSError as error:
@@ -113,13 +113,13 @@ class Voice:
             for datagram in read_datagrams(self._socket, 4 * BATCH):
                 self._drop(datagram)
 
-    def saved(self) -> SavedVoice | None:
+    def saved(self) -> SavedNotifySocket | None:
         """What is carried over a re-exec; None without a socket."""
         if self._socket is None:
             return None
-        return SavedVoice(self._socket.fileno(), self._address, self.status, self.store.saved())
+        return SavedNotifySocket(self._socket.fileno(), self._address, self.status, self.store.saved())
 
-    def inherit(self, saved: SavedVoice | None) -> None:
+    def inherit(self, saved: SavedNotifySocket | None) -> None:
         """After a re-exec: go on with the same socket and the same store."""
         if saved is None:
             return
@@ -148,12 +148,12 @@ class Voice:
     # Words for people
 
     @property
-    def words(self) -> str:
+    def status_text(self) -> str:
         """The run's own account of its state; "" if it has sent none."""
         state = "stopping" if self.stopping else "reloading" if self.reloading else ""
         return f"{state}: {self.status}" if state and self.status else state or self.status
 
-    def last_words(self) -> str:
+    def failure_text(self) -> str:
         """Why it failed, by its own account; "" if it has sent none."""
         said = []
         if self.errno:
@@ -177,7 +177,7 @@ class Voice:
         if self._socket is not None:
             for datagram in read_datagrams(self._socket, BATCH):
                 count += 1
-                self._heed(run, datagram)
+                self._receive(run, datagram)
         return count
 
     def _drop(self, datagram: Datagram) -> None:
@@ -185,7 +185,7 @@ class Voice:
         for fd in datagram.descriptors:
             os.close(fd)
 
-    def _heed(self, run: Run, datagram: Datagram) -> None:
+    def _receive(self, run: Run, datagram: Datagram) -> None:
         words = None if datagram.cut_off else parse(datagram.data)
         if words is None:
             self._ignore(run, datagram, "it is not an sd_notify message")
@@ -250,11 +250,11 @@ class Voice:
             self.beats += 1
         elif beat == "trigger":
             self.triggered = True
-            self.heard.ring()
+            self.heard.notify()
         period = _number(words.get("WATCHDOG_USEC"))
         if period:
             self.watchdog_seconds = period / 1e6
-            self.heard.ring()
+            self.heard.notify()
 
     def _become_ready(self, run: Run) -> None:
         if self.reloading:
@@ -301,7 +301,7 @@ class Voice:
     def _publish(self, run: Run, message: str) -> None:
         self._published += 1
         if self._published <= RECORDS_PER_RUN:
-            self._around.bus.publish("notify", name=self._name, run=run.context.run, message=message)
+            self._shared.bus.publish("notify", name=self._name, run=run.context.run, message=message)
 
 
 def _abstract(instance: str, name: str) -> str:

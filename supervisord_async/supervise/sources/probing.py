@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 
 from supervisord_async.config.model import Probe
-from supervisord_async.errors import SpawnError, UnaskedError
+from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.runs import run_spec
 from supervisord_async.system.shortage import is_shortage
 
@@ -28,7 +28,7 @@ GOOD_STATUS = range(200, 400)
 async def ask(probe: Probe, context: RunContext) -> str | None:
     """None when all is well, else what is wrong. Takes no longer than the probe's timeout and killing its command.
 
-    Raises UnaskedError where the probe could not be run.
+    Raises ProbeNotRunError where the probe could not be run.
     """
     if probe.kind == "command":
         return await _ask_command(probe, context)
@@ -116,7 +116,7 @@ async def _ask_command(probe: Probe, context: RunContext) -> str | None:
         code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
         if error.errno is None or is_shortage(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
-            raise UnaskedError(f"cannot run the probe: {error}") from error
+            raise ProbeNotRunError(f"cannot run the probe: {error}") from error
         return f"cannot run the probe: {error}"
     if code is None:
         return f"the probe did not end within {probe.timeout_seconds:g} s"

@@ -19,11 +19,11 @@ def steps_of(scene: Scene) -> list[tuple[str | None, str | None]]:
     """Who reaches STARTING and RUNNING from here on, as it happens."""
     steps: list[tuple[str | None, str | None]] = []
 
-    def heed(record: Record) -> None:
+    def on_record(record: Record) -> None:
         if record.type == "state" and record.to in (State.STARTING, State.RUNNING):
             steps.append((record.name, record.to))
 
-    scene.bus.listen(heed)
+    scene.bus.listen(on_record)
     return steps
 
 

@@ -189,12 +189,12 @@ async def test_a_stop_wins_over_a_rolling_restart_however_close_it_comes() -> No
             for process in scene.supervisor.processes.values():
                 process.post(StopRequested())
 
-        def heed(record: Record) -> None:
+        def on_record(record: Record) -> None:
             """The stop comes when the restart is about to hear that the first is back, and nobody has decided on it then."""
             if (record.name, record.to, record.run) == ("web:0", State.RUNNING, 2):
                 asyncio.get_running_loop().call_soon(stop_all)
 
-        scene.bus.listen(heed)
+        scene.bus.listen(on_record)
         outcome = await scene.commands.restart(["web"])
         assert not any(result.ok for result in outcome.results[1:]), outcome.results
         await wait_until(lambda: all(process.snapshot.state is State.STOPPED for process in scene.supervisor.processes.values()))

@@ -19,7 +19,7 @@ from supervisord_async.supervise.fleet import schedule as schedules
 from supervisord_async.supervise.fleet.schedule import local_zone, next_after
 from supervisord_async.supervise.monitors.schedule import LOOK_SECONDS, ScheduleWatch
 from supervisord_async.supervise.process import Process
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually
 
 BERLIN = "Europe/Berlin"
@@ -83,13 +83,13 @@ class Scene:
     def __init__(self, run_dir: Path, begin: float, settings: dict[str, Any]) -> None:
         self.host = FakeHost()
         self.host.on_spawn = lambda child: None
-        self.around = surroundings(self.host)
+        self.shared = shared_context(self.host)
         self.records: list[Record] = []
-        self.around.bus.listen(self.records.append)
-        self.process = Process("job", 0, program("job", **settings), self.around)
+        self.shared.bus.listen(self.records.append)
+        self.process = Process("job", 0, program("job", **settings), self.shared)
         self._offset = begin - anyio.current_time()
         self.threads = True  #: whether one can be had
-        self.watch = ScheduleWatch(self.around.bus, lambda: [self.process], str(run_dir), wall_clock=self.wall, off_the_loop=self._at_once)
+        self.watch = ScheduleWatch(self.shared.bus, lambda: [self.process], str(run_dir), wall_clock=self.wall, off_the_loop=self._at_once)
 
     async def _at_once(self, function: Callable[..., None], *arguments: Any) -> None:
         """Instead of a thread, for which virtual time would not wait."""

@@ -10,7 +10,7 @@ import pytest
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.fleet.stopping import KILL_PATIENCE_SECONDS, LOOK_SECONDS, OrderlyStop
+from supervisord_async.supervise.fleet.stopping import KILL_WAIT_SECONDS, LOOK_SECONDS, OrderlyStop
 
 GRACE_SECONDS = 5.0
 UP = Snapshot(state=State.RUNNING, wanted=True, run=1, pid=7)
@@ -82,9 +82,9 @@ def test_what_somebody_wants_up_again_holds_the_others_up_for_a_moment_only(stop
 
 def test_what_outlives_its_kill_holds_the_others_up_no_longer(stop: OrderlyStop, web: Any, db: Any) -> None:
     web.snapshot = GOING
-    stop.tell_free(99.9 + GRACE_SECONDS + KILL_PATIENCE_SECONDS)
+    stop.tell_free(99.9 + GRACE_SECONDS + KILL_WAIT_SECONDS)
     assert not db.told
-    stop.tell_free(100.0 + GRACE_SECONDS + KILL_PATIENCE_SECONDS)
+    stop.tell_free(100.0 + GRACE_SECONDS + KILL_WAIT_SECONDS)
     assert db.told
 
 

@@ -18,10 +18,10 @@ from supervisord_async.supervise.monitors.files import LoopGuard, describe_chang
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.sources.filewatch import watching
 from supervisord_async.supervise.sources.filewatch.ignore import IgnoreRules
-from supervisord_async.supervise.sources.filewatch.view import Sighting, Territory, View
+from supervisord_async.supervise.sources.filewatch.view import LookResult, View, WatchedPath
 from supervisord_async.supervise.sources.filewatch.watcher import Pace
 from supervisord_async.system.loop import new_event_loop
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 from tests.supervise.filebench import bench, only
 from tests.virtual_clock import run_virtually
 from tests.waiting import wait_until
@@ -174,16 +174,16 @@ def test_ignore_patterns_are_relative_to_the_watched_path() -> None:
 
 def test_a_file_that_comes_and_goes_between_two_looks_is_no_change(source: Path) -> None:
     """The view alone: whoever looks in between has seen it, and says so."""
-    view, transient = View(Territory(str(source))), source / "transient"
+    view, transient = View(WatchedPath(str(source))), source / "transient"
     assert view.scan(lambda: False) == set()
     transient.write_text("x")
     transient.unlink()
-    assert view.look(str(transient)) is Sighting.NOTHING
+    assert view.look(str(transient)) is LookResult.NOTHING
     assert view.scan(lambda: False) == set()
     transient.write_text("x")
-    assert view.look(str(transient)) is Sighting.CHANGED
+    assert view.look(str(transient)) is LookResult.CHANGED
     transient.unlink()
-    assert view.look(str(transient)) is Sighting.CHANGED
+    assert view.look(str(transient)) is LookResult.CHANGED
     assert view.scan(lambda: False) == set()
 
 
@@ -195,15 +195,15 @@ def test_from_a_save_to_a_new_process_it_takes_less_than_a_second(source: Path) 
     host = FakeHost()
 
     async def main() -> float:
-        around = surroundings(host)
-        process = Process("web", 0, program(watch=(Watch(paths=(str(source),)),), start_seconds=0.0), around)
+        shared = shared_context(host)
+        process = Process("web", 0, program(watch=(Watch(paths=(str(source),)),), start_seconds=0.0), shared)
         async with anyio.create_task_group() as tasks:
             process.begin(tasks)
             process.post(StartRequested())
-            while not around.files._subscriptions or not host.children:
+            while not shared.files._subscriptions or not host.children:
                 await anyio.sleep(0.01)
-            (changes,) = around.files._subscriptions
-            changes._arm(changes._generation, changes.territories, frozenset())  # nobody looks here: the test tells what was seen
+            (changes,) = shared.files._subscriptions
+            changes._arm(changes._generation, changes.watched_paths, frozenset())  # nobody looks here: the test tells what was seen
             await anyio.sleep(1.0)
             began = anyio.current_time()
             changes._add({str(source / "app.py")})

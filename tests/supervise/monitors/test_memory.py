@@ -14,7 +14,7 @@ from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.memory import INTERVAL_SECONDS, MemoryWatch
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.figures import Figures
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually
 
 MIB = 1024 * 1024
@@ -48,11 +48,11 @@ def play(scene: Callable[[dict[str, Process], FakeSampler], Awaitable[None]], **
     """Processes of these names, each with its limit in MiB or without one."""
 
     async def main() -> None:
-        around = surroundings(FakeHost())
+        shared = shared_context(FakeHost())
         restart = Restart(backoff=Backoff(initial_seconds=1.0, jitter=0.0))
         processes = {
             name: Process(
-                name, 0, program(name, start_seconds=0.0, restart=restart, limits=Limits(memory_bytes=limit and limit * MIB)), around
+                name, 0, program(name, start_seconds=0.0, restart=restart, limits=Limits(memory_bytes=limit and limit * MIB)), shared
             )
             for name, limit in limits.items()
         }
@@ -60,7 +60,7 @@ def play(scene: Callable[[dict[str, Process], FakeSampler], Awaitable[None]], **
         async with anyio.create_task_group() as tasks:
             for process in processes.values():
                 process.begin(tasks)
-            tasks.start_soon(MemoryWatch(around.bus, processes.values, sampler).run)
+            tasks.start_soon(MemoryWatch(shared.bus, processes.values, sampler).run)
             await scene(processes, sampler)
             tasks.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ from msgspec import structs
 from supervisord_async.config.model import Daemon, Logs, Probe, Program
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input
 from supervisord_async.core.state import Cause, Health, Snapshot, State
-from supervisord_async.errors import SpawnError, UnaskedError
+from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
 from supervisord_async.supervise.runs.run_spec import RunEnvironment
@@ -41,7 +41,7 @@ class Asked:
         self.at.append(round(anyio.current_time() - self.began, 3))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer == UNASKED:
-            raise UnaskedError(UNASKED)
+            raise ProbeNotRunError(UNASKED)
         return answer
 
     async def credentials(self, *_: object) -> None:
@@ -221,5 +221,5 @@ async def test_a_command_that_cannot_be_had_just_now_is_no_answer(number: int | 
         raise SpawnError("exec", number, "ask")
 
     host.run_command = refused  # type: ignore[method-assign]
-    with nullcontext() if asked else pytest.raises(UnaskedError, match="cannot run the probe: exec: ask"):
+    with nullcontext() if asked else pytest.raises(ProbeNotRunError, match="cannot run the probe: exec: ask"):
         assert (await ask(probe, host.context(readiness=probe)) or "").startswith("cannot run the probe: exec: ask")

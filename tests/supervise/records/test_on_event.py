@@ -56,7 +56,7 @@ async def telling(hook: Hook, *hooks: EventHook, **settings: Any) -> AsyncIterat
     host: Any = FakeHost()
     events = EventHooks(lambda: configuration, lambda name: program(name, **settings), host, instance="i", null_fd=1, post=hook.post)
     bus = Bus()
-    bus.listen(events.heed)
+    bus.listen(events.on_record)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(events.run)
         await anyio.wait_all_tasks_blocked()

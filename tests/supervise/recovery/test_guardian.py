@@ -15,7 +15,7 @@ import pytest
 
 from supervisord_async.supervise.recovery import guardian, persist, termination
 from supervisord_async.supervise.recovery.persist import SavedState
-from supervisord_async.supervise.recovery.termination import Farewell, Manner
+from supervisord_async.supervise.recovery.termination import StopSettings, Termination
 from supervisord_async.system import procfs
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
@@ -129,8 +129,8 @@ time.sleep(1000)
 
 
 def test_each_program_is_told_by_its_own_signal_and_has_its_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manners = {"short": Manner(15, 0.2), "own": Manner(10, 60.0), "main": Manner(15, 60.0, "main")}
-    persist.save(str(tmp_path), SavedState(boot_id="", instance=tmp_path.name, manners=manners))
+    stop_settings = {"short": StopSettings(15, 0.2), "own": StopSettings(10, 60.0), "main": StopSettings(15, 60.0, "main")}
+    persist.save(str(tmp_path), SavedState(boot_id="", instance=tmp_path.name, stop_settings=stop_settings))
     with ExitStack() as stack:
 
         def run(name: str, code: str) -> subprocess.Popen[bytes]:
@@ -151,13 +151,13 @@ def test_each_program_is_told_by_its_own_signal_and_has_its_own_time(tmp_path: P
 def test_without_a_sound_state_all_are_told_as_usual(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "state.json").write_bytes(content)
-    assert termination.manners(str(tmp_path)) == {}
-    persist.save(str(tmp_path), SavedState(boot_id="", instance="", manners={"web": Manner(2, 1.5, "main")}))
-    assert termination.manners(str(tmp_path)) == {"web": Manner(2, 1.5, "main")}
+    assert termination.stop_settings(str(tmp_path)) == {}
+    persist.save(str(tmp_path), SavedState(boot_id="", instance="", stop_settings={"web": StopSettings(2, 1.5, "main")}))
+    assert termination.stop_settings(str(tmp_path)) == {"web": StopSettings(2, 1.5, "main")}
     if content is not None:
         (tmp_path / "state.json.previous").write_bytes((tmp_path / "state.json").read_bytes())
         (tmp_path / "state.json").write_bytes(content)
-        assert termination.manners(str(tmp_path)) == {"web": Manner(2, 1.5, "main")}
+        assert termination.stop_settings(str(tmp_path)) == {"web": StopSettings(2, 1.5, "main")}
 
 
 @pytest.mark.parametrize("leads", [False, True])
@@ -167,11 +167,11 @@ def test_only_the_main_process_is_told_while_there_is_one(scope: str, leads: boo
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(termination, "send_signal", lambda identity, signum: not sent.append((identity.pid, signum)))
     main, worker = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1 or leads) for pid in (1, 2))
-    ending = Farewell("nobody", {"web": Manner(3, 60.0, scope)}, None)
-    ending.tell([main, worker])
-    ending.tell([main, worker])
+    ending = Termination("nobody", {"web": StopSettings(3, 60.0, scope)}, None)
+    ending.advance([main, worker])
+    ending.advance([main, worker])
     assert sent == [(1, 3), (1, 18)]
-    ending.tell([worker])
+    ending.advance([worker])
     assert sent[2:] == [(2, 3), (2, 18)]
 
 
@@ -180,11 +180,11 @@ def test_what_a_run_begins_to_end_itself_is_not_told_to_go(monkeypatch: pytest.M
     monkeypatch.setattr(termination, "send_signal", lambda identity, signum: not sent.append((identity.pid, signum)))
     main, worker, late = (Tagged(Identity(pid, 1, "boot"), "web", 1, pid == 1) for pid in (1, 2, 3))
     other = Tagged(Identity(4, 1, "boot"), "web", 2, True)
-    ending = Farewell("nobody", {}, 60.0)
-    ending.tell([main, worker])
-    ending.tell([main, worker, late])
+    ending = Termination("nobody", {}, 60.0)
+    ending.advance([main, worker])
+    ending.advance([main, worker, late])
     assert sent == [(1, 15), (1, 18), (2, 15), (2, 18)]
-    ending.tell([late, other])  # a run that was born meanwhile
+    ending.advance([late, other])  # a run that was born meanwhile
     assert sent[4:] == [(4, 15), (4, 18)]
 
 
@@ -195,7 +195,7 @@ def test_only_the_cgroup_of_a_run_whose_time_is_over_is_killed(monkeypatch: pyte
     monkeypatch.setattr(termination.cgroups, "of_instance", lambda _instance: found)
     monkeypatch.setattr(termination, "send_signal", lambda _identity, _signum: True)
     late, patient = (Tagged(Identity(pid, 1, "boot"), name, 1, True) for pid, name in enumerate(("late", "patient"), 1))
-    Farewell("nobody", {"late": Manner(15, 0.0), "patient": Manner(15, 60.0)}, None).tell([late, patient])
+    Termination("nobody", {"late": StopSettings(15, 0.0), "patient": StopSettings(15, 60.0)}, None).advance([late, patient])
     assert killed == ["nobody/late/1"]
 
 
@@ -210,7 +210,7 @@ def test_who_may_not_be_ended_keeps_nobody_else_from_it(monkeypatch: pytest.Monk
     found = {tag: SimpleNamespace(kill=lambda tag=tag: end(tag)) for tag in ("nobody/1/1", "nobody/2/1")}
     monkeypatch.setattr(termination.cgroups, "of_instance", lambda _instance: found)
     monkeypatch.setattr(termination, "send_signal", lambda identity, _signum: end(str(identity.pid)))
-    Farewell("nobody", {}, 0.0).tell([Tagged(Identity(pid, 1, "boot"), str(pid), 1, True) for pid in (1, 2)])
+    Termination("nobody", {}, 0.0).advance([Tagged(Identity(pid, 1, "boot"), str(pid), 1, True) for pid in (1, 2)])
     assert ended[:2] == ["nobody/2/1", "2"]
 
 

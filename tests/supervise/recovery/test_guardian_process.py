@@ -12,7 +12,7 @@ import pytest
 from supervisord_async.core.state import ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.recovery import guardian_process
-from supervisord_async.supervise.recovery.guardian_process import PAUSE_SECONDS, Guard
+from supervisord_async.supervise.recovery.guardian_process import PAUSE_SECONDS, GuardianProcess
 from supervisord_async.system.spawn import SpawnSpec
 from tests.virtual_clock import run_virtually
 
@@ -47,12 +47,12 @@ class Births:
         return child
 
 
-def guarded(births: Births, monkeypatch: pytest.MonkeyPatch, story: Callable[[Guard], Awaitable[None]]) -> None:
-    """``story`` is told of a guard that is being kept, from 0 s on; then that is cancelled."""
+def guarded(births: Births, monkeypatch: pytest.MonkeyPatch, story: Callable[[GuardianProcess], Awaitable[None]]) -> None:
+    """``story`` is told of a guardian that is being kept, from 0 s on; then that is cancelled."""
     monkeypatch.setattr(guardian_process, "spawn", births.spawn)
 
     async def main() -> None:
-        kept = Guard("i", "/run/asupd.lock", 0)
+        kept = GuardianProcess("i", "/run/asupd.lock", 0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(kept.run)
             await story(kept)
@@ -65,7 +65,7 @@ def guarded(births: Births, monkeypatch: pytest.MonkeyPatch, story: Callable[[Gu
 def test_there_is_one_while_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     births = Births()
 
-    async def story(kept: Guard) -> None:
+    async def story(kept: GuardianProcess) -> None:
         await anyio.sleep(3)
         assert births.at == []
         kept.follow("stop")
@@ -89,7 +89,7 @@ def test_there_is_one_while_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_that_is_no_longer_wanted_when_it_is_born_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     births = Births()
 
-    async def story(kept: Guard) -> None:
+    async def story(kept: GuardianProcess) -> None:
         kept.follow("stop")
         await anyio.sleep(0.5)
         assert len(births.at) == 1
@@ -104,7 +104,7 @@ def test_one_that_is_no_longer_wanted_when_it_is_born_goes(monkeypatch: pytest.M
 def test_one_that_ends_is_replaced_and_that_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     births = Births()
 
-    async def story(kept: Guard) -> None:
+    async def story(kept: GuardianProcess) -> None:
         kept.follow("stop")
         await anyio.sleep(2)
         births.living[0].send_signal()
@@ -127,7 +127,7 @@ def test_what_prevents_it_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: 
     births = Births()
     births.refusal = SpawnError("fork", 11, "python")
 
-    async def story(kept: Guard) -> None:
+    async def story(kept: GuardianProcess) -> None:
         kept.follow("stop")
         await anyio.sleep(10 * PAUSE_SECONDS)
         assert len(births.at) == pytest.approx(10, abs=1)

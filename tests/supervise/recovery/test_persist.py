@@ -20,10 +20,10 @@ from supervisord_async.supervise.fleet.sockets import SavedSocket
 from supervisord_async.supervise.recovery import persist
 from supervisord_async.supervise.recovery.persist import (
     SAVE_INTERVAL_SECONDS,
+    SavedNotifySocket,
     SavedProcess,
     SavedState,
     SavedStream,
-    SavedVoice,
     Saver,
     StateError,
 )
@@ -97,14 +97,14 @@ def test_what_is_no_file_is_told_and_hangs_nobody(tmp_path: Path, place: str, ki
 
 
 def test_a_reexec_carries_every_kind_of_descriptor_over() -> None:
-    voice = SavedVoice(fd=3, address="@a", stored=(StoredDescriptor(name="kept", fd=4),))
+    notify_socket = SavedNotifySocket(fd=3, address="@a", stored=(StoredDescriptor(name="kept", fd=4),))
     process = SavedProcess(
         name="web",
         program="web",
         replica=0,
         snapshot=Snapshot(),
         streams={"stdout": SavedStream(1, read_fd=5, child_fd=6), "stderr": SavedStream(2, read_fd=7, child_fd=8)},
-        voice=voice,
+        notify_socket=notify_socket,
     )
     state = replace(
         STATE,
@@ -403,7 +403,7 @@ def test_who_waits_for_a_save_waits_for_one_that_knows_and_for_no_pause(tmp_path
             saver.changed()
             began = anyio.current_time()
             await saver.caught_up()
-            assert anyio.current_time() - began == pytest.approx(persist.PATIENCE_SECONDS)
+            assert anyio.current_time() - began == pytest.approx(persist.TIMEOUT_SECONDS)
             tasks.cancel_scope.cancel()
 
     run_virtually(main)

@@ -82,11 +82,11 @@ async def sound(_state: SavedState) -> int:
 
 
 def replacing(supervisor: Any, bus: Bus, *, dismiss: Any = None, history: Any = None, listeners: Any = None) -> reexec.Replacement:
-    guard, lock = SimpleNamespace(dismiss=dismiss), SimpleNamespace(fd=3)
+    guardian, lock = SimpleNamespace(dismiss=dismiss), SimpleNamespace(fd=3)
     return reexec.Replacement(
         supervisor,
         bus,
-        guard,  # type: ignore[arg-type]
+        guardian,  # type: ignore[arg-type]
         lock,  # type: ignore[arg-type]
         state=lambda: STATE,
         listeners=lambda: listeners,

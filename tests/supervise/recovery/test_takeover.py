@@ -15,11 +15,11 @@ from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
-from supervisord_async.supervise.recovery.takeover import finish_ending, settle, without_impostors
+from supervisord_async.supervise.recovery.takeover import finish_ending, reconcile, without_impostors
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 
 BOOT = "boot"
 
@@ -37,23 +37,23 @@ RUNNING: dict[str, Any] = {"state": State.RUNNING, "wanted": True, "run": 3, "en
 
 
 def test_what_was_saved_and_lives_goes_on() -> None:
-    slot = settle(saved(**RUNNING), [alive(3)], BOOT)["web"]
+    slot = reconcile(saved(**RUNNING), [alive(3)], BOOT)["web"]
     assert slot.main == Identity(42, 500, BOOT)
     assert slot.snapshot.state is State.RUNNING and slot.stray_runs == ()
 
 
 def test_what_is_saved_before_it_is_taken_over_is_enough_for_the_next_daemon() -> None:
-    process = Process("web", 0, program(), surroundings(FakeHost()))
+    process = Process("web", 0, program(), shared_context(FakeHost()))
     former = saved(**RUNNING)
     known = former.processes[0]
-    process.inherit(settle(former, [alive(3)], BOOT, by_reexec=True)["web"])
+    process.inherit(reconcile(former, [alive(3)], BOOT, by_reexec=True)["web"])
     again = structs.replace(former, processes=(process.saved(),))
     assert (again.processes[0].start_ticks, again.processes[0].settings) == (known.start_ticks, known.settings)
-    assert settle(again, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
+    assert reconcile(again, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
 
 
 def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
-    slot = settle(saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "ended_run": 3}), [alive(4, 77, 900)], BOOT)["web"]
+    slot = reconcile(saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "ended_run": 3}), [alive(4, 77, 900)], BOOT)["web"]
     assert slot.main == Identity(77, 900, BOOT)
     assert (slot.snapshot.run, slot.snapshot.ended_run, slot.snapshot.state, slot.snapshot.wanted) == (4, 3, State.UNKNOWN, True)
 
@@ -72,7 +72,7 @@ def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
 def test_the_settings_that_a_run_was_begun_with_are_its_own_word_and_no_earlier_runs(
     state: SavedState | None, said: str, settings: str
 ) -> None:
-    slot = settle(state, [structs.replace(alive(3), settings=said)], BOOT)["web"]
+    slot = reconcile(state, [structs.replace(alive(3), settings=said)], BOOT)["web"]
     assert (slot.main, slot.snapshot.run, slot.settings) == (Identity(42, 500, BOOT), 3, settings)
 
 
@@ -81,12 +81,12 @@ def test_who_left_the_session_of_a_run_that_no_state_knows_does_not_lead_it(tick
     earlier, main, child = alive(3, 200, 100), alive(4, 300, 900), alive(4, 301, ticks)
     for state in (None, saved(**RUNNING | {"state": State.BACKOFF, "pid": None, "ended_run": 3})):
         for found in ([earlier, main, child], [child, main, earlier]):
-            slot = settle(state, found, BOOT)["web"]
+            slot = reconcile(state, found, BOOT)["web"]
             assert (slot.main, slot.snapshot.run, slot.stray_runs) == (main.identity, 4, (3,))
 
 
 def test_without_any_state_the_living_are_adopted() -> None:
-    slot = settle(None, [alive(9)], BOOT)["web"]
+    slot = reconcile(None, [alive(9)], BOOT)["web"]
     assert slot.main == Identity(42, 500, BOOT) and slot.saved is None
     found = slot.snapshot
     assert (found.state, found.run, found.ended_run, found.wanted, found.cause) == (State.UNKNOWN, 9, 8, True, Cause.ADOPTED)
@@ -101,7 +101,7 @@ def test_the_age_of_a_run_that_no_state_knows_is_that_of_its_process() -> None:
         newborn = identify(sleeper.pid)
         assert newborn is not None
         for state in (None, saved(**RUNNING | {"run_since": 1.0})):  # of no daemon; of one that was killed before it saved
-            mine, its = (settle(state, [Tagged(one, "web", 9, True)], BOOT)["web"].snapshot.run_since for one in (me, newborn))
+            mine, its = (reconcile(state, [Tagged(one, "web", 9, True)], BOOT)["web"].snapshot.run_since for one in (me, newborn))
             assert 0.0 < mine <= its and abs(its - before) < 60.0
     finally:
         sleeper.kill()
@@ -110,33 +110,33 @@ def test_the_age_of_a_run_that_no_state_knows_is_that_of_its_process() -> None:
 
 def test_a_spawn_in_flight_is_found_or_known_to_have_failed() -> None:
     state = saved(**RUNNING | {"state": State.STARTING, "pid": None})
-    assert settle(state, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
-    assert settle(state, [], BOOT)["web"].main is None
+    assert reconcile(state, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
+    assert reconcile(state, [], BOOT)["web"].main is None
 
 
 def test_an_operators_stop_survives() -> None:
-    slot = settle(saved(state=State.STOPPED, wanted=False, run=3, ended_run=3, cause=Cause.OPERATOR), [], BOOT)["web"]
+    slot = reconcile(saved(state=State.STOPPED, wanted=False, run=3, ended_run=3, cause=Cause.OPERATOR), [], BOOT)["web"]
     assert slot.snapshot.state is State.STOPPED and not slot.snapshot.wanted and slot.main is None
 
 
 def test_leftovers_of_a_run_that_is_over_are_strays() -> None:
-    slot = settle(saved(**RUNNING), [alive(2, 30, 100), alive(3)], BOOT)["web"]
+    slot = reconcile(saved(**RUNNING), [alive(2, 30, 100), alive(3)], BOOT)["web"]
     assert slot.stray_runs == (2,) and slot.main == Identity(42, 500, BOOT)
 
 
 @pytest.mark.parametrize("state", [State.STOPPING, State.BACKOFF])
 def test_a_leftover_in_a_session_of_its_own_does_not_lead_the_run_that_it_outlived(state: State) -> None:
-    slot = settle(saved(**RUNNING | {"state": state, "pid": None, "ended_run": 3}), [alive(3, 77, 900)], BOOT)["web"]
+    slot = reconcile(saved(**RUNNING | {"state": state, "pid": None, "ended_run": 3}), [alive(3, 77, 900)], BOOT)["web"]
     assert slot.main is None and slot.stray_runs == (3,)
 
 
 def test_descendants_alone_are_nobodys_main_process() -> None:
-    slot = settle(None, [alive(5, leader=False)], BOOT)["web"]
+    slot = reconcile(None, [alive(5, leader=False)], BOOT)["web"]
     assert slot.main is None and slot.stray_runs == (5,)
 
 
 def test_the_number_of_a_run_whose_leftovers_live_is_not_given_again() -> None:
-    slot = settle(None, [alive(7, 31, leader=False), alive(5, leader=False)], BOOT)["web"]
+    slot = reconcile(None, [alive(7, 31, leader=False), alive(5, leader=False)], BOOT)["web"]
     assert slot.snapshot.run == 7 and slot.stray_runs == (5, 7)
 
 
@@ -152,25 +152,25 @@ def test_the_number_of_a_run_whose_leftovers_live_is_not_given_again() -> None:
 )
 def test_autostart_starts_what_is_down_for_no_order_of_anybodys(cause: Cause | None, after_a_death: bool, after_a_reexec: bool) -> None:
     down = saved(state=State.STOPPED, wanted=False, run=3, ended_run=3, cause=cause)
-    assert settle(down, [], BOOT)["web"].begins_anew is after_a_death
-    assert settle(down, [], BOOT, by_reexec=True)["web"].begins_anew is after_a_reexec
+    assert reconcile(down, [], BOOT)["web"].begins_anew is after_a_death
+    assert reconcile(down, [], BOOT, by_reexec=True)["web"].begins_anew is after_a_reexec
 
 
 def test_autostart_leaves_alone_what_is_wanted_already() -> None:
-    assert not settle(saved(**RUNNING | {"cause": None}), [alive(3)], BOOT)["web"].begins_anew
+    assert not reconcile(saved(**RUNNING | {"cause": None}), [alive(3)], BOOT)["web"].begins_anew
 
 
 def test_what_lives_of_an_ending_and_no_state_knows_is_told_to_go_once_more() -> None:
     known = saved(**RUNNING | {"state": State.STOPPING, "wanted": False, "since": 1.0, "cause": Cause.DAEMON_STOP})
     for state, since in ((None, 7.0), (known, 1.0)):  # what is known was told when the ending was noted
-        slot = finish_ending(settle(state, [alive(3)], BOOT), 7.0)["web"]
+        slot = finish_ending(reconcile(state, [alive(3)], BOOT), 7.0)["web"]
         found = slot.snapshot
         assert slot.ending and slot.main == Identity(42, 500, BOOT)
         assert (found.state, found.wanted, found.cause, found.since) == (State.STOPPING, False, Cause.DAEMON_STOP, since)
 
 
 def test_a_state_of_another_boot_says_nothing() -> None:
-    assert settle(saved(**RUNNING), [], "another boot") == {}
+    assert reconcile(saved(**RUNNING), [], "another boot") == {}
 
 
 def test_while_the_saved_main_process_lives_nobody_leads_a_later_run() -> None:
@@ -178,7 +178,7 @@ def test_while_the_saved_main_process_lives_nobody_leads_a_later_run() -> None:
     assert me is not None
     process = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(**RUNNING | {"pid": me.pid}), start_ticks=me.start_ticks)
     state = SavedState(boot_id=me.boot_id, instance="i", processes=(process,))
-    slot = settle(state, [Tagged(Identity(7, 7, me.boot_id), "web", 999, True)], me.boot_id)["web"]
+    slot = reconcile(state, [Tagged(Identity(7, 7, me.boot_id), "web", 999, True)], me.boot_id)["web"]
     assert slot.main == me and slot.snapshot.run == 3 and slot.stray_runs == (999,)
 
 

@@ -17,10 +17,10 @@ from tests.fake_host import FakeHost, program
 def environment_of(**settings: Any) -> dict[str, str]:
     """What is added to the environment of a program with these settings."""
     store = SimpleNamespace(saved=lambda: ())
-    voice: Any = SimpleNamespace(open=lambda *_: "/run/notify", run_begins=lambda: None, store=store)
-    around: Any = SimpleNamespace(sockets=SocketRegistry(), host=FakeHost())
+    notify_socket: Any = SimpleNamespace(open=lambda *_: "/run/notify", run_begins=lambda: None, store=store)
+    shared: Any = SimpleNamespace(sockets=SocketRegistry(), host=FakeHost())
     spec = SpawnSpec(("x",), "/", {}, 1, 2)
-    return dict(anyio.run(equip, spec, program(**settings), voice, around).environment)
+    return dict(anyio.run(equip, spec, program(**settings), notify_socket, shared).environment)
 
 
 def test_a_watchdogs_time_is_that_of_the_heartbeat() -> None:

@@ -13,7 +13,7 @@ from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.runs.hooks import HOOK_SECONDS
-from tests.fake_host import FakeHost, program, surroundings
+from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually, until
 
 BOTH = Hooks(before_start=("before",), after_exit=("after",))
@@ -42,7 +42,7 @@ class HookedHost(FakeHost):
 
 def play(scene: Callable[[Process, HookedHost], Awaitable[None]], host: HookedHost, **settings: Any) -> None:
     async def main() -> None:
-        process = Process("web", 0, program(**({"hooks": BOTH} | settings)), surroundings(host))
+        process = Process("web", 0, program(**({"hooks": BOTH} | settings)), shared_context(host))
         async with anyio.create_task_group() as tasks:
             process.begin(tasks)
             await scene(process, host)

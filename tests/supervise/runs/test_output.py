@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import anyio
 
-from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Birth, Output, _Captured
+from supervisord_async.supervise.runs.output import SETTLE_SECONDS, Output, RunOffsets, _Captured
 from supervisord_async.system.pipes import Pipe
 from tests.virtual_clock import run_virtually
 
@@ -65,5 +65,5 @@ def test_births_are_noted_with_what_was_written_before() -> None:
         assert os.get_blocking(pipe.child_fd)
         capture.bytes_written += 50  # said by its hook
         output.run_started(run)
-    assert output.births == tuple(Birth(run, {"/x.log": run * 100}) for run in (6, 7, 8, 9))
+    assert output.run_offsets == tuple(RunOffsets(run, {"/x.log": run * 100}) for run in (6, 7, 8, 9))
     pipe.close()

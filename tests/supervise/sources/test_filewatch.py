@@ -18,7 +18,7 @@ from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import FileWatching, monitor_files
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.sources.filewatch import watcher, watcher_thread, watching
-from supervisord_async.supervise.sources.filewatch.view import Sighting, Territory, View
+from supervisord_async.supervise.sources.filewatch.view import LookResult, View, WatchedPath
 from supervisord_async.supervise.sources.filewatch.watcher import Pace
 from tests.supervise.filebench import bench, inotify_instances, watch_threads
 from tests.waiting import wait_until
@@ -128,36 +128,36 @@ def test_what_is_modified_between_the_begin_of_a_watch_and_the_first_look_has_ch
     (source / "link").symlink_to(source / "new")
     os.utime(source / "link", ns=(before, before), follow_symlinks=False)
     (source / "app.py").unlink()
-    view = View(Territory(str(source)), begin)
+    view = View(WatchedPath(str(source)), begin)
     assert view.scan(lambda: False) == {str(source / "new"), str(source / "link")}
     assert view.scan(lambda: False) == set()
-    assert View(Territory(str(source)), time.time_ns() + hour).scan(lambda: False) == set(), "the clock was set back"
-    assert View(Territory(str(source))).scan(lambda: False) == set()
+    assert View(WatchedPath(str(source)), time.time_ns() + hour).scan(lambda: False) == set(), "the clock was set back"
+    assert View(WatchedPath(str(source))).scan(lambda: False) == set()
 
 
 @real
 def test_a_file_that_is_saved_before_the_first_look_is_seen(source: Path) -> None:
-    territory, told = Territory(str(source)), list[watcher.Changes]()
+    watched_path, told = WatchedPath(str(source)), list[watcher.Changes]()
 
     class Reports(SimpleNamespace):
         def changed(self, changes: watcher.Changes) -> None:
             told.append(changes)
 
-        def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
+        def armed(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
             looking.stop()
 
-    looking = watcher.Lookout(Reports(degraded=None, recovered=None), Pace())
-    looking.want(1, [territory], since_ns=time.time_ns())
+    looking = watcher.Watcher(Reports(degraded=None, recovered=None), Pace())
+    looking.want(1, [watched_path], since_ns=time.time_ns())
     (source / "app.py").write_text("saved while the watch begins")
     os.utime(source / "app.py")  # by the finer clock: the coarse one may not have ticked yet
     looking.serve()
-    assert told == [{territory: {str(source / "app.py")}}]
+    assert told == [{watched_path: {str(source / "app.py")}}]
 
 
 def test_scan_stopped_midway_and_unreadable_directories_change_nothing(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source / "sub").mkdir()
     (source / "sub" / "mod.py").write_text("1")
-    view = View(Territory(str(source)))
+    view = View(WatchedPath(str(source)))
     assert view.scan(lambda: False) == set()
     (source / "app.py").write_text("22")
     assert view.scan(lambda: True) == set()
@@ -174,7 +174,7 @@ def test_scan_stopped_midway_and_unreadable_directories_change_nothing(source: P
     assert view.scan(lambda: False) == set()
     shutil.rmtree(source / "sub")
     (source / "sub").write_text("a file now")
-    assert view.look(str(source / "sub")) is Sighting.STALE
+    assert view.look(str(source / "sub")) is LookResult.STALE
     assert view.scan(lambda: False) == {str(source / "sub"), str(source / "sub" / "mod.py")}
 
 
@@ -360,15 +360,15 @@ async def test_cancellation_ends_thread_and_instance_at_once(source: Path) -> No
 @pytest.mark.anyio
 async def test_bug_in_the_thread_is_reported_and_it_is_started_again(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "RETRY_SECONDS", 0.05)
-    original, broken = watcher.Lookout._look, [True]
+    original, broken = watcher.Watcher._look, [True]
 
-    def look(self: watcher.Lookout, *arguments: object) -> None:
+    def look(self: watcher.Watcher, *arguments: object) -> None:
         if broken:
             broken.pop()
             raise ZeroDivisionError
         original(self, *arguments)
 
-    monkeypatch.setattr(watcher.Lookout, "_look", look)
+    monkeypatch.setattr(watcher.Watcher, "_look", look)
     async with bench() as b:
         await b.monitor(source)
         assert "ZeroDivisionError" in b.said("failed")[0].message
@@ -387,7 +387,7 @@ async def test_bug_that_one_path_brings_out_leaves_the_others_watched(
     original, healed = getattr(View, look), list[bool]()
 
     def fails(self: View, *arguments: object) -> object:
-        if self.territory.root == str(bad) and not healed:
+        if self.watched_path.root == str(bad) and not healed:
             raise ZeroDivisionError
         return original(self, *arguments)
 
@@ -465,7 +465,7 @@ def test_a_stop_in_any_moment_is_heard() -> None:
             super().clear()
 
     reports = SimpleNamespace(changed=lambda *_: None, armed=lambda *_: None, stop=lambda: None)
-    look = watcher.Lookout(reports, Pace())
+    look = watcher.Watcher(reports, Pace())
     look._wake = LateWake()
     look.want(1, (), since_ns=0)
     thread = threading.Thread(target=look.serve, daemon=True)

@@ -1,4 +1,4 @@
-"""Watched paths on several disks: one that hangs holds up its own, and nothing that changes is lost on the way between two lookouts."""
+"""Watched paths on several disks: one that hangs holds up its own, and nothing that changes is lost on the way between two watchers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from supervisord_async.config.model import Watch
 from supervisord_async.supervise.sources.filewatch import watcher, watcher_thread, watching
-from supervisord_async.supervise.sources.filewatch.view import Territory, View
-from supervisord_async.supervise.sources.filewatch.watcher import Lookout, Pace
+from supervisord_async.supervise.sources.filewatch.view import View, WatchedPath
+from supervisord_async.supervise.sources.filewatch.watcher import Pace, Watcher
 from supervisord_async.system.mounts import Mount, MountTable
 from tests.hanging_disk import HangingDisk, can_hang
 from tests.supervise.filebench import bench, watch_threads
@@ -144,7 +144,7 @@ async def test_a_link_to_a_disk_that_hangs_from_the_beginning_is_followed_by_its
 @real
 @pytest.mark.anyio
 async def test_of_many_disks_some_share_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "OUTPOSTS", 2)
+    monkeypatch.setattr(watching, "THREADS", 2)
     monkeypatch.setattr(MountTable, "devices_at", lambda _, path: frozenset({1, hash(path)}))
     monkeypatch.setattr(watcher, "mounts", list)
     async with bench() as b:
@@ -161,37 +161,37 @@ async def test_of_many_disks_some_share_a_thread(tmp_path: Path, monkeypatch: py
 def test_what_changes_while_a_path_is_handed_to_another_lookout_is_found(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = source.stat().st_dev
     monkeypatch.setattr(watcher, "mounts", lambda: [Mount("/", "/", "ext4", here)])
-    territory, handed, told = Territory(str(source)), list[View](), list[watcher.Changes]()
+    watched_path, handed, told = WatchedPath(str(source)), list[View](), list[watcher.Changes]()
     (source / "gone.py").write_text("1")
 
     def strayed(views: list[View]) -> None:
         handed.extend(views)
         first.stop()
 
-    first = Lookout(SimpleNamespace(strayed=strayed), Pace(), frozenset({here + 1}))
-    first.want(1, [territory], since_ns=time.time_ns())
+    first = Watcher(SimpleNamespace(strayed=strayed), Pace(), frozenset({here + 1}))
+    first.want(1, [watched_path], since_ns=time.time_ns())
     first.serve()
     (source / "gone.py").unlink()
     (source / "app.py").write_text("22")
     os.utime(source / "app.py", ns=(0, 0))
-    second = Lookout(SimpleNamespace(changed=told.append, armed=lambda *_: second.stop()), Pace(), frozenset({here, here + 1}))
-    second.want(2, [territory], since_ns=time.time_ns(), handed=handed)
+    second = Watcher(SimpleNamespace(changed=told.append, armed=lambda *_: second.stop()), Pace(), frozenset({here, here + 1}))
+    second.want(2, [watched_path], since_ns=time.time_ns(), handed=handed)
     second.serve()
-    assert told == [{territory: {str(source / "app.py"), str(source / "gone.py")}}]
+    assert told == [{watched_path: {str(source / "app.py"), str(source / "gone.py")}}]
 
 
 @real
 def test_a_part_of_a_disk_that_has_a_number_of_its_own_is_no_other_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As btrfs gives one to each subvolume: no mount is known by it."""
     monkeypatch.setattr(watcher, "mounts", lambda: [Mount("/", "/", "btrfs", 1), Mount("/other", "/", "btrfs", 2)])
-    armed = list[frozenset[Territory]]()
+    armed = list[frozenset[WatchedPath]]()
 
-    def arm(_: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        armed.append(territories)
+    def arm(_: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
+        armed.append(watched_paths)
         looking.stop()
 
-    looking = Lookout(SimpleNamespace(armed=arm), Pace(), frozenset({1}))
-    territory = Territory(str(source))
-    looking.want(1, [territory], since_ns=time.time_ns())
+    looking = Watcher(SimpleNamespace(armed=arm), Pace(), frozenset({1}))
+    watched_path = WatchedPath(str(source))
+    looking.want(1, [watched_path], since_ns=time.time_ns())
     looking.serve()
-    assert armed == [{territory}]
+    assert armed == [{watched_path}]

@@ -21,25 +21,25 @@ from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.sources.fdstore import STORE_LIMIT, DescriptorStore
-from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, Voice, parse
+from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, parse
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
-from supervisord_async.system.wait_condition import Bell
-from tests.fake_host import FakeHost, surroundings
+from supervisord_async.system.wait_condition import WaitCondition
+from tests.fake_host import FakeHost, shared_context
 from tests.virtual_clock import run_virtually
 
 
 class Slot:
-    """A voice whose run is this very process, with what was posted and told."""
+    """A notify socket whose run is this very process, with what was posted and told."""
 
     def __init__(self, folder: Path, *, main: int | None = None, access: Any = "main", name: str = "a") -> None:
         self.posts: list[Input] = []
         self.records: list[Any] = []
-        self.around = surroundings(FakeHost(), daemon=Daemon(name="t", run_dir=str(folder), socket=str(folder / "s")))
-        self.around.bus.listen(self.records.append)
+        self.shared = shared_context(FakeHost(), daemon=Daemon(name="t", run_dir=str(folder), socket=str(folder / "s")))
+        self.shared.bus.listen(self.records.append)
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), notify=Notify(access=access))
-        self.voice = Voice(name, self.around)
-        self.address = self.voice.open(program, None)
+        self.notify_socket = NotifySocket(name, self.shared)
+        self.address = self.notify_socket.open(program, None)
         pid = main or os.getpid()
         child = SimpleNamespace(pid=pid, identity=identify(pid))
         state = Snapshot(state=State.STARTING, run=3, pid=pid)
@@ -48,16 +48,16 @@ class Slot:
         self.run: Any = SimpleNamespace(context=context, child=child, ended=None, session=pid, tag="x/a/3")
 
     def say(self, *messages: bytes, descriptors: tuple[int, ...] = ()) -> None:
-        """The messages are sent and heeded."""
+        """The messages are sent and received."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             for message in messages:
                 client.sendmsg([message], rights, 0, self.address.replace("@", "\0", 1))
-                self.heed()
+                self.receive()
 
-    def heed(self) -> None:
+    def receive(self) -> None:
         async def drain() -> None:
-            while self.voice.drain(self.run):
+            while self.notify_socket.drain(self.run):
                 pass
 
         run_virtually(drain)
@@ -67,23 +67,23 @@ class Slot:
 def slot(tmp_path: Path) -> Any:
     made = Slot(tmp_path)
     yield made
-    made.voice.close()
+    made.notify_socket.close()
     assert not (tmp_path / "notify" / "a.sock").exists()
 
 
 def test_ready_is_posted_once_and_status_is_fit_for_a_terminal(slot: Slot) -> None:
     slot.say(b"READY=1\nSTATUS=up \x1b[2J and\trunning", b"READY=1")
     assert slot.posts == [BecameReady(3)]
-    assert slot.voice.words == "up  [2J and running"
+    assert slot.notify_socket.status_text == "up  [2J and running"
     slot.say(b"STATUS=" + b"x" * 1000)
-    assert len(slot.voice.words) == STATUS_CHARACTERS
+    assert len(slot.notify_socket.status_text) == STATUS_CHARACTERS
 
 
 def test_reloading_and_stopping_show_before_the_status(slot: Slot) -> None:
     slot.say(b"STATUS=42 clients", b"RELOADING=1")
-    assert slot.voice.words == "reloading: 42 clients"
+    assert slot.notify_socket.status_text == "reloading: 42 clients"
     slot.say(b"READY=1", b"STOPPING=1")
-    assert slot.voice.words == "stopping: 42 clients"
+    assert slot.notify_socket.status_text == "stopping: 42 clients"
 
 
 GARBAGE = (b"", b"no assignment", b"A=\xff\xfe", b"READY=1\0", b"\xc3\x28=1", b"READY=1\n" + b"x" * 2 * MESSAGE_BYTES)
@@ -92,7 +92,7 @@ GARBAGE = (b"", b"no assignment", b"A=\xff\xfe", b"READY=1\0", b"\xc3\x28=1", b"
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_garbage_is_counted_and_told_once(slot: Slot, garbage: bytes) -> None:
     slot.say(garbage, garbage, garbage)
-    assert (slot.voice.ignored, slot.voice.accepted, slot.posts) == (3, 0, [])
+    assert (slot.notify_socket.ignored, slot.notify_socket.accepted, slot.posts) == (3, 0, [])
     assert sum("ignored a message" in record.message for record in slot.records) == 1
 
 
@@ -101,8 +101,8 @@ def test_a_process_that_is_not_the_main_one_is_not_heard(tmp_path: Path) -> None
         for access in ("main", "all"):
             slot = Slot(tmp_path, main=other.pid, access=access)
             slot.say(b"READY=1\nSTATUS=forged")
-            assert (slot.posts, slot.voice.words, slot.voice.ignored) == ([], "", 1)
-            slot.voice.close()
+            assert (slot.posts, slot.notify_socket.status_text, slot.notify_socket.ignored) == ([], "", 1)
+            slot.notify_socket.close()
         other.kill()
 
 
@@ -112,10 +112,10 @@ def test_a_sender_that_is_gone_is_not_called_a_stranger(tmp_path: Path) -> None:
         address = slot.address.replace("@", "\0", 1)
         code = f"import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', {address!r})"
         subprocess.run([sys.executable, "-c", code], check=True)
-        slot.heed()
+        slot.receive()
         assert slot.posts == []
         assert "its sender had ended" in slot.records[-1].message
-        slot.voice.close()
+        slot.notify_socket.close()
         other.kill()
 
 
@@ -123,22 +123,22 @@ def test_a_sender_that_is_gone_is_not_called_a_stranger(tmp_path: Path) -> None:
 def test_another_process_of_the_run_is_heard_where_all_may_speak(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access: str, heard: int
 ) -> None:
-    monkeypatch.setattr(Voice, "_is_of", lambda *_: True)
+    monkeypatch.setattr(NotifySocket, "_is_of", lambda *_: True)
     with subprocess.Popen(["sleep", "1000"]) as other:
         slot = Slot(tmp_path, main=other.pid, access=access)
         try:
             slot.say(b"READY=1")
-            assert (slot.voice.accepted, slot.voice.ignored, len(slot.posts)) == (heard, 1 - heard, heard)
+            assert (slot.notify_socket.accepted, slot.notify_socket.ignored, len(slot.posts)) == (heard, 1 - heard, heard)
         finally:
-            slot.voice.close()
+            slot.notify_socket.close()
             other.kill()
 
 
 def test_numbers_that_are_none_are_ignored(slot: Slot) -> None:
     slot.say(b"MAINPID=-1", b"MAINPID=9999999999999999999999", b"ERRNO=x", b"EXTEND_TIMEOUT_USEC=", b"WATCHDOG_USEC=0", b"MAINPID=1")
     assert slot.posts == []
-    assert slot.voice.watchdog_seconds is None
-    assert slot.voice.last_words() == ""
+    assert slot.notify_socket.watchdog_seconds is None
+    assert slot.notify_socket.failure_text() == ""
 
 
 def test_extensions_are_bounded_and_told_to_the_machine(slot: Slot) -> None:
@@ -149,7 +149,7 @@ def test_extensions_are_bounded_and_told_to_the_machine(slot: Slot) -> None:
 def test_records_about_one_run_are_bounded(slot: Slot) -> None:
     slot.say(*(b"ERRNO=%d" % (1 + number % 2) for number in range(200)))
     assert len(slot.records) == RECORDS_PER_RUN
-    assert "errno" in slot.voice.last_words()
+    assert "errno" in slot.notify_socket.failure_text()
 
 
 def test_many_descriptors_are_all_closed(slot: Slot) -> None:
@@ -164,9 +164,9 @@ def test_a_store_is_bounded_and_gives_back_by_name(slot: Slot) -> None:
     with open(os.devnull) as null:
         slot.say(b"FDSTORE=1\nFDNAME=many", descriptors=(null.fileno(),) * 200)
         slot.say(b"FDSTORE=1\nFDNAME=b:d", descriptors=(null.fileno(),))
-    assert (len(slot.voice.store), slot.voice.store.refused) == (STORE_LIMIT, 200 - STORE_LIMIT + 1)
+    assert (len(slot.notify_socket.store), slot.notify_socket.store.refused) == (STORE_LIMIT, 200 - STORE_LIMIT + 1)
     slot.say(b"FDSTOREREMOVE=1\nFDNAME=other", b"FDSTOREREMOVE=1\nFDNAME=many")
-    assert len(slot.voice.store) == 0
+    assert len(slot.notify_socket.store) == 0
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -190,9 +190,9 @@ def test_a_batch_is_bounded(slot: Slot) -> None:
                 sent += 1
         except BlockingIOError:
             pass  # the kernel holds the sender back
-        assert sent <= slot.voice.drain(slot.run) + 10 * BATCH
-    slot.heed()
-    assert slot.voice.beats == sent
+        assert sent <= slot.notify_socket.drain(slot.run) + 10 * BATCH
+    slot.receive()
+    assert slot.notify_socket.beats == sent
 
 
 @pytest.mark.parametrize("name", ["a", "long" * 25])
@@ -200,8 +200,8 @@ def test_a_deep_run_dir_means_an_abstract_address(tmp_path: Path, name: str) -> 
     slot = Slot(tmp_path / ("deep" * 30), name=name)
     assert slot.address.startswith("@asupd/")
     slot.say(b"STATUS=heard")
-    assert slot.voice.words == "heard"
-    slot.voice.close()
+    assert slot.notify_socket.status_text == "heard"
+    slot.notify_socket.close()
 
 
 def test_the_last_assignment_of_a_name_counts() -> None:
@@ -213,13 +213,13 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
     posts: list[Input] = []
 
     async def main() -> float:
-        voice = SimpleNamespace(beats=0, triggered=False, watchdog_seconds=None, heard=Bell())
+        notify_socket = SimpleNamespace(beats=0, triggered=False, watchdog_seconds=None, heard=WaitCondition())
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), heartbeat=heartbeat)
-        given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "voice": voice}
+        given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "notify_socket": notify_socket}
         context = RunContext(**({name: cast("Any", None) for name in RunContext.__struct_fields__} | given))
         began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(life, voice)
+            tasks.start_soon(life, notify_socket)
             await monitor_watchdog(context)
             ended = anyio.current_time()
             tasks.cancel_scope.cancel()
@@ -229,9 +229,9 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
 
 
 def test_a_watchdog_without_beats_is_missed_in_time() -> None:
-    async def beat(voice: Any) -> None:
+    async def beat(notify_socket: Any) -> None:
         for _ in range(10):
-            voice.beats += 1
+            notify_socket.beats += 1
             await anyio.sleep(15)
 
     ended, posts = watch(beat, Heartbeat(timeout_seconds=20))
@@ -242,7 +242,7 @@ def test_a_watchdog_without_beats_is_missed_in_time() -> None:
 
 
 def test_the_initial_delay_of_a_watchdog_comes_before_its_timeout() -> None:
-    async def silent(_voice: Any) -> None:
+    async def silent(_notify_socket: Any) -> None:
         await anyio.sleep(1000)
 
     assert 120 <= watch(silent, Heartbeat(timeout_seconds=20, initial_delay_seconds=100))[0] <= 125
@@ -256,7 +256,7 @@ def test_only_where_all_may_speak_others_reach_the_socket(tmp_path: Path) -> Non
             (path,) = (tmp_path / access).rglob("*.sock")
             assert path.stat().st_mode & 0o777 == mode
         finally:
-            slot.voice.close()
+            slot.notify_socket.close()
 
 
 def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,14 +264,14 @@ def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypa
     true_time, slept = anyio.current_time, 0.0
     monkeypatch.setattr("supervisord_async.supervise.monitors.notify.anyio.current_time", lambda: true_time() + slept)
 
-    async def live(voice: Any) -> None:
+    async def live(notify_socket: Any) -> None:
         nonlocal slept
-        voice.beats += 1
+        notify_socket.beats += 1
         await anyio.sleep(5)
         slept = 3600.0
         for _ in range(10):
             await anyio.sleep(5)
-            voice.beats += 1
+            notify_socket.beats += 1
         await anyio.sleep(1000)
 
     ended, _ = watch(live, Heartbeat(timeout_seconds=20))
@@ -279,16 +279,16 @@ def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypa
 
 
 def test_a_run_may_choose_its_watchdog_and_trigger_it() -> None:
-    async def choose(voice: Any) -> None:
+    async def choose(notify_socket: Any) -> None:
         await anyio.sleep(100)
-        voice.watchdog_seconds = 2.0
-        voice.heard.ring()
+        notify_socket.watchdog_seconds = 2.0
+        notify_socket.heard.notify()
 
     assert 102 <= watch(choose, None)[0] <= 103
 
-    async def trigger(voice: Any) -> None:
+    async def trigger(notify_socket: Any) -> None:
         await anyio.sleep(5)
-        voice.triggered = True
-        voice.heard.ring()
+        notify_socket.triggered = True
+        notify_socket.heard.notify()
 
     assert watch(trigger, Heartbeat(timeout_seconds=600))[0] == 5

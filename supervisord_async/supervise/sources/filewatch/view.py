@@ -32,8 +32,8 @@ LINKS_MAX = 40
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
-class Territory(msgspec.Struct, frozen=True):
-    """A watched path, and how it is watched. Watches with equal territories share one."""
+class WatchedPath(msgspec.Struct, frozen=True):
+    """A watched path, and how it is watched. Watches with equal ones share one."""
 
     root: str  #: absolute; a directory with all below it, a file, or nothing yet
     ignore: tuple[str, ...] = ()  #: gitignore patterns relative to the root
@@ -41,7 +41,7 @@ class Territory(msgspec.Struct, frozen=True):
     poll_seconds: float | None = None  #: None: use notifications where possible
 
 
-class Sighting(Enum):
+class LookResult(Enum):
     """What a look at one path found."""
 
     NOTHING = auto()
@@ -50,15 +50,15 @@ class Sighting(Enum):
 
 
 class View:
-    """One territory, as last seen.
+    """One watched path, as last seen.
 
     ``directories`` are the directories in it, whose entries are to be watched; ``approach`` maps each directory on the way to
     the root, links followed, to the names in it on which the way depends. ``devices`` are the disks that both are on.
     """
 
-    def __init__(self, territory: Territory, since_ns: int | None = None) -> None:
+    def __init__(self, watched_path: WatchedPath, since_ns: int | None = None) -> None:
         """The first scan reports files modified after ``since_ns`` (nanoseconds since 1970, as files have it); none if that is None."""
-        self.territory = territory
+        self.watched_path = watched_path
         self._since_ns = since_ns
         self.directories: dict[str, Identity] = {}
         self.approach: dict[str, set[str]] = {}
@@ -74,8 +74,8 @@ class View:
         Leaves the view as it was if ``stopped()`` becomes true meanwhile. If the root's links lead to disks that are ``strange``,
         those are not accessed, and only ``devices`` is updated.
         """
-        root = self.territory.root
-        self._rules = IgnoreRules(root, self.territory.ignore, self.territory.ignored_paths)
+        root = self.watched_path.root
+        self._rules = IgnoreRules(root, self.watched_path.ignore, self.watched_path.ignored_paths)
         walk = _Walk(self._rules, stopped)
         approach, devices, asked = approach_to(root, strange)
         if not asked:
@@ -101,7 +101,7 @@ class View:
         since, now = self._since_ns, time.time_ns()
         return {path for path, stamp in self._files.items() if any(since < modified <= now for modified in stamp[2::3])}
 
-    def look(self, path: str) -> Sighting:
+    def look(self, path: str) -> LookResult:
         """Look at one path in one of ``directories``."""
         known = path in self.directories
         try:
@@ -109,17 +109,17 @@ class View:
             stamp = stamp_of(path, found)
         except OSError:
             if known:
-                return Sighting.STALE
-            return Sighting.NOTHING if self._files.pop(path, None) is None else Sighting.CHANGED
+                return LookResult.STALE
+            return LookResult.NOTHING if self._files.pop(path, None) is None else LookResult.CHANGED
         directory = stamp is None and os.path.isdir(path)
         if known:
-            return Sighting.NOTHING if directory else Sighting.STALE
+            return LookResult.NOTHING if directory else LookResult.STALE
         if directory:
-            return Sighting.NOTHING if self._ignores(path, directory=True) else Sighting.STALE
+            return LookResult.NOTHING if self._ignores(path, directory=True) else LookResult.STALE
         if stamp is None or self._files.get(path) == stamp or self._ignores(path, directory=False):
-            return Sighting.NOTHING
+            return LookResult.NOTHING
         self._files[path] = stamp
-        return Sighting.CHANGED
+        return LookResult.CHANGED
 
     def _ignores(self, path: str, *, directory: bool) -> bool:
         return self._rules is not None and self._rules.ignores(path, directory=directory)

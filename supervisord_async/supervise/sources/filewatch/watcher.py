@@ -30,7 +30,7 @@ from typing import Protocol
 import msgspec
 
 from supervisord_async.supervise.sources.filewatch.notifier import Hint, Notifier, drain, open_notifier
-from supervisord_async.supervise.sources.filewatch.view import Identity, Sighting, Territory, View
+from supervisord_async.supervise.sources.filewatch.view import Identity, LookResult, View, WatchedPath
 from supervisord_async.system.mounts import MountTable, is_served, mounts
 
 #: Directories may change between a scan and the opening of a notifier; this many times both are repeated at once.
@@ -47,7 +47,7 @@ _MODIFIED = 2  #: the kind of a hint: the content changed; nothing appeared or v
 
 _log = logging.getLogger(__name__)
 
-Changes = dict[Territory, set[str]]
+Changes = dict[WatchedPath, set[str]]
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -63,19 +63,19 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Reports(Protocol):
-    """Receives the lookout's reports; called in its thread, and may block."""
+    """Receives the watcher's reports; called in its thread, and may block."""
 
     def changed(self, changes: Changes) -> None:
-        """Files of these territories changed; an empty set: something changed there, and a scan has yet to find out what."""
+        """Files of these paths changed; an empty set: something changed there, and a scan has yet to find out what."""
 
-    def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        """From now on no change of these territories is missed. The roots in ``missing`` do not exist yet."""
+    def armed(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
+        """From now on no change of these paths is missed. The roots in ``missing`` do not exist yet."""
 
     def strayed(self, views: list[View]) -> None:
-        """These views lead to disks that are not this lookout's. It has dropped them; another one may take them over as they are."""
+        """These views lead to disks that are not this watcher's. It has dropped them; another one may take them over as they are."""
 
-    def broken(self, territory: Territory, error: str) -> None:
-        """Looking at this territory failed because of a bug; it is polled from now on, and further failures are not reported."""
+    def broken(self, watched_path: WatchedPath, error: str) -> None:
+        """Looking at this path failed because of a bug; it is polled from now on, and further failures are not reported."""
 
     def degraded(self, reason: str) -> None:
         """The system has no notifier left; everything is polled."""
@@ -84,15 +84,15 @@ class Reports(Protocol):
         """There is a notifier again."""
 
 
-class _Station(msgspec.Struct):
+class _WatchedDirectory(msgspec.Struct):
     """A directory given to the notifier, and the views that need it."""
 
     inside: list[tuple[View, str]] = msgspec.field(default_factory=list)  #: views that it lies in, each with its path there
     approach: list[tuple[View, set[str]]] = msgspec.field(default_factory=list)  #: views it leads to, each with the names that matter
 
 
-class Lookout:
-    """Watches the territories that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
+class Watcher:
+    """Watches the paths that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
 
     def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int] = frozenset()) -> None:
         """Watches only what is on ``devices``; if empty, whatever it is given, wherever that leads."""
@@ -100,20 +100,20 @@ class Lookout:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._wanted: tuple[int, frozenset[Territory]] = (0, frozenset())
-        self._since: dict[Territory, int] = {}  #: when each was first wanted: nanoseconds since 1970, as files are stamped
-        self._handed: dict[Territory, View] = {}  #: views of them that came from other lookouts
+        self._wanted: tuple[int, frozenset[WatchedPath]] = (0, frozenset())
+        self._since: dict[WatchedPath, int] = {}  #: when each was first wanted: nanoseconds since 1970, as files are stamped
+        self._handed: dict[WatchedPath, View] = {}  #: views of them that came from other watchers
         # From here on used by the thread only.
         self._devices = devices
         self._mounts = MountTable()
         self._kinds: dict[int, str] = {}  #: the kind of file system on each device met so far
         self._generation = 0
-        self._views: dict[Territory, View] = {}
+        self._views: dict[WatchedPath, View] = {}
         self._polls_due: dict[View, float] = {}
         self._stale: set[View] = set()
         self._strays: set[View] = set()
         self._broken: set[View] = set()  #: looking at these has failed because of a bug
-        self._stations: dict[str, _Station] = {}
+        self._directories: dict[str, _WatchedDirectory] = {}
         self._notifier: Notifier | None = None
         self._given: dict[str, Identity] = {}
         self._retired: list[Notifier] = []
@@ -126,15 +126,15 @@ class Lookout:
         self._retry_seconds = pace.retry
         self._failed_at = -FAILURE_SECONDS
 
-    def want(self, generation: int, territories: Iterable[Territory], *, since_ns: int, handed: Iterable[View] = ()) -> None:
-        """Watch these territories and no others; ``armed`` reports when that is the case.
+    def want(self, generation: int, watched_paths: Iterable[WatchedPath], *, since_ns: int, handed: Iterable[View] = ()) -> None:
+        """Watch these paths and no others; ``armed`` reports when that is the case.
 
-        For new ones, changes since ``since_ns`` (nanoseconds since 1970, as files have it) count; ``handed`` are other lookouts' views.
+        For new ones, changes since ``since_ns`` (nanoseconds since 1970, as files have it) count; ``handed`` are other watchers' views.
         """
         with self._lock:
-            self._wanted = (generation, frozenset(territories))
+            self._wanted = (generation, frozenset(watched_paths))
             self._since = {each: self._since.get(each, since_ns) for each in self._wanted[1]}
-            self._handed |= {view.territory: view for view in handed}
+            self._handed |= {view.watched_path: view for view in handed}
         self._wake.set()
 
     def stop(self) -> None:
@@ -156,7 +156,7 @@ class Lookout:
                 newcomers = self._take_over()
                 self._look(changes, newcomers)
                 for view in self._stale:
-                    changes.setdefault(view.territory, set())
+                    changes.setdefault(view.watched_path, set())
                 self._report(changes, newcomers is not None)
                 if not self._stopping.is_set():  # checked again: the ``clear`` above may have swallowed the wake of ``stop``
                     self._wake.wait(self._pause())
@@ -169,7 +169,7 @@ class Lookout:
             self._reports.changed(changes)
         if self._strays and not self._stopping.is_set():
             strays, self._strays = self._strays, set()
-            self._reports.strayed([self._forget(view.territory) for view in strays])
+            self._reports.strayed([self._forget(view.watched_path) for view in strays])
         if armed and not self._stopping.is_set():
             missing = frozenset(each.root for each, view in self._views.items() if view.missing)
             self._reports.armed(self._generation, frozenset(self._views), missing)
@@ -188,24 +188,24 @@ class Lookout:
     def _take_over(self) -> set[View] | None:
         """Adopt what :meth:`want` asked for; returns the new views, None if there was no new request."""
         with self._lock:
-            (generation, territories), since = self._wanted, self._since
+            (generation, watched_paths), since = self._wanted, self._since
             handed, self._handed = self._handed, {}
         if generation == self._generation:
             return None
         self._generation = generation
-        for gone in self._views.keys() - territories:
+        for gone in self._views.keys() - watched_paths:
             self._forget(gone)
         newcomers = set()
-        for territory in territories - self._views.keys():
-            self._views[territory] = view = handed.get(territory) or View(territory, since[territory])
+        for watched_path in watched_paths - self._views.keys():
+            self._views[watched_path] = view = handed.get(watched_path) or View(watched_path, since[watched_path])
             newcomers.add(view)
             if self._polled(view):
                 self._polls_due[view] = 0.0
         self._stale |= newcomers
         return newcomers
 
-    def _forget(self, territory: Territory) -> View:
-        view = self._views.pop(territory)
+    def _forget(self, watched_path: WatchedPath) -> View:
+        view = self._views.pop(watched_path)
         self._polls_due.pop(view, None)
         self._stale.discard(view)
         self._broken.discard(view)
@@ -213,7 +213,7 @@ class Lookout:
         return view
 
     def _polled(self, view: View) -> bool:
-        return view.territory.poll_seconds is not None or self._retry_at is not None or view in self._broken or self._is_served(view)
+        return view.watched_path.poll_seconds is not None or self._retry_at is not None or view in self._broken or self._is_served(view)
 
     def _is_served(self, view: View) -> bool:
         return any(is_served(self._kinds.get(device, "")) for device in view.devices)
@@ -275,26 +275,26 @@ class Lookout:
         """Act on one hint; returns True if it was about something watched."""
         directory, _, name = path.rpartition("/")
         relevant = False
-        if (station := self._stations.get(directory or "/")) is not None:
-            for view, own in station.inside:
+        if (watched := self._directories.get(directory or "/")) is not None:
+            for view, own in watched.inside:
                 relevant = True
                 try:
                     seen = view.look(os.path.join(own, name))
                 except Exception as error:
                     self._break(view, error)
                     continue
-                if seen is Sighting.CHANGED:
-                    changes.setdefault(view.territory, set()).add(os.path.join(own, name))
-                elif seen is Sighting.STALE:
+                if seen is LookResult.CHANGED:
+                    changes.setdefault(view.watched_path, set()).add(os.path.join(own, name))
+                elif seen is LookResult.STALE:
                     self._stale.add(view)
-            for view, names in station.approach:
+            for view, names in watched.approach:
                 if name in names and (kind != _MODIFIED or not view.directories):
                     relevant = True
                     self._stale.add(view)
-        if kind != _MODIFIED and (own_station := self._stations.get(path)) is not None:
+        if kind != _MODIFIED and (itself := self._directories.get(path)) is not None:
             # The directory's watch is gone with it; a new directory of that name, even with the same inode, needs a new one.
             relevant = self._reopen = True
-            self._stale.update(view for view, _ in (*own_station.inside, *own_station.approach))
+            self._stale.update(view for view, _ in (*itself.inside, *itself.approach))
         return relevant
 
     def _failed(self, notifier: Notifier, error: Exception) -> None:
@@ -322,7 +322,7 @@ class Lookout:
                 self._break(view, error)
                 continue
             if found:
-                changes.setdefault(view.territory, set()).update(found)
+                changes.setdefault(view.watched_path, set()).update(found)
             self._place(view)
 
     def _break(self, view: View, error: Exception) -> None:
@@ -332,8 +332,8 @@ class Lookout:
         self._broken.add(view)
         self._polls_due.setdefault(view, time.monotonic() + self._pace.fallback_poll)
         self._reopen = True  # the notifier, without this view's directories
-        _log.exception("looking at %s failed", view.territory.root)
-        self._reports.broken(view.territory, repr(error))
+        _log.exception("looking at %s failed", view.watched_path.root)
+        self._reports.broken(view.watched_path, repr(error))
 
     def _strange(self, place: str) -> frozenset[int]:
         return self._mounts.devices_on_way(place) - self._devices if self._devices else frozenset()
@@ -356,36 +356,36 @@ class Lookout:
             began = time.monotonic()
             self._scan((view,), changes)
             ended = time.monotonic()
-            wait = view.territory.poll_seconds or self._pace.fallback_poll
+            wait = view.watched_path.poll_seconds or self._pace.fallback_poll
             self._polls_due[view] = ended + max(wait, SCAN_SHARE * (ended - began))
 
     # The notifier's life
 
-    def _stations_of(self, views: Iterable[View]) -> tuple[dict[str, _Station], dict[str, Identity]]:
+    def _directories_of(self, views: Iterable[View]) -> tuple[dict[str, _WatchedDirectory], dict[str, Identity]]:
         """The directories to give to the notifier, and their identities; one that has several names, or views, is given once."""
-        stations: dict[str, _Station] = {}
+        directories: dict[str, _WatchedDirectory] = {}
         given: dict[str, Identity] = {}
         names: dict[Identity, str] = {}
 
-        def station(directory: str, identity: Identity) -> _Station:
+        def watched(directory: str, identity: Identity) -> _WatchedDirectory:
             name = names.setdefault(identity, directory)
             given[name] = identity
-            return stations.setdefault(name, _Station())
+            return directories.setdefault(name, _WatchedDirectory())
 
         for view in views:
             for directory, entries in view.approach.items():
                 if (identity := _readable(directory)) is not None and (_near(view, directory) or not _shared_by_all(directory)):
-                    station(directory, identity).approach.append((view, entries))
+                    watched(directory, identity).approach.append((view, entries))
             for directory, identity in view.directories.items():
                 if _readable(directory) is not None:
-                    station(directory, identity).inside.append((view, directory))
-        return stations, given
+                    watched(directory, identity).inside.append((view, directory))
+        return directories, given
 
     def _renew(self) -> bool:
         """Open a notifier for the directories that the views have now; returns True if they are to be scanned again."""
         if self._retry_at is not None or self._stopping.is_set():
             return False
-        self._stations, given = self._stations_of(self._notified())
+        self._directories, given = self._directories_of(self._notified())
         if given == self._given and not self._reopen:
             return False
         try:
@@ -407,7 +407,7 @@ class Lookout:
         self._retry_at = time.monotonic() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, self._pace.retry_max)
         self._close(self._notifier)
-        self._notifier, self._given, self._stations, self._reopen = None, {}, {}, False
+        self._notifier, self._given, self._directories, self._reopen = None, {}, {}, False
         for view in self._views.values():
             self._polls_due.setdefault(view, 0.0)
         if first:
@@ -450,7 +450,7 @@ def _readable(directory: str) -> Identity | None:
 
 def _near(view: View, directory: str) -> bool:
     """True for the parent of the root, and for every directory on the way while the root is missing: something may appear there."""
-    return view.missing or os.path.dirname(view.territory.root) == directory
+    return view.missing or os.path.dirname(view.watched_path.root) == directory
 
 
 def _shared_by_all(directory: str) -> bool:

@@ -1,4 +1,4 @@
-"""A lookout and its thread, kept as long as something on its disks is watched.
+"""A watcher and its thread, kept as long as something on its disks is watched.
 
 If the disks hang, so does the thread, and it cannot be ended. No second one is started for the same disks while it lives.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from supervisord_async.supervise.sources.filewatch.view import Territory, View
-from supervisord_async.supervise.sources.filewatch.watcher import Changes, Lookout, Pace, Reports
+from supervisord_async.supervise.sources.filewatch.view import View, WatchedPath
+from supervisord_async.supervise.sources.filewatch.watcher import Changes, Pace, Reports, Watcher
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -29,43 +29,43 @@ JOIN_MAX_SECONDS = 1.0
 REPORT_SECONDS = 0.05
 
 
-class Outpost:
-    """Watches its territories while :meth:`serve` is awaited."""
+class WatcherThread:
+    """Watches its paths while :meth:`serve` is awaited."""
 
     def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int]) -> None:
         """For the disks ``devices``; if empty, for any. There is no thread yet. ``reports`` is called on the loop."""
         self.devices = devices
-        self.territories: frozenset[Territory] = frozenset()  #: the ones to watch
+        self.watched_paths: frozenset[WatchedPath] = frozenset()  #: the ones to watch
         self._reports, self._pace = reports, pace
         self._generation = 0
         self._since_ns = 0
         self._handed: list[View] = []
-        self._lookout: Lookout | None = None
+        self._watcher: Watcher | None = None
         self._news = anyio.Event()
 
-    def want(self, generation: int, territories: frozenset[Territory], *, since_ns: int, handed: Iterable[View] = ()) -> None:
-        """Watch ``territories``, see :meth:`.Lookout.want`; before :meth:`serve`, this is passed on when the lookout starts."""
-        self._generation, self.territories, self._since_ns = generation, territories, since_ns
+    def want(self, generation: int, watched_paths: frozenset[WatchedPath], *, since_ns: int, handed: Iterable[View] = ()) -> None:
+        """Watch ``watched_paths``, see :meth:`.Watcher.want`; before :meth:`serve`, this is passed on when the watcher starts."""
+        self._generation, self.watched_paths, self._since_ns = generation, watched_paths, since_ns
         self._handed += handed
         self._tell()
         self._news.set()
 
     async def serve(self, portal: BlockingPortal) -> None:
-        """Watch until there are no territories left; then the thread has ended, or was abandoned if it hangs. Raises what it raised."""
+        """Watch until there are no paths left; then the thread has ended, or was abandoned if it hangs. Raises what it raised."""
         failures: list[Exception] = []
         reports = _OnLoop(self._reports, portal)
-        self._lookout = lookout = Lookout(reports, self._pace, self.devices)
+        self._watcher = watcher = Watcher(reports, self._pace, self.devices)
         self._tell()
         ended = anyio.Event()
-        thread = threading.Thread(target=_look, args=(lookout, portal, ended, failures), name="asup-files", daemon=True)
+        thread = threading.Thread(target=_look, args=(watcher, portal, ended, failures), name="asup-files", daemon=True)
         try:
             thread.start()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stop_when_deserted, lookout, reports)
+                tasks.start_soon(self._stop_when_deserted, watcher, reports)
                 await ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
-            self._stop(lookout, reports)
+            self._stop(watcher, reports)
             with anyio.move_on_after(JOIN_MAX_SECONDS, shield=True):
                 while thread.is_alive():  # noqa: ASYNC110  no event tells of its end
                     await anyio.sleep(JOIN_SECONDS)
@@ -73,26 +73,26 @@ class Outpost:
             raise failures[0]
 
     def _tell(self) -> None:
-        if self._lookout is not None:
+        if self._watcher is not None:
             handed, self._handed = self._handed, []
-            self._lookout.want(self._generation, self.territories, since_ns=self._since_ns, handed=handed)
+            self._watcher.want(self._generation, self.watched_paths, since_ns=self._since_ns, handed=handed)
 
-    def _stop(self, lookout: Lookout, reports: _OnLoop) -> None:
-        self._lookout = None
-        lookout.stop()
+    def _stop(self, watcher: Watcher, reports: _OnLoop) -> None:
+        self._watcher = None
+        watcher.stop()
         reports.stop()
 
-    async def _stop_when_deserted(self, lookout: Lookout, reports: _OnLoop) -> None:
-        while self.territories:
+    async def _stop_when_deserted(self, watcher: Watcher, reports: _OnLoop) -> None:
+        while self.watched_paths:
             self._news = anyio.Event()
             await self._news.wait()
-            if not self.territories:
+            if not self.watched_paths:
                 await anyio.sleep(LINGER_SECONDS)
-        self._stop(lookout, reports)
+        self._stop(watcher, reports)
 
 
 class _OnLoop:
-    """Passes the lookout's reports from its thread to the loop; each call waits until the loop has handled it.
+    """Passes the watcher's reports from its thread to the loop; each call waits until the loop has handled it.
 
     A loop that is being cancelled may never do so: after :meth:`stop` no call waits.
     """
@@ -108,14 +108,14 @@ class _OnLoop:
     def changed(self, changes: Changes) -> None:
         self._call(self._reports.changed, changes)
 
-    def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        self._call(self._reports.armed, generation, territories, missing)
+    def armed(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
+        self._call(self._reports.armed, generation, watched_paths, missing)
 
     def strayed(self, views: list[View]) -> None:
         self._call(self._reports.strayed, views)
 
-    def broken(self, territory: Territory, error: str) -> None:
-        self._call(self._reports.broken, territory, error)
+    def broken(self, watched_path: WatchedPath, error: str) -> None:
+        self._call(self._reports.broken, watched_path, error)
 
     def degraded(self, reason: str) -> None:
         self._call(self._reports.degraded, reason)
@@ -133,10 +133,10 @@ class _OnLoop:
                 return
 
 
-def _look(lookout: Lookout, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
+def _look(watcher: Watcher, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
     """The thread's function: serve until stopped, then set ``ended`` on the loop, if that still runs."""
     try:
-        lookout.serve()
+        watcher.serve()
     except concurrent.futures.CancelledError:  # the loop is ending, and handles no report any more
         return
     except Exception as error:  # raised again on the loop

@@ -19,9 +19,9 @@ from supervisord_async.config.model import Watch
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.sources.filewatch.view import Territory, View
+from supervisord_async.supervise.sources.filewatch.view import View, WatchedPath
 from supervisord_async.supervise.sources.filewatch.watcher import Changes, Pace
-from supervisord_async.supervise.sources.filewatch.watcher_thread import Outpost
+from supervisord_async.supervise.sources.filewatch.watcher_thread import WatcherThread
 from supervisord_async.system.mounts import MountTable
 from supervisord_async.system.shortage import is_shortage
 
@@ -34,7 +34,7 @@ BOUND_SECONDS = 2.0
 #: How many paths of one burst are remembered; more would make no difference.
 PATHS_MAX = 1000
 #: How many sets of disks have a thread of their own; all others share one.
-OUTPOSTS = 8
+THREADS = 8
 #: The pause before a thread is restarted after a bug; it doubles up to a minute.
 RETRY_SECONDS, RETRY_MAX_SECONDS = 1.0, 60.0
 
@@ -44,14 +44,14 @@ _log = logging.getLogger(__name__)
 class Subscription:
     """An async iterator over sets of changed paths, each the changes of one burst."""
 
-    def __init__(self, watch: Watch, territories: frozenset[Territory], generation: int) -> None:
-        self.territories = territories
+    def __init__(self, watch: Watch, watched_paths: frozenset[WatchedPath], generation: int) -> None:
+        self.watched_paths = watched_paths
         self.missing: tuple[str, ...] = ()  #: watched paths that did not exist when the watch was armed
         self.seen_at = 0.0  #: when the first change of the last set was seen; monotonic
         self._quiet_seconds = watch.debounce_seconds
         self._bound_seconds = max(BOUND_FACTOR * watch.debounce_seconds, BOUND_SECONDS)
         self._generation = generation
-        self._unarmed = set(territories)
+        self._unarmed = set(watched_paths)
         self._armed = anyio.Event()
         self._paths: set[str] = set()
         self._first_at = self._last_at = 0.0
@@ -79,11 +79,11 @@ class Subscription:
         """Forget the changes that were seen and not yet taken."""
         self._paths = set()
 
-    def _arm(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        if generation >= self._generation and not self._unarmed.isdisjoint(territories):
-            roots = {each.root for each in self._unarmed & territories}
+    def _arm(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
+        if generation >= self._generation and not self._unarmed.isdisjoint(watched_paths):
+            roots = {each.root for each in self._unarmed & watched_paths}
             self.missing = tuple(sorted({*self.missing, *roots & missing}))
-            self._unarmed -= territories
+            self._unarmed -= watched_paths
             if not self._unarmed:
                 self._armed.set()
 
@@ -107,9 +107,9 @@ class FileWatching:
         self._subscriptions: set[Subscription] = set()
         self._generation = 0
         self._mounts = MountTable()
-        self._outposts: dict[frozenset[int], Outpost] = {}  #: by their disks
-        self._places: dict[Territory, Outpost] = {}  #: the outpost that watches each territory
-        self._unmanned: list[Outpost] = []  #: those that are not served yet
+        self._threads: dict[frozenset[int], WatcherThread] = {}  #: by their disks
+        self._places: dict[WatchedPath, WatcherThread] = {}  #: the thread that watches each path
+        self._unstarted: list[WatcherThread] = []  #: those that are not served yet
         self._since_ns: int | None = None  #: when the first subscription began that is not yet distributed (since 1970, as files have it)
         self._news = anyio.Event()
         self._followed: dict[str, int] = {}
@@ -127,16 +127,16 @@ class FileWatching:
                 await anyio.sleep(self._pace.gather)
                 self._news = anyio.Event()
                 self._distribute()
-                unmanned, self._unmanned = self._unmanned, []
-                for outpost in unmanned:
-                    tasks.start_soon(self._keep, outpost, portal)
+                unstarted, self._unstarted = self._unstarted, []
+                for thread in unstarted:
+                    tasks.start_soon(self._keep, thread, portal)
 
-    async def _keep(self, outpost: Outpost, portal: BlockingPortal) -> None:
-        """Serve ``outpost`` until it has nothing left to watch."""
+    async def _keep(self, thread: WatcherThread, portal: BlockingPortal) -> None:
+        """Serve ``thread`` until it has nothing left to watch."""
         pause = RETRY_SECONDS
-        while outpost.territories:
+        while thread.watched_paths:
             try:
-                await outpost.serve(portal)
+                await thread.serve(portal)
             except Exception as error:  # the programs are not affected; only their files go unwatched for a moment
                 short = is_shortage(error)
                 if not short:
@@ -148,8 +148,8 @@ class FileWatching:
                 )
                 await anyio.sleep(pause)
                 pause = min(pause * 2, RETRY_MAX_SECONDS)
-                outpost.want(self._generation, outpost.territories, since_ns=time.time_ns())
-        del self._outposts[outpost.devices]
+                thread.want(self._generation, thread.watched_paths, since_ns=time.time_ns())
+        del self._threads[thread.devices]
 
     @contextmanager
     def subscribe(self, watch: Watch, *, ignored_paths: tuple[str, ...]) -> Iterator[Subscription]:
@@ -158,9 +158,9 @@ class FileWatching:
         ``ignored_paths`` are absolute; what lies below them, and files named ``PATH.…``, are ignored too.
         """
         roots = (path.rstrip("/") or "/" for path in watch.paths)
-        territories = frozenset(Territory(root, watch.ignore, _beneath(root, ignored_paths), watch.poll_seconds) for root in roots)
+        watched_paths = frozenset(WatchedPath(root, watch.ignore, _beneath(root, ignored_paths), watch.poll_seconds) for root in roots)
         self._generation += 1
-        subscription = Subscription(watch, territories, self._generation)
+        subscription = Subscription(watch, watched_paths, self._generation)
         self._subscriptions.add(subscription)
         self._since_ns = self._since_ns or time.time_ns()
         self._news.set()
@@ -192,55 +192,55 @@ class FileWatching:
             self._started[record.name] = anyio.current_time()
 
     def _distribute(self, handed: Iterable[View] = ()) -> None:
-        """Assign every territory to an outpost; ``handed`` are views that other outposts gave back, for the ones that take over."""
+        """Assign every watched path to a thread; ``handed`` are views that other threads gave back, for the ones that take over."""
         since_ns, self._since_ns = self._since_ns or time.time_ns(), None
-        wanted = {each for subscription in self._subscriptions for each in subscription.territories}
-        self._places = {each: self._places.get(each) or self._outpost_for(self._mounts.devices_at(each.root)) for each in wanted}
-        shares: dict[Outpost, list[Territory]] = {outpost: [] for outpost in self._outposts.values()}
-        for territory, outpost in self._places.items():
-            shares[outpost].append(territory)
-        for outpost, territories in shares.items():
-            own = [view for view in handed if self._places.get(view.territory) is outpost]
-            outpost.want(self._generation, frozenset(territories), since_ns=since_ns, handed=own)
+        wanted = {each for subscription in self._subscriptions for each in subscription.watched_paths}
+        self._places = {each: self._places.get(each) or self._thread_for(self._mounts.devices_at(each.root)) for each in wanted}
+        shares: dict[WatcherThread, list[WatchedPath]] = {thread: [] for thread in self._threads.values()}
+        for watched_path, thread in self._places.items():
+            shares[thread].append(watched_path)
+        for thread, watched_paths in shares.items():
+            own = [view for view in handed if self._places.get(view.watched_path) is thread]
+            thread.want(self._generation, frozenset(watched_paths), since_ns=since_ns, handed=own)
 
-    def _outpost_for(self, devices: frozenset[int]) -> Outpost:
-        """The outpost for these disks; if there are too many already, the one that all others share."""
-        if devices not in self._outposts and len(self._outposts) >= OUTPOSTS:
+    def _thread_for(self, devices: frozenset[int]) -> WatcherThread:
+        """The thread for these disks; if there are too many already, the one that all others share."""
+        if devices not in self._threads and len(self._threads) >= THREADS:
             devices = frozenset()
-        outpost = self._outposts.get(devices)
-        if outpost is None:
-            outpost = self._outposts[devices] = Outpost(self, self._pace, devices)
-            self._unmanned.append(outpost)
+        thread = self._threads.get(devices)
+        if thread is None:
+            thread = self._threads[devices] = WatcherThread(self, self._pace, devices)
+            self._unstarted.append(thread)
             self._news.set()
-        return outpost
+        return thread
 
-    # The lookouts' reports, on the loop
+    # The watchers' reports, on the loop
 
     def changed(self, changes: Changes) -> None:
-        """The subscriptions to these territories have the changes."""
+        """The subscriptions to these paths have the changes."""
         for subscription in self._subscriptions:
-            if own := subscription.territories & changes.keys():
-                subscription._add(set[str]().union(*(changes[territory] for territory in own)))  # noqa: SLF001  the two are one mechanism
+            if own := subscription.watched_paths & changes.keys():
+                subscription._add(set[str]().union(*(changes[watched_path] for watched_path in own)))  # noqa: SLF001  the two are one mechanism
 
-    def armed(self, generation: int, territories: frozenset[Territory], missing: frozenset[str]) -> None:
-        """The subscriptions to these territories that were made by ``generation`` are armed, as far as these are concerned."""
+    def armed(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
+        """The subscriptions to these paths that were made by ``generation`` are armed, as far as these are concerned."""
         for subscription in self._subscriptions:
-            subscription._arm(generation, territories, missing)  # noqa: SLF001
+            subscription._arm(generation, watched_paths, missing)  # noqa: SLF001
 
     def strayed(self, views: list[View]) -> None:
-        """The outposts for the disks that these views need have taken them over."""
+        """The threads for the disks that these views need have taken them over."""
         for view in views:
-            devices = self._mounts.devices_at(view.territory.root) | view.devices
-            self._places[view.territory] = self._outpost_for(frozenset(devices))
+            devices = self._mounts.devices_at(view.watched_path.root) | view.devices
+            self._places[view.watched_path] = self._thread_for(frozenset(devices))
         self._generation += 1
         self._distribute(views)
 
-    def broken(self, territory: Territory, error: str) -> None:
-        """Publish that ``territory`` is polled from now on, because of a bug."""
+    def broken(self, watched_path: WatchedPath, error: str) -> None:
+        """Publish that ``watched_path`` is polled from now on, because of a bug."""
         self._bus.publish(
             "watch",
-            message=f"watching {territory.root} failed ({error}); it is polled from now on",
-            data={"what": "broken", "path": territory.root},
+            message=f"watching {watched_path.root} failed ({error}); it is polled from now on",
+            data={"what": "broken", "path": watched_path.root},
         )
 
     def degraded(self, reason: str) -> None:
@@ -258,6 +258,6 @@ class FileWatching:
 
 
 def _beneath(root: str, paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of ``paths`` that lie below ``root``; others do not matter, and would keep programs from sharing a territory."""
+    """Those of ``paths`` that lie below ``root``; others do not matter, and would keep programs from sharing a watched path."""
     prefix = root.rstrip("/") + "/"
     return tuple(sorted({path for path in paths if path.startswith(prefix)}))
