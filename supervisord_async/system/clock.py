@@ -23,3 +23,8 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return ""
+
+
+def is_same_boot(one: str, other: str) -> bool:
+    """Whether two boot IDs name the same boot, as far as can be known: if either is "", they may."""
+    return one == other or not one or not other

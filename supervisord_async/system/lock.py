@@ -146,10 +146,12 @@ def _read_holder(fd: int) -> int | None:
     """The PID in the file, if that process is alive and the very one that wrote it, and has the file open or may have."""
     words = os.pread(fd, 256, 0).split()
     try:
-        identity = Identity(int(words[0]), int(words[1]), words[2].decode("ascii"))
+        pid, start_ticks, boot_id = int(words[0]), int(words[1]), b"".join(words[2:]).decode("ascii")  # "" from a sandbox that hides it
     except (IndexError, ValueError):  # locked just now and not written yet, or on a full disk
         return None
-    return identity.pid if is_alive(identity) and _may_have_open(identity.pid, fd) else None
+    this_boot = clock.boot_id()
+    wrote_it = clock.is_same_boot(boot_id, this_boot) and is_alive(Identity(pid, start_ticks, this_boot))
+    return pid if wrote_it and _may_have_open(pid, fd) else None
 
 
 def _may_have_open(pid: int, fd: int) -> bool:

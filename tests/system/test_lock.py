@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.errors import DaemonError, LockHeldError
+from supervisord_async.system import clock
 from supervisord_async.system.identity import identify
 from supervisord_async.system.lock import InstanceLock
 
@@ -126,6 +127,20 @@ def test_a_process_that_has_not_opened_the_lock_does_not_hold_it(tmp_path: Path)
         lock.sign()
         (tmp_path / "lock").rename(tmp_path / "moved")
         assert InstanceLock(tmp_path / "moved").holder() == os.getpid()
+
+
+@pytest.mark.parametrize("hidden", [("holder",), ("asker",), ("holder", "asker")])
+def test_the_holder_is_named_where_a_sandbox_hides_the_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: tuple[str]) -> None:
+    def see_as(who: str) -> None:
+        monkeypatch.setattr(clock, "boot_id", lambda: "" if who in hidden else "this")
+
+    see_as("holder")
+    with InstanceLock(tmp_path / "lock") as lock:
+        see_as("asker")
+        assert lock.holder() == os.getpid()
+        with pytest.raises(LockHeldError) as caught:
+            InstanceLock(tmp_path / "lock").acquire()
+        assert caught.value.pid == os.getpid()
 
 
 def test_lock_survives_into_a_successor_that_is_given_the_descriptor(tmp_path: Path) -> None:
