@@ -266,7 +266,8 @@ class Daemon:
         if ended:
             inherited = takeover.finish_ending(inherited, clock.monotonic())
         await self._move_into_cgroups(inherited, living)
-        if saved is not None and saved.boot_id == clock.boot_id():  # like other requests of an operator, scaling lasts until a reboot
+        if saved is not None and clock.is_same_boot(saved.boot_id, clock.boot_id()):
+            # like other requests of an operator, scaling lasts until a reboot
             self._supervisor.keep_scaled(saved.scaled)
             self._sockets.inherit(saved.sockets, holders(inherited), by_reexec=former is not None)
         await self._sockets.find(self._configuration.programs.values(), holders(inherited))

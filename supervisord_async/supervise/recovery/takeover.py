@@ -22,6 +22,7 @@ from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
+from supervisord_async.system import clock
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, began, is_alive
 from supervisord_async.system.tags import Tagged, mains
@@ -78,7 +79,8 @@ async def without_impostors(
 def reconcile(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
     """Combine the two sources, by process name; pure, but for the clock. A state of another boot is ignored."""
     slots: dict[str, Inherited] = {}
-    records = {process.name: process for process in saved.processes} if saved is not None and saved.boot_id == boot_id else {}
+    of_this_boot = saved is not None and clock.is_same_boot(saved.boot_id, boot_id)
+    records = {process.name: process for process in saved.processes} if saved is not None and of_this_boot else {}
     by_name: dict[str, list[Tagged]] = {}
     for process in living:
         by_name.setdefault(process.name, []).append(process)
