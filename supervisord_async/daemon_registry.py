@@ -12,6 +12,7 @@ its user asks the daemon found there which file it serves.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
@@ -93,5 +94,5 @@ def _records() -> str:
         return "/var/lib/asup"
     home = os.path.expanduser("~")
     if home == "~":
-        raise FileNotFoundError("no home directory to keep records in")
+        raise FileNotFoundError(errno.ENOENT, "no home directory to keep records in")
     return os.path.join(home, ".local", "state", "asup")

@@ -128,6 +128,16 @@ def test_record_that_cannot_be_written_raises(file: Path, tmp_path: Path, monkey
     assert recall(file) is None
 
 
+def test_a_user_without_a_home_has_no_record_and_is_told_why(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 62264)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(OSError) as caught:
+        remember(file, "/run/x", "/run/x/s")
+    assert caught.value.strerror == "no home directory to keep records in"
+    assert recall(file) is None
+
+
 def _serve(path: Path, file: Path) -> FakeDaemon:
     path.parent.mkdir(parents=True, exist_ok=True)
     fake = FakeDaemon(path)
