@@ -37,7 +37,8 @@ def test_unit_leaves_programs_to_be_taken_back_and_gives_up_some_day(path: Path)
     assert service["KillMode"] == "process"
     assert service["Restart"] == "on-failure"
     assert int(section["StartLimitBurst"]) > 0
-    assert section["StartLimitIntervalSec"]
+    interval, pause = (int(each.removesuffix("s")) for each in (section["StartLimitIntervalSec"], service["RestartSec"]))
+    assert int(section["StartLimitBurst"]) * (pause + 3) < interval <= 60  # by hand, nobody restarts it so often in a minute
     assert service["WatchdogSec"]
     assert service["RestartPreventExitStatus"] == "2 4"
     assert service["Delegate"] == "yes"
