@@ -10,6 +10,8 @@ from typing import NamedTuple
 from supervisord_async.errors import DaemonError
 from supervisord_async.system.shortage import is_shortage
 
+MOUNT = "mount -t proc proc /proc"
+
 
 class Lack(NamedTuple):
     """What is missing here, and what to do about it."""
@@ -21,7 +23,9 @@ class Lack(NamedTuple):
 def lacking() -> Lack | None:
     """The first thing that is missing on this machine; None if nothing is. Raises OSError on a shortage, which is no lack."""
     if not os.path.exists("/proc/self/stat"):
-        return Lack("/proc is not mounted", "mount -t proc proc /proc")
+        return Lack("/proc is not mounted", MOUNT)
+    if os.readlink("/proc/self") != str(os.getpid()):  # no PID in it means the same process for us
+        return Lack("/proc belongs to another PID namespace than this process", MOUNT)
     try:
         os.close(os.open(os.devnull, os.O_RDWR))
     except OSError as error:

@@ -86,6 +86,18 @@ def test_without_proc_it_is_said_and_nothing_is_started(file: str) -> None:
     assert "critical: cannot supervise here: /proc is not mounted (mount -t proc proc /proc)" in done.stderr
 
 
+def test_with_the_proc_of_another_pid_namespace_it_is_said_and_nothing_is_started(file: str) -> None:
+    """``unshare --pid`` without ``--mount-proc``: a PID in /proc is not the PID that we signal."""
+    began, prefix = Path(file).with_name("began"), ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("NOT TESTED: /proc of another PID namespace; needs root")
+    for command in (("supervisord_async.cli.asupd", "-c", file), ("supervisord_async.cli.asup_run", "touch", str(began))):
+        done = ended(prefix, *command)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert "cannot supervise here: /proc belongs to another PID namespace than this process (mount -t proc proc /proc)" in done.stderr
+    assert not began.exists()
+
+
 def test_where_no_thread_can_be_started_doctor_says_so(file: str) -> None:
     """A C library that knows clone3 falls back to clone where it is not implemented, not where it is refused."""
     done = ended(refusing(CLONE3, 1), "supervisord_async.cli.asupctl", "-c", file, "doctor")
