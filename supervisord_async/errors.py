@@ -50,7 +50,7 @@ class ConfigError(SupervisordError):
 class SpawnError(SupervisordError):
     """A run could not be started.
 
-    ``stage`` is one of ``user``, ``directory``, ``log``, ``limits``, ``hook``, ``socket``, ``notify``, ``heartbeat``,
+    ``stage`` is one of ``environment``, ``user``, ``directory``, ``log``, ``limits``, ``hook``, ``socket``, ``notify``, ``heartbeat``,
     ``fork``, ``exec``; ``errno`` is the system's error number, or None if it was no system call that failed.
     """
 

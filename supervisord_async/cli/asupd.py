@@ -149,7 +149,8 @@ def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...
     from supervisord_async.config.load_cache import LoadCache
 
     load_cache = LoadCache()
-    loaded = load(arguments.file, run_dir=arguments.run_dir, load_cache=load_cache)
+    starting = not (arguments.check or arguments.trial)
+    loaded = load(arguments.file, run_dir=arguments.run_dir, load_cache=load_cache, starting=starting)
     warnings = loaded.warnings
     if arguments.check:
         from supervisord_async.config.check import check as check_surroundings

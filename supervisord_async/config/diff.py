@@ -15,6 +15,7 @@ NEEDS_RESTART = frozenset(
         "command",
         "shell",
         "environment",
+        "environment_files",
         "user",
         "group_name",
         "directory",
@@ -34,6 +35,7 @@ IN_PLACE = frozenset({"limits.memory", "notify.start_timeout"})
 NEXT_START = frozenset({"name", "socket", "socket_mode", "socket_group", "http", "http_token_file", "http_tls", "http_insecure"})
 #: The file's keys of those model fields whose name is not just the key with a unit appended.
 _FILE_KEYS = {
+    "unread": "environment_files",
     "start_seconds": "start_seconds",
     "stop.grace_seconds": "stop.grace_period",
     "restart.retry_after_seconds": "restart.on_limit.retry_after",

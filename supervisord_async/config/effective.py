@@ -26,7 +26,7 @@ def as_data(configuration: model.Configuration) -> dict[str, Any]:
 def program_as_data(program: model.Program) -> dict[str, Any]:
     """One program as plain data."""
     data = _plain(program)
-    del data["name"], data["own_variables"]
+    del data["name"], data["own_variables"], data["unread"]
     data["command"] = program.command[2] if program.shell else list(program.command)
     data["start_seconds"] = data.pop("start")
     data["inherit_environment"] = False

@@ -64,6 +64,7 @@ def load(
     run_dir: str | None = None,
     load_cache: LoadCache | None = None,
     living_in: str | None = None,
+    starting: bool = False,
 ) -> Loaded:
     """The configuration in ``path`` with everything that it includes.
 
@@ -74,11 +75,12 @@ def load(
         run_dir: overrides the file's.
         load_cache: programs with the same digests as in it are taken from it; afterwards it holds those of this load.
         living_in: the run_dir of the running daemon that asks, which cannot change.
+        starting: for a daemon that starts: an environment file that cannot be read is a warning, and keeps only its programs down.
 
     Raises ConfigError with every problem.
     """
     given = os.fspath(path)
-    loading = _Loading(dict(os.environ if environ is None else environ), load_cache or LoadCache())
+    loading = _Loading(dict(os.environ if environ is None else environ), load_cache or LoadCache(), starting)
     try:
         return loading.load(os.path.abspath(given), name or given, os.path.abspath(run_dir) if run_dir else None, living_in)
     except RecursionError:  # no input is known that leads here, but it would be the file's fault
@@ -90,9 +92,10 @@ def load(
 class _Loading:
     """One load: the files read so far and what was found in them."""
 
-    def __init__(self, variables: Mapping[str, str], load_cache: LoadCache) -> None:
+    def __init__(self, variables: Mapping[str, str], load_cache: LoadCache, starting: bool) -> None:
         self._variables = variables
         self._load_cache = load_cache
+        self._starting = starting
         self._known: Mapping[str, tuple[Digests, Program]] = {}
         self._remembered: dict[str, tuple[Digests, Program]] = {}
         self._report = Report()
@@ -117,7 +120,7 @@ class _Loading:
             )
         self._known = self._load_cache.programs(daemon.run_dir, self._variables)
         self._collect(document, data, {}, (), main=True)
-        context = ResolveContext(daemon.run_dir, self._variables, self._files)
+        context = ResolveContext(daemon.run_dir, self._variables, self._files, self._starting)
         programs = {entry.name: program for entry in self._entries.values() if (program := self._program(entry, context))}
         configuration = Configuration(file=path, daemon=daemon, programs=programs)
         origins = {program: self._entries[program].origin for program in programs}

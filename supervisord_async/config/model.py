@@ -177,6 +177,7 @@ class Program(Struct, frozen=True, kw_only=True):
     #: are in it only if the file gives them.
     environment: dict[str, str] = {}
     own_variables: tuple[str, ...] = ()  #: names in ``environment`` that the file gives, sorted; all others are inherited
+    unread: str = ""  #: why an environment file could not be read as the daemon started; no run begins without what is in it
     secrets: tuple[str, ...] = ()  #: names of variables whose values are masked, besides names that look like a secret's
     user: str | None = None
     group_name: str | None = None

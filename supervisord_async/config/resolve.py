@@ -27,6 +27,7 @@ class ResolveContext(msgspec.Struct, frozen=True):
     run_dir: str
     variables: Mapping[str, str]
     files: environment.EnvironmentFiles
+    starting: bool = False  #: as in :func:`.load.load`
     _known: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def shared(self, settings: Settings) -> Settings:
@@ -56,7 +57,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         origin.error(("command",), "a program needs a command: a list of words, or a string", at_key=True)
         return None
     reload_signal = None if given.reload_signal is None else values.signal(given.reload_signal, ("reload_signal",))
-    own = _own_environment(given, origin, context)
+    own, unread = _own_environment(given, origin, context)
     inherited = environment.inherited(given.inherit_environment, context.variables, with_user=given.user is not None)
     return model.Program(
         name=name,
@@ -67,6 +68,7 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
         directory=given.directory if os.path.isabs(given.directory) else directory,
         environment=context.shared_environment(inherited | own),
         own_variables=tuple(sorted(own)),
+        unread=unread,
         secrets=tuple(given.secrets or ()),
         user=None if given.user is None else text(given.user),
         group_name=None if given.group_name is None else text(given.group_name),
@@ -95,16 +97,22 @@ def resolve_program(name: str, data: shape.Data, origin: Origin, directory: str,
     )
 
 
-def _own_environment(given: shape.Program, origin: Origin, context: ResolveContext) -> dict[str, str]:
-    """The variables that the program's environment files and its ``environment`` set."""
+def _own_environment(given: shape.Program, origin: Origin, context: ResolveContext) -> tuple[dict[str, str], str]:
+    """The variables that the program's environment files and its ``environment`` set, and :attr:`.model.Program.unread`."""
     result: dict[str, str] = {}
+    unread = ""
     for index, path in enumerate(given.environment_files or ()):
         sub = ("environment_files", index)
         try:
             result |= context.files.read(path)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            origin.error(sub, f"cannot read the environment file {path}: {reason.lower()}")
+            problem = f"cannot read the environment file {path}: {reason.lower()}"
+            if context.starting:
+                origin.warning(sub, f"{problem}; until a reload can, this program is not started")
+                unread = unread or problem
+            else:
+                origin.error(sub, problem)
     for variable, value in (given.environment or {}).items():
         if not environment.is_name(variable):
             origin.error(("environment", variable), "a variable's name cannot be empty, and holds no '='", at_key=True)
@@ -116,7 +124,7 @@ def _own_environment(given: shape.Program, origin: Origin, context: ResolveConte
         result[variable] = text(value)
         if words := foreign_expansion(result[variable]):
             origin.warning(("environment", variable), words)
-    return result
+    return result, unread
 
 
 def _depends_on(given: Mapping[str, shape.Condition] | list[str]) -> dict[str, shape.Condition]:

@@ -35,6 +35,7 @@ KEYS: dict[Cause, tuple[str, ...]] = {
 }
 #: The keys that belong to the stage at which a spawn failed. ``fork`` has none: it fails if the machine is short of resources.
 STAGES = {
+    "environment": ("environment_files",),
     "user": ("user",),
     "directory": ("directory",),
     "log": ("logs",),

@@ -4,6 +4,10 @@ import os
 
 import pytest
 
+from supervisord_async.config.diff import diff
+from supervisord_async.config.load import load
+from supervisord_async.errors import ConfigError
+
 
 def test_own_keys_beat_files_which_beat_what_is_inherited(project):
     project.write("one.env", "A=file1\nB=file1\nC=file1\n")
@@ -49,6 +53,35 @@ def test_a_missing_environment_file_is_an_error(project):
     assert project.program_problems("command: x\nenvironment_files: [gone.env]") == [
         f"environment_files[0]: cannot read the environment file {project.folder}/gone.env: no such file or directory"
     ]
+
+
+def test_a_daemon_that_starts_does_without_an_environment_file_and_says_whose_program_lacks_it(project):
+    project.write("one.env", "A=1\n")
+    file = project.write(
+        "programs.yaml",
+        """
+        programs:
+          whole: {command: x, environment_files: [one.env]}
+          short: {command: x, environment_files: [gone.env, one.env]}
+        """,
+    )
+    loaded = load(file, environ={}, name="programs.yaml", starting=True)
+    problem = f"cannot read the environment file {project.folder}/gone.env: no such file or directory"
+    assert {name: program.unread for name, program in loaded.configuration.programs.items()} == {"whole": "", "short": problem}
+    (warning,) = map(str, loaded.warnings)
+    assert warning == (
+        f"programs.yaml:4:43: warning: programs.short.environment_files[0]: {problem}; until a reload can, this program is not started"
+    )
+    project.write("gone.env", "")
+    plan = diff(loaded.configuration, load(file, environ={}).configuration)
+    assert plan.restarted() == {"short": ("environment_files",)}
+
+
+def test_a_daemon_that_starts_refuses_an_environment_file_of_bad_lines(project):
+    project.write("a.env", "nonsense\n")
+    file = project.write("programs.yaml", "programs: {w: {command: x, environment_files: [a.env]}}")
+    with pytest.raises(ConfigError, match=r"a\.env:1:1: expected NAME=value"):
+        load(file, environ={}, starting=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: links of other users can be made by root only")

@@ -47,8 +47,11 @@ def settings_digest(program: Program) -> str:
 def has_digest(program: Program, digest: str) -> bool:
     """Whether a run with that :func:`settings_digest` was started with the present settings of ``program``; "" fits all.
 
-    Also true of digests by earlier versions, which left out variables that the file sets to their inherited value.
+    Also true of digests by earlier versions, which left out variables that the file sets to their inherited value; and of all
+    digests while the present settings are not known in full.
     """
+    if program.unread:
+        return True
     return digest in ("", settings_digest(program)) or digest == _digest(
         program, sorted(program.environment.items() - _own_environment().items())
     )
