@@ -164,14 +164,14 @@ class Commands:
             raise NotFoundError(f"program {program!r} is no longer in the configuration")
         return dict(found)
 
-    # Actions
+    # Actions. ``by`` says who ordered one, if that is known.
 
-    async def start(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
+    async def start(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None, by: str = "") -> Outcome:
         """All are RUNNING, or EXITED with success."""
         self._refuse_when_shutting_down()
-        return await self._act(selectors, StartRequested(), goals.is_started, wait, timeout)
+        return await self._act(selectors, StartRequested(by=by), goals.is_started, wait, timeout)
 
-    async def stop(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
+    async def stop(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None, by: str = "") -> Outcome:
         """All are STOPPED; dependents were stopped before what they depend on."""
         processes = self._select(selectors)
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * len(processes))) as records:
@@ -183,15 +183,15 @@ class Commands:
                 return None if order is None or order.is_undecided(process) else goals.is_stopped(process, before)
 
             waiting = GoalWait(processes, goal)
-            order = self.supervisor.stops.begin(processes)
+            order = self.supervisor.stops.begin(processes, by)
             if timeout is None:
                 timeout = order.levels * _own_times(processes) + MARGIN_SECONDS
             return await self._wait_goal(waiting, processes, records, wait, timeout)
 
-    async def restart(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None) -> Outcome:
+    async def restart(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None, by: str = "") -> Outcome:
         """All are RUNNING in a newer run."""
         self._refuse_when_shutting_down()
-        return await self._act(selectors, RestartRequested(), goals.is_restarted, wait, timeout)
+        return await self._act(selectors, RestartRequested(by=by), goals.is_restarted, wait, timeout)
 
     async def wait(self, selectors: Sequence[str], for_: str, *, timeout: float | None = None) -> Outcome:
         """All are ``ready``, ``stopped`` or ``exited``; nothing was posted to them. Without ``timeout`` it waits for a day.
@@ -219,13 +219,13 @@ class Commands:
         await _let_them_decide()
         return _outcome(processes, verdicts)
 
-    async def scale(self, name: str, replicas: int, *, wait: bool = True, timeout: float | None = None) -> Outcome:
+    async def scale(self, name: str, replicas: int, *, wait: bool = True, timeout: float | None = None, by: str = "") -> Outcome:
         """Until the next reload the program has ``replicas`` processes: added ones are up, removed ones are gone."""
         self._refuse_when_shutting_down()
         if not 0 <= replicas <= MAX_REPLICAS:
             raise UsageError(f"cannot scale {name} to {replicas}: expected a number from 0 to {MAX_REPLICAS}")
         with self.supervisor.bus.subscribe(limit=max(1024, 16 * replicas)) as records:
-            added, removed, starts = self.supervisor.scale(name, replicas)
+            added, removed, starts = self.supervisor.scale(name, replicas, by)
             gone = {process.name for process in removed}
             returning = {process.name for process in added if process.name in self.supervisor.removals}
 
@@ -245,7 +245,7 @@ class Commands:
         """What a reload would do; raises ConfigError."""
         return await self.supervisor.plan()
 
-    async def reload(self, *, wait: bool = True, timeout: float | None = None) -> tuple[Plan, Outcome]:
+    async def reload(self, *, wait: bool = True, timeout: float | None = None, by: str = "") -> tuple[Plan, Outcome]:
         """The file on disk is in force, and every process that this touched has settled.
 
         Raises ConfigError if the file is unsound: then nothing has changed.
@@ -254,7 +254,7 @@ class Commands:
         supervisor = self.supervisor
         with supervisor.bus.subscribe(limit=max(1024, 16 * len(supervisor.processes))) as records:
             before = {name: (process, process.snapshot) for name, process in supervisor.processes.items()}
-            plan = await supervisor.reload()
+            plan = await supervisor.reload(by)
             touched = ReloadGoal(supervisor, plan, before)
             waiting = GoalWait(touched.processes, self._unless_in_vain(touched.judge))
             if timeout is None:
@@ -262,10 +262,10 @@ class Commands:
                 timeout = touched.turns * levels * _own_times(touched.processes) + MARGIN_SECONDS
             return plan, await self._wait_goal(waiting, touched.processes, records, wait, timeout)
 
-    def shutdown(self) -> None:
+    def shutdown(self, by: str = "") -> None:
         """Everything will be stopped, then the daemon ends."""
         if not self.supervisor.shutting_down:  # a second request would kill: meant for signals, not for this command
-            self.supervisor.request_shutdown()
+            self.supervisor.request_shutdown(by=by)
 
     async def reexec(self) -> None:
         """The daemon will replace itself in place. Raises CommandError if it cannot."""

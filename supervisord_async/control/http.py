@@ -113,7 +113,8 @@ def _places(segments: tuple[str, ...], path: str) -> dict[str, str] | None:
 
 async def _operate(api: Api, operation: Operation, known: frozenset[str], request: Request, places: dict[str, str]) -> Response | Stream:
     body = await _body(request)
-    return await operation.run(api, Call(places, Parameters(request.query(), body, known=known), request.headers))
+    by = await api.askers.name_of(request) if operation.method == "POST" else ""
+    return await operation.run(api, Call(places, Parameters(request.query(), body, known=known), request.headers, by))
 
 
 def _check_head(request: Request) -> None:

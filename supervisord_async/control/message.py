@@ -81,6 +81,12 @@ class Request:
         return peer
 
     @property
+    def address(self) -> str:
+        """The client's address; empty if the transport has none."""
+        client = self._scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
     def size_bytes(self) -> int:
         """The approximate size of the head on the wire."""
         return len(self._scope["raw_path"]) + len(self._scope["query_string"]) + self.headers.size_bytes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from supervisord_async.control.askers import Askers
 from supervisord_async.control.commands import Commands
 from supervisord_async.control.counters import Counters
 from supervisord_async.control.events import Events
@@ -52,6 +53,7 @@ class Call(msgspec.Struct, frozen=True):
     path: dict[str, str]
     parameters: Parameters
     headers: Headers
+    by: str = ""  #: who asks, for operations that change something
 
     @property
     def selectors(self) -> list[str]:
@@ -67,6 +69,7 @@ class Api:
         self.counters = counters  #: counts since the daemon's start; the other metrics are made at the first scrape
         self.metrics: Metrics | None = None
         self.streams = Streams()
+        self.askers = Askers()
         self.events = Events(commands.supervisor.bus, commands.history_store)
         self.description: bytes | None = None
         self.http_trouble: str | None = None  #: why daemon.http is not served

@@ -185,7 +185,7 @@ async def page_address(api: Api, _call: Call) -> Response:
 
 async def _act(call: Call, action: Callable[..., Awaitable[Outcome]]) -> Response:
     wait = call.parameters.flag("wait", True)
-    outcome = await action(call.selectors, wait=wait, timeout=call.parameters.seconds("timeout"))
+    outcome = await action(call.selectors, wait=wait, timeout=call.parameters.seconds("timeout"), by=call.by)
     return outcome_reply(outcome, 200 if wait else 202)
 
 
@@ -213,7 +213,7 @@ async def scale_process(api: Api, call: Call) -> Response:
     """The program has another number of replicas."""
     replicas = call.parameters.count("replicas", None, most=10_000)
     wait = call.parameters.flag("wait", True)
-    outcome = await api.commands.scale(call.path["name"], replicas, wait=wait, timeout=call.parameters.seconds("timeout"))
+    outcome = await api.commands.scale(call.path["name"], replicas, wait=wait, timeout=call.parameters.seconds("timeout"), by=call.by)
     return outcome_reply(outcome, 200 if wait else 202)
 
 
@@ -229,7 +229,7 @@ async def reload_config(api: Api, call: Call) -> Response:
         plan = await api.commands.plan()
         return reply(answers.Reload(applied=False, lines=list(plan.describe()), plan=plan.to_json(), results=[]))
     wait = call.parameters.flag("wait", True)
-    plan, outcome = await api.commands.reload(wait=wait, timeout=call.parameters.seconds("timeout"))
+    plan, outcome = await api.commands.reload(wait=wait, timeout=call.parameters.seconds("timeout"), by=call.by)
     done = answers.Reload(applied=True, lines=list(plan.describe()), plan=plan.to_json(), results=outcome.results)
     if outcome.error is None:
         return reply(done, 200 if wait else 202)
@@ -243,9 +243,9 @@ async def reexec_daemon(api: Api, _call: Call) -> Response:
     return reply(answers.Accepted(accepted=True), 202)
 
 
-async def shutdown_daemon(api: Api, _call: Call) -> Response:
+async def shutdown_daemon(api: Api, call: Call) -> Response:
     """The daemon will stop everything and end."""
-    api.commands.shutdown()
+    api.commands.shutdown(call.by)
     return reply(answers.Accepted(accepted=True), 202)
 
 

@@ -21,9 +21,11 @@ class PastRun(msgspec.Struct):
     run: int
     started_at: float | None = None
     start_cause: str | None = None
+    start_by: str = ""  #: the operator who started it, if known
     pid: int | None = None
     ended_at: float | None = None
     end_cause: str | None = None
+    end_by: str = ""  #: the operator who ended it, if known
     ready_at: float | None = None  #: when it became RUNNING
     adopted_at: float | None = None  #: when a newer daemon last took it over
     reason: str = ""  #: why it was told to stop, in the words of whatever decided that
@@ -42,7 +44,7 @@ def past_runs(records: Iterable[Record]) -> list[PastRun]:
         if record.to == "STARTING":
             if runs and runs[-1].ended_at is None:
                 _end(runs[-1], record)
-            runs.append(PastRun(record.run, started_at=record.at, start_cause=record.cause))
+            runs.append(PastRun(record.run, started_at=record.at, start_cause=record.cause, start_by=record.data.get("by", "")))
             continue
         if not runs or runs[-1].run != record.run:
             runs.append(PastRun(record.run))
@@ -50,7 +52,7 @@ def past_runs(records: Iterable[Record]) -> list[PastRun]:
         if record.to == "RUNNING":
             past.pid, past.ready_at = record.data.get("pid"), past.ready_at or record.at
         elif record.to == "STOPPING":
-            past.end_cause = past.end_cause or record.cause
+            _ended_by(past, record)
             past.reason = past.reason or record.message.removeprefix("stopping (").removesuffix(")")
             _take_figures(past, record)
         elif record.to in RUN_ENDED and past.ended_at is None:
@@ -60,8 +62,13 @@ def past_runs(records: Iterable[Record]) -> list[PastRun]:
 
 def _end(past: PastRun, record: Record) -> None:
     past.ended_at, past.last_word = record.at, _WHAT_FOLLOWED.sub("", record.message)
-    past.end_cause = past.end_cause or record.cause
+    _ended_by(past, record)
     _take_figures(past, record)
+
+
+def _ended_by(past: PastRun, record: Record) -> None:
+    if past.end_cause is None:
+        past.end_cause, past.end_by = record.cause, record.data.get("by", "")
 
 
 def _take_figures(past: PastRun, record: Record) -> None:

@@ -81,6 +81,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     health: str
     cause: str | None
+    by: str | None = None  #: who ordered this state, if an operator did and it is known who
     headline: str
     for_seconds: float  #: how long it has been in this state
     run: int
@@ -121,6 +122,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         state=s.state.value,
         health=s.health.value,
         cause=s.told_cause.value if s.told_cause else None,
+        by=s.told_by or None,
         headline=_headline(process, told, now),
         for_seconds=round(max(0.0, now - s.since), 3),
         run=s.run,
@@ -211,7 +213,7 @@ def _because(process: Process, told: list[PastRun]) -> str:
         case State.STOPPED if s.cause is None:
             return "nobody has started it"
         case _:
-            return s.detail or (cause_words(s.cause, on_connect=_starts_on_connect(process)) if s.cause else "")
+            return s.detail or (cause_words(s.cause, on_connect=_starts_on_connect(process), by=s.told_by) if s.cause else "")
 
 
 def _starts_on_connect(process: Process) -> bool:
@@ -224,7 +226,9 @@ def _end_reason(past: PastRun) -> str:
         return f"run {past.run} {exit_story(past.figures.get('exit'))}"
     if past.end_cause == "spawn_failed":
         return f"run {past.run} could not be started: {past.last_word}"
-    return past.reason if past.reason not in ("", past.end_cause) else cause_words(past.end_cause)
+    if past.end_by or past.reason in ("", past.end_cause):
+        return cause_words(past.end_cause, by=past.end_by)
+    return past.reason
 
 
 def _chain(told: list[PastRun], *, on_connect: bool) -> list[Link]:
@@ -233,7 +237,8 @@ def _chain(told: list[PastRun], *, on_connect: bool) -> list[Link]:
     for index, past in enumerate(told[:CHAIN_RUNS]):
         before = told[index + 1] if index + 1 < len(told) else None
         told_before = before is not None and before.end_cause == past.start_cause
-        began = "" if told_before or past.start_cause is None else f"because {cause_words(past.start_cause, on_connect=on_connect)}"
+        because = cause_words(past.start_cause, on_connect=on_connect, by=past.start_by)
+        began = "" if told_before or past.start_cause is None else f"because {because}"
         if past.ended_at is not None or past.figures:
             text = _end_words(past) + (f" (it was started {began})" if began else "")
             links.append(Link(at=_iso(past.ended_at), run=past.run, cause=past.end_cause, text=text))

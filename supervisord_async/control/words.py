@@ -27,8 +27,10 @@ CAUSES = {
 }
 
 
-def cause_words(cause: str | None, *, on_connect: bool = False) -> str:
-    """The words after "because"; ``on_connect``: its autostart means a first connection, not the daemon's start."""
+def cause_words(cause: str | None, *, on_connect: bool = False, by: str = "") -> str:
+    """The words after "because"; ``on_connect``: its autostart means a first connection, not the daemon's start; ``by``: who ordered it."""
+    if by:
+        return f"{by} asked for it"
     if cause == "autostart" and on_connect:
         return "somebody connected to one of its sockets"
     return CAUSES.get(cause or "", cause or "of something unknown")

@@ -23,19 +23,25 @@ class News(Input, frozen=True):
 # Requests
 
 
-class StartRequested(Input, frozen=True):
+class Request(Input, frozen=True, kw_only=True):
+    """Somebody wants the process up, down or anew."""
+
+    by: str = ""  #: who, if an operator does and it is known: a user, or what else the transport knows of them
+
+
+class StartRequested(Request, frozen=True):
     """Somebody wants the process up."""
 
     cause: Cause = Cause.OPERATOR
 
 
-class StopRequested(Input, frozen=True):
+class StopRequested(Request, frozen=True):
     """Somebody wants the process down; wins over every pending restart."""
 
     cause: Cause = Cause.OPERATOR
 
 
-class RestartRequested(Input, frozen=True):
+class RestartRequested(Request, frozen=True):
     """Somebody wants a new run; free of backoff and of the restart limit."""
 
     cause: Cause = Cause.OPERATOR

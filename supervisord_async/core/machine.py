@@ -96,6 +96,8 @@ def step(snapshot: Snapshot, input_: Input, policy: Policy, now: float) -> Step:
         return snapshot, ()
     cell = TABLE[snapshot.state, type(input_)]
     after, effects = cell.rule(snapshot, input_, policy, now)
+    if isinstance(input_, StartRequested | StopRequested | RestartRequested) and input_.cause is Cause.OPERATOR and after != snapshot:
+        after = replace(after, by=input_.by)
     if after.state not in cell.targets:
         raise AssertionError(f"{snapshot.state} × {type(input_).__name__} led to {after.state}, not in its cell")
     return after, effects

@@ -93,6 +93,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     wanted: bool = False  #: somebody wants it up; the second axis beside the state
     cause: Cause | None = None
     detail: str = ""  #: the cause in words, for people
+    by: str = ""  #: who gave the last order of an operator that changed anything; "" before the first, or if it is not known who
     run: int = 0  #: the number of the current or last run; 0 before the first
     pid: int | None = None  #: of the run's main process, None without one
     run_since: float = 0.0  #: when the run was spawned
@@ -118,6 +119,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def told_cause(self) -> Cause | None:
         """The cause to show: ``dependency`` in WAITING, whatever asked for the start; else :attr:`cause`."""
         return Cause.DEPENDENCY if self.state is State.WAITING else self.cause
+
+    @property
+    def told_by(self) -> str:
+        """Who asked for the state that it is in, if an operator did and it is known who; else empty."""
+        return self.by if self.told_cause is Cause.OPERATOR else ""
 
     @property
     def is_ready(self) -> bool:

@@ -144,14 +144,14 @@ class Supervisor:
         self._remove_unlisted(inherited)
         self.dependencies.reconsider()
 
-    def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to") -> None:
-        """Everything will be stopped, and the daemon end. A second request has what is left killed at once."""
+    def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to", by: str = "") -> None:
+        """Everything will be stopped, and the daemon end, as ``by`` ordered. A second request has what is left killed at once."""
         if self.shutting_down:
             self._shutdown.hasten()
             return
         self._shutdown_requested.set()
         self.exit_code = exit_code
-        self.bus.publish("daemon", message=f"stopping everything ({why})", data={"what": "stopping"})
+        self.bus.publish("daemon", message=f"stopping everything ({why}{_by(by)})", data={"what": "stopping", **_given(by)})
 
     async def _close_logs(self) -> None:
         """All output is in the logs. Those whose disk is slow are closed concurrently, so that all take no longer than one."""
@@ -251,8 +251,8 @@ class Supervisor:
 
         return replace(diff(self.configuration, loaded.configuration), warnings=tuple(map(str, loaded.warnings)))
 
-    async def reload(self) -> Plan:
-        """Apply what has changed in the file on disk; returns what was done.
+    async def reload(self, by: str = "") -> Plan:
+        """Apply what has changed in the file on disk, as ``by`` ordered; returns what was done.
 
         Requests that come while a reload is under way share the next one. Raises ConfigError where the file is unsound:
         then nothing has changed but ``refused``.
@@ -262,13 +262,13 @@ class Supervisor:
         async with self._reload_lock:
             if self._reloads_done < ticket:
                 self._reloads_done = self._reloads_asked
-                self._reload_outcome = await self._reload_once()
+                self._reload_outcome = await self._reload_once(by)
         if isinstance(self._reload_outcome, ConfigError):
             raise ConfigError(self._reload_outcome.problems)
         assert self._reload_outcome is not None  # noqa: S101  set by this call, or by the one that served its ticket too
         return self._reload_outcome
 
-    async def _reload_once(self) -> Plan | ConfigError:
+    async def _reload_once(self, by: str) -> Plan | ConfigError:
         self._start_task(self._shared.host.prepare, "prepare spawns")  # while the file loads, which may lead to new processes
         try:
             loaded = await self._load()
@@ -276,7 +276,9 @@ class Supervisor:
             self.refused = error.problems
             count = len(error.problems)
             message = f"refused {self.configuration.file}: {count} problem{'s' if count != 1 else ''}; everything stays as it was"
-            self.bus.publish("config_refused", message=message, data={"problems": [str(problem) for problem in error.problems]})
+            self.bus.publish(
+                "config_refused", message=message, data={"problems": [str(problem) for problem in error.problems], **_given(by)}
+            )
             return error
         self.refused = ()
         plan = self._planned(loaded)
@@ -286,7 +288,8 @@ class Supervisor:
             self.scaled = {}
             self._apply(plan, loaded.configuration)
             self.dependencies.reconsider()
-        self.bus.publish("reload", message="reloaded: " + "; ".join(plan.describe()), data={"plan": plan.to_json()})
+        message = f"reloaded{_by(by)}: " + "; ".join(plan.describe())
+        self.bus.publish("reload", message=message, data={"plan": plan.to_json(), **_given(by)})
         return plan
 
     def _apply(self, plan: Plan, configuration: Configuration) -> None:
@@ -340,8 +343,8 @@ class Supervisor:
         for process in self.dependencies.in_start_order(list(at_once)):
             self._ask(process, at_once[process])
 
-    def scale(self, name: str, replicas: int) -> tuple[list[Process], list[Process], bool]:
-        """The program ``name`` has this many processes until the next reload, or until the daemon shuts down.
+    def scale(self, name: str, replicas: int, by: str = "") -> tuple[list[Process], list[Process], bool]:
+        """The program ``name`` has this many processes until the next reload, or until the daemon shuts down, as ``by`` ordered.
 
         Returns the added processes, the removed ones, and whether the added ones are started: they are if the program has
         ``autostart``, has a process that is wanted up, or had none at all. Raises NotFoundError, and FailedError where processes
@@ -368,11 +371,11 @@ class Supervisor:
                 if process.name in self.removals:
                     self._started_when_back.add(process.name)
                 else:
-                    self._ask(process, StartRequested())
+                    self._ask(process, StartRequested(by=by))
         if plan.changed:
             self.scaled = {**self.scaled, name: replicas}
-            message = f"{name}: scaled from {program.replicas} to {replicas} until the next reload"
-            self.bus.publish("scale", message=message, data={"program": name, "from": program.replicas, "to": replicas})
+            message = f"{name}: scaled{_by(by)} from {program.replicas} to {replicas} until the next reload"
+            self.bus.publish("scale", message=message, data={"program": name, "from": program.replicas, "to": replicas, **_given(by)})
         return added, [process for process in before.values() if process.name not in after], starts
 
     def keep_scaled(self, scaled: Mapping[str, int]) -> None:
@@ -401,6 +404,16 @@ class Supervisor:
         """Every log is reopened: from now on it is written to the file that is now at its path."""
         for process in self.processes.values():
             process.output.reopen()
+
+
+def _by(by: str) -> str:
+    """Who gave an order, as a part of a sentence; empty if that is not known."""
+    return f" by {by}" if by else ""
+
+
+def _given(by: str) -> dict[str, str]:
+    """The same as a member of a record's data."""
+    return {"by": by} if by else {}
 
 
 def is_idle(snapshot: Snapshot) -> bool:

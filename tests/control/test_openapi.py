@@ -83,7 +83,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         daemon = Daemon(name="shop", run_dir=str(folder), socket=str(folder / "asupd.sock"), http=("127.0.0.1", 0))
         async with playing(swift("web"), swift("down", autostart=False), daemon=daemon, load=_same, history=history) as scene:
             scene.bus.listen(history.take)
-            scene.commands.shutdown = lambda: None  # type: ignore[method-assign]
+            scene.commands.shutdown = lambda by: None  # type: ignore[method-assign]
             scene.commands.reexec = _nothing  # type: ignore[method-assign]
             async with anyio.create_task_group() as tasks, listening(daemon, Api(scene.commands, Counters())) as listeners:
                 tasks.start_soon(history.run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from supervisord_async.core.effects import Spawn, Terminate
@@ -10,6 +12,7 @@ from supervisord_async.core.inputs import (
     Exited,
     Faulted,
     HealthReported,
+    Input,
     MainChanged,
     RestartRequested,
     SignalRequested,
@@ -46,6 +49,26 @@ def test_file_change_cuts_a_backoff_short_and_keeps_the_count() -> None:
     crash_again(world)
     assert world.tell(RestartRequested(Cause.FILE_CHANGED, "app.py")) == (Spawn(3),)
     assert world.snapshot.restarts == 2
+
+
+@pytest.mark.parametrize("order", [StartRequested, StopRequested, RestartRequested])
+def test_who_gave_an_operators_order_is_known_as_long_as_it_is_the_cause(order: Callable[..., Input]) -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    world.tell(StopRequested(Cause.DAEMON_STOP, by="nobody"))
+    assert (world.snapshot.by, world.snapshot.told_by) == ("", "")
+    world.tell(order(by="alice"))
+    assert (world.snapshot.cause, world.snapshot.told_by) == (Cause.OPERATOR, "alice")
+    before = world.snapshot
+    world.tell(StopRequested(by="alice") if before.wanted else StartRequested(by="alice"))  # something else, so that the next one counts
+    world.tell(order(by="bob"))
+    assert world.snapshot.told_by == "bob"
+    world.tell(order(by="carol"))  # it changes nothing any more
+    assert world.snapshot.told_by == "bob"
+    world.tell(StartRequested(by="bob"))
+    world.main_exits(ExitStatus(signal=15))
+    world.spawn_succeeds()
+    crash(world)
+    assert world.snapshot.told_by == ""
 
 
 def test_operators_start_cuts_a_backoff_short_and_clears_the_count() -> None:

@@ -29,8 +29,9 @@ KILL_WAIT_SECONDS = 10.0
 class OrderlyStop:
     """One stop of several processes; :attr:`pending` are those whose turn has not come."""
 
-    def __init__(self, processes: Sequence[Process], dependents: Callable[[str], Iterable[Process]]) -> None:
-        """``dependents`` gives the processes that depend on a program."""
+    def __init__(self, processes: Sequence[Process], dependents: Callable[[str], Iterable[Process]], by: str = "") -> None:
+        """``dependents`` gives the processes that depend on a program; ``by`` ordered the stop."""
+        self._request = StopRequested(by=by)
         self.pending: dict[str, Process] = {process.name: process for process in reversed(processes)}
         self.refused: dict[str, str] = {}  #: those whose mailbox refused the stop, and why
         self._asked: dict[str, tuple[Process, Snapshot, float]] = {}  #: those that were asked to stop: the snapshot then, and when
@@ -58,7 +59,7 @@ class OrderlyStop:
             process = self.pending.pop(name)
             self._asked[name] = process, process.snapshot, now
             try:
-                process.post(StopRequested())
+                process.post(self._request)
             except BusyError as error:
                 self.refused[name] = str(error)
                 del self._asked[name]
@@ -95,9 +96,12 @@ class OrderlyStops:
         self._bus, self._start, self._dependencies, self._present = bus, start, dependencies, present
         self._under_way: list[OrderlyStop] = []
 
-    def begin(self, processes: Sequence[Process]) -> OrderlyStop:
-        """Stop ``processes``, dependents first: those that nothing holds up are asked to stop now, the others by a task."""
-        stop = OrderlyStop(processes, self._dependencies.dependents)
+    def begin(self, processes: Sequence[Process], by: str = "") -> OrderlyStop:
+        """Stop ``processes``, dependents first: those that nothing holds up are asked to stop now, the others by a task.
+
+        ``by`` ordered it.
+        """
+        stop = OrderlyStop(processes, self._dependencies.dependents, by)
         stop.tell_free(anyio.current_time())
         if stop.pending:
             self._under_way.append(stop)

@@ -40,11 +40,16 @@ def detail_words(snapshot: Snapshot) -> str:
     return _ONLY_EXITED.sub(f"; last: {exit_words(snapshot.exit)}", snapshot.detail)
 
 
+def _asked(snapshot: Snapshot) -> str:
+    """The cause, with who gave the order, if an operator did."""
+    return f"{snapshot.told_cause}: {snapshot.told_by}" if snapshot.told_by else str(snapshot.told_cause)
+
+
 def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float) -> str:
     """The change in one line, for people."""
     match after.state:
         case State.STARTING:
-            return f"starting run {after.run} ({after.cause})"
+            return f"starting run {after.run} ({_asked(after)})"
         case State.RUNNING:
             return f"running, pid {after.pid}, run {after.run}"
         case State.WAITING:
@@ -56,7 +61,7 @@ def state_message(before: Snapshot, after: Snapshot, policy: Policy, now: float)
             delay = backoff_delay(policy, after.restarts - 1, after.run)
             return f"{why}{after_seconds}; restart {after.restarts} in {delay:.1f} s"
         case State.STOPPING:
-            return f"stopping ({after.detail or after.cause})"
+            return f"stopping ({after.detail or _asked(after)})"
         case State.EXITED:
             return f"{after.detail or exit_words(after.exit)}; not restarted"
         case State.FATAL | State.UNKNOWN:
@@ -88,6 +93,8 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
             and (after.ended_run != before.ended_run or _exit_unrecorded(before, after))
         ):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
+        if after.told_by:
+            data["by"] = after.told_by
         if after.state is State.EXITED and not succeeded(after, policy):
             data["failed"] = exit_json(after.exit)  # also if an earlier record has the exit: something of the run outlived it
         yield (
