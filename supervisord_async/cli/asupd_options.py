@@ -10,9 +10,10 @@ import click
 
 from supervisord_async import __version__
 from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
+from supervisord_async.cli.told import Told
 
 
-@click.command("asupd", context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
+@click.command("asupd", cls=Told, context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
 @click.option("-c", "--config", "file", metavar="FILE", default="programs.yaml", show_default=True, help="The list of programs.")
 @click.option("-d", "--detach", is_flag=True, help="Go to the background; returns once the control socket answers.")
 @click.option("--check", is_flag=True, help="Say what is wrong with FILE and exit: 0 sound, 2 not.")

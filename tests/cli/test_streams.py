@@ -55,6 +55,15 @@ def test_the_check_of_a_file_tells_that_its_answer_cannot_be_written(tmp_path: P
     assert call(">/dev/full", check) == Ended(1, "", "asupd: cannot print: No space left on device\n")
 
 
+@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize("command", ["asupd", "asup-run", "asupctl"])
+def test_a_help_that_cannot_be_written_is_told(command: str, option: str) -> None:
+    module = f"supervisord_async.cli.{command.replace('-', '_')}"
+    printing = [sys.executable, "-m", module, option]
+    assert call(">/dev/full", printing) == Ended(1, "", f"{command}: cannot print: No space left on device\n")
+    assert call("| :", printing).err == ""
+
+
 def test_the_check_of_a_file_ends_quietly_when_nobody_reads_its_answer(tmp_path: Path) -> None:
     (tmp_path / "programs.yaml").write_text("programs: {a: {command: 'true'}}")
     reading, writing = os.pipe()
