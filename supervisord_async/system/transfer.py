@@ -36,8 +36,8 @@ class LostError(OSError):
 class _Scratch:
     """A pipe for the copies that ``tee`` makes."""
 
-    def __init__(self) -> None:
-        self.read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd, self.write_fd = read_fd, write_fd
 
     def __del__(self) -> None:
         os.close(self.read_fd)
@@ -107,7 +107,7 @@ def peek(pipe_fd: int, count: int) -> bytes:
     """The pipe's first bytes, at most ``count`` and :data:`PEEK_BYTES`, which stay in it; b"" when it is empty."""
     scratch = _of_thread.scratch
     if scratch is None:
-        scratch = _of_thread.scratch = _Scratch()
+        scratch = _of_thread.scratch = _Scratch(*os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
     copied = int(_libc.tee(pipe_fd, scratch.write_fd, ctypes.c_size_t(min(count, PEEK_BYTES)), ctypes.c_uint(os.SPLICE_F_NONBLOCK)))
     if copied < 0:
         number = ctypes.get_errno()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import gc
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,16 @@ def pipe() -> Iterator[Pipe]:
     made = Pipe.open()
     yield made
     made.close()
+
+
+def test_no_descriptor_for_a_copy_is_an_error_and_nothing_else(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(flags: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(transfer.os, "pipe2", refuse)
+    with ThreadPoolExecutor(1) as fresh, pytest.raises(OSError, match="Too many open files"):  # a thread without a scratch pipe
+        fresh.submit(transfer.peek, pipe.read_fd, 1).result()
+    gc.collect()  # what an object that was not made whole complains of fails the test
 
 
 def test_what_was_copied_and_could_not_be_read_is_not_taken_for_what_comes_next(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
