@@ -113,10 +113,10 @@ def sd_notify(message: str) -> bool:
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.setblocking(False)
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.setblocking(False)
             sender.sendto(message.encode(), address)
-        except OSError:  # it is gone, or does not read: not a reason to fail
-            return False
+    except OSError:  # it is gone, or does not read, or there is no descriptor to tell it with: not a reason to fail
+        return False
     return True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -55,12 +56,19 @@ def test_what_nobody_reads_is_a_nameless_pipe_or_socket_without_another_end(tmp_
             os.close(fd)
 
 
+def no_descriptor(*_: object) -> socket.socket:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def test_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         assert descriptors.sd_notify("READY=1\nSTATUS=up")
         assert manager.recv(100).decode().splitlines() == ["READY=1", "STATUS=up"]
+        with monkeypatch.context() as patched:
+            patched.setattr(descriptors.socket, "socket", no_descriptor)
+            assert descriptors.sd_notify("READY=1") is False
     assert descriptors.sd_notify("READY=1") is False
     monkeypatch.delenv("NOTIFY_SOCKET")
     assert descriptors.sd_notify("READY=1") is False
