@@ -282,7 +282,11 @@ class _Server(Server):
         """All sockets are listened on, each with its own TLS or none."""
         self.lifespan = self.config.lifespan_class(self.config)
         self.server_state.default_headers = [(b"x-content-type-options", b"nosniff")]
-        self._accepting = [self._listen(sock, tls) for sock, tls in self._sockets]
+        for accepting in self._accepting:  # of an earlier attempt, which had no descriptor for all
+            accepting.close()
+        self._accepting = []
+        for sock, tls in self._sockets:
+            self._accepting.append(self._listen(sock, tls))
         self.started = True
 
     async def exchange(self, sock: socket.socket) -> None:

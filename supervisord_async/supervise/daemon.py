@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import anyio
@@ -223,11 +224,11 @@ class Daemon:
         tasks.start_soon(keep_running, "finishing old logs", self._sweep_journal, name="journal")
         tasks.start_soon(keep_running, "keeping the guardian", self._guardian.run, name="guardian")
         tasks.start_soon(self._writer.run, name="logs")
-        tasks.start_soon(self._keep_control, control, former, name="control")
+        tasks.start_soon(keep_running, "serving the API", partial(self._keep_control, control, former), name="control")
         self._bus.listen(self._run_dir_repair.on_record)
         tasks.start_soon(keep_running, "looking after the run_dir", self._run_dir_repair.run, name="run_dir")
         tasks.start_soon(keep_running, "removing cgroups", self._run_cgroups.run, name="cgroups")
-        tasks.start_soon(self._replacement.run, name="re-exec")
+        tasks.start_soon(keep_running, "re-executing", self._replacement.run, name="re-exec")
         tasks.start_soon(keep_running, "running on_event", self._event_hooks.run, name="on_event")
         tasks.start_soon(keep_running, "the watchdog's beat", watchdog.beat, name="watchdog")
         service_status = ServiceStatus(self._supervisor)
@@ -335,7 +336,7 @@ class Daemon:
             self._listeners = listeners
             descriptors.sd_notify(f"READY=1\nMAINPID={os.getpid()}")
 
-        inherited = former.descriptors.get("listening", []) if former is not None else []
+        inherited = former.descriptors.pop("listening", []) if former is not None else []
         try:
             await control.serve(inherited=inherited, on_serving=serving)
         except Exception as error:

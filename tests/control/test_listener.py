@@ -142,6 +142,29 @@ async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_befor
         tasks.cancel_scope.cancel()
 
 
+async def test_a_pause_whose_end_had_no_descriptor_for_the_second_socket_is_ended_by_the_next_attempt(tmp_path: Any) -> None:
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"), http=("127.0.0.1", 0))
+    async with playing(swift("web"), daemon=daemon) as scene, listening(daemon, Api(scene.commands, Counters())) as listeners:
+        server = listeners._server
+        await listeners.pause()
+        listen, listened = server._listen, list[Any]()
+
+        def listen_once(*arguments: Any) -> Any:
+            if listened:
+                raise OSError(errno.EMFILE, "Too many open files")
+            listened.append(listen(*arguments))
+            return listened[0]
+
+        server._listen = listen_once  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="Too many open files"):
+            await listeners.resume()
+        server._listen = listen  # type: ignore[method-assign]
+        await listeners.resume()
+        assert listened[0]._listener.fileno() < 0, "only one listens at each socket"
+        async with await anyio.connect_unix(daemon.socket) as stream:
+            assert (await ask(stream, "GET", "/v1/health")).status == 200
+
+
 def test_the_server_is_light_until_it_serves() -> None:
     code = "import sys, supervisord_async.control.server; print({'uvicorn', 'h11', 'prometheus_client'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])

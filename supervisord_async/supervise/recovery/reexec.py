@@ -9,6 +9,7 @@ if it cannot, the old code stays in service and says why.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import anyio
 from supervisord_async.errors import BusyError, FailedError, SpawnError
 from supervisord_async.supervise.recovery import persist, prepared
 from supervisord_async.supervise.recovery.persist import SavedState
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system import descriptors, orphans, own_python, signals, threads
 from supervisord_async.system.disks import Disks, Executable
 from supervisord_async.system.shortage import is_shortage
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.recovery.guardian_process import GuardianProcess
     from supervisord_async.supervise.supervisor import Supervisor
     from supervisord_async.system.lock import InstanceLock
+
+_log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 30.0
 #: How long to wait for the end of a trial that was killed.
@@ -86,17 +90,22 @@ class Replacement:
             await self._go.wait()
             self._go = anyio.Event()
             listeners = self._listeners()
-            if listeners is not None:
-                await listeners.pause()  # after the client that asked for the re-exec has its answer
-            await come_to_rest(self._supervisor.processes, self._bus, self._history())
-            stopping = self._supervisor.shutting_down  # a shutdown requested meanwhile wins: the new code must not go on
-            why = "the daemon is shutting down" if stopping else self._replace(listeners)
+            try:
+                why = await self._replace(listeners)
+            except Exception as error:
+                _log.exception("a re-exec failed because of a bug")
+                why = f"internal error: {error!r}"
             self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
             if listeners is not None:
-                await listeners.resume()
+                await retry_on_shortage("listen again", listeners.resume)
 
-    def _replace(self, listeners: Listeners | None) -> str:
-        """Does not return if the new code takes over this process; else returns why it cannot, and everything is as before."""
+    async def _replace(self, listeners: Listeners | None) -> str:
+        """Does not return if the new code takes over this process; else returns why it cannot; only ``listeners`` are paused then."""
+        if listeners is not None:
+            await listeners.pause()  # after the client that asked for the re-exec has its answer
+        await come_to_rest(self._supervisor.processes, self._bus, self._history())
+        if self._supervisor.shutting_down:  # a shutdown requested meanwhile wins: the new code must not go on
+            return "the daemon is shutting down"
         self._bus.catch_up()
         history = self._history()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
@@ -106,8 +115,9 @@ class Replacement:
         try:
             become_new_code(state, self._heard)
         except OSError as error:
-            descriptors.sd_notify("READY=1")  # else the unit would stay "reloading"
             return why_not(error)
+        finally:
+            descriptors.sd_notify("READY=1")  # else the unit would stay "reloading"
 
 
 def new_code(*options: str) -> list[str]:

@@ -133,6 +133,40 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     os.close(*replacement._prepared)
 
 
+def test_a_bug_at_a_reexec_leaves_the_daemon_in_service_and_answering(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus, told, resumed = Bus(), list[Record](), []
+    bus.listen(told.append)
+
+    async def pause() -> None:
+        raise RuntimeError("a bug")
+
+    async def resume() -> None:
+        resumed.append(True)
+        if len(resumed) == 1:
+            raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(reexec, "try_new_code", sound)
+    supervisor = SimpleNamespace(shutting_down=False, processes={})
+    replacement = replacing(supervisor, bus, listeners=SimpleNamespace(pause=pause, resume=resume))
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(replacement.run)
+            await replacement.prepare()
+            await anyio.sleep(10.0)
+            assert len(resumed) == 2, "tried again until it listens"
+            await replacement.prepare()
+            await anyio.sleep(10.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert [record.message for record in told] == ["cannot re-exec: internal error: RuntimeError('a bug'); this code stays in service"] * 2
+    assert "a re-exec failed because of a bug" in caplog.text
+    os.close(*replacement._prepared)
+
+
 def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """The new code would not know that it is to end."""
     bus, told, resumed = Bus(), list[Record](), []
