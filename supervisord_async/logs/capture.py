@@ -52,6 +52,8 @@ HELD_SECONDS = 2.0
 STALL_SECONDS = 5.0
 #: The pause before a full FIFO is tried again.
 SLOW_SECONDS = 0.02
+#: The pause after a bug.
+BUG_SECONDS = 10.0
 #: How long :meth:`Capture.drain` waits by default, and closing a capture for a turn that is under way.
 DRAIN_SECONDS = 5.0
 
@@ -266,6 +268,13 @@ class Capture:
     def turn_ended(self, outcome: Outcome) -> None:
         """Called by the writer with the result of a turn: decide when the next one comes."""
         self._turn = False
+        try:
+            self._decide(outcome)
+        except Exception:
+            _log.exception("deciding on the output of %s failed because of a bug; going on in %g s", self.label, BUG_SECONDS)
+            self._wakeup.call_after(BUG_SECONDS, self._ask_again)
+
+    def _decide(self, outcome: Outcome) -> None:
         self.bytes_written += outcome.moved
         self._echo_all(outcome.echoed)
         if self._outage is not None and self._outage.makes_room:

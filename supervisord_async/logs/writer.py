@@ -212,5 +212,7 @@ class Writer:
                 except (OSError, ImportError, RuntimeError) as error:  # gzip is loaded when it is needed, and there may be no thread now
                     reason = error.strerror if isinstance(error, OSError) else error
                     _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, reason)
+                except Exception:
+                    _log.exception("compressing the backups of %s failed because of a bug (they stay as they are)", path)
         finally:
             self._compressing = False

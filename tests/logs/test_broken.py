@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from supervisord_async.logs import capture, rotation
 from supervisord_async.logs.outage import KEPT_BYTES
 from supervisord_async.logs.rotation import backups_of
 from supervisord_async.logs.spool import BOUND_BYTES
@@ -260,6 +261,29 @@ async def test_a_bug_in_a_turn_costs_that_turn(tmp_path: Path, monkeypatch: pyte
         assert "moving the output of web:0 (stdout) failed" in caplog.text
 
 
+async def test_a_bug_after_a_turn_costs_that_stream_a_pause_and_no_other_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(capture, "BUG_SECONDS", 0.05)
+    decide, failed = capture.Capture._succeeded, []
+
+    def fail_once(self: capture.Capture, outcome: Any) -> None:
+        if not failed:
+            failed.append(self)
+            raise BugError
+        decide(self, outcome)
+
+    monkeypatch.setattr(capture.Capture, "_succeeded", fail_once)
+    logs = [tmp_path / "x.log", tmp_path / "y.log"]
+    async with captured(*(Target(str(log)) for log in logs)) as streams:
+        for stream in streams:
+            stream.say(b"one\n")
+        await wait_until(lambda: "because of a bug" in caplog.text)
+        for stream in streams:
+            stream.say(b"two\n")
+        await wait_until(lambda: [log.read_bytes() for log in logs] == [b"one\ntwo\n"] * 2)
+
+
 async def test_without_a_thread_output_waits_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from supervisord_async.logs import writer as writer_module
 
@@ -300,20 +324,25 @@ async def test_backups_for_which_there_is_no_thread_are_compressed_after_the_nex
     assert everything(log) == b"0123456789\n" * 2000
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot compress the backups of {}"),
+        (BugError(), "compressing the backups of {} failed because of a bug"),
+    ],
+)
 async def test_backups_that_cannot_be_compressed_stay_and_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, words: str
 ) -> None:
-    from supervisord_async.logs import rotation
+    def fail(*_: object) -> None:
+        raise error
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(rotation, "_compress", full)
+    monkeypatch.setattr(rotation, "_compress", fail)
     log = tmp_path / "x.log"
     async with captured(Target(str(log), max_size_bytes=1000, backups=100, compress=True)) as [stream]:
         await stream.say_all(b"0123456789\n" * 1000)
         assert await stream.capture.drain()
-        await wait_until(lambda: f"cannot compress the backups of {log}" in caplog.text)
+        await wait_until(lambda: words.format(log) in caplog.text)
         stream.say(b"more\n")
         assert await stream.capture.drain()
     assert everything(log) == b"0123456789\n" * 1000 + b"more\n"
