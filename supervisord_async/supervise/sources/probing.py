@@ -38,16 +38,24 @@ async def ask(probe: Probe, context: RunContext) -> str | None:
     with anyio.move_on_after(probe.timeout_seconds):
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
-        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:  # UnicodeError: not a valid host name
-            words = f"{_target(probe)}: {_reason(error)}"
+        except (OSError, RuntimeError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            if any(map(is_shortage, _tried(error))):  # of ours, so nothing was asked
+                raise ProbeNotRunError(f"cannot run the probe: {_reason(error)}") from error
+            if isinstance(error, RuntimeError):
+                raise
+            words = f"{_target(probe)}: {_reason(error)}"  # UnicodeError: not a valid host name
     return words or None
+
+
+def _tried(error: Exception) -> tuple[Exception, ...]:
+    """What went wrong, for each address that was tried."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return cause.exceptions if isinstance(cause, ExceptionGroup) else (cause,)
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, as the system words it; if several addresses were tried, for each of them."""
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    tried = cause.exceptions if isinstance(cause, ExceptionGroup) else (cause,)
-    return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in tried))
+    return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in _tried(error)))
 
 
 def _target(probe: Probe) -> str:

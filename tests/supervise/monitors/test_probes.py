@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -223,3 +224,29 @@ async def test_a_command_that_cannot_be_had_just_now_is_no_answer(number: int | 
     host.run_command = refused  # type: ignore[method-assign]
     with nullcontext() if asked else pytest.raises(ProbeNotRunError, match="cannot run the probe: exec: ask"):
         assert (await ask(probe, host.context(readiness=probe)) or "").startswith("cannot run the probe: exec: ask")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+async def test_without_a_descriptor_for_a_connection_nobody_was_asked(kind: str) -> None:
+    where: dict[str, Any] = {"tcp": ("127.0.0.1", 1)} if kind == "tcp" else {"http": "http://localhost:1/"}
+    probe, host = Probe(kind=cast("Any", kind), **where), Asked()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: [Tt]oo many open files"):
+            await ask(probe, host.context(liveness=probe))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert isinstance(await ask(probe, host.context(liveness=probe)), str)  # an answer: nobody listens there
+
+
+@pytest.mark.anyio
+async def test_without_a_thread_to_look_a_host_up_nobody_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(anyio, "connect_tcp", no_thread)
+    probe = Probe(kind="tcp", tcp=("db.example", 1))
+    with pytest.raises(ProbeNotRunError, match="cannot run the probe: can't start new thread"):
+        await ask(probe, Asked().context(liveness=probe))
