@@ -100,6 +100,7 @@ def test_duplicate_keys_name_both_places():
         ('a: "\\0"', "f.yaml:1:4: a: a NUL character is not allowed"),
         ("a: \x01", "f.yaml:1:4: a control character is not allowed here; in double quotes write it as an escape such as \\x01"),
         ("a:\n\t- b", "f.yaml:2:1: a tab cannot indent; use spaces"),
+        ("- a\n- \t- b", "f.yaml:2:3: a tab cannot indent; use spaces"),
         ("a: @x", "f.yaml:1:4: a value cannot begin with '@'; put it into quotes"),
         ("a: */5 * * * *", "f.yaml:1:4: a value cannot begin with '*'; put it into quotes"),
         ("a:\n  - *.py", "f.yaml:2:5: a value cannot begin with '*'; put it into quotes"),

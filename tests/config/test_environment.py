@@ -101,6 +101,12 @@ def test_bad_lines_of_an_environment_file_are_named_there(project):
     assert problems == [f"{project.folder}/a.env:{line}:1: expected NAME=value, a comment or an empty line" for line in (2, 3)]
 
 
+def test_an_environment_file_in_another_encoding_is_refused_where_that_shows(project):
+    (project.folder / "a.env").write_bytes("A=1\nB=caf\N{LATIN SMALL LETTER E WITH ACUTE}\n".encode("latin-1"))
+    problems = project.problems("programs: {w: {command: x, environment_files: [a.env]}}")
+    assert problems == [f"{project.folder}/a.env:2:1: this is not UTF-8"]
+
+
 def test_values_expand_from_the_daemons_environment_alone(project):
     project.write("a.env", "A=file")
     program = project.program('command: x\nenvironment_files: [a.env]\nenvironment: {B: "${A}", C: $A, D: $$A}', A="up")

@@ -101,6 +101,12 @@ def test_a_wrong_setting_says_what_was_expected(project, lines, complaint):
     assert any(problem.startswith(complaint) for problem in found), found
 
 
+@pytest.mark.parametrize(("where", "found"), [("", "none of them"), (", command: mail, url: 'http://x/'", "command and url")])
+def test_an_event_goes_to_a_command_or_to_a_url(project, where, found):
+    (problem,) = project.problems(f"{{daemon: {{on_event: [{{events: [fatal]{where}}}]}}, programs: {{w: {{command: x}}}}}}")
+    assert problem.endswith(f"daemon.on_event[0]: expected exactly one of command and url, found {found}")
+
+
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [

@@ -46,6 +46,11 @@ def test_the_sum_of_a_million_delays_is_exact(project):
     assert "= 11d13h46m40s, longer than" in problem
 
 
+def test_the_sum_counts_delays_that_still_grow_each_for_itself(project):
+    (problem,) = restart_problems(project, "max_restarts: 8, within: 4m, backoff: {initial: 1s, factor: 2, max: 1h}")
+    assert "1s + 2s + 4s + 8s + … = 4m15s, longer than within (4m)" in problem
+
+
 def test_two_processes_do_not_share_a_log(project):
     problems = project.problems("""\
         daemon: {log: {file: d.log}}

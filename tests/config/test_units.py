@@ -66,6 +66,13 @@ def test_sizes_are_read_in_bytes(written, size):
     assert units.parse_size(written) == size
 
 
+@pytest.mark.parametrize(
+    ("size", "written"), [(0, 0), (1000, 1000), (1024, "1KiB"), (1536, 1536), (50 * 2**20, "50MiB"), (3 * 2**30, "3GiB"), (2**40, "1TiB")]
+)
+def test_sizes_are_shown_in_the_largest_unit_that_is_exact(size, written):
+    assert units.format_size(size) == written
+
+
 @pytest.mark.parametrize("written", ["50M", "big", "-1", "MiB", "5 parsecs", "9" * 18 + "TiB"])
 def test_what_is_no_size_is_refused(written):
     with pytest.raises(ValueError, match="expected a size such as 50MiB"):
