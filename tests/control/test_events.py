@@ -98,6 +98,8 @@ async def test_what_memory_has_no_more_comes_from_the_history(tmp_path: Path) ->
         assert all(type_ != "missed" for _, type_, _ in reader.events)
         first = await events.past(everything, after=sent[9], last=3)
         assert [record.id for record in first] == sent[10:13]
+        rare = await events.past(lambda record: record.id in (sent[5], sent[1100]), after=sent[0], last=10)
+        assert [record.id for record in rare] == [sent[5], sent[1100]]
         last = await events.past(everything, after=None, last=2500)
         assert [record.id for record in last] == sent[-2500:]
         tasks.cancel_scope.cancel()

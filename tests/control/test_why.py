@@ -260,7 +260,8 @@ async def test_what_a_probe_was_answered_is_told_until_it_is_content() -> None:
         assert "  readiness: healthy" in (await scene.commands.why("web")).lines
         scene.host.answers[probe.http] = "cannot log in as hunter22"
         await wait_until(lambda: scene.snapshot("web").health is Health.UNHEALTHY)
-        assert (await scene.commands.status_of("web")).description == "unhealthy: cannot log in as ********"
+        status = await scene.commands.status_of("web")
+        assert (status.health, status.description) == ("unhealthy", "unhealthy: cannot log in as ********")
 
 
 @pytest.mark.anyio
@@ -273,6 +274,10 @@ async def test_a_stopped_program_says_who_and_how_to_start_it() -> None:
         idle = await scene.commands.why("idle")
         assert idle.rule == ["autostart is false and nobody has started it"]
         assert idle.chain == []
+        await scene.commands.start(["idle"])
+        await scene.commands.stop(["idle"])
+        for name in ("web", "idle"):
+            assert (await scene.commands.why(name)).rule == ["it stays stopped until somebody starts it"]
 
 
 @pytest.mark.anyio

@@ -148,6 +148,9 @@ def test_nothing_stays_open(tmp_path: Path, theirs: Path) -> None:
     (theirs / "way").symlink_to("../theirs")
     write(theirs / "way" / "deep" / "y.log", make_folders=True)
     refused(theirs / "log")
+    (tmp_path / "ours").touch()
+    (theirs / "second").hardlink_to(tmp_path / "ours")
+    refused(theirs / "second")
     with held_folder(str(theirs / "way")):
         pass
     assert os.listdir("/proc/self/fd") == before

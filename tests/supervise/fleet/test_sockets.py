@@ -51,6 +51,16 @@ def test_a_socket_stays_the_same_while_its_settings_do(registry: SocketRegistry,
         assert os.get_blocking(first[0][1]) is True
 
 
+def test_an_address_can_be_bound_again_while_connections_of_before_linger(registry: SocketRegistry, free_port: int) -> None:
+    which = program(Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port))
+    fd = opened(registry, which)[0][1]
+    with socket.socket(fileno=os.dup(fd)) as listener, socket.create_connection(("127.0.0.1", free_port), 5) as client:
+        listener.accept()[0].close()  # closed here first, so it lingers here (TIME_WAIT)
+        assert client.recv(1) == b""
+    anyio.run(closing, registry)
+    assert opened(registry, which)
+
+
 def test_what_is_accepted_from_a_tcp_socket_sends_at_once(registry: SocketRegistry, free_port: int) -> None:
     """A server that is given a descriptor may not know that it is TCP, so as to say it for each connection."""
     fd = opened(registry, program(Socket(name="http", kind="tcp", host="127.0.0.1", port=free_port)))[0][1]

@@ -27,7 +27,7 @@ class FakeSampler:
         self.bytes: dict[str, int] = {}
         self.looks: list[list[str]] = []
         self.failing = False
-        self.held: dict[str, int] = {}  # where a closer look finds something else
+        self.held: dict[str, int | None] = {}  # where a closer look finds something else
 
     async def held_bytes(self, process: Any) -> int | None:
         return self.held.get(process.name, self.bytes.get(process.name))
@@ -118,6 +118,18 @@ def test_only_running_processes_with_a_limit_are_measured() -> None:
         assert len(sampler.looks) == before
 
     play(scene, free=None, limited=100)
+
+
+def test_who_ended_before_the_closer_look_is_not_blamed(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
+        sampler.bytes, sampler.held = {"gone": 200 * MIB, "hog": 200 * MIB}, {"gone": None}
+        for process in processes.values():
+            process.post(StartRequested())
+        await state(processes["hog"], State.BACKOFF)
+        assert processes["gone"].snapshot.state is State.RUNNING
+
+    play(scene, gone=100, hog=100)
+    assert not caplog.records
 
 
 def test_a_look_that_fails_is_said_and_the_next_one_counts(caplog: pytest.LogCaptureFixture) -> None:

@@ -229,6 +229,38 @@ async def test_poll_seconds_looks_without_inotify(source: Path) -> None:
 
 @real
 @pytest.mark.anyio
+async def test_what_is_added_beside_a_path_that_is_seldom_polled_is_watched_at_once(source: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    async with bench() as b:
+        await b.monitor(source, poll_seconds=3600.0)
+        with anyio.fail_after(60):
+            await b.monitor(other)
+        (other / "app.py").write_text("1")
+        assert await b.next_detail() == "other/app.py changed"
+
+
+@real
+@pytest.mark.anyio
+async def test_what_nobody_watches_any_more_is_taken_from_the_notifier(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    opened: list[list[str]] = []
+    original = watcher.open_notifier
+    monkeypatch.setattr(watcher, "open_notifier", lambda paths: (opened.append(paths), original(paths))[1])
+    async with bench() as b:
+        await b.monitor(source)
+        with b.watching.subscribe(Watch(paths=(str(other),)), ignored_paths=()) as changes:
+            await changes.wait_armed()
+            assert {str(source), str(other)} <= set(opened[-1])
+        await wait_until(lambda: str(other) not in opened[-1])
+        assert str(source) in opened[-1]
+
+
+@real
+@pytest.mark.anyio
 async def test_lost_notifications_of_a_burst_are_made_up_for(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     queue: list[set[tuple[int, str]]] = []
     monkeypatch.setattr(watcher, "drain", lambda _: queue.pop() if queue else set())

@@ -162,8 +162,8 @@ def test_many_descriptors_are_all_closed(slot: Slot) -> None:
 def test_a_store_is_bounded_and_gives_back_by_name(slot: Slot) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with open(os.devnull) as null:
-        slot.say(b"FDSTORE=1\nFDNAME=many", descriptors=(null.fileno(),) * 200)
         slot.say(b"FDSTORE=1\nFDNAME=b:d", descriptors=(null.fileno(),))
+        slot.say(b"FDSTORE=1\nFDNAME=many", descriptors=(null.fileno(),) * 200)
     assert (len(slot.notify_socket.store), slot.notify_socket.store.refused) == (STORE_LIMIT, 200 - STORE_LIMIT + 1)
     slot.say(b"FDSTOREREMOVE=1\nFDNAME=other", b"FDSTOREREMOVE=1\nFDNAME=many")
     assert len(slot.notify_socket.store) == 0
