@@ -100,12 +100,20 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
     left = seconds_until(process.next_at, now)
     if left is not None and process.state not in (*_AFTER_A_RUN[:2], "STOPPING"):
         parts.append(f"next run at {_soon(process.next_at, now)}")
-    parts = _with(process.description, [part for part in parts if part], soon=process.state in _AFTER_A_FAULT)
+    parts = _with(_fault_first(process), [part for part in parts if part], soon=process.state in _AFTER_A_FAULT)
     if left is not None and process.state in ("BACKOFF", "FATAL"):
         parts.append(f"next attempt in {_wait(left)}")
     elif left is not None and process.state == "STOPPING":
         parts.append(f"KILL in {_wait(left)}")
     return "; ".join(parts)
+
+
+def _fault_first(process: ProcessStatus | Row) -> str:
+    """The description; at the restart limit what ended the last run comes before the limit, which a narrow terminal may cut."""
+    if process.cause != "restart_limit":
+        return process.description
+    limit, _, last = process.description.partition("; last: ")
+    return "; ".join(part for part in (last, limit) if part)
 
 
 def _wait(seconds: float) -> str:

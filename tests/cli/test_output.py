@@ -106,6 +106,24 @@ LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
             {"state": "FATAL", "cause": "restart_limit", "exit_status": {"signal": "SIGSEGV", "core": True}},
             "killed by SIGSEGV (core dumped)",
         ),
+        (
+            {
+                "state": "FATAL",
+                "cause": "restart_limit",
+                "exit_status": {"code": 7},
+                "description": "restart limit of 3 reached; last: exited with 7",
+            },
+            "exited with 7; restart limit of 3 reached",
+        ),
+        (
+            {
+                "state": "FATAL",
+                "cause": "restart_limit",
+                "description": "restart limit of 3 reached; last: user: no user named 'x'",
+                "next_at": SOON,
+            },
+            "user: no user named 'x'; restart limit of 3 reached; next attempt in 4 s",
+        ),
         ({"state": "STOPPED", "cause": "operator", "exit_status": {"code": 0}}, ""),
     ],
 )
