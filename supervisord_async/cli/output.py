@@ -105,6 +105,22 @@ def shortened(text: str, room: int | None) -> str:
     return kept + "…"
 
 
+def wrapped(text: str, *, indent: int, begin: int = 0) -> str:
+    """On a terminal the text is broken between words where it would not fit, and goes on below its own ``indent``.
+
+    ``begin`` columns of its first line are taken already. Words are never broken, so a path can be copied. In a pipe the text
+    is unchanged.
+    """
+    limit = _columns(sys.stdout)
+    if limit is None or begin + _width(text) <= limit or limit - indent < _WANTED:
+        return text
+    from textwrap import TextWrapper
+
+    wrapper = TextWrapper(limit, initial_indent=" " * begin, subsequent_indent=" " * indent, expand_tabs=False, replace_whitespace=False)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return "\n".join(wrapper.wrap(text))[begin:]
+
+
 def _columns(stream: TextIO) -> int | None:
     """The terminal's width; None if ``stream`` is not a terminal."""
     if not stream.isatty():

@@ -21,9 +21,11 @@ from supervisord_async.cli.output import table
 from supervisord_async.cli.progress import awaited_words
 from supervisord_async.cli.words import duration, exit_words, local_time, printable, printable_line, reason, seconds_until, size
 from supervisord_async.client import ProcessStatus
+from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, process
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
+Ctl = Callable[..., Ended]
 
 
 @given(st.text())
@@ -212,6 +214,24 @@ def test_a_long_name_leaves_room_for_the_cause_in_80_columns(daemon: FakeDaemon,
     assert "\N{HORIZONTAL ELLIPSIS}" in row.split()[0]
     assert row.split()[1] == "BACKOFF"
     assert "no such luck" in row
+
+
+@pytest.mark.parametrize("verb", ["why web", "events"])
+def test_long_sentences_are_broken_between_words_on_a_terminal(daemon: FakeDaemon, spawn_ctl: Spawn, ctl: Ctl, verb: str) -> None:
+    sentence = " ".join(f"no-such-{number}" for number in range(30))
+    path = "/srv/" + "x" * 90
+    daemon.answers["GET /v1/processes/web/why"] = {"lines": [f"web: FATAL, because {sentence}", f"  {path}", "  short"]}
+    daemon.event(type="state", name="web", to="FATAL", message=sentence, **{"from": "STARTING"})
+    with terminal(80) as (ours, theirs):
+        lines = read_while_alive(ours, spawn_ctl(*verb.split(), stdout=theirs, env={**os.environ, "NO_COLOR": "1"})).splitlines()
+    told = [line for line in lines if "no-such" in line]
+    assert len(told) > 3
+    assert max(map(len, told)) <= 80
+    assert " ".join(line.strip() for line in told).endswith(sentence)
+    assert all(line.startswith("  ") for line in told[1:])
+    if verb == "why web":
+        assert lines[-2:] == [f"  {path}", "  short"]
+    assert sentence in ctl(*verb.split()).out
 
 
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

@@ -11,7 +11,7 @@ import click
 from supervisord_async.cli.locate import DEFAULT_FILE
 from supervisord_async.cli.locate_run_dir import find_run_dir, run_dir_option
 from supervisord_async.cli.options import verb
-from supervisord_async.cli.output import colours, print_json, say, styled
+from supervisord_async.cli.output import colours, print_json, say, styled, wrapped
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
 from supervisord_async.daemon_registry import DEFAULT_RUN_DIR
@@ -47,9 +47,10 @@ def doctor(session: Session, run_dir: str | None, quiet: bool) -> int:
     on = colours(sys.stdout)
     for each in findings:
         if not (quiet and each.level == "ok"):
-            click.echo(f"{styled(f'{each.level:<8}', STYLES[each.level], on=on)}{each.check:<14}{printable(each.message)}")
+            message = wrapped(printable(each.message), begin=22, indent=22)
+            click.echo(f"{styled(f'{each.level:<8}', STYLES[each.level], on=on)}{each.check:<14}{message}")
             if each.advice:
-                click.echo(f"{'':22}→ {printable(each.advice)}")
+                click.echo(f"{'':22}→ {wrapped(printable(each.advice), begin=24, indent=24)}")
     if not quiet or errors or warnings:
         say(f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")
     return 1 if errors else 0

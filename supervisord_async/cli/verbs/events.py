@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from supervisord_async.cli.options import Whole, complete_names, verb
-from supervisord_async.cli.output import STATE_STYLES, colours, complain, print_json, print_json_line, styled
+from supervisord_async.cli.output import STATE_STYLES, colours, complain, print_json, print_json_line, styled, wrapped
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.since import Since
 from supervisord_async.cli.words import local_time, printable
@@ -76,7 +76,7 @@ class Printer:
             local_time(event.at),
             styled(who, "bold", on=on) + " " * (self._widths[0] - len(who)),
             styled(what, STATE_STYLES.get(event.to or ""), on=on) + " " * (self._widths[1] - len(what)),
-            words,
+            wrapped(words, begin=sum(self._widths) + 25, indent=21),
         ]
         sys.stdout.write("  ".join(parts).rstrip() + "\n")
         sys.stdout.flush()

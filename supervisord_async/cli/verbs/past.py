@@ -7,7 +7,7 @@ import re
 import click
 
 from supervisord_async.cli.options import Whole, name_argument, verb
-from supervisord_async.cli.output import print_json, table
+from supervisord_async.cli.output import print_json, table, wrapped
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import duration, exit_words, local_time, printable_line, size
 from supervisord_async.client import Run
@@ -31,7 +31,9 @@ def why(session: Session, name: str) -> None:
         print_json(document)
         return
     for line in document.get("lines", []):
-        click.echo(printable_line(str(line)))
+        text = printable_line(str(line))
+        inset = len(text) - len(text.lstrip(" "))
+        click.echo(" " * inset + wrapped(text[inset:], begin=inset, indent=inset + 2))
 
 
 @verb("history")
