@@ -66,12 +66,12 @@ async def of(
         if source.path in seen:
             continue
         seen.add(source.path)
-        if earlier_daemon and followed is None and source.format == "raw":
+        if next_run is not None and followed is None and began is None and source.format == "raw":
             continue  # the next run was adopted: where in the file it began is not known
         total = written.get(source.path, 0)
         end = followed.get(source.path, 0) if followed is not None else total
         own = end - began.get(source.path, 0) if began is not None else WINDOW_BYTES
-        until = last_moment if followed is not None or earlier_daemon else None
+        until = last_moment if followed is not None or next_run is not None else None
         search = partial(last_lines, source, run, until, skip=total - end, own=own, since=began_at)
         with anyio.move_on_after(TIMEOUT_SECONDS):
             if lines := await READERS.run(search):

@@ -527,6 +527,30 @@ async def test_last_words_of_an_earlier_daemons_run_are_none_of_the_present_one(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("next_run", [2, 5])
+async def test_what_an_adopted_run_prints_are_no_last_words_of_the_run_before(tmp_path: Path, next_run: int) -> None:
+    """After a re-exec the numbers go on, and nobody knows where in a raw file the adopted run began."""
+    path = tmp_path / "web.log"
+    path.write_bytes(b"of the one before\nof the adopted one\n")
+    process: Any = SimpleNamespace(
+        name="web",
+        replica=0,
+        output=SimpleNamespace(births=(), written=dict),
+        program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
+    )
+    assert await last_output.of(process, 1, 900.0, 950.0, next_run=next_run) == []
+    process.program.logs.format = "timestamp"
+    path.write_text("2026-11-20T12:00:01.000Z before\n2026-11-20T12:00:05.000Z adopted\n")
+    [before] = await last_output.of(process, 1, 1_795_176_000.0, 1_795_176_003.0, next_run=next_run)
+    assert before.lines == ["2026-11-20T12:00:01.000Z before"]
+    process.program.logs.format = "raw"
+    path.write_bytes(b"of this daemon's run\n")
+    process.output = SimpleNamespace(births=(RunOffsets(1, {}),), written=lambda: {str(path): 21})
+    [own] = await last_output.of(process, 1, 900.0, 950.0, next_run=next_run)  # the next one could not be started and printed nothing
+    assert own.lines == ["of this daemon's run"]
+
+
+@pytest.mark.anyio
 async def test_how_an_earlier_daemons_run_ended_is_not_taken_for_the_present_runs_end() -> None:
     def state(number: int, to: str, **data: Any) -> Record:
         return Record(id=number, at=900.0 + number, type="state", name="web", to=to, run=1, cause="autostart", message=to, data=data)
