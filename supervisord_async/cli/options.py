@@ -54,11 +54,18 @@ class Verb(click.Command):
         except click.NoSuchOption as error:
             from supervisord_async.cli.other_verbs import option_hint
 
-            ctx.fail(error.format_message() + ("" if error.possibilities else option_hint(error.option_name)))
+            ctx.fail(error.format_message() + ("" if error.possibilities else option_hint(ctx.info_name or "", error.option_name)))
         except click.MissingParameter as error:
             if error.param is not None and error.param.name == "selectors":
                 ctx.fail("Missing argument 'SELECTOR...': a name, group:*, a glob such as 'web*', or all.")
             raise
+        except click.UsageError as error:
+            said, _, names = error.message.removesuffix(")").partition(" (")
+            if "unexpected extra argument" not in said:
+                raise
+            from supervisord_async.cli.other_verbs import names_hint
+
+            ctx.fail(error.message + names_hint(ctx.info_name or "", names))
 
 
 def verb(name: str) -> Callable[[Callable[..., int | None]], click.Command]:

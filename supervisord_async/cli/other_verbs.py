@@ -12,7 +12,7 @@ _WORDS = {
     "logs {}": "tail log journal maintail attach",
     "reload": "update add daemon-reload apply sync reloadconfig create",
     "reload --plan": "reread avail diff",
-    "stop {}": "delete del remove rm d force-stop pause suspend",
+    "stop {}": "d force-stop pause suspend",
     "shutdown": "quit exit poweroff",
     "signal KILL {}": "kill",
     "signal HUP {}": "hup",
@@ -40,12 +40,20 @@ _INSTEAD = {
     "once o": "with restart: never in the file `asupctl start NAME` runs it once",
     "check validate lint check-config configtest": "`asupd --check -c FILE` judges a file, `asupctl wait NAME --for ready` a program",
     "exec connect sh shell fg": "a program runs on this machine: `asupctl status` has its PID, `asupctl config NAME` its environment",
+    "delete del remove rm": "delete it from the file, then `asupctl reload`; `asupctl stop NAME` stops it, but keeps it",
     "edit set init new install": "settings are in the file: edit it, then `asupctl reload`",
     "port-forward": "a program runs on this machine, and listens here",
     "healthz health ping live": "`asupctl version` ends with 0 where a daemon answers; over HTTP there is /v1/health",
     "metrics": "Prometheus text is at /metrics of the control socket, and of daemon.http",
     "echo": "`asupd --echo` shows what its programs print, `asupctl logs -f all` that of a running one",
     "upgrade": "install the new version, then `asupctl reexec`: programs run on",
+}
+#: Our verbs without names, and what to use for one program.
+_FOR_ONE = {
+    "reload": "it puts the whole file in force. `asupctl restart {}` begins a new run, `asupctl signal HUP {}` lets a program read its own "
+    "files again",
+    "shutdown": "it stops everything, then the daemon. `asupctl stop {}` stops programs",
+    "reexec": "it replaces the daemon. `asupctl restart {}` restarts programs",
 }
 #: Other tools' options, and what to use here.
 _OPTIONS = {
@@ -64,6 +72,8 @@ _OPTIONS = {
     "-d --daemon": "`asupd -d` is the daemon in the background",
     "-l --level": "the daemon's own log has daemon.log.level",
 }
+#: Options of docker compose, kubectl and pm2 for the grace period.
+_GRACE = ("-t", "--time", "--grace-period", "--kill-timeout")
 #: kubectl's kinds, which are left out of names.
 _KINDS = frozenset(("pod", "pods", "deployment", "deployments", "deploy", "job", "jobs", "cronjob", "cronjobs", "service", "svc", "sts"))
 _OF_ROLLOUT = {"restart": "restart {}", "status": "wait {} --for ready", "history": "history {}"}
@@ -91,8 +101,15 @@ def hint(verb: str, others: Sequence[str], verbs: Sequence[str]) -> str:
     return f": did you mean '{near[0]}'?" if near else ""
 
 
-def option_hint(option: str) -> str:
-    """What to use instead of an unknown ``option``, as the end of an error message; empty if unknown."""
+def names_hint(verb: str, names: str) -> str:
+    """What to use instead of ``verb``, which takes no names, as the end of an error message; empty if it is not a likely mistake."""
+    return f": {_FOR_ONE[verb].replace('{}', names)}" if verb in _FOR_ONE else ""
+
+
+def option_hint(verb: str, option: str) -> str:
+    """What to use instead of an ``option`` that ``verb`` does not have, as the end of an error message; empty if unknown."""
+    if verb in ("stop", "restart", "shutdown") and option in _GRACE:
+        return " How long a program may take to end is its stop.grace_period; --timeout ends only the waiting."
     return next((f" {what[0].upper()}{what[1:]}." for theirs, what in _OPTIONS.items() if option in theirs.split()), "")
 
 

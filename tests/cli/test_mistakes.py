@@ -106,6 +106,12 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
         (["list-timers"], "did you mean 'asupctl status'?"),
         (["status", "--failed"], "What is missing: `asupctl status | grep -v RUNNING`"),
         (["logs", "-20", "web"], "So many lines are -n N."),
+        (["reload", "web"], "unexpected extra argument (web): it puts the whole file in force. `asupctl restart web` begins a new run"),
+        (["shutdown", "web", "db"], "(web db): it stops everything, then the daemon. `asupctl stop web db` stops programs"),
+        (["doctor", "web"], "Got unexpected extra argument (web)\n"),
+        (["stop", "-t", "5", "web"], "No such option '-t'. How long a program may take to end is its stop.grace_period"),
+        (["logs", "-t", "web"], "No such option '-t'. Lines have times"),
+        (["delete", "web"], "no verb 'delete': delete it from the file, then `asupctl reload`"),
     ],
 )
 def test_words_of_other_supervisors_and_slips_are_told_ours(ctl: Ctl, words: list[str], meant: str) -> None:
