@@ -13,7 +13,7 @@ _WORDS = {
     "environment": "env vars environ environmentvariables",
     "environment_files": "envfile envfiles environmentfile dotenv envfrom envdir",
     "inherit_environment": "copyenv copypath filterenv passenvironment unsetenvironment",
-    "replicas": "numprocs instances numprocesses processes scale count deploy parallelism concurrency formation",
+    "replicas": "numprocs instances numprocesses processes scale count parallelism concurrency formation",
     "rolling": "strategy updatestrategy rollingupdate updateconfig maxsurge maxunavailable",
     "autostart": "enabled disabled startup profiles wantedby down",
     "start_seconds": "startsecs minuptime startuptime minreadyseconds",
@@ -23,7 +23,7 @@ _WORDS = {
     "watch": "develop watchpaths",
     "watch.ignore": "ignorewatch",
     "watch.debounce": "watchdelay",
-    "restart": "autorestart restartpolicy availability onfailure onsuccess respawn candie",
+    "restart": "autorestart restartpolicy availability onsuccess respawn candie",
     "restart.max_restarts": "maxrestarts startretries maxretry maxretries startlimitburst retries backofflimit",
     "restart.within": "startlimitinterval startlimitintervalsec",
     "restart.on_limit": "startlimitaction",
@@ -47,7 +47,7 @@ _WORDS = {
     "logs.backups": "stdoutlogfilebackups stderrlogfilebackups logbackups",
     "logs.format": "time logdateformat logtype",
     "user": "uid runas runasuser securitycontext setuidgid",
-    "group_name": "gid runasgroup",
+    "group_name": "gid runasgroup group",
     "limits": "rlimits resources ulimits",
     "limits.open_files": "limitnofile nofile rlimitnofile",
     "limits.processes": "limitnproc nproc rlimitnproc",
@@ -112,9 +112,11 @@ _NUMBERED = "ASUP_REPLICA is the replica's number, from which a command with she
 _NO_AGE = "no run is ended for its age: let the command begin with timeout(1)"
 #: Other supervisors' keys that have no counterpart, and what to do instead.
 _WITHOUT = {
-    "image imagepullpolicy build": f"{_ON_THE_MACHINE}, without images",
-    "volumes volumemounts": f"{_ON_THE_MACHINE} and see its files",
-    "networks": f"{_ON_THE_MACHINE} and use its network",
+    "image imagepullpolicy build platform pullpolicy": f"{_ON_THE_MACHINE}, without images",
+    "volumes volumemounts configs tmpfs readonly devices": f"{_ON_THE_MACHINE} and see its files",
+    "networks networkmode expose extrahosts hostname dns links domainname": f"{_ON_THE_MACHINE} and use its network",
+    "init": "asupd ends and reaps whatever a program leaves behind",
+    "deploy": "of it 'replicas' is a key here, 'limits' what it may use, and 'restart' when it is started again",
     "labels annotations selector nodeselector tolerations affinity": f"{_ON_THE_MACHINE}; 'group' names several at once",
     "priority": "what must be up first is named by 'depends_on'",
     "containername": "the program's key is its name",
@@ -128,7 +130,7 @@ _WITHOUT = {
     "startingdeadlineseconds": "'schedule.catch_up' says what becomes of a time that was missed",
     "suspend": "`asupctl stop` pauses a schedule, `asupctl start` takes it up again",
     "readwritepaths readonlypaths inaccessiblepaths protectsystem protecthome privatetmp privatedevices privatenetwork dynamicuser "
-    "systemcallfilter": "there is no sandboxing: keep such a service a unit",
+    "systemcallfilter securityopt": "there is no sandboxing: keep such a service a unit",
     "capabilityboundingset ambientcapabilities capadd capdrop privileged": "capabilities are kept as they are: let the command begin with "
     "setpriv(1)",
     "loadcredential setcredential loadcredentialencrypted": "a secret comes by 'environment_files', or from a file that the program reads",
@@ -139,7 +141,12 @@ _WITHOUT = {
     "execstartpost": "what follows the start is a program of its own, with 'depends_on: {this: ready}'",
     "randomizeddelaysec": "a schedule is kept to the second: let the command begin with a sleep of its own",
     "mailto": "'daemon.on_event' runs a command, or calls a URL, when something failed for good",
-    "tty stdinopen standardinput": "programs have no terminal, and nothing to read from",
+    "onfailure": "'restart' says what follows a failure; 'daemon.on_event' runs a command, or calls a URL, where it is one for good",
+    "timeoutsec": "'readiness.start_timeout' bounds the start, 'stop.grace_period' the stop",
+    "stdoutcapturemaxbytes stderrcapturemaxbytes stdouteventsenabled stderreventsenabled": "`asupctl logs -f NAME --json` gives each "
+    "line to another program",
+    "serverurl": "ASUP_SOCKET has the control socket, for each program",
+    "tty istty stdinopen standardinput": "programs have no terminal, and nothing to read from",
     "maxruntime activedeadlineseconds runtimemaxsec commandtimeout": _NO_AGE,
     "maxage cronrestart": "a program with a schedule restarts another: {command: [asupctl, restart, NAME], schedule: '0 3 * * *'}",
     "ttlsecondsafterfinished successfuljobshistorylimit failedjobshistorylimit revisionhistorylimit": "'daemon.history' says how long the "

@@ -237,6 +237,25 @@ def test_units_of_systemd_are_told_ours_or_what_to_do_without(project):
     ]
 
 
+def test_what_looks_like_a_key_of_ours_and_means_another_is_told(project):
+    """systemd's Group is who it runs as, and our group is only a name for several programs."""
+    found = project.program_problems(
+        "command: x\nGroup: www-data\nOnFailure: mail@%n.service\ndeploy: {replicas: 2}\ninit: true\nhostname: web\nread_only: true\n"
+        "is_tty: true\nTimeoutSec: 5\nstdout_events_enabled: true"
+    )
+    assert [problem.partition(": unknown key; ")[::2] for problem in found] == [
+        ("Group", "here it is called 'group_name'"),
+        ("OnFailure", "'restart' says what follows a failure; 'daemon.on_event' runs a command, or calls a URL, where it is one for good"),
+        ("deploy", "of it 'replicas' is a key here, 'limits' what it may use, and 'restart' when it is started again"),
+        ("init", "asupd ends and reaps whatever a program leaves behind"),
+        ("hostname", "programs run on the machine itself and use its network"),
+        ("read_only", "programs run on the machine itself and see its files"),
+        ("is_tty", "programs have no terminal, and nothing to read from"),
+        ("TimeoutSec", "'readiness.start_timeout' bounds the start, 'stop.grace_period' the stop"),
+        ("stdout_events_enabled", "`asupctl logs -f NAME --json` gives each line to another program"),
+    ]
+
+
 def test_the_words_of_others_lead_to_keys_that_exist():
     known = schema.reference_text()
     assert all(f"| `{key}` |" in known for key in (*other_words._WORDS, *other_words._INSIDE))
