@@ -19,11 +19,14 @@ from prometheus_client.registry import Collector
 
 from supervisord_async import __version__
 from supervisord_async.control.counters import BUCKETS, Counters
+from supervisord_async.core.machine import succeeded
 from supervisord_async.core.state import Health, State
 
 if TYPE_CHECKING:
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.stream import Streams
+    from supervisord_async.core.policy import Policy
+    from supervisord_async.core.state import Snapshot
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.figures import Figures
 
@@ -37,18 +40,26 @@ _LABELS = ("name", "program", "group")
 class Row:
     """One process as it was at the scrape: read on the loop, rendered in a thread."""
 
-    __slots__ = ("exit", "figures", "health", "labels", "log_bytes", "lost_bytes", "restarts", "run", "state", "uptime")
+    __slots__ = ("exit", "failed", "figures", "health", "labels", "log_bytes", "lost_bytes", "restarts", "run", "state", "uptime")
 
     def __init__(self, process: Process, now: float, figures: Figures | None) -> None:
         snapshot, program = process.snapshot, process.program
         self.labels = [process.name, program.name, program.group]
         self.state, self.health = snapshot.state, snapshot.health
         self.restarts, self.run, self.exit = snapshot.restarts, snapshot.run, snapshot.exit
+        self.failed = failed(snapshot, process.policy)
         self.uptime = now - snapshot.run_since if snapshot.pid is not None else 0.0
         self.figures = figures if snapshot.pid is not None else None
         captures = process.output.captures
         self.log_bytes = sum(capture.bytes_written for capture in captures)
         self.lost_bytes = sum(capture.bytes_lost for capture in captures)
+
+
+def failed(snapshot: Snapshot, policy: Policy) -> bool:
+    """Whether the last run failed for good: FATAL, or EXITED and not well. An unknown exit status is no failure, as for ``status``."""
+    if snapshot.state is State.EXITED:
+        return snapshot.exit is not None and not snapshot.exit.unknown and not succeeded(snapshot, policy)
+    return snapshot.state is State.FATAL
 
 
 class Metrics:
@@ -149,6 +160,7 @@ def _states(rows: list[Row]) -> Iterator[Metric]:
 def _gauges(rows: list[Row]) -> Iterator[Metric]:
     for name, says, value in (
         ("asup_process_up", "1 while the process is RUNNING.", lambda row: float(row.state is State.RUNNING)),
+        ("asup_process_failed", "1 where the process is FATAL, or EXITED after a failure.", lambda row: float(row.failed)),
         ("asup_process_uptime_seconds", "How long the present run has been up; 0 without one.", lambda row: row.uptime),
         ("asup_process_run", "The number of the present or last run.", lambda row: row.run),
         ("asup_process_consecutive_restarts", "Automatic restarts without a calm time between.", lambda row: row.restarts),

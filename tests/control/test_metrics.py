@@ -68,6 +68,19 @@ async def test_states_restarts_exits_and_durations_are_told(serving: Callable[..
 
 
 @pytest.mark.anyio
+async def test_a_job_that_ended_with_a_successful_code_has_not_failed(serving: Callable[..., Any]) -> None:
+    jobs = [swift(name, restart=Restart(policy=RestartPolicy.NEVER, success_exit_codes=(0, 2))) for name in ("well", "badly", "lost")]
+    async with serving(*jobs, swift("web")) as wire:
+        for name, code in (("well", 2), ("badly", 1), ("lost", None)):
+            wire.scene.child(name).end(code=code)
+            await wire.scene.state(name, State.EXITED)
+        text = await scrape(wire)
+        assert [value(text, "asup_process_failed", name=name) for name in ("well", "badly", "lost", "web")] == [0, 1, 0, 0]
+        assert value(text, "asup_process_last_exit", name="well") == 2
+        assert value(text, "asup_process_last_exit", name="lost") == -1
+
+
+@pytest.mark.anyio
 async def test_figures_are_those_of_the_living(serving: Callable[..., Any]) -> None:
     async with serving(swift("me"), figures=Sampler()) as wire:
         process = wire.scene.supervisor.processes["me"]
