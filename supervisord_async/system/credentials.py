@@ -28,6 +28,14 @@ class Credentials(msgspec.Struct, frozen=True):
     name: str  #: for USER and LOGNAME
     home: str  #: for HOME
 
+    def may_execute(self, path: str) -> bool:
+        """Whether the permissions of ``path`` let this user execute it, or enter it if it is a folder. Raises OSError."""
+        status = os.stat(path)
+        if self.uid == 0:
+            return bool(status.st_mode & 0o111)
+        shift = 6 if status.st_uid == self.uid else 3 if status.st_gid in (self.gid, *self.groups) else 0
+        return bool(status.st_mode >> shift & 1)
+
 
 def lookup(user: str | None, group: str | None) -> Credentials | None:
     """The credentials of ``user`` (a name or a number; None: ours) with ``group`` instead of their primary one.

@@ -14,6 +14,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -189,15 +190,45 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
     path = os.path.join(spec.directory, program)
     if number == errno.ENOENT and " " in program and not os.path.exists(path):
         return " (a single word with spaces in it: is the whole command in quotes?)"
+    if "/" not in program and number == errno.ENOENT:
+        return " (not in its PATH)"
+    if number == errno.EACCES:
+        return _forbidding(path if "/" in program else _in_path(spec), spec.credentials)
     if "/" not in program:
-        return " (not in its PATH)" if number == errno.ENOENT else ""
+        return ""
     if number == errno.ENOENT and os.path.exists(path):
         return f" ({_lacking(path)})"
-    if number == errno.EACCES and os.path.isdir(path):
-        return " (a directory)"
     if number == errno.ENOEXEC:
         return " (neither a binary for this machine nor a script with a #! line)"
     return ""
+
+
+def _in_path(spec: SpawnSpec) -> str:
+    """The file of that name that the kernel found first and did not execute; empty if we do not see it."""
+    folders = spec.environment.get("PATH", os.defpath).split(os.pathsep)
+    paths = (os.path.join(spec.directory, folder, spec.argv[0]) for folder in folders)
+    return next((path for path in paths if os.path.exists(path)), "")
+
+
+def _forbidding(path: str, who: Credentials | None) -> str:
+    """What keeps ``who`` (None: us) from executing ``path``; empty if permissions do not show it, as with a mount without execution.
+
+    The kernel has just been on the same way: nothing here blocks that did not block then.
+    """
+    path = os.path.realpath(path) if path else ""
+    name = who.name if who is not None else "the daemon's user"
+    try:
+        for folder in map(str, reversed(PurePath(path).parents)):
+            if not (who.may_execute(folder) if who is not None else os.access(folder, os.X_OK)):
+                return f" ({name} may not enter {folder})"
+        if os.path.isdir(path):
+            return " (a directory)"
+        if not os.stat(path).st_mode & 0o111:
+            return " (not executable: chmod +x, or name its interpreter)"
+        allowed = who.may_execute(path) if who is not None else os.access(path, os.X_OK)
+    except OSError:
+        return ""
+    return "" if allowed else f" ({name} may not execute {path})"
 
 
 def _lacking(path: str) -> str:

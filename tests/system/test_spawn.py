@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
@@ -48,6 +49,36 @@ async def test_program_that_is_not_executable_fails_at_exec(nursery: Nursery, tm
     (tmp_path / "plain").write_text("#!/bin/sh\n")
     error = await refused(nursery, "./plain", directory=str(tmp_path))
     assert (error.stage, error.errno) == ("exec", errno.EACCES)
+
+
+async def test_program_that_is_not_executable_says_what_to_do(nursery: Nursery, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("#!/bin/sh\n")
+    for error in (
+        await refused(nursery, "./plain", directory=str(tmp_path)),
+        await refused(nursery, "plain", directory=str(tmp_path), environment={"PATH": "/bin:."}),
+    ):
+        assert "plain (not executable: chmod +x, or name its interpreter): Permission denied" in str(error)
+
+
+@needs_root
+async def test_who_may_not_get_to_the_program_is_told_with_the_place(nursery: Nursery, tmp_path: Path) -> None:
+    """The user of a program is often another one than whoever installed it, such as root below its home."""
+    with TemporaryDirectory(prefix="asup-test-") as top:  # whose parents everybody may enter
+        os.chmod(top, 0o755)
+        private = Path(top, "private")
+        private.mkdir(mode=0o700)
+        program = private / "program"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        nobody = credentials_of(65534, 65534)
+        error = await refused(nursery, str(program), credentials=nobody)
+        assert f"{program} ({nobody.name} may not enter {private}): Permission denied" in str(error)
+        error = await refused(nursery, "program", credentials=nobody, environment={"PATH": f"/bin:{private}"})
+        assert f"program ({nobody.name} may not enter {private}): Permission denied" in str(error)
+        private.chmod(0o755)
+        program.chmod(0o700)
+        error = await refused(nursery, str(program), credentials=nobody)
+        assert f"{program} ({nobody.name} may not execute {program}): Permission denied" in str(error)
 
 
 async def test_directory_as_program_is_named_as_one(nursery: Nursery, tmp_path: Path) -> None:
