@@ -117,7 +117,7 @@ def _fault_first(process: ProcessStatus | Row) -> str:
 
 
 def _wait(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
+    return f"{seconds:.1f} s" if seconds < 1 else f"{seconds:.0f} s" if seconds < 100 else duration(seconds)
 
 
 def _with(description: str, parts: list[str], *, soon: bool) -> list[str]:

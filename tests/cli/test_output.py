@@ -105,6 +105,10 @@ LATER = (NOW + timedelta(seconds=3594)).isoformat().replace("+00:00", "Z")
         ),
         ({"state": "BACKOFF", "cause": "exited", "next_at": LATER}, "next attempt in 59m54s"),
         (
+            {"state": "BACKOFF", "cause": "exited", "next_at": (NOW + timedelta(seconds=0.3)).isoformat()},
+            "next attempt in 0.3 s",
+        ),
+        (
             {"state": "FATAL", "cause": "restart_limit", "exit_status": {"signal": "SIGSEGV", "core": True}},
             "killed by SIGSEGV (core dumped)",
         ),
