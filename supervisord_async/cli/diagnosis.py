@@ -349,7 +349,7 @@ def lock(installation: Installation) -> Iterator[Finding]:
 
     try:
         with Client(installation.socket, timeout_seconds=2.0) as client:
-            health = client.health()
+            health, processes = client.health(), client.processes(figures=False)
     except SupervisordError as error:
         advice = "asupctl shutdown --kill ends it by force; its log says what it did last"
         yield Finding("error", "daemon", f"PID {installation.daemon_pid} holds the run_dir but does not answer: {error}", advice)
@@ -358,6 +358,12 @@ def lock(installation: Installation) -> Iterator[Finding]:
         if health.http_trouble is not None:
             advice = "fix that (ss -lptn shows who has a port), then asupctl reexec; metrics and page are missing until then"
             yield Finding("error", "http", f"daemon.http is not served: {health.http_trouble}", advice)
+        troubled = [
+            each for each in processes if each.state in ("BACKOFF", "FATAL", "UNKNOWN") or each.health == "unhealthy" or each.flapping
+        ]
+        if troubled:
+            names = ", ".join(each.name for each in troubled[:5]) + (" …" if len(troubled) > 5 else "")
+            yield Finding("warning", "programs", f"{len(troubled)} in trouble: {names}", f"asupctl why {troubled[0].name}")
 
 
 def _leftovers(installation: Installation) -> Iterator[Finding]:

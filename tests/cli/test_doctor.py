@@ -252,6 +252,18 @@ def test_a_living_daemon_answers_and_what_a_dead_one_left_is_told(tmp_path: Path
         assert "cleanup --apply" in text
 
 
+@pytest.mark.real
+def test_programs_in_trouble_are_told_with_what_explains_them(tmp_path: Path) -> None:
+    broken = "  broken: {command: 'false', restart: {max_restarts: 0}}\n  failed: {command: 'false', restart: never}\n"
+    with LiveDaemon(tmp_path, SOUND + broken) as daemon:
+        daemon.wait_for("broken", "FATAL")
+        daemon.wait_for("failed", "EXITED")
+        told = daemon.ctl("doctor", "--quiet")
+        assert told.returncode == 0  # the set-up is sound all the same
+        assert "1 in trouble: broken" in told.stdout
+        assert "asupctl why broken" in told.stdout
+
+
 def test_a_check_whose_disk_hangs_is_an_error_and_the_others_are_told(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
 
