@@ -142,7 +142,7 @@ class FakeHost:
     async def credentials(self, user: str | None, group: str | None) -> None:
         return None
 
-    async def ask(self, probe: Any, context: Any) -> str | None:
+    async def ask(self, probe: Any) -> str | None:
         await anyio.sleep(0)
         return self.answers.get(probe.tcp or probe.http or "")
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Probe
-    from supervisord_async.supervise.monitors.context import RunContext
     from supervisord_async.system.child import Ended
     from supervisord_async.system.credentials import Credentials
     from supervisord_async.system.disks import Executable
@@ -95,8 +94,8 @@ class Host(Protocol):
     async def credentials(self, user: str | None, group: str | None) -> Credentials | None:
         """The user and groups to run as; None for the daemon's own. Raises SpawnError, stage ``user``."""
 
-    async def ask(self, probe: Probe, context: RunContext) -> str | None:
-        """A probe's answer: None when all is well, else what is wrong, in words. Raises ProbeNotRunError where it could not be asked."""
+    async def ask(self, probe: Probe) -> str | None:
+        """What answers at the address of an HTTP or TCP probe: None when all is well, else what is wrong, in words."""
 
     async def signature(self, path: str) -> Signature:
         """The file's present signature. Raises TimeoutError, which says for how long its disk has not answered."""

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
-from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.run_cgroups import RunCgroups
 from supervisord_async.supervise.sources.signatures import Signatures
@@ -149,11 +148,11 @@ class MachineHost:
                 raise
             raise SpawnError("fork", errno.EAGAIN, "no thread to look the user up") from error
 
-    async def ask(self, probe: Probe, context: RunContext) -> str | None:
-        """Ask the probe."""
-        from supervisord_async.supervise.sources.probing import ask
+    async def ask(self, probe: Probe) -> str | None:
+        """Connect to the probe's address."""
+        from supervisord_async.supervise.sources.probing import ask  # here, as it imports TLS
 
-        return await ask(probe, context)
+        return await ask(probe)
 
     async def signature(self, path: str) -> Signature:
         """Look off the loop: the file may lie on a file system that hangs."""

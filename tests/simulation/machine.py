@@ -209,7 +209,7 @@ class LifeOfADaemon:
     async def credentials(self, user: str | None, group: str | None) -> None:
         return None
 
-    async def ask(self, probe: Any, context: Any) -> str | None:
+    async def ask(self, probe: Any) -> str | None:
         await anyio.sleep(0.01)
         return "simulated" if self.machine.fault(0.1) else None
 

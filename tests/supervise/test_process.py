@@ -269,9 +269,9 @@ def test_who_is_told_to_go_is_not_asked_any_more_whether_it_is_ready() -> None:
     class Counting(FakeHost):
         asked = 0
 
-        async def ask(self, probe: Any, context: Any) -> str | None:
+        async def ask(self, probe: Any) -> str | None:
             self.asked += 1
-            return await super().ask(probe, context)
+            return await super().ask(probe)
 
     play(scene, Counting(), readiness=Probe(kind="tcp", tcp=("127.0.0.1", 80), interval_seconds=1.0), stop=Stop(grace_seconds=100.0))
 

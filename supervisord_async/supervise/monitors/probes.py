@@ -17,9 +17,11 @@ import anyio
 from supervisord_async.config.model import Probe
 from supervisord_async.core.inputs import BecameReady, Faulted
 from supervisord_async.core.state import Cause, Health, State
-from supervisord_async.errors import ProbeNotRunError
+from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.masking import words_without_secrets
+from supervisord_async.supervise.runs.run_spec import spawn_spec
+from supervisord_async.system.shortage import is_shortage
 
 _log = logging.getLogger(__name__)
 
@@ -112,9 +114,41 @@ async def _asked(context: RunContext, probe: Probe, *, eager: bool) -> AsyncIter
 
 async def _ask(context: RunContext, probe: Probe) -> str | ProbeNotRunError | None:
     try:
-        return await context.host.ask(probe, context)
+        return await run_probe(context, probe)
     except ProbeNotRunError as error:
         return error
+
+
+async def run_probe(context: RunContext, probe: Probe) -> str | None:
+    """The answer: None when all is well, else what is wrong. Takes no longer than the probe's timeout and killing its command.
+
+    Raises ProbeNotRunError where the probe could not be run.
+    """
+    match probe.kind:
+        case "command":
+            return await _run_command(context, probe)
+        case "log":
+            search = context.searches.get(probe.log or "")
+            return None if search is not None and search.found.is_set() else f"no line matched {probe.log!r}"
+        case _:
+            return await context.host.ask(probe)
+
+
+async def _run_command(context: RunContext, probe: Probe) -> str | None:
+    assert probe.command is not None  # noqa: S101  by its kind
+    program = context.program
+    try:
+        credentials = await context.host.credentials(program.user, program.group_name)
+        environment = context.environment.beside("probe")
+        spec = spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
+        code = await context.host.run_command(spec, probe.timeout_seconds)
+    except SpawnError as error:
+        if error.errno is None or is_shortage(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
+            raise ProbeNotRunError(f"cannot run the probe: {error}") from error
+        return f"cannot run the probe: {error}"
+    if code is None:
+        return f"the probe did not end within {probe.timeout_seconds:g} s"
+    return None if code == 0 else f"the probe exited with {code}"
 
 
 async def _wait(context: RunContext, probe: Probe, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Runs one probe of a program: by HTTP, TCP, a command, or its output. Without threads, except to look up a host name.
+"""Asks what listens at a probe's address, by HTTP or TCP. Without threads, except to look up a host name.
 
 The answer is None when all is well, else what is wrong, in words. A wrong answer, or none at all, never raises an exception.
 """
@@ -6,34 +6,22 @@ The answer is None when all is well, else what is wrong, in words. A wrong answe
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import anyio.abc
 
 from supervisord_async.config.model import Probe
-from supervisord_async.errors import ProbeNotRunError, SpawnError
-from supervisord_async.supervise.runs import run_spec
+from supervisord_async.errors import ProbeNotRunError
 from supervisord_async.system.shortage import is_shortage
-
-if TYPE_CHECKING:
-    from supervisord_async.supervise.monitors.context import RunContext
 
 #: A response whose status line is not complete within this is no answer; the rest is not read.
 HEAD_BYTES = 16384
 GOOD_STATUS = range(200, 400)
 
 
-async def ask(probe: Probe, context: RunContext) -> str | None:
-    """None when all is well, else what is wrong. Takes no longer than the probe's timeout and killing its command.
-
-    Raises ProbeNotRunError where the probe could not be run.
-    """
-    if probe.kind == "command":
-        return await _ask_command(probe, context)
-    if probe.kind == "log":
-        return _ask_log(probe, context)
+async def ask(probe: Probe) -> str | None:
+    """The answer to a probe by HTTP or TCP, within its timeout. Raises ProbeNotRunError for want of a descriptor or thread to ask with."""
     words = f"no answer within {probe.timeout_seconds:g} s"
     with anyio.move_on_after(probe.timeout_seconds):
         try:
@@ -112,25 +100,3 @@ async def _status(stream: anyio.abc.ByteStream) -> int | None:
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         return None
     return int(words[1])
-
-
-async def _ask_command(probe: Probe, context: RunContext) -> str | None:
-    assert probe.command is not None  # noqa: S101  by its kind
-    program = context.program
-    try:
-        credentials = await context.host.credentials(program.user, program.group_name)
-        environment = context.environment.beside("probe")
-        spec = run_spec.spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
-        code = await context.host.run_command(spec, probe.timeout_seconds)
-    except SpawnError as error:
-        if error.errno is None or is_shortage(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
-            raise ProbeNotRunError(f"cannot run the probe: {error}") from error
-        return f"cannot run the probe: {error}"
-    if code is None:
-        return f"the probe did not end within {probe.timeout_seconds:g} s"
-    return None if code == 0 else f"the probe exited with {code}"
-
-
-def _ask_log(probe: Probe, context: RunContext) -> str | None:
-    search = context.searches.get(probe.log or "")
-    return None if search is not None and search.found.is_set() else f"no line matched {probe.log!r}"

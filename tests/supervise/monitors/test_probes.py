@@ -6,7 +6,6 @@ import errno
 import resource
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -18,7 +17,7 @@ from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, 
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
+from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness, run_probe
 from supervisord_async.supervise.runs.run_spec import RunEnvironment
 from supervisord_async.supervise.sources.logsearch import LogSearch
 from supervisord_async.supervise.sources.probing import ask
@@ -38,7 +37,7 @@ class Asked:
         self.began = 0.0
         self.timeouts: list[float] = []
 
-    async def ask(self, _probe: Probe, _context: RunContext) -> str | None:
+    async def ask(self, _probe: Probe) -> str | None:
         self.at.append(round(anyio.current_time() - self.began, 3))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer == UNASKED:
@@ -92,7 +91,7 @@ def test_who_is_not_ready_yet_is_asked_again_soon_and_never_later_than_after_an_
 def test_ready_by_its_log_is_who_printed_the_line_at_once_and_not_at_the_next_interval() -> None:
     probe = Probe(kind="log", log="^serving", interval_seconds=10.0)
     search = LogSearch("^serving")
-    host = Asked("no line matched", None)
+    host = Asked()
     context = structs.replace(host.context(readiness=probe), searches={"^serving": search})
 
     async def main() -> None:
@@ -107,8 +106,9 @@ def test_ready_by_its_log_is_who_printed_the_line_at_once_and_not_at_the_next_in
             tasks.cancel_scope.cancel()
 
     run_virtually(main)
-    assert host.at == [0.0, 0.5, 10.5, 20.5]
-    assert (0.5, BecameReady(3)) in host.posts
+    begun, ready, healthy = host.posts
+    assert begun == (0.0, HealthReported(3, "readiness", Health.STARTING, "no line matched '^serving'"))
+    assert (ready, healthy) == ((0.5, BecameReady(3)), (0.5, HealthReported(3, "readiness", Health.HEALTHY, "")))
 
 
 def test_ready_is_who_answers_well_so_often_in_a_row() -> None:
@@ -158,7 +158,7 @@ async def test_an_answer_is_not_waited_for_beyond_its_time(kind: str, monkeypatc
     monkeypatch.setattr("supervisord_async.supervise.sources.probing._connect", never)
     probe = Probe(**({"kind": "http", "http": "http://x/"} if kind == "http" else TCP), timeout_seconds=0.05)
     with anyio.fail_after(20):
-        assert await ask(probe, cast("RunContext", SimpleNamespace())) == "no answer within 0.05 s"
+        assert await ask(probe) == "no answer within 0.05 s"
 
 
 @pytest.mark.anyio
@@ -170,13 +170,12 @@ async def test_who_cannot_be_reached_is_told_in_the_systems_words(monkeypatch: p
         return connect
 
     refused, unreachable = ConnectionRefusedError(111, "Connection refused"), OSError(101, "Network is unreachable")
-    context = cast("RunContext", SimpleNamespace())
     for errors, words in (
         ((refused,), "Connection refused"),
         ((refused, unreachable, refused), "Connection refused, Network is unreachable"),
     ):
         monkeypatch.setattr("supervisord_async.supervise.sources.probing._connect", cannot(*errors))
-        assert await ask(Probe(**TCP), context) == f"tcp x:1: {words}"
+        assert await ask(Probe(**TCP)) == f"tcp x:1: {words}"
 
 
 @pytest.mark.anyio
@@ -184,14 +183,14 @@ async def test_who_cannot_be_reached_is_told_in_the_systems_words(monkeypatch: p
     "where", [{"kind": "tcp", "tcp": ("\N{SNOWMAN}.invalid", 1)}, {"kind": "http", "http": "http://\N{SNOWMAN}.invalid/"}]
 )
 async def test_what_is_no_name_of_a_host_is_an_answer(where: dict[str, Any]) -> None:
-    assert "not allowed" in (await ask(Probe(**where), cast("RunContext", SimpleNamespace())) or "")
+    assert "not allowed" in (await ask(Probe(**where)) or "")
 
 
 @pytest.mark.anyio
 async def test_a_command_has_the_time_that_the_probe_has() -> None:
     host = Asked(None)
     probe = Probe(kind="command", command=("x",), timeout_seconds=0.7)
-    assert await ask(probe, host.context(readiness=probe)) == "the probe did not end within 0.7 s"
+    assert await run_probe(host.context(readiness=probe), probe) == "the probe did not end within 0.7 s"
     assert host.timeouts == [0.7]
 
 
@@ -223,22 +222,22 @@ async def test_a_command_that_cannot_be_had_just_now_is_no_answer(number: int | 
 
     host.run_command = refused  # type: ignore[method-assign]
     with nullcontext() if asked else pytest.raises(ProbeNotRunError, match="cannot run the probe: exec: ask"):
-        assert (await ask(probe, host.context(readiness=probe)) or "").startswith("cannot run the probe: exec: ask")
+        assert (await run_probe(host.context(readiness=probe), probe) or "").startswith("cannot run the probe: exec: ask")
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["tcp", "http"])
 async def test_without_a_descriptor_for_a_connection_nobody_was_asked(kind: str) -> None:
     where: dict[str, Any] = {"tcp": ("127.0.0.1", 1)} if kind == "tcp" else {"http": "http://localhost:1/"}
-    probe, host = Probe(kind=cast("Any", kind), **where), Asked()
+    probe = Probe(kind=cast("Any", kind), **where)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
         with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: [Tt]oo many open files"):
-            await ask(probe, host.context(liveness=probe))
+            await ask(probe)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert isinstance(await ask(probe, host.context(liveness=probe)), str)  # an answer: nobody listens there
+    assert isinstance(await ask(probe), str)  # an answer: nobody listens there
 
 
 @pytest.mark.anyio
@@ -249,4 +248,4 @@ async def test_without_a_thread_to_look_a_host_up_nobody_was_asked(monkeypatch: 
     monkeypatch.setattr(anyio, "connect_tcp", no_thread)
     probe = Probe(kind="tcp", tcp=("db.example", 1))
     with pytest.raises(ProbeNotRunError, match="cannot run the probe: can't start new thread"):
-        await ask(probe, Asked().context(liveness=probe))
+        await ask(probe)

@@ -176,7 +176,7 @@ def test_a_state_of_another_boot_says_nothing() -> None:
 def test_a_daemon_that_is_not_shown_the_boot_knows_the_former_ones_orders_and_is_known_by_the_next() -> None:
     stopped = saved(**RUNNING | {"state": State.STOPPED, "wanted": False, "ended_run": 3, "pid": None, "cause": Cause.OPERATOR})
     for former, boot_id in ((stopped, ""), (structs.replace(stopped, boot_id=""), BOOT)):
-        assert not settle(former, [], boot_id)["web"].snapshot.wanted
+        assert not reconcile(former, [], boot_id)["web"].snapshot.wanted
 
 
 def test_while_the_saved_main_process_lives_nobody_leads_a_later_run() -> None:
