@@ -178,9 +178,9 @@ def shared_context(host: FakeHost, bus: Bus | None = None, **parts: Any) -> Shar
         "writer": None,
         "null_fd": 0,
         "journal": None,
-        "committed": lambda process: None,
+        "committed": lambda: None,
         "remembered": anyio.lowlevel.checkpoint,
-        "waits_for": lambda process: "nobody",
+        "waits_for": lambda program: "nobody",
         "shut_down": lambda detail: None,
     }
     return SharedContext(**(defaults | parts))

@@ -58,7 +58,6 @@ from supervisord_async.wire import NO_CONTROL_SOCKET
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.history import History
 
 T = TypeVar("T")
@@ -150,9 +149,6 @@ class Daemon:
         )
 
     def _shared_context(self, supervisor: Supervisor) -> SharedContext:
-        def committed(_process: Process) -> None:
-            self._saver.changed()
-
         return SharedContext(
             daemon=self._configuration.daemon,
             instance=self._instance,
@@ -162,14 +158,12 @@ class Daemon:
             writer=self._writer,
             journal=self._journal,
             null_fd=self._null_fd,
-            committed=committed,
+            committed=self._saver.changed,
             remembered=self._saver.caught_up,
             sockets=self._sockets,
-            waits_for=lambda process: supervisor.dependencies.waits_for(process),
-            spawned=lambda process: supervisor.dependencies.release(process),
-            roll=lambda process, request: supervisor.rolling.follow(
-                process, request, supervisor.dependencies.members(process.program.name)
-            ),
+            waits_for=lambda program: supervisor.dependencies.waits_for(program),
+            spawned=lambda program: supervisor.dependencies.release(program),
+            roll=supervisor.roll,
             written_paths=lambda: written_paths(supervisor.configuration),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,

@@ -116,7 +116,7 @@ class Process:
     @property
     def waits_for(self) -> str:
         """Which of its dependencies are not met and why, in words; a WAITING process waits for them."""
-        return self._shared.waits_for(self)
+        return self._shared.waits_for(self.program)
 
     @property
     def stop_ordered(self) -> bool:
@@ -159,7 +159,7 @@ class Process:
         self.policy = program.policy(self.name)
         self.output.reconfigure(program.logs)
         if program.stop != before.stop:
-            self._shared.committed(self)  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
+            self._shared.committed()  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
         if self._resume_at is None:
             if self._run is not None:
                 self._run.reconfigure(program, self._background)
@@ -248,9 +248,9 @@ class Process:
             self._launcher.give_up()
         if after.state in DOWN and self._notify_socket is not None:
             self._notify_socket.store.clear()  # the descriptors were kept for the next run, and none follows by itself
-        self._shared.committed(self)
+        self._shared.committed()
         if before.pid is None and after.pid is not None:
-            self._shared.spawned(self)
+            self._shared.spawned(self.program.name)
         self._telling.untold += (Change(before, after, self.policy, now, self.last_ended),)
 
     def _perform(self, effect: do.Effect) -> None:
@@ -349,7 +349,7 @@ class Process:
             await monitor_watches(self._shared, self.name, self.program.watch, self._files_changed)
 
     def _files_changed(self, input_: Input) -> None:
-        if not isinstance(input_, RestartRequested) or not self._shared.roll(self, input_):
+        if not isinstance(input_, RestartRequested) or not self._shared.roll(self.name, input_):
             self.post(input_)
 
     # Taking over
@@ -406,7 +406,7 @@ class Process:
         self._run.watch(self._background)
         if not run_spec.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
-            if not self._shared.roll(self, request):
+            if not self._shared.roll(self.name, request):
                 self.post(request)
 
     def _end_taking_over(self) -> None:

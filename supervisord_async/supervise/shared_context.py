@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from supervisord_async.config.model import Daemon
+from supervisord_async.config.model import Daemon, Program
 from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
@@ -15,9 +14,6 @@ from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
-
-if TYPE_CHECKING:
-    from supervisord_async.supervise.process import Process
 
 
 class SharedContext(msgspec.Struct, frozen=True):
@@ -31,12 +27,12 @@ class SharedContext(msgspec.Struct, frozen=True):
     writer: Writer
     null_fd: int  #: /dev/null, open for writing
     journal: Journal
-    committed: Callable[[Process], None]  #: called after each change of a snapshot; must not block
-    waits_for: Callable[[Process], str]  #: which dependencies of a process are not met, in words
+    committed: Callable[[], None]  #: called after each change of a snapshot; must not block
+    waits_for: Callable[[Program], str]  #: which dependencies of a program are not met, in words
     shut_down: Callable[[str], None]  #: ends the daemon, as a program's restart limit demands
     remembered: Callable[[], Awaitable[None]]  #: waits until all that was committed so far is saved, or cannot be soon
-    roll: Callable[[Process, RestartRequested], bool] = lambda *_: False  #: True: a rolling restart takes care of the request
+    roll: Callable[[str, RestartRequested], bool] = lambda *_: False  #: True: a rolling restart takes care of the process's request
     sockets: SocketRegistry = msgspec.field(default_factory=SocketRegistry)
     written_paths: Callable[[], tuple[str, ...]] = tuple  #: all logs and heartbeat files: writes to them do not count as file changes
-    spawned: Callable[[Process], None] = lambda _process: None  #: called when a run gets its process, for which there is no record
+    spawned: Callable[[str], None] = lambda _program: None  #: called when a run of a program gets its process: there is no record of that
     echo: Callable[[str, str, bytes], None] | None = None  #: is given process name, stream and bytes

@@ -91,9 +91,9 @@ class Single:
             writer=Writer(),
             journal=Journal(None),
             null_fd=self._null_fd,
-            committed=self._heed_change,
+            committed=self._after_change,
             remembered=anyio.lowlevel.checkpoint,  # nothing is saved, as there is no successor
-            waits_for=lambda _process: "",
+            waits_for=lambda _program: "",
             shut_down=lambda _why: None,
         )
         self._process = Process(program.name, 0, program, self._shared)
@@ -196,10 +196,10 @@ class Single:
         else:
             self._process.post(SignalRequested(number))
 
-    def _heed_change(self, process: Process) -> None:
+    def _after_change(self) -> None:
         """After a run has ended the terminal is ours again; signals held back while a run began are passed on."""
         self._child_changed()  # it may have stopped itself before its PID was known here
-        ended = process.last_ended
+        process, ended = self._process, self._process.last_ended
         if self._host.terminal is not None and ended is not None and ended is not self._reclaimed_after:
             self._reclaimed_after = ended
             self._host.terminal.reclaim(modes=ended.status.signal is not None)

@@ -343,6 +343,11 @@ class Supervisor:
         for process in self.dependencies.in_start_order(list(at_once)):
             self._ask(process, at_once[process])
 
+    def roll(self, name: str, request: RestartRequested) -> bool:
+        """Whether the restart that the process ``name`` requests itself is handled here, as part of a rolling one."""
+        process = self.processes[name]
+        return self.rolling.follow(process, request, self.dependencies.members(process.program.name))
+
     def scale(self, name: str, replicas: int, by: str = "") -> tuple[list[Process], list[Process], bool]:
         """The program ``name`` has this many processes until the next reload, or until the daemon shuts down, as ``by`` ordered.
 

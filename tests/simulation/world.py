@@ -121,10 +121,10 @@ class World:
                 self.life,  # type: ignore[arg-type]
                 bus,
                 instance=INSTANCE,
-                committed=lambda process: None if life.dead else self._committed(process),
+                committed=lambda: None if life.dead else self._committed(),
                 remembered=anyio.lowlevel.checkpoint,
-                waits_for=lambda process: self.supervisor.dependencies.waits_for(process),
-                spawned=lambda process: self.supervisor.dependencies.release(process),
+                waits_for=lambda program: self.supervisor.dependencies.waits_for(program),
+                spawned=lambda program: self.supervisor.dependencies.release(program),
                 shut_down=lambda _why: None,
             )
 
@@ -136,7 +136,7 @@ class World:
             task_status.started(scope)
             await self.supervisor.run(inherited)
 
-    def _committed(self, _process: Any) -> None:
+    def _committed(self) -> None:
         """It is saved a little later, as the saver does; what changes meanwhile is saved with it."""
         if self.changed_at == 0.0:
             self.changed_at = anyio.current_time()

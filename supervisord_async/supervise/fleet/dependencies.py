@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from supervisord_async.config.model import Configuration
+from supervisord_async.config.model import Configuration, Program
 from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, RestartRequested, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
@@ -53,18 +53,18 @@ class Dependencies:
             self._index_of, self._index = configuration, dependents(self.graph())
         return [process for name in self._index.get(program, ()) for process in self.members(name)]
 
-    def verdicts(self, process: Process) -> dict[str, Verdict]:
-        """The verdict on each need of ``process``, by the name of the dependency."""
+    def verdicts(self, program: Program) -> dict[str, Verdict]:
+        """The verdict on each need of ``program``, by the name of the dependency."""
         return {
-            program: judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(program)])
-            for program, need in process.program.depends_on.items()
+            name: judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(name)])
+            for name, need in program.depends_on.items()
         }
 
-    def waits_for(self, process: Process) -> str:
-        """Which dependencies of ``process`` are not met and why, in words; a WAITING process waits for them."""
+    def waits_for(self, program: Program) -> str:
+        """Which dependencies of ``program`` are not met and why, in words; its WAITING processes wait for them."""
         return "; ".join(
-            verdict.words if verdict.outlook is Outlook.OPEN else f"{program}, {self._when_lost_comes(program)}: {verdict.words}"
-            for program, verdict in self.verdicts(process).items()
+            verdict.words if verdict.outlook is Outlook.OPEN else f"{name}, {self._when_lost_comes(name)}: {verdict.words}"
+            for name, verdict in self.verdicts(program).items()
             if verdict.outlook is not Outlook.MET
         )
 
@@ -77,7 +77,7 @@ class Dependencies:
         """Whether a direct or indirect dependency is lost until somebody starts it, or is flapping."""
         pending, seen = [process], {process.name}
         while pending:
-            for program, verdict in self.verdicts(pending.pop()).items():
+            for program, verdict in self.verdicts(pending.pop().program).items():
                 if verdict.outlook is Outlook.LOST:
                     return True
                 members = self.members(program) if verdict.outlook is Outlook.OPEN else []
@@ -89,7 +89,7 @@ class Dependencies:
 
     def is_stuck(self, process: Process) -> bool:
         """Whether nothing will release a WAITING process while all others are down: it needs one that has ended, not one about to start."""
-        released = all(verdict.outlook is Outlook.MET for verdict in self.verdicts(process).values())
+        released = all(verdict.outlook is Outlook.MET for verdict in self.verdicts(process.program).values())
         return not released and not any(
             member.snapshot.state is State.STOPPED for program in process.program.depends_on for member in self.members(program)
         )
@@ -110,9 +110,9 @@ class Dependencies:
         if record.to == State.RUNNING:
             self.follow(changed.program.name)
 
-    def release(self, dependency: Process) -> None:
-        """``dependency`` has a process now. It stays STARTING, so there is no record, but dependents that need it ``started`` may start."""
-        for process in self.dependents(dependency.program.name):
+    def release(self, program: str) -> None:
+        """A run of ``program`` has its process now. It stays STARTING without a record, but who needs it ``started`` may start."""
+        for process in self.dependents(program):
             if process.snapshot.state is State.WAITING:
                 self._consider(process)
 
@@ -131,7 +131,7 @@ class Dependencies:
                     self._ask(member, StartRequested(Cause.DEPENDENCY))
 
     def _consider(self, process: Process) -> None:
-        verdicts = self.verdicts(process).values()
+        verdicts = self.verdicts(process.program).values()
         lost = [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]
         if lost and process.program.on_dependency_failure == "fail":
             self._ask(process, DependencyFailed("; ".join(lost)))
