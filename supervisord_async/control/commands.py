@@ -186,7 +186,10 @@ class Commands:
             order = self.supervisor.stops.begin(processes, by)
             if timeout is None:
                 timeout = order.levels * _own_times(processes) + MARGIN_SECONDS
-            return await self._wait_goal(waiting, processes, records, wait, timeout)
+            outcome = await self._wait_goal(waiting, processes, records, wait, timeout)
+        if order.levels > 1:  # those that had to wait for their turn were asked to stop after what was remembered
+            await self.supervisor.remembered()
+        return outcome
 
     async def restart(self, selectors: Sequence[str], *, wait: bool = True, timeout: float | None = None, by: str = "") -> Outcome:
         """All are RUNNING in a newer run."""

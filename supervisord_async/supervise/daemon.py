@@ -184,6 +184,7 @@ class Daemon:
             processes=tuple(process.saved() for process in self._supervisor.processes.values()),
             sockets=self._sockets.saved(),
             scaled=dict(self._supervisor.scaled),
+            stopping=self._supervisor.stops.unfinished,
             stop_settings=persist.stop_settings(self._supervisor.configuration.programs.values()),
         )
 
@@ -264,6 +265,7 @@ class Daemon:
         if saved is not None and clock.is_same_boot(saved.boot_id, clock.boot_id()):
             # like other requests of an operator, scaling lasts until a reboot
             self._supervisor.keep_scaled(saved.scaled)
+            self._supervisor.stops.inherit(saved.stopping)
             self._sockets.inherit(saved.sockets, holders(inherited), by_reexec=former is not None)
         await self._sockets.find(self._configuration.programs.values(), holders(inherited))
         return inherited

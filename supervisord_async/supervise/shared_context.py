@@ -27,7 +27,7 @@ class SharedContext(msgspec.Struct, frozen=True):
     writer: Writer
     null_fd: int  #: /dev/null, open for writing
     journal: Journal
-    committed: Callable[[], None]  #: called after each change of a snapshot; must not block
+    committed: Callable[[], None]  #: called after each change that the next daemon has to know, above all of a snapshot; must not block
     waits_for: Callable[[Program], str]  #: which dependencies of a program are not met, in words
     shut_down: Callable[[str], None]  #: ends the daemon, as a program's restart limit demands
     remembered: Callable[[], Awaitable[None]]  #: waits until all that was committed so far is saved, or cannot be soon

@@ -74,7 +74,9 @@ class Supervisor:
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
         self.removals = Removals(self._start_task, self._ask, self._forget)
         self._started_when_back: set[str] = set()  #: names of processes being removed that are to be started once they are added again
-        self.stops = OrderlyStops(self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name))
+        self.stops = OrderlyStops(
+            self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name), self._shared.committed
+        )
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
         )
@@ -142,6 +144,7 @@ class Supervisor:
             process for process in self.processes.values() if process.name not in inherited or inherited[process.name].begins_anew
         )
         self._remove_unlisted(inherited)
+        self.stops.resume(self.processes)
         self.dependencies.reconsider()
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to", by: str = "") -> None:

@@ -259,3 +259,51 @@ programs:
     assert (status["state"], status["exit_status"]) == ("STOPPED", {"code": 7}) and not (tmp_path / "term").exists()
     assert (tmp_path / "left-heard").exists() and live.tagged() == []
     assert live.process_of("failing")["exit_status"] == {"signal": "SIGTERM", "core": False}  # it failed: the signal came instead
+
+
+IN_ORDER = (
+    "programs: {db: {command: [sleep, '1000'], start_seconds: 0}, web: {command: [sh, -c, 'trap \"\" TERM; touch up; while :; do sleep 0.1; done'],"
+    " start_seconds: 0, stop: {grace_period: GRACE}, depends_on: [db]}}"
+)
+
+
+@pytest.mark.parametrize("by", ["death", "re-exec"])
+def test_a_stop_that_waits_for_its_turn_survives_the_daemon(daemon: Make, by: str) -> None:
+    live = daemon(IN_ORDER.replace("GRACE", "2s"))
+    live.wait_until((live.folder / "up").exists, "it ignores TERM")
+    db = live.wait_for("db", "RUNNING")["pid"]
+    live.do("stop", "all", "--no-wait")
+    live.wait_for("web", "STOPPING")
+    if by == "death":
+        live.kill()
+        live.start()
+    else:
+        live.do("reexec")
+    assert live.process_of("web")["state"] == "STOPPING" and live.process_of("db")["pid"] == db, "db waits for its dependent"
+    live.wait_for("db", "STOPPED", cause="operator", run=1)
+    assert not alive(db) and live.process_of("web")["state"] == "STOPPED"
+
+
+def test_a_start_that_was_answered_outlives_a_stop_that_waited_for_its_turn(daemon: Make) -> None:
+    live = daemon(IN_ORDER.replace("GRACE", "2s"))
+    live.wait_until((live.folder / "up").exists, "it ignores TERM")
+    db = live.wait_for("db", "RUNNING")["pid"]
+    live.do("stop", "all", "--no-wait")
+    live.wait_for("web", "STOPPING")
+    live.do("start", "db")
+    live.kill()
+    live.start()
+    live.wait_for("web", "STOPPED", cause="operator")
+    assert live.process_of("db")["pid"] == db and live.process_of("db")["state"] == "RUNNING"
+
+
+def test_a_stop_in_order_that_was_answered_outlives_a_death_in_that_moment(daemon: Make) -> None:
+    live = daemon(IN_ORDER.replace("GRACE", "100ms"))
+    for _ in range(3):
+        live.wait_for("web", "RUNNING")
+        live.do("stop", "all")
+        live.kill()
+        live.start()
+        live.wait_for("web", "STOPPED")
+        assert (live.process_of("db")["state"], live.process_of("db")["cause"]) == ("STOPPED", "operator")
+        live.do("start", "all")

@@ -6,7 +6,7 @@ listens to records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -51,6 +51,12 @@ class OrderlyStop:
         told = self._asked.get(process.name)
         return told is not None and process.snapshot.wanted and process.snapshot is told[1]
 
+    @property
+    def unfinished(self) -> set[str]:
+        """The names of those whose turn has not come, and of those that were asked and are neither down nor wanted up again."""
+        asked = [process for process, _, _ in self._asked.values() if self.is_undecided(process) or _goes_down(process)]
+        return {*self.pending, *(process.name for process in asked)}
+
     def tell_free(self, now: float) -> None:
         """Ask those to stop that nothing holds up any more."""
         holding = {name for name, process in self.pending.items() if not _rests(process)}
@@ -91,10 +97,27 @@ class OrderlyStops:
         start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
         dependencies: Dependencies,
         present: Callable[[str], Process | None],
+        changed: Callable[[], None],
     ) -> None:
-        """``start`` starts a named task; ``present`` returns the current process of a name."""
-        self._bus, self._start, self._dependencies, self._present = bus, start, dependencies, present
+        """``start`` starts a named task; ``present`` returns the current process of a name; ``changed`` has :attr:`unfinished` saved."""
+        self._bus, self._start, self._dependencies, self._present, self._changed = bus, start, dependencies, present, changed
         self._under_way: list[OrderlyStop] = []
+        self._inherited: frozenset[str] = frozenset()
+
+    @property
+    def unfinished(self) -> frozenset[str]:
+        """The names of all processes that a stop under way has still to end, for the next daemon to go on with it."""
+        return self._inherited.union(*(stop.unfinished for stop in self._under_way))
+
+    def inherit(self, unfinished: frozenset[str]) -> None:
+        """:meth:`resume` will go on with what an earlier daemon left ``unfinished``."""
+        self._inherited = unfinished
+
+    def resume(self, processes: Mapping[str, Process]) -> None:
+        """Those of ``processes`` that an earlier daemon was about to stop are stopped, dependents first."""
+        left, self._inherited = [process for name, process in processes.items() if name in self._inherited], frozenset()
+        if left:
+            self.begin(left)
 
     def begin(self, processes: Sequence[Process], by: str = "") -> OrderlyStop:
         """Stop ``processes``, dependents first: those that nothing holds up are asked to stop now, the others by a task.
@@ -105,6 +128,7 @@ class OrderlyStops:
         stop.tell_free(anyio.current_time())
         if stop.pending:
             self._under_way.append(stop)
+            self._changed()
 
             async def run() -> None:
                 await stop.run(self._bus, self._present)
@@ -119,11 +143,16 @@ class OrderlyStops:
             wanted = set(self._dependencies.start_order([process.program.name for process in processes]))
             for stop in self._under_way:
                 stop.overrule(wanted)
+            self._changed()
 
 
 def _rests(process: Process) -> bool:
     """Whether a stop would change nothing, and give no record."""
     return process.snapshot.state is State.STOPPED
+
+
+def _goes_down(process: Process) -> bool:
+    return not process.snapshot.wanted and process.snapshot.state not in DOWN
 
 
 def _holds(process: Process, told_at: float, now: float) -> bool:

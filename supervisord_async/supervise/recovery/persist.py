@@ -101,6 +101,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[SavedProcess, ...] = ()
     sockets: tuple[SavedSocket, ...] = ()
     scaled: dict[str, int] = {}  #: programs that were scaled, with their number of replicas
+    stopping: frozenset[str] = frozenset()  #: names of processes that a stop of several has still to end, each in its turn
     #: how to stop programs whose ``stop`` is not the default, for the guardian and ``asupctl cleanup``
     stop_settings: dict[str, StopSettings] = msgspec.field(default_factory=dict, name="manners")
     descriptors: dict[str, list[int]] = {}  #: for a re-exec: the lock, listening sockets, and so on

@@ -72,6 +72,16 @@ def test_what_was_told_is_undecided_until_it_has_taken_the_stop(stop: OrderlySto
     assert not stop.is_undecided(slot("stranger"))
 
 
+def test_whoever_is_not_down_yet_is_left_to_the_next_daemon_unless_somebody_wants_it_up(stop: OrderlyStop, web: Any, db: Any) -> None:
+    assert stop.unfinished == {"web", "db"}
+    web.snapshot = GOING
+    assert stop.unfinished == {"web", "db"}
+    web.snapshot = AGAIN
+    assert stop.unfinished == {"db"}
+    stop.overrule(["db"])
+    assert stop.unfinished == set()
+
+
 def test_what_somebody_wants_up_again_holds_the_others_up_for_a_moment_only(stop: OrderlyStop, web: Any, db: Any) -> None:
     web.snapshot = AGAIN
     stop.tell_free(100.0 + LOOK_SECONDS)
