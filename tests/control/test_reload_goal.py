@@ -16,7 +16,7 @@ def seconds_to_find(count: int) -> float:
     supervisor: Any = SimpleNamespace(
         configuration=SimpleNamespace(programs=processes),
         dependencies=SimpleNamespace(members=lambda name: [processes[name]]),
-        retiring=(),
+        removals=(),
     )
     plan: Any = SimpleNamespace(restarted=list, started=list)
     least = float("inf")

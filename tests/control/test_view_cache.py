@@ -20,7 +20,7 @@ RUNNING = Snapshot(state=State.RUNNING, pid=7, run=1, run_since=100.0, cause=Cau
 
 def a_process(**fields: Any) -> Any:
     program = Program(name="web", command=("/bin/true",), group="web", directory="/", logs=Logs(stdout="none"))
-    about = {"name": "web", "program": program, "snapshot": RUNNING, "words": "", "output": SimpleNamespace(trouble=None)}
+    about = {"name": "web", "program": program, "snapshot": RUNNING, "status_text": "", "output": SimpleNamespace(trouble=None)}
     about |= {"next_at": None, "scheduled_at": None, "waits_for": ""}
     return SimpleNamespace(**{**about, **fields})
 
@@ -38,8 +38,8 @@ def test_a_kept_view_is_what_a_new_one_would_be_whatever_changed() -> None:
             )
         },
         {"name": 'a"uptime_seconds":null,"cpu_percent":null},{ 5 % of "it"\n'},
-        {"name": "web", "words": "warming up"},
-        {"words": ""},
+        {"name": "web", "status_text": "warming up"},
+        {"status_text": ""},
         {"output": SimpleNamespace(trouble="No space left on device")},
         {"output": SimpleNamespace(trouble=None)},
         {"scheduled_at": 1_700_000_000.0},
