@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -54,11 +55,15 @@ async def last(source: Source, count: int, since: float | None) -> bytes:
 
 
 async def follow(source: Source, count: int, since: float | None, send: SendChunk) -> None:
-    """Send the last ``count`` lines, then new output until cancelled; in between nothing is lost or sent twice."""
+    """Send the last ``count`` lines, then new output until cancelled; in between nothing is lost or sent twice.
+
+    It ends if the file can no longer be read: a client that asks again is told why.
+    """
     text, offset = await _recent(source, count, since)
     await send(text)
-    async for chunk in follow_file(source.path, from_start=offset is None, offset=offset):
-        await send(chunk)
+    with suppress(OSError):
+        async for chunk in follow_file(source.path, from_start=offset is None, offset=offset):
+            await send(chunk)
 
 
 async def _recent(source: Source, count: int, since: float | None) -> tuple[bytes, int | None]:

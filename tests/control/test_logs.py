@@ -1,4 +1,4 @@
-"""A log that cannot be read in time is an answer too."""
+"""A log that cannot be read, or not in time, is an answer too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from supervisord_async.control.logs import Source, follow, last
 from supervisord_async.errors import FailedError
 from tests.hanging_disk import HangingDisk, can_hang
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")]
+pytestmark = pytest.mark.anyio
+needs_fuse = pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
 
 
+@needs_fuse
 async def test_a_log_whose_disk_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "ANSWER_SECONDS", 0.1)
     with HangingDisk(tmp_path / "away", "log", b"one\ntwo\n") as disk:
@@ -27,6 +29,7 @@ async def test_a_log_whose_disk_hangs_is_not_waited_for(tmp_path: Path, monkeypa
         assert await last(source, 1, None) == b"two\n"
 
 
+@needs_fuse
 async def test_who_follows_a_log_whose_disk_hangs_may_leave(tmp_path: Path) -> None:
     with HangingDisk(tmp_path / "away", "log", b"one\n") as disk:
         disk.answer()
@@ -44,3 +47,18 @@ async def test_who_follows_a_log_whose_disk_hangs_may_leave(tmp_path: Path) -> N
                 await anyio.to_thread.run_sync(disk.waiting.wait, 30)
                 tasks.cancel_scope.cancel()
         assert heard[0] == b"one\n"
+
+
+async def test_who_follows_a_log_is_done_when_that_can_no_longer_be_read(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"one\n")
+    heard: list[bytes] = []
+
+    async def send(chunk: bytes) -> None:
+        heard.append(chunk)
+        log.unlink()
+        log.mkdir()
+
+    with anyio.fail_after(30):
+        await follow(Source(str(log), "raw"), 1, None, send)
+    assert heard == [b"one\n"]
