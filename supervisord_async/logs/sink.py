@@ -111,12 +111,10 @@ class Sink:
 
     def _is_at_path(self) -> bool:
         self.checked_at = time.monotonic()
-        if not self.regular:
-            return True
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
-            return False
+            return not self.regular  # whoever makes a FIFO anew must not find our file in its place
         return (status.st_dev, status.st_ino) == (self.dev, self.ino)
 
     def _open(self) -> None:
@@ -253,8 +251,12 @@ class Sink:
         return True
 
     def _forget_broken(self, error: OSError) -> None:
-        """Close the file after an error that means that it is broken, so that the next turn opens the path again."""
-        if error.errno in (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ESTALE, errno.EBADF):
+        """Close the file after an error that means that it is broken, so that the next turn opens the path again.
+
+        So does any error of a device or a FIFO but a full one: unlike a file, which has its bytes, it is nothing to hold on to.
+        """
+        broken = error.errno in (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ESTALE, errno.EBADF)
+        if broken or (not self.regular and error.errno != errno.EAGAIN):
             self.close()
 
     def close(self) -> None:

@@ -134,6 +134,46 @@ async def test_a_fifo_without_reader_is_reported_once_and_a_reader_gets_the_rest
         assert stream.losses[2].errno in (errno.EPIPE, errno.ENXIO)
 
 
+async def test_a_device_that_is_full_is_left_as_soon_as_the_path_leads_elsewhere(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.symlink_to("/dev/full")
+    async with captured(Target(str(log))) as [stream]:
+        stream.say(b"early\n")
+        await wait_until(lambda: stream.losses)
+        log.unlink()
+        await wait_until(lambda: len(stream.losses) == 2)
+        assert (log.read_bytes(), stream.losses[1].bytes_lost) == (b"early\n", 0)
+
+
+async def test_a_fifo_that_was_made_anew_or_became_a_file_is_written_as_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisord_async.logs.sink.CHECK_SECONDS", 0.0)
+    log = tmp_path / "x.log"
+    os.mkfifo(log)
+    readers = [os.open(log, os.O_RDONLY | os.O_NONBLOCK)]
+    try:
+        async with captured(Target(str(log))) as [stream]:
+            stream.say(b"one\n")
+            assert await stream.capture.drain()
+            assert os.read(readers[0], 100) == b"one\n"
+            log.unlink()
+            stream.say(b"two\n")
+            assert await stream.capture.drain()
+            assert (os.read(readers[0], 100), log.exists()) == (b"two\n", False)  # the old one has its reader, and nothing is in the way
+            os.mkfifo(log)
+            readers.append(os.open(log, os.O_RDONLY | os.O_NONBLOCK))
+            stream.say(b"three\n")
+            assert await stream.capture.drain()
+            assert os.read(readers[1], 100) == b"three\n"
+            (tmp_path / "file").touch()
+            (tmp_path / "file").replace(log)
+            stream.say(b"four\n")
+            assert await stream.capture.drain()
+            assert log.read_bytes() == b"four\n"
+    finally:
+        for reader in readers:
+            os.close(reader)
+
+
 async def test_a_reader_of_a_fifo_that_does_not_read_holds_no_child_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisord_async.logs.capture.STALL_SECONDS", 0.1)
     fifo = tmp_path / "fifo"
