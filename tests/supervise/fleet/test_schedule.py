@@ -59,6 +59,15 @@ def test_an_hourly_line_follows_time_itself_through_the_repeated_hour() -> None:
     assert series("0 * * * *", at("2026-03-29 00:30"), 3) == ["29 01:00+0100", "29 03:00+0200", "29 04:00+0200"]
 
 
+def test_six_fields_begin_with_seconds_and_a_day_can_be_the_last_or_the_second_of_its_kind() -> None:
+    assert [next_after(Schedule(at="*/20 * * * * *"), moment) for moment in (1_795_176_000.0, 1_795_176_020.0)] == [
+        1_795_176_020.0,
+        1_795_176_040.0,
+    ]
+    assert series("0 3 L * *", at("2026-11-22 12:00"), 2) == ["30 03:00+0100", "31 03:00+0100"]
+    assert series("0 3 * * fri#2", at("2026-11-22 12:00"), 2) == ["11 03:00+0100", "08 03:00+0100"]
+
+
 def test_every_is_due_at_multiples_whatever_the_clocks_on_walls_do() -> None:
     every = Schedule(at="@every 10m", every_seconds=600.0)
     assert next_after(every, 1200.0) == 1800.0
