@@ -4,7 +4,8 @@ SupervisordError
 ├── ConfigError        the configuration is unsound; carries every problem at once
 ├── SpawnError         a run could not be started; carries the stage and the errno
 ├── LockHeldError      another daemon holds the run_dir; carries its PID
-├── ProbeNotRunError       a probe could not be run, which says nothing about the program
+├── ProbeNotRunError   a probe could not be run, which says nothing about the program
+├── HookRefusedError   a hook of on_event did not accept its event
 ├── DaemonError        the daemon cannot start, or cannot go on: critical
 └── CommandError       a command cannot be carried out; its code maps once to HTTP and to exit codes
     ├── UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, UnavailableError, TimedOutError
@@ -62,6 +63,14 @@ class SpawnError(SupervisordError):
 
 class ProbeNotRunError(SupervisordError):
     """A probe could not be run, because a resource is missing or a disk hangs; this says nothing about the program."""
+
+
+class HookRefusedError(SupervisordError):
+    """A hook of ``on_event`` did not accept its event; ``final``: another attempt would be pointless."""
+
+    def __init__(self, words: str, *, final: bool = False) -> None:
+        super().__init__(words)
+        self.final = final
 
 
 class LockHeldError(SupervisordError):

@@ -25,10 +25,9 @@ from supervisord_async.config.model import Configuration, EventHook, Program
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
-from supervisord_async.errors import SpawnError
+from supervisord_async.errors import HookRefusedError, SpawnError
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.host import Host
-from supervisord_async.supervise.records.refused import RefusedError
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.runs.run_spec import tag_of
@@ -148,7 +147,7 @@ class EventHooks:
                 event, body = queue[0]
                 try:
                     await (self._run_command(hook.command, event, body) if hook.command is not None else self._call(hook.url or "", body))
-                except RefusedError as error:
+                except HookRefusedError as error:
                     self._trouble(hook, str(error))
                 except Exception as error:
                     self._trouble(hook, repr(error))
@@ -168,7 +167,7 @@ class EventHooks:
             _log.warning("on_event %s: %s; further failures are not logged until it works again", _name(hook), words)
 
     async def _run_command(self, command: tuple[str, ...], event: str, body: bytes) -> None:
-        """Run the command with the event on its stdin; raises RefusedError unless it exits with 0."""
+        """Run the command with the event on its stdin; raises HookRefusedError unless it exits with 0."""
         configuration = self._configuration()
         record = json.loads(body)
         environment = os.environ | {
@@ -186,27 +185,27 @@ class EventHooks:
                 spec = SpawnSpec(argv=command, directory=directory, environment=environment, stdin=given, stdout=writing, stderr=writing)
                 code = await self._host.run_command(spec, COMMAND_SECONDS)
         except SpawnError as error:
-            raise RefusedError(f"cannot be run: {error}") from error
+            raise HookRefusedError(f"cannot be run: {error}") from error
         finally:
             os.close(given)
         if code != 0:
             tail = bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip()
             words = f"exited with {code}" if code is not None else f"did not end by itself within {COMMAND_SECONDS:g} s"
-            raise RefusedError(f"{words}: {tail}" if tail else words)
+            raise HookRefusedError(f"{words}: {tail}" if tail else words)
 
     async def _ask(self, url: str, body: bytes) -> None:
         await anyio.to_thread.run_sync(self._post, url, body, abandon_on_cancel=True, limiter=self._limiter)
 
     async def _call(self, url: str, body: bytes) -> None:
-        """Post the event until the webhook accepts it; raises RefusedError after the last attempt."""
+        """Post the event until the webhook accepts it; raises HookRefusedError after the last attempt."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(WEBHOOK_THREADS)
         for pause in (*RETRY_SECONDS, None):
             try:
                 await retry_on_shortage("call a webhook", lambda: self._ask(url, body))
-            except RefusedError as error:
+            except HookRefusedError as error:
                 if pause is None or error.final:
-                    raise RefusedError(f"{error}; given up") from error
+                    raise HookRefusedError(f"{error}; given up") from error
                 await anyio.sleep(pause)
             else:
                 return

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from supervisord_async import __version__
-from supervisord_async.supervise.records.refused import RefusedError
+from supervisord_async.errors import HookRefusedError
 
 #: A webhook that has not answered within this time has not accepted the event.
 ANSWER_SECONDS = 10.0
@@ -23,7 +23,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def post_json(url: str, body: bytes) -> None:
-    """Post ``body`` to ``url``, which accepts it. Blocking. Raises RefusedError, ``final`` where another attempt would not help."""
+    """Post ``body`` to ``url``, which accepts it. Blocking. Raises HookRefusedError, ``final`` where another attempt would not help."""
     parts = urlsplit(url)
     headers = {"Content-Type": "application/json", "User-Agent": f"asupd/{__version__}"}
     if parts.username is not None:
@@ -38,9 +38,9 @@ def post_json(url: str, body: bytes) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         temporary = error.code in (408, 425, 429) or error.code >= 500
-        raise RefusedError(f"answered {error.code}", final=not temporary) from None
+        raise HookRefusedError(f"answered {error.code}", final=not temporary) from None
     except (OSError, ValueError) as error:  # URLError among them; ValueError: what answers is not HTTP
         reason = getattr(error, "reason", None) or error
-        raise RefusedError(str(reason) or type(error).__name__) from None
+        raise HookRefusedError(str(reason) or type(error).__name__) from None
     except Exception as error:  # http.client's own
-        raise RefusedError(f"what answers is not HTTP ({type(error).__name__})") from None
+        raise HookRefusedError(f"what answers is not HTTP ({type(error).__name__})") from None

@@ -15,9 +15,10 @@ import pytest
 
 from supervisord_async.config.model import EventHook
 from supervisord_async.core.record import Record
+from supervisord_async.errors import HookRefusedError
 from supervisord_async.supervise.records import on_event
 from supervisord_async.supervise.records.bus import Bus
-from supervisord_async.supervise.records.on_event import EventHooks, RefusedError, events_of
+from supervisord_async.supervise.records.on_event import EventHooks, events_of
 from tests.fake_host import FakeHost, program
 from tests.waiting import wait_until
 
@@ -32,7 +33,7 @@ class Hook:
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
         self.posts = 0
-        self.refuse: list[RefusedError] = []
+        self.refuse: list[HookRefusedError] = []
         self.hold = threading.Event()
         self.hold.set()
 
@@ -107,7 +108,7 @@ async def test_secrets_of_the_program_are_masked(hook: Hook) -> None:
 
 
 async def test_what_a_webhook_cannot_take_is_tried_again(hook: Hook) -> None:
-    hook.refuse = [RefusedError("answered 503"), RefusedError("refused")]
+    hook.refuse = [HookRefusedError("answered 503"), HookRefusedError("refused")]
     async with telling(hook, EventHook(events=("fatal",), url=URL)) as (bus, _):
         fatal(bus)
         await wait_until(lambda: hook.taken)
@@ -134,7 +135,7 @@ async def test_failures_are_said_once_without_the_urls_secrets_and_the_end_of_th
     hook: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    hook.refuse = [RefusedError("answered 404", final=True)] * 3
+    hook.refuse = [HookRefusedError("answered 404", final=True)] * 3
     async with telling(hook, EventHook(events=("fatal",), url=URL)) as (bus, events):
         for _ in range(4):
             fatal(bus)
