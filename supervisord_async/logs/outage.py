@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Literal
 
-from supervisord_async.logs.advice import advice_on
 from supervisord_async.logs.target import LossReport, Stream
 
 #: A pipe's capacity during an outage; beyond that the oldest output is discarded.
@@ -13,6 +13,24 @@ KEPT_BYTES = 1024 * 1024
 RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
 #: The first and the longest pause between two checks of how full the pipe is; it doubles as well.
 LOOK_FIRST_SECONDS, LOOK_LAST_SECONDS = 0.005, 0.25
+
+#: What to do about an error.
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or raise the quota",
+    errno.EACCES: "let the daemon write there",
+    errno.EPERM: "let the daemon write there",
+    errno.EROFS: "mount it writable",
+    errno.ENXIO: "start the FIFO's reader",
+    errno.EPIPE: "start the FIFO's reader",
+    errno.EAGAIN: "the FIFO's reader does not read",
+    errno.EFBIG: "raise the daemon's limit of file sizes, or set logs.max_size",
+    errno.EISDIR: "name a file",
+    errno.ELOOP: "name the place itself, or let root lay the link",
+    errno.ENOTDIR: "name a directory that can be made",
+    errno.EMFILE: "raise the limit of open files",
+    errno.ENFILE: "raise the limit of open files",
+}
 
 
 class Outage:
@@ -69,8 +87,9 @@ class Outage:
         log = f"{path}, the log of {process_name} ({stream})"
         reason = self.error.strerror or str(self.error)
         if kind == "begin":
+            advice = _ADVICE.get(self.error.errno or 0, "fix that")
             message = (
-                f"cannot write {log}: {reason} ({advice_on(self.error.errno)}; up to {KEPT_BYTES // 1024} KiB of output is kept, "
+                f"cannot write {log}: {reason} ({advice}; up to {KEPT_BYTES // 1024} KiB of output is kept, "
                 "beyond that the oldest is dropped; writing is tried again every few seconds)"
             )
         else:
