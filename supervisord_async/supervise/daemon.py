@@ -23,7 +23,7 @@ from supervisord_async.daemon_registry import LOCK_NAME
 from supervisord_async.errors import CommandError, ConfigError, DaemonError
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
-from supervisord_async.supervise import optional_modules, watchdog
+from supervisord_async.supervise import optional_modules, service_manager
 from supervisord_async.supervise.control_plane import ControlPlane, Listeners, MakeControl
 from supervisord_async.supervise.fleet.sockets import SocketRegistry
 from supervisord_async.supervise.keep_running import keep_running
@@ -44,7 +44,7 @@ from supervisord_async.supervise.run_dir import make_run_dir, set_aside_false_so
 from supervisord_async.supervise.run_dir_repair import RunDirRepair
 from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.output import STREAMS
-from supervisord_async.supervise.service_status import ServiceStatus
+from supervisord_async.supervise.service_manager import ServiceStatus
 from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.supervise.supervisor import Supervisor
@@ -225,7 +225,7 @@ class Daemon:
         tasks.start_soon(keep_running, "removing cgroups", self._run_cgroups.run, name="cgroups")
         tasks.start_soon(keep_running, "re-executing", self._replacement.run, name="re-exec")
         tasks.start_soon(keep_running, "running on_event", self._event_hooks.run, name="on_event")
-        tasks.start_soon(keep_running, "the watchdog's beat", watchdog.beat, name="watchdog")
+        tasks.start_soon(keep_running, "the watchdog's beat", service_manager.beat, name="watchdog")
         service_status = ServiceStatus(self._supervisor)
         self._bus.listen(service_status.on_record)
         tasks.start_soon(keep_running, "telling the service manager", service_status.run, name="service status")

@@ -1,13 +1,15 @@
-"""Reports the state of the programs to the service manager that started the daemon: ``STATUS`` and ``STOPPING`` (``man 3 sd_notify``).
+"""What the service manager that started the daemon is told (``man 3 sd_notify``): ``STATUS``, ``STOPPING``, and ``WATCHDOG`` beats.
 
-It derives from the records and the processes they are about; `systemctl status` shows it. ``READY`` is sent by the code that
-serves the control socket, ``WATCHDOG`` by :mod:`.watchdog`.
+The status derives from the records and the processes they are about; `systemctl status` shows it. ``READY`` is sent by the code that
+serves the control socket. The watchdog's beats are sent from the event loop that supervises: if that hangs, they stop and the manager
+replaces the daemon. Its programs live on (``KillMode=process``), and the next daemon adopts them.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -28,6 +30,8 @@ NAMED = (State.FATAL, State.UNKNOWN, State.BACKOFF)
 MOST_NAMES = 3
 #: What the daemon may take to end after ``stop_timeout``, when it kills what is left.
 LAST_SECONDS = 15.0
+#: Beats per interval that the manager demands, so that one may be late.
+BEATS = 3
 
 
 class ServiceStatus:
@@ -69,3 +73,21 @@ class ServiceStatus:
 
 def _named(names: list[str]) -> str:
     return f" ({', '.join(names[:MOST_NAMES])}{', …' if len(names) > MOST_NAMES else ''})"
+
+
+def beat_interval_seconds(environment: Mapping[str, str], pid: int) -> float | None:
+    """The pause between two beats; None where the environment demands none of ``pid``."""
+    micros = environment.get("WATCHDOG_USEC", "")
+    if not micros.isdecimal() or int(micros) == 0:
+        return None
+    if environment.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    return int(micros) / 1e6 / BEATS
+
+
+async def beat() -> None:
+    """Send beats until cancelled; return at once where none are demanded."""
+    interval = beat_interval_seconds(os.environ, os.getpid())
+    while interval is not None:
+        descriptors.sd_notify("WATCHDOG=1")
+        await anyio.sleep(interval)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.supervise.watchdog import BEATS, interval_seconds
+from supervisord_async.supervise.service_manager import BEATS, beat_interval_seconds
 from tests.daemons import LiveDaemon
 
 
@@ -26,7 +26,7 @@ from tests.daemons import LiveDaemon
     ],
 )
 def test_beats_are_owed_only_to_who_expects_them_of_us(environment: dict[str, str], expected: float | None) -> None:
-    assert interval_seconds(environment, 7) == expected
+    assert beat_interval_seconds(environment, 7) == expected
 
 
 @pytest.mark.real
