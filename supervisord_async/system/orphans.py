@@ -1,6 +1,6 @@
 """Adopting orphans: descendants that lose their parent become our children, and are reaped when they die.
 
-As PID 1 of a container we have that duty anyway. Children that are watched (:data:`.exits.watched`) are never touched: only
+As PID 1 of a container we have that duty anyway. Children that are watched (:data:`.child.watched`) are never touched: only
 a PID that was found to be a stranger's is reaped here.
 
 A process that another part of the daemon starts without the loop (``subprocess.run`` in a thread) is such a stranger
@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 
-from supervisord_async.system import exits, procfs
+from supervisord_async.system import child, procfs
 
 #: The pause before reaping is tried again for which no descriptor was free.
 RETRY_SECONDS = 0.5
@@ -50,7 +50,7 @@ def gets_orphans() -> bool:
 
 def strangers(children: Iterable[int], known: Container[int] = ()) -> list[int]:
     """Those of our ``children`` that are not watched, so orphans that came to us; without those ``known`` already."""
-    return [pid for pid in children if pid not in exits.watched and pid not in known]
+    return [pid for pid in children if pid not in child.watched and pid not in known]
 
 
 def reap_orphans() -> int:
@@ -71,7 +71,7 @@ def reap_orphans() -> int:
 
 def spare(pids: Iterable[int]) -> None:
     """Do not reap those of ``pids`` that are our children, alive or dead: after a re-exec, they are yet to be watched."""
-    exits.watched.update(_own_children().intersection(pids))
+    child.watched.update(_own_children().intersection(pids))
 
 
 @asynccontextmanager

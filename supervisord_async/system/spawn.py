@@ -151,7 +151,7 @@ async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[by
         kill_unowned(process.pid)
         raise
     finally:
-        child = Child(watch(loop, process))
+        child = watch(loop, process)
         process.returncode = 0  # else Popen's finalizer would wait for the PID
     return child
 

@@ -1,7 +1,7 @@
 """Subprocesses of the loop by ``subprocess.Popen`` and a pidfd: no thread, no child watcher, no SIGCHLD.
 
 asyncio's own transport does the pipes and the protocol. What differs is how a child is spawned (every argument of
-Popen works, also on uvloop), how its end is noticed (:mod:`.exits`), and that closing a transport never kills:
+Popen works, also on uvloop), how its end is noticed (:mod:`.child`), and that closing a transport never kills:
 whether a child outlives the daemon is for its supervisor to decide.
 
 Popen returns when the child has executed its program or failed to, so a program on a file system that hangs
@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from supervisord_async.system import procfs
-from supervisord_async.system.exits import Ended, ExitWatch, watched
+from supervisord_async.system.child import Child, Ended, watched
 from supervisord_async.system.identity import of
 
 #: After this many turns of the loop a new child has most likely executed its program. A transport takes as many to connect.
@@ -37,7 +37,7 @@ def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
     return process
 
 
-def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
+def watch(loop: Any, process: subprocess.Popen[bytes]) -> Child:
     """Watch for the end of a child of :func:`start_child`. Raises OSError if no descriptor is free; then the child was killed.
 
     To be called :data:`TURNS_TO_EXECUTE` turns of the loop after the start: while a child is still executing its program (some
@@ -47,7 +47,7 @@ def watch(loop: Any, process: subprocess.Popen[bytes]) -> ExitWatch:
         born = procfs.stat(process.pid)  # our unreaped child: it is there even if it has ended
         if born is None:
             raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
-        return ExitWatch(loop, of(born), ours=True)
+        return Child(loop, of(born), ours=True)
     except BaseException:
         kill_unowned(process.pid)
         process.wait()
@@ -69,7 +69,7 @@ def kill_unowned(pid: int) -> None:
 class PidfdTransport(base_subprocess.BaseSubprocessTransport):
     """The transport of one child of ours."""
 
-    watch: ExitWatch
+    child: Child
     _proc: subprocess.Popen[bytes] | None
     _protocol: Any
     _loop: Any  #: a loop that is a :class:`PopenSubprocesses`
@@ -92,12 +92,12 @@ class PidfdTransport(base_subprocess.BaseSubprocessTransport):
         process = self._proc
         assert process is not None  # noqa: S101  not closed yet
         try:
-            self.watch = watch(self._loop, process)
+            self.child = watch(self._loop, process)
         except BaseException:
             self._returncode = process.returncode
             super().close()
             raise
-        self.watch.on_end(self._ended)
+        self.child.on_end(self._ended)
 
     def disown(self) -> None:
         """Kill the child, which nobody will ever own; it is reaped when it is dead. Instead of :meth:`watch_exit`."""

@@ -36,9 +36,9 @@ from typing import Literal
 import anyio
 import anyio.lowlevel
 
-from supervisord_async.system import clock, exits, orphans, process_table, procfs
+from supervisord_async.system import clock, orphans, process_table, procfs
 from supervisord_async.system.cgroups import Cgroup
-from supervisord_async.system.child import Child
+from supervisord_async.system.child import Child, watched
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
 from supervisord_async.system.process_table import ProcessTable
@@ -254,7 +254,7 @@ class Tree:
 
     def _own_group(self, now: ProcessTable) -> int | None:
         """The main process's group, if its number is certain, as its leader is our unreaped child."""
-        if self.main is None or self.main.pid not in exits.watched:
+        if self.main is None or self.main.pid not in watched:
             return None
         found = now.stat(self.main.pid)
         return self.main.pid if found is not None and of(found) == self.main and found.group == self.main.pid else None

@@ -12,7 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import exits, procfs
+from supervisord_async.system import child as child_module
+from supervisord_async.system import procfs
 from supervisord_async.system.child import Child
 from supervisord_async.system.identity import Identity, identify, is_alive, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
@@ -204,10 +205,10 @@ async def test_plain_subprocesses_of_the_loop_work_with_pipes(nursery: Nursery) 
 async def test_nothing_is_watched_when_all_have_ended(nursery: Nursery) -> None:
     for _ in range(3):
         await (await nursery.spawn("true")).wait()
-    assert not exits.watched
+    assert not child_module.watched
 
 
 async def test_core_flag_is_told(nursery: Nursery, tmp_path: Path) -> None:
     child = await nursery.shell("ulimit -c 0; kill -SEGV $$", directory=str(tmp_path))
     assert (await child.wait()).status == ExitStatus(signal=signal.SIGSEGV, core=False)
-    assert exits.status_of(signal.SIGSEGV | 0x80) == ExitStatus(signal=signal.SIGSEGV, core=True)
+    assert child_module.status_of(signal.SIGSEGV | 0x80) == ExitStatus(signal=signal.SIGSEGV, core=True)

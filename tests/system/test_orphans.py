@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from supervisord_async.core.state import ExitStatus
-from supervisord_async.system import exits, orphans, procfs
+from supervisord_async.system import orphans, procfs
 from tests.system.processes import Nursery
 from tests.waiting import wait_until
 
@@ -35,7 +35,7 @@ async def test_reaping_never_takes_a_watched_childs_status(nursery: Nursery) -> 
 
 async def test_orphan_behind_a_dead_child_of_somebodys_is_reaped(subreaper: None, monkeypatch: pytest.MonkeyPatch) -> None:
     known = subprocess.Popen(["true"])
-    monkeypatch.setattr(exits, "watched", {known.pid})
+    monkeypatch.setattr("supervisord_async.system.child.watched", {known.pid})
     orphan = subprocess.Popen(["true"])
     for process in (known, orphan):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -46,5 +46,5 @@ async def test_orphan_behind_a_dead_child_of_somebodys_is_reaped(subreaper: None
 
 
 async def test_reaping_without_children_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exits, "watched", procfs.children(os.getpid()))
+    monkeypatch.setattr("supervisord_async.system.child.watched", procfs.children(os.getpid()))
     assert orphans.reap_orphans() == 0
