@@ -1,4 +1,4 @@
-"""The event loop of the daemon: uvloop, or the stock one, with subprocesses that are fit for a supervisor."""
+"""The event loop of the daemon: uvloop, or the stock one, with subprocesses and name look-ups that are fit for a supervisor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
+from supervisord_async.system.names import NameLookups
 from supervisord_async.system.transport import PopenSubprocesses
 
 T = TypeVar("T")
@@ -16,7 +17,7 @@ T = TypeVar("T")
 LoopKind = Literal["uvloop", "asyncio"]
 
 
-class StockLoop(PopenSubprocesses, asyncio.SelectorEventLoop):
+class StockLoop(PopenSubprocesses, NameLookups, asyncio.SelectorEventLoop):
     """asyncio's own loop; its child watcher is not used."""
 
 
@@ -28,7 +29,7 @@ def _uvloop_class() -> type[asyncio.AbstractEventLoop] | None:
     except ImportError:  # no wheel for this platform: slower, but all works
         return None
 
-    class FastLoop(PopenSubprocesses, uvloop.Loop):  # type: ignore[misc]
+    class FastLoop(PopenSubprocesses, NameLookups, uvloop.Loop):  # type: ignore[misc]
         pass
 
     return FastLoop
