@@ -45,6 +45,8 @@ PAUSE_LOOK_SECONDS = 0.005
 BACKLOG = 256
 #: How long checking the certificate may delay checking the socket: its disk may hang, and be another one.
 CERTIFICATE_SECONDS = 2.0
+#: How long looking up the name in ``daemon.http`` may delay the answers of the unix socket.
+NAME_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -209,7 +211,7 @@ async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[
         path = daemon.http_token_file or Path(daemon.run_dir) / "http.token"
         token = await anyio.to_thread.run_sync(token_of, path)
         certificate = Certificate(daemon.http_tls) if daemon.http_tls is not None else None
-        sock = _adopt_tcp(port, adopted) or _bind_tcp(host, port)
+        sock = _adopt_tcp(port, adopted) or await _bind_tcp(host, port)
     except DaemonError as error:
         _log.error("degraded: no HTTP over TCP: %s", error)
         api.http_trouble = str(error)
@@ -226,16 +228,30 @@ def _adopt_tcp(port: int, adopted: list[socket.socket]) -> socket.socket | None:
     return None
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+async def _bind_tcp(host: str, port: int) -> socket.socket:
+    """Raises DaemonError, also if the name of the host has not been looked up within :data:`NAME_SECONDS`."""
+    words = f"cannot bind {host}:{port}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with anyio.fail_after(NAME_SECONDS):
+            found = await anyio.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return _listener(family, found[0][4])
+    except TimeoutError:
+        raise DaemonError(f"{words}: no name server has answered for {NAME_SECONDS:g} s") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
+        raise DaemonError(f"{words}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setblocking(False)
-        sock.bind((host, port))
+        sock.bind(address)
         sock.listen(BACKLOG)
-    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
+    except OSError:
         sock.close()
-        raise DaemonError(f"cannot bind {host}:{port}: {getattr(error, 'strerror', None) or error}") from error
+        raise
     return sock
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Daemon
+from supervisord_async.control import listener
 from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
 from supervisord_async.control.operation import Api
@@ -180,3 +183,24 @@ def test_the_server_leaves_the_command_line_of_its_library_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout == b"set()\nServer main dictConfig formatdate\n"
+
+
+async def test_a_name_that_nobody_looks_up_costs_tcp_alone(serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """A name server that is away holds up the unix socket for a bounded time, and the loop not at all."""
+    asked, end, known = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(*question: Any) -> Any:
+        if question[0] == b"host.silent" and not question[5] & socket.AI_NUMERICHOST:
+            asked.set()
+            end.wait(30)
+        return known(*question)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(listener, "NAME_SECONDS", 0.2)
+    try:
+        async with serving(swift("web"), settings={"http": ("host.silent", 0), "http_insecure": True}) as wire:
+            assert asked.is_set() and not wire.api.page_url
+            assert (await wire.ask("GET", "/v1/health")).status == 200
+        assert "no HTTP over TCP: cannot bind host.silent:0: no name server has answered for 0.2 s" in caplog.text
+    finally:
+        end.set()
