@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Awaitable
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
 from supervisord_async.errors import FailedError
-from supervisord_async.logs.tail import READERS, open_log, tail_sync
+from supervisord_async.logs.tail import READERS, tail
 from supervisord_async.logs.tail import follow as follow_file
 from supervisord_async.logs.target import Format
 
@@ -50,8 +51,7 @@ def source_of(process: Process, stream: str) -> Source:
 
 async def last(source: Source, count: int, since: float | None) -> bytes:
     """The last ``count`` lines; if lines have timestamps, none older than ``since`` (wall time). Raises FailedError."""
-    text, _ = await _recent(source, count, since)
-    return text
+    return await _in_time(source, READERS.run(tail, source.path, count, since, source.format))
 
 
 async def follow(source: Source, count: int, since: float | None, send: SendChunk) -> None:
@@ -59,50 +59,22 @@ async def follow(source: Source, count: int, since: float | None, send: SendChun
 
     It ends if the file can no longer be read: a client that asks again is told why.
     """
-    text, offset = await _recent(source, count, since)
-    await send(text)
-    with suppress(OSError):
-        async for chunk in follow_file(source.path, from_start=offset is None, offset=offset):
-            await send(chunk)
+    async with aclosing(follow_file(source.path, count, since=since, format=source.format)) as chunks:
+        await send(await _in_time(source, anext(chunks)))
+        with suppress(OSError):
+            async for chunk in chunks:
+                await send(chunk)
 
 
-async def _recent(source: Source, count: int, since: float | None) -> tuple[bytes, int | None]:
+async def _in_time(source: Source, reading: Awaitable[bytes]) -> bytes:
     try:
         with anyio.fail_after(ANSWER_SECONDS):
-            return await READERS.run(recent, source, count, since)
+            return await reading
     except TimeoutError:
         words = f"cannot read {source.path}: its disk has not answered for {ANSWER_SECONDS:g} s"
         raise FailedError(words) from None
     except OSError as error:
         raise FailedError(f"cannot read {source.path}: {error.strerror}") from error
-
-
-def recent(source: Source, count: int, since: float | None) -> tuple[bytes, int | None]:
-    """The last lines, and the offset in the file up to which they reach, None if there is no file. Blocking."""
-    size = size_of(source.path)
-    lines = tail_sync(source.path, count, since, source.format)
-    text = b"".join(line + b"\n" for line in lines)
-    if size is None:
-        return text, None
-    with open_log(source.path) as file:
-        file.seek(size)
-        grown = file.read(1 << 20)  # written while the lines were read, which may include a part of it
-        reach = size + _overlap(text, grown)
-        if reach and text:
-            file.seek(reach - 1)
-            if file.read(1) != b"\n":
-                text = text[:-1]  # the file's last line has no newline yet
-    return text, reach
-
-
-def _overlap(text: bytes, grown: bytes) -> int:
-    """How many of the first bytes of ``grown``, in whole lines if not all, are already at the end of ``text``."""
-    end = len(grown)
-    while end > 0:
-        if text.endswith(grown[:end]):
-            return end
-        end = grown.rfind(b"\n", 0, end - 1) + 1
-    return 0
 
 
 def size_of(path: str) -> int | None:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
@@ -38,19 +38,25 @@ _BLOCK_BYTES = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
 
 
-async def tail(path: str, n: int, *, since: float | None = None, format: Format = "raw") -> list[bytes]:  # noqa: A002
-    """The last ``n`` lines (only those not older than ``since``, seconds since 1970), the oldest first, without newlines.
+def tail(path: str, n: int, since: float | None = None, format_: Format = "raw") -> bytes:
+    """The last ``n`` lines (only those not older than ``since``, seconds since 1970), the last one perhaps without its newline yet.
 
-    Backups are read too if ``path`` has fewer lines. At most :data:`BOUND_BYTES` in all; empty if there is no file. Raises OSError.
+    Backups are read too if ``path`` has fewer lines. At most :data:`BOUND_BYTES` in all; empty if there is no file. Blocks.
+    Raises OSError.
     """
-    return await READERS.run(tail_sync, path, n, since, format)
+    place = _Place()
+    try:
+        return _tail(place, path, n, since, format_)
+    finally:
+        place.close()
 
 
-def tail_sync(path: str, n: int, since: float | None = None, format_: Format = "raw") -> list[bytes]:
-    """As :func:`tail`; blocks."""
+def _tail(place: _Place, path: str, n: int, since: float | None, format_: Format) -> bytes:
+    """As :func:`tail`; ``place`` is right behind the lines, in the file that they were read from."""
+    _open_at(place, path, from_start=False)
     found: deque[bytes] = deque()
     room = BOUND_BYTES
-    for line in _lines_backwards(path, since, n) if n > 0 else ():
+    for line in _lines_backwards(place, path, since, n) if n > 0 else ():
         if since is not None and _older(line, since, format_):
             break
         room -= len(line) + 1
@@ -59,23 +65,30 @@ def tail_sync(path: str, n: int, since: float | None = None, format_: Format = "
         found.appendleft(line)
         if len(found) == n:
             break
-    return list(found)
+    text = b"".join(line + b"\n" for line in found)
+    if place.file is None or not place.began:
+        return text
+    place.file.seek(place.began)
+    return text if os.pread(place.file.fileno(), 1, place.began - 1) == b"\n" else text[:-1]
 
 
-def _lines_backwards(path: str, since: float | None, n: int) -> Iterator[bytes]:
-    """All lines of the log and its backups, the youngest first; stops at a file last written before ``since``."""
+def _lines_backwards(place: _Place, path: str, since: float | None, n: int) -> Iterator[bytes]:
+    """All lines before ``place``, and of backups, the youngest first; stops at a file last written before ``since``."""
     for file in (path, *(found for _, found in rotation.backups_of(path))):
+        present = file == path
         try:
-            source = open_log(file)
+            source = place.again() if present else open_log(file)
         except FileNotFoundError:  # rotated away meanwhile, or never written
             continue
         with source:
+            if not present and place.is_in(source):
+                continue  # it was rotated meanwhile
             if since is not None and os.fstat(source.fileno()).st_mtime < since:
                 return
             if file.endswith(".gz") and file != path:
                 yield from _packed_backwards(_unpacked(source), n)
             else:
-                yield from _plain_backwards(source)
+                yield from _plain_backwards(source, place.began if present else None)
 
 
 def open_log(path: str, buffering: int = -1) -> IO[bytes]:
@@ -87,9 +100,9 @@ def open_log(path: str, buffering: int = -1) -> IO[bytes]:
     return os.fdopen(descriptor, "rb", buffering)
 
 
-def _plain_backwards(source: IO[bytes]) -> Iterator[bytes]:
-    """The lines, last one first, reading no more of the file than needed."""
-    position = source.seek(0, os.SEEK_END)
+def _plain_backwards(source: IO[bytes], end: int | None) -> Iterator[bytes]:
+    """The lines before ``end`` (None: all), last one first, reading no more of the file than needed."""
+    position = source.seek(0, os.SEEK_END) if end is None else end
     rest: list[bytes] = []  # the parts of a line whose beginning was not read yet, the last part first
     first = True
     while position:
@@ -155,6 +168,18 @@ class _Place(msgspec.Struct):
 
     file: IO[bytes] | None = None
     ino: tuple[int, int] = (0, 0)
+    began: int = 0  #: where in its first file it began to follow
+
+    def again(self) -> IO[bytes]:
+        """The file, opened once more. Raises FileNotFoundError if there is none."""
+        if self.file is None:
+            raise FileNotFoundError
+        return open(f"/proc/self/fd/{self.file.fileno()}", "rb")
+
+    def is_in(self, source: IO[bytes]) -> bool:
+        """Whether ``source`` is the file that is followed."""
+        status = os.fstat(source.fileno())
+        return self.file is not None and (status.st_dev, status.st_ino) == self.ino
 
     def close(self) -> None:
         if self.file is not None:
@@ -163,18 +188,23 @@ class _Place(msgspec.Struct):
 
 
 async def follow(
-    path: str, *, from_start: bool = False, offset: int | None = None, poll_seconds: float = POLL_SECONDS
-) -> AsyncIterator[bytes]:
-    """Yield what is appended to the log from now on (with ``from_start``, all of it), in chunks of any size; never ends.
+    path: str,
+    n: int = 0,
+    *,
+    since: float | None = None,
+    format: Format = "raw",  # noqa: A002
+    poll_seconds: float = POLL_SECONDS,
+) -> AsyncGenerator[bytes]:
+    """Yield the lines of :func:`tail` as one chunk, even if it is empty, then what is appended, in chunks of any size; never ends.
 
-    With ``offset`` it starts that many bytes into the present file.
+    What is appended is read on from where the lines were read, so nothing is lost or repeated however fast the log grows.
 
     It continues across rotation, truncation, removal and re-creation. A file that does not exist yet is waited for, and then
     read from its start. Raises OSError if the file cannot be read.
     """
     place = _Place()
     try:
-        await READERS.run(_open_at, place, path, from_start, offset)
+        yield await READERS.run(_tail, place, path, n, since, format)
         while True:
             chunk = await READERS.run(_next, place, path)
             if chunk:
@@ -185,8 +215,8 @@ async def follow(
         READERS.submit(place.close)  # not here: closing may hang, and a thread may still be reading
 
 
-def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = None) -> None:
-    """Open the log at ``offset``, its start, or its end. Without a log, ``place`` has no file."""
+def _open_at(place: _Place, path: str, *, from_start: bool) -> None:
+    """Open the log at its start, or its end. Without a log, ``place`` has no file."""
     place.close()
     try:
         place.file = open_log(path, buffering=0)
@@ -194,10 +224,7 @@ def _open_at(place: _Place, path: str, from_start: bool, offset: int | None = No
         return
     status = os.fstat(place.file.fileno())
     place.ino = (status.st_dev, status.st_ino)
-    if offset is not None and offset <= status.st_size:
-        place.file.seek(offset)
-    elif not from_start:
-        place.file.seek(0, os.SEEK_END)
+    place.began = 0 if from_start else place.file.seek(0, os.SEEK_END)
 
 
 def _next(place: _Place, path: str) -> bytes:

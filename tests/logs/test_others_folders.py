@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.logs import rotation
-from supervisord_async.logs.tail import tail_sync
+from supervisord_async.logs.tail import tail
 from supervisord_async.logs.target import Target
 from tests.logs.capturing import captured, everything
 from tests.waiting import wait_until
@@ -128,8 +128,8 @@ def test_the_tail_of_a_log_shows_nobody_elses_file(theirs: Path, tmp_path: Path)
     (theirs / "y.log").write_bytes(b"")
     for name in ("x.log", "y.log"):
         with pytest.raises(OSError, match="symbolic link"):
-            tail_sync(str(theirs / name), 10)
+            tail(str(theirs / name), 10)
     (theirs / "z.log").unlink()
     os.mkfifo(theirs / "z.log")
     with pytest.raises(OSError, match="not a regular file"):
-        tail_sync(str(theirs / "z.log"), 10)
+        tail(str(theirs / "z.log"), 10)

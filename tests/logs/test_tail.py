@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -17,24 +19,28 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.anyio
 
 
+def lines(text: bytes) -> list[bytes]:
+    return text.removesuffix(b"\n").split(b"\n") if text else []
+
+
 async def test_tail_reads_over_backups_plain_and_compressed(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     (tmp_path / "x.log.2.gz").write_bytes(gzip.compress(b"".join(b"%d\n" % n for n in range(100))))
     (tmp_path / "x.log.1").write_bytes(b"".join(b"%d\n" % n for n in range(100, 200)))
     log.write_bytes(b"".join(b"%d\n" % n for n in range(200, 300)) + b"no end")
-    assert await tail(str(log), 3) == [b"298", b"299", b"no end"]
-    assert await tail(str(log), 251) == [b"%d" % n for n in range(50, 300)] + [b"no end"]
-    assert len(await tail(str(log), 10_000)) == 301
-    assert await tail(str(log), 0) == []
-    assert await tail(str(tmp_path / "none.log"), 5) == []
+    assert lines(tail(str(log), 3)) == [b"298", b"299", b"no end"]
+    assert lines(tail(str(log), 251)) == [b"%d" % n for n in range(50, 300)] + [b"no end"]
+    assert len(lines(tail(str(log), 10_000))) == 301
+    assert lines(tail(str(log), 0)) == []
+    assert lines(tail(str(tmp_path / "none.log"), 5)) == []
 
 
 async def test_tail_of_long_lines_crosses_blocks(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
-    lines = [bytes([65 + n]) * (70_000 * n) for n in range(5)] + [b""]
-    log.write_bytes(b"\n".join(lines) + b"\n")
-    assert await tail(str(log), 100) == lines
-    assert await tail(str(log), 2) == lines[-2:]
+    written = [bytes([65 + n]) * (70_000 * n) for n in range(5)] + [b""]
+    log.write_bytes(b"\n".join(written) + b"\n")
+    assert lines(tail(str(log), 100)) == written
+    assert lines(tail(str(log), 2)) == written[-2:]
 
 
 @pytest.mark.parametrize("format_", ["timestamp", "json"])
@@ -43,7 +49,7 @@ async def test_since_is_each_lines_own_time(tmp_path: Path, format_: str) -> Non
     log.write_bytes(
         b"".join(render(b"%d\n" % n, format_, at_ms=n * 1000, name="w", stream="stdout", run=1) for n in range(10))  # type: ignore[arg-type]
     )
-    assert len(await tail(str(log), 100, since=7.0, format=format_)) == 3  # type: ignore[arg-type]
+    assert len(lines(tail(str(log), 100, 7.0, format_))) == 3  # type: ignore[arg-type]
 
 
 async def test_since_of_raw_is_the_files_time(tmp_path: Path) -> None:
@@ -51,7 +57,7 @@ async def test_since_of_raw_is_the_files_time(tmp_path: Path) -> None:
     log.write_bytes(b"new\n")
     (tmp_path / "x.log.1").write_bytes(b"old\n")
     os.utime(tmp_path / "x.log.1", (1000, 1000))
-    assert await tail(str(log), 10, since=2000.0) == [b"new"]
+    assert lines(tail(str(log), 10, 2000.0)) == [b"new"]
 
 
 async def test_follow_goes_on_over_rotations_truncation_and_making_anew(tmp_path: Path) -> None:
@@ -87,3 +93,41 @@ async def test_follow_goes_on_over_rotations_truncation_and_making_anew(tmp_path
         tasks.cancel_scope.cancel()
     expected = b"".join(b"%d before\n%d after\n" % (n, n) for n in range(2, 6)) + b"6 is longer than 7\n7\n8\n"
     assert bytes(got[got.index(b"2") :]) == expected
+
+
+@pytest.mark.parametrize(
+    ("had", "meanwhile", "first"),
+    [
+        (b"1\n2\n3\n4\n", b"", b"2\n3\n4\n"),
+        (b"1\n2\n3\n4\n", b"".join(b"%d\n" % n for n in range(5, 50)), b"2\n3\n4\n"),
+        (b"1\n2\n3\nlo", b"ng\n5\n", b"2\n3\nlo"),
+        (b"", b"1\n2\n3\n4\n5\n", b""),
+        (b"x\nx\n", b"x\nx\nx\nx\nx\n", b"x\nx\n"),
+    ],
+)
+@pytest.mark.parametrize("rotated", [False, True])
+async def test_what_is_appended_while_the_last_lines_are_read_comes_once_and_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, had: bytes, meanwhile: bytes, first: bytes, rotated: bool
+) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(had)
+    original = rotation.backups_of
+
+    def look_around(path: str) -> Any:
+        monkeypatch.setattr(rotation, "backups_of", original)
+        with log.open("ab") as file:
+            file.write(meanwhile)
+        if rotated:
+            rotation.shift(str(log), 9)
+            log.write_bytes(b"next\n")
+        return original(path)
+
+    monkeypatch.setattr(rotation, "backups_of", look_around)
+    expected = had[len(had) - len(first) :] + meanwhile + (b"next\n" if rotated else b"")
+    async with aclosing(follow(str(log), 3, poll_seconds=0.01)) as chunks:
+        with anyio.fail_after(60):
+            got = await anext(chunks)
+            assert got == first
+            while len(got) < len(expected):
+                got += await anext(chunks)
+    assert got == expected
