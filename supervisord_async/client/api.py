@@ -157,26 +157,24 @@ class Client(JsonClient):
 
         def once() -> Iterator[str | None]:
             nonlocal known
-            past = self._log(name, lines, stream, since) if known is None and (since or lines > KNOWN_LINES) else None
             tail = self._log(name, KNOWN_LINES, stream)
-            if known is not None:
-                fresh = behind(tail, known)
-            elif past is not None:
-                fresh = past + (behind(tail, past) if past else [])
-            else:
-                fresh = tail[len(tail) - min(lines, len(tail)) :]
-            known = tail
             yield None
-            for line in fresh:
-                yield line.decode(errors="surrogateescape")
+            begins = known is None
+            if known is not None:
+                missed, known = behind(tail, known), tail
+                for line in missed:
+                    yield line.decode(errors="surrogateescape")
+            query = {"follow": "true", "lines": lines if begins else KNOWN_LINES, "stream": stream, "since": since if begins else None}
             overlap = Overlap(tail)
-            query = {"follow": "true", "lines": KNOWN_LINES, "stream": stream}
             with self._stream(path_of((name,), "logs"), query, None) as response:
+                known = tail
                 for line in lines_of(response, self.socket_path):
-                    for new in overlap.fresh(line):
-                        known.append(new)
-                        del known[:-KNOWN_LINES]
-                        yield new.decode(errors="surrogateescape")
+                    fresh = overlap.fresh(line)
+                    known.extend(fresh)
+                    del known[:-KNOWN_LINES]
+                    # At first all that is sent was asked for; between two requests a program may have printed more than fits into a tail.
+                    for each in [line] if begins else fresh:
+                        yield each.decode(errors="surrogateescape")
 
         return self._across_absences(once, give_up_seconds)
 

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -385,6 +386,34 @@ def test_followed_logs_begin_with_all_that_were_asked_for(daemon: FakeDaemon, cl
     assert list(islice(lines, 4000)) == [str(number) for number in range(1000, 5000)]
     daemon.log("web", "5000")
     assert next(lines) == "5000"
+    lines.close()
+
+
+def test_followed_logs_begin_without_a_gap_however_fast_the_program_prints(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = count()
+
+    def prints(lines: int) -> None:
+        daemon.log("web", *(str(next(printed)) for _ in range(lines)))
+
+    def log(*arguments: Any, **settings: Any) -> Any:
+        answer = original(*arguments, **settings)
+        prints(100)  # before anything else is asked for
+        return answer
+
+    monkeypatch.setattr(api, "KNOWN_LINES", 20)
+    original = client.log
+    monkeypatch.setattr(client, "log", log)
+    prints(30)
+    lines = client.follow_logs("web", lines=10)
+    assert list(islice(lines, 10)) == [str(number) for number in range(120, 130)]
+    prints(5)
+    assert list(islice(lines, 5)) == [str(number) for number in range(130, 135)]
+    daemon.end_streams()
+    prints(1)
+    monkeypatch.setattr(client, "log", original)
+    assert next(lines) == "135"
     lines.close()
 
 
