@@ -213,12 +213,11 @@ def _cookie_of(tcp: TcpAccess) -> str:
 
 
 def _cookie(headers: Headers, name: str) -> str:
-    from http.cookies import CookieError, SimpleCookie
+    """The value of our cookie; "" if there is none. Others, of any program on this host, need not be what the standard library accepts."""
+    from http.cookies import SimpleCookie
 
-    try:
-        morsel = SimpleCookie(headers.one("cookie") or "").get(name)
-    except CookieError:
-        return ""
+    ours = next((one for one in (headers.one("cookie") or "").split(";") if one.strip().partition("=")[0] == name), "")
+    morsel = SimpleCookie(ours).get(name)
     return morsel.value if morsel is not None else ""
 
 
