@@ -88,6 +88,10 @@ def _ruling(process: Process, now: float) -> Ruling:
 
 
 def _stopped(s: Snapshot, program: Program) -> Ruling:
+    if s.cause is Cause.OPERATOR and program.schedule is not None:
+        return Ruling(("its schedule is paused, since an operator stopped it, until somebody starts it",), ("schedule",))
+    if s.cause is Cause.OPERATOR:
+        return Ruling(("it stays stopped until somebody starts it",), ())
     if s.run == 0 and program.schedule is not None:
         return Ruling(("it starts by its schedule",), ("schedule",))
     if s.run == 0 and program.start_on_connect:

@@ -89,13 +89,17 @@ def next_iso(process: Process, now: float, wall_now: float) -> str | None:
     """When the next attempt, KILL or scheduled start is due; an operator's stop pauses the schedule."""
     if process.next_at is not None:
         return iso(wall_now + process.next_at - now)
-    paused = process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR
-    return iso(process.scheduled_at) if process.scheduled_at is not None and not paused else None
+    return iso(process.scheduled_at) if process.scheduled_at is not None and not _is_held(process) else None
+
+
+def _is_held(process: Process) -> bool:
+    """Whether an operator stopped it, so that no schedule and no connection starts it."""
+    return process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR
 
 
 def _description(process: Process) -> str:
     """The first of these that applies: what it waits for; what is wrong, in BACKOFF and FATAL; that its log cannot be written; its
-    own status by sd_notify; the program's description; the state in words.
+    own status by sd_notify; that its schedule is paused; the program's description; the state in words.
     """
     if process.snapshot.state is State.WAITING:
         return waiting_words(process)
@@ -105,7 +109,9 @@ def _description(process: Process) -> str:
         return f"its log cannot be written: {trouble}"
     if process.snapshot.pid is not None and process.status_text:
         return process.status_text
-    if process.program.start_on_connect and process.snapshot.state is State.STOPPED and not process.snapshot.run:
+    if process.program.schedule is not None and _is_held(process):
+        return "its schedule is paused: an operator stopped it"
+    if process.program.start_on_connect and process.snapshot.state is State.STOPPED and not process.snapshot.run and not _is_held(process):
         return process.program.description or "starts at the first connection"
     return process.program.description or state_words(process.snapshot)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Backoff, Logs, Notify, Probe, Restart, Stop
+from supervisord_async.config.model import Backoff, Logs, Notify, Probe, Restart, Schedule, Stop
 from supervisord_async.control import last_output
 from supervisord_async.control.last_output import last_lines
 from supervisord_async.control.logs import Source
@@ -278,6 +278,20 @@ async def test_a_stopped_program_says_who_and_how_to_start_it() -> None:
         await scene.commands.stop(["idle"])
         for name in ("web", "idle"):
             assert (await scene.commands.why(name)).rule == ["it stays stopped until somebody starts it"]
+
+
+@pytest.mark.anyio
+async def test_what_an_operator_holds_is_not_said_to_start_by_itself() -> None:
+    nightly = swift("nightly", autostart=False, schedule=Schedule(at="0 3 * * *"))
+    idle = swift("idle", autostart=False, start_on_connect=True)
+    async with playing(nightly, idle) as scene:
+        assert (await scene.commands.why("nightly")).rule == ["it starts by its schedule"]
+        await scene.commands.stop(["nightly", "idle"])
+        held = await scene.commands.why("nightly")
+        assert held.rule == ["its schedule is paused, since an operator stopped it, until somebody starts it"]
+        assert (await scene.commands.status_of("nightly")).description == "its schedule is paused: an operator stopped it"
+        assert (await scene.commands.why("idle")).rule == ["it stays stopped until somebody starts it"]
+        assert (await scene.commands.status_of("idle")).description == "not started"
 
 
 @pytest.mark.anyio
