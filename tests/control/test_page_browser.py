@@ -230,15 +230,29 @@ def test_keyboard_is_enough(visit: Callable[..., Any]) -> None:
     page.keyboard.press("Tab")
     while not page.evaluate("document.activeElement.matches('td .choose')"):
         page.keyboard.press("Tab")
+    chosen = page.evaluate("document.activeElement.innerText")
     page.keyboard.press("Enter")
-    page.get_by_role("tab", name="Log").focus()
+    until(page, "document.activeElement.matches('[role=tab][aria-selected=true]')")
     page.keyboard.press("ArrowRight")
     page.locator(".why .headline").wait_for()
     page.keyboard.press("Escape")
     page.get_by_role("tablist").wait_for(state="detached")
+    until(page, f"document.activeElement.matches('td .choose') && document.activeElement.innerText === '{chosen}'")
     page.keyboard.press("/")
     page.keyboard.press("Escape")
     row(page, "web").wait_for()
+
+
+def test_what_a_panel_covers_has_no_focus(visit: Callable[..., Any]) -> None:
+    """On a narrow screen, and on a wide one at 200 %."""
+    page = visit(viewport={"width": 375, "height": 740})
+    row(page, "web").get_by_role("button", name="web", exact=True).click()
+    until(page, "document.activeElement.matches('[role=tab]')")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('.table, header') === null")
+    page.keyboard.press("Escape")
+    until(page, "document.activeElement.matches('td .choose')")
 
 
 def test_refused_file_is_a_banner_until_it_is_sound(visit: Callable[..., Any], daemon: LiveDaemon) -> None:

@@ -100,8 +100,12 @@ function App() {
     const count = rows.filter(isTrouble).length;
     document.title = `${count ? `(${count}) ` : ""}${plain(state.health?.name ?? "asupd")}`;
   });
+  const former = useRef();
   useEffect(() => {
     document.querySelector("tr.chosen")?.scrollIntoView({ block: "nearest" });
+    if (!row && document.activeElement === document.body)
+      [...document.querySelectorAll("td .choose")].find((button) => button.textContent === former.current)?.focus(); // where the panel was opened
+    former.current = row && plain(row.name);
   }, [row?.name]);
   useEffect(() => {
     const heed = (event) => event.key === "Escape" && !event.defaultPrevented && !event.target.closest("dialog, input") && go(null);

@@ -24,6 +24,7 @@ export function Panel({ row, tab, setTab, events, close, choose }) {
     event.preventDefault();
   };
   const { name } = row;
+  useEffect(() => buttons.current[tab].focus({ preventScroll: true }), [name]); // else Tab would first pass all rows below the chosen one
   return html`<section class="panel" aria-label=${name}>
     <div class="bar">
       <h2>${plain(name)}</h2>
