@@ -60,7 +60,7 @@ export function Table({ rows, busy, chosen, choose, filter, group }) {
   return html`<table role="table" aria-label="processes">
       <thead role="rowgroup"><tr role="row">${COLUMNS.map(
         ([title, kind, key], i) => html`<th role="columnheader" scope="col" class=${kind} aria-sort=${order.column === i ? (order.down ? "descending" : "ascending") : undefined}>
-          ${key ? html`<button class="sort" onClick=${turn(i)}>${title}${order.column === i ? (order.down ? " ↑" : " ↓") : ""}</button>` : html`<span class="unseen">${title}</span>`}
+          ${key ? html`<button class="sort" onClick=${turn(i)}>${title}${order.column === i ? (order.down ? " ↓" : " ↑") : ""}</button>` : html`<span class="unseen">${title}</span>`}
         </th>`,
       )}</tr></thead>
       <tbody role="rowgroup">${found.slice(0, shown).map(
