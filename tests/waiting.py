@@ -14,11 +14,11 @@ T = TypeVar("T")
 #: Long enough for a loaded machine; no passing test ever waits so long.
 PATIENCE_SECONDS = 60.0
 #: The pause between two looks.
-LOOK_EVERY_SECONDS = 0.01
+POLL_SECONDS = 0.01
 
 
 async def wait_until(
-    predicate: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = ""
+    predicate: Callable[[], T | Awaitable[T]], timeout: float = PATIENCE_SECONDS, *, every: float = POLL_SECONDS, what: str = ""
 ) -> T:
     """Return the first truthy result of ``predicate`` (a function, or one that is awaited); a file it misses is not there yet.
 
@@ -40,9 +40,7 @@ async def wait_until(
         await anyio.sleep(every)
 
 
-def wait_until_sync(
-    predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS, *, every: float = LOOK_EVERY_SECONDS, what: str = ""
-) -> T:
+def wait_until_sync(predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS, *, every: float = POLL_SECONDS, what: str = "") -> T:
     """As :func:`wait_until`, for tests without a loop."""
     until = time.monotonic() + timeout
     while True:

@@ -34,7 +34,7 @@ from supervisord_async.supervise.records.history import History
 
 EVENTS_PER_SECOND = 1000
 SUBSCRIBERS, STALLED = 50, 10
-LOOK_SECONDS = 0.005
+POLL_SECONDS = 0.005
 START_SECONDS = 300.0
 
 
@@ -140,8 +140,8 @@ def _server_cpu(path: Path, rounds: int) -> float:
 async def _lag(lags: list[float]) -> None:
     while True:
         begun = time.perf_counter()
-        await anyio.sleep(LOOK_SECONDS)
-        lags.append(1000 * (time.perf_counter() - begun - LOOK_SECONDS))
+        await anyio.sleep(POLL_SECONDS)
+        lags.append(1000 * (time.perf_counter() - begun - POLL_SECONDS))
 
 
 async def _publish(bus: Bus, seconds: float) -> int:

@@ -29,7 +29,7 @@ from supervisord_async.app import StateSerializer
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "config" / "examples" / "dev_application.py"
 PATIENCE_SECONDS = 30.0
-LOOK_SECONDS = 0.002
+POLL_SECONDS = 0.002
 HEARTBEAT_SECONDS = 10.0
 
 #: The example as an ASGI application: a lifespan starts it and saves its state, uvicorn does the rest.
@@ -181,7 +181,7 @@ def _until_start(output: Path, number: int) -> float:
     while (now := time.monotonic()) < until:
         if re.search(rb"^start %d," % number, output.read_bytes(), re.MULTILINE):
             return now
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     raise SystemExit(f"no start {number} within {PATIENCE_SECONDS:g} s:\n{output.read_text()[-2000:]}")
 
 

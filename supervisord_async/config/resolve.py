@@ -273,7 +273,7 @@ def _sockets(given: Mapping[str, Any], directory: str, context: ResolveContext, 
 
 
 #: The shortest interval of a schedule.
-LEAST_EVERY_SECONDS = 0.1
+MIN_EVERY_SECONDS = 0.1
 #: cron's names for common lines.
 _CRON_NAMES = {
     "@hourly": "0 * * * *",
@@ -293,8 +293,8 @@ def _schedule(given: str | shape.Schedule | None, values: Values) -> model.Sched
     at = _CRON_NAMES.get(given.at.strip(), given.at.strip())
     if at.startswith("@every"):
         every = values.duration(at.removeprefix("@every").strip(), ("schedule", "at"))
-        if every < LEAST_EVERY_SECONDS:  # it would only keep a processor busy
-            least = units.format_duration(LEAST_EVERY_SECONDS)
+        if every < MIN_EVERY_SECONDS:  # it would only keep a processor busy
+            least = units.format_duration(MIN_EVERY_SECONDS)
             values.origin.error(("schedule", "at"), f"expected an interval of {least} or longer, found {found(given.at)}")
     else:
         _check_cron(at, values)

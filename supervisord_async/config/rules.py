@@ -15,7 +15,7 @@ from supervisord_async.config.units import format_duration, suggestion
 from supervisord_async.core.policy import OnLimit
 
 #: A memory limit below this must be a mistake in the unit.
-LEAST_MEMORY_BYTES = 1 << 16
+MIN_MEMORY_BYTES = 1 << 16
 #: More than any machine runs; keeps a typo from exhausting the memory.
 MAX_PROCESSES = 50_000
 
@@ -107,7 +107,7 @@ def _check_pairs(program: Program, configuration: Configuration, origin: Origin)
     if grace > bound:
         words = f"at shutdown daemon.stop_timeout ({format_duration(bound)}) cuts the {format_duration(grace)} short"
         origin.warning(("stop", "grace_period"), words)
-    if 0 < (program.limits.memory_bytes or 0) < LEAST_MEMORY_BYTES:
+    if 0 < (program.limits.memory_bytes or 0) < MIN_MEMORY_BYTES:
         origin.warning(("limits", "memory"), "no program needs so little: a number alone is bytes; write 300MiB")
     both = sorted(set(program.restart.success_exit_codes) & set(program.restart.prevent_exit_codes))
     if both:

@@ -27,7 +27,7 @@ from supervisord_async.errors import DaemonError, NotAllowedError
 #: The port is appended: browsers share a host's cookies among its ports, but each daemon has a token of its own.
 COOKIE = "asup_token"
 #: The least and most characters of a token.
-TOKEN_LEAST, TOKEN_MOST = 16, 1024
+MIN_TOKEN_CHARACTERS, MAX_TOKEN_CHARACTERS = 16, 1024
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
 
@@ -169,11 +169,13 @@ def token_of(path: str | Path) -> str:
                 raise DaemonError(f"cannot use the token in {path}: it belongs to user {status.st_uid}, who knows it (chown it)")
             if status.st_mode & 0o077:
                 raise DaemonError(f"cannot use the token in {path}: others may read it (chmod 600 {path})")
-            token = file.read(TOKEN_MOST + 2).strip()
+            token = file.read(MAX_TOKEN_CHARACTERS + 2).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise DaemonError(f"cannot read the token in {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not TOKEN_LEAST <= len(token) <= TOKEN_MOST or any(sign.isspace() or not sign.isprintable() for sign in token):
-        raise DaemonError(f"cannot use the token in {path}: expected {TOKEN_LEAST} to {TOKEN_MOST} characters without spaces")
+    if not MIN_TOKEN_CHARACTERS <= len(token) <= MAX_TOKEN_CHARACTERS or any(sign.isspace() or not sign.isprintable() for sign in token):
+        raise DaemonError(
+            f"cannot use the token in {path}: expected {MIN_TOKEN_CHARACTERS} to {MAX_TOKEN_CHARACTERS} characters without spaces"
+        )
     return token
 
 

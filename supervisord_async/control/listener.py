@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 2.0
 #: The same before a re-exec, while new clients wait in the kernel's queue; and the time between two checks.
 PAUSE_SECONDS = 0.5
-PAUSE_LOOK_SECONDS = 0.005
+PAUSE_POLL_SECONDS = 0.005
 BACKLOG = 256
 #: How long checking the certificate may delay checking the socket: its disk may hang, and be another one.
 CERTIFICATE_SECONDS = 2.0
@@ -348,7 +348,7 @@ class _Server(Server):
                 for connection in list(connections):
                     if connection.has_asked:
                         connection.shutdown()
-                await anyio.sleep(PAUSE_LOOK_SECONDS)
+                await anyio.sleep(PAUSE_POLL_SECONDS)
         for connection in list(connections):
             connection.transport.abort()
 

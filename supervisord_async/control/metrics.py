@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 #: The loop's lag is the longest delay of this many short sleeps.
-LAG_LOOKS, LAG_SLEEP_SECONDS = 5, 0.002
+LAG_SAMPLES, LAG_SLEEP_SECONDS = 5, 0.002
 
 _LABELS = ("name", "program", "group")
 
@@ -91,7 +91,7 @@ class Metrics:
 async def loop_lag() -> float:
     """How late the loop wakes a sleeping task, in seconds: the longest of a few tries."""
     worst = 0.0
-    for _ in range(LAG_LOOKS):
+    for _ in range(LAG_SAMPLES):
         begun = time.monotonic()
         await anyio.sleep(LAG_SLEEP_SECONDS)
         worst = max(worst, time.monotonic() - begun - LAG_SLEEP_SECONDS)

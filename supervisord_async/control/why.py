@@ -38,7 +38,7 @@ LATE_SECONDS = 0.5
 #: How many runs the chain of causes goes back.
 CHAIN_RUNS = 4
 #: How many runs are examined to find the first failure in a row.
-MOST_RUNS = 10_000
+MAX_RUNS = 10_000
 #: Causes of ends that somebody asked for: these are no failures and do not count for the limit.
 _ASKED_FOR = frozenset(("operator", "file_changed", "config_changed", "dependency", "daemon_stop"))
 
@@ -148,7 +148,7 @@ async def _failing_since(process: Process, history: History | None) -> str | Non
     if s.restarts < 2 or history is None:
         return None
     failures = s.restarts + (s.state is State.FATAL)  # in FATAL no restart followed the last failure
-    runs = await history.runs(process.name, min(failures + CHAIN_RUNS, MOST_RUNS))
+    runs = await history.runs(process.name, min(failures + CHAIN_RUNS, MAX_RUNS))
     ended = [run.ended_at for run in runs if run.ended_at is not None and run.end_cause not in _ASKED_FOR]
     return ended[failures - 1] if len(ended) >= failures else None
 

@@ -12,7 +12,7 @@ KEPT_BYTES = 1024 * 1024
 #: The first and the longest pause between two attempts to write; it doubles each time.
 RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS = 0.1, 5.0
 #: The first and the longest pause between two checks of how full the pipe is; it doubles as well.
-LOOK_FIRST_SECONDS, LOOK_LAST_SECONDS = 0.005, 0.25
+POLL_FIRST_SECONDS, POLL_LAST_SECONDS = 0.005, 0.25
 
 #: What to do about an error.
 _ADVICE = {
@@ -46,13 +46,13 @@ class Outage:
         self.makes_room = False  #: whether the next turn, or the current one, discards output instead of writing it
         self._retry_after = RETRY_FIRST_SECONDS
         self._retry_at = now + RETRY_FIRST_SECONDS
-        self._look_after = LOOK_FIRST_SECONDS
+        self._look_after = POLL_FIRST_SECONDS
 
     def failed_again(self, now: float, *, progress: bool) -> None:
         """Another attempt failed. If something was written before (``progress``), the pauses start with the first one again."""
         self._retry_after = RETRY_FIRST_SECONDS if progress else min(self._retry_after * 2, RETRY_LAST_SECONDS)
         self._retry_at = now + self._retry_after
-        self._look_after = LOOK_FIRST_SECONDS
+        self._look_after = POLL_FIRST_SECONDS
 
     def hasten(self) -> None:
         """The next attempt is due now, as what prevented writing may be gone."""
@@ -65,13 +65,13 @@ class Outage:
 
     def looked(self) -> None:
         """The pipe was not full: the next check can wait longer."""
-        self._look_after = min(self._look_after * 2, LOOK_LAST_SECONDS)
+        self._look_after = min(self._look_after * 2, POLL_LAST_SECONDS)
 
     def made_room(self, count_bytes: int, count_lines: int) -> None:
         """A turn has discarded so much. If that was nothing, the next check can wait the longest pause."""
         self.makes_room = False
         self.lost(count_bytes, count_lines)
-        self._look_after = LOOK_FIRST_SECONDS if count_bytes else LOOK_LAST_SECONDS
+        self._look_after = POLL_FIRST_SECONDS if count_bytes else POLL_LAST_SECONDS
 
     def lost(self, count_bytes: int, count_lines: int) -> None:
         """So much output will never get to the log."""

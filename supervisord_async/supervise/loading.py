@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: A reload whose files cannot be read in this time is refused.
 LOAD_SECONDS = 20.0
 #: How many loads may run at a time: those that hang on a disk and were given up, and still one of the file as mended meanwhile.
-MOST_LOADS = 4
+MAX_LOADS = 4
 
 
 def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitable[Loaded]]:
@@ -40,7 +40,7 @@ def loader(options: Options, run_dir: str | None = None) -> Callable[[], Awaitab
         finally:
             gc.enable()
 
-    threads = DaemonThreads(MOST_LOADS, "load")
+    threads = DaemonThreads(MAX_LOADS, "load")
 
     async def run() -> Loaded:
         try:

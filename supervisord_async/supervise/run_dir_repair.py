@@ -22,7 +22,7 @@ from supervisord_async.system.threads import DaemonThreads
 _log = logging.getLogger("asupd")
 
 #: The time between two checks.
-LOOK_SECONDS = 10.0
+POLL_SECONDS = 10.0
 
 
 class RunDirRepair:
@@ -46,7 +46,7 @@ class RunDirRepair:
         """Check until cancelled."""
         threads = DaemonThreads(1, "run_dir")
         while True:
-            with anyio.move_on_after(LOOK_SECONDS):
+            with anyio.move_on_after(POLL_SECONDS):
                 await self._reloaded.wait()
             self._reloaded = anyio.Event()
             has_state = await retry_on_shortage("look after the run_dir", lambda: threads.run(self._look))

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = 1.0
 #: The types of records that may change the status.
 RECORD_TYPES = frozenset({"state", "reload", "config_refused", "scale"})
-#: The status names processes in these states, up to :data:`MOST_NAMES` for each.
+#: The status names processes in these states, up to :data:`MAX_NAMES` for each.
 NAMED = (State.FATAL, State.UNKNOWN, State.BACKOFF)
-MOST_NAMES = 3
+MAX_NAMES = 3
 #: What the daemon may take to end after ``stop_timeout``, when it kills what is left.
 LAST_SECONDS = 15.0
 #: Beats per interval that the manager demands, so that one may be late.
@@ -72,7 +72,7 @@ class ServiceStatus:
 
 
 def _named(names: list[str]) -> str:
-    return f" ({', '.join(names[:MOST_NAMES])}{', …' if len(names) > MOST_NAMES else ''})"
+    return f" ({', '.join(names[:MAX_NAMES])}{', …' if len(names) > MAX_NAMES else ''})"
 
 
 def beat_interval_seconds(environment: Mapping[str, str], pid: int) -> float | None:

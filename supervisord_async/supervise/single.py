@@ -30,7 +30,7 @@ from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.writer import Writer
 from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.machine_host import MachineHost
-from supervisord_async.supervise.monitors.context import LOOKS
+from supervisord_async.supervise.monitors.context import POLLS_PER_TIMEOUT
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.narrate import detail_words, exit_words
@@ -226,8 +226,8 @@ class Single:
         patience = heartbeat.initial_delay_seconds + heartbeat.timeout_seconds
         silent, said = 0.0, False
         while True:
-            await anyio.sleep(heartbeat.timeout_seconds / LOOKS)
-            silent += heartbeat.timeout_seconds / LOOKS
+            await anyio.sleep(heartbeat.timeout_seconds / POLLS_PER_TIMEOUT)
+            silent += heartbeat.timeout_seconds / POLLS_PER_TIMEOUT
             try:
                 signature = await self._host.signature(heartbeat.file)
             except TimeoutError:

@@ -54,7 +54,7 @@ _KILL_TIMEOUT_SECONDS = 10.0
 _KILL_ROUND_SECONDS = 0.25
 _QUIET_ROUNDS = 2
 _CATCH_SECONDS = 0.05
-_CATCH_IDLE_LOOKS = 50
+_CATCH_IDLE_POLLS = 50
 
 _log = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class Tree:
         stopped: set[int] = set()
         idle, until = 0, clock.monotonic() + _CATCH_SECONDS
         with _urgency():
-            while idle < _CATCH_IDLE_LOOKS and clock.monotonic() < until:
+            while idle < _CATCH_IDLE_POLLS and clock.monotonic() < until:
                 newborn = orphans.strangers(procfs.children(os.getpid()), seen | stopped)
                 for pid in newborn:
                     with suppress(PermissionError):  # it changed its user; logged when it is to be killed

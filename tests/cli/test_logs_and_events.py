@@ -192,7 +192,7 @@ def test_events_since_a_moment_are_all_those_and_no_older_ones(daemon: FakeDaemo
     assert [line.split()[-1] for line in ended.out.splitlines()] == ["11", "12"]
     assert ended.err == ""
     assert ctl("events", "--since", "1m").out == ""
-    monkeypatch.setattr(events, "_MOST", 2)
+    monkeypatch.setattr(events, "_MAX_EVENTS", 2)
     assert "there may be older ones" in ctl("events", "--since", "2026-11-21T09:00:00Z").err
 
 

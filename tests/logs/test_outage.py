@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from supervisord_async.logs.outage import LOOK_FIRST_SECONDS, LOOK_LAST_SECONDS, RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS, Outage
+from supervisord_async.logs.outage import POLL_FIRST_SECONDS, POLL_LAST_SECONDS, RETRY_FIRST_SECONDS, RETRY_LAST_SECONDS, Outage
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -50,12 +50,12 @@ def test_a_pipe_that_is_not_full_is_looked_at_less_often() -> None:
     for _ in range(8):
         looks.append(outage.pause(0.0))
         outage.looked()
-    assert looks[:3] == [LOOK_FIRST_SECONDS, 2 * LOOK_FIRST_SECONDS, 4 * LOOK_FIRST_SECONDS]
-    assert looks[-1] == LOOK_LAST_SECONDS
+    assert looks[:3] == [POLL_FIRST_SECONDS, 2 * POLL_FIRST_SECONDS, 4 * POLL_FIRST_SECONDS]
+    assert looks[-1] == POLL_LAST_SECONDS
     outage.made_room(1, 0)
-    assert outage.pause(0.0) == LOOK_FIRST_SECONDS  # it fills fast
+    assert outage.pause(0.0) == POLL_FIRST_SECONDS  # it fills fast
     outage.made_room(0, 0)
-    assert outage.pause(0.0) == LOOK_LAST_SECONDS
+    assert outage.pause(0.0) == POLL_LAST_SECONDS
 
 
 @pytest.mark.parametrize(("kind", "words"), [("written again", "is written again"), ("given up", "is not written any more")])

@@ -251,7 +251,7 @@ def test_a_state_that_has_no_room_is_told_and_kept_when_there_is(daemon: Make, s
 
 
 def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> None:
-    live = daemon(PROGRAMS, constants={"supervisord_async.supervise.run_dir_repair.LOOK_SECONDS": 0.5})
+    live = daemon(PROGRAMS, constants={"supervisord_async.supervise.run_dir_repair.POLL_SECONDS": 0.5})
     pids = up(live, "counter", "victim")
     run_dir = live.folder / ".asupd"
     shutil.rmtree(run_dir)

@@ -16,7 +16,7 @@ from supervisord_async.client import Event
 
 #: Columns do not grow beyond this; a wider name moves the rest of its line.
 _WIDEST = 24
-_MOST = 10_000  # the daemon returns no more
+_MAX_EVENTS = 10_000  # the daemon returns no more
 
 
 @verb("events")
@@ -31,7 +31,7 @@ def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: in
 
     States, health, reloads, refused files, lost logs, the daemon's own life; with names, only events about those.
     """
-    wanted = (_MOST if since else 0 if follow else 20) if limit is None else limit
+    wanted = (_MAX_EVENTS if since else 0 if follow else 20) if limit is None else limit
     with session.client() as client:
         past = client.events(*selectors, limit=wanted) if wanted else []
         last_id = past[-1].id if past else None

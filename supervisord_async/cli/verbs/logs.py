@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from supervisord_async.client.api import Client
 
 #: The most processes to follow at once: each needs a connection and a thread.
-MOST_FOLLOWED = 64
+MAX_FOLLOWED = 64
 #: How many lines may wait for a slow terminal before no more are read from the daemon.
 WAITING_LINES = 1000
 DEFAULT_LINES = 100
@@ -145,8 +145,8 @@ def _followed(session: Session, names: list[str], query: dict[str, Any]) -> Iter
             for line in client.follow_logs(names[0], **query):
                 yield names[0], line
         return
-    if len(names) > MOST_FOLLOWED:
-        raise UsageError(f"cannot follow {len(names)} logs at once: at most {MOST_FOLLOWED}")
+    if len(names) > MAX_FOLLOWED:
+        raise UsageError(f"cannot follow {len(names)} logs at once: at most {MAX_FOLLOWED}")
     from queue import Queue
     from threading import Thread
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 #: How often to look without a record: there is none when what an earlier daemon left has been taken over.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 class Removals:
@@ -69,7 +69,7 @@ class Removals:
             if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
                 asked = process.snapshot
                 self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
-            await self._conditions[process.name].wait(anyio.current_time() + LOOK_SECONDS)
+            await self._conditions[process.name].wait(anyio.current_time() + POLL_SECONDS)
         await process.output.aclose()
         process.dismiss()
         process.close_notify_socket()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 #: How often to look without a record, as a lost record must not stall the restart.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 STOPPED_MEANWHILE = "it was stopped meanwhile"
 
 
@@ -156,7 +156,7 @@ class Rolling:
             for _ in range(2):  # it decides at the loop's next turn; one more to be safe
                 await anyio.lowlevel.checkpoint()
             while (verdict := _judge(process, before, roll.request)) is None:
-                with anyio.move_on_after(LOOK_SECONDS):
+                with anyio.move_on_after(POLL_SECONDS):
                     await records.receive()
             return verdict or None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: How long the kernel may take to end what was killed.
 KILL_WAIT_SECONDS = 5.0
 #: How often to look without a record, as a lost record must not stall the shutdown.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Shutdown:
                     await anyio.lowlevel.checkpoint()  # lets processes that are down take the request, for which there is no record
                     if self._all_down() and not waiting:
                         break
-                    with anyio.move_on_after(LOOK_SECONDS):
+                    with anyio.move_on_after(POLL_SECONDS):
                         await records.receive()
                     while records.receive_nowait() is not None:
                         pass  # one look for all records: a look after each of a thousand ends would take quadratic time

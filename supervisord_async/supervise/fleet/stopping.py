@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
 
 #: How often to look without a record, as a lost record must not stall the stop.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 #: A process that has outlived its KILL by this much no longer holds up the others.
 KILL_WAIT_SECONDS = 10.0
 
@@ -82,7 +82,7 @@ class OrderlyStop:
                 self.tell_free(anyio.current_time())
                 if not self.pending:
                     return
-                with anyio.move_on_after(LOOK_SECONDS):
+                with anyio.move_on_after(POLL_SECONDS):
                     await records.receive()
                 while records.receive_nowait() is not None:
                     pass  # one look for all records
@@ -158,6 +158,6 @@ def _goes_down(process: Process) -> bool:
 def _holds(process: Process, told_at: float, now: float) -> bool:
     """Whether a process that was asked to stop still holds up the others; one that somebody wants up again does not."""
     s = process.snapshot
-    if s.state in DOWN or (s.wanted and now - told_at > LOOK_SECONDS):
+    if s.state in DOWN or (s.wanted and now - told_at > POLL_SECONDS):
         return False
     return now < max(told_at + process.policy.grace_seconds, s.extended_until) + KILL_WAIT_SECONDS

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.runs.run_spec import RunEnvironment
     from supervisord_async.supervise.sources.notify import NotifySocket
 
-#: Looks per heartbeat timeout: a miss is found at most 1 + 1/LOOKS timeouts, and a look's duration, after the last beat.
-LOOKS = 8
+#: How often a heartbeat is looked for in its timeout: a miss is found at most 1 + 1/8 timeouts, and a look's duration, after the last beat.
+POLLS_PER_TIMEOUT = 8
 #: The name of the check that reports the heartbeat, by file or by sd_notify.
 HEARTBEAT_CHECK = "heartbeat"
 

@@ -12,7 +12,7 @@ import anyio
 
 from supervisord_async.core.inputs import Faulted
 from supervisord_async.core.state import Cause, Health
-from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, POLLS_PER_TIMEOUT, RunContext
 
 #: Looks begin at multiples of this, so that a thousand files with one timeout take twenty trips to a thread, not a thousand.
 GRID_SECONDS = 0.05
@@ -23,7 +23,7 @@ async def monitor_heartbeat(context: RunContext) -> None:
     settings, path = context.program.heartbeat, context.heartbeat_file
     if settings is None or path is None:
         return
-    interval = settings.timeout_seconds / LOOKS
+    interval = settings.timeout_seconds / POLLS_PER_TIMEOUT
     last, silent, said = context.heartbeat_baseline, 0.0, Health.STARTING
     await anyio.sleep(settings.initial_delay_seconds)
     if interval > GRID_SECONDS:

@@ -10,7 +10,7 @@ import anyio
 
 from supervisord_async.core.inputs import Faulted, HealthReported
 from supervisord_async.core.state import Cause, Health
-from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, POLLS_PER_TIMEOUT, RunContext
 
 
 async def monitor_watchdog(context: RunContext) -> None:
@@ -30,7 +30,7 @@ async def monitor_watchdog(context: RunContext) -> None:
             silent = 0.0  # a new timeout counts from now
         if timeout is not None and silent >= timeout:
             break
-        interval = timeout / LOOKS if timeout is not None else 3600.0
+        interval = timeout / POLLS_PER_TIMEOUT if timeout is not None else 3600.0
         await notify_socket.heard.wait(looked + interval)
         now = anyio.current_time()
         silent += min(now - looked, 2 * interval)

@@ -26,7 +26,7 @@ from supervisord_async.system.shortage import is_shortage
 _log = logging.getLogger(__name__)
 
 #: How often to look whether the run is RUNNING, so that liveness is probed soon after, and not an interval later.
-START_LOOK_SECONDS = 1.0
+START_POLL_SECONDS = 1.0
 #: The first pause between probes of a run that is not ready yet; it doubles until the first interval is over.
 FIRST_PAUSE_SECONDS = 0.1
 
@@ -58,7 +58,7 @@ async def monitor_liveness(context: RunContext) -> None:
     if probe is None:
         return
     while context.snapshot().state is State.STARTING:  # noqa: ASYNC110  the machine's states have no event to wait for
-        await anyio.sleep(min(probe.interval_seconds, START_LOOK_SECONDS))
+        await anyio.sleep(min(probe.interval_seconds, START_POLL_SECONDS))
     async for words, verdict in _answers(context, probe, "liveness"):
         if verdict is None:
             continue

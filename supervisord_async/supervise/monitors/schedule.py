@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: The longest sleep between two looks at the clock.
-LOOK_SECONDS = 60.0
+POLL_SECONDS = 60.0
 #: A scheduled start found later than this counts as missed: the machine slept, or its clock was set forward.
 LATE_SECONDS = 90.0
 #: The same when the daemon has just started; not 0, as that may have been a re-exec.
@@ -97,7 +97,7 @@ class ScheduleWatch:
     async def _look(self, groups: dict[str, tuple[Program, list[Process]]]) -> float:
         """Start what is due; returns the seconds until the next look."""
         now = self._wall_clock()
-        soonest = now + LOOK_SECONDS
+        soonest = now + POLL_SECONDS
         for program, processes in groups.values():
             due = self._consider(program, processes, now)
             for process in processes:

@@ -26,7 +26,7 @@ from supervisord_async.system.lock import open_lock
 from supervisord_async.system.shortage import is_shortage
 
 RETURN_SECONDS = 10.0
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 def wait_dead(parent: int) -> None:
@@ -76,7 +76,7 @@ def returned(lock: str) -> bool:
         with suppress(OSError):
             if has_holder(lock):
                 return True
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     return False
 
 
@@ -91,7 +91,7 @@ def end_all(instance: str, lock: str) -> None:
         except OSError as error:
             if not is_shortage(error):
                 raise
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _end_more(instance: str, lock: str, run_dir: str, termination: Termination) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("asupd")
 
 #: The pause between two looks at /proc.
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 #: How long after KILL to wait before what is still alive is reported.
 KILL_SECONDS = 5.0
 
@@ -87,7 +87,7 @@ def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
     termination = Termination(instance_of(run_dir), stop_settings(run_dir), grace_seconds)
     while living and termination.overdue_seconds(living) < KILL_SECONDS:
         termination.advance(living)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         living = find(run_dir)
     if not living:
         cgroups.remove_all(instance_of(run_dir))

@@ -45,10 +45,10 @@ TRIAL_SECONDS = 30.0
 DEATH_SECONDS = 1.0
 #: A thread that a disk has held up for this long counts as hanging; and the pause between two checks of that.
 HANG_SECONDS = 5.0
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 #: How long to wait for starts and ends of runs that are just under way; and the pause between two checks of that.
 REST_SECONDS = 1.0
-REST_LOOK_SECONDS = 0.01
+REST_POLL_SECONDS = 0.01
 MODULE = "supervisord_async.cli.asupd"
 
 
@@ -224,7 +224,7 @@ async def _wait_for_disks() -> None:
     while held_up:
         if anyio.current_time() >= until:
             raise FailedError("cannot re-exec: a disk that does not answer a thread would hold it up; this code stays in service")
-        await anyio.sleep(LOOK_SECONDS)
+        await anyio.sleep(POLL_SECONDS)
         held_up &= threads.held_up()
 
 
@@ -241,7 +241,7 @@ async def come_to_rest(processes: Mapping[str, Process], bus: Bus, history: Hist
     until = anyio.current_time() + REST_SECONDS
     await signals.wait_received()
     while any(process.in_motion for process in processes.values()) and anyio.current_time() < until:
-        await anyio.sleep(REST_LOOK_SECONDS)
+        await anyio.sleep(REST_POLL_SECONDS)
         await signals.wait_received()
 
 

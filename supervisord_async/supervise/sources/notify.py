@@ -46,7 +46,7 @@ PAUSE_SECONDS = 0.01
 #: A longer STATUS is cut.
 STATUS_CHARACTERS = 200
 #: The longest extension that a single message can ask for.
-MOST_EXTENSION_SECONDS = 86400.0
+MAX_EXTENSION_SECONDS = 86400.0
 #: An extension that adds less than this is ignored.
 EXTENSION_STEP_SECONDS = 0.05
 #: The most records about one run; further messages only update what is kept here.
@@ -232,7 +232,7 @@ class NotifySocket:
         self._act_on_watchdog(words)
         extension = _number(words.get("EXTEND_TIMEOUT_USEC"))
         if extension is not None:
-            self._extend(run, min(extension / 1e6, MOST_EXTENSION_SECONDS))
+            self._extend(run, min(extension / 1e6, MAX_EXTENSION_SECONDS))
         if words.get("RELOADING") == "1" and not self.reloading:
             self.reloading = True
             self._publish(run, "it says that it reloads")

@@ -17,7 +17,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.fleet import schedule as schedules
 from supervisord_async.supervise.fleet.schedule import local_zone, next_after
-from supervisord_async.supervise.monitors.schedule import LOOK_SECONDS, ScheduleWatch
+from supervisord_async.supervise.monitors.schedule import POLL_SECONDS, ScheduleWatch
 from supervisord_async.supervise.process import Process
 from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually
@@ -186,7 +186,7 @@ def test_without_a_thread_what_is_due_is_started_and_is_written_down_later(tmp_p
         await s.runs(1, 700)
         assert s.told() == ["started"] and (tmp_path / schedules.FILE_NAME).read_text() == before
         s.threads = True
-        await anyio.sleep(LOOK_SECONDS + 1)
+        await anyio.sleep(POLL_SECONDS + 1)
         assert (tmp_path / schedules.FILE_NAME).read_text() != before
 
     play(scene, tmp_path, "2026-11-21 00:01", Schedule(at="@every 10m", every_seconds=600.0))
@@ -213,7 +213,7 @@ def test_a_clock_set_forward_over_due_times_is_noticed_within_a_minute(tmp_path:
     async def scene(s: Scene) -> None:
         await anyio.sleep(30)
         s.set_clock(7 * 3600.0)
-        await anyio.sleep(LOOK_SECONDS + 1)
+        await anyio.sleep(POLL_SECONDS + 1)
         assert s.process.snapshot.run == runs
         assert s.process.scheduled_at == at("2026-11-21 18:00")
 

@@ -10,7 +10,7 @@ import pytest
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError
-from supervisord_async.supervise.fleet.stopping import KILL_WAIT_SECONDS, LOOK_SECONDS, OrderlyStop
+from supervisord_async.supervise.fleet.stopping import KILL_WAIT_SECONDS, POLL_SECONDS, OrderlyStop
 
 GRACE_SECONDS = 5.0
 UP = Snapshot(state=State.RUNNING, wanted=True, run=1, pid=7)
@@ -84,9 +84,9 @@ def test_whoever_is_not_down_yet_is_left_to_the_next_daemon_unless_somebody_want
 
 def test_what_somebody_wants_up_again_holds_the_others_up_for_a_moment_only(stop: OrderlyStop, web: Any, db: Any) -> None:
     web.snapshot = AGAIN
-    stop.tell_free(100.0 + LOOK_SECONDS)
+    stop.tell_free(100.0 + POLL_SECONDS)
     assert not db.told
-    stop.tell_free(100.1 + LOOK_SECONDS)
+    stop.tell_free(100.1 + POLL_SECONDS)
     assert db.told
 
 

@@ -12,7 +12,7 @@ from supervisord_async.config.model import Heartbeat, Logs, Program
 from supervisord_async.core.inputs import Faulted, HealthReported, Input
 from supervisord_async.core.state import Cause, Health
 from supervisord_async.supervise.host import Host, Signature
-from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, LOOKS, RunContext
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, POLLS_PER_TIMEOUT, RunContext
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from tests.virtual_clock import run_virtually
 
@@ -177,6 +177,6 @@ def test_a_daemon_that_slept_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> N
 def test_looks_are_few_and_none_without_heartbeat() -> None:
     beats = Beats()
     watch(beats, idle)
-    assert beats.looks <= LOOKS + 1
+    assert beats.looks <= POLLS_PER_TIMEOUT + 1
     run_virtually(monitor_heartbeat, Beats().context(None))
     run_virtually(monitor_heartbeat, Beats().context(Heartbeat(), path=None))

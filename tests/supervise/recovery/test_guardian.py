@@ -64,7 +64,7 @@ def test_a_lock_that_cannot_be_looked_at_just_now_may_be_a_successors(
 ) -> None:
     """Else what the successor has taken over would be ended under its hands."""
     wanting = Wanting(str(tmp_path / "lock"))
-    monkeypatch.setattr(guardian, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(guardian, "POLL_SECONDS", 0.01)
     with InstanceLock(tmp_path / "lock"):
         monkeypatch.setattr(os, "open", wanting)
         assert guardian.returned(str(tmp_path / "lock"))
