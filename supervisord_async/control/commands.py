@@ -107,7 +107,7 @@ class Commands:
         if (known := self.figures.known(processes)) is not None:
             return known
         with anyio.move_on_after(FIGURES_TIMEOUT_SECONDS):
-            return await self.figures.look(processes)
+            return await self.figures.sample(processes)
         return self.figures.last
 
     def process(self, name: str) -> Process:
@@ -134,7 +134,7 @@ class Commands:
         """What ``process`` uses now, open files included; None if it is not running, or if this takes too long to find out."""
         if self.figures is not None and process.snapshot.pid is not None:
             with anyio.move_on_after(FIGURES_TIMEOUT_SECONDS):
-                return (await self.figures.look(self.supervisor.processes.values(), detailed=True)).get(process.name)
+                return (await self.figures.sample(self.supervisor.processes.values(), detailed=True)).get(process.name)
         return None
 
     async def history(self, name: str, limit: int = 50) -> list[RunEntry]:

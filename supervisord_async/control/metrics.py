@@ -72,7 +72,7 @@ class Metrics:
         """The text as of now, and its media type."""
         lag = await loop_lag()
         supervisor, sampler = self._commands.supervisor, self._commands.figures
-        figures = await sampler.look(supervisor.processes.values(), detailed=True) if sampler is not None else {}
+        figures = await sampler.sample(supervisor.processes.values(), detailed=True) if sampler is not None else {}
         now = anyio.current_time()
         supervisor.bus.catch_up()  # so that counts made from records are as recent as the snapshots
         rows = [Row(process, now, figures.get(process.name)) for process in supervisor.processes.values()]

@@ -19,7 +19,7 @@ from supervisord_async.control.last_output import Output
 from supervisord_async.control.past_runs import PastRun, past_runs
 from supervisord_async.control.rule import fault_keys, ruling
 from supervisord_async.control.view import next_iso, state_words, waiting_words
-from supervisord_async.control.words import cause_words, exit_story, size_words, span
+from supervisord_async.control.words import cause_words, exit_phrase, size_words, span
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.jsontext import iso
@@ -223,7 +223,7 @@ def _starts_on_connect(process: Process) -> bool:
 def _end_reason(past: PastRun) -> str:
     """Why the run ended, as the reason for the next one."""
     if past.end_cause == "exited":
-        return f"run {past.run} {exit_story(past.figures.get('exit'))}"
+        return f"run {past.run} {exit_phrase(past.figures.get('exit'))}"
     if past.end_cause == "spawn_failed":
         return f"run {past.run} could not be started: {past.last_word}"
     if past.end_by or past.reason in ("", past.end_cause):
@@ -256,7 +256,7 @@ def _end_words(past: PastRun) -> str:
         return f"run {past.run} could not be started: {past.last_word}"
     if exit_status is None and past.end_cause == "restart_limit":
         return f"run {past.run} could not be started: {past.last_word.rpartition('; last: ')[2]}; the restart limit was reached"
-    words = f"run {past.run} {exit_story(exit_status)}"
+    words = f"run {past.run} {exit_phrase(exit_status)}"
     if uptime is not None:
         words += f" after {span(uptime)}"
     if past.end_cause == "restart_limit":
@@ -326,7 +326,7 @@ def _figures_words(end: LastEnd) -> str:
     """How the last run ended, in figures; empty if it never had a process."""
     if end.exit_status is None:
         return ""
-    parts = [f"how {_whose(end)} ended: {exit_story(end.exit_status)}"]
+    parts = [f"how {_whose(end)} ended: {exit_phrase(end.exit_status)}"]
     if end.duration_seconds is not None:
         parts.append(f"up {span(end.duration_seconds)}")
     if end.peak_memory_bytes is not None:

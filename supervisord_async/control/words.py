@@ -36,7 +36,7 @@ def cause_words(cause: str | None, *, on_connect: bool = False, by: str = "") ->
     return CAUSES.get(cause or "", cause or "of something unknown")
 
 
-def exit_story(exit_status: dict[str, Any] | None) -> str:
+def exit_phrase(exit_status: dict[str, Any] | None) -> str:
     """The exit status as a predicate: ``exited with 1``, ``was killed by SIGSEGV (core dumped)``."""
     words = exit_words(exit_status)
     return f"was {words}" if words.startswith("killed") else words

@@ -322,13 +322,13 @@ class Process:
             return
         if stop.command is not None and run.ended is None:
             credentials = partial(self._launcher.credentials, self.program)
-            await run.beside(run_stop_command(run, stop.command, host=self._shared.host, output=self.output, credentials=credentials))
+            await run.stop_by(run_stop_command(run, stop.command, host=self._shared.host, output=self.output, credentials=credentials))
         await run.signal(stop.signal, audience)
 
     async def _kill(self) -> None:
         if self._run is None:
             return
-        self._run.give_up_beside()
+        self._run.cancel_stop_command()
         if self.program.stop.ends_all:
             await retry_on_shortage(f"kill {self.name}", self._run.tree.kill)
         else:
@@ -445,7 +445,7 @@ class Process:
         except Exception:
             _log.exception("%s: cannot tell that a bug broke its supervision", self.name)
         if self._run is not None:
-            self._run.neglect()
+            self._run.unwatch()
         self._resume_at = now + RESUME_PAUSES_SECONDS[min(self._breaks, len(RESUME_PAUSES_SECONDS)) - 1]
         self._mailbox.wake_at(self._resume_at)
 

@@ -64,7 +64,7 @@ class MemoryWatch:
 
     async def _measure(self, limited: list[Process]) -> None:
         runs = {process.name: process.snapshot.run for process in limited if process.snapshot.pid is not None}
-        figures = await self._sampler.look(limited)
+        figures = await self._sampler.sample(limited)
         for process in limited:
             limit, found = process.program.limits.memory_bytes, figures.get(process.name)
             if limit is None or found is None or process.name not in runs or found.memory_bytes <= limit:

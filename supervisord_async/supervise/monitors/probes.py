@@ -139,7 +139,7 @@ async def _run_command(context: RunContext, probe: Probe) -> str | None:
     program = context.program
     try:
         credentials = await context.host.credentials(program.user, program.group_name)
-        environment = context.environment.beside("probe")
+        environment = context.environment.for_side_command("probe")
         spec = spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
         code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:

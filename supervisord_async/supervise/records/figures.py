@@ -31,7 +31,7 @@ SHARING_BYTES = 16 * 1024 * 1024
 SHARING_SECONDS, SHARING_PART = 5.0, 50
 
 
-class Looked(Protocol):
+class Sampled(Protocol):
     """A process whose figures are wanted: its name, and its snapshot for the main pid."""
 
     name: str
@@ -72,14 +72,14 @@ class Sampler:
         self._ticks: dict[tuple[int, int], tuple[int, float]] = {}
         self._shares: dict[tuple[int, int], _Share] = {}  #: by the same key
 
-    def known(self, processes: Iterable[Looked]) -> dict[str, Figures] | None:
+    def known(self, processes: Iterable[Sampled]) -> dict[str, Figures] | None:
         """The last sample, if it is fresh enough for all of ``processes``; else None."""
         now = anyio.current_time()
         if now - self._at >= FRESH_SECONDS:
             return None
         return self.last if now < self._again_at or self._mains == _mains(processes) else None
 
-    async def look(self, processes: Iterable[Looked], *, detailed: bool = False) -> dict[str, Figures]:
+    async def sample(self, processes: Iterable[Sampled], *, detailed: bool = False) -> dict[str, Figures]:
         """The figures by process name, at most :data:`FRESH_SECONDS` old; ``detailed``: with descriptors and IO.
 
         Names without a process are absent. Concurrent callers share a pass. While it is fresh, only processes that came since are sampled.
@@ -92,16 +92,16 @@ class Sampler:
             if begun - self._at < FRESH_SECONDS and (self._detailed or not detailed):
                 stay = {name for name, pid in self._mains.items() if mains.get(name) == pid}
                 newcomers = {name: pid for name, pid in mains.items() if name not in stay}
-                found = await anyio.to_thread.run_sync(partial(self._sample, newcomers, self._detailed, keep=True)) if newcomers else {}
+                found = await anyio.to_thread.run_sync(partial(self._measure, newcomers, self._detailed, keep=True)) if newcomers else {}
                 self.last = {name: figures for name, figures in self.last.items() if name in stay} | found
             else:
-                self.last = await anyio.to_thread.run_sync(partial(self._sample, mains, detailed)) if mains else {}
+                self.last = await anyio.to_thread.run_sync(partial(self._measure, mains, detailed)) if mains else {}
                 self._at, self._detailed = anyio.current_time(), detailed
             self._mains, ended = mains, anyio.current_time()
             self._again_at = ended + NEWCOMERS_PART * (ended - begun)
             return self.last
 
-    async def held_bytes(self, process: Looked) -> int | None:
+    async def held_bytes(self, process: Sampled) -> int | None:
         """The memory of its tree now, measured, not scaled from an earlier measurement; None without a process."""
         async with self._lock:
             pid = process.snapshot.pid
@@ -128,7 +128,7 @@ class Sampler:
         shares[key] = share
         return int(resident * share.part)
 
-    def _sample(self, mains: Mapping[str, int], detailed: bool, *, keep: bool = False) -> dict[str, Figures]:
+    def _measure(self, mains: Mapping[str, int], detailed: bool, *, keep: bool = False) -> dict[str, Figures]:
         """The figures of ``mains``. The CPU ticks and shares of other processes are forgotten, unless ``keep``."""
         everything, now, boot_now = usages(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME)
         trees = trees_of(set(mains.values()), everything)
@@ -148,7 +148,7 @@ class Sampler:
         return found
 
 
-def _mains(processes: Iterable[Looked]) -> dict[str, int]:
+def _mains(processes: Iterable[Sampled]) -> dict[str, int]:
     return {process.name: pid for process in processes if (pid := process.snapshot.pid) is not None}
 
 

@@ -73,7 +73,7 @@ class Hooks:
         if command is None:
             return
         try:
-            done = await self._run(program, command, environment.beside("hook"), credentials, log)
+            done = await self._run(program, command, environment.for_side_command("hook"), credentials, log)
         except SpawnError as error:
             raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
         if done.failure is not None:
@@ -94,7 +94,7 @@ class Hooks:
         command = program.hooks.after_exit
         if command is None:
             return
-        variables = environment.beside("hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
+        variables = environment.for_side_command("hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
         if status.code is not None:
             variables[wire.ENV_EXIT_CODE] = str(status.code)
         elif status.signal is not None:

@@ -37,13 +37,13 @@ class Run:
 
     __slots__ = (
         "_background",
-        "_beside",
-        "_beside_over",
-        "_hearing",
         "_launcher",
         "_on_ended",
         "_over",
+        "_receiving",
         "_scope",
+        "_stop_command",
+        "_stop_command_over",
         "context",
         "ended",
         "session",
@@ -57,9 +57,9 @@ class Run:
         self._launcher = launcher
         self._background: BackgroundTasks | None = None
         self._scope: anyio.CancelScope | None = None
-        self._hearing: anyio.CancelScope | None = None
-        self._beside: anyio.CancelScope | None = None
-        self._beside_over: anyio.Event | None = None
+        self._receiving: anyio.CancelScope | None = None
+        self._stop_command: anyio.CancelScope | None = None
+        self._stop_command_over: anyio.Event | None = None
         self._over: anyio.Event | None = None  # made by the first call of wait_ended
 
     @property
@@ -77,7 +77,7 @@ class Run:
         """The tag that its processes carry in their environment."""
         return self.context.environment.tag
 
-    def become(self, child: ChildProcess) -> None:
+    def change_main(self, child: ChildProcess) -> None:
         """``child``, a process of this run, is its main process from now on; the former one is like any other process of it."""
         former = self.child
         former.forget(self._main_ended)
@@ -92,11 +92,11 @@ class Run:
         self.child.on_end(self._main_ended)
         if self.ended is None:
             if self.context.notify_socket is not None:
-                self._hearing = anyio.CancelScope()  # not in the task: the run may end before that begins
-                background.start_soon(self._hear, self.context.notify_socket, self._hearing, name=f"notify {self.context.name}")
+                self._receiving = anyio.CancelScope()  # not in the task: the run may end before that begins
+                background.start_soon(self._receive, self.context.notify_socket, self._receiving, name=f"notify {self.context.name}")
             self._start_checks(background)
 
-    def neglect(self) -> None:
+    def unwatch(self) -> None:
         """The end of the main process is ignored until the run is watched again; for when the tasks that watched it have failed."""
         self.child.forget(self._main_ended)
 
@@ -127,14 +127,14 @@ class Run:
 
         await retry_on_shortage(f"signal {self.context.name}", send)
 
-    async def beside(self, command: Coroutine[Any, Any, None]) -> None:
-        """Run ``command``, which is to end the run, until it ends or :meth:`give_up_beside` is called; the run is not over before that."""
-        self._beside_over = anyio.Event()
+    async def stop_by(self, command: Coroutine[Any, Any, None]) -> None:
+        """Run ``command``, which is to end the run, to its end or until :meth:`cancel_stop_command`; the run is not over before that."""
+        self._stop_command_over = anyio.Event()
         try:
-            with anyio.CancelScope() as self._beside:
+            with anyio.CancelScope() as self._stop_command:
                 await command
         finally:
-            self._beside_over.set()
+            self._stop_command_over.set()
 
     async def wait_ended(self) -> None:
         """Return once the main process has ended; if another one took its place (MAINPID), that one."""
@@ -142,12 +142,12 @@ class Run:
             self._over = self._over or anyio.Event()
             await self._over.wait()
 
-    def give_up_beside(self) -> None:
-        """The command that runs :meth:`beside` the run is cancelled."""
-        if self._beside is not None:
-            self._beside.cancel()
+    def cancel_stop_command(self) -> None:
+        """The command of :meth:`stop_by` is cancelled."""
+        if self._stop_command is not None:
+            self._stop_command.cancel()
 
-    async def _hear(self, notify_socket: NotifySocket, scope: anyio.CancelScope) -> None:
+    async def _receive(self, notify_socket: NotifySocket, scope: anyio.CancelScope) -> None:
         """Act on the run's sd_notify messages as long as its main process lives, also while it stops."""
         with scope:
             await notify_socket.listen(self)
@@ -181,12 +181,12 @@ class Run:
 
     def _what_follows(self) -> Callable[[Ended, Cause], Coroutine[Any, Any, None]] | None:
         """What to await when nothing of the run lives: a ``stop.command`` that still runs, then the ``after_exit`` hook; None: nothing."""
-        busy = self._beside_over is not None and not self._beside_over.is_set()
+        busy = self._stop_command_over is not None and not self._stop_command_over.is_set()
         return self._follow if busy or self.context.program.hooks.after_exit is not None else None
 
     async def _follow(self, ended: Ended, cause: Cause) -> None:
-        if self._beside_over is not None:
-            await self._beside_over.wait()
+        if self._stop_command_over is not None:
+            await self._stop_command_over.wait()
         if self.context.program.hooks.after_exit is not None:
             await self._launcher.after_exit(self.context, ended, cause)
 
@@ -195,8 +195,8 @@ class Run:
         if self._over is not None:
             self._over.set()
         self.stop_checks()
-        if self._hearing is not None:
-            self._hearing.cancel()
+        if self._receiving is not None:
+            self._receiving.cancel()
         self.child.close()
         self._on_ended(ended)
 

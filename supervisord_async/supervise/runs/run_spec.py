@@ -125,7 +125,7 @@ class RunEnvironment(msgspec.Struct, frozen=True):
             variables[wire.ENV_HEARTBEAT_FILE] = self.heartbeat_file
         return variables
 
-    def beside(self, role: str) -> dict[str, str]:
+    def for_side_command(self, role: str) -> dict[str, str]:
         """The variables of a command beside the run (a probe, a hook), with a tag that is never taken for the run's own."""
         own = {name: value for name, value in self.variables().items() if name not in wire.MAIN_PROCESS_ONLY}
         return {**own, wire.ENV_TAG: tag_of(self.instance, f"{self.name}{SIDE}{role}", self.run)}

@@ -28,7 +28,7 @@ async def run_stop_command(
     name, program = run.context.name, run.context.program
     try:
         who = await credentials()
-        environment = run.context.environment.beside("stop")
+        environment = run.context.environment.for_side_command("stop")
         environment[wire.ENV_MAIN_PID] = str(run.child.pid)
         stdout, stderr = output.open(program.logs, who)
         spec = run_spec.spawn_spec(program, environment, who, stdout, stderr, argv=command)

@@ -291,7 +291,7 @@ class NotifySocket:
             self._publish(run, f"refused {text[:20]} as its main process: it does not descend from this run")
             return
         try:
-            run.become(run.context.host.adopt(identity))
+            run.change_main(run.context.host.adopt(identity))
         except (ProcessLookupError, OSError) as error:
             self._publish(run, f"cannot take {pid} as its main process: {error}")
             return

@@ -32,7 +32,7 @@ class FakeSampler:
     async def held_bytes(self, process: Any) -> int | None:
         return self.held.get(process.name, self.bytes.get(process.name))
 
-    async def look(self, processes: Any, *, detailed: bool = False) -> dict[str, Figures]:
+    async def sample(self, processes: Any, *, detailed: bool = False) -> dict[str, Figures]:
         names = [process.name for process in processes]
         self.looks.append(names)
         if self.failing:

@@ -72,7 +72,7 @@ async def test_memory_threads_and_descriptors_are_those_of_the_whole_tree(starte
     child = started(FAMILY)
     assert child.stdout.readline() == b"ready\n"
     sampler = Sampler()
-    found = (await sampler.look([named("family", child.pid), named("down", None)], detailed=True))["family"]
+    found = (await sampler.sample([named("family", child.pid), named("down", None)], detailed=True))["family"]
     assert found.processes == 3
     assert found.threads >= 3
     assert found.memory_bytes > 30_000_000
@@ -104,7 +104,7 @@ async def test_what_workers_share_counts_once(started: Any, monkeypatch: pytest.
     monkeypatch.setattr(figures_module, "SHARING_SECONDS", 600.0)
     sampler, web = Sampler(), named("web", child.pid)
     for _ in range(3):
-        found = (await sampler.look([web]))["web"]
+        found = (await sampler.sample([web]))["web"]
         assert found.processes == 9
         assert 60_000_000 < found.memory_bytes < 120_000_000
     assert len(looks) == 9, "its pages are looked at once, not by everybody who looks"
@@ -112,7 +112,7 @@ async def test_what_workers_share_counts_once(started: Any, monkeypatch: pytest.
     assert held is not None and 60_000_000 < held < 120_000_000
     assert len(looks) == 18
     monkeypatch.setattr(figures_module, "proportional_bytes", lambda pid: None)  # somebody else's
-    alone = (await Sampler().look([web]))["web"]
+    alone = (await Sampler().sample([web]))["web"]
     assert alone.memory_bytes > 9 * 60_000_000
     assert await sampler.held_bytes(named("down", None)) is None
 
@@ -128,11 +128,11 @@ async def test_cpu_is_counted_between_two_looks(started: Any, monkeypatch: pytes
     sampler, busy, idle = Sampler(), started(BUSY), started("import time; print(flush=True); time.sleep(600)")
     idle.stdout.readline()
     both = [named("busy", busy.pid), named("idle", idle.pid)]
-    await sampler.look(both)
+    await sampler.sample(both)
 
     async def busy_is_seen() -> bool:
         await anyio.sleep(0.2)
-        found = await sampler.look(both)
+        found = await sampler.sample(both)
         return found["busy"].cpu_percent > 10.0 and found["idle"].cpu_percent < 10.0
 
     await wait_until(busy_is_seen)
@@ -151,9 +151,9 @@ async def test_those_who_look_together_share_one_pass(monkeypatch: pytest.Monkey
     sampler = Sampler()
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
-            tasks.start_soon(sampler.look, [named("me", os.getpid())])
+            tasks.start_soon(sampler.sample, [named("me", os.getpid())])
     assert len(passes) == 1
-    detailed = await sampler.look([named("me", os.getpid())], detailed=True)
+    detailed = await sampler.sample([named("me", os.getpid())], detailed=True)
     assert len(passes) == 2
     assert detailed["me"].open_files
 
@@ -166,15 +166,15 @@ async def test_a_newcomer_is_looked_at_without_the_others_and_one_that_ended_is_
     monkeypatch.setattr(figures_module, "NEWCOMERS_PART", 0)
     sampler, other = Sampler(), started("import time; print(flush=True); time.sleep(600)")
     other.stdout.readline()
-    first = await sampler.look([named("me", os.getpid()), named("gone", os.getppid())])
+    first = await sampler.sample([named("me", os.getpid()), named("gone", os.getppid())])
     both = [named("me", os.getpid()), named("new", other.pid), named("gone", None)]
     assert sampler.known(both) is None
-    second = await sampler.look(both)
+    second = await sampler.sample(both)
     assert set(second) == {"me", "new"}
     assert second["me"] is first["me"]
     assert second["new"].memory_bytes > 0
     assert sampler.known(both) is second
-    again = await sampler.look([named("me", os.getpid()), named("new", os.getpid())])  # a newer run under the same name
+    again = await sampler.sample([named("me", os.getpid()), named("new", os.getpid())])  # a newer run under the same name
     assert again["new"].memory_bytes == pytest.approx(again["me"].memory_bytes, rel=0.5)
 
 
@@ -183,5 +183,5 @@ async def test_newcomers_take_a_part_of_the_time_at_most(monkeypatch: pytest.Mon
     monkeypatch.setattr(figures_module, "FRESH_SECONDS", 60.0)
     monkeypatch.setattr(figures_module, "NEWCOMERS_PART", 1_000_000)
     sampler = Sampler()
-    found = await sampler.look([named("me", os.getpid())])
-    assert await sampler.look([named("me", os.getpid()), named("new", os.getppid())]) is found
+    found = await sampler.sample([named("me", os.getpid())])
+    assert await sampler.sample([named("me", os.getpid()), named("new", os.getppid())]) is found
