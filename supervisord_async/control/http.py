@@ -49,15 +49,15 @@ class Application:
             answer = await self._answer(request)
         except Exception as error:
             answer = problem_response(error)
-        await answer.give(request, send)
+        await answer.respond(request, send)
 
     async def _answer(self, request: Request) -> Response | Stream:
         _check_head(request)
         answer = self._authorizer.check(request)
         if answer is not None:
             return answer
-        endpoint, places = self._routes.find(request.method, request.path)
-        return await endpoint(request, places)
+        endpoint, path_parameters = self._routes.find(request.method, request.path)
+        return await endpoint(request, path_parameters)
 
 
 class Routes:
@@ -77,9 +77,9 @@ class Routes:
     def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
         """The endpoint and the values of the path's placeholders. Raises RequestError if there is none for the path or method."""
         allowed: list[str] = []
-        for endpoints, places in self._at(path):
+        for endpoints, path_parameters in self._at(path):
             if method in endpoints:
-                return endpoints[method], places
+                return endpoints[method], path_parameters
             allowed += endpoints
         if allowed:
             raise of_status(405, f"{method} is not for {path!r}: that takes {' or '.join(allowed)}", {"allow": ", ".join(allowed)})
@@ -89,32 +89,34 @@ class Routes:
         if path in self._plain:
             yield self._plain[path], {}
         for segments, endpoints in self._patterns.items():
-            places = _places(segments, path)
-            if places is not None:
-                yield endpoints, places
+            path_parameters = _match(segments, path)
+            if path_parameters is not None:
+                yield endpoints, path_parameters
 
 
-def _places(segments: tuple[str, ...], path: str) -> dict[str, str] | None:
+def _match(segments: tuple[str, ...], path: str) -> dict[str, str] | None:
     """The values of the placeholders in ``segments``, as found in ``path``; None if they do not match."""
     found = path.split("/", len(segments) - 1)
     if len(found) != len(segments):
         return None
-    places = {}
+    path_parameters = {}
     for wanted, segment in zip(segments, found, strict=True):
         if wanted.startswith("{"):
             name, _, kind = wanted[1:-1].partition(":")
             if kind != "path" and (not segment or "/" in segment):
                 return None
-            places[name] = segment
+            path_parameters[name] = segment
         elif wanted != segment:
             return None
-    return places
+    return path_parameters
 
 
-async def _operate(api: Api, operation: Operation, known: frozenset[str], request: Request, places: dict[str, str]) -> Response | Stream:
+async def _operate(
+    api: Api, operation: Operation, known: frozenset[str], request: Request, path_parameters: dict[str, str]
+) -> Response | Stream:
     body = await _body(request)
     by = await api.askers.name_of(request) if operation.method == "POST" else ""
-    return await operation.run(api, Call(places, Parameters(request.query(), body, known=known), request.headers, by))
+    return await operation.run(api, Call(path_parameters, Parameters(request.query(), body, known=known), request.headers, by))
 
 
 def _check_head(request: Request) -> None:

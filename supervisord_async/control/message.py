@@ -124,7 +124,7 @@ class Response(msgspec.Struct, frozen=True):
     media: str | None = None
     headers: Mapping[str, str] = {}
 
-    async def give(self, _request: Request, send: Send) -> None:
+    async def respond(self, _request: Request, send: Send) -> None:
         """The response was sent, unless the client has gone. For HEAD the server omits the body."""
         head = head_of(self.media, self.headers)
         if self.status != HTTPStatus.NOT_MODIFIED:

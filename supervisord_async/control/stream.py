@@ -54,7 +54,7 @@ class Stream(msgspec.Struct, frozen=True):
         """Raises BusyError if there are too many streams, or they are closed."""
         self.streams.claim()
 
-    async def give(self, request: Request, send: Send) -> None:
+    async def respond(self, request: Request, send: Send) -> None:
         """The stream has ended."""
 
         async def send_chunk(chunk: bytes) -> None:

@@ -83,16 +83,16 @@ class Pages:
         """The endpoints for ``/`` and ``/assets/VERSION/NAME``."""
         return {"/": self.page, "/assets/{version}/{name:path}": self.asset}
 
-    async def page(self, request: Request, _places: dict[str, str]) -> Response:
+    async def page(self, request: Request, _path_parameters: dict[str, str]) -> Response:
         """The page; the browser revalidates it each time, which costs a 304."""
         assets = await self._assets()
         return _answer(request, assets.files[PAGE], "no-cache")
 
-    async def asset(self, request: Request, places: dict[str, str]) -> Response:
+    async def asset(self, request: Request, path_parameters: dict[str, str]) -> Response:
         """A file of the present version, cacheable for ever; 404 for any other version or name."""
         assets = await self._assets()
-        name = places["name"]
-        found = assets.files.get(name) if name != PAGE and places["version"] == assets.version else None
+        name = path_parameters["name"]
+        found = assets.files.get(name) if name != PAGE and path_parameters["version"] == assets.version else None
         if found is None:
             raise of_status(404, f"there is nothing at {request.path!r}")
         return _answer(request, found, "private, max-age=31536000, immutable")
