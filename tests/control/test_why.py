@@ -549,7 +549,7 @@ async def test_what_an_adopted_run_prints_are_no_last_words_of_the_run_before(tm
     process: Any = SimpleNamespace(
         name="web",
         replica=0,
-        output=SimpleNamespace(births=(), written=dict),
+        output=SimpleNamespace(run_offsets=(), written=dict),
         program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
     )
     assert await last_output.of(process, 1, 900.0, 950.0, next_run=next_run) == []
@@ -559,7 +559,7 @@ async def test_what_an_adopted_run_prints_are_no_last_words_of_the_run_before(tm
     assert before.lines == ["2026-11-20T12:00:01.000Z before"]
     process.program.logs.format = "raw"
     path.write_bytes(b"of this daemon's run\n")
-    process.output = SimpleNamespace(births=(RunOffsets(1, {}),), written=lambda: {str(path): 21})
+    process.output = SimpleNamespace(run_offsets=(RunOffsets(1, {}),), written=lambda: {str(path): 21})
     [own] = await last_output.of(process, 1, 900.0, 950.0, next_run=next_run)  # the next one could not be started and printed nothing
     assert own.lines == ["of this daemon's run"]
 
