@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: A start fails if the name in a socket's address has not been looked up for this long.
+NAME_SECONDS = 10.0
+
 
 class SavedSocket(msgspec.Struct, frozen=True):
     """What the next daemon needs to take a socket over: its descriptor after a re-exec, its inode after a death of the daemon."""
@@ -174,7 +177,11 @@ async def _bind(settings: Socket, host: Host) -> _Bound:
 async def _address(settings: Socket) -> tuple[socket.AddressFamily, tuple[str, int]]:
     """The family and the numeric address of an inet socket. Raises socket.gaierror, and UnicodeError for an invalid host name."""
     kind = socket.SOCK_DGRAM if settings.kind == "udp" else socket.SOCK_STREAM
-    found = await anyio.getaddrinfo(settings.host, settings.port, type=kind, flags=socket.AI_PASSIVE)
+    try:
+        with anyio.fail_after(NAME_SECONDS):
+            found = await anyio.getaddrinfo(settings.host, settings.port, type=kind, flags=socket.AI_PASSIVE)
+    except TimeoutError:
+        raise socket.gaierror(socket.EAI_AGAIN, f"no name server has answered for {NAME_SECONDS:g} s") from None
     family, _, _, _, address = found[0]
     return family, (address[0], address[1])
 

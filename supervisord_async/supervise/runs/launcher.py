@@ -81,7 +81,7 @@ class Launcher:
         return self._context(child, environment, notify_socket, searches, baseline)
 
     async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:
-        """Do all that may take long before a spawn: look up the user, run the hook, wait for disks. Raises SpawnError.
+        """Do all that may take long before a spawn: look up the user, run the hook, bind sockets, wait for disks. Raises SpawnError.
 
         Returns the run's environment and the signature of its heartbeat file, None without one.
         """
@@ -96,6 +96,7 @@ class Launcher:
             baseline = await self._baseline(heartbeat_file)
         if program.hooks.before_start is not None:
             await self._before_start(environment, credentials)
+        await self._shared.sockets.open(program, host)  # looks up names
         await host.wait_executable(executable_of(program))
         return environment, baseline
 
@@ -132,7 +133,7 @@ class Launcher:
         )
 
     def give_up(self) -> None:
-        """A start that still waits, for its hook or a disk, is cancelled."""
+        """A start that still waits, for its hook, a disk or a name, is cancelled."""
         if self._preparing is not None:
             self._preparing.cancel()
 
@@ -184,4 +185,5 @@ class Launcher:
 
 def _is_plain(program: Program) -> bool:
     """Whether there is nothing to prepare, and so nothing to wait for but the disk that the program is on."""
-    return program.user is None and program.group_name is None and program.heartbeat is None and program.hooks.before_start is None
+    waits_for_nobody = program.heartbeat is None and program.hooks.before_start is None and not program.sockets
+    return program.user is None and program.group_name is None and waits_for_nobody
