@@ -55,3 +55,14 @@ def test_a_socket_whose_name_is_not_looked_up_is_a_failed_start(daemon: Make, si
     with daemon(programs, prefix=silence, constants=constants) as live:
         found = live.wait_for("named", "FATAL")
         assert "cannot bind tcp://web.example.org:8080: no name server has answered for 0.2 s" in found["description"]
+
+
+def test_a_webhook_whose_name_is_not_looked_up_does_not_hold_up_the_end(daemon: Make, silence: tuple[str, ...]) -> None:
+    programs = """
+daemon: {on_event: [{events: [failed], url: "http://hook.example.org/"}]}
+programs: {job: {command: "false", restart: never}}
+"""
+    with daemon(programs, prefix=silence) as live:
+        live.wait_for("job", "EXITED")
+        assert live.do("shutdown", "--timeout", "5s").startswith("stopped")
+        assert live.wait() == 0

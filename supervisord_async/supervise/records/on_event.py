@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from supervisord_async import wire
@@ -32,6 +31,7 @@ from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
 from supervisord_async.supervise.runs.run_spec import tag_of
 from supervisord_async.system.spawn import SpawnSpec
+from supervisord_async.system.threads import DaemonThreads
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class EventHooks:
         self._troubled: set[EventHook] = set()
         self._tasks: TaskGroup | None = None
         self._idle = anyio.Event()
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._webhooks = DaemonThreads(WEBHOOK_THREADS, "webhook")
 
     def on_record(self, record: Record) -> None:
         """A listener of the bus: queue ``record`` for the hooks that want it; never waits."""
@@ -194,12 +194,10 @@ class EventHooks:
             raise HookRefusedError(f"{words}: {tail}" if tail else words)
 
     async def _ask(self, url: str, body: bytes) -> None:
-        await anyio.to_thread.run_sync(self._post, url, body, abandon_on_cancel=True, limiter=self._limiter)
+        await self._webhooks.run(self._post, url, body)
 
     async def _call(self, url: str, body: bytes) -> None:
         """Post the event until the webhook accepts it; raises HookRefusedError after the last attempt."""
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(WEBHOOK_THREADS)
         for pause in (*RETRY_SECONDS, None):
             try:
                 await retry_on_shortage("call a webhook", lambda: self._ask(url, body))

@@ -19,6 +19,7 @@ from supervisord_async.errors import HookRefusedError
 from supervisord_async.supervise.records import on_event
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.on_event import EventHooks, events_of
+from supervisord_async.system.threads import DaemonThreads
 from tests.fake_host import FakeHost, program
 from tests.waiting import wait_until
 
@@ -116,15 +117,15 @@ async def test_what_a_webhook_cannot_take_is_tried_again(hook: Hook) -> None:
 
 
 async def test_a_webhook_waits_until_there_is_a_thread_to_call_it_in(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_sync, refused = anyio.to_thread.run_sync, [1, 2, 3]
+    submit, refused = DaemonThreads.submit, [1, 2, 3]
 
-    async def refuse(*work: Any, **how: Any) -> Any:
+    def refuse(*work: Any, **how: Any) -> Any:
         if refused:
             refused.pop()
             raise RuntimeError("can't start new thread")
-        return await run_sync(*work, **how)
+        return submit(*work, **how)
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", refuse)
+    monkeypatch.setattr(DaemonThreads, "submit", refuse)
     async with telling(hook, EventHook(events=("fatal",), url=URL)) as (bus, _):
         fatal(bus)
         await wait_until(lambda: hook.taken)
