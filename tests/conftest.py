@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.leaks import holdings, left_behind
+from tests.strangers import STRANGER
 
 # Machines are shared and noisy: no test fails for being slow once. CI replays the same examples each time.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -63,6 +64,15 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A folder of a stranger's."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, STRANGER, STRANGER)
+    return folder
 
 
 @pytest.fixture

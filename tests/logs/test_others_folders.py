@@ -14,26 +14,10 @@ from supervisord_async.logs import rotation
 from supervisord_async.logs.tail import tail
 from supervisord_async.logs.target import Target
 from tests.logs.capturing import captured, everything
+from tests.strangers import STRANGER, lay
 from tests.waiting import wait_until
 
-STRANGER = 65501
-
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: files of other users can be made by root only")
-
-
-@pytest.fixture
-def theirs(tmp_path: Path) -> Path:
-    """A folder of a stranger's."""
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    os.chown(folder, STRANGER, STRANGER)
-    return folder
-
-
-def lay(link: Path, target: Path) -> None:
-    """A link of the stranger's."""
-    link.symlink_to(target)
-    os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
 
 
 @pytest.mark.anyio

@@ -9,27 +9,12 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.system.safe_open import held_folder, open_file
+from tests.strangers import STRANGER, lay
 
-STRANGER, OTHER = 65501, 65502
+OTHER = 65502
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: files of other users can be made by root only")
-
-
-@pytest.fixture
-def theirs(tmp_path: Path) -> Path:
-    """A folder of a stranger's, beside ours."""
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    os.chown(folder, STRANGER, STRANGER)
-    return folder
-
-
-def lay(link: Path, target: Path | str, owner: int = STRANGER) -> Path:
-    """A link of ``owner``'s."""
-    link.symlink_to(target)
-    os.chown(link, owner, owner, follow_symlinks=False)
-    return link
 
 
 def write(path: Path | str, *, make_folders: bool = False) -> None:
