@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisord_async.system import procfs
 from tests.cli.asup_running import ASUP_RUN, ROOT, SECONDS, default_signals
 from tests.daemons import alive
 from tests.waiting import wait_until_sync
@@ -57,6 +58,14 @@ class Terminal:
                 self.heard += os.read(self.fd, 4096)
         self.heard = self.heard.partition(text.encode())[2]
 
+    def expect_all_stopped(self) -> None:
+        """All but the shell has stopped. The shell only knows of ``asup-run``; what still reads the terminal takes what is typed next."""
+
+        def all_stopped() -> bool:
+            return all(one.state == "T" for one in procfs.snapshot().values() if one.session == self.pid and one.pid != self.pid)
+
+        wait_until_sync(all_stopped, SECONDS, what="all that runs on the terminal has stopped")
+
     def hang_up(self) -> None:
         os.close(self.fd)
         self.fd = -1
@@ -98,6 +107,7 @@ def test_ctrl_z_and_fg_stop_and_continue_the_command(terminal: Terminal) -> None
     terminal.type("\x1a")
     terminal.expect("Stopped")
     terminal.expect("CODE=148\r\n$ ")  # with its prompt the shell reads what is typed; what comes earlier may be lost on it
+    terminal.expect_all_stopped()
     terminal.type("fg; echo CODE=$?\n")
     terminal.expect("fg; echo CODE=$?\r\n")
     terminal.expect("ASUP cat")  # bash names what it continues
