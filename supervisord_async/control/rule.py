@@ -133,7 +133,7 @@ def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
     bound = "no limit" if p.max_restarts < 0 else f"at most {p.max_restarts}"
     if p.within_seconds is not None and p.max_restarts >= 0:
         count = len(within_window(p, s.recent, now))
-        counted = f"{count} automatic restarts in the last {span(p.within_seconds)} ({bound} in that time)"
+        counted = f"{count} automatic restart{'s' if count != 1 else ''} in the last {span(p.within_seconds)} ({bound} in that time)"
     else:
         counted = f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
     return (counted,)

@@ -95,6 +95,16 @@ async def test_backoff_tells_count_formula_and_next_attempt() -> None:
 
 
 @pytest.mark.anyio
+async def test_restarts_are_counted_as_the_limit_counts_them() -> None:
+    in_a_row, in_a_window = replace(SLOW, max_restarts=3), replace(SLOW, max_restarts=3, within_seconds=3600.0)
+    async with playing(swift("row", restart=in_a_row), swift("window", restart=in_a_window)) as scene:
+        for name, words in (("row", "in a row (at most 3)"), ("window", "in the last 1 h (at most 3 in that time)")):
+            scene.child(name).end(code=1)
+            await scene.state(name, State.BACKOFF)
+            assert (await scene.commands.why(name)).rule[0] == f"1 automatic restart {words}"
+
+
+@pytest.mark.anyio
 async def test_the_limit_names_itself_and_the_spawn_error_its_stage() -> None:
     limited = Restart(max_restarts=1, backoff=Backoff(initial_seconds=0.0, jitter=0.0))
     never = Restart(policy=RestartPolicy.NEVER)
