@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisord_async.client import exchange as exchange_module
 from supervisord_async.client.exchange import Answer, CutError, GarbledError, exchange
 
 
@@ -88,6 +89,15 @@ def test_connection_that_ends_before_an_answer() -> None:
 def test_nonsense_is_refused(nonsense: bytes) -> None:
     with pytest.raises(GarbledError):
         answered(nonsense)
+
+
+def test_chunks_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange_module, "LARGEST_ANSWER_BYTES", 25)
+    chunk = b"a\r\n0123456789\r\n"
+    begin = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert answered(begin, 2 * chunk, b"0\r\n\r\n").content == b"0123456789" * 2
+    with pytest.raises(GarbledError, match="larger than any daemon's"):
+        answered(begin, 3 * chunk, b"0\r\n\r\n")
 
 
 @given(st.binary(max_size=200))

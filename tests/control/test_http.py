@@ -366,5 +366,5 @@ async def test_shutdown_answers_before_it_happens(serving: Serving) -> None:
         assert (await wire.ask("POST", "/v1/shutdown")).json == {"accepted": True}
         await wait_until(lambda: wire.scene.supervisor.shutting_down)
         (await wire.ask("POST", "/v1/processes/web/start")).problem(503, "busy")
-        (await wire.ask("GET", "/v1/ready")).problem(503, "busy")
+        assert (await wire.ask("GET", "/v1/ready")).problem(503, "busy")["detail"] == "the daemon is shutting down"
         assert (await wire.ask("GET", "/v1/health")).json["shutting_down"]

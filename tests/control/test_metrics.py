@@ -89,6 +89,7 @@ async def test_figures_are_those_of_the_living(serving: Callable[..., Any]) -> N
         assert value(text, "asup_process_memory_bytes", name="me") > 1_000_000
         assert value(text, "asup_process_open_files", name="me") > 3
         assert value(text, "asup_process_threads", name="me") >= 1
+        assert value(text, "asup_process_cpu_seconds_total", name="me") > 0
         process.snapshot = replace(process.snapshot, pid=100)
 
 

@@ -262,6 +262,14 @@ async def test_scaling_up_and_down_leaves_the_others_alone() -> None:
         assert (await scene.commands.scale("web", 1)).results[0].state == "RUNNING"
 
 
+async def test_what_has_one_heartbeat_file_for_all_has_one_process_at_most() -> None:
+    async with playing(web(replicas=1, heartbeat=Heartbeat(file="/nowhere/beat"))) as scene:
+        with pytest.raises(FailedError, match=r"2 processes would share heartbeat\.file /nowhere/beat"):
+            await scene.commands.scale("web", 2)
+        await scene.commands.scale("web", 0)
+        assert (await scene.commands.scale("web", 1)).results[0].ok
+
+
 async def test_what_is_scaled_while_stopped_stays_stopped() -> None:
     async with playing(web(replicas=2, autostart=False)) as scene:
         outcome = await scene.commands.scale("web", 3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -84,6 +85,12 @@ def test_the_machines_zone_is_a_zone_and_not_an_offset(tmp_path: Path) -> None:
     assert local_zone(":Europe/Berlin").key == "Europe/Berlin"
     assert local_zone("", str(tmp_path / "none")).key == "UTC"
     assert local_zone("No/Such", str(tmp_path / "none")).key == "UTC"
+    localtime = tmp_path / "zoneinfo" / "Here" / "There"
+    localtime.parent.mkdir(parents=True)
+    counts = struct.pack(">6l", 0, 0, 0, 0, 1, 4)  # one kind of time, whose name has four bytes (RFC 8536)
+    localtime.write_bytes(b"TZif" + bytes(16) + counts + struct.pack(">lBB", 5400, 0, 0) + b"XYZ\0")
+    zone = local_zone("", str(localtime))
+    assert (zone.key, datetime.fromtimestamp(0, zone).utcoffset()) == ("Here/There", timedelta(hours=1.5))
 
 
 class Scene:

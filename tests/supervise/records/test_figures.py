@@ -139,6 +139,21 @@ async def test_cpu_is_counted_between_two_looks(started: Any, monkeypatch: pytes
 
 
 @pytest.mark.anyio
+async def test_what_rests_now_uses_no_cpu_now_whatever_it_used_before(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures_module, "FRESH_SECONDS", 0.05)
+    busy_at_first = "import time\nwhile time.process_time() < 1: pass\nprint(flush=True)\ntime.sleep(600)"
+    sampler, child = Sampler(), started(busy_at_first)
+    await anyio.to_thread.run_sync(child.stdout.readline)
+    await sampler.look([named("web", child.pid)])
+
+    async def rests() -> bool:
+        await anyio.sleep(0.2)
+        return (await sampler.look([named("web", child.pid)]))["web"].cpu_percent == 0.0
+
+    await wait_until(rests)
+
+
+@pytest.mark.anyio
 async def test_those_who_look_together_share_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 

@@ -164,8 +164,12 @@ def test_a_store_is_bounded_and_gives_back_by_name(slot: Slot) -> None:
     with open(os.devnull) as null:
         slot.say(b"FDSTORE=1\nFDNAME=b:d", descriptors=(null.fileno(),))
         slot.say(b"FDSTORE=1\nFDNAME=many", descriptors=(null.fileno(),) * 200)
-    assert (len(slot.notify_socket.store), slot.notify_socket.store.refused) == (STORE_LIMIT, 200 - STORE_LIMIT + 1)
-    slot.say(b"FDSTOREREMOVE=1\nFDNAME=other", b"FDSTOREREMOVE=1\nFDNAME=many")
+        assert (len(slot.notify_socket.store), slot.notify_socket.store.refused) == (STORE_LIMIT, 200 - STORE_LIMIT + 1)
+        slot.say(b"FDSTOREREMOVE=1\nFDNAME=other", b"FDSTOREREMOVE=1\nFDNAME=many")
+        assert len(slot.notify_socket.store) == 0
+        slot.say(b"FDSTORE=1", descriptors=(null.fileno(),))
+        assert [each.name for each in slot.notify_socket.store.saved()] == ["stored"]
+    slot.say(b"FDSTOREREMOVE=1")
     assert len(slot.notify_socket.store) == 0
     assert len(os.listdir("/proc/self/fd")) == before
 
