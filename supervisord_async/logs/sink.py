@@ -23,9 +23,6 @@ from supervisord_async.system import safe_open, transfer
 from supervisord_async.system.descriptors import LOG_ROOM, keep_room
 
 if TYPE_CHECKING:
-    from collections import deque
-
-    from supervisord_async.logs.capture import Capture
     from supervisord_async.logs.target import Target
 
 #: The least time between two comparisons of the path with the open file; a file that was unlinked is noticed at once.
@@ -54,10 +51,9 @@ class Outcome(msgspec.Struct):
 
 
 class Sink:
-    """The open file of one path, and its users. ``busy``, ``waiting`` and ``users`` belong to the loop; the rest to the thread."""
+    """The open file of one path. The loop sets ``target``, ``reopen`` and ``prune``; the rest is the thread's whose turn it is."""
 
     __slots__ = (
-        "busy",
         "can_splice",
         "checked_at",
         "dev",
@@ -70,8 +66,6 @@ class Sink:
         "reopen",
         "rotate_after",
         "target",
-        "users",
-        "waiting",
     )
 
     def __init__(self, path: str, target: Target) -> None:
@@ -86,9 +80,6 @@ class Sink:
         self.rotate_after = 0.0
         self.reopen = False  # another file may be at the path now
         self.prune = False  # there may be more backups than are wanted
-        self.users = 0
-        self.busy = False
-        self.waiting: deque[Capture] | None = None
         self.lock = threading.Lock()  # held while backups are renamed, by a rotation or the compression
 
     def ready(self) -> int:

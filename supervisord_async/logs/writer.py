@@ -76,6 +76,9 @@ class Writer:
         self._lanes = 0
         self._tasks: TaskGroup | None = None
         self._sinks: dict[str, Sink] = {}
+        self._users: dict[Sink, int] = {}  # how many captures have opened it
+        self._busy: set[Sink] = set()  # those with a turn under way
+        self._waiting: dict[Sink, deque[Capture]] = {}  # captures whose sink is busy
         self._to_compress: dict[str, Sink] = {}
         self._compressing = False
         self._over = False
@@ -92,16 +95,17 @@ class Writer:
         if sink is None:
             sink = self._sinks[path] = Sink(path, target)
         sink.target = target
-        sink.users += 1
+        self._users[sink] = self._users.get(sink, 0) + 1
         return sink
 
     def close_sink(self, sink: Sink) -> None:
         """``sink`` has one user less; its file is closed once it has none and no turn is under way."""
-        sink.users -= 1
+        self._users[sink] -= 1
         self._close_unused(sink)
 
     def _close_unused(self, sink: Sink) -> None:
-        if not sink.users and not sink.busy:
+        if not self._users.get(sink) and sink not in self._busy:
+            self._users.pop(sink, None)
             if self._sinks.get(sink.path) is sink:
                 del self._sinks[sink.path]
             sink.close()
@@ -164,15 +168,13 @@ class Writer:
         while self._queue and len(batch) < BATCH:
             capture = self._queue[0]
             sink = capture.sink
-            if sink.busy:
-                if sink.waiting is None:
-                    sink.waiting = deque()
-                sink.waiting.append(self._queue.popleft())
+            if sink in self._busy:
+                self._waiting.setdefault(sink, deque()).append(self._queue.popleft())
                 continue
             shares = capture.calm and sink.regular and sink.fd >= 0
             if batch and not (shares and batch[0][0].calm and batch[0][1].regular and batch[0][1].dev == sink.dev):
                 break
-            sink.busy = True
+            self._busy.add(sink)
             batch.append((self._queue.popleft(), sink))
             if not shares:
                 break
@@ -185,11 +187,13 @@ class Writer:
         except RuntimeError as error:  # no thread can be started now
             outcomes = [Outcome(error=OSError(errno.EAGAIN, str(error))) for _ in batch]
         for (capture, sink), outcome in zip(batch, outcomes, strict=True):
-            sink.busy = False
+            self._busy.discard(sink)
             if outcome.rotated and sink.target.compress:
                 self.compress(sink)
-            if sink.waiting:
-                self.submit(sink.waiting.popleft())
+            if waiting := self._waiting.get(sink):
+                self.submit(waiting.popleft())
+                if not waiting:
+                    del self._waiting[sink]
             capture.turn_ended(outcome)
             self._close_unused(sink)
 
