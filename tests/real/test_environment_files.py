@@ -14,10 +14,9 @@ Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
 
 PROGRAMS = f"""
-defaults: {{restart: {{backoff: {{initial: 30s}}}}}}
 programs:
   lives: {{command: {python("import time; time.sleep(1000)")}, environment_files: [.env]}}
-  begins: {{command: {python("import os, time; print(os.environ['A']); time.sleep(1000)")}, environment_files: [.env]}}
+  begins: {{restart: {{backoff: {{initial: 30s}}}}, command: {python("import os, time; print(os.environ['A']); time.sleep(1000)")}, environment_files: [.env]}}
   other: {{command: {python("import time; time.sleep(1000)")}}}
 """
 
