@@ -31,6 +31,12 @@ class NameLookups:
         return await self._lookups.find(host, port, family, type, proto, flags)
 
 
+def is_awaited(host: str) -> bool:
+    """Whether ``host`` is being looked up on the running loop, also if whoever asked has given up."""
+    lookups: Lookups | None = getattr(asyncio.get_running_loop(), "_lookups", None)
+    return lookups is not None and lookups.is_awaited(host)
+
+
 class Lookups:
     """The look-ups of one loop."""
 
@@ -47,6 +53,10 @@ class Lookups:
             asked = self._begin((host, port, *kind))
         await asyncio.wait([asked])  # not the look-up itself, which others may wait for as well, is cancelled with this
         return asked.result()
+
+    def is_awaited(self, host: str) -> bool:
+        """Whether ``host`` is being looked up."""
+        return any(name in (host, host.encode()) for name, *_ in self._asked)
 
     def _begin(self, question: tuple[Any, ...]) -> Call[list[Any]]:
         asked = self._asked.get(question)

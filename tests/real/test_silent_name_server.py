@@ -66,3 +66,18 @@ programs: {job: {command: "false", restart: never}}
         live.wait_for("job", "EXITED")
         assert live.do("shutdown", "--timeout", "5s").startswith("stopped")
         assert live.wait() == 0
+
+
+def test_a_program_whose_probes_have_a_name_is_not_restarted_for_that(daemon: Make, silence: tuple[str, ...]) -> None:
+    programs = """
+defaults: {command: sleep 1000}
+programs:
+  http: {liveness: {http: "http://web.example.org/", interval: 100ms, timeout: 100ms, failures: 1}}
+  tcp: {liveness: {tcp: "web.example.org:80", interval: 100ms, timeout: 100ms, failures: 1}}
+"""
+    with daemon(programs, prefix=silence) as live:
+        for name, target in (("http", "http://web.example.org/"), ("tcp", "tcp web.example.org:80")):
+            live.wait_for(name, "RUNNING", health="unhealthy")
+            why = live.do("why", name)
+            assert f"cannot tell: {target}: no name server has answered within 0.1 s" in why, why
+            assert live.process_of(name)["run"] == 1

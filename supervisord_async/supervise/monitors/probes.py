@@ -3,8 +3,9 @@
 Readiness says when a run can serve, and whether it still does; it never restarts the run. Liveness is probed once the run is
 RUNNING, and its failure replaces the run. Both end with the run: nothing is probed during backoff.
 
-Where a probe cannot be run at all (its command cannot be spawned, its disk hangs, no descriptor is free), the health of a run
-that has started is unhealthy, as it is not known. That is no answer and does not restart the run: the next one could not be probed either.
+Where a probe cannot be run at all (its command cannot be spawned, its disk hangs, no descriptor is free, no name server answers), the
+health of a run that has started is unhealthy, as it is not known. That is no answer and does not restart the run: the next one could
+not be probed either.
 """
 
 from __future__ import annotations

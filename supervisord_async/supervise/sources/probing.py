@@ -5,7 +5,9 @@ The answer is None when all is well, else what is wrong, in words. A wrong answe
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import Iterable, Sequence
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
@@ -13,6 +15,7 @@ import anyio.abc
 
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import ProbeNotRunError
+from supervisord_async.system import names
 from supervisord_async.system.shortage import is_shortage
 
 #: A response whose status line is not complete within this is no answer; the rest is not read.
@@ -21,33 +24,50 @@ GOOD_STATUS = range(200, 400)
 
 
 async def ask(probe: Probe) -> str | None:
-    """The answer to a probe by HTTP or TCP, within its timeout. Raises ProbeNotRunError for want of a descriptor or thread to ask with."""
+    """The answer to a probe by HTTP or TCP, within its timeout.
+
+    Raises ProbeNotRunError where the program was not reached for lack of a descriptor, a thread or a name server that answers.
+    """
     words = f"no answer within {probe.timeout_seconds:g} s"
     with anyio.move_on_after(probe.timeout_seconds):
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
+            return words or None
         except (OSError, RuntimeError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-            if any(map(is_shortage, _tried(error))):  # of ours, so nothing was asked
-                raise ProbeNotRunError(f"cannot run the probe: {_reason(error)}") from error
+            tried = _tried(error)
+            words = f"{_target(probe)}: {_reason(tried)}"  # UnicodeError: not a valid host name
+            if any(map(_is_ours, tried)):
+                raise ProbeNotRunError(f"cannot run the probe: {words}") from error
             if isinstance(error, RuntimeError):
                 raise
-            words = f"{_target(probe)}: {_reason(error)}"  # UnicodeError: not a valid host name
-    return words or None
+            return words
+    if names.is_awaited(_host(probe)):
+        raise ProbeNotRunError(f"cannot run the probe: {_target(probe)}: no name server has answered within {probe.timeout_seconds:g} s")
+    return words
 
 
-def _tried(error: Exception) -> tuple[Exception, ...]:
+def _tried(error: Exception) -> Sequence[Exception]:
     """What went wrong, for each address that was tried."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     return cause.exceptions if isinstance(cause, ExceptionGroup) else (cause,)
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, as the system words it; if several addresses were tried, for each of them."""
-    return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in _tried(error)))
+def _reason(tried: Iterable[Exception]) -> str:
+    """What went wrong, as the system words it."""
+    return ", ".join(dict.fromkeys(getattr(one, "strerror", None) or str(one) or type(one).__name__ for one in tried))
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the program was not reached for lack of something here, or because no name server answers."""
+    return is_shortage(error) or (isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN)
 
 
 def _target(probe: Probe) -> str:
     return probe.http or "tcp {}:{}".format(*(probe.tcp or ("?", 0)))
+
+
+def _host(probe: Probe) -> str:
+    return (urlsplit(probe.http).hostname or "") if probe.http is not None else (probe.tcp or ("", 0))[0]
 
 
 async def _ask_tcp(probe: Probe) -> str | None:

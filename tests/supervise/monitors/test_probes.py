@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from typing import Any, cast
@@ -180,6 +181,19 @@ async def test_who_cannot_be_reached_is_told_in_the_systems_words(monkeypatch: p
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")]
+)
+async def test_who_cannot_be_reached_for_lack_of_something_here_has_not_failed(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cannot(*_: object) -> None:
+        raise OSError("All connection attempts failed") from error
+
+    monkeypatch.setattr("supervisord_async.supervise.sources.probing._connect", cannot)
+    with pytest.raises(ProbeNotRunError, match=rf"cannot run the probe: tcp x:1: {error.strerror}"):
+        await ask(Probe(**TCP))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
     "where", [{"kind": "tcp", "tcp": ("\N{SNOWMAN}.invalid", 1)}, {"kind": "http", "http": "http://\N{SNOWMAN}.invalid/"}]
 )
 async def test_what_is_no_name_of_a_host_is_an_answer(where: dict[str, Any]) -> None:
@@ -233,7 +247,7 @@ async def test_without_a_descriptor_for_a_connection_nobody_was_asked(kind: str)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: [Tt]oo many open files"):
+        with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: .*: [Tt]oo many open files"):
             await ask(probe)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -247,5 +261,5 @@ async def test_without_a_thread_to_look_a_host_up_nobody_was_asked(monkeypatch: 
 
     monkeypatch.setattr(anyio, "connect_tcp", no_thread)
     probe = Probe(kind="tcp", tcp=("db.example", 1))
-    with pytest.raises(ProbeNotRunError, match="cannot run the probe: can't start new thread"):
+    with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: tcp db\.example:1: can't start new thread"):
         await ask(probe)
