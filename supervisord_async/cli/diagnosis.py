@@ -36,7 +36,7 @@ T = TypeVar("T")
 OLDEST_PYTHON = (3, 11)
 #: A check that takes longer is taken to wait for a disk that hangs.
 TIMEOUT_SECONDS = 10.0
-_SILENT = f"cannot be told: a disk has not answered for {TIMEOUT_SECONDS:g} s"
+_SILENT = f"cannot be told: a disk, or a name server, has not answered for {TIMEOUT_SECONDS:g} s"
 #: The most descriptors that the daemon needs for itself, and for each process (two pipes, a pidfd, two logs).
 OWN_FILES, FILES_PER_PROCESS = 64, 8
 FREE_BYTES = 64 * 1024 * 1024
@@ -107,7 +107,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
         try:
             found += _in_time(partial(_all_of, check, installation))
         except TimeoutError:
-            found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted where it is to be"))
+            found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted there, and at names of hosts"))
         except OSError as error:  # a check that is impossible here does not prevent the others
             found.append(Finding("warning", check.__name__, f"cannot be told: {error}"))
     return found

@@ -278,7 +278,7 @@ def test_a_check_whose_disk_hangs_is_an_error_and_the_others_are_told(doctor: Do
     finally:
         go.set()
     assert code == 1
-    assert "a disk has not answered" in only(findings, "logs")["message"]
+    assert "a disk, or a name server, has not answered" in only(findings, "logs")["message"]
     assert findings[-1]["check"] == "python"
 
 
