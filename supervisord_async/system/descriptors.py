@@ -7,12 +7,17 @@ import os
 import resource
 import select
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
-#: How many descriptors must stay free when one is opened for a program: for a pipe (after which a log is opened), a log, an adoption.
-PIPE_ROOM, LOG_ROOM, ADOPTION_ROOM = 32, 16, 8
+from supervisord_async.errors import SpawnError
+
+#: How many descriptors must stay free when one is opened for a program: for a pipe (after which a log is opened), a log, the process
+#: of a run, an adoption. A start needs as much room as a log does: what is opened in the moments between is no reason to kill its child.
+PIPE_ROOM, LOG_ROOM, RUN_ROOM, ADOPTION_ROOM = 32, 20, 16, 8
 #: With a limit of open files below this, only a proportional share of these must stay free.
 FEW = 64
+_starts_under_way = 0  # each will soon have a process, and a descriptor by which to notice its end
 #: The soft limit of open files that we were started with; empty until it was raised.
 _original_soft: list[int] = []
 
@@ -81,6 +86,30 @@ def keep_room(fd: int, room: int) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def keep_room_for_pipe(fd: int) -> int:
+    """As :func:`keep_room` for a descriptor of a pipe; those that the starts under way have still to open count as taken."""
+    return keep_room(fd, PIPE_ROOM + _starts_under_way)
+
+
+@contextmanager
+def room_for_a_run() -> Iterator[None]:
+    """In this context, which begins before the run's pipes are opened, a descriptor is set aside for its process.
+
+    Else many starts at once would open all their pipes first, down to the room that these have to leave, and then fill that room.
+    Raises SpawnError, stage ``fork``, if there is no such descriptor.
+    """
+    global _starts_under_way  # noqa: PLW0603  the limit is one of the whole process, too
+    try:
+        os.close(keep_room(os.dup(0), LOG_ROOM + _starts_under_way))
+    except OSError as error:
+        raise SpawnError("fork", error.errno, "no descriptor for its process") from error
+    _starts_under_way += 1
+    try:
+        yield
+    finally:
+        _starts_under_way -= 1
 
 
 def is_journal(fd: int) -> bool:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 
-from supervisord_async.system.descriptors import PIPE_ROOM, keep_room
+from supervisord_async.system.descriptors import PIPE_ROOM, keep_room, keep_room_for_pipe
 
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 _LARGEST_BYTES = 1 << 24
@@ -33,7 +33,7 @@ class Pipe:
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             own = os.open(f"/proc/self/fd/{write_fd}", os.O_RDWR | os.O_CLOEXEC)  # a new open file description, which blocks
-            child_fd = keep_room(own, PIPE_ROOM)
+            child_fd = keep_room_for_pipe(own)
         except BaseException:
             os.close(read_fd)
             raise

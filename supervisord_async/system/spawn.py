@@ -44,6 +44,7 @@ class SpawnSpec(msgspec.Struct, frozen=True):
     pid_variables: tuple[str, ...] = ()  #: variables to set to the child's own PID
     stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
     session: bool = True  #: True: the child leads a session of its own; False: it stays in our session and process group
+    room: int = 0  #: how many descriptors must stay free besides the one by which its end is noticed
     confined: bool = False  #: it is to have a cgroup of its own, if possible; that is left to the caller of :func:`spawn`
     around_fork: AbstractContextManager[None] | None = None  #: the context in which to fork; the loop does not turn in it
 
@@ -128,7 +129,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
                 umask=-1 if spec.umask is None else spec.umask,
                 **identity,
             )
-        child = await _watched(loop, process)
+        child = await _watched(loop, process, spec.room)
     except OSError as error:
         if error.filename == argv[0] != spec.argv[0]:  # the launcher could not be executed
             raise SpawnError("exec", None, f"its limits or sockets cannot be set: {own_python.refusal(error)}") from error
@@ -142,7 +143,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
     return child
 
 
-async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes]) -> Child:
+async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes], room: int) -> Child:
     """The new child, watched from when /proc can be read without blocking. Raises OSError as :func:`.transport.watch`."""
     try:
         for _ in range(TURNS_TO_EXECUTE):
@@ -151,7 +152,7 @@ async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[by
         kill_unowned(process.pid)
         raise
     finally:
-        child = watch(loop, process)
+        child = watch(loop, process, room)
         process.returncode = 0  # else Popen's finalizer would wait for the PID
     return child
 

@@ -37,8 +37,10 @@ def start_child(loop: Any, args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
     return process
 
 
-def watch(loop: Any, process: subprocess.Popen[bytes]) -> Child:
-    """Watch for the end of a child of :func:`start_child`. Raises OSError if no descriptor is free; then the child was killed.
+def watch(loop: Any, process: subprocess.Popen[bytes], room: int = 0) -> Child:
+    """Watch for the end of a child of :func:`start_child`.
+
+    Raises OSError if no descriptor is free besides ``room`` that are reserved; then the child was killed.
 
     To be called :data:`TURNS_TO_EXECUTE` turns of the loop after the start: while a child is still executing its program (some
     0.3 ms), the kernel blocks readers of its /proc/PID/stat. By then it has done so, and other children were started meanwhile.
@@ -47,7 +49,7 @@ def watch(loop: Any, process: subprocess.Popen[bytes]) -> Child:
         born = procfs.stat(process.pid)  # our unreaped child: it is there even if it has ended
         if born is None:
             raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
-        return Child(loop, of(born), ours=True)
+        return Child(loop, of(born), ours=True, room=room)
     except BaseException:
         kill_unowned(process.pid)
         process.wait()

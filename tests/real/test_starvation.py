@@ -136,6 +136,20 @@ def test_programs_leave_the_daemon_the_descriptors_by_which_it_is_asked_and_ends
     unbroken(live)
 
 
+@pytest.mark.parametrize("logs", ["", "logs: {stdout: none}, "], ids=["logs", "no logs"])
+def test_silent_programs_leave_the_daemon_the_descriptors_by_which_it_answers(daemon: Make, logs: str) -> None:
+    """They take theirs all at once, and no log: the last that each takes is the one by which its end is noticed."""
+    many = f"programs: {{v: {{command: [sleep, '1000'], replicas: 130, start_seconds: 0, {logs}restart: {{backoff: {{initial: 100ms, max: 300ms}}}}}}}}"
+    live = daemon(many, prefix=("/bin/sh", "-c", 'ulimit -n 128; exec "$@"', "sh"))
+    live.wait_until(lambda: "flapping" in live.text(), "those that get none try again and again")
+    for _ in range(5):  # status opens files in /proc
+        states = [each["state"] for each in live.status().values()]
+        assert states.count("RUNNING") > 20
+    assert live.end() == 0
+    assert not live.tagged()
+    unbroken(live)
+
+
 def test_more_programs_than_descriptors_are_taken_over_and_ended(daemon: Make) -> None:
     live = daemon(FORTY)
     state = live.folder / ".asupd" / "state.json"

@@ -22,6 +22,7 @@ from supervisord_async.supervise.sources.logsearch import LogSearch
 from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.descriptors import room_for_a_run
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +74,12 @@ class Launcher:
             if preparing.cancelled_caught:
                 return None
         searches = self._output.search(program.log_patterns())
-        stdout, stderr = self._output.open(program.logs, environment.credentials)
-        self._output.run_started(run)
-        spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._shared.null_fd)
-        spec = await equip(spec, program, notify_socket, self._shared)
-        child = await self._shared.host.spawn(spec)
+        with room_for_a_run():
+            stdout, stderr = self._output.open(program.logs, environment.credentials)
+            self._output.run_started(run)
+            spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._shared.null_fd)
+            spec = await equip(spec, program, notify_socket, self._shared)
+            child = await self._shared.host.spawn(spec)
         return self._context(child, environment, notify_socket, searches, baseline)
 
     async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:

@@ -14,6 +14,7 @@ from supervisord_async import wire
 from supervisord_async.config.model import Daemon, Program
 from supervisord_async.errors import SpawnError
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.descriptors import RUN_ROOM
 from supervisord_async.system.disks import Executable
 from supervisord_async.system.limits import Limits
 from supervisord_async.system.spawn import SpawnSpec
@@ -179,6 +180,7 @@ def spawn_spec(
         credentials=credentials,
         umask=program.umask,
         limits=limits_of(program) if argv is None else None,
+        room=RUN_ROOM if argv is None else 0,
         confined=argv is None and program.stop.ends_all,
     )
 
