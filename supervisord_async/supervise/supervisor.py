@@ -220,8 +220,16 @@ class Supervisor:
             _log.error("%s: %s", process.name, error)
 
     def _start_task(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """``function`` runs as a task; a bug in it ends that task alone."""
+
+        async def run() -> None:
+            try:
+                await function()
+            except Exception:
+                _log.exception("%s failed because of a bug", name)
+
         assert self._tasks is not None  # noqa: S101  only called while running
-        self._tasks.start_soon(function, name=name)
+        self._tasks.start_soon(run, name=name)
 
     def _forget(self, process: Process) -> None:
         """The process is removed; if the configuration lists it again by now, a new one is added in its place."""

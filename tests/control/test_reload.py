@@ -416,3 +416,20 @@ async def test_processes_on_their_way_out_hear_of_themselves_only() -> None:
             await wait_until(lambda: list(scene.supervisor.processes) == ["kept"])
         assert max(heard.values()) <= 4  # its own records, not those of all
         assert not any(child.alive for child in scene.host.children if child.spec.environment["ASUP_NAME"] != "kept")
+
+
+async def test_a_bug_in_what_a_reload_sets_going_ends_neither_the_daemon_nor_other_programs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def breaks(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with playing(swift("kept"), swift("gone"), load=File(swift("kept"))) as scene:
+        monkeypatch.setattr(scene.host, "prepare", breaks)
+        monkeypatch.setattr(Output, "aclose", breaks)
+        await scene.commands.reload()
+        assert (await scene.commands.restart(["kept"])).error is None
+        assert scene.snapshot("gone").state is State.STOPPED
+        monkeypatch.undo()
+    failed = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert failed == ["prepare spawns failed because of a bug", "retire gone failed because of a bug"]
