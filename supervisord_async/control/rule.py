@@ -10,6 +10,7 @@ from supervisord_async.control.words import span
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
 from supervisord_async.core.state import Cause, Health, Snapshot, State
+from supervisord_async.supervise.records.narrate import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Probe, Program
@@ -106,6 +107,8 @@ def _killed(s: Snapshot, p: Policy) -> tuple[str, ...]:
     of_itself = s.cause in (Cause.EXITED, Cause.RESTART_LIMIT) and not s.kills and not succeeded(s, p)
     if not of_itself or s.exit is None or s.exit.signal != signal.SIGKILL:
         return ()
+    if OUT_OF_MEMORY in s.detail:
+        return ("the kernel sent this KILL, to free memory (see dmesg); limits.memory can restart it before that",)
     return ("asupd did not send this KILL: somebody else did, or the kernel, which was out of memory (see dmesg)",)
 
 

@@ -24,7 +24,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.records.figures import Figures
-from supervisord_async.supervise.records.narrate import detail_words
+from supervisord_async.supervise.records.narrate import OUT_OF_MEMORY, detail_words
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -257,6 +257,8 @@ def _end_words(past: PastRun) -> str:
     if exit_status is None and past.end_cause == "restart_limit":
         return f"run {past.run} could not be started: {past.last_word.rpartition('; last: ')[2]}; the restart limit was reached"
     words = f"run {past.run} {exit_phrase(exit_status)}"
+    if OUT_OF_MEMORY in past.last_word:
+        words += f" ({OUT_OF_MEMORY})"
     if uptime is not None:
         words += f" after {span(uptime)}"
     if past.end_cause == "restart_limit":

@@ -9,6 +9,7 @@ from supervisord_async.client import Run
 
 AT = "2026-11-21T12:00:00.000Z"
 TERM = {"signal": "SIGTERM", "core": False}
+KILL = {"signal": "SIGKILL", "core": False}
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,15 @@ TERM = {"signal": "SIGTERM", "core": False}
         ({"ended_at": AT, "exit_status": {"code": 3}, "end_cause": "restart_limit",
           "end_detail": "restart limit of 2 reached; last: exited with 3"},
          "exited with 3; restart limit of 2 reached"),
+        ({"ended_at": AT, "exit_status": KILL, "end_cause": "exited",
+          "end_detail": "killed by SIGKILL: the kernel was out of memory, up 1.1 s; restart 3 in 2.2 s"},
+         "killed by SIGKILL: the kernel was out of memory; restart 3 in 2.2 s"),
+        ({"ended_at": AT, "exit_status": KILL, "end_cause": "restart_limit",
+          "end_detail": "restart limit of 1 reached; last: killed by SIGKILL: the kernel was out of memory"},
+         "killed by SIGKILL: the kernel was out of memory; restart limit of 1 reached"),
+        ({"ended_at": AT, "exit_status": TERM, "end_cause": "restart_limit",
+          "end_detail": "restart limit of 1 reached; last: no heartbeat for 3.0 s"},
+         "killed by SIGTERM; no heartbeat for 3.0 s; restart limit of 1 reached"),
         ({"ended_at": AT, "exit_status": {"unknown": True}, "end_cause": "exited", "end_detail": ""}, "ended, exit status unknown"),
     ],
 )  # fmt: skip

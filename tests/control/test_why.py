@@ -353,6 +353,19 @@ async def test_a_kill_that_was_none_of_ours_is_told_as_such() -> None:
         assert not any("did not send this KILL" in line for line in (await scene.commands.why("hung")).rule)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("at_limit", [False, True])
+async def test_a_kill_for_want_of_memory_is_told_as_the_kernels(at_limit: bool) -> None:
+    async with playing(swift("web", restart=replace(SLOW, max_restarts=0) if at_limit else SLOW)) as scene:
+        scene.host.oom_killed.add(scene.child("web").pid)
+        scene.child("web").end(signal=9)
+        await scene.state("web", State.FATAL if at_limit else State.BACKOFF)
+        why = await scene.commands.why("web")
+        assert any("the kernel sent this KILL" in line for line in why.rule)
+        assert not any("did not send" in line for line in why.rule)
+        assert "(the kernel was out of memory) after" in why.chain[0].text
+
+
 def test_a_kill_of_the_daemons_is_not_blamed_on_others() -> None:
     killed = Snapshot(state=State.FATAL, cause=Cause.RESTART_LIMIT, run=1, ended_run=1, exit=ExitStatus(signal=9))
     for kills, blamed in ((0, True), (1, False)):

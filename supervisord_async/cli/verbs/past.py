@@ -13,9 +13,8 @@ from supervisord_async.cli.words import duration, exit_words, local_time, printa
 from supervisord_async.client import Run
 from supervisord_async.client.answers import typed
 
-#: Parts of a detail that the row shows anyway: how the run ended, and how long it was up.
-_LAST = re.compile(r"; last: (exited with|killed by|ended,) .*$")
-_AFTER = re.compile(r" after [0-9.]+ s(?=;|$)")
+#: The part of a detail that the row shows anyway: how long the run was up.
+_AFTER = re.compile(r"( after|, up) [0-9.]+ s(?=;|$)")
 
 
 @verb("why")
@@ -72,9 +71,8 @@ def _end(run: Run) -> str:
         return "still running" if run.end_cause is None else f"stopping; {_reason(run)}"
     if run.end_cause == "spawn_failed":
         how = "not started"
-    detail = _reason(run).removeprefix(how)
-    detail = _AFTER.sub("", detail, count=1).removeprefix("; ")
-    return "; ".join(part for part in (how, detail) if part)
+    detail = _AFTER.sub("", _reason(run), count=1)
+    return "; ".join(part for part in ("" if detail.startswith(how) else how, detail) if part)
 
 
 def _reason(run: Run) -> str:
@@ -82,4 +80,4 @@ def _reason(run: Run) -> str:
     detail = run.end_detail or ""
     if detail.startswith("stopping (") and detail.endswith(")"):
         detail = detail[len("stopping (") : -1]
-    return cause if detail in ("", run.end_cause, "stopped") else _LAST.sub("", detail)
+    return cause if detail in ("", run.end_cause, "stopped") else "; ".join(reversed(detail.split("; last: ", 1)))

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from supervisord_async.core.inputs import Exited, TreeGone
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.records.narrate import exit_words
+from supervisord_async.supervise.records.narrate import OUT_OF_MEMORY, exit_words
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.child import Ended
 from supervisord_async.system.shortage import is_shortage
@@ -81,7 +81,7 @@ async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
     if not _is_unexplained(context, ended) or not context.host.may_have_oom_killed():
         return ""
     known = await context.host.was_oom_killed(context.child.pid)
-    return "killed by SIGKILL: the kernel was out of memory" if known else ""
+    return f"killed by SIGKILL: {OUT_OF_MEMORY}" if known else ""
 
 
 async def _background_words(context: RunContext) -> str:

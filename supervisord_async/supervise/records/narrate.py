@@ -13,6 +13,8 @@ from supervisord_async.core.record import RecordType
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.system import signals
 
+#: What follows the exit status in the detail of a run that the kernel killed for want of memory.
+OUT_OF_MEMORY = "the kernel was out of memory"
 #: How the detail of a reached restart limit ends if the last run just exited.
 _ONLY_EXITED = re.compile("; last: exited$")
 
