@@ -27,6 +27,7 @@ from supervisord_async.config.place import Origin, Place, Report
 from supervisord_async.config.resolve import ResolveContext, resolve_program
 from supervisord_async.config.resolve_daemon import resolve_daemon
 from supervisord_async.config.rules import check_rules
+from supervisord_async.config.secrets import secrets_among
 from supervisord_async.config.shorthand import merged, spelt_out
 from supervisord_async.config.values import NAME_EXPECTED, NAME_PATTERN
 from supervisord_async.errors import ConfigError, Problem
@@ -98,7 +99,7 @@ class _Loading:
         self._starting = starting
         self._known: Mapping[str, tuple[Digests, Program]] = {}
         self._remembered: dict[str, tuple[Digests, Program]] = {}
-        self._report = Report()
+        self._report = Report(secrets_among(variables))
         self._files = EnvironmentFiles(self._report)
         self._read: set[str] = set()  # real paths
         self._entries: dict[str, _Entry] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from supervisord_async.config.document import Document, Path, render
+from supervisord_async.config.secrets import without_values
 from supervisord_async.errors import Problem
 
 
@@ -28,13 +29,14 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """Collects problems; the same one twice counts once."""
+    """Collects problems, with ``secrets`` masked in what they say; the same one twice counts once."""
 
+    secrets: tuple[str, ...] = ()
     problems: set[Problem] = msgspec.field(default_factory=set)
 
     def add(self, problem: Problem) -> None:
         """``problem`` is in the list."""
-        self.problems.add(problem)
+        self.problems.add(problem._replace(message=without_values(problem.message, self.secrets)))
 
     @property
     def errors(self) -> bool:

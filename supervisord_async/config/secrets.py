@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from supervisord_async.config.effective import as_data
@@ -26,16 +26,25 @@ def is_secret_name(name: str, extra: Collection[str] = ()) -> bool:
 
 def secret_values(program: Program) -> tuple[str, ...]:
     """The secret values of a program's environment that can be searched for in text, longest first."""
-    values = {
-        value for name, value in program.environment.items() if len(value) >= SEARCHED_LENGTH and is_secret_name(name, program.secrets)
-    }
+    return secrets_among(program.environment, program.secrets)
+
+
+def secrets_among(variables: Mapping[str, str], extra: Collection[str] = ()) -> tuple[str, ...]:
+    """The values of the secret ones of ``variables`` (see :func:`is_secret_name`) that can be searched for in text, longest first."""
+    values = {value for name, value in variables.items() if len(value) >= SEARCHED_LENGTH and is_secret_name(name, extra)}
     return tuple(sorted(values, key=lambda value: (-len(value), value)))
+
+
+def without_values(text: str, values: Iterable[str]) -> str:
+    """``text`` with each of ``values`` masked."""
+    for value in values:
+        text = text.replace(value, MASK)
+    return text
 
 
 def masked_text(text: str, values: Iterable[str]) -> str:
     """``text`` with these masked: each of ``values``, what follows a secret's name and ``=``, and passwords in URLs."""
-    for value in values:
-        text = text.replace(value, MASK)
+    text = without_values(text, values)
     text = _ASSIGNMENT.sub(lambda match: f"{match[1]}={MASK}" if is_secret_name(match[1]) else match[0], text)
     return _URL_PASSWORD.sub(lambda match: f"{match[1]}:{MASK}", text)
 

@@ -113,3 +113,10 @@ def test_only_words_of_the_file_are_used(project):
     assert data["programs"]["a"]["stop"] == {"signal": "TERM", "command": None, "scope": "tree", "grace_period": "10s"}
     assert data["daemon"]["socket_mode"] == "0600"
     json.dumps(data)
+
+
+def test_no_problem_of_a_file_shows_a_secret_that_was_put_in(project):
+    wrong = 'restart: "${DB_PASSWORD}", readiness: {tcp: "x${DB_PASSWORD}"}'
+    for settings in ('directory: "/no/${DB_PASSWORD}"', wrong):  # a warning, and errors
+        said = project.problems(f"programs: {{web: {{command: [sleep, '1'], {settings}}}}}", DB_PASSWORD="hunter22")
+        assert said and all("hunter22" not in each and MASK in each for each in said)
