@@ -312,7 +312,10 @@ class Program(Shape, frozen=True, kw_only=True):
             dict[str, Condition] | list[str] | None,
             _expected("a list of programs, or a mapping of them to started, ready, completed or succeeded"),
         ],
-        _doc("Programs that come first: `{db: ready}`, or `[db]` for `started`. An automatic restart does not wait for them."),
+        _doc(
+            "Programs that come first: `{db: ready}`, or `[db]` for `started`. An automatic restart does not wait for them. "
+            "One that is stopped is started with the dependent; one that an operator stopped only if an operator starts the dependent."
+        ),
     ] = {}
     on_dependency_failure: Annotated[Literal["wait", "fail"], _doc("When a dependency fails: wait for it to come back, or be FATAL.")] = (
         "wait"

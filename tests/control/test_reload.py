@@ -129,6 +129,26 @@ async def test_a_start_that_waits_in_vain_fails_at_once() -> None:
         assert "broken, which will not come by itself" in outcome.results[0].message
 
 
+async def test_only_an_operator_starts_for_one_that_waits_what_an_operator_stopped() -> None:
+    disk, db = swift("disk", depends_on={}), swift("db", start_seconds=600.0, depends_on={"disk": "ready"})
+    web = swift("web", depends_on={"db": "ready"})
+    file = File(disk, db, web)
+    async with playing(disk, db, web, load=file) as scene:
+        await scene.state("db", State.STARTING)
+        await scene.commands.stop(["db", "disk"])
+        await scene.commands.reload()
+        file.programs = (disk, db, structs.replace(web, command=("other",)))  # it is restarted, but still waits
+        with anyio.fail_after(60):
+            _, outcome = await scene.commands.reload()
+        assert told(outcome)["web"] == (False, "waiting for db to be ready (it is STOPPED)")
+        states = {name: scene.snapshot(name).state for name in ("disk", "db", "web")}
+        assert states == {"disk": State.STOPPED, "db": State.STOPPED, "web": State.WAITING}
+        await scene.commands.start(["web"], wait=False)
+        await scene.state("disk", State.RUNNING)
+        await scene.state("db", State.STARTING)
+        assert {scene.snapshot(name).cause for name in ("disk", "db")} == {Cause.DEPENDENCY}
+
+
 async def test_a_start_does_not_wait_for_what_flaps_not_even_behind_another_that_waits() -> None:
     """A database that cannot start held up the answer for as long as all programs' own settings could take."""
     db = swift("db", autostart=False, restart=Restart(backoff=Backoff(initial_seconds=600.0, max_seconds=600.0)))

@@ -236,6 +236,21 @@ programs:
     assert live.process_of("db")["state"] == "STOPPED"
 
 
+def test_a_dependency_that_an_operator_stopped_stays_down_over_a_death(daemon: Make) -> None:
+    live = daemon(
+        "programs: {db: {command: [sleep, '1000'], readiness: {tcp: '127.0.0.1:1'}}, web: {command: [sleep, '1000'], depends_on: {db: ready}}}"
+    )
+    live.wait_for("db", "STARTING")
+    live.wait_for("web", "WAITING")
+    live.do("stop", "db")
+    live.kill()
+    live.start()
+    live.wait_for("web", "WAITING")
+    assert live.process_of("db")["state"] == "STOPPED"
+    live.do("start", "--no-wait", "web")
+    live.wait_for("db", "STARTING")
+
+
 def test_order_holds_over_a_death(daemon: Make, tmp_path: Path) -> None:
     live = daemon("""
 programs:

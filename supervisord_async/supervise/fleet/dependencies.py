@@ -75,6 +75,7 @@ class Dependencies:
 
     def is_in_vain(self, process: Process) -> bool:
         """Whether a direct or indirect dependency is lost until somebody starts it, or is flapping."""
+        ordered = process.snapshot.cause is Cause.OPERATOR  # then :meth:`pull` starts also what an operator stopped
         pending, seen = [process], {process.name}
         while pending:
             for program, verdict in self.verdicts(pending.pop().program).items():
@@ -82,6 +83,8 @@ class Dependencies:
                     return True
                 members = self.members(program) if verdict.outlook is Outlook.OPEN else []
                 if any(member.snapshot.state is State.BACKOFF and member.snapshot.flapping for member in members):
+                    return True
+                if not ordered and any(_was_stopped(member) for member in members):
                     return True
                 pending += [member for member in members if member.snapshot.state is State.WAITING and member.name not in seen]
                 seen.update(member.name for member in members)
@@ -102,7 +105,7 @@ class Dependencies:
         if changed is None:
             return
         if record.to == State.WAITING:
-            self._pull(changed)
+            self.pull(changed, by_operator=changed.snapshot.cause is Cause.OPERATOR)
             self._consider(changed)
         for process in self.dependents(changed.program.name):
             if process.snapshot.state is State.WAITING:
@@ -120,15 +123,22 @@ class Dependencies:
         """Judge the needs of every WAITING process again, as its settings, or the daemon, may have changed since its wait began."""
         for process in list(self._processes().values()):
             if process.snapshot.state is State.WAITING:
-                self._pull(process)
+                self.pull(process, by_operator=False)
                 self._consider(process)
 
-    def _pull(self, process: Process) -> None:
-        """Start the dependencies of ``process`` that are STOPPED."""
-        for program in process.program.depends_on:
-            for member in self.members(program):
-                if member.snapshot.state is State.STOPPED:
+    def pull(self, process: Process, *, by_operator: bool) -> None:
+        """Start what ``process`` depends on, directly or not, and is STOPPED; what an operator stopped, only ``by_operator``."""
+        pending, seen = [process], {process.name}
+        while pending:
+            members = [member for program in pending.pop().program.depends_on for member in self.members(program)]
+            for member in members:
+                now = member.snapshot
+                stopped = now.state is State.STOPPED and (by_operator or now.cause is not Cause.OPERATOR)
+                if stopped:
                     self._ask(member, StartRequested(Cause.DEPENDENCY))
+                if (stopped or now.state is State.WAITING) and member.name not in seen:
+                    seen.add(member.name)
+                    pending.append(member)
 
     def _consider(self, process: Process) -> None:
         verdicts = self.verdicts(process.program).values()
@@ -173,3 +183,8 @@ class Dependencies:
     def may_stop(self, process: Process) -> bool:
         """Whether all its dependents are down already."""
         return all(other.snapshot.state in DOWN for other in self.dependents(process.program.name))
+
+
+def _was_stopped(process: Process) -> bool:
+    """Whether an operator has stopped it, and nobody has asked it to start since."""
+    return process.snapshot.state is State.STOPPED and process.snapshot.cause is Cause.OPERATOR and not process.in_motion
