@@ -118,7 +118,7 @@ class Daemon:
         self._sockets = SocketRegistry()
         self._run_cgroups = RunCgroups(self._instance)
         self._host = MachineHost(self._run_cgroups)
-        self._bus = Bus(hurried=self._host.hurried)
+        self._bus = Bus(starting=self._host.starting)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listeners: Listeners | None = None  # None while the API is not served
         self._history: History | None = None  # None where no history can be kept

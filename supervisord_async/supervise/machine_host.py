@@ -63,7 +63,7 @@ class MachineHost:
         """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.TurnLimiter`."""
         self._turns.take(callback)
 
-    def hurried(self) -> bool:
+    def starting(self) -> bool:
         """Whether spawns wait for a later turn of the loop, or the last one began less than :data:`BEGIN_SECONDS` ago."""
         return self._turns.crowded or time.monotonic() < self._spawned_at + BEGIN_SECONDS
 

@@ -45,7 +45,7 @@ from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_watches
 from supervisord_async.supervise.records.masking import without_secrets
-from supervisord_async.supervise.records.telling import Change, Telling
+from supervisord_async.supervise.records.pending import Change, PendingChanges
 from supervisord_async.supervise.recovery.persist import SavedProcess
 from supervisord_async.supervise.recovery.takeover import LIVE, Inherited, tell_adopted
 from supervisord_async.supervise.retry import retry_on_shortage
@@ -71,8 +71,8 @@ class Process:
     """One supervised slot of a program."""
 
     __slots__ = (
-        "_background", "_breaks", "_broke_at", "_inherited", "_launcher", "_mailbox", "_notify_socket", "_resume_at", "_run", "_settings",
-        "_shared", "_taken_over", "_telling", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
+        "_background", "_breaks", "_broke_at", "_inherited", "_launcher", "_mailbox", "_notify_socket", "_pending", "_resume_at", "_run",
+        "_settings", "_shared", "_taken_over", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
         "scheduled_at", "snapshot",
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ class Process:
         self._inherited: Inherited | None = None  # what an earlier daemon left of it, until that is taken over
         self._taken_over: anyio.Event | None = None
         self._background = BackgroundTasks(self._broke)
-        self._telling = Telling(name, shared.bus, self._background.fail)
+        self._pending = PendingChanges(name, shared.bus, self._background.fail)
         self._breaks = 0
         self._broke_at = 0.0
         self._resume_at: float | None = None  # when supervision resumes after a bug; None: it is not broken
@@ -219,7 +219,7 @@ class Process:
                 self._take_up()
             while (input_ := self._next_input(now)) is not None:
                 self._decide(input_, now)
-            self._telling.soon()  # not at once, so that a run that was ordered begins first
+            self._pending.publish_soon()  # not at once, so that a run that was ordered begins first
         except Exception as error:
             self._background.fail(error)
 
@@ -251,7 +251,7 @@ class Process:
         self._shared.committed()
         if before.pid is None and after.pid is not None:
             self._shared.spawned(self.program.name)
-        self._telling.untold += (Change(before, after, self.policy, now, self.last_ended),)
+        self._pending.changes += (Change(before, after, self.policy, now, self.last_ended),)
 
     def _perform(self, effect: do.Effect) -> None:
         match effect:
@@ -441,7 +441,7 @@ class Process:
             message = f"a bug broke its supervision: {error!r}; it will resume soon"
             self._shared.bus.publish("supervision", name=self.name, run=self.snapshot.run, message=message)
             self._commit(after, now)
-            self._telling.now()  # here, not later: if publishing is what failed, it would break the supervision again
+            self._pending.publish_now()  # here, not later: if publishing is what failed, it would break the supervision again
         except Exception:
             _log.exception("%s: cannot tell that a bug broke its supervision", self.name)
         if self._run is not None:

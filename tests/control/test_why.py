@@ -648,11 +648,11 @@ async def test_since_when_it_fails_is_told_from_the_second_restart_on() -> None:
 async def test_what_a_run_says_at_once_is_its_own_however_late_its_birth_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Births are noted before anything is spawned, not as records tell of them."""
     async with playing(swift("web")) as scene:
-        monkeypatch.setattr(scene.bus, "_hurried", lambda: True)
+        monkeypatch.setattr(scene.bus, "_starting", lambda: True)
         web = scene.supervisor.processes["web"]
         scene.child("web").end(1)
         await wait_until(lambda: web.snapshot.run == 2 and web.snapshot.pid is not None)
-        assert scene.bus._untold, "nobody was told yet"
+        assert scene.bus._pending, "nobody was told yet"
         assert [birth.run for birth in web.output.run_offsets] == [1, 2]
 
 
@@ -665,7 +665,7 @@ async def test_the_history_has_what_status_has_shown(monkeypatch: pytest.MonkeyP
 
     async with playing(swift("web"), history=SimpleNamespace(runs=runs)) as scene:
         scene.bus.listen(kept.append)
-        monkeypatch.setattr(scene.bus, "_hurried", lambda: True)
+        monkeypatch.setattr(scene.bus, "_starting", lambda: True)
         scene.child("web").end(1)
         await scene.state("web", State.BACKOFF, State.STARTING, State.RUNNING)
         await wait_until(lambda: scene.snapshot("web").run == 2)

@@ -112,7 +112,7 @@ class World:
     async def live(self, inherited: dict[str, Any], *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
         """One daemon, until it is told to end or killed."""
         self.life = LifeOfADaemon(self.machine)
-        bus = Bus(last_id=self.last_id, wall_clock=anyio.current_time, hurried=lambda: self._hurry.random() < self._crowded)
+        bus = Bus(last_id=self.last_id, wall_clock=anyio.current_time, starting=lambda: self._hurry.random() < self._crowded)
         life = self.life
         bus.listen(lambda record: None if life.dead else self._on_record(record))
 

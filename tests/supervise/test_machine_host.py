@@ -141,11 +141,11 @@ def test_telling_waits_while_a_child_may_be_executing_its_program(monkeypatch: p
 
     async def main() -> None:
         host = MachineHost()
-        assert not host.hurried()
+        assert not host.starting()
         child = await host.spawn(SpawnSpec(("true",), "/", {"PATH": os.defpath}, 1, 2))
-        assert host.hurried()
+        assert host.starting()
         monkeypatch.setattr(machine_host, "BEGIN_SECONDS", 0.0)
-        assert not host.hurried()
+        assert not host.starting()
         await child.wait()
 
     run(main)

@@ -27,7 +27,7 @@ LATE_SECONDS = 1.0
 #: The pause between two checks whether starts are still under way.
 CHECK_SECONDS = 0.001
 #: How many changes are published in one turn of the loop; when late, more than the starts of one turn can add.
-TOLD_A_TURN, LATE_TOLD_A_TURN = 32, 128
+PUBLISHED_A_TURN, LATE_PUBLISHED_A_TURN = 32, 128
 
 _log = logging.getLogger(__name__)
 
@@ -85,61 +85,61 @@ class Bus:
     """Numbers records and hands them to listeners (called at once) and subscriptions (queued)."""
 
     def __init__(
-        self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time, hurried: Callable[[], bool] = lambda: False
+        self, *, last_id: int = 0, wall_clock: Callable[[], float] = time.time, starting: Callable[[], bool] = lambda: False
     ) -> None:
-        """Numbers continue from ``last_id``. While ``hurried`` returns True, what is to be published :meth:`soon` is delayed."""
+        """Numbers continue from ``last_id``. While ``starting`` returns True, what is given to :meth:`publish_soon` is delayed."""
         self.last_id = last_id
         self._wall_clock = wall_clock
-        self._hurried = hurried
+        self._starting = starting
         self._ring: deque[Record] = deque(maxlen=RING_RECORDS)
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[Callable[[Record], None]] = []
         #: For each change: when it happened (monotonic, wall), the function that publishes it, and its argument.
-        self._untold: deque[tuple[float, float, Callable[[Any, float], object], Any]] = deque()
-        self._soon = Alarm(self._tell_some)
+        self._pending: deque[tuple[float, float, Callable[[Any, float], object], Any]] = deque()
+        self._alarm = Alarm(self._publish_some)
 
-    def soon(self, tell: Callable[[T, float], object], what: T) -> None:
-        """``tell``, which publishes records, will be called with ``what`` and the wall time of now.
+    def publish_soon(self, publish: Callable[[T, float], object], what: T) -> None:
+        """``publish``, which publishes records, will be called with ``what`` and the wall time of now.
 
-        So the effects of a change begin before it is published. ``tell`` is called at the loop's next turn; or, while
-        ``hurried`` says that starts are under way, at most :data:`LATE_SECONDS` later; but always before another
-        record is published or records are queried. To be called on the running loop; ``tell`` must not raise.
+        So the effects of a change begin before it is published. ``publish`` is called at the loop's next turn; or, while
+        ``starting`` says that starts are under way, at most :data:`LATE_SECONDS` later; but always before another
+        record is published or records are queried. To be called on the running loop; ``publish`` must not raise.
         """
-        self._untold.append((time.monotonic(), self._wall_clock(), tell, what))
-        self._soon.ring()
+        self._pending.append((time.monotonic(), self._wall_clock(), publish, what))
+        self._alarm.ring()
 
     def catch_up(self) -> None:
-        """Everything that was to be published :meth:`soon` is published."""
-        self._tell(len(self._untold))
+        """Everything given to :meth:`publish_soon` is published."""
+        self._publish_oldest(len(self._pending))
 
-    def _tell_some(self) -> None:
-        if not self._hurried():
-            self._tell(TOLD_A_TURN)
-        elif self._untold and self._untold[0][0] <= time.monotonic() - LATE_SECONDS:
-            self._tell(LATE_TOLD_A_TURN)
-        if self._untold:
-            if self._hurried():
-                self._soon.set(asyncio.get_running_loop().time() + CHECK_SECONDS)
+    def _publish_some(self) -> None:
+        if not self._starting():
+            self._publish_oldest(PUBLISHED_A_TURN)
+        elif self._pending and self._pending[0][0] <= time.monotonic() - LATE_SECONDS:
+            self._publish_oldest(LATE_PUBLISHED_A_TURN)
+        if self._pending:
+            if self._starting():
+                self._alarm.set(asyncio.get_running_loop().time() + CHECK_SECONDS)
             else:
-                self._soon.ring()
+                self._alarm.ring()
 
-    def _tell(self, count: int) -> None:
+    def _publish_oldest(self, count: int) -> None:
         """Publish the oldest ``count`` changes. The queue is empty meanwhile: else each :meth:`publish` would catch up, and recurse."""
-        untold, self._untold = self._untold, deque()
+        pending, self._pending = self._pending, deque()
         try:
-            for _ in range(min(count, len(untold))):
-                _, at, tell, what = untold.popleft()
-                tell(what, at)
+            for _ in range(min(count, len(pending))):
+                _, at, publish, what = pending.popleft()
+                publish(what, at)
         finally:
-            untold += self._untold
-            self._untold = untold
+            pending += self._pending
+            self._pending = pending
 
     def publish(self, type_: RecordType, *, at: float | None = None, message: str = "", **fields: Any) -> Record:
         """Number a record, keep it, and hand it to all listeners and subscriptions; returns it.
 
         ``at``: when it happened, by the wall clock; None: now. ``message`` may contain any path, also one that is not valid UTF-8.
         """
-        if self._untold:
+        if self._pending:
             self.catch_up()
         self.last_id += 1
         record = Record(id=self.last_id, at=self._wall_clock() if at is None else at, type=type_, message=spelt(message), **fields)

@@ -77,17 +77,17 @@ def test_what_is_told_soon_comes_after_what_was_begun_and_before_any_other_recor
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(begin)
-            bus.soon(tell, "told")
+            bus.publish_soon(tell, "told")
             assert heard == []
         assert heard == ["begun", "told"]
-        bus.soon(tell, "first")
+        bus.publish_soon(tell, "first")
         bus.publish("daemon", message="second")
-        bus.soon(tell, "last")
+        bus.publish_soon(tell, "last")
         bus.close()
         assert heard[2:] == ["first", "second", "last"]
-        bus.soon(tell, "asked for")
+        bus.publish_soon(tell, "asked for")
         assert bus.since(bus.last_id)[0][0].message == "asked for"
-        bus.soon(tell, "before")
+        bus.publish_soon(tell, "before")
         with bus.subscribe() as records:
             bus.publish("daemon", message="after")
             assert (found := records.receive_nowait()) is not None and found.message == "after"
@@ -98,7 +98,7 @@ def test_what_is_told_soon_comes_after_what_was_begun_and_before_any_other_recor
 def test_what_is_told_soon_gives_way_to_a_crowd_but_not_for_long_and_says_when_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         crowd, heard, clock = [True], list[Record](), [1000.0]
-        bus = Bus(wall_clock=lambda: clock[0], hurried=lambda: bool(crowd))
+        bus = Bus(wall_clock=lambda: clock[0], starting=lambda: bool(crowd))
         bus.listen(heard.append)
 
         def tell(what: str, at: float) -> None:
@@ -109,7 +109,7 @@ def test_what_is_told_soon_gives_way_to_a_crowd_but_not_for_long_and_says_when_i
                 await anyio.lowlevel.checkpoint()
 
         for number in range(300):
-            bus.soon(tell, str(number))
+            bus.publish_soon(tell, str(number))
         await turn()
         assert heard == []
         clock[0] = 1000.5
@@ -124,7 +124,7 @@ def test_what_is_told_soon_gives_way_to_a_crowd_but_not_for_long_and_says_when_i
         heard.clear()
         crowd.append(True)
         monkeypatch.setattr("supervisord_async.supervise.records.bus.LATE_SECONDS", 0.0)
-        bus.soon(tell, "late")
+        bus.publish_soon(tell, "late")
         await turn()
         assert [record.message for record in heard] == ["late"]
 
@@ -139,8 +139,8 @@ def test_a_teller_that_fails_loses_nobody_else() -> None:
         def fail(_what: str, _at: float) -> None:
             raise ValueError("a bug")
 
-        bus.soon(fail, "")
-        bus.soon(lambda what, at: bus.publish("state", at=at, message=what), "told")
+        bus.publish_soon(fail, "")
+        bus.publish_soon(lambda what, at: bus.publish("state", at=at, message=what), "told")
         with pytest.raises(ValueError, match="a bug"):
             bus.catch_up()
         bus.catch_up()

@@ -339,7 +339,7 @@ def test_a_reexec_waits_for_what_is_on_its_way_but_not_for_ever() -> None:
 
         processes: Any = {"web": Web()}
         bus, told = Bus(), list[str]()
-        bus.soon(lambda what, _at: told.append(what), "late")
+        bus.publish_soon(lambda what, _at: told.append(what), "late")
         await reexec.come_to_rest(processes, bus, None)
         assert told == ["late"]
         return anyio.current_time() - begin

@@ -22,30 +22,30 @@ class Change(NamedTuple):
     ended: Ended | None  #: how the last run ended
 
 
-class Telling:
+class PendingChanges:
     """The changes of one process that are not published yet."""
 
-    __slots__ = ("_bus", "_fail", "_name", "untold")
+    __slots__ = ("_bus", "_fail", "_name", "changes")
 
     def __init__(self, name: str, bus: Bus, fail: Callable[[Exception], None]) -> None:
-        """``name`` is the process's; ``fail`` is called with an exception of publishing them :meth:`soon`."""
+        """``name`` is the process's; ``fail`` is called with an exception of :meth:`publish_soon`."""
         self._name = name
         self._bus = bus
         self._fail = fail
-        self.untold: tuple[Change, ...] = ()  #: the driver appends to it
+        self.changes: tuple[Change, ...] = ()  #: the driver appends to it
 
-    def soon(self) -> None:
-        """The changes in ``untold`` will be published, see :meth:`.Bus.soon`."""
-        untold, self.untold = self.untold, ()
-        if untold:
-            self._bus.soon(self._tell, untold)
+    def publish_soon(self) -> None:
+        """``changes`` will be published, see :meth:`.Bus.publish_soon`."""
+        changes, self.changes = self.changes, ()
+        if changes:
+            self._bus.publish_soon(self._publish_or_fail, changes)
 
-    def now(self) -> None:
-        """The changes in ``untold`` are published; exceptions are raised."""
-        untold, self.untold = self.untold, ()
-        self._publish(untold, None)
+    def publish_now(self) -> None:
+        """``changes`` are published; exceptions are raised."""
+        changes, self.changes = self.changes, ()
+        self._publish(changes, None)
 
-    def _tell(self, changes: tuple[Change, ...], wall_time: float) -> None:
+    def _publish_or_fail(self, changes: tuple[Change, ...], wall_time: float) -> None:
         try:
             self._publish(changes, wall_time)
         except Exception as error:
