@@ -6,7 +6,7 @@ effects, and ``records`` publish the change. Where to look:
 * one process: ``process``, its driver (one mailbox, one deadline), with ``mailbox``, ``background_tasks`` (while there is
   something to do) and ``shared_context`` (what all processes share);
 * one run of it: ``runs``: how it is prepared, spawned, captured, asked to stop, and ends;
-* what watches a run: ``monitors``, one file for each kind (exit, heartbeat, probes, files, memory, schedule, notify); below them
+* what watches a run: ``monitors``, one file for each kind (exit, heartbeat, watchdog, probes, files, memory, schedule); below them
   ``sources``: running a probe, searching output, watching files for all programs, receiving sd_notify;
 * several processes: ``supervisor`` maps names to processes and applies plans; ``fleet`` has selectors, dependencies, orderly stops,
   the shutdown, removals, rolling restarts, scaling, sockets, activation and schedules;

@@ -16,8 +16,8 @@ from supervisord_async.supervise.host import ChildProcess, ProcessTree, Scope
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.exit import monitor_exit, post_exit_nowait
 from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
-from supervisord_async.supervise.monitors.notify import monitor_watchdog
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
+from supervisord_async.supervise.monitors.watchdog import monitor_watchdog
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.sources.notify import NotifySocket

@@ -19,7 +19,7 @@ from supervisord_async.config.model import Daemon, Heartbeat, Logs, Notify, Prog
 from supervisord_async.core.inputs import BecameReady, Faulted, HealthReported, Input, TimeoutExtended
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.monitors.context import RunContext
-from supervisord_async.supervise.monitors.notify import monitor_watchdog
+from supervisord_async.supervise.monitors.watchdog import monitor_watchdog
 from supervisord_async.supervise.sources.fdstore import STORE_LIMIT, DescriptorStore
 from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, parse
 from supervisord_async.system.datagrams import MESSAGE_BYTES
@@ -266,7 +266,7 @@ def test_only_where_all_may_speak_others_reach_the_socket(tmp_path: Path) -> Non
 def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon was stopped, or the machine slept, for an hour."""
     true_time, slept = anyio.current_time, 0.0
-    monkeypatch.setattr("supervisord_async.supervise.monitors.notify.anyio.current_time", lambda: true_time() + slept)
+    monkeypatch.setattr("supervisord_async.supervise.monitors.watchdog.anyio.current_time", lambda: true_time() + slept)
 
     async def live(notify_socket: Any) -> None:
         nonlocal slept
