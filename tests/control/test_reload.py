@@ -452,4 +452,4 @@ async def test_a_bug_in_what_a_reload_sets_going_ends_neither_the_daemon_nor_oth
         assert scene.snapshot("gone").state is State.STOPPED
         monkeypatch.undo()
     failed = [record.getMessage() for record in caplog.records if record.exc_info]
-    assert failed == ["prepare spawns failed because of a bug", "retire gone failed because of a bug"]
+    assert failed == ["prepare spawns failed because of a bug", "remove gone failed because of a bug"]
