@@ -16,6 +16,8 @@ from supervisord_async.system.safe_open import held_folder
 
 #: The longest path of a unix socket: sun_path has 108 bytes, including a NUL at the end (``man 7 unix``).
 PATH_LIMIT_BYTES = 107
+#: What file systems without sockets answer: vfat and shared folders the first, exfat (by FUSE) the second, network's the others.
+_REFUSED = frozenset({errno.EPERM, errno.EIO, errno.EOPNOTSUPP, errno.ENOSYS})
 _UCRED = struct.Struct("3i")
 
 
@@ -24,7 +26,8 @@ def bind_unix(
 ) -> socket.socket:
     """A non-blocking, listening stream socket, which appears at ``path`` with ``mode``, ``group`` and owner ``uid`` (-1: ours) already set.
 
-    A socket file on which nobody answers is replaced atomically; on a full disk it is removed first, to make room.
+    A socket file on which nobody answers is replaced atomically; it is removed first on a full disk, to make room, and on a file system
+    that does not keep owners and modes.
 
     Raises DaemonError if another process answers there, something that is not a socket is there, the path is too long, the
     group is unknown, or the system refuses.
@@ -41,7 +44,8 @@ def bind_unix(
         with held_folder(folder) as there:
             return _bind(os.path.join(there, base), name, mode, uid, gid, backlog)
     except OSError as error:
-        raise DaemonError(f"cannot bind {name}: {error.strerror}") from error
+        advice = " (if its file system has no sockets, choose a path elsewhere, e.g. in /run)" if error.errno in _REFUSED else ""
+        raise DaemonError(f"cannot bind {name}: {error.strerror}{advice}") from error
 
 
 def _bind(path: str, name: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
@@ -50,7 +54,7 @@ def _bind(path: str, name: str, mode: int, uid: int, gid: int, backlog: int) -> 
     try:
         return _bind_unseen(path, mode, uid, gid, backlog)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) and not isinstance(error, _NotOursError):
             raise
     return _bind_in_place(path, mode, uid, gid, backlog)
 
@@ -128,6 +132,10 @@ def _bind_unseen(path: str, mode: int, uid: int, gid: int, backlog: int) -> sock
         return listener
 
 
+class _NotOursError(OSError):
+    """Others may enter the directory that was just made: somebody put another in its place, or the file system has its own rules."""
+
+
 @contextmanager
 def _unseen_directory(path: str) -> Iterator[int]:
     """A descriptor of a new directory beside ``path`` that only we can enter; it is closed and the directory removed afterwards.
@@ -141,7 +149,7 @@ def _unseen_directory(path: str) -> Iterator[int]:
         try:
             found = os.fstat(directory_fd)
             if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-                raise OSError(errno.EACCES, "somebody put another directory in the place of ours")
+                raise _NotOursError
             yield directory_fd
         finally:
             os.close(directory_fd)
@@ -151,14 +159,23 @@ def _unseen_directory(path: str) -> Iterator[int]:
 
 
 def _bind_in_place(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
-    """Bind at ``path`` itself, in the room of the old socket's file, where the disk is full; closed to others until it is set up."""
+    """Bind at ``path`` itself, closed to others until it is set up.
+
+    For a full disk, where the old socket's file leaves its room to the new one; and for a file system that gives all files an owner or
+    a mode of its own (a folder shared with a virtual machine, many a FUSE), where no directory is ours alone.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         listener.setblocking(False)
         os.fchmod(listener.fileno(), 0o600)  # becomes the file's mode, less the umask
         with suppress(FileNotFoundError):
             os.unlink(path)
-        listener.bind(path)
+        try:
+            listener.bind(path)
+        except OSError:
+            with suppress(OSError):  # exfat (by FUSE) makes a file that is no socket, and then fails
+                os.unlink(path)
+            raise
         _set_owner_and_mode(path, mode, uid, gid)
         listener.listen(backlog)
     except BaseException:

@@ -99,6 +99,43 @@ def test_full_disk_has_room_for_the_socket_in_the_place_of_a_stale_one(tmp_path:
     assert os.listdir(tmp_path) == ["s"]
 
 
+@pytest.mark.parametrize("rule", ["owner", "mode"])
+def test_a_file_system_with_owners_and_modes_of_its_own_has_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    """As a folder shared with a virtual machine, and many a FUSE (``bindfs --force-user``)."""
+    known = os.fstat
+
+    def shown(fd: int) -> os.stat_result:
+        found = list(known(fd))
+        if rule == "owner":
+            found[stat.ST_UID] += 1
+        else:
+            found[stat.ST_MODE] |= 0o777
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", shown)
+    sockets.bind_unix(tmp_path / "s").close()
+    with sockets.bind_unix(tmp_path / "s"), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
+    assert os.listdir(tmp_path) == ["s"]
+
+
+@pytest.mark.parametrize(("error", "owners"), [(errno.EPERM, False), (errno.EIO, True)])
+def test_a_file_system_without_sockets_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, owners: bool) -> None:
+    class Socket(socket.socket):
+        def bind(self, address: str) -> None:  # type: ignore[override]
+            if error == errno.EIO:
+                Path(address).touch()
+            raise OSError(error, os.strerror(error), address)
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    if owners:
+        monkeypatch.setattr(os, "geteuid", lambda: -1)
+    for _ in range(2):  # the second time with what the first one has left
+        with pytest.raises(DaemonError, match=f"cannot bind .*/s: {os.strerror(error)} .if its file system has no sockets, choose a path"):
+            sockets.bind_unix(tmp_path / "s")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("step", ["mkdir", "bind", "full disk"])
 def test_who_puts_a_link_in_the_place_of_a_socket_being_made_gets_no_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
