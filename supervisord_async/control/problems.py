@@ -65,7 +65,7 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
         status, kind, code, detail = error.status, error.kind, error.exit_code, str(error)
         headers = getattr(error, "headers", {})
     elif is_shortage(error):
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        reason = (error.strerror if isinstance(error, OSError) else str(error)) or "no memory"
         status, kind, code, detail = 503, "unavailable", 1, f"the daemon is short of something just now, try again: {reason}"
         _log.warning("transient: a request was not answered: %s", reason)
     else:

@@ -138,6 +138,19 @@ async def test_a_machine_that_gives_no_thread_is_no_bug_and_may_be_asked_again(
         assert (await wire.ask("GET", "/v1/processes/web/logs")).status == 200
 
 
+async def test_a_request_for_which_there_is_no_memory_is_no_bug(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def take(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(logs, "tail", take)
+    async with serving(swift("web", autostart=False, logs=Logs(stdout="/nonexistent/web.log"))) as wire:
+        problem = (await wire.ask("GET", "/v1/processes/web/logs")).problem(503, "unavailable")
+    assert problem["detail"].endswith("try again: no memory")
+    assert not any(record.exc_info for record in caplog.records)
+
+
 async def test_giant_bodies_are_refused_and_end_the_connection(serving: Serving) -> None:
     async with serving(swift("web")) as wire:
         async with await wire.connect() as stream:
