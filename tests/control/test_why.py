@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Backoff, Logs, Notify, Probe, Restart, Schedule, Stop
-from supervisord_async.control import last_output
-from supervisord_async.control.last_output import last_lines
-from supervisord_async.control.logs import Source
+from supervisord_async.config.model import Backoff, Probe, Restart, Schedule, Stop
 from supervisord_async.control.past_runs import past_runs
-from supervisord_async.control.rule import fault_keys, ruling
+from supervisord_async.control.rule import ruling
 from supervisord_async.control.why import CheckView, LastEnd, Link, Output, Why, lines_of
 from supervisord_async.control.words import span
 from supervisord_async.core.inputs import Faulted, StartRequested
-from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
+from supervisord_async.core.policy import Policy, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, ExitStatus, Health, Snapshot, State
-from supervisord_async.errors import NotFoundError, SpawnError
+from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.records.figures import Figures, Sampler
-from supervisord_async.supervise.runs.output import RunOffsets
 from tests.control.conftest import playing, swift
 from tests.fake_host import program
 from tests.waiting import wait_until
@@ -316,21 +310,6 @@ async def test_a_slow_stop_says_when_it_is_killed() -> None:
 
 
 @pytest.mark.anyio
-async def test_last_output_shows_no_secret(tmp_path: Path) -> None:
-    log = tmp_path / "web.log"
-    log.write_text("connecting with hunter2-and-more\n")
-    web = swift("web", environment={"DB_PASSWORD": "hunter2-and-more"})
-    async with playing(web, daemon=None) as scene:
-        await scene.commands.stop(["web"])
-        process = scene.supervisor.processes["web"]
-        process.program = replace(process.program, logs=Logs(stdout=str(log)))
-        process.output.run_offsets = ()  # it began under an earlier daemon
-        why = await scene.commands.why("web")
-        assert why.output[0].lines[0].startswith("connecting with ")
-        assert "hunter2" not in "\n".join(why.lines)
-
-
-@pytest.mark.anyio
 async def test_a_log_that_cannot_be_written_is_told_until_it_can() -> None:
     async with playing(swift("web")) as scene:
         scene.bus.publish("log_loss", name="web", message="cannot write web.log: No space left", data={"stream": "stdout"})
@@ -379,58 +358,6 @@ async def test_it_is_told_over_the_wire(serving: Callable[..., Any]) -> None:
         told = (await wire.ask("GET", "/v1/processes/web/why")).json
         assert told["lines"][0].startswith("web: RUNNING for")
         (await wire.ask("GET", "/v1/processes/wbe/why")).problem(404, "not_found")
-
-
-def process_in(state: State, policy: Policy | None = None, autostart: bool = True, **fields: Any) -> Any:
-    snapshot = Snapshot(state=state, **fields)
-    return SimpleNamespace(snapshot=snapshot, policy=policy or Policy(), program=program(autostart=autostart), waits_for="db")
-
-
-@pytest.mark.parametrize("state", list(State))
-@pytest.mark.parametrize("cause", [None, *Cause])
-def test_every_state_and_cause_has_a_rule(state: State, cause: Cause | None) -> None:
-    for policy in (Policy(), Policy(max_restarts=3, within_seconds=60.0, on_limit=OnLimit.RETRY, start_timeout_seconds=9.0)):
-        found = ruling(process_in(state, policy, cause=cause, restarts=6, run=3, exit=ExitStatus(code=0)), 100.0)
-        assert all(isinstance(word, str) for word in (*found.words, *found.keys))
-
-
-@pytest.mark.parametrize(
-    ("access", "word"), [("main", "its main process did not send READY=1"), ("all", "none of its processes sent READY=1")]
-)
-def test_one_that_does_not_say_that_it_is_ready_is_told_of_notify(access: Any, word: str) -> None:
-    late = process_in(State.BACKOFF, cause=Cause.READINESS_FAILED, detail="not ready within 60 s", restarts=1)
-    given_up = process_in(State.FATAL, cause=Cause.RESTART_LIMIT, detail="restart limit of 3 reached; last: not ready within 60 s")
-    for process in (late, given_up):
-        process.program = program(notify=Notify(access=access))
-        assert ruling(process, 0.0).words[0].startswith(word)
-        assert (*fault_keys(process, "readiness_failed"), *ruling(process, 0.0).keys)[:2] == ("notify", "notify.start_timeout")
-        process.program = program(notify=Notify(access=access), readiness=Probe(kind="tcp", tcp=("x", 1)))
-        assert "READY" not in ruling(process, 0.0).words[0]
-
-
-@pytest.mark.parametrize(
-    ("detail", "key"),
-    [
-        ("exec: cannot execute sh: no such file", "command"),
-        ("heartbeat: cannot make /run/beat: no space left", "heartbeat.file"),
-        ("notify: cannot bind /run/web.sock", "notify"),
-        ("hook: before_start exited with 4: migration failed", "hooks.before_start"),
-        ("fork: cannot fork: resource temporarily unavailable", None),
-    ],
-)
-def test_a_spawn_that_failed_names_the_key_of_its_stage_and_none_where_the_machine_is_short(detail: str, key: str | None) -> None:
-    failed = Snapshot(state=State.BACKOFF, cause=Cause.SPAWN_FAILED, detail=detail, run=1, ended_run=1, restarts=1)
-    process = SimpleNamespace(waits_for="", snapshot=failed, policy=Policy(), program=program("web"))
-    keys = ruling(process, 0.0).keys  # type: ignore[arg-type]
-    assert keys == (*([key] if key is not None else []), "restart.backoff", "restart.max_restarts")
-
-
-def test_what_ended_a_job_is_named() -> None:
-    done = ruling(process_in(State.EXITED, Policy(), exit=ExitStatus(code=0)), 0.0)
-    assert done.words == ("restart.policy on-failure: exit code 0 counts as success",)
-    prevented = Policy(prevent_exit_codes=(42,))
-    assert "prevent_exit_codes" in ruling(process_in(State.EXITED, prevented, exit=ExitStatus(code=42)), 0.0).keys[0]
-    assert "never" in ruling(process_in(State.EXITED, Policy(restart=RestartPolicy.NEVER), exit=ExitStatus(code=1)), 0.0).words[0]
 
 
 def test_stories_survive_records_that_begin_in_the_middle() -> None:
@@ -500,93 +427,6 @@ def test_spans_read_well(seconds: float, words: str) -> None:
     assert span(seconds) == words
 
 
-def test_last_words_are_those_of_the_run_that_died(tmp_path: Path) -> None:
-    raw = tmp_path / "raw.log"
-    raw.write_bytes(b"old\n" + b"first\nTraceback\n" + b"second run\n")
-    source = Source(str(raw), "raw")
-    assert last_lines(source, 1, None, skip=len(b"second run\n"), own=len(b"first\nTraceback\n")) == ["first", "Traceback"]
-    assert last_lines(source, 1, None, skip=10**9, own=5) == []
-    assert last_lines(Source(str(tmp_path / "none.log"), "raw"), 1, None, skip=0, own=5) == []
-    lines = [{"at": "2026-11-20T12:00:00.000Z", "name": "web", "stream": "stdout", "run": run, "line": f"of {run}"} for run in (1, 1, 2)]
-    (tmp_path / "json.log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert last_lines(Source(str(tmp_path / "json.log"), "json"), 1, None, skip=0, own=0) == ["of 1", "of 1"]
-    (tmp_path / "stamp.log").write_text("2026-11-20T12:00:00.000Z early\n2026-11-20T12:00:09.000Z late\n")
-    stamped = Source(str(tmp_path / "stamp.log"), "timestamp")
-    assert last_lines(stamped, 1, 1_795_176_003.0, skip=0, own=0) == ["2026-11-20T12:00:00.000Z early"]
-    assert last_lines(stamped, 1, None, skip=0, own=0, since=1_795_176_003.0) == ["2026-11-20T12:00:09.000Z late"]
-    assert last_lines(Source(str(tmp_path / "json.log"), "json"), 1, None, skip=0, own=0, since=1_795_176_003.0) == []
-
-
-def test_a_fifo_is_not_opened_for_its_last_words(tmp_path: Path) -> None:
-    """Whoever opens it takes what is meant for its reader, and where nobody writes waits for ever."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    assert last_lines(Source(str(fifo), "raw"), 1, None, skip=0, own=5) == []
-
-
-@pytest.mark.anyio
-async def test_last_words_of_a_first_run_are_none_of_an_earlier_daemon(tmp_path: Path) -> None:
-    path = tmp_path / "web.log"
-    path.write_bytes(b"of an earlier daemon\nof this one\n")
-    output = SimpleNamespace(run_offsets=(RunOffsets(1, {}),), written=lambda: {str(path): len(b"of this one\n")})
-    process: Any = SimpleNamespace(
-        name="web",
-        replica=0,
-        output=output,
-        program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
-    )
-    [own] = await last_output.of(process, 1, 1000.5)
-    assert own.lines == ["of this one"]
-    output.run_offsets = ()  # it was adopted
-    [adopted] = await last_output.of(process, 1, 900.0)
-    assert adopted.lines == ["of an earlier daemon", "of this one"]
-
-
-@pytest.mark.anyio
-async def test_last_words_of_an_earlier_daemons_run_are_none_of_the_present_one(tmp_path: Path) -> None:
-    path = tmp_path / "web.log"
-    path.write_bytes(b"of an earlier daemon\nof this one\n")
-    process: Any = SimpleNamespace(
-        name="web",
-        replica=0,
-        output=SimpleNamespace(run_offsets=(RunOffsets(1, {}),), written=lambda: {str(path): len(b"of this one\n")}),
-        program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
-    )
-    [earlier] = await last_output.of(process, 1, 900.0, 950.0, next_run=1)
-    assert (earlier.lines, earlier.earlier_daemon) == (["of an earlier daemon"], True)
-    process.output.run_offsets = ()  # the present run was adopted: nobody knows where in a raw file it began
-    assert await last_output.of(process, 1, 900.0, 950.0, next_run=1) == []
-    process.program.logs.format = "json"
-    lines = [{"at": f"2026-11-20T12:00:0{n}.000Z", "run": 1, "line": f"at {n}"} for n in (1, 5)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    [earlier] = await last_output.of(process, 1, 1_795_176_000.0, 1_795_176_003.0, next_run=1)
-    assert earlier.lines == ["at 1"]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("next_run", [2, 5])
-async def test_what_an_adopted_run_prints_are_no_last_words_of_the_run_before(tmp_path: Path, next_run: int) -> None:
-    """After a re-exec the numbers go on, and nobody knows where in a raw file the adopted run began."""
-    path = tmp_path / "web.log"
-    path.write_bytes(b"of the one before\nof the adopted one\n")
-    process: Any = SimpleNamespace(
-        name="web",
-        replica=0,
-        output=SimpleNamespace(run_offsets=(), written=dict),
-        program=SimpleNamespace(logs=SimpleNamespace(stdout=str(path), stderr="stdout", format="raw")),
-    )
-    assert await last_output.of(process, 1, 900.0, 950.0, next_run=next_run) == []
-    process.program.logs.format = "timestamp"
-    path.write_text("2026-11-20T12:00:01.000Z before\n2026-11-20T12:00:05.000Z adopted\n")
-    [before] = await last_output.of(process, 1, 1_795_176_000.0, 1_795_176_003.0, next_run=next_run)
-    assert before.lines == ["2026-11-20T12:00:01.000Z before"]
-    process.program.logs.format = "raw"
-    path.write_bytes(b"of this daemon's run\n")
-    process.output = SimpleNamespace(run_offsets=(RunOffsets(1, {}),), written=lambda: {str(path): 21})
-    [own] = await last_output.of(process, 1, 900.0, 950.0, next_run=next_run)  # the next one could not be started and printed nothing
-    assert own.lines == ["of this daemon's run"]
-
-
 @pytest.mark.anyio
 async def test_how_an_earlier_daemons_run_ended_is_not_taken_for_the_present_runs_end() -> None:
     def state(number: int, to: str, **data: Any) -> Record:
@@ -642,43 +482,3 @@ async def test_since_when_it_fails_is_told_from_the_second_restart_on() -> None:
         assert (await scene.commands.why("web")).failing_since == "2026-11-22T01:00:02.000Z"
         del kept[-1]  # the first of them is forgotten
         assert (await scene.commands.why("web")).failing_since is None
-
-
-@pytest.mark.anyio
-async def test_what_a_run_says_at_once_is_its_own_however_late_its_birth_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Births are noted before anything is spawned, not as records tell of them."""
-    async with playing(swift("web")) as scene:
-        monkeypatch.setattr(scene.bus, "_starting", lambda: True)
-        web = scene.supervisor.processes["web"]
-        scene.child("web").end(1)
-        await wait_until(lambda: web.snapshot.run == 2 and web.snapshot.pid is not None)
-        assert scene.bus._pending, "nobody was told yet"
-        assert [birth.run for birth in web.output.run_offsets] == [1, 2]
-
-
-@pytest.mark.anyio
-async def test_the_history_has_what_status_has_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[Record] = []
-
-    async def runs(_name: str, _limit: int) -> list[Record]:
-        return list(kept)
-
-    async with playing(swift("web"), history=SimpleNamespace(runs=runs)) as scene:
-        scene.bus.listen(kept.append)
-        monkeypatch.setattr(scene.bus, "_starting", lambda: True)
-        scene.child("web").end(1)
-        await scene.state("web", State.BACKOFF, State.STARTING, State.RUNNING)
-        await wait_until(lambda: scene.snapshot("web").run == 2)
-        assert 2 in [record.run for record in await scene.commands.history("web")]
-
-
-@pytest.mark.anyio
-async def test_the_history_is_also_that_of_a_program_which_the_file_no_longer_has() -> None:
-    async def runs(name: str, _limit: int) -> list[str]:
-        return ["its run"] if name == "removed" else []
-
-    async with playing(swift("web"), history=SimpleNamespace(runs=runs)) as scene:
-        assert list(await scene.commands.history("removed")) == ["its run"]
-        assert await scene.commands.history("web") == []
-        with pytest.raises(NotFoundError, match="did you mean 'web'"):
-            await scene.commands.history("wbe")
