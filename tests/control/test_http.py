@@ -94,6 +94,10 @@ async def test_every_error_is_a_problem_document(serving: Serving) -> None:
         (await wire.ask("POST", "/v1/processes/web/start?wait=perhaps")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/start?timeout=soon")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/start?timeout=1&timeout=2")).problem(400, "usage")
+        for value in (b"[1]", b"{}", b"true"):
+            (await wire.ask("POST", "/v1/processes/web/start", b'{"timeout": ' + value + b"}")).problem(400, "usage")
+        (await wire.ask("GET", "/v1/processes", b'{"name": ["web", 5]}')).problem(400, "usage")
+        assert [one["name"] for one in (await wire.ask("GET", "/v1/processes", b'{"name": ["web"]}')).json] == ["web"]
         (await wire.ask("POST", "/v1/processes/web/signal")).problem(400, "usage")
         (await wire.ask("POST", "/v1/processes/web/signal?signal=NOPE")).problem(400, "usage")
         misspelt = await wire.ask("POST", "/v1/processes/web/signal?signal=TREM")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -10,12 +11,14 @@ import pytest
 from msgspec import structs
 
 from supervisord_async.config.load import Loaded
-from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Schedule, Stop
+from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Schedule, Stop, Watch
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from supervisord_async.supervise.runs.output import Output
+from supervisord_async.supervise.sources.filewatch import watcher_thread
 from supervisord_async.system.wait_condition import WaitCondition
 from tests.control.conftest import playing, swift
+from tests.supervise.filebench import inotify_instances, watch_threads
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -453,3 +456,12 @@ async def test_a_bug_in_what_a_reload_sets_going_ends_neither_the_daemon_nor_oth
         monkeypatch.undo()
     failed = [record.getMessage() for record in caplog.records if record.exc_info]
     assert failed == ["prepare spawns failed because of a bug", "remove gone failed because of a bug"]
+
+
+async def test_what_is_removed_is_not_watched_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_thread, "LINGER_SECONDS", 0.05)
+    async with playing(swift("web", watch=(Watch(paths=(str(tmp_path),)),)), swift("kept"), load=File(swift("kept"))) as scene:
+        await wait_until(lambda: inotify_instances() == 1)
+        await scene.commands.reload()
+        await wait_until(lambda: not watch_threads() and not inotify_instances())
+        assert list(scene.supervisor.processes) == ["kept"]

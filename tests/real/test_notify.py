@@ -45,6 +45,18 @@ def test_python_sdnotify_reports_ready_and_status(daemon: Make, tmp_path: Path) 
     live.wait_for("b", "RUNNING")
 
 
+def test_a_run_that_is_not_ready_yet_is_not_taken_for_ready_after_a_reexec(daemon: Make, tmp_path: Path) -> None:
+    code = "while not os.path.exists('go'): time.sleep(0.01)\nsay('READY=1'); time.sleep(1000)"
+    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}, b: {{command: [sleep, '1000'], start_seconds: 0}}}}")
+    pid = live.wait_for("a", "STARTING")["pid"]
+    live.do("reexec")
+    live.wait_until(lambda: "re-executed" in live.text(), "the new code is there")
+    live.do("restart", "b")  # whatever a had to be told by then, it was
+    assert (live.process_of("a")["state"], live.process_of("a")["pid"]) == ("STARTING", pid)
+    (tmp_path / "go").touch()
+    assert live.wait_for("a", "RUNNING")["pid"] == pid
+
+
 def test_a_run_that_never_says_ready_is_replaced_unless_it_asks_for_time(daemon: Make) -> None:
     slow = "say('EXTEND_TIMEOUT_USEC=60000000'); time.sleep(2.5)\nsay('READY=1'); time.sleep(1000)"
     live = daemon(f"""

@@ -83,6 +83,12 @@ programs: {{web: {BROKEN}, fine: {{command: [sleep, "1000"], start_seconds: 0}}}
     assert (tmp_path / "words").read_text() == "fatal web\n"
 
 
+def test_a_command_that_fails_is_told_with_its_last_words(daemon: Make) -> None:
+    command = "[sh, -c, 'echo no such list >&2; exit 3']"
+    live = daemon(f"daemon: {{on_event: [{{events: [fatal], command: {command}}}]}}\nprograms: {{web: {BROKEN}}}")
+    live.wait_until(lambda: "on_event sh: exited with 3: no such list; further failures" in live.text(), "it is told")
+
+
 def test_a_job_that_fails_and_is_not_started_again_is_told_and_one_that_ends_well_is_not(daemon: Make, tmp_path: Path) -> None:
     leaves = "'sleep 1000 & exit 3'"  # what is left of it has to go first, so its end is told before it is EXITED
     live = daemon(f"""

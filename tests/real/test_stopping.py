@@ -150,6 +150,15 @@ def test_a_daemon_that_is_told_to_go_to_the_last_ends_well(daemon: Make) -> None
     assert live.wait() == 0
 
 
+def test_the_last_record_of_a_daemon_is_in_the_history_of_the_next(daemon: Make) -> None:
+    live = daemon("programs: {w: {command: [sleep, '1000'], start_seconds: 0}}")
+    live.wait_for("w", "RUNNING")
+    assert live.end() == 0
+    live.start()
+    told = [event["message"] for event in live.events()]
+    assert "everything is down; ending with 0" in told
+
+
 def test_a_program_gets_the_signal_it_asks_for(daemon: Make, tmp_path: Path) -> None:
     script = "trap 'touch int; exit 0' INT; trap '' TERM; touch up; while :; do sleep 0.05; done"
     live = daemon(f"""
