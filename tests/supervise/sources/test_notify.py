@@ -194,7 +194,7 @@ def test_a_batch_is_bounded(slot: Slot) -> None:
                 sent += 1
         except BlockingIOError:
             pass  # the kernel holds the sender back
-        assert sent <= slot.notify_socket.drain(slot.run) + 10 * BATCH
+    assert slot.notify_socket.drain(slot.run) == min(sent, BATCH)  # the kernel may hold fewer (net.unix.max_dgram_qlen)
     slot.receive()
     assert slot.notify_socket.beats == sent
 
