@@ -140,7 +140,7 @@ class Probe(Shape, frozen=True, kw_only=True):
         Status | list[Status] | None, _doc("With `http`: the one status, or the list of them, that means success, instead of 200 to 399.")
     ] = None
     tcp: Annotated[Address | None, _doc("HOST:PORT that accepts a connection; that of a hung program still does, for a while.")] = None
-    command: Annotated[Command | None, _doc("A command that ends with 0.")] = None
+    command: Annotated[Command | None, _doc("A command that ends with 0; if it fails, the last line that it printed is told.")] = None
     log: Annotated[
         str | None, _doc("A regular expression that a line of output matches, in RE2's syntax: no lookaround, no backreferences.")
     ] = None

@@ -80,6 +80,28 @@ def test_a_run_that_is_never_ready_is_replaced(daemon: Make) -> None:
     assert live.tagged() == []
 
 
+def test_what_a_failed_probe_said_last_is_told_without_secrets(daemon: Make) -> None:
+    probe = "echo trying; echo cannot log in as $$DB_PASSWORD >&2; echo; exit 3"
+    live = daemon(
+        f"""programs:
+  web:
+    command: [sleep, "1000"]
+    environment: {{DB_PASSWORD: hunter2hunter2}}
+    readiness: {{command: [sh, -c, {json.dumps(probe)}], interval: 50ms}}
+  loud:
+    command: [sleep, "1000"]
+    start_seconds: 0
+    liveness: {{command: [sh, -c, "yes; exit 1"], timeout: 300ms, interval: 10s, failures: 1}}
+    restart: never
+"""
+    )
+    words = "the probe exited with 3: cannot log in as ********"
+    live.wait_until(lambda: live.process_of("web")["description"] == f"not ready yet: {words}", "the probe has failed")
+    assert words in live.do("why", "web")
+    live.wait_until(lambda: "liveness failed: the probe did not end within 0.3 s: y" in live.do("why", "loud"), "it was loud")
+    assert "hunter2" not in live.do("events") + live.text()
+
+
 def test_a_liveness_failure_restarts_once_with_its_cause(daemon: Make, tmp_path: Path) -> None:
     live = daemon(
         "programs: {w: {command: [sleep, '1000'], start_seconds: 0, liveness: {command: [test, '!', -e, sick], interval: 50ms, failures: 2}, restart: {backoff: {initial: 10ms}}}}"

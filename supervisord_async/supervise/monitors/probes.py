@@ -21,6 +21,7 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.masking import words_without_secrets
+from supervisord_async.supervise.runs.hooks import listening
 from supervisord_async.supervise.runs.run_spec import spawn_spec
 from supervisord_async.system.shortage import is_shortage
 
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 START_POLL_SECONDS = 1.0
 #: The first pause between probes of a run that is not ready yet; it doubles until the first interval is over.
 FIRST_PAUSE_SECONDS = 0.1
+#: How much of what a failed command said is quoted.
+SAID_CHARACTERS = 200
 
 
 async def monitor_readiness(context: RunContext) -> None:
@@ -141,15 +144,26 @@ async def _run_command(context: RunContext, probe: Probe) -> str | None:
     try:
         credentials = await context.host.credentials(program.user, program.group_name)
         environment = context.environment.for_side_command("probe")
-        spec = spawn_spec(program, environment, credentials, context.null_fd, context.null_fd, argv=probe.command)
-        code = await context.host.run_command(spec, probe.timeout_seconds)
+        async with listening(context.null_fd, credentials) as (writing, heard):
+            spec = spawn_spec(program, environment, credentials, writing, writing, argv=probe.command)
+            code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
         if error.errno is None or is_shortage(OSError(error.errno, "")):  # a disk or directory service hangs, or resources are short
             raise ProbeNotRunError(f"cannot run the probe: {error}") from error
         return f"cannot run the probe: {error}"
-    if code is None:
-        return f"the probe did not end within {probe.timeout_seconds:g} s"
-    return None if code == 0 else f"the probe exited with {code}"
+    if code == 0:
+        return None
+    how = f"exited with {code}" if code is not None else f"did not end within {probe.timeout_seconds:g} s"
+    said = words_without_secrets(_last_line(heard), program)[:SAID_CHARACTERS]  # in this order: else half a secret would be shown
+    return f"the probe {how}: {said}" if said else f"the probe {how}"
+
+
+def _last_line(heard: bytearray) -> str:
+    """The last line with something in it, which says why where a command says anything."""
+    for line in reversed(heard.decode(errors="replace").splitlines()):
+        if said := "".join(sign if sign.isprintable() else " " for sign in line).strip():
+            return said
+    return ""
 
 
 async def _wait(context: RunContext, probe: Probe, seconds: float) -> None:
