@@ -12,8 +12,31 @@ from supervisord_async import __version__
 from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
 from supervisord_async.cli.told import Told
 
+#: Options of other daemons, and what is used here.
+_OTHERS = {
+    "-n --nodaemon --no-daemon --foreground --no-detach": "It stays in the foreground unless -d is given.",
+    "-D --daemon --daemonize --background -b": "-d goes to the background.",
+    "-f --file --conf --configuration": "-c names the file.",
+    "-t -T --test --validate --dry-run --configtest": "--check says what is wrong with the file, and starts nothing.",
+    "-l --logfile": "--log-file names the daemon's own log.",
+}
 
-@click.command("asupd", cls=Told, context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
+
+class _Command(Told):
+    """A command that knows other daemons' options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's own, but an unknown option of theirs is answered by ours."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ours = next((what for theirs, what in _OTHERS.items() if error.option_name in theirs.split()), None)
+            if ours is None:
+                raise
+            ctx.fail(f"No such option '{error.option_name}'. {ours}")
+
+
+@click.command("asupd", cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
 @click.option("-c", "--config", "file", metavar="FILE", default="programs.yaml", show_default=True, help="The list of programs.")
 @click.option("-d", "--detach", is_flag=True, help="Go to the background; returns once the control socket answers.")
 @click.option("--check", is_flag=True, help="Say what is wrong with FILE and exit: 0 sound, 2 not.")

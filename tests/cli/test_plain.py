@@ -96,3 +96,18 @@ def test_a_word_that_is_no_option_is_told_what_to_write(word: str, meant: str) -
     assert ended.exit_code == 2
     assert f"unexpected extra argument ({word})" in ended.output
     assert meant in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["-n"], "No such option '-n'. It stays in the foreground unless -d is given."),
+        (["--daemonize", "-c", "shop.yaml"], "No such option '--daemonize'. -d goes to the background."),
+        (["-t"], "--check says what is wrong with the file, and starts nothing."),
+        (["--chek"], "No such option '--chek'"),
+    ],
+)
+def test_options_of_other_daemons_are_told_ours(words: list[str], meant: str) -> None:
+    ended = CliRunner().invoke(asupd, words, obj=lambda _: 0)
+    assert ended.exit_code == 2
+    assert meant in ended.output
