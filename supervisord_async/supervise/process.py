@@ -151,7 +151,7 @@ class Process:
     @property
     def status_text(self) -> str:
         """The last STATUS that its run sent by sd_notify; empty if it sent none."""
-        return self._notify_socket.status_text if self._notify_socket is not None else ""
+        return self._notify_socket.state.text if self._notify_socket is not None else ""
 
     def reconfigure(self, program: Program) -> None:
         """The settings of ``program`` apply from now on; to a live run, as far as they can change without a restart."""

@@ -74,7 +74,7 @@ def _is_unexplained(context: RunContext, ended: Ended) -> bool:
 
 async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
     """What is known besides the exit status: the run's own sd_notify words, that it went to the background, or was OOM-killed."""
-    if context.notify_socket is not None and (said := context.notify_socket.failure_text()):
+    if context.notify_socket is not None and (said := context.notify_socket.state.failure_text):
         return f"{exit_words(ended.status)}; {said}"
     if remains and ended.status.code == 0 and context.snapshot().state is not State.STOPPING:
         return await _background_words(context)

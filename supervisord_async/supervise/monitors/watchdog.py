@@ -24,8 +24,8 @@ async def monitor_watchdog(context: RunContext) -> None:
     beats, silent, healthy = 0, 0.0, False
     looked = anyio.current_time()
     timeout: float | None = None
-    while not notify_socket.triggered:
-        before, timeout = timeout, notify_socket.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
+    while not notify_socket.state.triggered:
+        before, timeout = timeout, notify_socket.state.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
         if timeout != before:
             silent = 0.0  # a new timeout counts from now
         if timeout is not None and silent >= timeout:
@@ -35,14 +35,14 @@ async def monitor_watchdog(context: RunContext) -> None:
         now = anyio.current_time()
         silent += min(now - looked, 2 * interval)
         looked = now
-        if notify_socket.beats != beats:
-            beats, silent = notify_socket.beats, 0.0
+        if notify_socket.state.beats != beats:
+            beats, silent = notify_socket.state.beats, 0.0
             if not healthy:
                 healthy = True
                 context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.HEALTHY))
     words = (
         "it triggered its watchdog"
-        if timeout is None or notify_socket.triggered
+        if timeout is None or notify_socket.state.triggered
         else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
     )
     context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.UNHEALTHY))

@@ -18,6 +18,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import BecameReady, MainChanged, TimeoutExtended
@@ -53,18 +54,44 @@ EXTENSION_STEP_SECONDS = 0.05
 RECORDS_PER_RUN = 20
 
 
+class NotifyState(msgspec.Struct):
+    """What one run has said of itself."""
+
+    status: str = ""  #: the last STATUS, safe to print on a terminal
+    reloading: bool = False
+    stopping: bool = False
+    errno: int | None = None
+    exit_status: int | None = None
+    ready: bool = False
+    beats: int = 0  #: how many WATCHDOG=1
+    triggered: bool = False  #: it has sent WATCHDOG=trigger
+    watchdog_seconds: float | None = None  #: WATCHDOG_USEC: the timeout that the program wants instead of the configured one
+    extended_until: float = 0.0
+    published: int = 0  #: records about it
+    ignored: int = 0  #: messages ignored
+
+    @property
+    def text(self) -> str:
+        """The run's own account of its state; "" if it has sent none."""
+        state = "stopping" if self.stopping else "reloading" if self.reloading else ""
+        return f"{state}: {self.status}" if state and self.status else state or self.status
+
+    @property
+    def failure_text(self) -> str:
+        """Why it failed, by its own account; "" if it has sent none."""
+        said = []
+        if self.errno:
+            said.append(f"it said: {os.strerror(self.errno)} (errno {self.errno})")
+        if self.exit_status is not None:
+            said.append(f"it said: exit status {self.exit_status}")
+        return "; ".join(said)
+
+
 class NotifySocket:
     """One process's side of sd_notify."""
 
     def __init__(self, name: str, shared: SharedContext) -> None:
-        self.status = ""  #: the last STATUS of the current run, safe to print on a terminal
-        self.reloading = False
-        self.stopping = False
-        self.errno: int | None = None
-        self.exit_status: int | None = None
-        self.beats = 0  #: how many WATCHDOG=1 the current run has sent
-        self.triggered = False  #: it has sent WATCHDOG=trigger
-        self.watchdog_seconds: float | None = None  #: WATCHDOG_USEC: the timeout that the program wants instead of the configured one
+        self.state = NotifyState()  #: of the current run
         self.accepted = 0  #: messages accepted, of all runs
         self.ignored = 0  #: messages ignored, of all runs
         self.heard = WaitCondition()  #: notified of a trigger, and when the watchdog's timeout was changed
@@ -74,10 +101,6 @@ class NotifySocket:
         self._socket: socket.socket | None = None
         self._address = ""
         self._bound_for: object = None
-        self._ready_run = 0
-        self._extended_until = 0.0
-        self._published = 0
-        self._ignored_run = 0
 
     # The socket
 
@@ -105,10 +128,7 @@ class NotifySocket:
 
     def run_begins(self) -> None:
         """Forget all that an earlier run has sent; descriptors stay in the store."""
-        self.status, self.reloading, self.stopping = "", False, False
-        self.errno = self.exit_status = None
-        self.beats, self.triggered, self.watchdog_seconds = 0, False, None
-        self._extended_until, self._published, self._ignored_run = 0.0, 0, 0
+        self.state = NotifyState()
         if self._socket is not None:
             for datagram in read_datagrams(self._socket, 4 * BATCH):
                 self._drop(datagram)
@@ -117,14 +137,14 @@ class NotifySocket:
         """What is carried over a re-exec; None without a socket."""
         if self._socket is None:
             return None
-        return SavedNotifySocket(self._socket.fileno(), self._address, self.status, self.store.saved())
+        return SavedNotifySocket(self._socket.fileno(), self._address, self.state.status, self.store.saved())
 
     def inherit(self, saved: SavedNotifySocket | None) -> None:
         """After a re-exec: go on with the same socket and the same store."""
         if saved is None:
             return
         self._socket, self._address = adopt_datagrams(saved.fd), saved.address
-        self.status = saved.status
+        self.state.status = saved.status
         self.store.inherit(saved.stored)
 
     def close(self) -> None:
@@ -144,23 +164,6 @@ class NotifySocket:
                 pass  # somebody else removed it
             except OSError as error:
                 _log.debug("%s: cannot remove %s: %s", self._name, self._address, error.strerror)
-
-    # Words for people
-
-    @property
-    def status_text(self) -> str:
-        """The run's own account of its state; "" if it has sent none."""
-        state = "stopping" if self.stopping else "reloading" if self.reloading else ""
-        return f"{state}: {self.status}" if state and self.status else state or self.status
-
-    def failure_text(self) -> str:
-        """Why it failed, by its own account; "" if it has sent none."""
-        said = []
-        if self.errno:
-            said.append(f"it said: {os.strerror(self.errno)} (errno {self.errno})")
-        if self.exit_status is not None:
-            said.append(f"it said: exit status {self.exit_status}")
-        return "; ".join(said)
 
     # Listening
 
@@ -208,8 +211,8 @@ class NotifySocket:
 
     def _ignore(self, run: Run, datagram: Datagram, why: str) -> None:
         self._drop(datagram)
-        self._ignored_run += 1
-        if self._ignored_run == 1:
+        self.state.ignored += 1
+        if self.state.ignored == 1:
             self._publish(run, f"ignored a message of process {datagram.pid}: {why}; further ones are only counted")
 
     def _may_speak(self, run: Run, pid: int) -> bool:
@@ -225,7 +228,7 @@ class NotifySocket:
 
     def _act(self, run: Run, words: dict[str, str]) -> None:
         if "STATUS" in words:
-            self.status = "".join(sign if sign.isprintable() else " " for sign in words["STATUS"][:STATUS_CHARACTERS]).strip()
+            self.state.status = "".join(sign if sign.isprintable() else " " for sign in words["STATUS"][:STATUS_CHARACTERS]).strip()
         if "MAINPID" in words:
             self._change_main(run, words["MAINPID"])
         self._note_failure(run, words)
@@ -233,13 +236,13 @@ class NotifySocket:
         extension = _number(words.get("EXTEND_TIMEOUT_USEC"))
         if extension is not None:
             self._extend(run, min(extension / 1e6, MAX_EXTENSION_SECONDS))
-        if words.get("RELOADING") == "1" and not self.reloading:
-            self.reloading = True
+        if words.get("RELOADING") == "1" and not self.state.reloading:
+            self.state.reloading = True
             self._publish(run, "it says that it reloads")
         if words.get("READY") == "1":
             self._become_ready(run)
-        if words.get("STOPPING") == "1" and not self.stopping:
-            self.stopping = True
+        if words.get("STOPPING") == "1" and not self.state.stopping:
+            self.state.stopping = True
             self._publish(run, "it says that it stops")
         if words.get("FDSTOREREMOVE") == "1":
             self.store.remove(words.get("FDNAME", ""))
@@ -247,39 +250,39 @@ class NotifySocket:
     def _act_on_watchdog(self, words: dict[str, str]) -> None:
         beat = words.get("WATCHDOG")
         if beat == "1":
-            self.beats += 1
+            self.state.beats += 1
         elif beat == "trigger":
-            self.triggered = True
+            self.state.triggered = True
             self.heard.notify()
         period = _number(words.get("WATCHDOG_USEC"))
         if period:
-            self.watchdog_seconds = period / 1e6
+            self.state.watchdog_seconds = period / 1e6
             self.heard.notify()
 
     def _become_ready(self, run: Run) -> None:
-        if self.reloading:
-            self.reloading = False
+        if self.state.reloading:
+            self.state.reloading = False
             self._publish(run, "it says that it has reloaded")
         number = run.context.run
         # with a readiness probe, the probe alone decides
-        if self._ready_run != number and run.context.program.readiness is None:
-            self._ready_run = number
+        if not self.state.ready and run.context.program.readiness is None:
+            self.state.ready = True
             run.context.post(BecameReady(number))
 
     def _extend(self, run: Run, seconds: float) -> None:
         until = anyio.current_time() + seconds
         in_time = run.context.snapshot().state in (State.STARTING, State.STOPPING)
-        if in_time and until > self._extended_until + EXTENSION_STEP_SECONDS:
-            self._extended_until = until
+        if in_time and until > self.state.extended_until + EXTENSION_STEP_SECONDS:
+            self.state.extended_until = until
             run.context.post(TimeoutExtended(run.context.run, until))
 
     def _note_failure(self, run: Run, words: dict[str, str]) -> None:
         errno, status = _number(words.get("ERRNO")), _number(words.get("EXIT_STATUS"))
-        if errno is not None and errno <= 4095 and errno != self.errno:
-            self.errno = errno
+        if errno is not None and errno <= 4095 and errno != self.state.errno:
+            self.state.errno = errno
             self._publish(run, f"it says: {os.strerror(errno)} (errno {errno})")
-        if status is not None and status <= 255 and status != self.exit_status:
-            self.exit_status = status
+        if status is not None and status <= 255 and status != self.state.exit_status:
+            self.state.exit_status = status
             self._publish(run, f"it says: exit status {status}")
 
     def _change_main(self, run: Run, text: str) -> None:
@@ -299,8 +302,8 @@ class NotifySocket:
         self._publish(run, f"its main process is {pid} now")
 
     def _publish(self, run: Run, message: str) -> None:
-        self._published += 1
-        if self._published <= RECORDS_PER_RUN:
+        self.state.published += 1
+        if self.state.published <= RECORDS_PER_RUN:
             self._shared.bus.publish("notify", name=self._name, run=run.context.run, message=message)
 
 

@@ -21,7 +21,7 @@ from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.watchdog import monitor_watchdog
 from supervisord_async.supervise.sources.fdstore import STORE_LIMIT, DescriptorStore
-from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, parse
+from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, NotifyState, parse
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
 from supervisord_async.system.wait_condition import WaitCondition
@@ -74,16 +74,16 @@ def slot(tmp_path: Path) -> Any:
 def test_ready_is_posted_once_and_status_is_fit_for_a_terminal(slot: Slot) -> None:
     slot.say(b"READY=1\nSTATUS=up \x1b[2J and\trunning", b"READY=1")
     assert slot.posts == [BecameReady(3)]
-    assert slot.notify_socket.status_text == "up  [2J and running"
+    assert slot.notify_socket.state.text == "up  [2J and running"
     slot.say(b"STATUS=" + b"x" * 1000)
-    assert len(slot.notify_socket.status_text) == STATUS_CHARACTERS
+    assert len(slot.notify_socket.state.text) == STATUS_CHARACTERS
 
 
 def test_reloading_and_stopping_show_before_the_status(slot: Slot) -> None:
     slot.say(b"STATUS=42 clients", b"RELOADING=1")
-    assert slot.notify_socket.status_text == "reloading: 42 clients"
+    assert slot.notify_socket.state.text == "reloading: 42 clients"
     slot.say(b"READY=1", b"STOPPING=1")
-    assert slot.notify_socket.status_text == "stopping: 42 clients"
+    assert slot.notify_socket.state.text == "stopping: 42 clients"
 
 
 GARBAGE = (b"", b"no assignment", b"A=\xff\xfe", b"READY=1\0", b"\xc3\x28=1", b"READY=1\n" + b"x" * 2 * MESSAGE_BYTES)
@@ -101,7 +101,7 @@ def test_a_process_that_is_not_the_main_one_is_not_heard(tmp_path: Path) -> None
         for access in ("main", "all"):
             slot = Slot(tmp_path, main=other.pid, access=access)
             slot.say(b"READY=1\nSTATUS=forged")
-            assert (slot.posts, slot.notify_socket.status_text, slot.notify_socket.ignored) == ([], "", 1)
+            assert (slot.posts, slot.notify_socket.state.text, slot.notify_socket.ignored) == ([], "", 1)
             slot.notify_socket.close()
         other.kill()
 
@@ -137,8 +137,8 @@ def test_another_process_of_the_run_is_heard_where_all_may_speak(
 def test_numbers_that_are_none_are_ignored(slot: Slot) -> None:
     slot.say(b"MAINPID=-1", b"MAINPID=9999999999999999999999", b"ERRNO=x", b"EXTEND_TIMEOUT_USEC=", b"WATCHDOG_USEC=0", b"MAINPID=1")
     assert slot.posts == []
-    assert slot.notify_socket.watchdog_seconds is None
-    assert slot.notify_socket.failure_text() == ""
+    assert slot.notify_socket.state.watchdog_seconds is None
+    assert slot.notify_socket.state.failure_text == ""
 
 
 def test_extensions_are_bounded_and_told_to_the_machine(slot: Slot) -> None:
@@ -149,7 +149,7 @@ def test_extensions_are_bounded_and_told_to_the_machine(slot: Slot) -> None:
 def test_records_about_one_run_are_bounded(slot: Slot) -> None:
     slot.say(*(b"ERRNO=%d" % (1 + number % 2) for number in range(200)))
     assert len(slot.records) == RECORDS_PER_RUN
-    assert "errno" in slot.notify_socket.failure_text()
+    assert "errno" in slot.notify_socket.state.failure_text
 
 
 def test_many_descriptors_are_all_closed(slot: Slot) -> None:
@@ -196,7 +196,7 @@ def test_a_batch_is_bounded(slot: Slot) -> None:
             pass  # the kernel holds the sender back
     assert slot.notify_socket.drain(slot.run) == min(sent, BATCH)  # the kernel may hold fewer (net.unix.max_dgram_qlen)
     slot.receive()
-    assert slot.notify_socket.beats == sent
+    assert slot.notify_socket.state.beats == sent
 
 
 @pytest.mark.parametrize("name", ["a", "long" * 25])
@@ -204,7 +204,7 @@ def test_a_deep_run_dir_means_an_abstract_address(tmp_path: Path, name: str) -> 
     slot = Slot(tmp_path / ("deep" * 30), name=name)
     assert slot.address.startswith("@asupd/")
     slot.say(b"STATUS=heard")
-    assert slot.notify_socket.status_text == "heard"
+    assert slot.notify_socket.state.text == "heard"
     slot.notify_socket.close()
 
 
@@ -217,7 +217,7 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
     posts: list[Input] = []
 
     async def main() -> float:
-        notify_socket = SimpleNamespace(beats=0, triggered=False, watchdog_seconds=None, heard=WaitCondition())
+        notify_socket = SimpleNamespace(state=NotifyState(), heard=WaitCondition())
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), heartbeat=heartbeat)
         given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "notify_socket": notify_socket}
         context = RunContext(**({name: cast("Any", None) for name in RunContext.__struct_fields__} | given))
@@ -235,7 +235,7 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
 def test_a_watchdog_without_beats_is_missed_in_time() -> None:
     async def beat(notify_socket: Any) -> None:
         for _ in range(10):
-            notify_socket.beats += 1
+            notify_socket.state.beats += 1
             await anyio.sleep(15)
 
     ended, posts = watch(beat, Heartbeat(timeout_seconds=20))
@@ -270,12 +270,12 @@ def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypa
 
     async def live(notify_socket: Any) -> None:
         nonlocal slept
-        notify_socket.beats += 1
+        notify_socket.state.beats += 1
         await anyio.sleep(5)
         slept = 3600.0
         for _ in range(10):
             await anyio.sleep(5)
-            notify_socket.beats += 1
+            notify_socket.state.beats += 1
         await anyio.sleep(1000)
 
     ended, _ = watch(live, Heartbeat(timeout_seconds=20))
@@ -285,14 +285,14 @@ def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypa
 def test_a_run_may_choose_its_watchdog_and_trigger_it() -> None:
     async def choose(notify_socket: Any) -> None:
         await anyio.sleep(100)
-        notify_socket.watchdog_seconds = 2.0
+        notify_socket.state.watchdog_seconds = 2.0
         notify_socket.heard.notify()
 
     assert 102 <= watch(choose, None)[0] <= 103
 
     async def trigger(notify_socket: Any) -> None:
         await anyio.sleep(5)
-        notify_socket.triggered = True
+        notify_socket.state.triggered = True
         notify_socket.heard.notify()
 
     assert watch(trigger, Heartbeat(timeout_seconds=600))[0] == 5
