@@ -302,7 +302,7 @@ class Process:
         """The run of ``context``, not yet watched, with the current settings: they may have changed while it started."""
         if context.program is not self.program:
             context = replace(context, program=self.program)
-        return Run(context, self._on_ended, self._launcher)
+        return Run(context, self._on_ended, self._launcher, self._notify_socket if context.notify_state is not None else None)
 
     def _snapshot(self) -> Snapshot:
         return self.snapshot

@@ -16,7 +16,7 @@ from supervisord_async.supervise.sources.logsearch import LogSearch
 if TYPE_CHECKING:
     from supervisord_async.supervise.runs.output import Output
     from supervisord_async.supervise.runs.run_spec import RunEnvironment
-    from supervisord_async.supervise.sources.notify import NotifySocket
+    from supervisord_async.supervise.sources.notify_state import NotifyState
 
 #: How often a heartbeat is looked for in its timeout: a miss is found at most 1 + 1/8 timeouts, and a look's duration, after the last beat.
 POLLS_PER_TIMEOUT = 8
@@ -41,7 +41,7 @@ class RunContext(msgspec.Struct, frozen=True):
     searches: Mapping[str, LogSearch]  #: the searches of this run's output, by pattern
     heartbeat_file: str | None = None
     heartbeat_baseline: Signature = None  #: of the heartbeat file, before the run was spawned
-    notify_socket: NotifySocket | None = None  #: the process's side of sd_notify; None without ``notify``
+    notify_state: NotifyState | None = None  #: what it has said by sd_notify; None without ``notify``
 
     def report(self, check: str, health: Health, detail: str = "") -> None:
         """Post a check's new verdict on the run; ``detail`` says what it found wrong."""

@@ -23,7 +23,7 @@ Follower: TypeAlias = Callable[[Ended, Cause], Awaitable[None]]
 
 def post_exit_nowait(context: RunContext, ended: Ended, afterwards: Follower | None) -> bool:
     """Post Exited and return True if nothing has to be awaited first, as with most runs; else :func:`monitor_exit` has to be called."""
-    if afterwards is not None or context.notify_socket is not None or not context.output.settled:
+    if afterwards is not None or context.notify_state is not None or not context.output.settled:
         return False
     if _is_unexplained(context, ended) and context.host.may_have_oom_killed():
         return False
@@ -74,7 +74,7 @@ def _is_unexplained(context: RunContext, ended: Ended) -> bool:
 
 async def _detail(context: RunContext, ended: Ended, *, remains: bool) -> str:
     """What is known besides the exit status: the run's own sd_notify words, that it went to the background, or was OOM-killed."""
-    if context.notify_socket is not None and (said := context.notify_socket.state.failure_text):
+    if context.notify_state is not None and (said := context.notify_state.failure_text):
         return f"{exit_words(ended.status)}; {said}"
     if remains and ended.status.code == 0 and context.snapshot().state is not State.STOPPING:
         return await _background_words(context)

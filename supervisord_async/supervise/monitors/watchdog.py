@@ -15,8 +15,8 @@ from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, POLLS_
 
 async def monitor_watchdog(context: RunContext) -> None:
     """Post the first beat and the miss; return after a miss, or at once without ``notify``."""
-    notify_socket = context.notify_socket
-    if notify_socket is None:
+    state = context.notify_state
+    if state is None:
         return
     heartbeat = context.program.heartbeat
     if heartbeat is not None:
@@ -24,26 +24,24 @@ async def monitor_watchdog(context: RunContext) -> None:
     beats, silent, healthy = 0, 0.0, False
     looked = anyio.current_time()
     timeout: float | None = None
-    while not notify_socket.state.triggered:
-        before, timeout = timeout, notify_socket.state.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
+    while not state.triggered:
+        before, timeout = timeout, state.watchdog_seconds or (heartbeat.timeout_seconds if heartbeat is not None else None)
         if timeout != before:
             silent = 0.0  # a new timeout counts from now
         if timeout is not None and silent >= timeout:
             break
         interval = timeout / POLLS_PER_TIMEOUT if timeout is not None else 3600.0
-        await notify_socket.heard.wait(looked + interval)
+        await state.heard.wait(looked + interval)
         now = anyio.current_time()
         silent += min(now - looked, 2 * interval)
         looked = now
-        if notify_socket.state.beats != beats:
-            beats, silent = notify_socket.state.beats, 0.0
+        if state.beats != beats:
+            beats, silent = state.beats, 0.0
             if not healthy:
                 healthy = True
                 context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.HEALTHY))
     words = (
-        "it triggered its watchdog"
-        if timeout is None or notify_socket.state.triggered
-        else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
+        "it triggered its watchdog" if timeout is None or state.triggered else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
     )
     context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.UNHEALTHY))
     context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, words))

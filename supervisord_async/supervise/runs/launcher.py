@@ -180,7 +180,7 @@ class Launcher:
             output=self._output,
             heartbeat_file=environment.heartbeat_file,
             heartbeat_baseline=baseline,
-            notify_socket=notify_socket,
+            notify_state=notify_socket.state if notify_socket is not None else None,
             searches=searches,
         )
 

@@ -38,6 +38,7 @@ class Run:
     __slots__ = (
         "_background",
         "_launcher",
+        "_notify_socket",
         "_on_ended",
         "_over",
         "_receiving",
@@ -49,8 +50,12 @@ class Run:
         "session",
     )
 
-    def __init__(self, context: RunContext, on_ended: Callable[[Ended], None], launcher: Launcher) -> None:
+    def __init__(
+        self, context: RunContext, on_ended: Callable[[Ended], None], launcher: Launcher, notify_socket: NotifySocket | None
+    ) -> None:
+        """``notify_socket``: None without ``notify``."""
         self.context = context
+        self._notify_socket = notify_socket
         self.session = context.child.pid  #: the session in which the run began, whichever process is its main one now
         self.ended: Ended | None = None
         self._on_ended = on_ended
@@ -91,9 +96,9 @@ class Run:
         self._background = background
         self.child.on_end(self._main_ended)
         if self.ended is None:
-            if self.context.notify_socket is not None:
+            if self._notify_socket is not None:
                 self._receiving = anyio.CancelScope()  # not in the task: the run may end before that begins
-                background.start_soon(self._receive, self.context.notify_socket, self._receiving, name=f"notify {self.context.name}")
+                background.start_soon(self._receive, self._notify_socket, self._receiving, name=f"notify {self.context.name}")
             self._start_checks(background)
 
     def unwatch(self) -> None:
@@ -158,7 +163,7 @@ class Run:
         if self._background.failing:
             return  # called again when the run is watched again
         try:
-            if self.context.notify_socket is None:
+            if self._notify_socket is None:
                 self._end(ended)
                 if post_exit_nowait(self.context, ended, self._what_follows()):
                     self.context.host.forget(self.tag)
@@ -169,7 +174,7 @@ class Run:
 
     async def _finish(self, child: ChildProcess, ended: Ended) -> None:
         """Finish the run, unless one of its last messages made another process than ``child`` the main one."""
-        notify_socket = self.context.notify_socket
+        notify_socket = self._notify_socket
         if notify_socket is not None:
             while child is self.child and notify_socket.drain(self):
                 await anyio.lowlevel.checkpoint()

@@ -18,7 +18,6 @@ import socket
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 
 from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import BecameReady, MainChanged, TimeoutExtended
@@ -26,12 +25,12 @@ from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.recovery.persist import SavedNotifySocket
 from supervisord_async.supervise.sources.fdstore import DescriptorStore
+from supervisord_async.supervise.sources.notify_state import NotifyState
 from supervisord_async.system import procfs
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.identity import identify
 from supervisord_async.system.membership import is_of_run
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
-from supervisord_async.system.wait_condition import WaitCondition
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.runs.run import Run
@@ -54,39 +53,6 @@ EXTENSION_STEP_SECONDS = 0.05
 RECORDS_PER_RUN = 20
 
 
-class NotifyState(msgspec.Struct):
-    """What one run has said of itself."""
-
-    status: str = ""  #: the last STATUS, safe to print on a terminal
-    reloading: bool = False
-    stopping: bool = False
-    errno: int | None = None
-    exit_status: int | None = None
-    ready: bool = False
-    beats: int = 0  #: how many WATCHDOG=1
-    triggered: bool = False  #: it has sent WATCHDOG=trigger
-    watchdog_seconds: float | None = None  #: WATCHDOG_USEC: the timeout that the program wants instead of the configured one
-    extended_until: float = 0.0
-    published: int = 0  #: records about it
-    ignored: int = 0  #: messages ignored
-
-    @property
-    def text(self) -> str:
-        """The run's own account of its state; "" if it has sent none."""
-        state = "stopping" if self.stopping else "reloading" if self.reloading else ""
-        return f"{state}: {self.status}" if state and self.status else state or self.status
-
-    @property
-    def failure_text(self) -> str:
-        """Why it failed, by its own account; "" if it has sent none."""
-        said = []
-        if self.errno:
-            said.append(f"it said: {os.strerror(self.errno)} (errno {self.errno})")
-        if self.exit_status is not None:
-            said.append(f"it said: exit status {self.exit_status}")
-        return "; ".join(said)
-
-
 class NotifySocket:
     """One process's side of sd_notify."""
 
@@ -94,7 +60,6 @@ class NotifySocket:
         self.state = NotifyState()  #: of the current run
         self.accepted = 0  #: messages accepted, of all runs
         self.ignored = 0  #: messages ignored, of all runs
-        self.heard = WaitCondition()  #: notified of a trigger, and when the watchdog's timeout was changed
         self.store = DescriptorStore()
         self._name = name
         self._shared = shared
@@ -253,11 +218,11 @@ class NotifySocket:
             self.state.beats += 1
         elif beat == "trigger":
             self.state.triggered = True
-            self.heard.notify()
+            self.state.heard.notify()
         period = _number(words.get("WATCHDOG_USEC"))
         if period:
             self.state.watchdog_seconds = period / 1e6
-            self.heard.notify()
+            self.state.heard.notify()
 
     def _become_ready(self, run: Run) -> None:
         if self.state.reloading:

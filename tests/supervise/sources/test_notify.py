@@ -21,10 +21,10 @@ from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.watchdog import monitor_watchdog
 from supervisord_async.supervise.sources.fdstore import STORE_LIMIT, DescriptorStore
-from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, NotifyState, parse
+from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, parse
+from supervisord_async.supervise.sources.notify_state import NotifyState
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
-from supervisord_async.system.wait_condition import WaitCondition
 from tests.fake_host import FakeHost, shared_context
 from tests.virtual_clock import run_virtually
 
@@ -217,13 +217,13 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
     posts: list[Input] = []
 
     async def main() -> float:
-        notify_socket = SimpleNamespace(state=NotifyState(), heard=WaitCondition())
+        state = NotifyState()
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), heartbeat=heartbeat)
-        given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "notify_socket": notify_socket}
+        given: dict[str, Any] = {"run": 3, "program": program, "post": posts.append, "notify_state": state}
         context = RunContext(**({name: cast("Any", None) for name in RunContext.__struct_fields__} | given))
         began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(life, notify_socket)
+            tasks.start_soon(life, state)
             await monitor_watchdog(context)
             ended = anyio.current_time()
             tasks.cancel_scope.cancel()
@@ -233,9 +233,9 @@ def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[floa
 
 
 def test_a_watchdog_without_beats_is_missed_in_time() -> None:
-    async def beat(notify_socket: Any) -> None:
+    async def beat(state: NotifyState) -> None:
         for _ in range(10):
-            notify_socket.state.beats += 1
+            state.beats += 1
             await anyio.sleep(15)
 
     ended, posts = watch(beat, Heartbeat(timeout_seconds=20))
@@ -246,7 +246,7 @@ def test_a_watchdog_without_beats_is_missed_in_time() -> None:
 
 
 def test_the_initial_delay_of_a_watchdog_comes_before_its_timeout() -> None:
-    async def silent(_notify_socket: Any) -> None:
+    async def silent(_: NotifyState) -> None:
         await anyio.sleep(1000)
 
     assert 120 <= watch(silent, Heartbeat(timeout_seconds=20, initial_delay_seconds=100))[0] <= 125
@@ -268,14 +268,14 @@ def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypa
     true_time, slept = anyio.current_time, 0.0
     monkeypatch.setattr("supervisord_async.supervise.monitors.watchdog.anyio.current_time", lambda: true_time() + slept)
 
-    async def live(notify_socket: Any) -> None:
+    async def live(state: NotifyState) -> None:
         nonlocal slept
-        notify_socket.state.beats += 1
+        state.beats += 1
         await anyio.sleep(5)
         slept = 3600.0
         for _ in range(10):
             await anyio.sleep(5)
-            notify_socket.state.beats += 1
+            state.beats += 1
         await anyio.sleep(1000)
 
     ended, _ = watch(live, Heartbeat(timeout_seconds=20))
@@ -283,16 +283,16 @@ def test_a_watchdog_blames_nobody_for_the_time_in_which_nobody_listened(monkeypa
 
 
 def test_a_run_may_choose_its_watchdog_and_trigger_it() -> None:
-    async def choose(notify_socket: Any) -> None:
+    async def choose(state: NotifyState) -> None:
         await anyio.sleep(100)
-        notify_socket.state.watchdog_seconds = 2.0
-        notify_socket.heard.notify()
+        state.watchdog_seconds = 2.0
+        state.heard.notify()
 
     assert 102 <= watch(choose, None)[0] <= 103
 
-    async def trigger(notify_socket: Any) -> None:
+    async def trigger(state: NotifyState) -> None:
         await anyio.sleep(5)
-        notify_socket.state.triggered = True
-        notify_socket.heard.notify()
+        state.triggered = True
+        state.heard.notify()
 
     assert watch(trigger, Heartbeat(timeout_seconds=600))[0] == 5
