@@ -372,7 +372,7 @@ class Process:
         """The run of the former daemon is adopted; or its end is posted, if it has ended."""
         run = inherited.snapshot.run
         grace_seconds = self.program.stop.grace_seconds if inherited.ending else 0.0  # all were signalled, and have their grace period
-        for stray in inherited.stray_runs:
+        for stray in inherited.stray_runs if self.program.stop.ends_all else ():
             await self._kill_strays(stray, grace_seconds)
         if inherited.main is not None:
             try:

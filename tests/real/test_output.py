@@ -160,3 +160,13 @@ programs:
             live.do("start", name)
             live.do("wait", name, "--for", "exited")
             assert count(name, b"bye") == number
+
+
+def test_what_a_run_left_behind_is_heard_after_a_reexec_too(daemon: Make, tmp_path: Path) -> None:
+    script = "(while [ ! -e go ]; do sleep 0.05; done; echo late) & echo early"
+    live = daemon(f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, restart: never, stop: {{scope: main}}}}}}")
+    live.wait_for("w", "EXITED")
+    live.do("reexec")
+    live.wait_until(lambda: "re-executed" in live.text(), "the new code is there")
+    (tmp_path / "go").touch()
+    live.wait_until(lambda: live.do("logs", "w") == "early\nlate\n", "both are in the log")

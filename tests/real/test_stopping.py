@@ -159,6 +159,24 @@ def test_the_last_record_of_a_daemon_is_in_the_history_of_the_next(daemon: Make)
     assert "everything is down; ending with 0" in told
 
 
+@pytest.mark.parametrize("by_reexec", [True, False])
+def test_what_scope_main_has_left_behind_outlives_the_daemon(daemon: Make, tmp_path: Path, by_reexec: bool) -> None:
+    script = "sleep 1000 & echo $! > left"
+    live = daemon(f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, restart: never, stop: {{scope: main}}}}}}")
+    live.wait_for("w", "EXITED")
+    left = int((tmp_path / "left").read_text())
+    if by_reexec:
+        live.do("reexec")
+        live.wait_until(lambda: "re-executed" in live.text(), "the new code is there")
+    else:
+        live.kill()
+        live.start()
+    live.do("start", "w")
+    assert alive(left)
+    for pid in (left, int((tmp_path / "left").read_text())):
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_a_program_gets_the_signal_it_asks_for(daemon: Make, tmp_path: Path) -> None:
     script = "trap 'touch int; exit 0' INT; trap '' TERM; touch up; while :; do sleep 0.05; done"
     live = daemon(f"""
