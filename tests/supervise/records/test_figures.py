@@ -144,11 +144,11 @@ async def test_what_rests_now_uses_no_cpu_now_whatever_it_used_before(started: A
     busy_at_first = "import time\nwhile time.process_time() < 1: pass\nprint(flush=True)\ntime.sleep(600)"
     sampler, child = Sampler(), started(busy_at_first)
     await anyio.to_thread.run_sync(child.stdout.readline)
-    await sampler.look([named("web", child.pid)])
+    await sampler.sample([named("web", child.pid)])
 
     async def rests() -> bool:
         await anyio.sleep(0.2)
-        return (await sampler.look([named("web", child.pid)]))["web"].cpu_percent == 0.0
+        return (await sampler.sample([named("web", child.pid)]))["web"].cpu_percent == 0.0
 
     await wait_until(rests)
 

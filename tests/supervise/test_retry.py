@@ -7,6 +7,7 @@ import errno
 import anyio
 import pytest
 
+from supervisord_async.supervise import retry
 from supervisord_async.supervise.retry import retry_on_shortage
 from tests.virtual_clock import run_virtually
 
@@ -25,6 +26,12 @@ def failing(times: int, error: Exception) -> tuple[list[float], object]:
         return 5
 
     return tried, do
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons of other tests that were killed in a simulated world wait for ever."""
+    monkeypatch.setattr(retry, "_waiting", set())
 
 
 @pytest.mark.parametrize("error", SHORTAGES, ids=str)
