@@ -54,7 +54,8 @@ def of_status(status: int, detail: str, headers: Mapping[str, str] | None = None
 def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]]:
     """The status, body and headers of ``error``'s problem document; ``extra`` are further members of it.
 
-    A shortage of resources is not a bug: the client is told to try again. Any other exception that is neither a CommandError nor a
+    A shortage of resources is not a bug: the client is told to try again. Nor is a module that is missing, mostly because the package was
+    moved away or is being replaced. Any other exception that is neither a CommandError nor a
     ConfigError is a bug: it is logged with its traceback, and answered without it.
     """
     headers: dict[str, str] = {}
@@ -68,6 +69,10 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
         reason = (error.strerror if isinstance(error, OSError) else str(error)) or "no memory"
         status, kind, code, detail = 503, "unavailable", 1, f"the daemon is short of something just now, try again: {reason}"
         _log.warning("transient: a request was not answered: %s", reason)
+    elif isinstance(error, ImportError):
+        advice = "install it again, then `asupctl reexec`"
+        status, kind, code, detail = 503, "unavailable", 1, f"a part of the daemon cannot be imported: {error} ({advice})"
+        _log.warning("degraded: %s cannot be imported: %s; a request was not answered (%s)", error.name, error, advice)
     else:
         _log.error("a request failed by a bug", exc_info=error)
         status, kind, code, detail = 500, "internal", 1, "an internal error; the daemon's log has the traceback"

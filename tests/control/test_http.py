@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +124,16 @@ async def test_a_bug_is_told_without_its_inside(
         problem = (await wire.ask("GET", "/v1/processes")).problem(500, "internal")
         assert "NoneType" not in problem["detail"]
         assert any(record.exc_info for record in caplog.records)
+
+
+async def test_a_part_that_was_moved_away_is_no_bug(serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """As during the exchange of the environment that the daemon was started from."""
+    monkeypatch.setitem(sys.modules, "supervisord_async.control.metrics", None)
+    async with serving(swift("web")) as wire:
+        detail = (await wire.ask("GET", "/metrics")).problem(503, "unavailable")["detail"]
+    assert "cannot be imported: " in detail and detail.endswith("(install it again, then `asupctl reexec`)")
+    assert "degraded: supervisord_async.control.metrics cannot be imported: " in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_machine_that_gives_no_thread_is_no_bug_and_may_be_asked_again(
