@@ -16,7 +16,7 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Probe
-from supervisord_async.errors import SpawnError
+from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Signature
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.run_cgroups import RunCgroups
@@ -150,7 +150,10 @@ class MachineHost:
 
     async def ask(self, probe: Probe) -> str | None:
         """Connect to the probe's address."""
-        from supervisord_async.supervise.sources.probing import ask  # here, as it imports TLS
+        try:
+            from supervisord_async.supervise.sources.probing import ask  # here, as it imports TLS
+        except ImportError as error:  # the package was moved away, or is being replaced
+            raise ProbeNotRunError(f"{error} (install it again, then `asupctl reexec`)") from error
 
         return await ask(probe)
 

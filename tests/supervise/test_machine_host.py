@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.errors import SpawnError
+from supervisord_async.config.model import Probe
+from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise import machine_host
 from supervisord_async.supervise.machine_host import MachineHost
 from supervisord_async.supervise.run_cgroups import RunCgroups
@@ -57,6 +59,13 @@ async def test_a_directory_service_that_hangs_fails_the_start(directory_service:
     monkeypatch.setattr(machine_host, "USER_SECONDS", 30.0)
     found = await host.credentials("nobody", None)
     assert found is not None and found.name == "nobody"
+
+
+async def test_a_probe_whose_code_was_moved_away_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As during the exchange of the environment that the daemon was started from: nothing is known of the program."""
+    monkeypatch.setitem(sys.modules, "supervisord_async.supervise.sources.probing", None)
+    with pytest.raises(ProbeNotRunError, match=r"probing.* \(install it again, then `asupctl reexec`\)"):
+        await MachineHost().ask(Probe(kind="tcp", tcp=("127.0.0.1", 1)))
 
 
 @pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
