@@ -206,6 +206,8 @@ class Commands:
             raise UsageError(f"cannot wait for {for_!r}: expected {', '.join(goals.WAITS)}")
         if for_ == "ready":
             goal = goals.unless_idle(goal, selectors)
+        if for_ != "stopped":  # which every removal leads to
+            goal = self._unless_removed(goal)
         return await self._act(selectors, None, goal, True, MAX_WAIT_SECONDS if timeout is None else timeout)
 
     async def signal(self, selectors: Sequence[str], signum: int) -> Outcome:
@@ -315,6 +317,16 @@ class Commands:
             if process.snapshot.state is State.WAITING and self.supervisor.dependencies.is_in_vain(process):
                 return Verdict(False, waiting_words(process))
             return goal(process, before)
+
+        return judge
+
+    def _unless_removed(self, goal: Goal) -> Goal:
+        """``goal``; but a process that is no longer configured will not reach it any more."""
+
+        def judge(process: Process, before: Snapshot) -> Verdict | None:
+            supervisor = self.supervisor
+            removed = process.name in supervisor.removals or supervisor.processes.get(process.name) is not process
+            return goal(process, before) or (Verdict(False, "no longer configured") if removed else None)
 
         return judge
 

@@ -17,7 +17,8 @@ class GoalWait:
     """The processes of one command, each with its verdict, or None while it has none.
 
     Records only wake it up; the snapshots are judged. So if records were lost, all processes are judged once. A WAITING process
-    is judged at every record, since its dependencies may have changed.
+    is judged at every record, since its dependencies may have changed; and all are after one of the daemon itself, such as a reload,
+    which may have removed them.
     """
 
     def __init__(self, processes: Iterable[Process], goal: Goal) -> None:
@@ -46,7 +47,7 @@ class GoalWait:
             changed = {record.name}
             while (record := records.receive_nowait()) is not None:
                 changed.add(record.name)
-            if records.take_missed():
+            if None in changed or records.take_missed():
                 changed.update(self._open)
             self._judge([name for name, process in self._open.items() if name in changed or process.snapshot.state is State.WAITING])
 

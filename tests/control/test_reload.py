@@ -177,6 +177,30 @@ async def test_reload_waits_for_what_it_removed_until_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("how", ["reload", "scale"])
+@pytest.mark.parametrize(("for_", "autostart", "told_then"), [
+    ("ready", False, (False, "no longer configured")),
+    ("exited", True, (False, "no longer configured")),
+    ("stopped", True, (True, "stopped")),
+])  # fmt: skip
+async def test_who_waits_for_what_is_removed_waits_no_longer(how: str, for_: str, autostart: bool, told_then: tuple[bool, str]) -> None:
+    before, after = (swift("web", autostart=autostart, replicas=replicas) for replicas in (2, 1))
+    async with playing(before, load=File(after)) as scene, anyio.create_task_group() as tasks:
+        if autostart:
+            await wait_until(lambda: scene.snapshot("web:1").state is State.RUNNING)
+        outcomes: list[Any] = []
+
+        async def wait() -> None:
+            outcomes.append(await scene.commands.wait(["web:1"], for_))
+
+        subscribed = len(scene.bus._subscriptions)
+        tasks.start_soon(wait)
+        await wait_until(lambda: len(scene.bus._subscriptions) > subscribed)
+        await (scene.commands.reload() if how == "reload" else scene.commands.scale("web", 1))
+        await wait_until(lambda: outcomes)
+        assert told(outcomes[0]) == {"web:1": told_then}
+
+
+@pytest.mark.parametrize("how", ["reload", "scale"])
 async def test_who_is_told_that_one_is_removed_finds_it_listed_no_more_however_long_its_log_takes(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
