@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -107,8 +108,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return data
 
 
-def diff(old: Configuration, new: Configuration) -> Plan:
-    """The plan that leads from ``old`` to ``new``; programs are matched by name."""
+def diff(old: Configuration, new: Configuration, has_it: Callable[[Program], bool] = lambda program: False) -> Plan:
+    """The plan that leads from ``old`` to ``new``; programs are matched by name.
+
+    ``has_it`` tells of a program whose environment files only the present daemon could not read whether all its runs began with them.
+    """
     changed = []
     unchanged = 0
     for name, program in new.programs.items():
@@ -117,6 +121,8 @@ def diff(old: Configuration, new: Configuration) -> Plan:
             unchanged += 1
         elif before is not None:
             change = _change(before, program)
+            if before.unread and set(change.needing) <= {"environment", "environment_files"} and has_it(program):
+                change = msgspec.structs.replace(change, restart=False, in_place=change.keys)
             if change.keys:
                 changed.append(change)
             else:
@@ -130,6 +136,17 @@ def diff(old: Configuration, new: Configuration) -> Plan:
         daemon_keys=tuple(key for key in daemon if _first(key) in NEXT_START),
         daemon_in_place=tuple(key for key in daemon if _first(key) not in NEXT_START),
     )
+
+
+def completed(old: Configuration, new: Configuration) -> Configuration:
+    """``old`` with the environments of ``new`` for programs that lacked an environment file in ``old`` and are otherwise as they were."""
+    found = {}
+    for name, program in old.programs.items():
+        if program.unread and name in new.programs:
+            fresh = new.programs[name]
+            if fresh == msgspec.structs.replace(program, environment=fresh.environment, own_variables=fresh.own_variables, unread=""):
+                found[name] = fresh
+    return msgspec.structs.replace(old, programs=old.programs | found)
 
 
 def _lines(change: ProgramChange) -> list[str]:

@@ -109,7 +109,7 @@ def _own_environment(given: shape.Program, origin: Origin, context: ResolveConte
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             problem = f"cannot read the environment file {path}: {reason.lower()}"
             if context.starting:
-                origin.warning(sub, f"{problem}; until a reload can, this program is not started")
+                origin.warning(sub, f"{problem}; until it can be read, this program is not started")
                 unread = unread or problem
             else:
                 origin.error(sub, problem)

@@ -286,8 +286,8 @@ class Program(Shape, frozen=True, kw_only=True):
         list[str] | None,
         _doc(
             "Files of NAME=value lines, later ones beating earlier ones; each must exist. Read with this file: a reload takes a change, "
-            "a restart does not. A daemon that starts where one cannot be read starts all other programs; this one fails to start until a "
-            "reload can read it."
+            "a restart does not. A daemon that starts where one cannot be read starts all other programs; this one fails to start until "
+            "it can be read."
         ),
     ] = []
     secrets: Annotated[

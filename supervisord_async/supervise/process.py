@@ -167,6 +167,10 @@ class Process:
                 self._watch_files()
         self._mailbox.wake()  # the deadline may have changed
 
+    def began_with(self, program: Program) -> bool:
+        """Whether it has a run that was started with those settings of ``program`` whose change needs a restart."""
+        return self._run is not None and run_spec.has_digest(program, self._settings_digest())
+
     def hasten(self) -> None:
         """From now on a stop has no grace period: KILL follows at once."""
         self.policy = replace(self.policy, grace_seconds=0.0)

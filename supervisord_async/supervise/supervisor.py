@@ -46,7 +46,9 @@ _log = logging.getLogger(__name__)
 
 #: How many warnings about a file become records at a reload; the answer to the request has all of them.
 WARNINGS = 20
-Loader = Callable[[], Awaitable["Loaded"]]
+#: How often environment files are tried again that could not be read when the daemon started.
+READ_AGAIN_SECONDS = 10.0
+Loader = Callable[..., Awaitable["Loaded"]]  #: takes ``starting``, as :func:`.load.load`
 
 
 class Supervisor:
@@ -146,6 +148,7 @@ class Supervisor:
         self._remove_unlisted(inherited)
         self.stops.resume(self.processes)
         self.dependencies.reconsider()
+        tasks.start_soon(keep_running, "reading environment files again", self._read_missing_files, name="environment files")
 
     def request_shutdown(self, *, exit_code: int = 0, why: str = "asked to", by: str = "") -> None:
         """Everything will be stopped, and the daemon end, as ``by`` ordered. A second request has what is left killed at once."""
@@ -260,7 +263,7 @@ class Supervisor:
     def _planned(self, loaded: Loaded) -> Plan:
         from supervisord_async.config.diff import diff
 
-        return replace(diff(self.configuration, loaded.configuration), warnings=tuple(map(str, loaded.warnings)))
+        return replace(diff(self.configuration, loaded.configuration, self._began_with), warnings=tuple(map(str, loaded.warnings)))
 
     async def reload(self, by: str = "") -> Plan:
         """Apply what has changed in the file on disk, as ``by`` ordered; returns what was done.
@@ -302,6 +305,27 @@ class Supervisor:
         message = f"reloaded{_by(by)}: " + "; ".join(plan.describe())
         self.bus.publish("reload", message=message, data={"plan": plan.to_json(), **_given(by)})
         return plan
+
+    def _began_with(self, program: Program) -> bool:
+        """Whether all processes of ``program`` have runs that were started with those of its settings whose change needs a restart."""
+        return all(process.began_with(program) for process in self.dependencies.members(program.name))
+
+    async def _read_missing_files(self) -> None:
+        """Until no program lacks an environment file: each that can be read by now is applied, and nothing else of the file on disk."""
+        while any(program.unread for program in self.configuration.programs.values()):
+            await anyio.sleep(READ_AGAIN_SECONDS)
+            from supervisord_async.config.diff import completed, diff
+
+            async with self._reload_lock:
+                try:
+                    configuration = completed(self.configuration, (await self._load(starting=True)).configuration)
+                except ConfigError:  # the file is being edited; a reload will say what is wrong with it
+                    continue
+                plan = diff(self.configuration, configuration, self._began_with)
+                if plan.changed and not self.shutting_down:
+                    self._apply(plan, configuration)
+                    names = ", ".join(change.program for change in plan.changed)
+                    self.bus.publish("reload", message=f"environment files can be read now: {names}", data={"plan": plan.to_json()})
 
     def _apply(self, plan: Plan, configuration: Configuration) -> None:
         assert self._tasks is not None  # noqa: S101  only called while running

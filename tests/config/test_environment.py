@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from supervisord_async.config.diff import diff
+from supervisord_async.config.diff import completed, diff
 from supervisord_async.config.load import load
 from supervisord_async.errors import ConfigError
 
@@ -70,11 +70,29 @@ def test_a_daemon_that_starts_does_without_an_environment_file_and_says_whose_pr
     assert {name: program.unread for name, program in loaded.configuration.programs.items()} == {"whole": "", "short": problem}
     (warning,) = map(str, loaded.warnings)
     assert warning == (
-        f"programs.yaml:4:43: warning: programs.short.environment_files[0]: {problem}; until a reload can, this program is not started"
+        f"programs.yaml:4:43: warning: programs.short.environment_files[0]: {problem}; until it can be read, this program is not started"
     )
     project.write("gone.env", "")
     plan = diff(loaded.configuration, load(file, environ={}).configuration)
     assert plan.restarted() == {"short": ("environment_files",)}
+
+
+def test_what_can_be_read_again_completes_its_programs_and_changes_nothing_else(project):
+    text = """
+        programs:
+          whole: {command: x}
+          short: {command: x, environment_files: [gone.env]}
+          edited: {command: %s, environment_files: [gone.env]}
+          still: {command: x, environment_files: [never.env]}
+        """
+    old = load(project.write("programs.yaml", text % "x"), environ={}, starting=True).configuration
+    project.write("gone.env", "A=1\n")
+    new = load(project.write("programs.yaml", text.replace("whole: {command: x}", "whole: {command: y}") % "y"), environ={}, starting=True)
+    found = completed(old, new.configuration)
+    assert (found.programs["short"].unread, found.programs["short"].environment) == ("", {"A": "1"})
+    assert all(found.programs[name] is old.programs[name] for name in ("whole", "edited", "still"))
+    assert diff(old, found).restarted() == {"short": ("environment", "environment_files")}
+    assert diff(old, found, lambda program: program.environment == {"A": "1"}).restarted() == {}
 
 
 def test_a_daemon_that_starts_refuses_an_environment_file_of_bad_lines(project):
