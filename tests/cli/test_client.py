@@ -304,6 +304,8 @@ def test_logs_keep_bytes_that_are_no_text(daemon: FakeDaemon, client: Client) ->
     daemon.log("web", "wrong", stream="stderr")
     assert [line.encode(errors="surrogateescape") for line in client.logs("web", lines=2)] == [b"\xff\xfe", b"three"]
     assert client.logs("web", stream="stderr") == ["wrong"]
+    client.logs("web", lines=7, since="10m")
+    assert daemon.asked("GET", "/v1/processes/web/logs")[-1] == ({"lines": "7", "stream": "stdout", "since": "10m"}, None)
 
 
 def test_followed_logs_lose_and_repeat_nothing_across_a_restart_of_the_daemon(daemon: FakeDaemon, client: Client) -> None:

@@ -137,6 +137,15 @@ async def test_tcp_wants_the_token_whatever_is_asked(serving: Callable[..., Any]
 
 
 @pytest.mark.anyio
+async def test_tcp_refuses_whoever_names_no_host(serving: Callable[..., Any], tmp_path: Path) -> None:
+    async with serving(swift("web"), settings={"http": ("127.0.0.1", 0)}) as wire:
+        token = (tmp_path / "http.token").read_text().strip()
+        async with await anyio.connect_tcp("127.0.0.1", wire.tcp_port) as stream:  # HTTP/1.0 has no Host
+            await stream.send(f"GET /v1/health HTTP/1.0\r\nauthorization: Bearer {token}\r\n\r\n".encode())
+            assert b" 403 " in (await stream.receive()).partition(b"\r\n")[0]
+
+
+@pytest.mark.anyio
 async def test_tcp_refuses_foreign_hosts_and_origins_even_with_the_token(serving: Callable[..., Any], tmp_path: Path) -> None:
     async with serving(swift("web"), settings={"http": ("127.0.0.1", 0)}) as wire:
         bearer = "Bearer " + (tmp_path / "http.token").read_text().strip()

@@ -489,3 +489,17 @@ async def test_what_is_removed_is_not_watched_any_more(tmp_path: Path, monkeypat
         await scene.commands.reload()
         await wait_until(lambda: not watch_threads() and not inotify_instances())
         assert list(scene.supervisor.processes) == ["kept"]
+
+
+async def test_what_is_being_removed_is_removed_although_somebody_starts_it() -> None:
+    async with playing(swift("gone", stop=Stop(grace_seconds=600.0)), swift("kept"), load=File(swift("kept"))) as scene:
+        gone = scene.child("gone")
+        gone.obeys = False
+        await scene.commands.reload(wait=False)
+        await scene.state("gone", State.STOPPING)
+        await scene.commands.start(["gone"], wait=False)
+        await wait_until(lambda: scene.snapshot("gone").wanted)
+        await wait_until(lambda: not scene.snapshot("gone").wanted)
+        gone.end(code=0)
+        await wait_until(lambda: list(scene.supervisor.processes) == ["kept"])
+        assert [child for child in scene.host.children if child.spec.environment["ASUP_NAME"] == "gone"] == [gone]

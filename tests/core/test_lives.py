@@ -34,6 +34,18 @@ def test_start_leads_over_starting_to_running() -> None:
     assert (world.snapshot.cause, world.snapshot.run, world.snapshot.restarts) == (Cause.AUTOSTART, 1, 0)
 
 
+def test_a_run_is_up_since_it_has_a_process_however_long_that_took() -> None:
+    world = World(Policy(start_seconds=3.0))
+    world.tell(StartRequested())
+    world.pass_time(100.0)
+    world.spawn_succeeds()
+    assert (world.snapshot.state, world.snapshot.run_since) == (State.STARTING, world.now)
+    world.pass_time(2.9)
+    assert world.snapshot.state is State.STARTING
+    world.pass_time(0.1)
+    assert world.snapshot.state is State.RUNNING
+
+
 def test_start_without_start_seconds_is_running_at_once() -> None:
     world = World(Policy(start_seconds=0))
     world.tell(StartRequested())

@@ -71,6 +71,15 @@ def test_who_gave_an_operators_order_is_known_as_long_as_it_is_the_cause(order: 
     assert world.snapshot.told_by == ""
 
 
+@pytest.mark.parametrize("cause", [Cause.OPERATOR, Cause.FILE_CHANGED, Cause.CONFIG_CHANGED])
+def test_a_run_is_there_for_whoever_asked_for_it_and_not_for_what_ended_the_one_before(cause: Cause) -> None:
+    world = running(Policy(backoff_jitter=EVEN))
+    crash(world)
+    assert (world.snapshot.state, world.snapshot.cause) == (State.BACKOFF, Cause.EXITED)
+    world.tell(RestartRequested(cause, "because"))
+    assert (world.snapshot.state, world.snapshot.cause, world.snapshot.detail) == (State.STARTING, cause, "because")
+
+
 def test_operators_start_cuts_a_backoff_short_and_clears_the_count() -> None:
     world = running(Policy(backoff_jitter=EVEN))
     crash(world)

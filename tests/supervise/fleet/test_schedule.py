@@ -210,6 +210,7 @@ def test_what_was_missed_while_the_daemon_was_down(tmp_path: Path, catch_up: Any
         await anyio.sleep(60)
         assert s.process.snapshot.run == runs
         assert s.process.scheduled_at == at("2026-11-21 18:00")
+        assert s.told() == (["started"] if runs else ["missed"])
 
     play(before, tmp_path, "2026-11-21 10:30", schedule)
     play(after, tmp_path, "2026-11-21 17:30", schedule)  # seven were missed

@@ -20,6 +20,7 @@ import pytest
 
 from supervisord_async.core.record import Record
 from supervisord_async.errors import UnavailableError
+from supervisord_async.jsontext import iso
 from supervisord_async.supervise.records import history as history_module
 from supervisord_async.supervise.records import history_store
 from supervisord_async.supervise.records.bus import Bus
@@ -79,9 +80,10 @@ async def test_a_run_that_a_killed_daemon_had_not_written_is_known_once_it_is_ta
     async with kept(tmp_path / "history.db") as (history, bus):
         state(bus, "web", "STOPPED", "STARTING", 1)
         state(bus, "web", "STARTING", "RUNNING", 1, pid=11)  # here the daemon died: run 1 had ended, and run 2 begun
-        bus.publish("adopted", name="web", run=2, cause="adopted", message="found alive", data={"pid": 12, "uptime_seconds": 3.5})
+        found = bus.publish("adopted", name="web", run=2, cause="adopted", message="found alive", data={"pid": 12, "uptime_seconds": 3.5})
         second, first = await history.runs("web")
         assert (second.run, second.pid, second.cause, second.ended_at) == (2, 12, None, None)
+        assert second.started_at == iso(found.at - 3.5)
         assert (first.run, first.exit_status, first.ended_at) == (1, None, second.started_at)
         state(bus, "web", "UNKNOWN", "RUNNING", 2, "adopted", pid=12)
         bus.publish("adopted", name="web", run=2, cause="adopted", message="once more", data={"pid": 12, "uptime_seconds": 9.0})

@@ -212,6 +212,11 @@ def test_the_last_assignment_of_a_name_counts() -> None:
     assert parse(b"STATUS=a\nnonsense\nSTATUS=b=c\n") == {"STATUS": "b=c"}
 
 
+@pytest.mark.parametrize("message", [b"", b"READY=1\0", b"nonsense", b"READY=1\nSTATUS=\xff", b"\xff=1\nREADY=1"])
+def test_what_is_no_message_says_nothing_at_all(message: bytes) -> None:
+    assert parse(message) is None
+
+
 def watch(life: Callable[[Any], Any], heartbeat: Heartbeat | None) -> tuple[float, list[Input]]:
     """When the monitor ended by itself while the program lived ``life``, and what it posted."""
     posts: list[Input] = []
