@@ -11,7 +11,8 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
@@ -56,15 +57,16 @@ def _tail(place: _Place, path: str, n: int, since: float | None, format_: Format
     _open_at(place, path, from_start=False)
     found: deque[bytes] = deque()
     room = BOUND_BYTES
-    for line in _lines_backwards(place, path, since, n) if n > 0 else ():
-        if since is not None and _older(line, since, format_):
-            break
-        room -= len(line) + 1
-        if room < 0:
-            break
-        found.appendleft(line)
-        if len(found) == n:
-            break
+    with closing(_lines_backwards(place, path, since, n)) as backwards:  # here, as closing a file may fail
+        for line in backwards if n > 0 else ():
+            if since is not None and _older(line, since, format_):
+                break
+            room -= len(line) + 1
+            if room < 0:
+                break
+            found.appendleft(line)
+            if len(found) == n:
+                break
     text = b"".join(line + b"\n" for line in found)
     if place.file is None or not place.began:
         return text
@@ -72,7 +74,7 @@ def _tail(place: _Place, path: str, n: int, since: float | None, format_: Format
     return text if os.pread(place.file.fileno(), 1, place.began - 1) == b"\n" else text[:-1]
 
 
-def _lines_backwards(place: _Place, path: str, since: float | None, n: int) -> Iterator[bytes]:
+def _lines_backwards(place: _Place, path: str, since: float | None, n: int) -> Generator[bytes]:
     """All lines before ``place``, and of backups, the youngest first; stops at a file last written before ``since``."""
     for file in (path, *(found for _, found in rotation.backups_of(path))):
         present = file == path
