@@ -238,6 +238,25 @@ def test_long_sentences_are_broken_between_words_on_a_terminal(daemon: FakeDaemo
     assert sentence in ctl(*verb.split()).out
 
 
+@pytest.mark.parametrize("verb", ["restart", "start"])
+def test_who_restarts_on_a_terminal_is_told_of_settings_that_only_a_reload_reads(
+    daemon: FakeDaemon, spawn_ctl: Spawn, ctl: Ctl, verb: str
+) -> None:
+    changed = [{"program": "web", "keys": ["environment"]}, {"program": "db", "keys": ["command"]}]
+    daemon.answers["POST /v1/reload"] = {"applied": False, "lines": [], "plan": {"changed": changed}, "results": []}
+    with terminal(200) as (ours, theirs):
+        text = read_while_alive(ours, spawn_ctl(verb, "web", stderr=theirs, stdout=subprocess.DEVNULL))
+    assert "web has other settings in the file by now (environment): `asupctl reload` puts them in force" in text
+    assert "db" not in text
+    assert all(query["plan"] == "true" for query, _ in daemon.asked("POST", "/v1/reload"))
+    assert ctl(verb, "web").err == ""
+    daemon.answers["POST /v1/reload"] = {"lines": []}  # of a daemon that says less
+    with terminal(200) as (ours, theirs):
+        child = spawn_ctl(verb, "web", stderr=theirs, stdout=subprocess.DEVNULL)
+        assert "other settings" not in read_while_alive(ours, child)
+    assert child.returncode == 0
+
+
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour_where_it_is_not_wanted(daemon: FakeDaemon, spawn_ctl: Spawn, setting: dict[str, str]) -> None:
     with terminal(100) as (ours, theirs):
