@@ -228,7 +228,7 @@ def _end_run(db: sqlite3.Connection, record: Record, run: int, *, over: bool = T
     db.execute(
         "UPDATE runs SET ended_at = CASE WHEN ? THEN ? ELSE ended_at END, end_cause = coalesce(end_cause, ?), "
         "end_detail = coalesce(end_detail, ?), exit = coalesce(exit, ?), uptime_seconds = coalesce(uptime_seconds, ?), "
-        "max_rss_bytes = coalesce(max_rss_bytes, ?), cpu_seconds = coalesce(cpu_seconds, ?) "
+        "max_rss_bytes = coalesce(max_rss_bytes, ?), cpu_seconds = coalesce(cpu_seconds, ?), pid = coalesce(pid, ?) "
         "WHERE id = (SELECT max(id) FROM runs WHERE name = ? AND run = ?) AND ended_at IS NULL",
         (
             over,
@@ -239,6 +239,7 @@ def _end_run(db: sqlite3.Connection, record: Record, run: int, *, over: bool = T
             data.get("uptime_seconds"),
             data.get("max_rss_bytes"),
             data.get("cpu_seconds"),
+            data.get("ended_pid", data.get("pid")),  # a run that is told to stop still has it
             record.name,
             run,
         ),

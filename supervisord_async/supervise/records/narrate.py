@@ -95,6 +95,8 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
             and (after.ended_run != before.ended_run or _exit_unrecorded(before, after))
         ):
             data |= {"exit": exit_json(after.exit), "uptime_seconds": round(now - before.run_since, 3)}
+            if before.pid is not None:
+                data["ended_pid"] = before.pid  # of a run that was never RUNNING, no other record has it
         if after.told_by:
             data["by"] = after.told_by
         if after.state is State.EXITED and not succeeded(after, policy):

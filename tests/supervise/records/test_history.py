@@ -165,6 +165,18 @@ async def test_runs_tell_cause_duration_exit_and_figures(tmp_path: Path) -> None
         assert await history.runs("nobody") == []
 
 
+async def test_a_run_that_never_was_running_has_its_pid(tmp_path: Path) -> None:
+    async with kept(tmp_path / "history.db") as (history, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1, pid=None)
+        state(bus, "web", "STARTING", "BACKOFF", 1, "exited", pid=None, exit={"code": 1}, ended_pid=77)
+        state(bus, "web", "BACKOFF", "STARTING", 2, "exited", pid=None)
+        state(bus, "web", "STARTING", "STOPPING", 2, "operator", pid=78)
+        state(bus, "web", "STOPPING", "STARTING", 3, "operator", pid=None, exit={"code": 0})
+        state(bus, "web", "STARTING", "BACKOFF", 3, "spawn_failed", pid=None)
+        await history.flush()
+        assert [run.pid for run in await history.runs("web")] == [None, 78, 77]
+
+
 async def test_a_restart_that_waits_for_dependencies_tells_how_the_run_before_ended(tmp_path: Path) -> None:
     async with kept(tmp_path / "history.db") as (history, bus):
         state(bus, "web", "STOPPED", "STARTING", 1)

@@ -93,3 +93,10 @@ def test_a_run_that_failed_and_is_not_followed_by_another_is_told_as_that(status
         before, (last, _) = last, step(last, TreeGone(1), once, 21.0)
     [(_, fields)] = records_of("job", before, last, once, 21.0)
     assert (fields["to"], fields["data"].get("failed")) == ("EXITED", failed)
+
+
+def test_an_end_names_the_process_that_ended() -> None:
+    starting = replace(RUNNING, state=State.STARTING)
+    after, _ = step(starting, Exited(1, ExitStatus(code=1)), POLICY, 11.0)
+    [(_, fields)] = records_of("web", starting, after, POLICY, 11.0)
+    assert (fields["data"]["pid"], fields["data"]["ended_pid"]) == (None, 7)
