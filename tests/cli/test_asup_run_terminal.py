@@ -163,10 +163,10 @@ from supervisord_async.system import spawn
 
 watched = spawn._watched
 
-async def late(loop, process):
+async def late(loop, process, *arguments):
     while open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[0] != "T":
         await asyncio.sleep(0.01)
-    return await watched(loop, process)
+    return await watched(loop, process, *arguments)
 
 spawn._watched = late
 main()
