@@ -296,7 +296,7 @@ class Tree:
             return False
         if session_is_ours and self.session in (process.session, process.group):
             return True
-        return process_table.tag_of(process) == self.tag
+        return self.tag != "" and process_table.tag_of(process) == self.tag  # "" is what all have that nobody supervises
 
     def _session_is_ours(self, now: ProcessTable) -> bool:
         """False if the session's number was reused by a stranger, which happens only after all of ours is gone."""

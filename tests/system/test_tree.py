@@ -316,6 +316,17 @@ async def test_leftovers_are_found_without_a_subreaper(nursery: Nursery, monkeyp
     assert set(found.leftovers()) == set(left)
 
 
+async def test_without_a_tag_those_without_one_are_none_of_it(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test whose command had no tag, and no subreaper, killed whatever began on the machine in those milliseconds."""
+    monkeypatch.setattr(tree.orphans, "gets_orphans", lambda: False)
+    child = await nursery.spawn("sleep", "1000")
+    stranger = await nursery.spawn("sleep", "1000", environment={ENV_TAG: ""})
+    run = Tree.of(child, "")
+    assert run.members() == [child.identity]
+    assert await run.kill() == []
+    assert is_alive(stranger.identity)
+
+
 async def test_what_will_not_die_is_returned_in_time(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     child = await nursery.spawn("sleep", "1000")
     monkeypatch.setattr(tree.os, "killpg", lambda group, signum: None)
