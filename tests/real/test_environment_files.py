@@ -38,7 +38,7 @@ def test_a_missing_environment_file_keeps_only_its_program_from_starting(daemon:
     assert live.wait_for("lives", "RUNNING")["pid"] == pids["lives"]
     assert live.wait_for("other", "RUNNING")["pid"] != pids["other"]
     row = live.wait_for("begins", "BACKOFF", cause="spawn_failed")
-    why = f"cannot read the environment file {environment_file}: no such file or directory (it is tried again, and by asupctl reload)"
+    why = f"cannot read the environment file {environment_file}: no such file or directory (it is tried again every few seconds; asupctl reload tries at once)"
     assert why in row["description"]
     assert "environment_files" in live.ctl("why", "begins").stdout
     refused = live.ctl("reload")

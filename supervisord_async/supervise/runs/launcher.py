@@ -61,7 +61,7 @@ class Launcher:
         Returns None, with nothing spawned, after :meth:`give_up`. Raises SpawnError, whose stage says what failed.
         """
         if program.unread:
-            raise SpawnError("environment", None, f"{program.unread} (it is tried again, and by asupctl reload)")
+            raise SpawnError("environment", None, f"{program.unread} (it is tried again every few seconds; asupctl reload tries at once)")
         if _is_plain(program) and self._shared.host.has_answered(executable_of(program)):
             environment, baseline = self._environment(program, run, None), None
         else:
