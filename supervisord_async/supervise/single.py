@@ -45,6 +45,8 @@ from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
 #: Signals that ask us to end.
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 #: Signals whose meaning only the command knows.
+#: Those that keys of a terminal send.
+BY_KEYS = (signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 #: A stop signal repeated within this time counts once: timeout(1) signals us, and then our group.
 ECHO_SECONDS = 0.1
@@ -139,14 +141,19 @@ class Single:
             self._faulted_run = record.run or 0
         if record.to in DOWN:
             self._over.set()
-        elif record.to == State.BACKOFF and self._died_unread():
-            self._say("nobody reads what it writes any more, nor would read what another run writes: it is not restarted")
+        elif record.to == State.BACKOFF and (why := self._why_no_other_run()):
+            self._say(f"{why}: it is not restarted")
             self._process.post(StopRequested())
 
-    def _died_unread(self) -> bool:
-        """Whether the command died of a pipe that the next run would get as well: ``asup-run yes | head``."""
-        status = self._process.snapshot.exit
-        return status is not None and status.signal == signal.SIGPIPE and any(map(is_unread, (1, 2)))
+    def _why_no_other_run(self) -> str:
+        """Why nobody wants another run after the one that has just failed; empty if it is to be restarted."""
+        status, terminal = self._process.snapshot.exit, self._host.terminal
+        number = status.signal if status is not None else None
+        if number == signal.SIGPIPE and any(map(is_unread, (1, 2))):  # asup-run yes | head
+            return "nobody reads what it writes any more, nor would read what another run writes"
+        if number in BY_KEYS and terminal is not None and terminal.is_ours():  # sudo, which gives its command a terminal of its own
+            return f"it died of {signals.name(number)}, as by a key of the terminal"
+        return ""
 
     def _child_changed(self) -> None:
         """Stop together with a command that has stopped itself on a terminal."""

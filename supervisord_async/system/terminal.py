@@ -57,12 +57,19 @@ class Terminal(msgspec.Struct):
         poll.register(self.fd, 0)
         return any(event & select.POLLHUP for _, event in poll.poll(0))
 
+    def is_ours(self) -> bool:
+        """Whether we are in the foreground."""
+        try:
+            return os.tcgetpgrp(self.fd) == os.getpgrp()
+        except OSError:  # it is gone
+            return False
+
     def remember(self) -> None:
         """Remember the terminal's modes, if we are in the foreground and may set them; to be called before a command starts."""
         try:
-            if os.tcgetpgrp(self.fd) == os.getpgrp():
+            if self.is_ours():
                 self._attributes = termios.tcgetattr(self.fd)
-        except (OSError, termios.error):
+        except termios.error:
             self._attributes = None
 
     def reclaim(self, *, modes: bool) -> None:
@@ -183,9 +190,7 @@ def _in_foreground() -> bool:
     if terminal is None:
         return False
     try:
-        return os.tcgetpgrp(terminal.fd) == os.getpgrp()
-    except OSError:
-        return False
+        return terminal.is_ours()
     finally:
         terminal.close()
 

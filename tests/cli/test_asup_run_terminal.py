@@ -117,6 +117,39 @@ def test_ctrl_z_and_fg_stop_and_continue_the_command(terminal: Terminal) -> None
     terminal.expect("CODE=0")
 
 
+OWN_TERMINAL = """
+import os, pty, signal, sys, termios, tty
+child, master = pty.fork()
+if not child:
+    os.execvp("sh", ["sh", "-c", "echo up; exec sleep 1000"])
+os.read(master, 100)
+modes = termios.tcgetattr(0)
+tty.setraw(0)
+print("READY", end="\\r\\n", flush=True)
+os.write(master, os.read(0, 1))
+_, status = os.waitpid(child, 0)
+termios.tcsetattr(0, termios.TCSANOW, modes)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.kill(os.getpid(), os.WTERMSIG(status))
+"""
+
+
+def test_ctrl_c_ends_a_command_that_gives_its_own_command_a_terminal_as_sudo_does(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "sudo.py").write_text(OWN_TERMINAL)
+    terminal.type(f"$ASUP {sys.executable} sudo.py; echo CODE=$?\n")
+    terminal.expect("READY")
+    terminal.type("\x03")
+    terminal.expect("it died of SIGINT, as by a key of the terminal: it is not restarted")
+    terminal.expect("CODE=130")
+
+
+def test_in_the_background_a_command_that_died_of_an_interrupt_is_restarted(terminal: Terminal) -> None:
+    """Else whoever tries a restart by ``kill -INT`` would end it."""
+    terminal.type("$ASUP --max-restarts 1 --backoff-factor 0.01 sh -c 'trap - INT; kill -INT $$' & wait $!; echo CODE=$?\n")
+    terminal.expect("giving up: restart limit of 1")
+    terminal.expect("CODE=130")
+
+
 STOP_ITSELF = """
 import os, signal
 print("READY", flush=True)
