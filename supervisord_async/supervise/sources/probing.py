@@ -37,12 +37,12 @@ async def ask(probe: Probe) -> str | None:
             tried = _tried(error)
             words = f"{_target(probe)}: {_reason(tried)}"  # UnicodeError: not a valid host name
             if any(map(_is_ours, tried)):
-                raise ProbeNotRunError(f"cannot run the probe: {words}") from error
+                raise ProbeNotRunError(words) from error
             if isinstance(error, RuntimeError):
                 raise
             return words
     if names.is_awaited(_host(probe)):
-        raise ProbeNotRunError(f"cannot run the probe: {_target(probe)}: no name server has answered within {probe.timeout_seconds:g} s")
+        raise ProbeNotRunError(f"{_target(probe)}: no name server has answered within {probe.timeout_seconds:g} s")
     return words
 
 

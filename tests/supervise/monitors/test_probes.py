@@ -188,7 +188,7 @@ async def test_who_cannot_be_reached_for_lack_of_something_here_has_not_failed(e
         raise OSError("All connection attempts failed") from error
 
     monkeypatch.setattr("supervisord_async.supervise.sources.probing._connect", cannot)
-    with pytest.raises(ProbeNotRunError, match=rf"cannot run the probe: tcp x:1: {error.strerror}"):
+    with pytest.raises(ProbeNotRunError, match=rf"tcp x:1: {error.strerror}"):
         await ask(Probe(**TCP))
 
 
@@ -247,7 +247,7 @@ async def test_without_a_descriptor_for_a_connection_nobody_was_asked(kind: str)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: .*: [Tt]oo many open files"):
+        with pytest.raises(ProbeNotRunError, match=r": [Tt]oo many open files"):
             await ask(probe)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -261,5 +261,5 @@ async def test_without_a_thread_to_look_a_host_up_nobody_was_asked(monkeypatch: 
 
     monkeypatch.setattr(anyio, "connect_tcp", no_thread)
     probe = Probe(kind="tcp", tcp=("db.example", 1))
-    with pytest.raises(ProbeNotRunError, match=r"cannot run the probe: tcp db\.example:1: can't start new thread"):
+    with pytest.raises(ProbeNotRunError, match=r"tcp db\.example:1: can't start new thread"):
         await ask(probe)
