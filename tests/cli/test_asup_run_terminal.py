@@ -159,10 +159,8 @@ print(input() * 2, flush=True)
 """
 
 
-def test_a_command_that_stops_itself_gives_the_terminal_to_the_shell_until_fg(terminal: Terminal, tmp_path: Path) -> None:
-    """As ssh does by ~^Z."""
-    (tmp_path / "stop.py").write_text(STOP_ITSELF)
-    terminal.type(f"$ASUP {sys.executable} stop.py; echo CODE=$?\n")
+def stops_until_fg(terminal: Terminal) -> None:
+    """What runs :data:`STOP_ITSELF` gives the terminal to the shell, and goes on at fg."""
     terminal.expect("READY")
     terminal.expect("Stopped")
     terminal.expect("CODE=148\r\n$ ")
@@ -171,6 +169,13 @@ def test_a_command_that_stops_itself_gives_the_terminal_to_the_shell_until_fg(te
     terminal.type("ho\n")
     terminal.expect("hoho")
     terminal.expect("CODE=0")
+
+
+def test_a_command_that_stops_itself_gives_the_terminal_to_the_shell_until_fg(terminal: Terminal, tmp_path: Path) -> None:
+    """As ssh does by ~^Z."""
+    (tmp_path / "stop.py").write_text(STOP_ITSELF)
+    terminal.type(f"$ASUP {sys.executable} stop.py; echo CODE=$?\n")
+    stops_until_fg(terminal)
 
 
 def test_a_shell_that_is_suspended_gives_the_terminal_back_and_has_it_again_by_fg(terminal: Terminal) -> None:
@@ -210,14 +215,7 @@ def test_a_command_that_stops_itself_before_its_pid_is_known_gives_the_terminal_
     (tmp_path / "stop.py").write_text(STOP_ITSELF)
     (tmp_path / "slow.py").write_text(SLOW_TO_KNOW)
     terminal.type(f"{sys.executable} slow.py {sys.executable} stop.py; echo CODE=$?\n")
-    terminal.expect("READY")
-    terminal.expect("Stopped")
-    terminal.expect("CODE=148\r\n$ ")
-    terminal.type("fg; echo CODE=$?\n")
-    terminal.expect("ONWARD")
-    terminal.type("ho\n")
-    terminal.expect("hoho")
-    terminal.expect("CODE=0")
+    stops_until_fg(terminal)
 
 
 def test_a_command_that_somebody_froze_is_supervised_on(terminal: Terminal, tmp_path: Path) -> None:
