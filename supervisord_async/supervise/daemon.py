@@ -199,7 +199,9 @@ class Daemon:
                 self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
             code = await self._supervisor.run(inherited)
             await self._event_hooks.drain(QUIET_SECONDS)
-            self._bus.publish("daemon", message=f"everything is down; ending with {code}", data={"what": "stopped"})
+            left = self._supervisor.still_up
+            outcome = f"could not end {', '.join(left)}" if left else "everything is down"
+            self._bus.publish("daemon", message=f"{outcome}; ending with {code}", data={"what": "stopped"})
             self._bus.close()
             await self._writer.aclose()
             await self._run_cgroups.close()

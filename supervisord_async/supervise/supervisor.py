@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from supervisord_async.config.model import Configuration, Logs, Program
 from supervisord_async.core.inputs import Input, RestartRequested, StartRequested
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, Snapshot, State
+from supervisord_async.core.state import DOWN, Cause, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
@@ -103,6 +103,11 @@ class Supervisor:
         await self._shared.remembered()
 
     @property
+    def still_up(self) -> tuple[str, ...]:
+        """The names of processes that are not down; after :meth:`run` those that could not be ended."""
+        return tuple(name for name, process in self.processes.items() if process.snapshot.state not in DOWN)
+
+    @property
     def shutting_down(self) -> bool:
         """Whether the daemon was asked to end."""
         return self._shutdown_requested.is_set()
@@ -112,6 +117,7 @@ class Supervisor:
     async def run(self, inherited: dict[str, Inherited] | None = None) -> int:
         """Supervise until a shutdown was requested and everything is down; returns the daemon's exit code.
 
+        It is not 0 if something could not be ended.
         ``inherited`` is what an earlier daemon left, by process name: its processes are taken over, and those that the file
         no longer lists are stopped.
         """
@@ -129,7 +135,7 @@ class Supervisor:
         for process in self.processes.values():
             process.close_notify_socket()
         self._shared.sockets.close()
-        return self.exit_code
+        return self.exit_code or int(bool(self.still_up))
 
     def _begin(self, tasks: TaskGroup, inherited: dict[str, Inherited]) -> None:
         """All processes are supervised, those with ``autostart`` are asked to start, and the tasks that they share have begun."""

@@ -12,7 +12,7 @@ from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.supervisor import Supervisor
-from tests.fake_host import FakeHost, program, shared_context
+from tests.fake_host import FakeChild, FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually, until
 
 
@@ -72,5 +72,32 @@ def test_a_start_that_was_asked_for_just_before_a_shutdown_leaves_nobody_behind(
             supervisor.request_shutdown()
         assert web.snapshot.state is State.STOPPED
         assert not any(child.alive for child in host.children)
+
+    run_virtually(main)
+
+
+def test_what_the_kernel_does_not_end_is_named_and_the_exit_code_is_not_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log said "everything is down; ending with 0"."""
+    monkeypatch.setattr(FakeChild, "signal", lambda *_: None)
+
+    async def hang(_child: FakeChild) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(FakeChild, "kill", hang)
+
+    async def main() -> None:
+        supervisor, codes = supervisor_of(FakeHost()), list[int]()
+
+        async def run() -> None:
+            codes.append(await supervisor.run())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await until(lambda: "web" in supervisor.processes)
+            supervisor.processes["web"].post(StartRequested(Cause.OPERATOR))
+            await until(lambda: supervisor.processes["web"].snapshot.state is State.RUNNING)
+            supervisor.request_shutdown()
+        assert codes == [1]
+        assert supervisor.still_up == ("web",)
 
     run_virtually(main)
