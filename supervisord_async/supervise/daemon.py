@@ -195,8 +195,7 @@ class Daemon:
         async with self._keep_history(former), anyio.create_task_group() as tasks:
             self._begin(tasks, make_control(self._supervisor, self._history), former)
             self._publish_start(inherited, by_reexec=former is not None)
-            if self._options.told_to_stop:  # then nothing is started, and what lives is stopped
-                self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
+            self._stop_if_told()  # then nothing is started, and what lives is stopped
             code = await self._supervisor.run(inherited)
             await self._event_hooks.drain(QUIET_SECONDS)
             left = self._supervisor.still_up
@@ -366,6 +365,11 @@ class Daemon:
 
     # Signals
 
+    def _stop_if_told(self) -> None:
+        """A stop signal that came before there was a handler shuts the daemon down."""
+        if self._options.told_to_stop and not self._supervisor.shutting_down:
+            self._supervisor.request_shutdown(why=signals.name(self._options.told_to_stop[0]))
+
     async def _handle_signals_until_exit(self) -> None:
         try:
             await self._handle_signals()
@@ -375,6 +379,7 @@ class Daemon:
 
     async def _handle_signals(self) -> None:
         async with signals.receive(HEARD) as received, anyio.create_task_group() as tasks:
+            self._stop_if_told()  # one may have come since that was asked last
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)  # they were blocked during the re-exec, or since the start
             told: tuple[int, float] | None = None
             async for signum in received:

@@ -71,6 +71,17 @@ def test_told_to_stop_before_it_listens_it_stops_what_lives_and_starts_nothing(
     assert f"stopping everything ({signum.name})" in live.text()
 
 
+def test_told_to_stop_in_the_last_moment_before_it_listens_it_stops_as_well(daemon: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stopped it as soon as it was re-executed, or started, waited in vain."""
+    place = ("supervisord_async.supervise.supervisor", "MemoryWatch")  # made when programs are about to be started
+    monkeypatch.setattr(LiveDaemon, "_main", lambda _: ["-c", TOLD_TO_STOP, str(int(signal.SIGTERM)), *place])
+    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}}", start=False).start(wait=False)
+    assert live.process is not None
+    assert live.process.wait(60) == 0
+    assert live.text().count("stopping everything (SIGTERM)") == 1
+    assert live.tagged() == []
+
+
 AGAIN = f"""
 import os, signal, time
 from supervisord_async.config import load
