@@ -120,7 +120,7 @@ async def test_the_end_does_not_wait_for_a_disk_that_hangs(disk: HangingDisk, mo
 @real
 @fuse
 @pytest.mark.anyio
-async def test_a_link_to_a_disk_that_hangs_from_the_beginning_is_followed_by_its_own_lookout(source: Path, disk: HangingDisk) -> None:
+async def test_a_link_to_a_disk_that_hangs_from_the_beginning_is_followed_by_its_own_watcher(source: Path, disk: HangingDisk) -> None:
     current = source.parent / "current"
     current.symlink_to("newest")
     (source.parent / "newest").symlink_to(source)
@@ -158,7 +158,7 @@ async def test_of_many_disks_some_share_a_thread(tmp_path: Path, monkeypatch: py
 
 
 @real
-def test_what_changes_while_a_path_is_handed_to_another_lookout_is_found(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_while_a_path_is_handed_to_another_watcher_is_found(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = source.stat().st_dev
     monkeypatch.setattr(watcher, "mounts", lambda: [Mount("/", "/", "ext4", here)])
     watched_path, handed, told = WatchedPath(str(source)), list[View](), list[watcher.Changes]()
