@@ -13,6 +13,7 @@ from msgspec import structs
 from supervisord_async.config.model import Daemon, Program, Restart, Stop
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import State
+from supervisord_async.supervise.fleet.stopping import OrderlyStop
 from tests.control.conftest import playing, swift
 from tests.waiting import wait_until
 
@@ -42,6 +43,18 @@ async def test_stop_of_all_ends_dependents_before_what_they_depend_on() -> None:
                 if record.to in ("STOPPING", "STOPPED") and record.name != "other":
                     order.append((record.name, record.to))
         assert order == [(name, state) for name in ("web", "api", "db") for state in ("STOPPING", "STOPPED")]
+
+
+async def test_a_stop_in_order_that_broke_is_not_left_to_the_next_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(OrderlyStop, "run", breaks)
+    async with playing(*layered()) as scene:
+        await scene.state("web", State.RUNNING)
+        scene.supervisor.stops.begin([*scene.supervisor.processes.values()])
+        assert "db" in scene.supervisor.stops.unfinished
+        await wait_until(lambda: not scene.supervisor.stops.unfinished)
 
 
 async def test_the_daemons_end_ends_dependents_before_what_they_depend_on() -> None:

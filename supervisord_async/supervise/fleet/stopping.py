@@ -131,8 +131,10 @@ class OrderlyStops:
             self._changed()
 
             async def run() -> None:
-                await stop.run(self._bus, self._present)
-                self._under_way.remove(stop)
+                try:
+                    await stop.run(self._bus, self._present)
+                finally:  # also after a bug: else the next daemon would go on with it
+                    self._under_way.remove(stop)
 
             self._start(run, "stop in order")
         return stop
