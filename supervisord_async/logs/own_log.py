@@ -22,6 +22,7 @@ from typing import Literal
 
 from supervisord_async.logs import rotation
 from supervisord_async.logs.formats import stamp
+from supervisord_async.logs.target import STANDARD_STREAMS
 from supervisord_async.logs.writer_thread import WriterThread
 from supervisord_async.system.descriptors import is_journal
 
@@ -72,6 +73,8 @@ class OwnLog(logging.Handler):
     ) -> None:
         """Write to the file at ``path`` (0644 less the umask), or to ``fd`` where it is None."""
         super().__init__(LEVELS[level])
+        if path is not None and path in STANDARD_STREAMS:
+            fd, path = STANDARD_STREAMS[path], None
         self._json = format == "json"
         self._to_journal = path is None and is_journal(fd)
         self._repeats: OrderedDict[_Message, _Repeats] = OrderedDict()

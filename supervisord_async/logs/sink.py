@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from supervisord_async.logs import rotation
+from supervisord_async.logs.target import STANDARD_STREAMS
 from supervisord_async.system import safe_open, transfer
 from supervisord_async.system.descriptors import LOG_ROOM, keep_room
 
@@ -114,14 +115,17 @@ class Sink:
             regular = stat.S_ISREG(os.stat(self.path).st_mode)
         except FileNotFoundError:
             regular = True
-        if regular:
+        standard = STANDARD_STREAMS.get(self.path)
+        if regular and standard is not None:
+            self.fd = keep_room(os.dup(standard), LOG_ROOM)
+        elif regular:
             self.fd = keep_room(safe_open.open_file(self.path, os.O_RDWR | os.O_CREAT | common, 0o644, make_folders=True), LOG_ROOM)
         else:
             self.fd = keep_room(self._open_device(os.O_WRONLY | common), LOG_ROOM)
         status = os.fstat(self.fd)
-        self.regular = stat.S_ISREG(status.st_mode)
+        self.regular = standard is None and stat.S_ISREG(status.st_mode)
         self.dev, self.ino = status.st_dev, status.st_ino
-        self.can_splice = True
+        self.can_splice = self.regular or not stat.S_ISREG(status.st_mode)  # a splice takes no part in the order of a shared offset
         if self.prune and self.regular:
             self.prune = False
             with self.lock:
@@ -131,7 +135,7 @@ class Sink:
         try:
             return safe_open.open_file(self.path, flags)
         except OSError as error:
-            standard = {"/dev/stdout": 1, "/dev/stderr": 2}.get(self.path)
+            standard = STANDARD_STREAMS.get(self.path)
             if error.errno == errno.ENXIO and standard is not None:  # it is a socket, as under systemd, which cannot be opened
                 return os.dup(standard)
             raise

@@ -9,6 +9,10 @@ import msgspec
 Format = Literal["raw", "timestamp", "json"]
 Stream = Literal["stdout", "stderr"]
 
+#: Paths that lead to the daemon's own output. Where that is a file it is the shell's, or whoever's else: what is written there is
+#: written through the daemon's descriptor, behind what others have written by it, and the path is never renamed: it is the system's.
+STANDARD_STREAMS = {f"{path}{fd}": fd for path in ("/dev/fd/", "/proc/self/fd/") for fd in (1, 2)} | {"/dev/stdout": 1, "/dev/stderr": 2}
+
 
 class Target(msgspec.Struct, frozen=True):
     """The settings of one log."""

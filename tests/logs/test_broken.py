@@ -499,3 +499,23 @@ sink.write(b"said", sink.ready())
         done = await anyio.run_process([sys.executable, "-c", says], stdout=theirs, stderr=subprocess.PIPE, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
         assert ours.recv(100) == b"said"
+
+
+async def test_a_log_at_a_standard_stream_that_is_a_file_is_written_behind_what_is_there_and_not_rotated(tmp_path: Path) -> None:
+    """As under ``asupd > FILE``, where the daemon's own messages go there too. (Not /dev/stdout: without the mend it would be renamed.)"""
+    says = """
+import os
+from supervisord_async.logs.sink import Outcome, Sink
+from supervisord_async.logs.target import Target
+sink = Sink("/dev/fd/1", Target("/dev/fd/1", max_size_bytes=1))
+pipe, end = os.pipe2(os.O_NONBLOCK)
+for number in range(2):
+    os.write(1, b"ours%d " % number)
+    os.write(end, b"its%d " % number)
+    sink.take(pipe, 100, sink.ready(), Outcome(), echo=False)
+os.write(1, b"rotates" if sink.may_rotate() else b"stays")
+"""
+    with (tmp_path / "output").open("w") as output:
+        done = await anyio.run_process([sys.executable, "-c", says], stdout=output, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "output").read_bytes() == b"ours0 its0 ours1 its1 stays"

@@ -252,6 +252,23 @@ def test_what_is_no_file_is_not_rotated(tmp_path: Path, logger: logging.Logger, 
     assert [file.name for file in tmp_path.iterdir()] == ["fifo"]
 
 
+def test_a_standard_stream_named_as_the_file_is_written_through_its_descriptor_and_not_rotated(
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_log, "MAX_BYTES", 0)
+    with (tmp_path / "output").open("wb", buffering=0) as output:
+        monkeypatch.setitem(own_log.STANDARD_STREAMS, str(tmp_path / "stream"), output.fileno())
+        handler = OwnLog(path=str(tmp_path / "stream"))
+        handler.install("tests.own")
+        output.write(b"before ")
+        logger.info("one")
+        handler.flush()
+        output.write(b"behind")
+    assert (tmp_path / "output").read_bytes().startswith(b"before ")
+    assert (tmp_path / "output").read_bytes().endswith(b"one\nbehind")
+    assert [file.name for file in tmp_path.iterdir()] == ["output"]
+
+
 def test_echo_prefixes_lines_and_lets_no_control_reach_a_terminal() -> None:
     reader, writer = os.pipe()
     echo = Echo(writer, terminal=True, colour=True)
