@@ -136,7 +136,8 @@ class Sink:
             return safe_open.open_file(self.path, flags)
         except OSError as error:
             standard = STANDARD_STREAMS.get(self.path)
-            if error.errno == errno.ENXIO and standard is not None:  # it is a socket, as under systemd, which cannot be opened
+            # A socket, as under systemd, or a pipe of another user, as after su in a container: it cannot be opened, and need not be.
+            if error.errno in (errno.ENXIO, errno.EACCES) and standard is not None:
                 return os.dup(standard)
             raise
 

@@ -501,6 +501,21 @@ sink.write(b"said", sink.ready())
         assert ours.recv(100) == b"said"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a pipe of somebody else")
+async def test_a_log_at_a_standard_stream_that_somebody_else_made_is_written_there() -> None:
+    """As in a container that was entered as root and left that by su: the path may not be opened, the descriptor is open."""
+    says = """
+import os
+from supervisord_async.logs.sink import Sink
+from supervisord_async.logs.target import Target
+os.setuid(65534)
+sink = Sink("/dev/stdout", Target("/dev/stdout"))
+sink.write(b"said", sink.ready())
+"""
+    done = await anyio.run_process([sys.executable, "-c", says], check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"said")
+
+
 async def test_a_log_at_a_standard_stream_that_is_a_file_is_written_behind_what_is_there_and_not_rotated(tmp_path: Path) -> None:
     """As under ``asupd > FILE``, where the daemon's own messages go there too. (Not /dev/stdout: without the mend it would be renamed.)"""
     says = """
