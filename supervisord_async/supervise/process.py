@@ -160,11 +160,10 @@ class Process:
         self.output.reconfigure(program.logs)
         if program.stop != before.stop:
             self._shared.committed()  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
-        if self._resume_at is None:
-            if self._run is not None:
-                self._run.reconfigure(program, self._background)
-            if program.watch != before.watch:
-                self._watch_files()
+        if self._run is not None:
+            self._run.reconfigure(program)
+        if program.watch != before.watch:
+            self._watch_files()
         self._mailbox.wake()  # the deadline may have changed
 
     def began_with(self, program: Program) -> bool:

@@ -19,6 +19,7 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.host import Signature
 from supervisord_async.supervise.process import CALM_SECONDS, RESUME_PAUSES_SECONDS, Process
 from supervisord_async.supervise.recovery.persist import SavedNotifySocket, SavedProcess
 from supervisord_async.supervise.recovery.takeover import Inherited
@@ -347,6 +348,27 @@ def test_a_bug_in_one_process_leaves_it_unknown_and_is_survived(broken: str, cap
     (record,) = [record for record in told.records if record.type == "supervision"]
     assert record.name == "web" and "a bug broke its supervision" in record.message and "a bug" in record.message
     assert [record.cause for record in told.records if record.to == "UNKNOWN"] == ["internal_error"]
+
+
+def test_settings_that_come_while_supervision_is_broken_hold_for_the_run_that_lives_on() -> None:
+    host = FakeHost()
+    good = host.signature
+
+    async def bug(path: str) -> Signature:
+        host.signature = good  # type: ignore[method-assign]
+        raise ZeroDivisionError("a bug")
+
+    async def scene(s: Scene) -> None:
+        s.process.post(StartRequested())
+        await s.state(State.RUNNING)
+        host.signature = bug  # type: ignore[method-assign]
+        await s.until(lambda: "UNKNOWN" in s.states())
+        s.process.reconfigure(program())
+        await s.state(State.RUNNING)
+        await anyio.sleep(100)
+        assert len(host.children) == 1
+
+    play(scene, host, heartbeat=Heartbeat(file="/beat", timeout_seconds=20))
 
 
 def test_supervision_that_breaks_again_and_again_is_taken_up_ever_later() -> None:

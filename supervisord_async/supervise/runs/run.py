@@ -60,7 +60,7 @@ class Run:
         self.ended: Ended | None = None
         self._on_ended = on_ended
         self._launcher = launcher
-        self._background: BackgroundTasks | None = None
+        self._background: BackgroundTasks | None = None  # None while it is not watched
         self._scope: anyio.CancelScope | None = None
         self._receiving: anyio.CancelScope | None = None
         self._stop_command: anyio.CancelScope | None = None
@@ -104,14 +104,15 @@ class Run:
     def unwatch(self) -> None:
         """The end of the main process is ignored until the run is watched again; for when the tasks that watched it have failed."""
         self.child.forget(self._main_ended)
+        self._background = None
 
-    def reconfigure(self, program: Program, background: BackgroundTasks) -> None:
-        """The monitors follow the new settings from now on."""
+    def reconfigure(self, program: Program) -> None:
+        """The monitors follow the new settings, from now on or from when it is watched."""
         changed = _monitored(program) != _monitored(self.context.program)
         self.context = replace(self.context, program=program)
-        if changed and self.ended is None:
+        if changed and self.ended is None and self._background is not None:
             self.stop_checks()
-            self._start_checks(background)
+            self._start_checks(self._background)
 
     def _start_checks(self, background: BackgroundTasks) -> None:
         """Start a task for the checks, if the program has any: a thousand programs without checks need no tasks."""
