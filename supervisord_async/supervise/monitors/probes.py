@@ -21,7 +21,7 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.errors import ProbeNotRunError, SpawnError
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.masking import words_without_secrets
-from supervisord_async.supervise.runs.hooks import listening
+from supervisord_async.supervise.runs.command_output import command_output
 from supervisord_async.supervise.runs.run_spec import spawn_spec
 from supervisord_async.system.shortage import is_shortage
 
@@ -144,7 +144,7 @@ async def _run_command(context: RunContext, probe: Probe) -> str | None:
     try:
         credentials = await context.host.credentials(program.user, program.group_name)
         environment = context.environment.for_side_command("probe")
-        async with listening(context.null_fd, credentials) as (writing, heard):
+        async with command_output(context.null_fd, credentials) as (writing, tail):
             spec = spawn_spec(program, environment, credentials, writing, writing, argv=probe.command)
             code = await context.host.run_command(spec, probe.timeout_seconds)
     except SpawnError as error:
@@ -154,13 +154,13 @@ async def _run_command(context: RunContext, probe: Probe) -> str | None:
     if code == 0:
         return None
     how = f"exited with {code}" if code is not None else f"did not end within {probe.timeout_seconds:g} s"
-    said = words_without_secrets(_last_line(heard), program)[:SAID_CHARACTERS]  # in this order: else half a secret would be shown
+    said = words_without_secrets(_last_line(tail), program)[:SAID_CHARACTERS]  # in this order: else half a secret would be shown
     return f"the probe {how}: {said}" if said else f"the probe {how}"
 
 
-def _last_line(heard: bytearray) -> str:
+def _last_line(output: bytearray) -> str:
     """The last line with something in it, which says why where a command says anything."""
-    for line in reversed(heard.decode(errors="replace").splitlines()):
+    for line in reversed(output.decode(errors="replace").splitlines()):
         if said := "".join(sign if sign.isprintable() else " " for sign in line).strip():
             return said
     return ""

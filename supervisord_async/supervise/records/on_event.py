@@ -28,7 +28,7 @@ from supervisord_async.errors import HookRefusedError, SpawnError
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.host import Host
 from supervisord_async.supervise.retry import retry_on_shortage
-from supervisord_async.supervise.runs.hooks import TAIL_BYTES, listening
+from supervisord_async.supervise.runs.command_output import command_output
 from supervisord_async.supervise.runs.run_spec import tag_of
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.threads import DaemonThreads
@@ -180,7 +180,7 @@ class EventHooks:
         try:
             os.write(given, body + b"\n")  # a whole line, for a shell's `read`, and for files to which they are appended
             os.lseek(given, 0, os.SEEK_SET)
-            async with listening(self._null_fd, None) as (writing, heard):
+            async with command_output(self._null_fd, None) as (writing, tail):
                 directory = os.path.dirname(configuration.file)
                 spec = SpawnSpec(argv=command, directory=directory, environment=environment, stdin=given, stdout=writing, stderr=writing)
                 code = await self._host.run_command(spec, COMMAND_SECONDS)
@@ -189,9 +189,9 @@ class EventHooks:
         finally:
             os.close(given)
         if code != 0:
-            tail = bytes(heard[-TAIL_BYTES:]).decode(errors="replace").strip()
+            said = tail.decode(errors="replace").strip()
             words = f"exited with {code}" if code is not None else f"did not end by itself within {COMMAND_SECONDS:g} s"
-            raise HookRefusedError(f"{words}: {tail}" if tail else words)
+            raise HookRefusedError(f"{words}: {said}" if said else words)
 
     async def _ask(self, url: str, body: bytes) -> None:
         await self._webhooks.run(self._post, url, body)
