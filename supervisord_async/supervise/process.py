@@ -11,9 +11,7 @@ process is UNKNOWN with its child left alone, and its supervision resumes after 
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 import anyio
@@ -40,24 +38,19 @@ from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import DOWN, Cause, ExitStatus, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.background_tasks import BackgroundTasks
-from supervisord_async.supervise.host import ChildProcess
 from supervisord_async.supervise.mailbox import Mailbox
-from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.monitors.files import monitor_watches
 from supervisord_async.supervise.records.masking import without_secrets
 from supervisord_async.supervise.records.pending import Change, PendingChanges
 from supervisord_async.supervise.recovery.persist import SavedProcess
 from supervisord_async.supervise.recovery.takeover import LIVE, Inherited, tell_adopted
-from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs import run_spec
-from supervisord_async.supervise.runs.launcher import Launcher
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
-from supervisord_async.supervise.runs.stop_command import run_stop_command
+from supervisord_async.supervise.runs.run_factory import RunFactory
 from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
-from supervisord_async.system.identity import Identity
 
 _log = logging.getLogger(__name__)
 
@@ -71,9 +64,9 @@ class Process:
     """One supervised slot of a program."""
 
     __slots__ = (
-        "_background", "_breaks", "_broke_at", "_inherited", "_launcher", "_mailbox", "_notify_socket", "_pending", "_resume_at", "_run",
-        "_settings", "_shared", "_taken_over", "_watch_scope", "last_ended", "name", "output", "policy", "program", "replica",
-        "scheduled_at", "snapshot",
+        "_background", "_breaks", "_broke_at", "_inherited", "_mailbox", "_notify_socket", "_pending", "_resume_at", "_run", "_runs",
+        "_settings", "_shared", "_taken_over", "_watch_scope", "name", "output", "policy", "program", "replica", "scheduled_at",
+        "snapshot",
     )  # fmt: skip
 
     def __init__(self, name: str, replica: int, program: Program, shared: SharedContext) -> None:
@@ -82,11 +75,10 @@ class Process:
         self.program = program
         self.policy: Policy = program.policy(name)
         self.snapshot = Snapshot()
-        self.last_ended: Ended | None = None
         self.output = Output(name, replica, shared)
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
         self._shared = shared
-        self._launcher = Launcher(name, replica, self.output, shared, post=self.post, snapshot=self._snapshot)
+        self._runs = RunFactory(name, replica, self.output, shared, post=self.post, snapshot=self._snapshot)
         self._notify_socket: NotifySocket | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
@@ -124,6 +116,11 @@ class Process:
         now = self.snapshot
         on_its_way = now.state is State.STOPPING and not now.wanted
         return now.state is State.STOPPED or on_its_way or self._mailbox.holds(StopRequested)
+
+    @property
+    def last_ended(self) -> Ended | None:
+        """How its last run ended, if this daemon saw that; None while a run goes on."""
+        return self._run.ended if self._run is not None else None
 
     @property
     def settled(self) -> bool:
@@ -248,7 +245,7 @@ class Process:
     def _commit(self, after: Snapshot, now: float) -> None:
         before, self.snapshot = self.snapshot, after
         if after.state is State.STOPPING:
-            self._launcher.give_up()
+            self._runs.give_up()
         if after.state in DOWN and self._notify_socket is not None:
             self._notify_socket.store.clear()  # the descriptors were kept for the next run, and none follows by itself
         self._shared.committed()
@@ -262,8 +259,8 @@ class Process:
                 self._start_at_turn(self._spawn, effect.run)
             case do.Terminate():
                 self._start(self._terminate)
-            case do.Kill():
-                self._start(self._kill)
+            case do.Kill() if self._run is not None:
+                self._start(self._run.kill)
             case do.SendSignal() if self._run is not None:
                 self._start(self._run.signal, effect.signal, "main")
             case do.ShutDown():
@@ -284,16 +281,22 @@ class Process:
         self._settings = program  # the digest is computed after the fork, not to delay it
         try:
             wanted = self.snapshot.state is not State.STOPPING  # a stop may have come while the spawn waited for its turn
-            context = await self._launcher.begin(program, run, self._notify_socket_for(program)) if wanted else None
+            begun = await self._runs.begin(program, run, self._notify_socket_for(program)) if wanted else None
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
             return
-        if context is None:
+        if begun is None:
             self.post(SpawnFailed(run, "the start is not wanted any more"))
             return
-        self._run = self._held(context)
-        self.post(Spawned(run, context.child.pid))
-        self._run.watch(self._background)
+        self._hold(begun)
+        self.post(Spawned(run, begun.child.pid))
+        begun.watch(self._background)
+
+    def _hold(self, run: Run) -> None:
+        """``run`` is the current one, with the current settings: they may have changed while it started."""
+        self._run = run
+        if self.program is not run.context.program:
+            run.reconfigure(self.program)
 
     def _settings_digest(self) -> str:
         """The digest of the settings that the run was started with, by which a later daemon sees whether they changed."""
@@ -301,41 +304,13 @@ class Process:
             self._settings = run_spec.settings_digest(self._settings)
         return self._settings
 
-    def _held(self, context: RunContext) -> Run:
-        """The run of ``context``, not yet watched, with the current settings: they may have changed while it started."""
-        if context.program is not self.program:
-            context = replace(context, program=self.program)
-        return Run(context, self._on_ended, self._launcher, self._notify_socket if context.notify_state is not None else None)
-
     def _snapshot(self) -> Snapshot:
         return self.snapshot
 
-    def _on_ended(self, ended: Ended) -> None:
-        self.last_ended = ended
-
     async def _terminate(self) -> None:
         await self._wait_settled()
-        run, stop = self._run, self.program.stop
-        if run is None:
-            return
-        run.stop_checks()
-        audience = stop.audience(led=run.ended is None)
-        if self.snapshot.cause is Cause.HEARTBEAT_MISSED and self.program.notify is not None:
-            await run.signal(signal.SIGABRT, audience)  # as systemd does: a core dump shows where the program hangs
-            return
-        if stop.command is not None and run.ended is None:
-            credentials = partial(self._launcher.credentials, self.program)
-            await run.stop_by(run_stop_command(run, stop.command, host=self._shared.host, output=self.output, credentials=credentials))
-        await run.signal(stop.signal, audience)
-
-    async def _kill(self) -> None:
-        if self._run is None:
-            return
-        self._run.cancel_stop_command()
-        if self.program.stop.ends_all:
-            await retry_on_shortage(f"kill {self.name}", self._run.tree.kill)
-        else:
-            await self._run.signal(signal.SIGKILL, "main")
+        if self._run is not None:
+            await self._run.terminate()
 
     # File changes
 
@@ -363,9 +338,9 @@ class Process:
         self._taken_over = anyio.Event()
         self._settings = inherited.settings
         self.snapshot = inherited.snapshot
-        searches = self.output.search(self.program.log_patterns())
+        self.output.search(self.program.log_patterns())
         if inherited.snapshot.state is State.RUNNING or not inherited.by_reexec:
-            for search in searches.values():  # the line may have been printed before the daemon died, after its last save
+            for search in self.output.searches.values():  # the line may have been printed before the daemon died, after its last save
                 search.found.set()
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.saved.notify_socket is not None and inherited.by_reexec:
@@ -376,17 +351,17 @@ class Process:
         run = inherited.snapshot.run
         grace_seconds = self.program.stop.grace_seconds if inherited.ending else 0.0  # all were signalled, and have their grace period
         for stray in inherited.stray_runs if self.program.stop.ends_all else ():
-            await self._kill_strays(stray, grace_seconds)
+            await self._runs.kill_strays(stray, grace_seconds)
         if inherited.main is not None:
             try:
-                child = await self._adopt(inherited.main)
+                resumed = await self._runs.resume(self.program, run, inherited.main, self._notify_socket_for(self.program))
             except ProcessLookupError:
                 if self.program.stop.ends_all:  # its descendants go before anything follows
-                    await self._kill_strays(run, grace_seconds)
+                    await self._runs.kill_strays(run, grace_seconds)
                 self.post(Exited(run, ExitStatus()))
                 self._end_taking_over()
                 return
-            await self._go_on_with(child, inherited)
+            self._go_on_with(resumed, inherited)
         elif inherited.snapshot.state in LIVE:
             in_flight = inherited.snapshot.ended_run != run
             self.post(Exited(run, ExitStatus()) if in_flight else TreeGone(run))  # in flight: perhaps it lived and ended unseen
@@ -397,16 +372,16 @@ class Process:
         if self._run is None and self.snapshot.state is State.UNKNOWN and inherited.snapshot.state is not State.UNKNOWN:
             await self._abandon(self.snapshot.run)  # a run had begun when a bug broke an earlier attempt at the takeover
 
-    async def _go_on_with(self, child: ChildProcess, inherited: Inherited) -> None:
-        """Adopt the run of ``child``; it is asked to restart if its settings have changed since it was started."""
-        run = inherited.snapshot.run
-        self._run = self._held(await self._launcher.resume(self.program, run, child, self._notify_socket_for(self.program)))
-        if self.snapshot.pid != child.pid or not inherited.by_reexec:
-            self.post(Adopted(run, child.pid))
-            tell_adopted(self._shared.bus, self.name, run, child.pid, anyio.current_time() - inherited.snapshot.run_since)
+    def _go_on_with(self, resumed: Run, inherited: Inherited) -> None:
+        """Supervise the run of the former daemon; it is asked to restart if its settings have changed since it was started."""
+        self._hold(resumed)
+        run, pid = inherited.snapshot.run, resumed.child.pid
+        if self.snapshot.pid != pid or not inherited.by_reexec:
+            self.post(Adopted(run, pid))
+            tell_adopted(self._shared.bus, self.name, run, pid, anyio.current_time() - inherited.snapshot.run_since)
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
-        self._run.watch(self._background)
+        resumed.watch(self._background)
         if not run_spec.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
             if not self._shared.roll(self.name, request):
@@ -420,17 +395,6 @@ class Process:
     async def _wait_settled(self) -> None:
         if self._taken_over is not None:
             await self._taken_over.wait()
-
-    async def _kill_strays(self, run: int, grace_seconds: float = 0.0) -> None:
-        """Nothing of ``run`` lives any more; what still lived after ``grace_seconds`` was killed."""
-        tag = run_spec.tag_of(self._shared.instance, self.name, run)
-        await retry_on_shortage(f"kill what is left of {self.name}", partial(self._shared.host.kill_strays, tag, grace_seconds))
-
-    async def _adopt(self, identity: Identity) -> ChildProcess:
-        async def adopt() -> ChildProcess:
-            return self._shared.host.adopt(identity)
-
-        return await retry_on_shortage(f"adopt {self.name}", adopt)
 
     # Bugs in the daemon
 
@@ -454,7 +418,7 @@ class Process:
 
     async def _abandon(self, run: int) -> None:
         """Kill whatever may have been spawned of ``run``, which is lost here, and report it as failed, so that another one can begin."""
-        await self._kill_strays(run)
+        await self._runs.kill_strays(run)
         self.post(SpawnFailed(run, "internal error while it was spawned"))
 
     def _take_up(self) -> None:

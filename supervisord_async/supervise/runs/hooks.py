@@ -1,6 +1,6 @@
-"""Commands around a run: ``before_start`` and ``after_exit``, bounded in time, as the program's user and in its environment.
+"""Commands beside a run: ``before_start``, ``stop.command`` and ``after_exit``, as the program's user and in the run's environment.
 
-Their output goes to the program's log, and the end of it into the message of a failure.
+Each is bounded in time, and its output is in the program's log.
 """
 
 from __future__ import annotations
@@ -8,19 +8,18 @@ from __future__ import annotations
 import logging
 
 import anyio
-import msgspec
 
 from supervisord_async import wire
 from supervisord_async.config.model import Program
-from supervisord_async.config.secrets import masked_text, secret_values
-from supervisord_async.core.state import Cause, ExitStatus
+from supervisord_async.core.state import Cause
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Host
+from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.records.masking import words_without_secrets
-from supervisord_async.supervise.runs import run_spec
 from supervisord_async.supervise.runs.command_output import command_output
-from supervisord_async.supervise.runs.run_spec import RunEnvironment
+from supervisord_async.supervise.runs.run_spec import RunEnvironment, spawn_spec
 from supervisord_async.system import signals
+from supervisord_async.system.child import Ended
 from supervisord_async.system.credentials import Credentials
 
 _log = logging.getLogger(__name__)
@@ -29,81 +28,74 @@ _log = logging.getLogger(__name__)
 HOOK_SECONDS = 60.0
 
 
-class HookRun(msgspec.Struct, frozen=True):
-    """How a hook ended."""
+async def run_before_start(host: Host, environment: RunEnvironment, command: tuple[str, ...], log: int) -> None:
+    """Run the hook; its output goes to the descriptor ``log``.
 
-    code: int | None  #: None: it was ended by a signal, or did not end in time
-    in_time: bool
-    tail: str  #: the end of what it printed, secrets masked
-
-    @property
-    def failure(self) -> str | None:
-        """Why it failed, with the end of its output; None if it succeeded."""
-        if self.code == 0:
-            return None
-        words = f"exited with {self.code}" if self.code is not None else "was ended by a signal"
-        if self.code is None and not self.in_time:
-            words = f"did not end within {HOOK_SECONDS:g} s"
-        return f"{words}: {self.tail}" if self.tail else words
+    Raises SpawnError, stage ``hook``, where it failed, could not be run, or took too long.
+    """
+    try:
+        variables = environment.for_side_command("hook")
+        failure = await _run_hook(host, environment.program, command, variables, environment.credentials, log)
+    except SpawnError as error:
+        raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
+    if failure is not None:
+        raise SpawnError("hook", None, f"before_start {failure}")
 
 
-class Hooks:
-    """The hooks of one process."""
+async def run_after_exit(context: RunContext, ended: Ended, cause: Cause) -> None:
+    """Run the hook, if there is one; a failure is logged, also if it cannot be run (unknown user, no pipe)."""
+    program, status = context.program, ended.status
+    command = program.hooks.after_exit
+    if command is None:
+        return
+    variables = context.environment.for_side_command("hook")
+    variables |= {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(context.child.pid)}
+    if status.code is not None:
+        variables[wire.ENV_EXIT_CODE] = str(status.code)
+    elif status.signal is not None:
+        variables[wire.ENV_EXIT_SIGNAL] = signals.name(status.signal)
+    try:
+        credentials = await context.host.credentials(program.user, program.group_name)
+        log, _ = context.output.open(program.logs, credentials)
+        failure = await _run_hook(context.host, program, command, variables, credentials, log)
+    except SpawnError as error:
+        failure = f"cannot be run: {error}"
+    if failure is not None:
+        _log.warning("%s: after_exit %s", context.name, words_without_secrets(failure, program))
 
-    __slots__ = ("_host", "_name")
 
-    def __init__(self, name: str, host: Host) -> None:
-        self._name = name
-        self._host = host
+async def run_stop_command(context: RunContext, command: tuple[str, ...]) -> bool:
+    """Run ``stop.command``, the program's own way to stop, for a grace period at most; returns whether it succeeded, else logs why not."""
+    program = context.program
+    variables = context.environment.for_side_command("stop") | {wire.ENV_MAIN_PID: str(context.child.pid)}
+    try:
+        credentials = await context.host.credentials(program.user, program.group_name)
+        stdout, stderr = context.output.open(program.logs, credentials)
+        spec = spawn_spec(program, variables, credentials, stdout, stderr, argv=command)
+        code = await context.host.run_command(spec, program.stop.grace_seconds)
+    except SpawnError as error:
+        failure = f"cannot be run: {words_without_secrets(str(error), program)}"
+    else:
+        failure = "did not end within the grace period" if code is None else f"exited with {code}" if code else ""
+    if failure:
+        _log.warning("%s: stop.command %s; sending the stop signal", context.name, failure)
+    return not failure
 
-    async def before_start(self, program: Program, environment: RunEnvironment, credentials: Credentials | None, log: int) -> None:
-        """Run the hook, if there is one; its output goes to the descriptor ``log``.
 
-        Raises SpawnError, stage ``hook``, where it failed, could not be run, or took too long.
-        """
-        command = program.hooks.before_start
-        if command is None:
-            return
-        try:
-            done = await self._run(program, command, environment.for_side_command("hook"), credentials, log)
-        except SpawnError as error:
-            raise SpawnError("hook", None, f"cannot run before_start: {error}") from error
-        if done.failure is not None:
-            raise SpawnError("hook", None, f"before_start {done.failure}")
-
-    async def after_exit(
-        self,
-        program: Program,
-        environment: RunEnvironment,
-        credentials: Credentials | None,
-        log: int,
-        *,
-        status: ExitStatus,
-        cause: Cause,
-        pid: int,
-    ) -> None:
-        """Run the hook, if there is one; a failure is reported in the daemon's log only."""
-        command = program.hooks.after_exit
-        if command is None:
-            return
-        variables = environment.for_side_command("hook") | {wire.ENV_CAUSE: str(cause), wire.ENV_MAIN_PID: str(pid)}
-        if status.code is not None:
-            variables[wire.ENV_EXIT_CODE] = str(status.code)
-        elif status.signal is not None:
-            variables[wire.ENV_EXIT_SIGNAL] = signals.name(status.signal)
-        try:
-            failure = (await self._run(program, command, variables, credentials, log)).failure
-        except SpawnError as error:
-            failure = f"cannot be run: {error}"
-        if failure is not None:
-            _log.warning("%s: after_exit %s", self._name, words_without_secrets(failure, program))
-
-    async def _run(
-        self, program: Program, command: tuple[str, ...], environment: dict[str, str], credentials: Credentials | None, log: int
-    ) -> HookRun:
-        began = anyio.current_time()
-        async with command_output(log, credentials) as (writing, tail):
-            spec = run_spec.spawn_spec(program, environment, credentials, writing, writing, argv=command)
-            code = await self._host.run_command(spec, HOOK_SECONDS)
-        said = masked_text(tail.decode(errors="replace").strip(), secret_values(program))
-        return HookRun(code, anyio.current_time() - began < HOOK_SECONDS, said)
+async def _run_hook(
+    host: Host, program: Program, command: tuple[str, ...], variables: dict[str, str], credentials: Credentials | None, log: int
+) -> str | None:
+    """Run a hook. Returns why it failed, with the end of its output; None if it succeeded. Raises SpawnError."""
+    began = anyio.current_time()
+    async with command_output(log, credentials) as (writing, tail):
+        code = await host.run_command(spawn_spec(program, variables, credentials, writing, writing, argv=command), HOOK_SECONDS)
+    if code == 0:
+        return None
+    if code is not None:
+        words = f"exited with {code}"
+    elif anyio.current_time() - began < HOOK_SECONDS:
+        words = "was ended by a signal"
+    else:
+        words = f"did not end within {HOOK_SECONDS:g} s"
+    said = words_without_secrets(tail.decode(errors="replace").strip(), program)
+    return f"{words}: {said}" if said else words

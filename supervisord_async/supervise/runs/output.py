@@ -126,10 +126,9 @@ class Output:
         for search in self.searches.values():
             search.feed(stream, data)
 
-    def search(self, patterns: Sequence[str]) -> Mapping[str, LogSearch]:
+    def search(self, patterns: Sequence[str]) -> None:
         """From now on output is searched for these patterns; to be called before :meth:`open`."""
         self.searches = {pattern: LogSearch(pattern) for pattern in patterns} if patterns else NO_SEARCHES
-        return self.searches
 
     def inherit(self, logs: Logs, inherited: Inherited) -> None:
         """Go on capturing the run that an earlier daemon left, from the very pipes that it writes to."""

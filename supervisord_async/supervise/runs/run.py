@@ -1,7 +1,8 @@
-"""One incarnation of a process: its child, its tree, and the monitors that live as long as it does."""
+"""One incarnation of a process: its child, its tree, the monitors that live as long as it does, and how it is ended."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,7 +20,7 @@ from supervisord_async.supervise.monitors.heartbeat import monitor_heartbeat
 from supervisord_async.supervise.monitors.probes import monitor_liveness, monitor_readiness
 from supervisord_async.supervise.monitors.watchdog import monitor_watchdog
 from supervisord_async.supervise.retry import retry_on_shortage
-from supervisord_async.supervise.runs.launcher import Launcher
+from supervisord_async.supervise.runs.hooks import run_after_exit, run_stop_command
 from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 
@@ -37,9 +38,7 @@ class Run:
 
     __slots__ = (
         "_background",
-        "_launcher",
         "_notify_socket",
-        "_on_ended",
         "_over",
         "_receiving",
         "_scope",
@@ -50,22 +49,18 @@ class Run:
         "session",
     )
 
-    def __init__(
-        self, context: RunContext, on_ended: Callable[[Ended], None], launcher: Launcher, notify_socket: NotifySocket | None
-    ) -> None:
+    def __init__(self, context: RunContext, notify_socket: NotifySocket | None) -> None:
         """``notify_socket``: None without ``notify``."""
         self.context = context
         self._notify_socket = notify_socket
         self.session = context.child.pid  #: the session in which the run began, whichever process is its main one now
         self.ended: Ended | None = None
-        self._on_ended = on_ended
-        self._launcher = launcher
         self._background: BackgroundTasks | None = None  # None while it is not watched
         self._scope: anyio.CancelScope | None = None
         self._receiving: anyio.CancelScope | None = None
         self._stop_command: anyio.CancelScope | None = None
         self._stop_command_over: anyio.Event | None = None
-        self._over: anyio.Event | None = None  # made by the first call of wait_ended
+        self._over: anyio.Event | None = None  # made by the first call of _wait_ended
 
     @property
     def child(self) -> ChildProcess:
@@ -111,7 +106,7 @@ class Run:
         changed = _monitored(program) != _monitored(self.context.program)
         self.context = replace(self.context, program=program)
         if changed and self.ended is None and self._background is not None:
-            self.stop_checks()
+            self._stop_checks()
             self._start_checks(self._background)
 
     def _start_checks(self, background: BackgroundTasks) -> None:
@@ -120,7 +115,7 @@ class Run:
             self._scope = anyio.CancelScope()  # not in the task: the checks may be stopped before that begins
             background.start_soon(self._check, self._scope, name=f"checks {self.context.name}")
 
-    def stop_checks(self) -> None:
+    def _stop_checks(self) -> None:
         """The checks are cancelled; only the exit is still watched."""
         if self._scope is not None:
             self._scope.cancel()
@@ -133,25 +128,46 @@ class Run:
 
         await retry_on_shortage(f"signal {self.context.name}", send)
 
-    async def stop_by(self, command: Coroutine[Any, Any, None]) -> None:
-        """Run ``command``, which is to end the run, to its end or until :meth:`cancel_stop_command`; the run is not over before that."""
+    async def terminate(self) -> None:
+        """Ask what lives of the run to exit, as the program's ``stop`` settings say."""
+        self._stop_checks()
+        program, stop = self.context.program, self.context.program.stop
+        audience = stop.audience(led=self.ended is None)
+        if self.context.snapshot().cause is Cause.HEARTBEAT_MISSED and program.notify is not None:
+            await self.signal(signal.SIGABRT, audience)  # as systemd does: a core dump shows where the program hangs
+            return
+        if stop.command is not None and self.ended is None:
+            await self._stop_by(stop.command)
+        await self.signal(stop.signal, audience)
+
+    async def _stop_by(self, command: tuple[str, ...]) -> None:
+        """Run ``stop.command``, until KILL is due at most; the run is not over before that.
+
+        Many such commands only ask (``kill -USR1``, ``curl …/shutdown``): one that exited with 0 has the whole grace period to take
+        effect before a signal follows.
+        """
         self._stop_command_over = anyio.Event()
         try:
             with anyio.CancelScope() as self._stop_command:
-                await command
+                if await run_stop_command(self.context, command):
+                    await self._wait_ended()
         finally:
             self._stop_command_over.set()
 
-    async def wait_ended(self) -> None:
+    async def kill(self) -> None:
+        """Send KILL to all that still lives of the run; with ``stop.scope: main`` to its main process only."""
+        if self._stop_command is not None:
+            self._stop_command.cancel()
+        if self.context.program.stop.ends_all:
+            await retry_on_shortage(f"kill {self.context.name}", self.tree.kill)
+        else:
+            await self.signal(signal.SIGKILL, "main")
+
+    async def _wait_ended(self) -> None:
         """Return once the main process has ended; if another one took its place (MAINPID), that one."""
         if self.ended is None:
             self._over = self._over or anyio.Event()
             await self._over.wait()
-
-    def cancel_stop_command(self) -> None:
-        """The command of :meth:`stop_by` is cancelled."""
-        if self._stop_command is not None:
-            self._stop_command.cancel()
 
     async def _receive(self, notify_socket: NotifySocket, scope: anyio.CancelScope) -> None:
         """Act on the run's sd_notify messages as long as its main process lives, also while it stops."""
@@ -193,18 +209,16 @@ class Run:
     async def _follow(self, ended: Ended, cause: Cause) -> None:
         if self._stop_command_over is not None:
             await self._stop_command_over.wait()
-        if self.context.program.hooks.after_exit is not None:
-            await self._launcher.after_exit(self.context, ended, cause)
+        await run_after_exit(self.context, ended, cause)
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
         if self._over is not None:
             self._over.set()
-        self.stop_checks()
+        self._stop_checks()
         if self._receiving is not None:
             self._receiving.cancel()
         self.child.close()
-        self._on_ended(ended)
 
     async def _check(self, scope: anyio.CancelScope) -> None:
         """Run all checks until ``scope`` is cancelled."""
