@@ -36,7 +36,7 @@ from supervisord_async.core.inputs import (
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import DOWN, Cause, ExitStatus, Snapshot, State
-from supervisord_async.errors import SpawnError
+from supervisord_async.errors import BusyError, SpawnError
 from supervisord_async.supervise.background_tasks import BackgroundTasks
 from supervisord_async.supervise.mailbox import Mailbox
 from supervisord_async.supervise.monitors.files import monitor_watches
@@ -97,6 +97,13 @@ class Process:
     def post(self, input_: Input) -> None:
         """The driver will decide on ``input_``. Raises BusyError where too many requests wait already."""
         self._mailbox.post(without_secrets(input_, self.program))
+
+    def ask(self, request: Input) -> None:
+        """As :meth:`post`, for requests that nobody waits for: that there are too many is logged."""
+        try:
+            self.post(request)
+        except BusyError as error:
+            _log.error("%s: %s", self.name, error)
 
     @property
     def next_at(self) -> float | None:

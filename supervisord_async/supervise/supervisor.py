@@ -17,10 +17,10 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, Logs, Program
-from supervisord_async.core.inputs import Input, RestartRequested, StartRequested
+from supervisord_async.core.inputs import RestartRequested, StartRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, Snapshot, State
-from supervisord_async.errors import BusyError, ConfigError, FailedError, NotFoundError, Problem
+from supervisord_async.errors import ConfigError, FailedError, NotFoundError, Problem
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.exit_when import exit_for
@@ -68,13 +68,13 @@ class Supervisor:
         self.scaled: Mapping[str, int] = {}  #: programs that were scaled, with their present number of processes
         self.started_at = time.time()
         self.exit_code = 0
-        self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, self._ask, lambda: self.rolling, self._restart)
+        self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, lambda: self.rolling, self._restart)
         self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
         self.reexec = reexec  #: replaces the daemon by the installed code; raises FailedError where that is impossible
         self._load = load
         self._shared = shared_context(self)
         self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
-        self.removals = Removals(self._start_task, self._ask, self._forget)
+        self.removals = Removals(self._start_task, self._forget)
         self._started_when_back: set[str] = set()  #: names of processes being removed that are to be started once they are added again
         self.stops = OrderlyStops(
             self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name), self._shared.committed
@@ -91,7 +91,7 @@ class Supervisor:
         self._reloads_done = 0
         self._reload_outcome: Plan | ConfigError | None = None
         self._shutdown_requested = anyio.Event()
-        self._shutdown = Shutdown(self.bus, self.dependencies, lambda: self.processes.values(), self._ask)
+        self._shutdown = Shutdown(self.bus, self.dependencies, lambda: self.processes.values())
 
     @property
     def bus(self) -> Bus:
@@ -220,13 +220,7 @@ class Supervisor:
     def _autostart(self, processes: Iterable[Process]) -> None:
         for process in processes:
             if process.program.autostart and not self.shutting_down:
-                self._ask(process, StartRequested(Cause.AUTOSTART))
-
-    def _ask(self, process: Process, request: Input) -> None:
-        try:
-            process.post(request)
-        except BusyError as error:
-            _log.error("%s: %s", process.name, error)
+                process.ask(StartRequested(Cause.AUTOSTART))
 
     def _start_task(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """``function`` runs as a task; a bug in it ends that task alone."""
@@ -250,7 +244,7 @@ class Supervisor:
             returned = self._add(program, [process.name])  # a later reload or scale brought it back
             self._autostart(returned)
             if ordered and not program.autostart:
-                self._ask(returned[0], StartRequested())
+                returned[0].ask(StartRequested())
             self._sort()
 
     def select(self, selectors: Sequence[str]) -> list[Process]:
@@ -382,7 +376,7 @@ class Supervisor:
             rolled = self.rolling.take(processes, request)
             at_once |= {process: request for process in processes if process.name not in rolled}
         for process in self.dependencies.in_start_order(list(at_once)):
-            self._ask(process, at_once[process])
+            process.ask(at_once[process])
 
     def roll(self, name: str, request: RestartRequested) -> bool:
         """Whether the restart that the process ``name`` requests itself is handled here, as part of a rolling one."""
@@ -417,7 +411,7 @@ class Supervisor:
                 if process.name in self.removals:
                     self._started_when_back.add(process.name)
                 else:
-                    self._ask(process, StartRequested(by=by))
+                    process.ask(StartRequested(by=by))
         if plan.changed:
             self.scaled = {**self.scaled, name: replicas}
             message = f"{name}: scaled{_by(by)} from {program.replicas} to {replicas} until the next reload"

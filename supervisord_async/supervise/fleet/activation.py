@@ -16,7 +16,7 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.policy import backoff_delay
 from supervisord_async.core.state import Cause, State
-from supervisord_async.errors import BusyError, SpawnError
+from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.shared_context import SharedContext
 
@@ -80,7 +80,7 @@ class Activation:
                         if attempt and armed:
                             await anyio.sleep(min(60.0, backoff_delay(armed[0].policy, attempt - 1, armed[0].snapshot.run)))
                         for process in self._armed(name):
-                            self._start(process)
+                            process.ask(StartRequested(Cause.AUTOSTART))
                         last = anyio.current_time()
                         with anyio.move_on_after(1.0):  # until its record of STARTING, if that has not come yet
                             while self._armed(name) == armed:
@@ -88,12 +88,6 @@ class Activation:
 
     def _armed(self, name: str) -> list[Process]:
         return [process for process in self._processes().values() if process.program.name == name and is_armed(process)]
-
-    def _start(self, process: Process) -> None:
-        try:
-            process.post(StartRequested(Cause.AUTOSTART))
-        except BusyError as error:
-            _log.warning("%s: a connection waits, but %s", process.name, error)
 
     async def _bind(self, name: str) -> bool:
         program = self._programs().get(name)

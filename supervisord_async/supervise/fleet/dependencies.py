@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from supervisord_async.config.model import Configuration, Program
-from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, RestartRequested, StartRequested
+from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, RestartRequested, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
@@ -24,14 +24,12 @@ class Dependencies:
         self,
         configuration: Callable[[], Configuration],
         processes: Callable[[], Mapping[str, Process]],
-        ask: Callable[[Process, Input], None],
         rolling: Callable[[], Rolling],
         restart: Callable[[Mapping[RestartRequested, Sequence[Process]]], None],
     ) -> None:
         """``restart`` requests the restart of each process, as a rolling one where the program asks for that."""
         self._configuration = configuration
         self._processes = processes
-        self._ask = ask
         self._rolling = rolling
         self._restart = restart
         self._index_of: Configuration | None = None
@@ -135,7 +133,7 @@ class Dependencies:
                 now = member.snapshot
                 stopped = now.state is State.STOPPED and (by_operator or now.cause is not Cause.OPERATOR)
                 if stopped:
-                    self._ask(member, StartRequested(Cause.DEPENDENCY))
+                    member.ask(StartRequested(Cause.DEPENDENCY))
                 if (stopped or now.state is State.WAITING) and member.name not in seen:
                     seen.add(member.name)
                     pending.append(member)
@@ -144,9 +142,9 @@ class Dependencies:
         verdicts = self.verdicts(process.program).values()
         lost = [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]
         if lost and process.program.on_dependency_failure == "fail":
-            self._ask(process, DependencyFailed("; ".join(lost)))
+            process.ask(DependencyFailed("; ".join(lost)))
         elif all(verdict.outlook is Outlook.MET for verdict in verdicts):
-            self._ask(process, DependenciesMet())
+            process.ask(DependenciesMet())
 
     def follow(self, program: str) -> None:
         """``restart_with_dependency``: restart dependents whose run is older than one of ``program``, unless that is rolling just now."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from supervisord_async.core.inputs import Input, StopRequested
+from supervisord_async.core.inputs import StopRequested
 from supervisord_async.core.state import DOWN, Cause
 from supervisord_async.system.wait_condition import WaitCondition
 
@@ -28,11 +28,10 @@ class Removals:
     def __init__(
         self,
         start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
-        ask: Callable[[Process, Input], None],
         gone: Callable[[Process], None],
     ) -> None:
-        """``start`` starts a named task; ``ask`` posts an input; ``gone`` is called with each process once nothing of it is left."""
-        self._start, self._ask, self._gone = start, ask, gone
+        """``start`` starts a named task; ``gone`` is called with each process once nothing of it is left."""
+        self._start, self._gone = start, gone
         self._conditions: dict[str, WaitCondition] = {}  #: notified of each record of the process
         self._ends: dict[Process, anyio.Event] = {}
 
@@ -68,7 +67,7 @@ class Removals:
         while process.snapshot.state not in DOWN or process.snapshot.wanted or not process.settled:
             if asked is None or (process.snapshot.wanted and process.snapshot is not asked):  # somebody started it meanwhile
                 asked = process.snapshot
-                self._ask(process, StopRequested(Cause.CONFIG_CHANGED))
+                process.ask(StopRequested(Cause.CONFIG_CHANGED))
             await self._conditions[process.name].wait(anyio.current_time() + POLL_SECONDS)
         await process.output.aclose()
         process.dismiss()

@@ -33,13 +33,11 @@ class Shutdown:
         bus: Bus,
         dependencies: Dependencies,
         processes: Callable[[], Collection[Process]],
-        ask: Callable[[Process, StopRequested], None],
     ) -> None:
-        """``processes`` returns all processes, in file order; ``ask`` posts a request, and logs a refusal."""
+        """``processes`` returns all processes, in file order."""
         self._bus = bus
         self._dependencies = dependencies
         self._processes = processes
-        self._ask = ask
         self._hasten = anyio.Event()
         self._hastened_at: float | None = None
         self._up: list[Process] = []  #: those that were not down when all were last looked at
@@ -75,7 +73,7 @@ class Shutdown:
         held = []
         for process in waiting:
             if self._hastened_at is not None or self._dependencies.may_stop(process):
-                self._ask(process, StopRequested(Cause.DAEMON_STOP))
+                process.ask(StopRequested(Cause.DAEMON_STOP))
             else:
                 held.append(process)
         return held

@@ -6,7 +6,6 @@ each time: so a clock that was set, or a sleep of the machine, is noticed within
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from supervisord_async.config.model import Program, Schedule
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
-from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_for
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.retry import retry_on_shortage
@@ -26,8 +24,6 @@ from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
-
-_log = logging.getLogger(__name__)
 
 #: The longest sleep between two looks at the clock.
 POLL_SECONDS = 60.0
@@ -151,10 +147,7 @@ class ScheduleWatch:
                 self._publish(process, f"scheduled start{words} skipped: it is {now.state}", "overlap")
             else:
                 self._publish(process, f"started by its schedule{words}", "started")
-                try:
-                    process.post(StartRequested(Cause.SCHEDULE))
-                except BusyError as error:
-                    _log.error("%s: %s", process.name, error)
+                process.ask(StartRequested(Cause.SCHEDULE))
 
     def _publish(self, process: Process, message: str, what: str) -> None:
         self._bus.publish("schedule", name=process.name, message=message, data={"what": what})
