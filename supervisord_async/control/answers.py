@@ -1,4 +1,4 @@
-"""The API's JSON answers, except those for processes and events."""
+"""The API's JSON answers, except those for processes and events (``view``) and for ``why``."""
 
 from __future__ import annotations
 
@@ -8,22 +8,7 @@ import msgspec
 
 from supervisord_async.control.commands import Result
 from supervisord_async.control.view import EventView
-from supervisord_async.control.why import Why as WhyAnswer
 from supervisord_async.supervise.records.run_entry import RunEntry
-
-__all__ = [
-    "Accepted",
-    "Dependencies",
-    "EventsAnswer",
-    "Health",
-    "HistoryAnswer",
-    "Needs",
-    "Page",
-    "Ready",
-    "Reload",
-    "Results",
-    "WhyAnswer",
-]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from supervisord_async.control.operation import Api, Call, Operation, Parameter
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
 from supervisord_async.control.stream import SendChunk, Stream
 from supervisord_async.control.view import ProcessView, event_view
+from supervisord_async.control.why import Why
 from supervisord_async.errors import BusyError, FailedError, UsageError
 from supervisord_async.jsontext import iso, json_bytes
 from supervisord_async.wire import API_VERSION
@@ -310,7 +311,7 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=(Parameter("for", "wait_for", "what to wait for"), Parameter("timeout", "duration", "how long")),
         statuses=(404, 409, 503, 504),
     ),
-    Operation("GET", f"{_NAME}/why", why_process, "Why it is in its state", answer=answers.WhyAnswer, statuses=(404,)),
+    Operation("GET", f"{_NAME}/why", why_process, "Why it is in its state", answer=Why, statuses=(404,)),
     Operation(
         "GET",
         f"{_NAME}/history",
