@@ -15,6 +15,8 @@ from supervisord_async.cli.words import printable, seconds_until
 from supervisord_async.errors import SupervisordError
 
 if TYPE_CHECKING:
+    from threading import Thread
+
     from supervisord_async.client import Client, ProcessStatus
 
 T = TypeVar("T")
@@ -53,35 +55,25 @@ def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tupl
         except BaseException as error:  # raised again by outcome.result()
             outcome.set_exception(error)
 
-    Thread(target=run, daemon=True).start()  # Ctrl-C leaves it behind: the daemon carries the command out all the same
+    thread = Thread(target=run, daemon=True)  # Ctrl-C leaves it behind: the daemon carries the command out all the same
+    thread.start()
     try:
-        _show_until(outcome.done, watcher, names, goal, lambda seconds: _settled(outcome, seconds))
+        _show_while(thread, watcher, names, goal)
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
     return outcome.result()
 
 
-def _settled(outcome: object, seconds: float) -> bool:
-    from concurrent.futures import Future, wait
-
-    assert isinstance(outcome, Future)  # noqa: S101
-    return bool(wait([outcome], timeout=seconds).done)
-
-
-def _show_until(
-    done: Callable[[], bool], watcher: Callable[[], Client], names: tuple[str, ...], goal: str, pause: Callable[[float], bool]
-) -> None:
-    if pause(DELAY_SECONDS):
-        return
+def _show_while(request: Thread, watcher: Callable[[], Client], names: tuple[str, ...], goal: str) -> None:
+    """Show what is awaited as long as ``request`` takes, but nothing within its first :data:`DELAY_SECONDS`."""
+    request.join(DELAY_SECONDS)
     with watcher() as client:
-        while not done():
+        while request.is_alive():
             with suppress(SupervisordError):  # the request itself will report what is wrong
-                line = awaited_words(client.processes(*names, figures=False), goal)
-                sys.stderr.write(f"\r\x1b[K{line}" if line else "\r\x1b[K")
+                sys.stderr.write(f"\r\x1b[K{awaited_words(client.processes(*names, figures=False), goal)}")
                 sys.stderr.flush()
-            if pause(INTERVAL_SECONDS):
-                return
+            request.join(INTERVAL_SECONDS)
 
 
 def awaited_words(processes: list[ProcessStatus], goal: str) -> str:
