@@ -17,9 +17,9 @@ import click
 
 from supervisord_async import __version__, wire
 from supervisord_async.cli import early_signals, working_directory
+from supervisord_async.cli.command import Command
 from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.streams import open_missing
-from supervisord_async.cli.told import Told
 from supervisord_async.cli.utf8 import forget_coerced_locale, mean_utf8
 from supervisord_async.errors import DaemonError
 
@@ -56,7 +56,7 @@ def main() -> NoReturn:
 
 @click.command(
     "asup-run",
-    cls=Told,
+    cls=Command,
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False, "max_content_width": 100},
     options_metavar="[OPTIONS]",
 )

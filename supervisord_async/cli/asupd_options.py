@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import click
 
 from supervisord_async import __version__
+from supervisord_async.cli.command import Command
 from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
-from supervisord_async.cli.told import Told
 
 #: Options of other daemons, and what is used here.
 _OTHERS = {
@@ -22,8 +22,8 @@ _OTHERS = {
 }
 
 
-class _Command(Told):
-    """A command that knows other daemons' options."""
+class _DaemonCommand(Command):
+    """The command ``asupd``, which knows other daemons' options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click's own, but an unknown option of theirs is answered by ours."""
@@ -36,7 +36,7 @@ class _Command(Told):
             ctx.fail(f"No such option '{error.option_name}'. {ours}")
 
 
-@click.command("asupd", cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
+@click.command("asupd", cls=_DaemonCommand, context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
 @click.option("-c", "--config", "file", metavar="FILE", default="programs.yaml", show_default=True, help="The list of programs.")
 @click.option("-d", "--detach", is_flag=True, help="Go to the background; returns once the control socket answers.")
 @click.option("--check", is_flag=True, help="Say what is wrong with FILE and exit: 0 sound, 2 not.")

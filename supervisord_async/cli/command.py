@@ -9,8 +9,8 @@ import click
 from supervisord_async.cli import streams
 
 
-class Told(click.Command):
-    """As click's. Only what is printed while the command line is read is concerned, not what the command itself does."""
+class Command(click.Command):
+    """As click's own, but an error of printing help or version is told. Errors of the command's own work are not touched."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """As click's; raises Exit with the exit code if help or version could not be written."""
