@@ -242,9 +242,7 @@ class Child:
 
 def _may_trace(pid: int) -> bool:
     """True if /proc shows us the true exit code of ``pid``; those who may not trace it see 0 (``man 2 ptrace``)."""
-    text = procfs.read_file(f"/proc/{pid}/status") or b""
-    fields = dict(line.split(b":", 1) for line in text.splitlines() if b":" in line)
     if os.geteuid() == 0:
         return True
-    users, groups = fields.get(b"Uid", b"").split()[:3], fields.get(b"Gid", b"").split()[:3]
+    users, groups = (procfs.status_field(pid, name)[:3] for name in (b"Uid", b"Gid"))
     return users == [b"%d" % os.geteuid()] * 3 and groups == [b"%d" % os.getegid()] * 3

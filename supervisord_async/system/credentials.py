@@ -68,14 +68,13 @@ def may_switch() -> bool:
     Raises SpawnError, stage ``fork``: there is no descriptor to ask with.
     """
     try:
-        status = procfs.read_file("/proc/self/status") or b""
+        effective = procfs.status_field("self", b"CapEff")
     except OSError as error:
         raise SpawnError("fork", error.errno, "cannot ask whether we may become another user") from error
-    for line in status.splitlines():
-        if line.startswith(b"CapEff:"):
-            held = int(line.split()[1], 16)
-            return bool(held >> _CAP_SETUID & held >> _CAP_SETGID & 1)
-    return os.geteuid() == 0
+    if not effective:
+        return os.geteuid() == 0
+    held = int(effective[0], 16)
+    return bool(held >> _CAP_SETUID & held >> _CAP_SETGID & 1)
 
 
 def _user(user: str | None) -> pwd.struct_passwd | None:

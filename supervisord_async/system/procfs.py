@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -135,20 +136,24 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def status_field(pid: int | Literal["self"], name: bytes) -> list[bytes]:
+    """The words of the field ``name`` of /proc/PID/status; none if there is no such field, or the process is gone."""
+    for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
+        if line.startswith(name + b":"):
+            return line.split()[1:]
+    return []
+
+
 def real_uid(pid: int) -> int | None:
     """The real user ID of a process, readable for all, and not changed by a set-uid bit; None if the process is gone."""
-    for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
-        if line.startswith(b"Uid:"):
-            return int(line.split()[1])
-    return None
+    users = status_field(pid, b"Uid")
+    return int(users[0]) if users else None
 
 
 def innermost_pid(pid: int) -> int | None:
     """The PID that a process has in its own PID namespace; None if it is gone or we may not look at it."""
-    for line in (read_file(f"/proc/{pid}/status") or b"").splitlines():
-        if line.startswith(b"NSpid:"):
-            return int(line.split()[-1])
-    return None
+    pids = status_field(pid, b"NSpid")
+    return int(pids[-1]) if pids else None
 
 
 def environment_value(pid: int, name: str) -> str | None:
