@@ -28,7 +28,7 @@ class Credentials(msgspec.Struct, frozen=True):
     name: str  #: for USER and LOGNAME
     home: str  #: for HOME
 
-    def may_execute(self, path: str) -> bool:
+    def may_execute(self, path: str | os.PathLike[str]) -> bool:
         """Whether the permissions of ``path`` let this user execute it, or enter it if it is a folder. Raises OSError."""
         status = os.stat(path)
         if self.uid == 0:

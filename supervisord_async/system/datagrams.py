@@ -13,6 +13,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -109,14 +110,9 @@ def _may_enter(directory: str, credentials: Credentials | None) -> bool:
     """Whether that user can search every folder on the way; folders that do not exist yet will be open to all."""
     if credentials is None or credentials.uid in (0, os.geteuid()):
         return True
-    groups = {credentials.gid, *credentials.groups}
     path = Path(os.path.realpath(directory))
     for folder in (path, *path.parents):
-        try:
-            found = os.stat(folder)
-        except FileNotFoundError:
-            continue
-        shift = 6 if found.st_uid == credentials.uid else 3 if found.st_gid in groups else 0
-        if not found.st_mode >> shift & 1:
-            return False
+        with suppress(FileNotFoundError):
+            if not credentials.may_execute(folder):
+                return False
     return True
