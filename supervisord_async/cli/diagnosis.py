@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import ConfigError, Problem, SupervisordError
+from supervisord_async.system import procfs
 from supervisord_async.system.requirements import lacking
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES, is_answered
 
@@ -287,7 +288,7 @@ def inotify(installation: Installation) -> Iterator[Finding]:
 def _inotify_instances() -> int:
     """How many instances this user has, as far as /proc shows them."""
     count = 0
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in procfs.pids():
         try:
             if os.stat(f"/proc/{pid}").st_uid == os.geteuid():
                 count += sum(os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:inotify" for fd in os.listdir(f"/proc/{pid}/fd"))

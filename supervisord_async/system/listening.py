@@ -91,7 +91,7 @@ def take_back(pid: int, wanted_inode: int) -> socket.socket | None:
         return None
     try:
         for name in names:
-            if _points_at(f"/proc/{pid}/fd/{name}", wanted_inode):
+            if _inode_behind(f"/proc/{pid}/fd/{name}") == wanted_inode:
                 fd = int(ctypes.CDLL(None).syscall(_PIDFD_GETFD, pidfd, int(name), 0))
                 if fd >= 0:
                     return adopt(fd, wanted_inode)
@@ -105,10 +105,6 @@ def given(pid: int, name: str) -> socket.socket | None:
     names = (procfs.environment_value(pid, wire.ENV_LISTEN_FDNAMES) or "").split(":")
     inode = _inode_behind(f"/proc/{pid}/fd/{_FIRST_PASSED + names.index(name)}") if name in names else None
     return take_back(pid, inode) if inode is not None else None
-
-
-def _points_at(link: str, wanted_inode: int) -> bool:
-    return _inode_behind(link) == wanted_inode
 
 
 def _inode_behind(link: str) -> int | None:

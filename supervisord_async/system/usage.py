@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from supervisord_async.system import procfs
+
 #: Clock ticks per second.
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -28,13 +30,8 @@ class Usage(NamedTuple):
 
 def usages() -> dict[int, Usage]:
     """Every living process, by PID."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            usage = _usage(int(name))
-            if usage is not None:
-                found[usage.pid] = usage
-    return found
+    found = map(_usage, procfs.pids())
+    return {usage.pid: usage for usage in found if usage is not None}
 
 
 def _usage(pid: int) -> Usage | None:
