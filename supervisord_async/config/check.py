@@ -18,6 +18,7 @@ from supervisord_async.config.place import Origin, Report
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.config.values import ASSIGNMENT
 from supervisord_async.errors import Problem
+from supervisord_async.system.disks import Executable
 
 #: The commands without which a start fails.
 _NEEDED_TO_START: tuple[Path, ...] = (("command",), ("hooks", "before_start"))
@@ -43,10 +44,9 @@ def _looked_at(program: Program) -> Iterator[str]:
         yield from _candidates(program, command[0])
 
 
-def _candidates(program: Program, executable: str) -> list[str]:
-    """Where a spawn looks for ``executable``: relative to the program's own directory, or along its own PATH."""
-    folders = [""] if "/" in executable else program.environment.get("PATH", os.defpath).split(os.pathsep)
-    return [os.path.join(program.directory, folder, executable) for folder in folders]
+def _candidates(program: Program, executable: str) -> Iterator[str]:
+    """Where a spawn looks for ``executable``."""
+    return Executable(executable, program.directory, program.environment.get("PATH")).files()
 
 
 def _commands(program: Program) -> Iterator[tuple[Path, tuple[str, ...]]]:

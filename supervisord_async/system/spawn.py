@@ -24,6 +24,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.system import descriptors, oom, own_python
 from supervisord_async.system.child import Child
 from supervisord_async.system.credentials import Credentials, may_switch
+from supervisord_async.system.disks import Executable
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
 from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, kill_unowned, start_child, watch
 
@@ -206,9 +207,8 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
 
 def _in_path(spec: SpawnSpec) -> str:
     """The file of that name that the kernel found first and did not execute; empty if we do not see it."""
-    folders = spec.environment.get("PATH", os.defpath).split(os.pathsep)
-    paths = (os.path.join(spec.directory, folder, spec.argv[0]) for folder in folders)
-    return next((path for path in paths if os.path.exists(path)), "")
+    files = Executable(spec.argv[0], spec.directory, spec.environment.get("PATH")).files()
+    return next((file for file in files if os.path.exists(file)), "")
 
 
 def _forbidding(path: str, who: Credentials | None) -> str:
