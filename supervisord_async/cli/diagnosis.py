@@ -80,7 +80,7 @@ class Installation:
     def hides_lock(self) -> bool:
         """Whether this user may not open the lock, so that whether a daemon holds it is unknown."""
         try:
-            os.close(os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC))  # as InstanceLock.holder() does
+            os.close(os.open(self.lock_path, os.O_RDONLY | os.O_CLOEXEC))  # as InstanceLock.holder() does
         except PermissionError:
             return True
         except OSError:

@@ -228,6 +228,23 @@ def test_who_may_not_look_at_the_lock_is_not_told_that_the_daemon_is_dead(
     assert not [each for each in findings if each["check"] in ("leftovers", "socket", "daemon", "port")]
 
 
+def test_who_may_only_read_the_lock_is_told_who_holds_it(doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def not_for_writing(path: Any, flags: int, *arguments: Any, **named: Any) -> int:
+        if str(path).endswith(LOCK_NAME) and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *arguments, **named)
+
+    (tmp_path / ".asupd").mkdir()
+    with InstanceLock(tmp_path / ".asupd" / LOCK_NAME):
+        monkeypatch.setattr(os, "open", not_for_writing)
+        _, findings = doctor(SOUND)
+        monkeypatch.undo()
+    assert f"PID {os.getpid()} holds the run_dir" in only(findings, "daemon")["message"]
+    assert not [each for each in findings if each["check"] == "lock"]
+
+
 @pytest.mark.real
 def test_a_daemon_that_could_not_bind_its_address_is_told_although_it_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
