@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OLDEST_PYTHON = (3, 11)
 #: A check that takes longer is taken to wait for a disk that hangs.
 TIMEOUT_SECONDS = 10.0
 _SILENT = f"cannot be told: a disk, or a name server, has not answered for {TIMEOUT_SECONDS:g} s"
@@ -169,12 +168,8 @@ def _of_problem(problem: Problem) -> Finding:
 
 
 def python(_installation: Installation) -> Iterator[Finding]:
-    """The interpreter is one that this package supports."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] < OLDEST_PYTHON:
-        yield Finding("error", "python", f"Python {version} at {sys.executable}", "use Python 3.11 or newer")
-    else:
-        yield Finding("ok", "python", f"Python {version} at {sys.executable}")
+    """Which interpreter this is; an older one than this package supports could not even import this."""
+    yield Finding("ok", "python", f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
 
 
 def dependencies(_installation: Installation) -> Iterator[Finding]:
