@@ -56,8 +56,7 @@ def run(arguments: DaemonArguments) -> int:
     told_to_stop = stop_signals.note() if in_foreground else []  # before the file is read, which may take long
     try:
         former = _former_self(arguments)
-        handed_over = _handed_over(former) if former is not None and not arguments.trial else None
-        configuration, warnings, load_cache = handed_over or _load(arguments)
+        configuration, warnings, load_cache = _configuration(arguments, former)
     except ConfigError as error:
         for problem in error.problems:
             _complain(str(problem), "warning" if problem.warning else "error")
@@ -123,28 +122,27 @@ def _former_self(arguments: DaemonArguments) -> SavedState | None:
 
     try:
         return inherited_state()
-    except StateError as error:
+    except (StateError, OSError) as error:
         if arguments.trial:
             raise DaemonError(f"cannot take over the state of the running daemon: {error}") from error
+        if isinstance(error, OSError):
+            from supervisord_async.cli import asupd_run
+
+            asupd_run.go_on_as_after_a_kill(error)
         _complain(f"degraded: cannot take over the state from before the re-exec: {error}; it goes on as after a kill", "warning")
         return None
-    except OSError as error:
-        if arguments.trial:
-            raise DaemonError(f"cannot take over the state of the running daemon: {error}") from error
-        from supervisord_async.cli import asupd_run
-
-        asupd_run.go_on_as_after_a_kill(error)
 
 
-def _handed_over(former: SavedState) -> tuple[Configuration, tuple[Problem, ...], LoadCache] | None:
-    """The configuration as the trial has loaded it; None if it left none."""
-    from supervisord_async.supervise.recovery import prepared
+def _configuration(arguments: DaemonArguments, former: SavedState | None) -> tuple[Configuration, tuple[Problem, ...], LoadCache]:
+    """The configuration and its warnings, as the trial before a re-exec has loaded them, else from the file.
 
-    return prepared.handed_over(former)
+    The file's YAML tree is freed. Raises ConfigError.
+    """
+    if former is not None and not arguments.trial:
+        from supervisord_async.supervise.recovery.prepared import handed_over
 
-
-def _load(arguments: DaemonArguments) -> tuple[Configuration, tuple[Problem, ...], LoadCache]:
-    """The file's configuration and warnings, without the YAML tree, which is freed. Raises ConfigError."""
+        if (found := handed_over(former)) is not None:
+            return found
     from supervisord_async.config.load import load
     from supervisord_async.config.load_cache import LoadCache
 
