@@ -168,7 +168,7 @@ def _beginning() -> Iterator[None]:
     except OSError as error:
         if not is_shortage(error):
             raise
-        raise click.ClickException(f"cannot start: {error.strerror} (no more is to be had on this machine, or by our limits)") from error
+        raise click.ClickException(f"cannot start: {error.strerror} (a limit of this machine, or of ours, is reached)") from error
 
 
 def _supervise(options: dict[str, Any], *, as_json: bool, log_level: str, demanded: bool) -> int:

@@ -99,9 +99,7 @@ def _refused(error: Exception, configuration: Configuration) -> int:
         _complain(f"asupd: critical: {error}{_runs_another(configuration)}")
         return EXIT_LOCKED
     if isinstance(error, OSError) and is_shortage(error):
-        _complain(
-            f"asupd: critical: cannot start: {error.strerror} (no more is to be had on this machine, or by our limits; start it again)"
-        )
+        _complain(f"asupd: critical: cannot start: {error.strerror} (a limit of this machine, or of ours, is reached; start it again)")
         return EXIT_CRITICAL
     if not isinstance(error, DaemonError):
         raise error
