@@ -135,15 +135,8 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
     try:
         loaded = load(file, run_dir=run_dir)
     except ConfigError as error:
-        return None, [
-            Finding(
-                "warning" if each.warning else "error",
-                "configuration",
-                _told(each),
-                "correct the file; `asupd --check` looks again",
-            )
-            for each in error.problems
-        ]
+        advice = "correct the file; `asupd --check` looks again"
+        return None, [Finding("warning" if each.warning else "error", "configuration", _told(each), advice) for each in error.problems]
     problems = (*loaded.warnings, *check(loaded))
     count = len(loaded.configuration.programs)
     sound = Finding("ok", "configuration", f"{file}: sound, {count} program{'' if count == 1 else 's'}")

@@ -26,7 +26,7 @@ class DaemonArguments(NamedTuple):
     log_level: str | None = None  #: one of :data:`LOG_LEVELS`; None: the file's
     log_format: str | None = None  #: one of :data:`LOG_FORMATS`; None: the file's
     log_file: str | None = None
-    trial: bool = False  #: only check whether this code could take over at a re-exec; see outlive.reexec
+    trial: bool = False  #: only check whether this code could take over at a re-exec; see recovery.reexec
 
 
 #: Options with a value, in each spelling, and the attribute that they set.
@@ -63,18 +63,18 @@ def plain_status(arguments: Sequence[str]) -> tuple[Session, list[str]] | None:
 
 def plain_daemon(arguments: Sequence[str]) -> DaemonArguments | None:
     """The arguments of a plain ``asupd`` command line; None for anything else."""
-    told: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     rest = iter(arguments)
     for argument in rest:
         if flag := _DAEMON_FLAGS.get(argument):
-            told[flag] = True
+            given[flag] = True
         elif name := _DAEMON_VALUES.get(argument):
             value = next(rest, None)
             if value is None or value.startswith("-"):
                 return None
-            told[name] = value
+            given[name] = value
         else:
             return None
-    if told.get("log_level", "info") not in LOG_LEVELS or told.get("log_format", "text") not in LOG_FORMATS:
+    if given.get("log_level", "info") not in LOG_LEVELS or given.get("log_format", "text") not in LOG_FORMATS:
         return None
-    return DaemonArguments(**told)
+    return DaemonArguments(**given)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: States in which the exit of the last run matters.
 _AFTER_A_RUN = ("BACKOFF", "FATAL", "EXITED")
-#: States whose description says best what is wrong, and so comes first: a narrow terminal cuts the rest.
+#: States whose description says best what is wrong, and so comes first: a narrow terminal cuts the rest. Another attempt may follow.
 _AFTER_A_FAULT = ("BACKOFF", "FATAL")
 #: Causes that are not mentioned: they only say what somebody wanted, or no more than the exit status.
 _PLAIN_CAUSES = ("", "exited", "operator", "autostart", "restart_limit")
@@ -98,10 +98,10 @@ def reason(process: ProcessStatus | Row, now: datetime | None = None) -> str:
     if (process.cause or "") not in _PLAIN_CAUSES and process.state != "WAITING" and not named:
         parts.append((process.cause or "").replace("config_", "configuration_").replace("_", " "))
     left = seconds_until(process.next_at, now)
-    if left is not None and process.state not in (*_AFTER_A_RUN[:2], "STOPPING"):
+    if left is not None and process.state not in (*_AFTER_A_FAULT, "STOPPING"):
         parts.append(f"next run at {_soon(process.next_at, now)}")
     parts = _with(_fault_first(process), [part for part in parts if part], soon=process.state in _AFTER_A_FAULT)
-    if left is not None and process.state in ("BACKOFF", "FATAL"):
+    if left is not None and process.state in _AFTER_A_FAULT:
         parts.append(f"next attempt in {_wait(left)}")
     elif left is not None and process.state == "STOPPING":
         parts.append(f"KILL in {_wait(left)}")

@@ -58,7 +58,9 @@ def _cleanup(session: Session, place: str, *, apply: bool, grace_seconds: float 
     daemon = leftovers.daemon_of(found, place)
     if daemon is not None:
         raise FailedError(f"cannot clean up {place}: its daemon lives (PID {daemon}) although the directory was removed; send it TERM")
-    entries = [_entry(each, leftovers.command_of(each.identity.pid)) for each in found]
+    entries = [
+        {"pid": each.identity.pid, "name": each.name, "run": each.run, "command": leftovers.command_of(each.identity.pid)} for each in found
+    ]
     stale = _stale_socket(place)
     remaining: list[Tagged] = []
     if apply:
@@ -88,10 +90,6 @@ def _tell(place: str, entries: list[dict[str, Any]], stale: str | None, *, apply
         say(f"ended {len(entries)} process{'' if len(entries) == 1 else 'es'}{'; removed the stale socket' if removed else ''}")
     else:
         say("nothing was done: --apply ends this; starting asupd takes the processes back instead")
-
-
-def _entry(each: Tagged, command: str) -> dict[str, Any]:
-    return {"pid": each.identity.pid, "name": each.name, "run": each.run, "command": command}
 
 
 def _remove(stale: str) -> bool:

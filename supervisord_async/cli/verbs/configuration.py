@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -72,16 +73,12 @@ def config(session: Session, name: str | None, schema: bool) -> None:
 
 
 def _print_schema() -> None:
-    import sys
-
     from supervisord_async.config.schema import schema_text
 
     sys.stdout.write(schema_text())
 
 
 def _print_yaml(document: dict[str, Any]) -> None:
-    import sys
-
     # YAML spells control characters out by itself, but characters that reorder a terminal's text only when everything is ASCII
     text = _dumped(document, allow_unicode=True)
     if any(printable(line) != line for line in text.split("\n")):

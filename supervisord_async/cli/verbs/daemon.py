@@ -13,7 +13,7 @@ from supervisord_async.cli.duration import Duration
 from supervisord_async.cli.options import verb
 from supervisord_async.cli.output import print_json, say
 from supervisord_async.cli.session import Session
-from supervisord_async.client import Client, DaemonHealth
+from supervisord_async.client import DaemonHealth
 from supervisord_async.errors import CommandError, NoDaemonError, TimedOutError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _new_daemon(session: Session, before: DaemonHealth, process: Identity | None
 def version(session: Session) -> None:
     """Print the versions of asupctl and of the daemon."""
     daemon: DaemonHealth | None = None
-    with suppress(CommandError), _quick(session) as client:
+    with suppress(CommandError), session.client(timeout_seconds=2.0) as client:
         daemon = client.health()
     if session.json:
         print_json({"asupctl": __version__, "asupd": daemon.version if daemon else None, "pid": daemon.pid if daemon else None})
@@ -91,7 +91,3 @@ def version(session: Session) -> None:
     say(f"asupctl {__version__}")
     if daemon:
         say(f"asupd {daemon.version} (pid {daemon.pid}{f', {daemon.file}' if daemon.file else ''})")
-
-
-def _quick(session: Session) -> Client:
-    return session.client(timeout_seconds=2.0)
