@@ -47,15 +47,9 @@ def styled(text: str, style: str | None, *, on: bool) -> str:
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if on and style and text else text
 
 
-def table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    styles: Mapping[str, str] = STATE_STYLES,
-    stream: TextIO | None = None,
-) -> None:
-    """The rows are printed in columns under ``head``; on a terminal a cell whose text is a key of ``styles`` is coloured."""
-    stream = stream or sys.stdout
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The rows are printed in columns under ``head``; on a terminal a cell whose text is a key of :data:`STATE_STYLES` is coloured."""
+    stream = sys.stdout
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([len(title), *(_width(row[column]) for row in cells)]) for column, title in enumerate(head)]
     limit = _columns(stream)
@@ -72,7 +66,7 @@ def table(
         stream.write("".join([pattern.format(*row).rstrip() + "\n" for row in (head, *cells)]))
         return
     lines = [_line(head, widths, room, dict.fromkeys(head, "bold"), on)]
-    lines += [_line(row, widths, room, styles, on) for row in cells]
+    lines += [_line(row, widths, room, STATE_STYLES, on) for row in cells]
     stream.write("".join(lines))
 
 

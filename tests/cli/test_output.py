@@ -11,7 +11,6 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 
 import pytest
 from hypothesis import given
@@ -165,10 +164,9 @@ def test_what_is_awaited_in_words() -> None:
     assert awaited_words([one(str(number), "STARTING") for number in range(6)], "RUNNING").endswith("and 2 more")
 
 
-def test_table_of_wide_characters_stays_in_columns() -> None:
-    out = StringIO()
-    table(("A", "B"), [("\u65e5\u672c", "x"), ("abcd", "y"), ("e\u0301", "z")], stream=out)
-    assert out.getvalue() == "A     B\n\u65e5\u672c  x\nabcd  y\ne\u0301     z\n"
+def test_table_of_wide_characters_stays_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("A", "B"), [("\u65e5\u672c", "x"), ("abcd", "y"), ("e\u0301", "z")])
+    assert capsys.readouterr().out == "A     B\n\u65e5\u672c  x\nabcd  y\ne\u0301     z\n"
 
 
 @contextmanager
