@@ -9,7 +9,6 @@ that it serves this file, since all files in one folder share the default place.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, SOCKET_NAME, default_socket, recall
 from supervisord_async.errors import NoDaemonError, OtherDaemonError, SupervisordError, UsageError
+from supervisord_async.system.sockets import is_answered
 from supervisord_async.wire import ENV_SOCKET
 
 DEFAULT_FILE = "programs.yaml"
@@ -86,15 +86,12 @@ def _candidates(file: str, named: str | None) -> Iterator[str]:
 
 def _listens(path: str) -> bool:
     """Whether a connection is accepted, or fails although somebody listens, for a reason that the caller has to report."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(PROBE_SECONDS)
-        try:
-            probe.connect(path)
-        except (PermissionError, TimeoutError, BlockingIOError):
-            return True
-        except OSError:
-            return False
+    try:
+        return is_answered(path)
+    except PermissionError:
         return True
+    except OSError:
+        return False
 
 
 def other_file(path: str, file: str) -> str | None:
