@@ -93,7 +93,7 @@ class Client(JsonClient):
 
         Bytes that are not UTF-8 become surrogate escapes.
         """
-        return [line.decode(errors="surrogateescape") for line in self._log(name, lines, stream, since)]
+        return [line.decode(errors="surrogateescape") for line in self.log(name, lines=lines, stream=stream, since=since).lines]
 
     def log(self, name: str, *, lines: int = 100, stream: Stream = "stdout", since: str | None = None) -> Log:
         """As :meth:`logs`, but as bytes, and with the log's format and stream."""
@@ -103,9 +103,6 @@ class Client(JsonClient):
         with self._stream(path_of((name,), "logs"), query, self.timeout_seconds) as response:
             format_, of = response.getheader("asup-log-format") or "raw", response.getheader("asup-log-stream") or stream
             return Log(lines=list(lines_of(response, self.socket_path)), format=format_, stream=of)
-
-    def _log(self, name: str, lines: int, stream: Stream, since: str | None = None) -> list[bytes]:
-        return list(self.log(name, lines=lines, stream=stream, since=since).lines)
 
     def dependencies(self) -> dict[str, dict[str, str]]:
         """The dependencies of each program, each with its condition: started, ready, completed or succeeded."""
@@ -157,7 +154,7 @@ class Client(JsonClient):
 
         def once() -> Iterator[str | None]:
             nonlocal known
-            tail = self._log(name, KNOWN_LINES, stream)
+            tail = list(self.log(name, lines=KNOWN_LINES, stream=stream).lines)
             yield None
             begins = known is None
             if known is not None:

@@ -125,12 +125,9 @@ class JsonClient:
         status, answer = self._connection.request(
             method, target_of(path, query or {}), content, headers, silence_seconds or self.timeout_seconds
         )
-        try:
-            document = json.loads(answer) if answer else None
-        except ValueError:
-            document = None
-            if status < 400:
-                raise CommandError(f"cannot understand the answer of {self.socket_path} (is it a daemon's socket?)") from None
+        document = decoded(answer)
+        if document is None and answer and status < 400:
+            raise CommandError(f"cannot understand the answer of {self.socket_path} (is it a daemon's socket?)")
         if status >= 400 and not (isinstance(document, dict) and "results" in document):
             raise refusal(status, document)
         return document
