@@ -34,20 +34,16 @@ class Finding(NamedTuple):
 
 def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Data:
     """``data`` without the parts that do not fit ``shape``, each of which has been reported."""
-    try:
-        msgspec.convert(data, shape)
+    if _misfit(data, shape) is None:
         return data
-    except msgspec.ValidationError:
-        pass
     rest = _with_variables_unquoted(place, data, shape)
-    try:
-        msgspec.convert(rest, shape)
-        return rest
-    except msgspec.ValidationError as error:
-        reason = str(error)
     taken: set[Path] = set()
     for _ in range(8):  # removing a wrong part may leave its parent incomplete
+        if _misfit(rest, shape) is None:
+            return rest
         findings = _findings(rest, shape)
+        if not findings:
+            break
         for finding in findings:
             if any(path[: len(finding.path)] == finding.path for path in taken):
                 continue  # incomplete only because of what was removed, and that is reported
@@ -61,15 +57,20 @@ def fitting(place: Place, data: Data, shape: type[Shape], report: Report) -> Dat
         taken |= blamed
         for path in sorted(blamed, key=_from_the_end):
             _remove(rest, path)
-        try:
-            msgspec.convert(rest, shape)
-            return rest
-        except msgspec.ValidationError as error:
-            reason = str(error)
-            if not findings:
-                break
+    reason = _misfit(rest, shape)
+    if reason is None:
+        return rest
     report.add(place.problem((), reason))
     return {}
+
+
+def _misfit(data: Data, shape: type[Shape]) -> str | None:
+    """The first mismatch between ``data`` and ``shape`` in msgspec's words; None if it fits."""
+    try:
+        msgspec.convert(data, shape)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return None
 
 
 def _with_variables_unquoted(place: Place, data: Data, shape: type[Shape]) -> Data:
