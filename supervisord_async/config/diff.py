@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_async.config.model import Configuration, Daemon, Program
+from supervisord_async.config.model import Configuration, Program
 from supervisord_async.jsontext import json_bytes, json_value
 
 #: Settings whose change needs a restart: a process has them from its start.
@@ -127,7 +127,7 @@ def diff(old: Configuration, new: Configuration, has_it: Callable[[Program], boo
                 changed.append(change)
             else:
                 unchanged += 1
-    daemon = _differing_daemon(old.daemon, new.daemon)
+    daemon = _differing(old.daemon, new.daemon)
     return Plan(
         added=tuple(name for name in new.programs if name not in old.programs),
         removed=tuple(name for name in old.programs if name not in new.programs),
@@ -205,10 +205,6 @@ def needs_restart(key: str, program: Program) -> bool:
 
 def _first(key: str) -> str:
     return key.partition(".")[0]
-
-
-def _differing_daemon(old: Daemon, new: Daemon) -> tuple[str, ...]:
-    return tuple(_differing(old, new))
 
 
 def _differing(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -114,10 +114,7 @@ class Document:
 
     def key_position(self, path: Path) -> tuple[int, int]:
         """Line and column, from 1, of the key at ``path`` (of the value, in a list)."""
-        node = self._root
-        for part in path[:-1]:
-            node = self._child(node, part)[1]
-        key, value = self._child(node, path[-1]) if path else (None, None)
+        key, value = self._child(self._node(path[:-1]), path[-1]) if path else (None, None)
         at = key or value
         return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else self.position(path)
 

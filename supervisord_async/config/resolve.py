@@ -14,7 +14,7 @@ from supervisord_async.config.document import found
 from supervisord_async.config.files import absolute
 from supervisord_async.config.other_words import foreign_expansion
 from supervisord_async.config.place import Origin
-from supervisord_async.config.shorthand import PROBE_KINDS, without_nulls
+from supervisord_async.config.shorthand import PROBE_KINDS, STREAM_WORDS, without_nulls
 from supervisord_async.config.values import Values, text
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 
@@ -363,7 +363,7 @@ def _placed(path: str, name: str) -> str:
 
 
 def _log_path(path: str, name: str, replicas: int) -> str:
-    if path in ("none", "inherit", "stdout"):
+    if path in STREAM_WORDS:
         return path
     path = _placed(path, name)
     if replicas > 1 and "{replica}" not in path and not path.startswith("/dev/"):

@@ -17,9 +17,7 @@ _WORDS = (
     ("mapping values are not allowed", "a ':' is not allowed here; check the indentation, or put a value that holds ': ' into quotes"),
     ("block sequence entries are not allowed", "a list cannot begin here; put its '-' on a line of its own"),
     ("could not find expected ':'", "expected 'key: value', found a line without ':'"),
-    ("did not find expected ',' or ']'", "expected ',' or ']': the list that began with '[' is not closed"),
     ("expected ',' or ']'", "expected ',' or ']': the list that began with '[' is not closed"),
-    ("did not find expected ',' or '}'", "expected ',' or '}': the mapping that began with '{' is not closed"),
     ("expected ',' or '}'", "expected ',' or '}': the mapping that began with '{' is not closed"),
     ("did not find expected '-' indicator", f"expected a further '-' of the list; {_INDENTATION}"),
     ("expected <block end>", f"expected a further key or '-'; {_INDENTATION}"),
@@ -67,7 +65,7 @@ def _words(error: yaml.MarkedYAMLError, text: str, line: int, column: int) -> st
     for part, words in _WORDS:
         if part in problem:
             rows = text.splitlines()[max(0, line - 2) : line]
-            flow = part.startswith(("did not find expected ','", "expected ','"))
+            flow = part.startswith("expected ','")
             began = f" (line {error.context_mark.line + 1})" if flow and error.context_mark else ""
             return words + began + ("; between brackets, '${…}' needs quotes" if flow and any("${" in row for row in rows) else "")
     return f"this is not YAML: {problem or context}"
