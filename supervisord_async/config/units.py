@@ -152,8 +152,13 @@ def format_address(host: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """True for an address that only this machine can reach."""
-    return host in ("localhost", "::1") or bool(re.match(r"^127\.[0-9.]+$", host))
+    """True for an address that only this machine can reach, and for ``localhost``; False for any other name."""
+    import ipaddress
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -198,9 +198,9 @@ def _make_token(path: Path) -> str:
 
 def refuse_open_address(host: str, *, tls: bool, insecure: bool) -> None:
     """Raises DaemonError for an address that others can reach, unless it has TLS or ``insecure`` is explicit."""
-    address = _address(host)
-    loopback = address.is_loopback if address is not None else host == "localhost"
-    if not loopback and not tls and not insecure:
+    from supervisord_async.config.units import is_loopback  # late, as a re-exec without HTTP does not need it
+
+    if not is_loopback(host) and not tls and not insecure:
         raise DaemonError(f"cannot answer on {host}: others would reach it unencrypted (set daemon.http_tls, or http_insecure: true)")
 
 

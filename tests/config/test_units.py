@@ -140,6 +140,5 @@ def test_what_is_no_address_is_refused(written):
 
 
 def test_loopback_is_what_only_this_machine_reaches():
-    assert [units.is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "localhost", "::1", "0.0.0.0", "::", "10.0.0.1", "127.evil.org")] == [
-        True
-    ] * 4 + [False] * 4
+    assert all(map(units.is_loopback, ("127.0.0.1", "127.9.9.9", "localhost", "::1")))
+    assert not any(map(units.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "127.evil.org", "127.1", "shop.example")))
