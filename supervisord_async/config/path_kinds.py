@@ -46,8 +46,8 @@ def kinds_of(paths: Iterable[str]) -> Mapping[str, PathKind]:
         for group in groups:
             _look(group, found)
     wait(looks, TIMEOUT_SECONDS)
-    told = found.copy()  # threads that hang may yet add to it
-    return {path: told.get(path, PathKind.SILENT) for group in groups for path in group}
+    kinds = found.copy()  # threads that hang may yet add to it
+    return {path: kinds.get(path, PathKind.SILENT) for group in groups for path in group}
 
 
 def _look(paths: list[str], found: dict[str, PathKind]) -> None:

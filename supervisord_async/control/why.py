@@ -103,12 +103,12 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 async def explain(process: Process, bus: Bus, history: History | None, refused: tuple[str, ...], uses: Figures | None = None) -> Why:
     """Why ``process`` is in its state."""
     records = await _records(process.name, bus, history)
-    told = past_runs(records)
+    runs = past_runs(records)
     now, wall = anyio.current_time(), time.time()
     s, rule = process.snapshot, ruling(process, now)
-    ended = next((past for past in told if past.ended_at is not None or (past.figures and past.run <= s.ended_run)), None)
+    ended = next((past for past in runs if past.ended_at is not None or (past.figures and past.run <= s.ended_run)), None)
     faults = fault_keys(process, ended.end_cause) if ended is not None else ()
-    following = _following(told, ended) if ended is not None else None
+    following = _following(runs, ended) if ended is not None else None
     output = (
         await last_output.of(process, ended.run, ended.started_at, _last_moment(ended, following), following.run if following else None)
         if ended is not None
@@ -123,7 +123,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         health=s.health.value,
         cause=s.told_cause.value if s.told_cause else None,
         by=s.told_by or None,
-        headline=_headline(process, told, now),
+        headline=_headline(process, runs, now),
         for_seconds=round(max(0.0, now - s.since), 3),
         run=s.run,
         pid=s.pid,
@@ -132,7 +132,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         uses=uses if s.pid is not None else None,  # figures may be older than the end of their run
         next_at=next_iso(process, now, wall),
         checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
-        chain=_chain(told, on_connect=_starts_on_connect(process)),
+        chain=_chain(runs, on_connect=_starts_on_connect(process)),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys((*faults, *rule.keys))],
         last_end=_last_end(ended, following) if ended is not None else None,
@@ -160,9 +160,9 @@ def _lost_logs(records: list[Record]) -> list[CheckView]:
     return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
 
 
-def _following(told: list[PastRun], ended: PastRun) -> PastRun | None:
+def _following(runs: list[PastRun], ended: PastRun) -> PastRun | None:
     """The run after ``ended``, of the same daemon or of the next one, which numbers runs from 1 again."""
-    newer = told[: told.index(ended)]
+    newer = runs[: runs.index(ended)]
     return newer[-1] if newer else None
 
 
@@ -183,7 +183,7 @@ async def _records(name: str, bus: Bus, history: History | None) -> list[Record]
     return [record for record in await history.last_records(RECORDS, name) if record.id < oldest] + kept
 
 
-def _headline(process: Process, told: list[PastRun], now: float) -> str:
+def _headline(process: Process, runs: list[PastRun], now: float) -> str:
     s = process.snapshot
     words = [f"{s.state} for {span(now - s.since)}" if s.run or s.since else str(s.state)]
     if s.run:
@@ -192,13 +192,13 @@ def _headline(process: Process, told: list[PastRun], now: float) -> str:
         words.append(f"pid {s.pid}")
     if s.checks:
         words.append(f"health {s.health}")
-    because = _because(process, told)
+    because = _because(process, runs)
     return ", ".join(words) + (f", because {because}" if because else "")
 
 
-def _because(process: Process, told: list[PastRun]) -> str:
+def _because(process: Process, runs: list[PastRun]) -> str:
     s = process.snapshot
-    before = told[1] if len(told) > 1 and told[0].run == s.run else None
+    before = runs[1] if len(runs) > 1 and runs[0].run == s.run else None
     match s.state:
         case State.WAITING:
             return f"it is {waiting_words(process)}"
@@ -231,11 +231,11 @@ def _end_reason(past: PastRun) -> str:
     return past.reason
 
 
-def _chain(told: list[PastRun], *, on_connect: bool) -> list[Link]:
+def _chain(runs: list[PastRun], *, on_connect: bool) -> list[Link]:
     """What led here, newest first: one link for each of the last runs. It says why a run began only if the previous link does not."""
     links = []
-    for index, past in enumerate(told[:CHAIN_RUNS]):
-        before = told[index + 1] if index + 1 < len(told) else None
+    for index, past in enumerate(runs[:CHAIN_RUNS]):
+        before = runs[index + 1] if index + 1 < len(runs) else None
         told_before = before is not None and before.end_cause == past.start_cause
         because = cause_words(past.start_cause, on_connect=on_connect, by=past.start_by)
         began = "" if told_before or past.start_cause is None else f"because {because}"
@@ -347,8 +347,8 @@ def _use_words(uses: Figures) -> str:
     return f"{uses.cpu_percent:.1f} % CPU, {size_words(uses.memory_bytes)} of memory, {processes}, {threads}{files}"
 
 
-def _whose(told: LastEnd | Output) -> str:
-    return f"run {told.run}" + (" of an earlier daemon" if told.earlier_daemon else "")
+def _whose(end: LastEnd | Output) -> str:
+    return f"run {end.run}" + (" of an earlier daemon" if end.earlier_daemon else "")
 
 
 def _local(at: str | None) -> str:

@@ -120,9 +120,9 @@ class OwnLog(logging.Handler):
                 repeats = self._repeats[message] = _Repeats(now + WINDOW_SECONDS)
                 self._repeats.move_to_end(message)
                 if len(self._repeats) > REMEMBERED:
-                    oldest, told = self._repeats.popitem(last=False)
-                    if told.seen > BURST:
-                        self._writer.put(self._summary(oldest, told.seen))
+                    oldest, its_repeats = self._repeats.popitem(last=False)
+                    if its_repeats.seen > BURST:
+                        self._writer.put(self._summary(oldest, its_repeats.seen))
             repeats.seen += 1
             return repeats.seen <= BURST
 
@@ -153,15 +153,15 @@ class OwnLog(logging.Handler):
     def _summaries(self) -> tuple[bytes, float | None]:
         """The summaries of windows that are over, and the seconds until the next one is."""
         now = time.monotonic()
-        told = []
+        summaries = []
         with self._repeats_lock:
             for message, repeats in list(self._repeats.items()):
                 if now >= repeats.until:
                     del self._repeats[message]
                     if repeats.seen > BURST:
-                        told.append(self._summary(message, repeats.seen))
+                        summaries.append(self._summary(message, repeats.seen))
             counted = [repeats.until for repeats in self._repeats.values() if repeats.seen > BURST]
-        return b"".join(told), max(min(counted) - now, 0.01) if counted else None
+        return b"".join(summaries), max(min(counted) - now, 0.01) if counted else None
 
     def _summary(self, message: _Message, seen: int) -> bytes:
         level, process, logger, text = message

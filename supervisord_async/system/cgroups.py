@@ -183,7 +183,7 @@ def forking_into(cgroup: Cgroup, own: Cgroup, on_stranded: Callable[[OSError], N
 
     ``on_stranded`` is called if we cannot step back. Raises OSError on entry if we may not move there.
     """
-    with open(f"{own.path}/cgroup.procs", "wb", buffering=0) as back:  # opened first, lest there be no free descriptor for the way back
+    with open(f"{own.path}/cgroup.procs", "wb", buffering=0) as back:  # opened first: later no descriptor may be free for it
         cgroup.add(0)
         try:
             yield
