@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +118,7 @@ class Listening:
         daemon, present = self._daemon, _identity(self._daemon.socket)
         if present is not None and present == self._identity:
             return None
-        made = bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
+        made = _bind_local(daemon)
         self._identity = _identity(daemon.socket)
         return made
 
@@ -153,7 +153,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
     """``api`` answers on the sockets that ``daemon`` configures: on ``inherited`` ones that match, and on new ones for the rest."""
     adopted = [socket.socket(fileno=fd) for fd in inherited]
     try:
-        local = _adopt_unix(daemon, adopted) or bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
+        local = _taken(adopted, lambda sock: sock.family == socket.AF_UNIX and _leads_to_us(daemon.socket)) or _bind_local(daemon)
         try:
             tcp, access, certificate = await _tcp(daemon, api, adopted)
         except BaseException:
@@ -166,22 +166,24 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
         server = _Server(Application(api, Authorizer(group=daemon.socket_group, tcp=access)), sockets, api.streams)
         listeners = Listening(daemon, [sock for sock, _ in sockets], server, certificate)
         try:
-            async with _running(server):
-                yield listeners
+            await server.startup()
+            yield listeners
         finally:
+            with anyio.CancelScope(shield=True):
+                await server.leave()
             await listeners.aclose()
     finally:
         for sock in adopted:
             sock.close()
 
 
-def _adopt_unix(daemon: Daemon, adopted: list[socket.socket]) -> socket.socket | None:
-    for sock in adopted:
-        if sock.family == socket.AF_UNIX and _leads_to_us(daemon.socket):
-            adopted.remove(sock)
-            sock.setblocking(False)
-            return sock
-    return None
+def _taken(adopted: list[socket.socket], matches: Callable[[socket.socket], bool]) -> socket.socket | None:
+    """The first of ``adopted`` that ``matches``, removed from there; None if there is none."""
+    found = next(filter(matches, adopted), None)
+    if found is not None:
+        adopted.remove(found)
+        found.setblocking(False)
+    return found
 
 
 def _leads_to_us(path: str) -> bool:
@@ -211,7 +213,7 @@ async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[
         path = daemon.http_token_file or Path(daemon.run_dir) / "http.token"
         token = await anyio.to_thread.run_sync(token_of, path)
         certificate = Certificate(daemon.http_tls) if daemon.http_tls is not None else None
-        sock = _adopt_tcp(port, adopted) or await _bind_tcp(host, port)
+        sock = _taken(adopted, lambda sock: sock.family != socket.AF_UNIX and sock.getsockname()[1] == port) or await _bind_tcp(host, port)
     except DaemonError as error:
         _log.error("degraded: no HTTP over TCP: %s", error)
         api.http_trouble = str(error)
@@ -219,13 +221,8 @@ async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[
     return sock, TcpAccess(host=host, port=sock.getsockname()[1], token=token, tls=certificate is not None), certificate
 
 
-def _adopt_tcp(port: int, adopted: list[socket.socket]) -> socket.socket | None:
-    for sock in adopted:
-        if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] == port:
-            adopted.remove(sock)
-            sock.setblocking(False)
-            return sock
-    return None
+def _bind_local(daemon: Daemon) -> socket.socket:
+    return bind_unix(daemon.socket, daemon.socket_mode, daemon.socket_group, backlog=BACKLOG)
 
 
 async def _bind_tcp(host: str, port: int) -> socket.socket:
@@ -253,16 +250,6 @@ def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
         sock.close()
         raise
     return sock
-
-
-@asynccontextmanager
-async def _running(server: _Server) -> AsyncIterator[None]:
-    await server.startup()
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await server.leave()
 
 
 class _Server(Server):
