@@ -9,7 +9,6 @@ import queue
 import random
 import re
 import signal
-import subprocess
 import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from hypothesis import strategies as st
 
 from supervisord_async.app import StateSerializer, encoding, get_state_serializer, state
 from tests.app.conftest import Launch
+from tests.mounting import small_disk
 from tests.waiting import wait_until_sync
 
 
@@ -381,17 +381,8 @@ def test_a_lock_that_others_hold_makes_a_save_fail_in_time(tmp_path: Path) -> No
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.getuid() != 0:
-        pytest.skip("needs root, to mount a tmpfs of 64 KiB")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr}")
-    try:
+    with small_disk(tmp_path / "disk", "64k") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_full_disk_gives_false_and_keeps_the_earlier_state(tiny_disk: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from supervisord_async.logs.rotation import backups_of
 from supervisord_async.logs.spool import BOUND_BYTES
 from supervisord_async.logs.target import Format, Target
 from supervisord_async.system.threads import DaemonThreads
+from tests import mounting
 from tests.logs.capturing import captured, everything
 from tests.waiting import wait_until
 
@@ -36,13 +37,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real]
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: a full disk; cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with mounting.small_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("format_", ["raw", "json"])

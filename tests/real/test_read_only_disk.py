@@ -12,6 +12,7 @@ import pytest
 
 from supervisord_async.supervise.recovery import guardian
 from tests.daemons import LiveDaemon, alive
+from tests.mounting import mounted
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -27,14 +28,8 @@ def remount(folder: Path, how: str) -> None:
 def run_dir(tmp_path: Path) -> Iterator[Path]:
     """A run_dir that can be remounted."""
     folder = tmp_path / ".asupd"
-    folder.mkdir()
-    for mount in (["-t", "tmpfs", "tmpfs"], ["-o", "bind", str(folder)]):
-        done = subprocess.run(["mount", *mount, str(folder)], capture_output=True, check=False)
-        if done.returncode:
-            pytest.skip(f"NOT TESTED: a read-only file system; cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield folder
-    for _ in range(2):
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(folder, "-t", "tmpfs", "tmpfs"), mounted(folder, "-o", "bind", str(folder)):
+        yield folder
 
 
 @pytest.fixture

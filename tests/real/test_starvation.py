@@ -18,6 +18,7 @@ import pytest
 
 from tests.counting import COUNTER_COMMAND, PROGRAMS, QUICK, counted, counter_log, goes_on, said, up
 from tests.daemons import LiveDaemon, alive, unbroken
+from tests.mounting import mounted, small_disk
 from tests.waiting import wait_until_sync
 
 Make = Callable[..., LiveDaemon]
@@ -51,27 +52,21 @@ def limited_as(prefix: tuple[str, ...], pid: int) -> Iterator[None]:
 @pytest.fixture
 def small_run_dir(tmp_path: Path) -> Iterator[Path]:
     """The run_dir is a file system of 1 MiB."""
-    mount = tmp_path / ".asupd"
-    mount.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: a full disk; cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    with small_disk(tmp_path / ".asupd") as disk:
+        yield disk
 
 
 @pytest.fixture
 def small_blocks(tmp_path: Path) -> Iterator[Path]:
     """The run_dir is a file system of 3 MiB that gives a page's room in four parts."""
-    mount, image = tmp_path / ".asupd", tmp_path / "image"
-    mount.mkdir()
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("NOT TESTED: a full ext4; there is no mkfs.ext4 here")
+    image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(3 << 20)
-    for command in (["mkfs.ext4", "-q", "-b", "1024", str(image)], ["mount", "-o", "loop", str(image), str(mount)]):
-        if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip(f"NOT TESTED: a full ext4; {command[0]} cannot be had here")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-b", "1024", str(image)], check=True)
+    with mounted(tmp_path / ".asupd", "-o", "loop", str(image)) as disk:
+        yield disk
 
 
 def fill(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from supervisord_async.errors import DaemonError, LockHeldError
 from supervisord_async.system import clock
 from supervisord_async.system.identity import identify
 from supervisord_async.system.lock import InstanceLock
+from tests.mounting import read_only, small_disk
 
 pytestmark = pytest.mark.real
 
@@ -21,13 +22,8 @@ pytestmark = pytest.mark.real
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"NOT TESTED: a read-only file system; cannot mount a tmpfs: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
 HOLD = """
@@ -42,25 +38,16 @@ sys.stdin.read()
 def test_a_disk_that_has_become_read_only_is_locked_and_one_without_a_lock_file_says_that_it_is(disk: Path) -> None:
     with InstanceLock(disk / "lock"):
         pass
-    subprocess.run(["mount", "-o", "bind", str(disk), str(disk)], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
-    try:
+    with read_only(disk):
         with InstanceLock(disk / "lock"), pytest.raises(LockHeldError):
             InstanceLock(disk / "lock").acquire()
         with pytest.raises(DaemonError, match=r"cannot open the lock .*: Read-only file system"):
             InstanceLock(disk / "other").acquire()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_the_holder_is_found_where_the_disk_has_become_read_only(disk: Path) -> None:
-    with InstanceLock(disk / "lock"):
-        subprocess.run(["mount", "-o", "bind", str(disk), str(disk)], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(disk)], check=True)
-        try:
-            assert InstanceLock(disk / "lock").holder() == os.getpid()
-        finally:
-            subprocess.run(["umount", "-l", str(disk)], check=True)
+    with InstanceLock(disk / "lock"), read_only(disk):
+        assert InstanceLock(disk / "lock").holder() == os.getpid()
 
 
 def test_second_daemon_is_refused_with_the_first_ones_pid_until_that_is_killed(tmp_path: Path) -> None:
