@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 
 import msgspec
 
@@ -27,6 +28,21 @@ class Strangers(msgspec.Struct, frozen=True):
     settled: bool  #: False: they come and go faster than we can look, so some may be missing here
 
 
+class _Ties:
+    """Living processes by session, group and tag: a thousand runs that each looked at all processes would take quadratic time."""
+
+    def __init__(self, processes: Iterable[procfs.Stat]) -> None:
+        self.by_number: dict[int, list[procfs.Stat]] = {}
+        self.by_tag: dict[str, list[procfs.Stat]] = {}
+        for process in processes:
+            if process.dead:
+                continue
+            for number in {process.session, process.group}:
+                self.by_number.setdefault(number, []).append(process)
+            if tag := tag_of(process):
+                self.by_tag.setdefault(tag, []).append(process)
+
+
 class ProcessTable:
     """A view of the processes, filled on demand and never updated: make a new one instead."""
 
@@ -35,6 +51,7 @@ class ProcessTable:
         self._children: dict[int, set[int]] = {}
         self._everything: dict[int, procfs.Stat] | None = None
         self._strangers: Strangers | None = None
+        self._ties: dict[bool, _Ties] = {}  #: of the strangers alone, and of everything
         self._oom_kills: tuple[int | None] | None = None
         self._listed = procfs.can_list_children()
 
@@ -66,6 +83,13 @@ class ProcessTable:
         if self._strangers is None:
             self._strangers = self._find_strangers()
         return self._strangers
+
+    def related(self, session: int, tag: str, *, strangers_only: bool) -> list[procfs.Stat]:
+        """The living processes in the session or group of that number, or with that tag; some perhaps twice."""
+        if strangers_only not in self._ties:
+            self._ties[strangers_only] = _Ties(self.strangers().alive if strangers_only else self.everything().values())
+        ties = self._ties[strangers_only]
+        return [*ties.by_number.get(session, ()), *ties.by_tag.get(tag, ())]
 
     def oom_kills(self) -> int | None:
         """As :func:`.oom.kills`, read once; raises OSError as well."""

@@ -283,7 +283,7 @@ class Tree:
 
     def _orphans(self, now: ProcessTable) -> set[int]:
         """The processes that belong to this run by session or tag, whoever their parent is by now."""
-        candidates = now.strangers().alive if self._orphans_come_to_us else now.everything().values()
+        candidates = now.related(self.session, self.tag, strangers_only=self._orphans_come_to_us)
         if not candidates:
             return set()
         trusted = self._session_is_ours(now)
