@@ -59,8 +59,6 @@ def judge(need: Need, members: Iterable[Member]) -> Verdict:
 
 
 def _outlook(need: Need, s: Snapshot, p: Policy) -> Outlook:
-    if s.state is State.FATAL:
-        return Outlook.LOST
     met = False
     match need:
         case Need.STARTED:
@@ -71,9 +69,9 @@ def _outlook(need: Need, s: Snapshot, p: Policy) -> Outlook:
             met = s.state is State.EXITED
         case Need.SUCCEEDED:
             met = _exited_well(s, p)
-            if s.state is State.EXITED and not met:
-                return Outlook.LOST
-    return Outlook.MET if met else Outlook.OPEN
+    if met:
+        return Outlook.MET
+    return Outlook.LOST if s.state in (State.EXITED, State.FATAL) else Outlook.OPEN
 
 
 def _exited_well(s: Snapshot, p: Policy) -> bool:

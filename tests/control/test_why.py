@@ -183,8 +183,10 @@ async def test_one_that_waits_says_for_whom_and_whether_in_vain() -> None:
 @pytest.mark.anyio
 async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connection_are_told_so() -> None:
     needy = swift("needy", depends_on={"db": "ready"}, on_dependency_failure="fail")
-    idle = swift("idle", autostart=False, start_on_connect=True)
-    async with playing(swift("db", start_seconds=600.0, restart=Restart(policy=RestartPolicy.NEVER)), needy, idle) as scene:
+    never = Restart(policy=RestartPolicy.NEVER)
+    idle = swift("idle", autostart=False, start_on_connect=True, restart=never)
+    served = swift("served", autostart=False, depends_on={"idle": "ready"})
+    async with playing(swift("db", start_seconds=600.0, restart=never), needy, idle, served) as scene:
         await scene.state("needy", State.WAITING)
         scene.host.refuse.append(SpawnError("exec", None, "no such file"))
         await scene.commands.restart(["db"])
@@ -199,6 +201,12 @@ async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connec
         why = await scene.commands.why("idle")
         assert why.headline.endswith("because somebody connected to one of its sockets")
         assert why.chain[0].text == "run 1 was started because somebody connected to one of its sockets"
+        scene.child("idle").end()
+        await scene.state("idle", State.EXITED)
+        scene.supervisor.processes["served"].post(StartRequested(Cause.OPERATOR))
+        await scene.state("served", State.WAITING)
+        words = "waiting for idle, which will not come before somebody connects to it: idle is EXITED, it was to be ready"
+        assert words in (await scene.commands.why("served")).headline
 
 
 @pytest.mark.anyio

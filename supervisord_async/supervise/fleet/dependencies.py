@@ -67,8 +67,11 @@ class Dependencies:
         )
 
     def _when_lost_comes(self, program: str) -> str:
-        if any(member.scheduled_at is not None for member in self.members(program)):
+        members = self.members(program)
+        if any(member.scheduled_at is not None for member in members):
             return "which will not come before its next scheduled start"
+        if any(member.snapshot.state is State.EXITED and member.program.start_on_connect for member in members):
+            return "which will not come before somebody connects to it"
         return "which will not come by itself"
 
     def is_in_vain(self, process: Process) -> bool:
