@@ -51,8 +51,14 @@ class ProcessTree(Protocol):
     def signal(self, signum: int, scope: Scope) -> object:
         """Everything in ``scope`` that lives was sent ``signum``, and was continued if that is meant to end it, in case it was stopped."""
 
+    def signal_known(self, signum: int, scope: Scope) -> bool:
+        """The main process, in ``tree`` with its group, was sent ``signum`` without a descriptor being opened; False if that cannot be."""
+
+    def signal_others(self, signum: int) -> None:
+        """What :meth:`signal_known` did not reach was sent ``signum``."""
+
     async def kill(self) -> object:
-        """Every process of it is dead, except what the kernel cannot end."""
+        """Every process of it is dead, except what the kernel cannot end. Without a descriptor to look, only what is known was killed."""
 
     def led_by(self, child: ChildProcess) -> ProcessTree:
         """The same run, with ``child``, another of its processes, as the main process."""

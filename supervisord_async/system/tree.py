@@ -42,6 +42,7 @@ from supervisord_async.system.child import Child, watched
 from supervisord_async.system.identity import Identity, of
 from supervisord_async.system.pidfd import send_signal, wait_dead
 from supervisord_async.system.process_table import ProcessTable
+from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.signals import group_exists
 
 Scope = Literal["tree", "main"]
@@ -127,20 +128,48 @@ class Tree:
         """All that lives of the run, its main process first."""
         return self._members(process_table.current())
 
-    def signal(self, signum: int, scope: Scope = "tree", *, resume: bool | None = None) -> int:
+    def signal(self, signum: int, scope: Scope = "tree") -> int:
         """Send to the whole tree or the main process alone; return how many processes that were.
 
-        ``resume``: send SIGCONT afterwards, so that stopped processes react; by default after signals that end a
-        process. Processes that we may not signal (a set-uid program, when we are not root) are skipped and logged.
+        Signals that end a process are followed by SIGCONT, so that stopped processes react. Processes that we may not signal (a
+        set-uid program, when we are not root) are skipped and logged.
         """
         now = process_table.current()
         targets = self._members(now)
         if scope == "main":
             targets = [target for target in targets if target == self.main]
         self._send(now, targets, signum, whole_group=scope == "tree")
-        if resume if resume is not None else signum in _ENDING:
+        if signum in _ENDING:
             self._send(now, targets, signal.SIGCONT, whole_group=scope == "tree")
         return len(targets)
+
+    def signal_known(self, signum: int, scope: Scope = "tree") -> bool:
+        """Send to the main process, in ``tree`` to its whole group; False if that is not possible.
+
+        This needs no descriptor, as looking for the others does. :meth:`signal_others` is for when there is one.
+        """
+        child = self._child
+        if child is None or child.ended is not None:
+            return False
+        leads = scope == "tree" and child.pid in watched and os.getpgid(child.pid) == child.pid
+        for number in (signum, signal.SIGCONT) if signum in _ENDING else (signum,):
+            try:
+                os.killpg(child.pid, number) if leads else child.send_signal(number)
+            except PermissionError:
+                _log.warning("may not send signal %d to process %d of %s", number, child.pid, self.tag)
+                return False
+        return True
+
+    def signal_others(self, signum: int) -> None:
+        """Send to all that :meth:`signal_known` did not reach: what is neither the main process nor in its group."""
+        now = process_table.current()
+        known = self.main.pid if self.main is not None else 0
+        others = [
+            each for each in self._members(now) if (place := now.stat(each.pid)) is not None and known not in (place.pid, place.group)
+        ]
+        self._send(now, others, signum, whole_group=False)
+        if signum in _ENDING:
+            self._send(now, others, signal.SIGCONT, whole_group=False)
 
     async def kill(self, timeout_seconds: float = _KILL_TIMEOUT_SECONDS) -> list[Identity]:
         """Kill all that lives of the run, even if it forks as fast as it can.
@@ -148,9 +177,16 @@ class Tree:
         The processes in its cgroup are killed at once. All others that are found are stopped before the first is killed, so
         that no parent dies whose children were not seen; then they are killed, and looked for again until nothing is left.
         After ``timeout_seconds`` returns those that would not die (they hang in the kernel, or we may not kill them);
-        normally returns an empty list.
+        normally returns an empty list. Raises OSError if no descriptor is free to look; then what is known was killed.
         """
-        deadline = clock.monotonic() + timeout_seconds
+        try:
+            return await self._kill(clock.monotonic() + timeout_seconds)
+        except OSError as error:
+            if is_shortage(error):
+                self.signal_known(signal.SIGKILL)
+            raise
+
+    async def _kill(self, deadline: float) -> list[Identity]:
         quiet = 0
         while quiet < (1 if self._orphans_come_to_us else _QUIET_ROUNDS):
             await self._kill_cgroup()

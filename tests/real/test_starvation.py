@@ -185,6 +185,24 @@ def test_programs_that_end_while_descriptors_are_exhausted_are_noticed(daemon: M
     unbroken(live)
 
 
+def test_a_stop_without_a_descriptor_reaches_the_main_processes_and_their_groups(daemon: Make, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    deaf = f"trap 'echo TERM >> {told}' TERM; touch {told}; while :; do sleep 0.05; done"
+    live = daemon(
+        "programs: {v: {command: [sleep, '1000'], replicas: 3, start_seconds: 0}, "
+        f"deaf: {{command: {json.dumps(deaf)}, shell: true, start_seconds: 0, stop: {{grace_period: 2s}}}}}}"
+    )
+    pids = up(live, "v:0", "v:1", "v:2", "deaf")
+    live.wait_until(told.exists, "it is deaf")
+    with limited(live.pid, resource.RLIMIT_NOFILE, 3):
+        live.send(signal.SIGTERM)
+        live.wait_until(lambda: not any(map(alive, pids.values())), "all are told to end, and who does not is killed")
+    assert live.wait() == 0, "it sees now that nothing is left"
+    assert told.read_text() == "TERM\n", "the stop signal comes once, however often the rest is looked for"
+    assert not live.tagged()
+    unbroken(live)
+
+
 def test_a_full_disk_stops_nothing_and_everything_is_written_again(daemon: Make, small_run_dir: Path, tmp_path: Path) -> None:
     """Log, state and history lie on it. The loud program must not be held up by its full pipe either."""
     loud = f"import itertools,time\nfor n in itertools.count():\n  print('x' * 4000, flush=True)\n  open({str(tmp_path / 'progress')!r}, 'w').write(str(n))\n"

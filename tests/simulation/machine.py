@@ -276,6 +276,18 @@ class Held:
             if scope == "tree" or member is self._main:
                 member.heed(signum)
 
+    def signal_known(self, signum: int, scope: str) -> bool:
+        if self._main.ended is not None:
+            return False
+        self._main.heed(signum)
+        return True
+
+    def signal_others(self, signum: int) -> None:
+        self._life._check(f"signal {signum} to others", 0.03)
+        for member in self._members():
+            if member is not self._main:
+                member.heed(signum)
+
     async def kill(self) -> None:
         await self._life._act("kill", 0.03)
         with anyio.move_on_after(10.0):  # bounded, as the real one

@@ -23,6 +23,7 @@ from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.hooks import run_after_exit, run_stop_command
 from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
+from supervisord_async.system.shortage import is_shortage
 
 #: The monitors of a run besides the exit monitor. Each returns at once if the program does not ask for it.
 MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (
@@ -121,10 +122,20 @@ class Run:
             self._scope.cancel()
 
     async def signal(self, signum: int, scope: Scope) -> None:
-        """Send ``signum`` to what lives of the run, within ``scope``."""
+        """Send ``signum`` to what lives of the run, within ``scope``; to what is known of it at once, if no descriptor is free to look."""
+        known = False
 
         async def send() -> None:
-            self.tree.signal(signum, scope)
+            nonlocal known
+            try:
+                if known:
+                    self.tree.signal_others(signum)
+                else:
+                    self.tree.signal(signum, scope)
+            except OSError as error:
+                known = known or (is_shortage(error) and self.tree.signal_known(signum, scope))
+                if not known or scope == "tree":
+                    raise
 
         await retry_on_shortage(f"signal {self.context.name}", send)
 
