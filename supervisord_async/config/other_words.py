@@ -187,6 +187,13 @@ _EXPANSIONS = {
     "here": "a path that is relative to the file",
     "host_node_name": "${HOSTNAME}",
 }
+#: What supervisord and systemd take where a log's path is expected, and what to write here.
+_LOGS = {
+    "auto": "leave it out for a log in the run_dir",
+    "none null": "none",
+    "syslog journal kmsg console tty": "inherit, which under systemd is the journal",
+    "append file truncate": "a path alone, which is always appended to",
+}
 _EXPANSION = rf"%\((?P<name>ENV_\w+|{'|'.join(_EXPANSIONS)})\)\d*[sd]"  # compiled only when needed, to keep the start quick
 _TABLES = {"Program": _WORDS, "File": _SECTIONS, "Readiness": _PROBE, "Liveness": _PROBE}
 _INNER = ("Hooks", "Limits", "Logs", "Restart", "Schedule", "Stop", "Watch")  #: shapes whose keys are the dotted ones of ``_WORDS``
@@ -221,6 +228,13 @@ def foreign_expansion(text: str) -> str | None:
     name = match["name"]
     ours = f"${{{name.removeprefix('ENV_')}}}" if name.startswith("ENV_") else _EXPANSIONS[name]
     return f"{match[0]} is passed on as it stands: it is supervisord's; here: {ours}"
+
+
+def foreign_log(value: str) -> str | None:
+    """What to say about a log's path, as it was written, if it is another supervisor's word (``AUTO``, ``append:PATH``); else None."""
+    word = value.partition(":")[0].lower()
+    ours = next((ours for words, ours in _LOGS.items() if word in words.split()), None)
+    return ours and f"'{value}' is taken for a file of that name; here: {ours}"
 
 
 def _bare(key: str) -> str:

@@ -72,5 +72,9 @@ class Origin(msgspec.Struct, frozen=True):
         line, column = place.document.position((*place.path, *sub))
         return f"{place.document.name}:{line}:{column}"
 
+    def folder(self, sub: Path) -> str:
+        """The folder to which a path in the setting at ``sub`` is relative."""
+        return self._place(sub).document.directory
+
     def _place(self, sub: Path) -> Place:
         return max(self.places, key=lambda place: place.depth(sub)) if sub else self.places[0]

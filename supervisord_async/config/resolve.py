@@ -12,7 +12,7 @@ import msgspec
 from supervisord_async.config import environment, model, shape, units
 from supervisord_async.config.document import found
 from supervisord_async.config.files import absolute
-from supervisord_async.config.other_words import foreign_expansion
+from supervisord_async.config.other_words import foreign_expansion, foreign_log
 from supervisord_async.config.place import Origin
 from supervisord_async.config.shorthand import PROBE_KINDS, STREAM_WORDS, without_nulls
 from supervisord_async.config.values import Values, text
@@ -377,8 +377,11 @@ def _logs(program: shape.Program, name: str, values: Values, context: ResolveCon
     if given.stdout == "stdout":
         values.origin.error(("logs", "stdout"), "expected a path, none or inherit, found 'stdout'")
     for key in ("stdout", "stderr"):
-        if getattr(given, key) == "":
+        value = getattr(given, key)
+        if value == "":
             values.origin.error(("logs", key), "expected a path, none or inherit")
+        elif value and value.startswith("/") and (words := foreign_log(os.path.relpath(value, values.origin.folder(("logs", key))))):
+            values.origin.warning(("logs", key), words)
     stdout = _log_path(given.stdout or os.path.join(context.run_dir, "logs", f"{name}.log"), name, program.replicas)
     stderr = _log_path(given.stderr, name, program.replicas)
     return model.Logs(

@@ -127,6 +127,9 @@ class Values(msgspec.Struct, frozen=True):
         if words and ASSIGNMENT.match(words[0]):
             name = words[0].partition("=")[0]  # the value may be a secret
             self.origin.warning(sub, f"'{name}=…' is taken for the program: set variables in 'environment', or {_by_shell(sub)}")
+        if words and words[0] in ("CMD", "CMD-SHELL"):
+            ours = "begin with the program" if words[0] == "CMD" else "make it [sh, -c, '…']"
+            self.origin.warning(sub, f"'{words[0]}' is taken for the program: it is docker's; {ours}")
         if not OWN_DOLLARS.isdisjoint((*words[1:2], *(os.path.basename(word) for word in words[:1]))):
             return
         bare = next((word for word in words if BARE_VARIABLE.match(word)), None)

@@ -295,3 +295,18 @@ def test_inherited_output_cannot_be_searched(project):
     ]
     assert project.program_problems(f"{probes} {{stdout: inherit, stderr: x.log}}") == []
     assert project.program_problems(f"{probes} {{stdout: none}}") == []
+
+
+def test_words_of_others_for_a_logs_place_are_taken_for_files_with_a_warning(project):
+    warnings = project.program_problems("command: x\nlogs: {stdout: NONE, stderr: 'append:/var/log/web.log'}")
+    assert warnings == [
+        "warning: logs.stdout: 'NONE' is taken for a file of that name; here: none",
+        "warning: logs.stderr: 'append:/var/log/web.log' is taken for a file of that name; here: a path alone, which is always appended to",
+    ]
+    assert project.program_problems("command: x\nlogs: {stdout: none, stderr: inherit}") == []
+
+
+def test_the_word_before_a_test_of_docker_is_taken_for_the_program_with_a_warning(project):
+    for test, ours in (("[CMD, redis-cli, ping]", "begin with the program"), ("[CMD-SHELL, redis-cli ping]", "make it [sh, -c, '…']")):
+        [warning] = project.program_problems(f"command: x\nreadiness: {{command: {test}}}")
+        assert warning.endswith(f"is taken for the program: it is docker's; {ours}")
