@@ -9,7 +9,7 @@ effects, and ``records`` publish the change. Where to look:
 * what watches a run: ``monitors``, one file for each kind (exit, heartbeat, watchdog, probes, files, memory, schedule); below them
   ``sources``: running a probe, searching output, watching files for all programs, receiving sd_notify;
 * several processes: ``supervisor`` maps names to processes and applies plans; ``fleet`` has selectors, dependencies, orderly stops,
-  the shutdown, removals, rolling restarts, scaling, sockets, activation and schedules;
+  the shutdown, removals, restarts, scaling, sockets, activation and schedules;
 * what is published: ``records``: the bus, the wording of records, masking, the log, the history, figures, hooks on events;
 * the daemon: ``daemon`` (lifetime, signals), ``options`` (its command line), ``loading`` (reading the file again), ``run_dir``,
   ``run_dir_repair`` (lock, socket and state, made again when somebody removed them), ``optional_modules``, ``keep_running`` (its own

@@ -163,7 +163,7 @@ class Daemon:
             sockets=self._sockets,
             waits_for=lambda program: supervisor.dependencies.waits_for(program),
             spawned=lambda program: supervisor.dependencies.release(program),
-            roll=supervisor.roll,
+            roll=lambda name, request: supervisor.restarts.roll(name, request),
             written_paths=lambda: written_paths(supervisor.configuration),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,

@@ -1,4 +1,4 @@
-"""All processes of one daemon: it maps names to processes, resolves selectors, and turns plans into ordinary inputs.
+"""The supervision of all processes of one daemon, from its start to its shutdown: it turns plans into ordinary inputs.
 
 Decisions are left to the state machine: this posts inputs and listens to records. Requests to the daemon as a whole
 (reload, shut down, reopen logs) arrive here too, by signal or through the API.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,7 +23,9 @@ from supervisord_async.errors import ConfigError, FailedError, NotFoundError, Pr
 from supervisord_async.supervise.fleet.activation import Activation
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.exit_when import exit_for
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.fleet.removal import Removals
+from supervisord_async.supervise.fleet.restarts import Restarts
 from supervisord_async.supervise.fleet.rolling import Rolling
 from supervisord_async.supervise.fleet.scaling import rescaled
 from supervisord_async.supervise.fleet.selectors import not_found, select
@@ -52,7 +53,7 @@ Loader = Callable[..., Awaitable["Loaded"]]  #: takes ``starting``, as :func:`.l
 
 
 class Supervisor:
-    """The processes of one daemon, in file order."""
+    """Supervises the processes of one daemon."""
 
     def __init__(
         self,
@@ -62,36 +63,40 @@ class Supervisor:
         reexec: Callable[[], Awaitable[None]],
         follow_settings: Callable[[Configuration], None] = lambda configuration: None,
     ) -> None:
-        self.configuration = configuration
+        self._fleet = Fleet(configuration)
         self.refused: tuple[Problem, ...] = ()
-        self.processes: dict[str, Process] = {}
         self.scaled: Mapping[str, int] = {}  #: programs that were scaled, with their present number of processes
         self.started_at = time.time()
         self.exit_code = 0
-        self.dependencies = Dependencies(lambda: self.configuration, lambda: self.processes, lambda: self.rolling, self._restart)
+        self.dependencies = Dependencies(self._fleet)
         self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
         self.reexec = reexec  #: replaces the daemon by the installed code; raises FailedError where that is impossible
         self._load = load
         self._shared = shared_context(self)
-        self.rolling = Rolling(self.bus, self._start_task, lambda: not self.shutting_down, self.dependencies.follow)
-        self.removals = Removals(self._start_task, self._forget)
+        self.rolling = Rolling(self.bus, self._fleet)
+        self.restarts = Restarts(self._fleet, self.dependencies, self.rolling)
+        self.removals = Removals(self._fleet, self._forget)
         self._started_when_back: set[str] = set()  #: names of processes being removed that are to be started once they are added again
-        self.stops = OrderlyStops(
-            self.bus, self._start_task, self.dependencies, lambda name: self.processes.get(name), self._shared.committed
-        )
+        self.stops = OrderlyStops(self.bus, self._fleet, self.dependencies, self._shared.committed)
         self._schedules = ScheduleWatch(
             self.bus, lambda: self.processes.values(), configuration.daemon.run_dir, active=lambda: not self.shutting_down
         )
-        self._activation = Activation(
-            self._shared, lambda: {} if self.shutting_down else self.configuration.programs, lambda: self.processes
-        )
-        self._tasks: TaskGroup | None = None
+        self._activation = Activation(self._shared, self._fleet)
         self._reload_lock = anyio.Lock()
         self._reloads_asked = 0
         self._reloads_done = 0
         self._reload_outcome: Plan | ConfigError | None = None
-        self._shutdown_requested = anyio.Event()
-        self._shutdown = Shutdown(self.bus, self.dependencies, lambda: self.processes.values())
+        self._shutdown = Shutdown(self.bus, self._fleet, self.dependencies)
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration that is followed now."""
+        return self._fleet.configuration
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """All processes by name, in file order; those that are being removed come last."""
+        return self._fleet.processes
 
     @property
     def bus(self) -> Bus:
@@ -110,7 +115,7 @@ class Supervisor:
     @property
     def shutting_down(self) -> bool:
         """Whether the daemon was asked to end."""
-        return self._shutdown_requested.is_set()
+        return self._fleet.shutting_down
 
     # Lifetime
 
@@ -122,16 +127,16 @@ class Supervisor:
         no longer lists are stopped.
         """
         inherited = inherited or {}
-        async with anyio.create_task_group() as self._tasks:
+        async with anyio.create_task_group() as tasks:
             try:
-                self._begin(self._tasks, inherited)
-                await self._shutdown_requested.wait()
+                self._begin(tasks, inherited)
+                await self._fleet.shutdown_requested.wait()
                 await self._shutdown.run(self.configuration.daemon.stop_timeout_seconds)
                 await self._close_logs()
             finally:
                 for process in self.processes.values():
                     process.dismiss()
-            self._tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
         for process in self.processes.values():
             process.close_notify_socket()
         self._shared.sockets.close()
@@ -139,20 +144,22 @@ class Supervisor:
 
     def _begin(self, tasks: TaskGroup, inherited: dict[str, Inherited]) -> None:
         """All processes are supervised, those with ``autostart`` are asked to start, and the tasks that they share have begun."""
+        self._fleet.open(tasks, self._shared)
         tasks.start_soon(keep_running, "file watching", self._shared.files.run, name="file watching")
         tasks.start_soon(keep_running, "measuring memory", MemoryWatch(self.bus, lambda: self.processes.values()).run, name="memory")
         tasks.start_soon(keep_running, "starting by schedule", self._schedules.run, name="schedules")
         tasks.start_soon(keep_running, "watching for connections", self._activation.run, name="connections")
         for program in self.configuration.programs.values():
-            self._add(program, program.process_names(), inherited)
+            self._fleet.add(program, program.process_names(), inherited)
         self.bus.listen(self.dependencies.on_record)
+        self.bus.listen(self.restarts.on_record)
         self.bus.listen(self._consider_exit)
         self.bus.listen(self.removals.on_record)
         self._autostart(
             process for process in self.processes.values() if process.name not in inherited or inherited[process.name].begins_anew
         )
         self._remove_unlisted(inherited)
-        self.stops.resume(self.processes)
+        self.stops.resume()
         self.dependencies.reconsider()
         tasks.start_soon(keep_running, "reading environment files again", self._read_missing_files, name="environment files")
 
@@ -161,7 +168,7 @@ class Supervisor:
         if self.shutting_down:
             self._shutdown.hasten()
             return
-        self._shutdown_requested.set()
+        self._fleet.shutdown_requested.set()
         self.exit_code = exit_code
         self.bus.publish("daemon", message=f"stopping everything ({why}{_by(by)})", data={"what": "stopping", **_given(by)})
 
@@ -189,7 +196,7 @@ class Supervisor:
             if not self.shutting_down:
                 self.request_shutdown(exit_code=code, why=why)
 
-        self._start_task(exit_, "exit_when")
+        self._fleet.start_task(exit_, "exit_when")
 
     # Processes
 
@@ -199,40 +206,14 @@ class Supervisor:
             if name not in self.processes:
                 owner = name.partition(":")[0]  # the program's real name: a reload that lists it again takes the process back
                 program = Program(name=owner, command=("?",), group=owner, directory="/", logs=Logs(stdout="none"))
-                self._add(program, [name], inherited)
+                self._fleet.add(program, [name], inherited)
                 self.removals.begin(self.processes[name])
                 _log.warning("%s: not in %s any more; stopping run %d", name, self.configuration.file, slot.snapshot.run)
-
-    def _add(self, program: Program, names: Iterable[str], inherited: Mapping[str, Inherited] = MappingProxyType({})) -> list[Process]:
-        """Add processes with these ``names``, supervised but not started, and return them."""
-        added = []
-        for name in names:
-            replica = int(name.rpartition(":")[2]) if ":" in name else 0
-            process = Process(name, replica, program, self._shared)
-            if name in inherited:
-                process.inherit(inherited[name])
-            self.processes[name] = process
-            added.append(process)
-            assert self._tasks is not None  # noqa: S101  only called while running
-            process.begin(self._tasks)
-        return added
 
     def _autostart(self, processes: Iterable[Process]) -> None:
         for process in processes:
             if process.program.autostart and not self.shutting_down:
                 process.ask(StartRequested(Cause.AUTOSTART))
-
-    def _start_task(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """``function`` runs as a task; a bug in it ends that task alone."""
-
-        async def run() -> None:
-            try:
-                await function()
-            except Exception:
-                _log.exception("%s failed because of a bug", name)
-
-        assert self._tasks is not None  # noqa: S101  only called while running
-        self._tasks.start_soon(run, name=name)
 
     def _forget(self, process: Process) -> None:
         """The process is removed; if the configuration lists it again by now, a new one is added in its place."""
@@ -241,11 +222,11 @@ class Supervisor:
         self._started_when_back.discard(process.name)
         program = self.configuration.programs.get(process.program.name)
         if program is not None and process.name in program.process_names() and not self.shutting_down:
-            returned = self._add(program, [process.name])  # a later reload or scale brought it back
+            returned = self._fleet.add(program, [process.name])  # a later reload or scale brought it back
             self._autostart(returned)
             if ordered and not program.autostart:
                 returned[0].ask(StartRequested())
-            self._sort()
+            self._fleet.sort()
 
     def select(self, selectors: Sequence[str]) -> list[Process]:
         """The processes that ``selectors`` name, each once, in file order.
@@ -283,7 +264,7 @@ class Supervisor:
         return self._reload_outcome
 
     async def _reload_once(self, by: str) -> Plan | ConfigError:
-        self._start_task(self._shared.host.prepare, "prepare spawns")  # while the file loads, which may lead to new processes
+        self._fleet.start_task(self._shared.host.prepare, "prepare spawns")  # while the file loads, which may lead to new processes
         try:
             loaded = await self._load()
         except ConfigError as error:
@@ -328,8 +309,7 @@ class Supervisor:
                     self.bus.publish("reload", message=f"environment files can be read now: {names}", data={"plan": plan.to_json()})
 
     def _apply(self, plan: Plan, configuration: Configuration) -> None:
-        assert self._tasks is not None  # noqa: S101  only called while running
-        self.configuration = configuration
+        self._fleet.configuration = configuration
         if plan.daemon_in_place:
             self._follow_settings(configuration)
         programs = configuration.programs
@@ -342,9 +322,9 @@ class Supervisor:
         idle = [process for process in self.processes.values() if process.program.name in now_autostarting and is_idle(process.snapshot)]
         added = []
         for program in programs.values():
-            added += self._add(program, [name for name in program.process_names() if name not in self.processes])
+            added += self._fleet.add(program, [name for name in program.process_names() if name not in self.processes])
         self._autostart([*idle, *added])  # after the restarts, so that a new program waits for the new run of a dependency
-        self._sort()
+        self._fleet.sort()
         self._shared.sockets.retain(programs)
         self._activation.reconfigure()
 
@@ -367,21 +347,7 @@ class Supervisor:
             if program.name in restarted:
                 detail = "configuration changed: " + ", ".join(restarted[program.name])
                 asked.setdefault(RestartRequested(Cause.CONFIG_CHANGED, detail), []).append(process)
-        self._restart(asked)
-
-    def _restart(self, asked: Mapping[RestartRequested, Sequence[Process]]) -> None:
-        """Each process is asked to restart: those with ``rolling`` one after another, the others at once, dependencies first."""
-        at_once: dict[Process, RestartRequested] = {}
-        for request, processes in asked.items():
-            rolled = self.rolling.take(processes, request)
-            at_once |= {process: request for process in processes if process.name not in rolled}
-        for process in self.dependencies.in_start_order(list(at_once)):
-            process.ask(at_once[process])
-
-    def roll(self, name: str, request: RestartRequested) -> bool:
-        """Whether the restart that the process ``name`` requests itself is handled here, as part of a rolling one."""
-        process = self.processes[name]
-        return self.rolling.follow(process, request, self.dependencies.members(process.program.name))
+        self.restarts.request(asked)
 
     def scale(self, name: str, replicas: int, by: str = "") -> tuple[list[Process], list[Process], bool]:
         """The program ``name`` has this many processes until the next reload, or until the daemon shuts down, as ``by`` ordered.
@@ -429,14 +395,8 @@ class Supervisor:
             except FailedError as error:  # the file was edited meanwhile
                 _log.warning("%s", error)
                 continue
-            self.configuration = replace(self.configuration, programs=programs)
+            self._fleet.configuration = replace(self.configuration, programs=programs)
             self.scaled = {**self.scaled, name: replicas}
-
-    def _sort(self) -> None:
-        """``processes`` is in file order; those that are being removed come last."""
-        order = [name for program in self.configuration.programs.values() for name in program.process_names()]
-        rank = {name: number for number, name in enumerate(order)}
-        self.processes = dict(sorted(self.processes.items(), key=lambda item: rank.get(item[0], len(rank))))
 
     # Logs
 

@@ -270,7 +270,7 @@ class World:
             self._check_everything()
             self.supervisor.request_shutdown()
             with anyio.move_on_after(CALM_SECONDS) as patience:
-                while self.supervisor._tasks is not None and not self._is_down():
+                while not self._is_down():
                     await anyio.sleep(1.0)
                 await anyio.sleep(60.0)
             if patience.cancelled_caught or self.machine.living():

@@ -8,7 +8,7 @@ stays down. One that ends without accepting the connection is not started in a t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import anyio
 
@@ -17,6 +17,7 @@ from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.policy import backoff_delay
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.shared_context import SharedContext
 
@@ -37,12 +38,9 @@ def is_armed(process: Process) -> bool:
 class Activation:
     """Watches the sockets of all programs with ``start_on_connect``, with a task for each."""
 
-    def __init__(
-        self, shared: SharedContext, programs: Callable[[], Mapping[str, Program]], processes: Callable[[], Mapping[str, Process]]
-    ) -> None:
+    def __init__(self, shared: SharedContext, fleet: Fleet) -> None:
         self._shared = shared
-        self._programs = programs
-        self._processes = processes
+        self._fleet = fleet
         self._changed = anyio.Event()
         self._scopes: dict[str, anyio.CancelScope] = {}
 
@@ -64,6 +62,10 @@ class Activation:
                         tasks.start_soon(self._watch, name, self._scopes[name], name=f"connections {name}")
                 await self._changed.wait()
                 self._changed = anyio.Event()
+
+    def _programs(self) -> Mapping[str, Program]:
+        """The programs that may be started: none during the shutdown."""
+        return {} if self._fleet.shutting_down else self._fleet.configuration.programs
 
     async def _watch(self, name: str, scope: anyio.CancelScope) -> None:
         attempt, last = 0, float("-inf")
@@ -87,7 +89,7 @@ class Activation:
                                 await records.receive()
 
     def _armed(self, name: str) -> list[Process]:
-        return [process for process in self._processes().values() if process.program.name == name and is_armed(process)]
+        return [process for process in self._fleet.processes.values() if process.program.name == name and is_armed(process)]
 
     async def _bind(self, name: str) -> bool:
         program = self._programs().get(name)

@@ -1,4 +1,4 @@
-"""Dependencies: a WAITING process is released when its needs are met, and restarted with a dependency where its settings say so.
+"""Dependencies: a WAITING process is released when its needs are met.
 
 This listens to records, asks :mod:`supervisord_async.core.order`, and posts inputs. What a process waits for is derived
 on request; nothing is stored.
@@ -6,47 +6,37 @@ on request; nothing is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from supervisord_async.config.model import Configuration, Program
-from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, RestartRequested, StartRequested
+from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, State
-from supervisord_async.supervise.fleet.rolling import Rolling
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.process import Process
 
 
 class Dependencies:
     """The dependencies among one daemon's processes."""
 
-    def __init__(
-        self,
-        configuration: Callable[[], Configuration],
-        processes: Callable[[], Mapping[str, Process]],
-        rolling: Callable[[], Rolling],
-        restart: Callable[[Mapping[RestartRequested, Sequence[Process]]], None],
-    ) -> None:
-        """``restart`` requests the restart of each process, as a rolling one where the program asks for that."""
-        self._configuration = configuration
-        self._processes = processes
-        self._rolling = rolling
-        self._restart = restart
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
         self._index_of: Configuration | None = None
         self._index: dict[str, set[str]] = {}
 
     def graph(self) -> dict[str, tuple[str, ...]]:
         """Each program's dependencies, in file order."""
-        return {name: tuple(program.depends_on) for name, program in self._configuration().programs.items()}
+        return {name: tuple(program.depends_on) for name, program in self._fleet.configuration.programs.items()}
 
     def members(self, program: str) -> list[Process]:
         """The existing processes of a program, in order."""
-        settings, processes = self._configuration().programs.get(program), self._processes()
+        settings, processes = self._fleet.configuration.programs.get(program), self._fleet.processes
         return [processes[name] for name in settings.process_names() if name in processes] if settings is not None else []
 
     def dependents(self, program: str) -> list[Process]:
         """The processes of all programs that depend on ``program``."""
-        configuration = self._configuration()
+        configuration = self._fleet.configuration
         if configuration is not self._index_of:  # configurations are immutable, so the index is valid until a reload brings another one
             self._index_of, self._index = configuration, dependents(self.graph())
         return [process for name in self._index.get(program, ()) for process in self.members(name)]
@@ -102,7 +92,7 @@ class Dependencies:
         """A listener of the bus: act on what a change of one process means for its dependents."""
         if record.type not in ("state", "health") or record.name is None:
             return
-        changed = self._processes().get(record.name)
+        changed = self._fleet.processes.get(record.name)
         if changed is None:
             return
         if record.to == State.WAITING:
@@ -111,8 +101,6 @@ class Dependencies:
         for process in self.dependents(changed.program.name):
             if process.snapshot.state is State.WAITING:
                 self._consider(process)
-        if record.to == State.RUNNING:
-            self.follow(changed.program.name)
 
     def release(self, program: str) -> None:
         """A run of ``program`` has its process now. It stays STARTING without a record, but who needs it ``started`` may start."""
@@ -122,7 +110,7 @@ class Dependencies:
 
     def reconsider(self) -> None:
         """Judge the needs of every WAITING process again, as its settings, or the daemon, may have changed since its wait began."""
-        for process in list(self._processes().values()):
+        for process in list(self._fleet.processes.values()):
             if process.snapshot.state is State.WAITING:
                 self.pull(process, by_operator=False)
                 self._consider(process)
@@ -148,22 +136,6 @@ class Dependencies:
             process.ask(DependencyFailed("; ".join(lost)))
         elif all(verdict.outlook is Outlook.MET for verdict in verdicts):
             process.ask(DependenciesMet())
-
-    def follow(self, program: str) -> None:
-        """``restart_with_dependency``: restart dependents whose run is older than one of ``program``, unless that is rolling just now."""
-        followers = [process for process in self.dependents(program) if self._may_follow(process)]
-        if not followers or self._rolling().under_way(program) is not None:
-            return
-        up = [member for member in self.members(program) if member.snapshot.state is State.RUNNING]
-        newest = max(up, key=lambda member: member.snapshot.run_since, default=None)
-        if newest is None:
-            return
-        older = [process for process in followers if process.snapshot.run_since < newest.snapshot.run_since]
-        self._restart({RestartRequested(Cause.DEPENDENCY, f"{newest.name} was restarted"): older})
-
-    def _may_follow(self, process: Process) -> bool:
-        up = process.snapshot.state in (State.STARTING, State.RUNNING)
-        return up and process.program.restart_with_dependency and not self._rolling().awaits(process)
 
     def start_order(self, programs: list[str]) -> list[str]:
         """``programs`` and everything they depend on, dependencies first."""

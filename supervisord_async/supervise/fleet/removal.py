@@ -5,13 +5,14 @@ Until then it stays among the processes, so that its stop is visible, and no oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import anyio
 
 from supervisord_async.core.inputs import StopRequested
 from supervisord_async.core.state import DOWN, Cause
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.system.wait_condition import WaitCondition
 
 if TYPE_CHECKING:
@@ -25,13 +26,9 @@ POLL_SECONDS = 1.0
 class Removals:
     """The processes of one daemon that are being removed."""
 
-    def __init__(
-        self,
-        start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
-        gone: Callable[[Process], None],
-    ) -> None:
-        """``start`` starts a named task; ``gone`` is called with each process once nothing of it is left."""
-        self._start, self._gone = start, gone
+    def __init__(self, fleet: Fleet, gone: Callable[[Process], None]) -> None:
+        """``gone`` is called with each process once nothing of it is left."""
+        self._fleet, self._gone = fleet, gone
         self._conditions: dict[str, WaitCondition] = {}  #: notified of each record of the process
         self._ends: dict[Process, anyio.Event] = {}
 
@@ -49,7 +46,7 @@ class Removals:
             finally:
                 self._ends.pop(process).set()  # in any case, so that nobody waits in vain if the daemon ends meanwhile
 
-        self._start(remove, f"remove {process.name}")
+        self._fleet.start_task(remove, f"remove {process.name}")
 
     def on_record(self, record: Record) -> None:
         """A listener of the bus: wake the task that waits for the process to be down."""

@@ -7,8 +7,8 @@ is under way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +17,7 @@ from supervisord_async.core.inputs import Input, RestartRequested
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.narrate import exit_words
 
@@ -48,20 +49,9 @@ class Roll:
 class Rolling:
     """The rolling restarts of one daemon."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
-        active: Callable[[], bool],
-        done: Callable[[str], None],
-    ) -> None:
-        """``start`` starts a named task; ``active`` says whether anything may be started at all; ``done`` is called with each program
-        whose replicas have all been restarted.
-        """
+    def __init__(self, bus: Bus, fleet: Fleet) -> None:
         self._bus = bus
-        self._start = start
-        self._active = active
-        self._done = done
+        self._fleet = fleet
         self._rolls: dict[str, Roll] = {}
 
     def take(self, processes: Sequence[Process], request: Input | None) -> dict[str, Roll]:
@@ -124,23 +114,21 @@ class Rolling:
                 await self._run(roll)
             if self._rolls.get(program) is roll:
                 del self._rolls[program]
-                if roll.failure is None and self._active():
-                    self._done(program)
+                if roll.failure is None and not self._fleet.shutting_down:
+                    message = f"{program}: {len(roll.processes)} replicas were restarted one after the other"
+                    self._bus.publish("rolling", cause=str(roll.request.cause), message=message, data={"program": program})
 
-        self._start(run, f"rolling restart {program}")
+        self._fleet.start_task(run, f"rolling restart {program}")
         return roll
 
     async def _run(self, roll: Roll) -> None:
         for process in roll.processes:  # the list may grow meanwhile
-            if not self._active():
+            if self._fleet.shutting_down:
                 return
             trouble = await self._replace(process, roll)
             if trouble is not None:
                 self._stop(roll, f"{process.name} did not come back: {trouble}")
                 return
-        program = roll.processes[0].program.name
-        message = f"{program}: {len(roll.processes)} replicas were restarted one after the other"
-        self._bus.publish("rolling", cause=str(roll.request.cause), message=message, data={"program": program})
 
     async def _replace(self, process: Process, roll: Roll) -> str | None:
         """Restart ``process`` and wait for it. None: it has a new run, or was down and is to stay down; else what went wrong."""

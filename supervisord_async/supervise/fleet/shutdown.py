@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,6 +11,7 @@ import anyio.lowlevel
 from supervisord_async.core.inputs import StopRequested
 from supervisord_async.core.state import DOWN, Cause
 from supervisord_async.supervise.fleet.dependencies import Dependencies
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
@@ -28,16 +28,10 @@ _log = logging.getLogger(__name__)
 class Shutdown:
     """One daemon's shutdown; nothing happens before :meth:`run`."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        dependencies: Dependencies,
-        processes: Callable[[], Collection[Process]],
-    ) -> None:
-        """``processes`` returns all processes, in file order."""
+    def __init__(self, bus: Bus, fleet: Fleet, dependencies: Dependencies) -> None:
         self._bus = bus
+        self._fleet = fleet
         self._dependencies = dependencies
-        self._processes = processes
         self._hasten = anyio.Event()
         self._hastened_at: float | None = None
         self._up: list[Process] = []  #: those that were not down when all were last looked at
@@ -48,7 +42,7 @@ class Shutdown:
 
     async def run(self, timeout_seconds: float) -> None:
         """Stop all processes; returns once they are down, or the kernel did not end them in time. Hastened after ``timeout_seconds``."""
-        waiting = list(self._processes())[::-1]
+        waiting = list(self._fleet.processes.values())[::-1]
         with self._bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_after, timeout_seconds)
@@ -64,7 +58,7 @@ class Shutdown:
                     if self._kernel_is_late():
                         break
                 tasks.cancel_scope.cancel()
-        for process in self._processes():
+        for process in self._fleet.processes.values():
             if process.snapshot.state not in DOWN:
                 _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
 
@@ -82,7 +76,7 @@ class Shutdown:
         with anyio.move_on_after(timeout_seconds):
             await self._hasten.wait()
         self._hastened_at = anyio.current_time()
-        for process in self._processes():
+        for process in self._fleet.processes.values():
             process.hasten()
 
     def _kernel_is_late(self) -> bool:
@@ -95,7 +89,7 @@ class Shutdown:
         while self._up and _is_down(self._up[-1]):
             self._up.pop()
         if not self._up:
-            self._up = [process for process in self._processes() if not _is_down(process)]
+            self._up = [process for process in self._fleet.processes.values() if not _is_down(process)]
         return not self._up
 
 

@@ -6,8 +6,8 @@ listens to records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -15,6 +15,7 @@ from supervisord_async.core.inputs import StopRequested
 from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError
 from supervisord_async.supervise.fleet.dependencies import Dependencies
+from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ class OrderlyStop:
         """The processes of ``programs`` whose turn has not come are left running, as somebody wants them up."""
         self.pending = {name: process for name, process in self.pending.items() if process.program.name not in programs}
 
-    async def run(self, bus: Bus, present: Callable[[str], Process | None]) -> None:
-        """Ask all the others to stop, each in its turn; processes that no longer exist are dropped, ``present`` gives the current ones."""
+    async def run(self, bus: Bus, fleet: Fleet) -> None:
+        """Ask all the others to stop, each in its turn; processes that ``fleet`` no longer has are dropped."""
         with bus.subscribe() as records:
             while True:
-                self.pending = {name: process for name, process in self.pending.items() if present(name) is process}
+                self.pending = {name: process for name, process in self.pending.items() if fleet.processes.get(name) is process}
                 self.tell_free(anyio.current_time())
                 if not self.pending:
                     return
@@ -91,16 +92,9 @@ class OrderlyStop:
 class OrderlyStops:
     """The orderly stops of one daemon that are under way."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        start: Callable[[Callable[[], Coroutine[Any, Any, None]], str], None],
-        dependencies: Dependencies,
-        present: Callable[[str], Process | None],
-        changed: Callable[[], None],
-    ) -> None:
-        """``start`` starts a named task; ``present`` returns the current process of a name; ``changed`` has :attr:`unfinished` saved."""
-        self._bus, self._start, self._dependencies, self._present, self._changed = bus, start, dependencies, present, changed
+    def __init__(self, bus: Bus, fleet: Fleet, dependencies: Dependencies, changed: Callable[[], None]) -> None:
+        """``changed`` has :attr:`unfinished` saved."""
+        self._bus, self._fleet, self._dependencies, self._changed = bus, fleet, dependencies, changed
         self._under_way: list[OrderlyStop] = []
         self._inherited: frozenset[str] = frozenset()
 
@@ -113,9 +107,9 @@ class OrderlyStops:
         """:meth:`resume` will go on with what an earlier daemon left ``unfinished``."""
         self._inherited = unfinished
 
-    def resume(self, processes: Mapping[str, Process]) -> None:
-        """Those of ``processes`` that an earlier daemon was about to stop are stopped, dependents first."""
-        left, self._inherited = [process for name, process in processes.items() if name in self._inherited], frozenset()
+    def resume(self) -> None:
+        """The processes that an earlier daemon was about to stop are stopped, dependents first."""
+        left, self._inherited = [process for name, process in self._fleet.processes.items() if name in self._inherited], frozenset()
         if left:
             self.begin(left)
 
@@ -132,11 +126,11 @@ class OrderlyStops:
 
             async def run() -> None:
                 try:
-                    await stop.run(self._bus, self._present)
+                    await stop.run(self._bus, self._fleet)
                 finally:  # also after a bug: else the next daemon would go on with it
                     self._under_way.remove(stop)
 
-            self._start(run, "stop in order")
+            self._fleet.start_task(run, "stop in order")
         return stop
 
     def overrule(self, processes: Iterable[Process]) -> None:
