@@ -144,17 +144,20 @@ class Bus:
         self.last_id += 1
         record = Record(id=self.last_id, at=self._wall_clock() if at is None else at, type=type_, message=spelt(message), **fields)
         self._ring.append(record)
+        for subscription in self._subscriptions:  # before the listeners, one of which may publish another record
+            subscription._deliver(record)  # noqa: SLF001  the two are one mechanism
         for listener in self._listeners:
             try:
                 listener(record)
             except Exception:  # a listener's bug must not reach the process that published
                 _log.exception("a listener failed on record %d (%s)", record.id, record.type)
-        for subscription in self._subscriptions:
-            subscription._deliver(record)  # noqa: SLF001  the two are one mechanism
         return record
 
     def listen(self, listener: Callable[[Record], None]) -> None:
-        """Call ``listener`` with every record from now on, on the loop. It must not block, nor publish: others do not have this one yet."""
+        """Call ``listener`` with every record from now on, on the loop. It must not block.
+
+        A record that it publishes overtakes this one on the way to the listeners after it.
+        """
         self._listeners.append(listener)
 
     @contextmanager

@@ -64,6 +64,22 @@ async def test_replicas_are_restarted_one_at_a_time() -> None:
         await wait_until(lambda: [record.cause for record in records if record.type == "rolling"] == ["operator"])
 
 
+async def test_what_is_told_while_a_listener_acts_on_a_record_comes_after_that_record() -> None:
+    async with playing(swift("db"), web(depends_on={"db": "started"}, restart_with_dependency=True)) as scene:
+        await wait_until(lambda: up(scene) == 4)
+        slow = scene.supervisor.processes["web:1"]
+        slow.policy = replace(slow.policy, start_seconds=60.0)
+        scene.supervisor.rolling.take(scene.supervisor.dependencies.members("web"), RestartRequested())
+        await wait_until(lambda: slow.snapshot.run == 2 and slow.snapshot.state is State.STARTING)
+        with scene.bus.subscribe() as records:
+            scene.supervisor.processes["db"].post(RestartRequested())  # replaces the rolling restart by that of its two new runs
+            told = list[Record]()
+            with anyio.fail_after(30):
+                while not told or told[-1].type != "rolling_failed":
+                    told.append(await anext(records))
+        assert (told[-2].name, told[-2].to, told[-1].id) == ("db", State.RUNNING, told[-2].id + 1)
+
+
 async def test_without_rolling_they_are_restarted_together() -> None:
     async with playing(web(rolling=False)) as scene:
         await wait_until(lambda: up(scene) == 3)
