@@ -12,7 +12,7 @@ from supervisord_async.config.model import Configuration, Program
 from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import DOWN, Cause, State
+from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.process import Process
 
@@ -152,10 +152,6 @@ class Dependencies:
         for name in self.start_order([process.program.name for process in processes]):  # dependencies first
             depth[name] = 1 + max((depth[need] for need in graph.get(name, ())), default=0)
         return max(depth.values(), default=1)
-
-    def may_stop(self, process: Process) -> bool:
-        """Whether all its dependents are down already."""
-        return all(other.snapshot.state in DOWN for other in self.dependents(process.program.name))
 
 
 def _was_stopped(process: Process) -> bool:

@@ -144,8 +144,7 @@ class Rolling:
             for _ in range(2):  # it decides at the loop's next turn; one more to be safe
                 await anyio.lowlevel.checkpoint()
             while (verdict := _judge(process, before, roll.request)) is None:
-                with anyio.move_on_after(POLL_SECONDS):
-                    await records.receive()
+                await records.wait_for_news(POLL_SECONDS)
             return verdict or None
 
     def _stop(self, roll: Roll, why: str) -> None:

@@ -1,4 +1,4 @@
-"""The shutdown: each process is asked to stop once all its dependents are down, and all are down in bounded time."""
+"""The shutdown: an orderly stop of all processes, in bounded time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from supervisord_async.core.inputs import StopRequested
 from supervisord_async.core.state import DOWN, Cause
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.fleet import Fleet
+from supervisord_async.supervise.fleet.stopping import OrderlyStop
 from supervisord_async.supervise.records.bus import Bus
 
 if TYPE_CHECKING:
@@ -42,35 +43,25 @@ class Shutdown:
 
     async def run(self, timeout_seconds: float) -> None:
         """Stop all processes; returns once they are down, or the kernel did not end them in time. Hastened after ``timeout_seconds``."""
-        waiting = list(self._fleet.processes.values())[::-1]
+        stop = OrderlyStop(list(self._fleet.processes.values()), self._dependencies.dependents, StopRequested(Cause.DAEMON_STOP))
         with self._bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_after, timeout_seconds)
                 while True:
-                    waiting = self._ask_to_stop(waiting)
+                    if self._hastened_at is not None:
+                        stop.tell_all(anyio.current_time())
+                    elif stop.pending:
+                        stop.tell_free(anyio.current_time())
                     await anyio.lowlevel.checkpoint()  # lets processes that are down take the request, for which there is no record
-                    if self._all_down() and not waiting:
+                    if self._all_down() and not stop.pending:
                         break
-                    with anyio.move_on_after(POLL_SECONDS):
-                        await records.receive()
-                    while records.receive_nowait() is not None:
-                        pass  # one look for all records: a look after each of a thousand ends would take quadratic time
+                    await records.wait_for_news(POLL_SECONDS)
                     if self._kernel_is_late():
                         break
                 tasks.cancel_scope.cancel()
         for process in self._fleet.processes.values():
             if process.snapshot.state not in DOWN:
                 _log.error("%s: still %s, pid %s, at the end", process.name, process.snapshot.state, process.snapshot.pid)
-
-    def _ask_to_stop(self, waiting: list[Process]) -> list[Process]:
-        """Ask those of ``waiting`` to stop whose dependents are down; returns the others."""
-        held = []
-        for process in waiting:
-            if self._hastened_at is not None or self._dependencies.may_stop(process):
-                process.ask(StopRequested(Cause.DAEMON_STOP))
-            else:
-                held.append(process)
-        return held
 
     async def _hasten_after(self, timeout_seconds: float) -> None:
         with anyio.move_on_after(timeout_seconds):

@@ -30,9 +30,9 @@ KILL_WAIT_SECONDS = 10.0
 class OrderlyStop:
     """One stop of several processes; :attr:`pending` are those whose turn has not come."""
 
-    def __init__(self, processes: Sequence[Process], dependents: Callable[[str], Iterable[Process]], by: str = "") -> None:
-        """``dependents`` gives the processes that depend on a program; ``by`` ordered the stop."""
-        self._request = StopRequested(by=by)
+    def __init__(self, processes: Sequence[Process], dependents: Callable[[str], Iterable[Process]], request: StopRequested) -> None:
+        """``dependents`` gives the processes that depend on a program."""
+        self._request = request
         self.pending: dict[str, Process] = {process.name: process for process in reversed(processes)}
         self.refused: dict[str, str] = {}  #: those whose mailbox refused the stop, and why
         self._asked: dict[str, tuple[Process, Snapshot, float]] = {}  #: those that were asked to stop: the snapshot then, and when
@@ -62,7 +62,14 @@ class OrderlyStop:
         """Ask those to stop that nothing holds up any more."""
         holding = {name for name, process in self.pending.items() if not _rests(process)}
         holding |= {name for name, (process, _, at) in self._asked.items() if _holds(process, at, now)}
-        for name in [name for name in self.pending if not self._before[name] & holding]:
+        self._tell([name for name in self.pending if not self._before[name] & holding], now)
+
+    def tell_all(self, now: float) -> None:
+        """Ask all the others to stop, whatever the order."""
+        self._tell(list(self.pending), now)
+
+    def _tell(self, names: Iterable[str], now: float) -> None:
+        for name in names:
             process = self.pending.pop(name)
             self._asked[name] = process, process.snapshot, now
             try:
@@ -83,10 +90,7 @@ class OrderlyStop:
                 self.tell_free(anyio.current_time())
                 if not self.pending:
                     return
-                with anyio.move_on_after(POLL_SECONDS):
-                    await records.receive()
-                while records.receive_nowait() is not None:
-                    pass  # one look for all records
+                await records.wait_for_news(POLL_SECONDS)
 
 
 class OrderlyStops:
@@ -118,7 +122,7 @@ class OrderlyStops:
 
         ``by`` ordered it.
         """
-        stop = OrderlyStop(processes, self._dependencies.dependents, by)
+        stop = OrderlyStop(processes, self._dependencies.dependents, StopRequested(by=by))
         stop.tell_free(anyio.current_time())
         if stop.pending:
             self._under_way.append(stop)

@@ -65,6 +65,12 @@ class Subscription:
         """The next record, if one is waiting; else None."""
         return self._queue.popleft() if self._queue else None
 
+    async def wait_for_news(self, seconds: float) -> None:
+        """Wait for a record, ``seconds`` at most, and drop all that have come: for those that look at the processes themselves."""
+        with anyio.move_on_after(seconds):
+            await self.receive()
+        self._queue.clear()
+
     def take_missed(self) -> int:
         """How many records were lost since the last call."""
         missed, self.missed = self.missed, 0

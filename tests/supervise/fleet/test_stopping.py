@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from supervisord_async.core.inputs import StopRequested
 from supervisord_async.core.policy import Policy
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import BusyError
@@ -46,7 +47,7 @@ def db() -> Any:
 @pytest.fixture
 def stop(web: Any, db: Any) -> OrderlyStop:
     """web depends on db; web has been told at 100.0."""
-    stop = OrderlyStop([db, web], lambda program: [web] if program == "db" else [])
+    stop = OrderlyStop([db, web], lambda program: [web] if program == "db" else [], StopRequested())
     stop.tell_free(100.0)
     return stop
 
@@ -100,7 +101,7 @@ def test_what_outlives_its_kill_holds_the_others_up_no_longer(stop: OrderlyStop,
 
 def test_what_is_down_but_wanted_is_told(db: Any) -> None:
     db.snapshot = Snapshot(state=State.EXITED, wanted=True, run=1, ended_run=1)
-    stop = OrderlyStop([db], lambda _: [])
+    stop = OrderlyStop([db], lambda _: [], StopRequested())
     assert stop.is_undecided(db)
     stop.tell_free(100.0)
     assert db.told
@@ -108,7 +109,7 @@ def test_what_is_down_but_wanted_is_told(db: Any) -> None:
 
 def test_what_cannot_be_told_is_refused_and_holds_nobody_up(web: Any, db: Any) -> None:
     web.busy = True
-    stop = OrderlyStop([db, web], lambda program: [web] if program == "db" else [])
+    stop = OrderlyStop([db, web], lambda program: [web] if program == "db" else [], StopRequested())
     stop.tell_free(100.0)
     assert "requests wait" in stop.refused["web"]
     stop.tell_free(100.0)
