@@ -296,7 +296,7 @@ IN_ORDER = (
 
 @pytest.mark.parametrize("by", ["death", "re-exec"])
 def test_a_stop_that_waits_for_its_turn_survives_the_daemon(daemon: Make, by: str) -> None:
-    live = daemon(IN_ORDER.replace("GRACE", "2s"))
+    live = daemon(IN_ORDER.replace("GRACE", "1h"))
     live.wait_until((live.folder / "up").exists, "it ignores TERM")
     db = live.wait_for("db", "RUNNING")["pid"]
     live.do("stop", "all", "--no-wait")
@@ -307,6 +307,7 @@ def test_a_stop_that_waits_for_its_turn_survives_the_daemon(daemon: Make, by: st
     else:
         live.do("reexec")
     assert live.process_of("web")["state"] == "STOPPING" and live.process_of("db")["pid"] == db, "db waits for its dependent"
+    live.do("signal", "KILL", "web")
     live.wait_for("db", "STOPPED", cause="operator", run=1)
     assert not alive(db) and live.process_of("web")["state"] == "STOPPED"
 
