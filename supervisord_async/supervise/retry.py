@@ -26,25 +26,22 @@ async def retry_on_shortage(what: str, do: Callable[[], Awaitable[T]]) -> T:
     Any other exception of ``do`` is raised at once.
     """
     attempt, token = 0, object()
-    while True:
-        try:
-            result = await do()
-        except (OSError, RuntimeError) as error:
-            if not is_shortage(error):
-                raise
-            if not _waiting:
-                reason = (error.strerror if isinstance(error, OSError) else None) or error
-                _log.warning("transient: cannot %s: %s; trying again, as with everything else that fails for this reason", what, reason)
-            _waiting.add(token)
+    try:
+        while True:
             try:
-                await anyio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])
-            except BaseException:
-                _waiting.discard(token)
-                raise
-            attempt += 1
-        else:
-            if token in _waiting:
-                _waiting.discard(token)
+                result = await do()
+            except (OSError, RuntimeError) as error:
+                if not is_shortage(error):
+                    raise
                 if not _waiting:
+                    reason = (error.strerror if isinstance(error, OSError) else None) or error
+                    _log.warning("transient: cannot %s: %s; trying again, as with everything else that fails for this reason", what, reason)
+                _waiting.add(token)
+                await anyio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])
+                attempt += 1
+            else:
+                if _waiting == {token}:
                     _log.info("could %s now; nothing else waits for the same reason", what)
-            return result
+                return result
+    finally:
+        _waiting.discard(token)

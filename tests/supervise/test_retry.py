@@ -60,6 +60,20 @@ def test_many_that_wait_for_the_same_reason_are_told_as_one(caplog: pytest.LogCa
     assert told == ["transient", "could do 5", "transient", "could do 1"]
 
 
+def test_one_that_waited_and_then_failed_for_another_reason_does_not_hide_later_shortages(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[Exception] = [SHORTAGES[0], ProcessLookupError(errno.ESRCH, "it is gone")]
+
+    async def do() -> None:
+        raise errors.pop(0)
+
+    with pytest.raises(ProcessLookupError):
+        run_virtually(retry_on_shortage, "adopt", do)
+    caplog.clear()
+    caplog.set_level("INFO")
+    run_virtually(retry_on_shortage, "spawn", failing(1, SHORTAGES[0])[1])
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
 @pytest.mark.parametrize("error", OTHERS, ids=str)
 def test_what_is_no_shortage_is_raised_at_once(error: Exception) -> None:
     tried, do = failing(1, error)
