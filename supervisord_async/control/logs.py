@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
@@ -54,12 +54,13 @@ async def last(source: Source, count: int, since: float | None) -> bytes:
     return await _in_time(source, READERS.run(tail, source.path, count, since, source.format))
 
 
-async def follow(source: Source, count: int, since: float | None, send: SendChunk) -> None:
+async def follow(source: Source, count: int, since: float | None, send: SendChunk, moved: Callable[[], bool]) -> None:
     """Send the last ``count`` lines, then new output until cancelled; in between nothing is lost or sent twice.
 
-    It ends if the file can no longer be read: a client that asks again is told why.
+    It ends if the file can no longer be read, or the stream is written elsewhere or gone (``moved``): a client that asks again gets
+    the other log, or is told why.
     """
-    async with aclosing(follow_file(source.path, count, since=since, format=source.format)) as chunks:
+    async with aclosing(follow_file(source.path, count, since=since, format=source.format, ended=moved)) as chunks:
         await send(await _in_time(source, anext(chunks)))
         with suppress(OSError):
             async for chunk in chunks:

@@ -23,7 +23,7 @@ from supervisord_async.control.problems import MEDIA_TYPE, document, problem_jso
 from supervisord_async.control.stream import SendChunk, Stream
 from supervisord_async.control.view import ProcessView, event_view
 from supervisord_async.control.why import Why
-from supervisord_async.errors import BusyError, FailedError, UsageError
+from supervisord_async.errors import BusyError, FailedError, NotFoundError, UsageError
 from supervisord_async.jsontext import iso, json_bytes
 from supervisord_async.wire import API_VERSION
 
@@ -78,11 +78,19 @@ async def process_logs(api: Api, call: Call) -> Response | Stream:
     stream = parameters.text("stream") or "stdout"
     if stream not in ("stdout", "stderr"):
         raise UsageError(f"stream: expected stdout or stderr, found {stream!r}")
-    source = logs.source_of(api.commands.process(call.path["name"]), stream)
+    name = call.path["name"]
+    source = logs.source_of(api.commands.process(name), stream)
+
+    def moved() -> bool:
+        try:
+            return logs.source_of(api.commands.process(name), stream).path != source.path
+        except (NotFoundError, FailedError):
+            return True
+
     lines, since, follow = parameters.count("lines", 100), parameters.at("since"), parameters.flag("follow", False)
     if not follow:
         return Response(await logs.last(source, lines, since), media=TEXT, headers=source.headers)
-    return Stream(api.streams, lambda send: logs.follow(source, lines, since, send), TEXT, source.headers)
+    return Stream(api.streams, lambda send: logs.follow(source, lines, since, send, moved), TEXT, source.headers)
 
 
 async def list_dependencies(api: Api, _call: Call) -> Response:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
@@ -195,9 +195,12 @@ async def follow(
     *,
     since: float | None = None,
     format: Format = "raw",  # noqa: A002
+    ended: Callable[[], bool] = lambda: False,
     poll_seconds: float = POLL_SECONDS,
 ) -> AsyncGenerator[bytes]:
-    """Yield the lines of :func:`tail` as one chunk, even if it is empty, then what is appended, in chunks of any size; never ends.
+    """Yield the lines of :func:`tail` as one chunk, even if it is empty, then what is appended, in chunks of any size.
+
+    Once nothing more is written there (``ended``), it returns behind what was written before.
 
     What is appended is read on from where the lines were read, so nothing is lost or repeated however fast the log grows.
 
@@ -208,9 +211,12 @@ async def follow(
     try:
         yield await READERS.run(_tail, place, path, n, since, format)
         while True:
+            over = ended()  # asked before the read, which then finds all that was written
             chunk = await READERS.run(_next, place, path)
             if chunk:
                 yield chunk
+            elif over:
+                return
             else:
                 await anyio.sleep(poll_seconds)
     finally:

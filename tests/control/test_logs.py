@@ -40,7 +40,7 @@ async def test_who_follows_a_log_whose_disk_hangs_may_leave(tmp_path: Path) -> N
 
         with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(follow, Source(str(disk.path), "raw"), 1, None, send)
+                tasks.start_soon(follow, Source(str(disk.path), "raw"), 1, None, send, lambda: False)
                 while not heard:
                     await anyio.sleep(0.01)
                 disk.hang()
@@ -60,5 +60,5 @@ async def test_who_follows_a_log_is_done_when_that_can_no_longer_be_read(tmp_pat
         log.mkdir()
 
     with anyio.fail_after(30):
-        await follow(Source(str(log), "raw"), 1, None, send)
+        await follow(Source(str(log), "raw"), 1, None, send, lambda: False)
     assert heard == [b"one\n"]

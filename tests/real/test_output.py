@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisord_async.client.api import Client
+from supervisord_async.errors import NotFoundError
 from tests.daemons import LiveDaemon
 
 Make = Callable[..., LiveDaemon]
@@ -115,6 +117,23 @@ def test_logs_shows_and_follows(daemon: Make) -> None:
     assert live.do("logs", "-n", "1", "a").strip().endswith("second")
     both = live.do("logs", "a", "b")
     assert "first" in both and "other" in both and "a" in both.splitlines()[0]
+
+
+def test_who_follows_a_log_follows_it_to_another_path_and_is_told_when_it_is_gone(daemon: Make) -> None:
+    live = daemon("""
+programs:
+  other: {command: [sleep, "1000"], start_seconds: 0}
+  w: {command: "echo run $ASUP_RUN; exec sleep 1000", shell: true, start_seconds: 0, logs: {stdout: one.log}}
+""")
+    lines = Client(live.folder / ".asupd" / "asupd.sock").follow_logs("w")
+    assert next(lines) == "run 1"
+    live.write(live.file.read_text().replace("one.log", "two.log"))
+    live.do("reload")
+    assert next(lines) == "run 2"
+    live.write(live.file.read_text().replace("  w: ", "  x-w: "))
+    live.do("reload")
+    with pytest.raises(NotFoundError, match="no program 'w'"):
+        next(lines)
 
 
 SPEAKER = """
