@@ -37,8 +37,8 @@ export async function act(name, action) {
   return (await (await checked(answer)).json()).results[0];
 }
 
-/** Calls `heed` with each piece of a stream's text, until the stream ends, `signal` aborts it, or it is silent for `silence` seconds. */
-export async function stream(target, { headers = {}, signal, silence = 0, opened, heed }) {
+/** Calls `onText` with each piece of a stream's text, until the stream ends, `signal` aborts it, or it is silent for `silence` seconds. */
+export async function stream(target, { headers = {}, signal, silence = 0, opened, onText }) {
   const own = new AbortController();
   const stop = () => own.abort();
   signal.addEventListener("abort", stop);
@@ -57,7 +57,7 @@ export async function stream(target, { headers = {}, signal, silence = 0, opened
       const { value, done } = await reader.read();
       if (done) return;
       alive();
-      heed(value);
+      onText(value);
     }
   } finally {
     clearTimeout(timer);
@@ -66,8 +66,8 @@ export async function stream(target, { headers = {}, signal, silence = 0, opened
   }
 }
 
-/** A parser of server-sent events: given text, it calls `heed(id, type, data)` for each event. */
-export function eventReader(heed) {
+/** A parser of server-sent events: given text, it calls `onEvent(id, type, data)` for each event. */
+export function eventReader(onEvent) {
   let rest = "";
   return (text) => {
     const blocks = (rest + text).split("\n\n");
@@ -81,7 +81,7 @@ export function eventReader(heed) {
         else if (field === "event") type = value;
         else if (field === "data") data += value;
       }
-      if (data) heed(id, type, JSON.parse(data));
+      if (data) onEvent(id, type, JSON.parse(data));
     }
   };
 }

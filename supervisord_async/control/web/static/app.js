@@ -21,10 +21,10 @@ function addressed() {
 function useAddress() {
   const [place, setPlace] = useState(addressed());
   useEffect(() => {
-    const heed = () => setPlace(addressed());
+    const handle = () => setPlace(addressed());
     const events = ["hashchange", "popstate"];
-    for (const event of events) window.addEventListener(event, heed);
-    return () => events.forEach((event) => window.removeEventListener(event, heed));
+    for (const event of events) window.addEventListener(event, handle);
+    return () => events.forEach((event) => window.removeEventListener(event, handle));
   }, []);
   const go = (name, tab = "log") => {
     const hash = name ? `#${encodeURIComponent(name)}/${tab}` : location.pathname;
@@ -41,15 +41,15 @@ const LINKS = { connecting: "connecting …", live: "live", late: "no answer", l
 function Header({ rows, filter, setFilter, group, setGroup }) {
   const input = useRef();
   useEffect(() => {
-    const heed = (event) => {
+    const handle = (event) => {
       const typing = event.target.closest("input, select, textarea, dialog");
       if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       input.current.focus();
       input.current.select();
     };
-    document.addEventListener("keydown", heed);
-    return () => document.removeEventListener("keydown", heed);
+    document.addEventListener("keydown", handle);
+    return () => document.removeEventListener("keydown", handle);
   }, []);
   const { health } = state;
   const link = state.link === "live" && state.late ? "late" : state.link;
@@ -108,9 +108,9 @@ function App() {
     former.current = row && plain(row.name);
   }, [row?.name]);
   useEffect(() => {
-    const heed = (event) => event.key === "Escape" && !event.defaultPrevented && !event.target.closest("dialog, input") && go(null);
-    document.addEventListener("keydown", heed);
-    return () => document.removeEventListener("keydown", heed);
+    const handle = (event) => event.key === "Escape" && !event.defaultPrevented && !event.target.closest("dialog, input") && go(null);
+    document.addEventListener("keydown", handle);
+    return () => document.removeEventListener("keydown", handle);
   }, []);
   return html`<${Header} rows=${rows} filter=${filter} setFilter=${setFilter} group=${group} setGroup=${setGroup} />
     <${Banners} />

@@ -6,7 +6,7 @@ import { draw, newLook, pieces } from "./text.js";
 const LINES_ASKED = 500;
 const LINES_KEPT = 3000;
 /** Longer lines are cut on the page; the file has them in full. */
-const SIGNS_SHOWN = 4000;
+const CHARACTERS_SHOWN = 4000;
 /** Within this distance of the end the log counts as scrolled to the end. */
 const NEAR_PIXELS = 30;
 
@@ -54,7 +54,7 @@ export class Log extends Component {
             this.#box.dataset.open = "";
             if (this.state.trouble) this.setState({ trouble: "" });
           },
-          heed: (text) => this.#add(text),
+          onText: (text) => this.#add(text),
         });
       } catch (error) {
         if (signal.aborted) return;
@@ -103,8 +103,8 @@ export class Log extends Component {
   #line(line, look) {
     const element = document.createElement("div");
     const visible = line.replace(/\r+$/, "").split("\r").pop(); // of a progress bar only the last state
-    draw(element, pieces(visible.slice(0, SIGNS_SHOWN), look));
-    if (visible.length > SIGNS_SHOWN) element.append(` … ${visible.length - SIGNS_SHOWN} more`);
+    draw(element, pieces(visible.slice(0, CHARACTERS_SHOWN), look));
+    if (visible.length > CHARACTERS_SHOWN) element.append(` … ${visible.length - CHARACTERS_SHOWN} more`);
     if (!element.firstChild) element.append("\u200b");
     return element;
   }

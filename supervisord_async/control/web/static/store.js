@@ -63,7 +63,7 @@ async function follow(signal) {
         signal,
         silence: SILENCE_SECONDS,
         opened: () => ((failures = 0), changed({ link: "live", trouble: "", late: false })),
-        heed: eventReader(heed),
+        onText: eventReader(onEvent),
       });
       failures += 1;
     } catch (error) {
@@ -107,7 +107,7 @@ function merged(list, whole) {
   return rows;
 }
 
-function heed(id, type, event) {
+function onEvent(id, type, event) {
   if (type === "missed") {
     everything = true;
     refresh();

@@ -3,8 +3,8 @@
 // Control characters (C0 except tab, DEL, C1), and characters that are invisible or change the direction of text.
 const INVISIBLE = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
-const shown = (sign) => {
-  const code = sign.charCodeAt(0);
+const shown = (character) => {
+  const code = character.charCodeAt(0);
   if (code < 0x20 || code === 0x7f) return `^${String.fromCharCode(code ^ 0x40)}`;
   return `\u27e8U+${code.toString(16).toUpperCase().padStart(4, "0")}\u27e9`;
 };
@@ -15,7 +15,8 @@ export const plain = (text) => String(text ?? "").replace(INVISIBLE, shown);
 // An escape sequence: CSI with its parameters and final byte, a string (OSC, DCS, …) up to its end, or another two-character one.
 const ESCAPE = /\u001b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[ -/]*[0-~])/g;
 
-const fresh = () => ({ bold: false, faint: false, italic: false, underline: false, strike: false, inverse: false, fg: null, bg: null });
+/** A style: that of text before any escape sequence. */
+export const newLook = () => ({ bold: false, faint: false, italic: false, underline: false, strike: false, inverse: false, fg: null, bg: null });
 
 /** One line of output in pieces of one style each; `look` is the style at the end of the previous line, and becomes that at the end of this one. */
 export function pieces(line, look) {
@@ -33,15 +34,13 @@ export function pieces(line, look) {
   return found;
 }
 
-export const newLook = fresh;
-
 const FLAGS = { 1: ["bold", true], 2: ["faint", true], 3: ["italic", true], 4: ["underline", true], 7: ["inverse", true], 9: ["strike", true], 23: ["italic", false], 24: ["underline", false], 27: ["inverse", false], 29: ["strike", false], 39: ["fg", null], 49: ["bg", null] };
 
 function applySgr(look, words) {
   const codes = words.split(/[;:]/).map((word) => (word === "" ? 0 : Number(word)));
   for (let i = 0; i < codes.length; i += 1) {
     const code = codes[i];
-    if (code === 0) Object.assign(look, fresh());
+    if (code === 0) Object.assign(look, newLook());
     else if (code === 22) look.bold = look.faint = false;
     else if (FLAGS[code]) look[FLAGS[code][0]] = FLAGS[code][1];
     else if (code >= 30 && code <= 37) look.fg = code - 30;
