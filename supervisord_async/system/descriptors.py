@@ -75,6 +75,17 @@ def give_back_limit(pid: int) -> None:
         return
 
 
+def need_free(count: int) -> None:
+    """Raise OSError, EMFILE or ENFILE, if fewer than ``count`` descriptors are free at this moment."""
+    taken: list[int] = []
+    try:
+        for _ in range(count):
+            taken.append(os.dup(0))  # noqa: PERF401  what was opened before one is refused has to be closed
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+
 def keep_room(fd: int, room: int) -> int:
     """Return ``fd``, which was just opened for a program, if that leaves ``room`` descriptors for the daemon itself.
 

@@ -204,7 +204,7 @@ class Run:
         """Finish the run, unless one of its last messages made another process than ``child`` the main one."""
         notify_socket = self._notify_socket
         if notify_socket is not None:
-            while child is self.child and notify_socket.drain(self):
+            while child is self.child and await notify_socket.drain(self):
                 await anyio.lowlevel.checkpoint()
             if child is not self.child:
                 return

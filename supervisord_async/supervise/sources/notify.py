@@ -24,13 +24,16 @@ from supervisord_async.core.inputs import BecameReady, MainChanged, TimeoutExten
 from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.recovery.persist import SavedNotifySocket
+from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.sources.fdstore import DescriptorStore
 from supervisord_async.supervise.sources.notify_state import NotifyState
 from supervisord_async.system import procfs
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
+from supervisord_async.system.descriptors import need_free
 from supervisord_async.system.identity import identify
 from supervisord_async.system.membership import is_of_run
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
+from supervisord_async.system.transfer import is_readable
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.runs.run import Run
@@ -43,6 +46,8 @@ _log = logging.getLogger(__name__)
 BATCH = 64
 #: The pause after a full batch: it limits a flood to some thousand messages a second.
 PAUSE_SECONDS = 0.01
+#: How many descriptors have to be free for a message: one that it may carry, and one to look its sender up.
+DESCRIPTORS_NEEDED = 2
 #: A longer STATUS is cut.
 STATUS_CHARACTERS = 200
 #: The longest extension that a single message can ask for.
@@ -136,16 +141,29 @@ class NotifySocket:
         """Receive and act on the messages of ``run``, until cancelled."""
         while self._socket is not None:
             await anyio.wait_readable(self._socket)
-            if self.drain(run) == BATCH:
+            if await self.drain(run) == BATCH:
                 await anyio.sleep(PAUSE_SECONDS)
 
-    def drain(self, run: Run) -> int:
-        """Act on the messages that wait already, at most one batch; returns how many those were."""
+    async def drain(self, run: Run) -> int:
+        """Act on the messages that wait already, at most one batch; returns how many those were.
+
+        They go on waiting while too few descriptors are free: what a message carries would be lost, and its sender could not be looked up.
+        """
         count = 0
-        if self._socket is not None:
-            for datagram in read_datagrams(self._socket, BATCH):
-                count += 1
-                self._receive(run, datagram)
+
+        async def act() -> None:
+            nonlocal count
+            while count < BATCH and self._socket is not None and is_readable(self._socket.fileno()):
+                try:
+                    need_free(DESCRIPTORS_NEEDED)
+                except OSError:
+                    self.state.beats += 1  # what waits may be a beat, so this is no silence
+                    raise
+                for datagram in read_datagrams(self._socket, 1):
+                    count += 1
+                    self._receive(run, datagram)
+
+        await retry_on_shortage(f"hear {self._name}", act)
         return count
 
     def _drop(self, datagram: Datagram) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ class Slot:
 
     def receive(self) -> None:
         async def drain() -> None:
-            while self.notify_socket.drain(self.run):
+            while await self.notify_socket.drain(self.run):
                 pass
 
         run_virtually(drain)
@@ -194,9 +195,40 @@ def test_a_batch_is_bounded(slot: Slot) -> None:
                 sent += 1
         except BlockingIOError:
             pass  # the kernel holds the sender back
-    assert slot.notify_socket.drain(slot.run) == min(sent, BATCH)  # the kernel may hold fewer (net.unix.max_dgram_qlen)
+    counts: list[int] = []
+
+    async def drain() -> None:
+        counts.append(await slot.notify_socket.drain(slot.run))
+
+    run_virtually(drain)
+    assert counts == [min(sent, BATCH)]  # the kernel may hold fewer (net.unix.max_dgram_qlen)
     slot.receive()
     assert slot.notify_socket.state.beats == sent
+
+
+def test_messages_are_kept_while_no_descriptor_is_free_and_that_is_no_silence(slot: Slot) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    heard: list[int] = []
+
+    async def drain() -> None:
+        heard.append(await slot.notify_socket.drain(slot.run))
+
+    async def starve() -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                tasks.start_soon(drain)
+                await anyio.sleep(5)
+                assert not slot.posts and slot.notify_socket.state.beats > 1
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))
+        client.sendmsg([b"READY=1\nFDSTORE=1"], [rights], 0, slot.address)
+        run_virtually(starve)
+    assert (heard, slot.posts, len(slot.notify_socket.store)) == ([1], [BecameReady(3)], 1)
 
 
 @pytest.mark.parametrize("name", ["a", "long" * 25])
