@@ -261,7 +261,7 @@ class Commands:
             before = {name: (process, process.snapshot) for name, process in supervisor.processes.items()}
             plan = await supervisor.reload(by)
             touched = ReloadGoal(supervisor, plan, before)
-            waiting = GoalWait(touched.processes, self._unless_in_vain(touched.judge))
+            waiting = GoalWait(touched.processes, touched.judge, supervisor.dependencies.in_vain)
             if timeout is None:
                 levels = supervisor.dependencies.levels(touched.processes)
                 timeout = touched.turns * levels * _own_times(touched.processes) + MARGIN_SECONDS
@@ -298,7 +298,8 @@ class Commands:
             if request is not None:
                 self.supervisor.stops.overrule(processes)
             rolls = self.supervisor.rolling.take(processes, request)
-            waiting = GoalWait(processes, self._unless_in_vain(_of_rolls(goal, rolls)) if request is not None else goal)
+            in_vain = self.supervisor.dependencies.in_vain if request is not None else None
+            waiting = GoalWait(processes, _of_rolls(goal, rolls), in_vain)
             if request is not None:
                 dependencies = self.supervisor.dependencies
                 for process in dependencies.in_start_order(processes):
@@ -309,16 +310,6 @@ class Commands:
                 if timeout is None:  # the longest case: dependencies and rolling restarts take their turns
                     timeout = max(len(rolls), 1) * dependencies.levels(processes) * _own_times(processes) + MARGIN_SECONDS
             return await self._wait_goal(waiting, processes, records, wait, timeout)
-
-    def _unless_in_vain(self, goal: Goal) -> Goal:
-        """``goal``; but a process whose dependency will not become ready by itself has failed."""
-
-        def judge(process: Process, before: Snapshot) -> Verdict | None:
-            if process.snapshot.state is State.WAITING and self.supervisor.dependencies.is_in_vain(process):
-                return Verdict(False, waiting_words(process))
-            return goal(process, before)
-
-        return judge
 
     def _unless_removed(self, goal: Goal) -> Goal:
         """``goal``; but a process that is no longer configured will not reach it any more."""

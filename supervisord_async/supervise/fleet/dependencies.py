@@ -6,7 +6,7 @@ on request; nothing is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from supervisord_async.config.model import Configuration, Program
 from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, StartRequested
@@ -64,22 +64,34 @@ class Dependencies:
             return "which will not come before somebody connects to it"
         return "which will not come by itself"
 
-    def is_in_vain(self, process: Process) -> bool:
-        """Whether a direct or indirect dependency is lost until somebody starts it, or is flapping."""
-        ordered = process.snapshot.cause is Cause.OPERATOR  # then :meth:`pull` starts also what an operator stopped
-        pending, seen = [process], {process.name}
+    def in_vain(self, processes: Iterable[Process]) -> set[str]:
+        """The names of those of ``processes`` that wait, and that nothing under way will release.
+
+        A direct or indirect dependency is lost until somebody starts it, or is flapping; or an operator stopped it, and it was not
+        an operator who ordered the one that waits: then :meth:`pull` starts it. All are judged in one pass, in linear time.
+        """
+        waiting = [process for process in processes if process.snapshot.state is State.WAITING]
+        known = {process.program.name: process.program for process in waiting}
+        lost, stopped, waiters = list[str](), list[str](), dict[str, list[str]]()
+        pending = list(known.values())
         while pending:
-            for program, verdict in self.verdicts(pending.pop().program).items():
-                if verdict.outlook is Outlook.LOST:
-                    return True
-                members = self.members(program) if verdict.outlook is Outlook.OPEN else []
-                if any(member.snapshot.state is State.BACKOFF and member.snapshot.flapping for member in members):
-                    return True
-                if not ordered and any(_was_stopped(member) for member in members):
-                    return True
-                pending += [member for member in members if member.snapshot.state is State.WAITING and member.name not in seen]
-                seen.update(member.name for member in members)
-        return False
+            program = pending.pop()
+            for name, verdict in self.verdicts(program).items():
+                members = self.members(name) if verdict.outlook is Outlook.OPEN else []
+                flapping = any(member.snapshot.state is State.BACKOFF and member.snapshot.flapping for member in members)
+                if verdict.outlook is Outlook.LOST or flapping:
+                    lost.append(program.name)
+                if any(map(_was_stopped, members)):
+                    stopped.append(program.name)
+                for member in members:
+                    if member.snapshot.state is State.WAITING:
+                        waiters.setdefault(name, []).append(program.name)
+                        if name not in known:
+                            known[name] = member.program
+                            pending.append(member.program)
+        of_lost, of_stopped = set(with_dependencies(lost, waiters)), set(with_dependencies(stopped, waiters))
+        in_vain = {True: of_lost, False: of_lost | of_stopped}
+        return {process.name for process in waiting if process.program.name in in_vain[process.snapshot.cause is Cause.OPERATOR]}
 
     def is_stuck(self, process: Process) -> bool:
         """Whether nothing will release a WAITING process while all others are down: it needs one that has ended, not one about to start."""
