@@ -63,6 +63,57 @@ def test_backups_are_as_many_and_as_small_as_the_file_says(daemon: Make, tmp_pat
     live.wait_until(lambda: sorted(path.name for path in tmp_path.glob("w.log*")) == wanted[:2], "one is enough now")
 
 
+LOUD = """
+import itertools,pathlib,sys,time
+for n in itertools.count():
+  print(n, 'x' * 400, flush=True)
+  print(n, 'x' * 400, file=sys.stderr, flush=True)
+  pathlib.Path('progress').write_text(str(n))
+  time.sleep(0.001)
+"""
+
+
+def loud(logs: str) -> str:
+    return f"programs: {{w: {{command: [{sys.executable}, -c, {json.dumps(LOUD)}], start_seconds: 0, logs: {logs}}}}}"
+
+
+def goes_on(live: LiveDaemon) -> None:
+    """The program is not held up: it says more than pipes hold."""
+    before = int((live.folder / "progress").read_text() or 0)
+    live.wait_until(lambda: int((live.folder / "progress").read_text() or 0) > before + 400, "the program goes on")
+
+
+def numbers(*paths: Path) -> list[int]:
+    return [int(line.split()[0]) for path in paths for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+@pytest.mark.parametrize("logs", ["{stdout: none, stderr: none}", "{stdout: inherit, stderr: inherit}", "{stdout: two.log}"])
+def test_output_that_another_file_does_not_keep_holds_nobody_up(daemon: Make, logs: str) -> None:
+    """The file was changed while there was no daemon."""
+    live = daemon(loud("{stdout: one.log, stderr: err.log}"))
+    pid = live.wait_for("w", "RUNNING")["pid"]
+    live.wait_until(lambda: (live.folder / ".asupd/state.json").read_text().count('"inode"') >= 2, "a successor will know its pipes")
+    live.kill()
+    live.write(loud(logs))
+    live.start()
+    assert live.wait_for("w", "RUNNING")["pid"] == pid
+    goes_on(live)
+
+
+def test_a_stderr_that_another_file_sets_apart_stays_with_the_stdout_of_a_living_run(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(loud("{stdout: one.log}"))
+    pid = live.wait_for("w", "RUNNING")["pid"]
+    live.wait_until(lambda: (tmp_path / "progress").exists(), "it speaks")
+    live.kill()
+    live.write(loud("{stdout: two.log, stderr: err.log}"))
+    live.start()
+    assert live.wait_for("w", "RUNNING")["pid"] == pid
+    goes_on(live)
+    assert live.end() == 0
+    found = numbers(tmp_path / "one.log", tmp_path / "two.log")
+    assert found == sorted(found) and not (tmp_path / "err.log").exists()
+
+
 def test_lines_as_json(daemon: Make, tmp_path: Path) -> None:
     live = daemon("programs: {w: {command: \"printf 'one\\\\ntwo'\", shell: true, logs: {stdout: w.log, format: json}}}")
     live.wait_for("w", "EXITED")

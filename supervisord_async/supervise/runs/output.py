@@ -131,14 +131,20 @@ class Output:
         self.searches = {pattern: LogSearch(pattern) for pattern in patterns} if patterns else NO_SEARCHES
 
     def inherit(self, logs: Logs, inherited: Inherited) -> None:
-        """Go on capturing the run that an earlier daemon left, from the very pipes that it writes to."""
+        """Go on capturing the run that an earlier daemon left, from the very pipes that it writes to.
+
+        A pipe that the earlier daemon read is read even if the output is not kept any more: else it would fill up, and block the run.
+        """
         self._logs = logs
         saved = inherited.saved.streams if inherited.saved is not None else {}
         for number, (stream, where) in enumerate(_wheres(logs), start=1):
-            if where in ("inherit", "none", "stdout"):
+            is_kept = where not in ("none", "inherit") and not (stream == "stderr" and logs.stderr == "stdout")
+            if not is_kept and stream not in saved:
                 continue
             pipe = _inherited_pipe(saved.get(stream), inherited, number)
-            if pipe is not None:
+            if pipe is not None and any(pipe.inode == other.pipe.inode for other in self._captured):
+                pipe.close()  # when the run began, its stderr went the same way as its stdout
+            elif pipe is not None:
                 capture = self._capture(stream, pipe, where)
                 capture.start()
                 capture.run_started(inherited.snapshot.run)
@@ -150,7 +156,7 @@ class Output:
     def _target(self, where: str) -> Target:
         logs = self._logs
         assert logs is not None  # noqa: S101  set by open, inherit and reconfigure
-        path = None if where == "none" else where.replace("{replica}", str(self._replica))
+        path = None if where in ("none", "inherit") else where.replace("{replica}", str(self._replica))
         return Target(path=path, max_size_bytes=logs.max_size_bytes, backups=logs.backups, compress=logs.compress, format=logs.format)
 
     def reconfigure(self, logs: Logs) -> None:
@@ -158,7 +164,7 @@ class Output:
         self._logs = logs
         for stream, where in _wheres(logs):
             captured = self._of(stream)
-            if captured is not None and where not in ("inherit", "stdout"):
+            if captured is not None and where != "inherit":
                 captured.capture.reconfigure(self._target(where))
 
     def run_started(self, run: int) -> None:
@@ -210,7 +216,8 @@ class Output:
 
 
 def _wheres(logs: Logs) -> tuple[tuple[Stream, str], ...]:
-    return (("stdout", logs.stdout), ("stderr", logs.stderr))
+    """Where each stream goes: to a path, ``none`` or ``inherit``."""
+    return (("stdout", logs.stdout), ("stderr", logs.stdout if logs.stderr == "stdout" else logs.stderr))
 
 
 def _inherited_pipe(saved: SavedStream | None, inherited: Inherited, number: int) -> Pipe | None:
