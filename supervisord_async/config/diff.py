@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_async.config.model import Configuration, Program
+from supervisord_async.config.model import Configuration, Logs, Program
 from supervisord_async.jsontext import json_bytes, json_value
 
 #: Settings whose change needs a restart: a process has them from its start.
@@ -168,7 +168,7 @@ def _change(old: Program, new: Program) -> ProgramChange:
     before, after = old.process_names(), new.process_names()
     kept = set(before) & set(after)
     keys = tuple(key for key in _differing(old, new) if not _follows(key, old, new, kept=bool(kept)))
-    in_place = tuple(key for key in keys if key != "replicas" and not needs_restart(key, new))
+    in_place = tuple(key for key in keys if key != "replicas" and (not needs_restart(key, new) or _is_redirected(key, old.logs, new.logs)))
     needing = [key for key in keys if key != "replicas" and key not in in_place]
     return ProgramChange(
         program=new.name,
@@ -201,6 +201,17 @@ def needs_restart(key: str, program: Program) -> bool:
     if key == "heartbeat.timeout":
         return program.notify is not None  # the process was given it as WATCHDOG_USEC
     return key in NEEDS_RESTART or _first(key) in NEEDS_RESTART - {"heartbeat"}
+
+
+def _is_redirected(key: str, old: Logs, new: Logs) -> bool:
+    """Whether ``key`` is a stream with a pipe of its own, which the daemon goes on reading: only what it does with the output changes."""
+    if key == "logs.stdout":
+        before, after = old.stdout, new.stdout
+    elif key == "logs.stderr":
+        before, after = old.stderr, new.stdout if new.stderr == "stdout" else new.stderr
+    else:
+        return False
+    return before not in ("none", "inherit", "stdout") and after != "inherit"
 
 
 def _first(key: str) -> str:

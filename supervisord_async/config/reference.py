@@ -43,8 +43,9 @@ them.
 ## What a reload does with a change
 
 It restarts the program for `command`, `shell`, `environment` (with its files), `user`, `group_name`, `directory`, `umask`, `limits`
-(except `memory`), `sockets`, `notify`, `heartbeat.file` and the paths of logs; also when `heartbeat` is added or removed. Everything else
-changes in place. `replicas` adds and removes processes; between 1 and more their names change, so all of them are new. Of `daemon`, a
+(except `memory`), `sockets`, `notify` and `heartbeat.file`, also when `heartbeat` is added or removed; and for a log that was `none` or
+`inherit` or becomes `inherit`, or a stderr that gets a place of its own. Everything else changes in place, the path of a log too.
+`replicas` adds and removes processes; between 1 and more their names change, so all of them are new. Of `daemon`, a
 change of `name`, `socket*` and `http*` takes effect at the daemon's next start (`asupctl reexec` is one), and a change of `run_dir` is
 refused: running programs depend on it.
 """

@@ -87,6 +87,27 @@ def numbers(*paths: Path) -> list[int]:
     return [int(line.split()[0]) for path in paths for line in path.read_bytes().split(b"\n")[:-1]]
 
 
+def test_a_reload_leads_the_output_of_a_living_run_elsewhere(daemon: Make, tmp_path: Path) -> None:
+    live = daemon(loud("{stdout: one.log, stderr: err.log}"))
+    pid = live.wait_for("w", "RUNNING")["pid"]
+    one, two, err, lost = (tmp_path / name for name in ("one.log", "two.log", "err.log", "lost.log"))
+    live.wait_until(lambda: one.exists() and one.stat().st_size > 1000, "it speaks")
+    live.write(loud("{stdout: two.log, stderr: none}"))
+    assert live.do("reload").startswith("~ w in place: logs.stdout, logs.stderr")
+    goes_on(live)
+    silent = err.stat().st_size
+    live.write(loud("{stdout: two.log, stderr: stdout}"))
+    live.do("reload", "--plan")
+    goes_on(live)
+    assert err.stat().st_size == silent
+    live.write(loud("{stdout: lost.log, stderr: none}"))
+    live.do("reload")
+    live.wait_until(lambda: lost.exists() and lost.stat().st_size > 1000, "it speaks there")
+    assert live.process_of("w")["pid"] == pid
+    found = numbers(one, two, lost)
+    assert found == list(range(len(found)))
+
+
 @pytest.mark.parametrize("logs", ["{stdout: none, stderr: none}", "{stdout: inherit, stderr: inherit}", "{stdout: two.log}"])
 def test_output_that_another_file_does_not_keep_holds_nobody_up(daemon: Make, logs: str) -> None:
     """The file was changed while there was no daemon."""
