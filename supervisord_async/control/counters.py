@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Container
 
 from supervisord_async.core.record import Record
 
@@ -37,3 +38,9 @@ class Counters:
                 counts = self.runs.setdefault(record.name, [0] * len(BUCKETS))
                 counts[next(index for index, bound in enumerate(BUCKETS) if uptime <= bound)] += 1
                 self.run_seconds[record.name] += uptime
+
+    def keep_only(self, names: Container[str]) -> None:
+        """The counts of other processes are forgotten: else those of programs that come and go under ever new names would pile up."""
+        self.runs = {name: counts for name, counts in self.runs.items() if name in names}
+        self.run_seconds = Counter({name: seconds for name, seconds in self.run_seconds.items() if name in names})
+        self.restarts = Counter({key: count for key, count in self.restarts.items() if key[0] in names})

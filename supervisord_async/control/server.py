@@ -16,6 +16,7 @@ from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.control.listener import Listening
+    from supervisord_async.core.record import Record
     from supervisord_async.supervise.records.history import History
     from supervisord_async.supervise.supervisor import Supervisor
 
@@ -27,7 +28,12 @@ class ControlServer:
         """Nothing listens yet. To be made before the first record is published, so that the counts are complete."""
         self._supervisor, self._history = supervisor, history
         self._counters = Counters()
-        supervisor.bus.listen(self._counters.on_record)
+        supervisor.bus.listen(self._count)
+
+    def _count(self, record: Record) -> None:
+        self._counters.on_record(record)
+        if record.type in ("reload", "scale"):  # processes that the one before has removed are gone by now
+            self._counters.keep_only(self._supervisor.processes)
 
     async def serve(self, *, inherited: Sequence[int] = (), on_serving: Callable[[Listening], None] = lambda _: None) -> None:
         """Answer until cancelled; then all connections are closed. May be called again after a failure.

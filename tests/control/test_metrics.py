@@ -14,9 +14,11 @@ import yaml
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from supervisord_async.config.model import Restart
+from supervisord_async.config.load import Loaded
+from supervisord_async.config.model import Configuration, Daemon, Restart
 from supervisord_async.control.counters import Counters
 from supervisord_async.control.operation import Api
+from supervisord_async.control.server import ControlServer
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
@@ -111,6 +113,26 @@ def test_reloads_and_runs_are_counted_as_their_records_pass() -> None:
     assert dict(counters.restarts) == {("web", "exited"): 1}
     assert counters.runs["web"] == [0, 1, 0, 0, 0, 0, 1]
     assert counters.run_seconds["web"] == 100_005.0
+
+
+@pytest.mark.anyio
+async def test_counts_of_processes_that_are_gone_are_forgotten() -> None:
+    """A program whose name changes at each deployment left its counts behind each time, for as long as the daemon lived."""
+    daemon = Daemon(name="shop", run_dir="/nowhere", socket="/nowhere/asupd.sock")
+
+    async def load() -> Loaded:
+        return Loaded(Configuration(file="/nowhere/programs.yaml", daemon=daemon, programs={now.name: now}), ())
+
+    now = swift("v0")
+    async with playing(now, load=load) as scene:
+        server = ControlServer(scene.supervisor, None)
+        for number in range(1, 5):
+            await scene.commands.restart([now.name])
+            now = swift(f"v{number}")
+            await scene.commands.reload()
+        counters = server._counters
+        assert set(counters.runs) == set(counters.run_seconds) == {"v3"}  # it was up until the last reload
+        assert set(counters.restarts) == {("v3", "operator")}
 
 
 @pytest.mark.anyio
