@@ -128,7 +128,7 @@ class Store:
             raise
 
     def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:
-        """Delete what exceeds the bounds, except runs that go on; returns how many records that were."""
+        """Delete what exceeds the bounds, except runs that go on; returns how many records that were. Names without runs have no totals."""
         db, gone = self._db, 0
         if max_age_seconds is not None:
             before = (time.time() if now is None else now) - max_age_seconds
@@ -137,6 +137,7 @@ class Store:
         if max_size_bytes is not None:
             gone += self._shrink(max_size_bytes)
         if gone:
+            db.execute("DELETE FROM totals WHERE name NOT IN (SELECT name FROM runs)")
             db.executescript("PRAGMA incremental_vacuum")  # execute() would do its first step only, one page
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return gone

@@ -396,14 +396,15 @@ async def test_a_run_that_outlives_the_bounds_is_told_with_its_end(tmp_path: Pat
     for run in (1, 2):
         state(bus, "db", "STOPPED", "STARTING", run)
         state(bus, "db", "STARTING", "RUNNING", run, pid=76 + run)
-    state(bus, "job", "STOPPED", "STARTING", 1)
-    state(bus, "job", "STARTING", "EXITED", 1, "exited", exit={"code": 0})
+        state(bus, "job", "STOPPED", "STARTING", run)
+        state(bus, "job", "STARTING", "EXITED", run, "exited", exit={"code": 0})
     await history.aclose()
     pruned = Store(path)
     pruned.prune(bounds.get("max_age_seconds"), bounds.get("max_size_bytes"))
     pruned.close()
     async with kept(path) as (history, bus):
         assert await history.runs("job") == []
+        assert (await history.totals("job"), await history.totals("db")) == ({}, {"autostart": 1}), "names that come and go would pile up"
         assert [(run.run, run.pid, run.ended_at) for run in await history.runs("db")] == [(2, 78, None)], "of run 1 no end will be told"
         state(bus, "db", "RUNNING", "BACKOFF", 2, "exited", exit={"code": 9}, uptime_seconds=7200.0)
         await history.flush()
