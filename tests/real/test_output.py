@@ -201,6 +201,7 @@ programs:
     assert next(lines) == "run 1"
     live.write(live.file.read_text().replace("one.log", "two.log"))
     live.do("reload")
+    live.do("restart", "w")
     assert next(lines) == "run 2"
     live.write(live.file.read_text().replace("  w: ", "  x-w: "))
     live.do("reload")
