@@ -33,7 +33,7 @@ from supervisord_async.supervise.options import Options
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.log_lines import log_record
 from supervisord_async.supervise.records.on_event import EventHooks
-from supervisord_async.supervise.recovery import ending, leftovers, persist, takeover
+from supervisord_async.supervise.recovery import ending, persist, takeover
 from supervisord_async.supervise.recovery.guardian_process import GuardianProcess
 from supervisord_async.supervise.recovery.persist import SavedState, Saver
 from supervisord_async.supervise.recovery.reexec import Replacement
@@ -249,7 +249,7 @@ class Daemon:
             for complaint in complaints:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
             if ended := ending.is_begun(self._run_dir):
-                saved = await _in_thread(leftovers.take_note_of_ending, self._run_dir, saved)
+                saved = await _in_thread(takeover.take_note_of_ending, self._run_dir, saved)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:

@@ -6,10 +6,8 @@ each by its identity; and only while the caller holds the run_dir's lock, so tha
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from typing import TYPE_CHECKING
 
 from supervisord_async.daemon_registry import LOCK_NAME, default_socket, recall
 from supervisord_async.errors import DaemonError
@@ -17,13 +15,8 @@ from supervisord_async.supervise.recovery import ending
 from supervisord_async.supervise.recovery.guardian import has_holder
 from supervisord_async.supervise.recovery.termination import Termination, file_of, stop_settings
 from supervisord_async.supervise.runs.run_spec import instance_of
-from supervisord_async.system import cgroups, clock, procfs, tags
+from supervisord_async.system import cgroups, procfs, tags
 from supervisord_async.system.tags import Tagged
-
-if TYPE_CHECKING:
-    from supervisord_async.supervise.recovery.persist import SavedState
-
-_log = logging.getLogger("asupd")
 
 #: The pause between two looks at /proc.
 POLL_SECONDS = 0.1
@@ -92,21 +85,6 @@ def end(run_dir: str, grace_seconds: float | None) -> list[Tagged]:
     if not living:
         cgroups.remove_all(instance_of(run_dir))
     return living
-
-
-def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
-    """After an ending was begun: ``saved`` with what lived as STOPPING. That is saved, and the mark of the ending removed. Blocks."""
-    from supervisord_async.supervise.recovery import persist, takeover  # here, as ``asupctl cleanup`` does not need them
-
-    _log.warning("the previous daemon's programs were being ended: those still alive are stopped, then all start afresh")
-    now = takeover.told_to_end(saved, clock.monotonic()) if saved is not None else None
-    try:
-        if now is not None:
-            persist.save(run_dir, now)
-    except OSError as error:
-        _log.warning("cannot save the state in %s yet: %s", run_dir, error.strerror)
-    ending.finish(run_dir)
-    return now
 
 
 def command_of(pid: int) -> str:

@@ -9,6 +9,7 @@ a run whose own one lives, or that must have another user.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -21,11 +22,14 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.supervise.recovery import ending, persist
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
 from supervisord_async.system import clock
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, began, is_alive
 from supervisord_async.system.tags import Tagged, mains
+
+_log = logging.getLogger("asupd")
 
 #: States in which a run has, or may have, a process.
 LIVE = frozenset({State.STARTING, State.RUNNING, State.STOPPING, State.UNKNOWN})
@@ -93,7 +97,20 @@ def reconcile(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, 
     return slots
 
 
-def told_to_end(saved: SavedState, now: float) -> SavedState:
+def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | None:
+    """After an ending was begun: ``saved`` with what lived as STOPPING. That is saved, and the mark of the ending removed. Blocks."""
+    _log.warning("the previous daemon's programs were being ended: those still alive are stopped, then all start afresh")
+    if saved is not None:
+        saved = _told_to_end(saved, clock.monotonic())
+        try:
+            persist.save(run_dir, saved)
+        except OSError as error:
+            _log.warning("cannot save the state in %s yet: %s", run_dir, error.strerror)
+    ending.finish(run_dir)
+    return saved
+
+
+def _told_to_end(saved: SavedState, now: float) -> SavedState:
     """``saved``, with what lived as STOPPING with the daemon since ``now`` (monotonic): all were signalled to stop."""
 
     def told(process: SavedProcess) -> SavedProcess:

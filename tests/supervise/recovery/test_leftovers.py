@@ -10,14 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from supervisord_async.core.state import Cause, Snapshot, State
-from supervisord_async.supervise.recovery import ending, leftovers, persist, termination
-from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
+from supervisord_async.supervise.recovery import ending, leftovers, termination
 from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
-
-RUNS = SavedProcess(name="web", program="web", replica=0, snapshot=Snapshot(state=State.RUNNING, wanted=True, run=1, pid=42))
-STATE = SavedState(boot_id="boot", instance="i", processes=(RUNS,))
 
 
 def test_who_cannot_be_ended_is_named_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,23 +24,6 @@ def test_who_cannot_be_ended_is_named_after_a_while(tmp_path: Path, monkeypatch:
     assert leftovers.end(str(tmp_path), 0.0) == stays
     assert {15, 9} <= set(sent)
     assert ending.is_begun(str(tmp_path))
-
-
-def test_an_ending_that_was_begun_is_saved_before_its_mark_goes(tmp_path: Path) -> None:
-    """Whoever dies now has told the next one all the same."""
-    ending.begin(str(tmp_path))
-    now = leftovers.take_note_of_ending(str(tmp_path), STATE)
-    assert now is not None
-    assert (now.processes[0].snapshot.state, now.processes[0].snapshot.cause) == (State.STOPPING, Cause.DAEMON_STOP)
-    assert persist.load(str(tmp_path))[0] == now
-    assert not ending.is_begun(str(tmp_path))
-
-
-def test_an_ending_without_a_state_leaves_none(tmp_path: Path) -> None:
-    ending.begin(str(tmp_path))
-    assert leftovers.take_note_of_ending(str(tmp_path), None) is None
-    assert persist.load(str(tmp_path)) == (None, [])
-    assert not ending.is_begun(str(tmp_path))
 
 
 def test_a_parent_that_is_gone_is_no_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from supervisord_async.config.model import Logs, Program
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.recovery import ending, persist
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
-from supervisord_async.supervise.recovery.takeover import finish_ending, reconcile, without_impostors
+from supervisord_async.supervise.recovery.takeover import finish_ending, reconcile, take_note_of_ending, without_impostors
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
@@ -219,3 +221,20 @@ async def test_a_tag_makes_nobody_lead_a_run_that_is_of_another_user() -> None:
     ]
     led = [each.is_leader for each in await without_impostors(living, programs, look_up)]
     assert led == [True] * 5 + [False] * 3
+
+
+def test_an_ending_that_was_begun_is_saved_before_its_mark_goes(tmp_path: Path) -> None:
+    """Whoever dies now has told the next one all the same."""
+    ending.begin(str(tmp_path))
+    now = take_note_of_ending(str(tmp_path), saved(**RUNNING))
+    assert now is not None
+    assert (now.processes[0].snapshot.state, now.processes[0].snapshot.cause) == (State.STOPPING, Cause.DAEMON_STOP)
+    assert persist.load(str(tmp_path))[0] == now
+    assert not ending.is_begun(str(tmp_path))
+
+
+def test_an_ending_without_a_state_leaves_none(tmp_path: Path) -> None:
+    ending.begin(str(tmp_path))
+    assert take_note_of_ending(str(tmp_path), None) is None
+    assert persist.load(str(tmp_path)) == (None, [])
+    assert not ending.is_begun(str(tmp_path))
