@@ -44,9 +44,9 @@ from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
 
 #: Signals that ask us to end.
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
-#: Signals whose meaning only the command knows.
-#: Those that keys of a terminal send.
+#: Those of them that keys of a terminal send.
 BY_KEYS = (signal.SIGINT, signal.SIGQUIT)
+#: Signals whose meaning only the command knows.
 PASSED_ON = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 #: A stop signal repeated within this time counts once: timeout(1) signals us, and then our group.
 ECHO_SECONDS = 0.1

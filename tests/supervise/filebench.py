@@ -13,9 +13,10 @@ import anyio
 from supervisord_async.config.model import Watch
 from supervisord_async.core.inputs import Input, RestartRequested
 from supervisord_async.core.record import Record
-from supervisord_async.supervise.monitors.files import FileWatching, monitor_files
+from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.sources.filewatch.watcher import Pace
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from tests.waiting import wait_until
 
 QUICK = Pace(idle=0.02, warm=0.01, warm_for=0.3, gather=0.0, fallback_poll=0.03, retry=0.2, retry_max=0.2)

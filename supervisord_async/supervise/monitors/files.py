@@ -24,8 +24,6 @@ from supervisord_async.supervise.sources.filewatch.watching import FileWatching,
 if TYPE_CHECKING:
     from supervisord_async.supervise.shared_context import SharedContext
 
-__all__ = ["FileWatching", "LoopGuard", "monitor_files", "monitor_watches"]
-
 #: A change this soon after a start (plus the debounce time) may be caused by the start itself.
 SUSPECT_SECONDS = 2.0
 #: This many such changes in a row, within ``WINDOW_FACTOR`` times that time, are a loop …

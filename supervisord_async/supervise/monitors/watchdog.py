@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import anyio
 
-from supervisord_async.core.inputs import Faulted, HealthReported
+from supervisord_async.core.inputs import Faulted
 from supervisord_async.core.state import Cause, Health
 from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK, POLLS_PER_TIMEOUT, RunContext
 
@@ -39,9 +39,9 @@ async def monitor_watchdog(context: RunContext) -> None:
             beats, silent = state.beats, 0.0
             if not healthy:
                 healthy = True
-                context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.HEALTHY))
+                context.report(HEARTBEAT_CHECK, Health.HEALTHY)
     words = (
         "it triggered its watchdog" if timeout is None or state.triggered else f"no WATCHDOG=1 for {silent:.1f} s (timeout {timeout:g} s)"
     )
-    context.post(HealthReported(context.run, HEARTBEAT_CHECK, Health.UNHEALTHY))
+    context.report(HEARTBEAT_CHECK, Health.UNHEALTHY)
     context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, words))

@@ -193,14 +193,11 @@ class EventHooks:
             words = f"exited with {code}" if code is not None else f"did not end by itself within {COMMAND_SECONDS:g} s"
             raise HookRefusedError(f"{words}: {said}" if said else words)
 
-    async def _ask(self, url: str, body: bytes) -> None:
-        await self._webhooks.run(self._post, url, body)
-
     async def _call(self, url: str, body: bytes) -> None:
         """Post the event until the webhook accepts it; raises HookRefusedError after the last attempt."""
         for pause in (*RETRY_SECONDS, None):
             try:
-                await retry_on_shortage("call a webhook", lambda: self._ask(url, body))
+                await retry_on_shortage("call a webhook", lambda: self._webhooks.run(self._post, url, body))
             except HookRefusedError as error:
                 if pause is None or error.final:
                     raise HookRefusedError(f"{error}; given up") from error

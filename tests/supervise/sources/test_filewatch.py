@@ -15,11 +15,12 @@ import pytest
 
 from supervisord_async.config.model import Watch
 from supervisord_async.supervise.monitors import files
-from supervisord_async.supervise.monitors.files import FileWatching, monitor_files
+from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.sources.filewatch import watcher, watcher_thread, watching
 from supervisord_async.supervise.sources.filewatch.view import LookResult, View, WatchedPath
 from supervisord_async.supervise.sources.filewatch.watcher import Pace
+from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from tests.supervise.filebench import bench, inotify_instances, watch_threads
 from tests.waiting import wait_until
 
