@@ -49,7 +49,6 @@ from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
 from supervisord_async.supervise.runs.run_factory import RunFactory
 from supervisord_async.supervise.shared_context import SharedContext
-from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 
 _log = logging.getLogger(__name__)
@@ -64,9 +63,8 @@ class Process:
     """One supervised slot of a program."""
 
     __slots__ = (
-        "_background", "_breaks", "_broke_at", "_inherited", "_mailbox", "_notify_socket", "_pending", "_resume_at", "_run", "_runs",
-        "_settings", "_shared", "_taken_over", "_watch_scope", "name", "output", "policy", "program", "replica", "scheduled_at",
-        "snapshot",
+        "_background", "_breaks", "_broke_at", "_inherited", "_mailbox", "_pending", "_resume_at", "_run", "_runs", "_settings", "_shared",
+        "_taken_over", "_watch_scope", "name", "output", "policy", "program", "replica", "scheduled_at", "snapshot",
     )  # fmt: skip
 
     def __init__(self, name: str, replica: int, program: Program, shared: SharedContext) -> None:
@@ -79,7 +77,6 @@ class Process:
         self.scheduled_at: float | None = None  #: when its schedule is due next: wall time, as schedules are
         self._shared = shared
         self._runs = RunFactory(name, replica, self.output, shared, post=self.post, snapshot=self._snapshot)
-        self._notify_socket: NotifySocket | None = None
         self._mailbox = Mailbox()
         self._run: Run | None = None
         self._settings: str | Program = ""  #: the settings that the run was started with, or their digest
@@ -143,19 +140,9 @@ class Process:
         return begins or ends or self._mailbox.holds(Input)
 
     @property
-    def notify_socket(self) -> NotifySocket:
-        """Its side of sd_notify; made on first use, since most programs do not use it."""
-        if self._notify_socket is None:
-            self._notify_socket = NotifySocket(self.name, self._shared)
-        return self._notify_socket
-
-    def _notify_socket_for(self, program: Program) -> NotifySocket | None:
-        return self.notify_socket if program.notify is not None else None
-
-    @property
     def status_text(self) -> str:
         """The last STATUS that its run sent by sd_notify; empty if it sent none."""
-        return self._notify_socket.state.text if self._notify_socket is not None else ""
+        return self._runs.notify_socket.state.text if self._runs.notify_socket is not None else ""
 
     def reconfigure(self, program: Program) -> None:
         """The settings of ``program`` apply from now on; to a live run, as far as they can change without a restart."""
@@ -192,8 +179,8 @@ class Process:
 
     def close_notify_socket(self) -> None:
         """Its notify socket is closed, and so are the descriptors that its runs have stored with us."""
-        if self._notify_socket is not None:
-            self._notify_socket.close()
+        if self._runs.notify_socket is not None:
+            self._runs.notify_socket.close()
 
     def saved(self) -> SavedProcess:
         """What the next daemon needs to know of it."""
@@ -207,7 +194,7 @@ class Process:
             start_ticks=main.start_ticks if main is not None and main.pid == self.snapshot.pid else 0,
             settings=self._settings_digest(),
             streams=self.output.saved(),
-            notify_socket=self._notify_socket.saved() if self._notify_socket is not None else None,
+            notify_socket=self._runs.notify_socket.saved() if self._runs.notify_socket is not None else None,
         )
 
     # The driver
@@ -253,8 +240,8 @@ class Process:
         before, self.snapshot = self.snapshot, after
         if after.state is State.STOPPING:
             self._runs.give_up()
-        if after.state in DOWN and self._notify_socket is not None:
-            self._notify_socket.store.clear()  # the descriptors were kept for the next run, and none follows by itself
+        if after.state in DOWN and self._runs.notify_socket is not None:
+            self._runs.notify_socket.store.clear()  # the descriptors were kept for the next run, and none follows by itself
         self._shared.committed()
         if before.pid is None and after.pid is not None:
             self._shared.spawned(self.program.name)
@@ -288,7 +275,7 @@ class Process:
         self._settings = program  # the digest is computed after the fork, not to delay it
         try:
             wanted = self.snapshot.state is not State.STOPPING  # a stop may have come while the spawn waited for its turn
-            begun = await self._runs.begin(program, run, self._notify_socket_for(program)) if wanted else None
+            begun = await self._runs.begin(program, run) if wanted else None
         except SpawnError as error:
             self.post(SpawnFailed(run, str(error)))
             return
@@ -351,7 +338,7 @@ class Process:
                 search.found.set()
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.saved.notify_socket is not None and inherited.by_reexec:
-            self.notify_socket.inherit(inherited.saved.notify_socket)
+            self._runs.inherit_notify_socket(inherited.saved.notify_socket)
 
     async def _take_over(self, inherited: Inherited) -> None:
         """The run of the former daemon is adopted; or its end is posted, if it has ended."""
@@ -361,7 +348,7 @@ class Process:
             await self._runs.kill_strays(stray, grace_seconds)
         if inherited.main is not None:
             try:
-                resumed = await self._runs.resume(self.program, run, inherited.main, self._notify_socket_for(self.program))
+                resumed = await self._runs.resume(self.program, run, inherited.main)
             except ProcessLookupError:
                 if self.program.stop.ends_all:  # its descendants go before anything follows
                     await self._runs.kill_strays(run, grace_seconds)

@@ -14,6 +14,7 @@ from supervisord_async.core.state import Snapshot
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.monitors.context import RunContext
+from supervisord_async.supervise.recovery.persist import SavedNotifySocket
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.runs.equipment import equip
 from supervisord_async.supervise.runs.hooks import run_before_start
@@ -37,7 +38,7 @@ class RunFactory:
         snapshot: returns the process's current snapshot.
     """
 
-    __slots__ = ("_name", "_output", "_post", "_preparing", "_replica", "_shared", "_snapshot")
+    __slots__ = ("_name", "_output", "_post", "_preparing", "_replica", "_shared", "_snapshot", "notify_socket")
 
     def __init__(
         self,
@@ -56,9 +57,15 @@ class RunFactory:
         self._post = post
         self._snapshot = snapshot
         self._preparing: anyio.CancelScope | None = None
+        self.notify_socket: NotifySocket | None = None  #: of all runs; None until one has ``notify``, as most have not
 
-    async def begin(self, program: Program, run: int, notify_socket: NotifySocket | None) -> Run | None:
-        """Spawn ``run``: its main process executes the command, and is not watched yet. ``notify_socket``: None without ``notify``.
+    def inherit_notify_socket(self, saved: SavedNotifySocket) -> None:
+        """After a re-exec: go on with the socket of the runs before it."""
+        self.notify_socket = NotifySocket(self._name, self._shared)
+        self.notify_socket.inherit(saved)
+
+    async def begin(self, program: Program, run: int) -> Run | None:
+        """Spawn ``run``: its main process executes the command, and is not watched yet.
 
         Returns None, with nothing spawned, after :meth:`give_up`. Raises SpawnError, whose stage says what failed.
         """
@@ -76,13 +83,14 @@ class RunFactory:
             if preparing.cancelled_caught:
                 return None
         self._output.search(program.log_patterns())
+        notify_socket = self._notify_socket_for(program)
         with room_for_a_run():
             stdout, stderr = self._output.open(program.logs, environment.credentials)
             self._output.run_started(run)
             spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._shared.null_fd)
             spec = await equip(spec, program, notify_socket, self._shared)
             child = await self._shared.host.spawn(spec)
-        return self._run(child, environment, notify_socket, baseline)
+        return self._run(child, environment, baseline)
 
     async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:
         """Do all that may take long before a spawn: look up the user, run the hook, bind sockets, wait for disks. Raises SpawnError.
@@ -111,7 +119,7 @@ class RunFactory:
         except TimeoutError as error:
             raise SpawnError("heartbeat", None, str(error)) from None
 
-    async def resume(self, program: Program, run: int, main: Identity, notify_socket: NotifySocket | None) -> Run:
+    async def resume(self, program: Program, run: int, main: Identity) -> Run:
         """``run``, which an earlier daemon spawned and whose main process is ``main``; not watched yet.
 
         Raises ProcessLookupError where ``main`` is gone. Whatever else fails is logged.
@@ -127,11 +135,11 @@ class RunFactory:
             credentials = await host.credentials(program.user, program.group_name)  # fails if the user was deleted meanwhile
             environment = self._environment(program, run, credentials)
             prepare_heartbeat_file(environment)
-            if notify_socket is not None:
+            if (notify_socket := self._notify_socket_for(program)) is not None:
                 notify_socket.open(program, credentials)
         except SpawnError as error:
             _log.warning("%s: its run goes on, but %s", self._name, error)
-        return self._run(child, environment, notify_socket, None)
+        return self._run(child, environment, None)
 
     async def kill_strays(self, run: int, grace_seconds: float = 0.0) -> None:
         """Nothing of ``run`` lives any more; what still lived after ``grace_seconds`` was killed."""
@@ -150,12 +158,18 @@ class RunFactory:
         await run_before_start(self._shared.host, environment, command, log)
         await self._output.drain()
 
+    def _notify_socket_for(self, program: Program) -> NotifySocket | None:
+        if program.notify is None:
+            return None
+        self.notify_socket = self.notify_socket or NotifySocket(self._name, self._shared)
+        return self.notify_socket
+
     def _environment(self, program: Program, run: int, credentials: Credentials | None) -> RunEnvironment:
         shared = self._shared
         return RunEnvironment(program, self._name, self._replica, run, shared.daemon, shared.instance, credentials)
 
-    def _run(self, child: ChildProcess, environment: RunEnvironment, notify_socket: NotifySocket | None, baseline: Signature) -> Run:
-        host = self._shared.host
+    def _run(self, child: ChildProcess, environment: RunEnvironment, baseline: Signature) -> Run:
+        host, notify_socket = self._shared.host, self._notify_socket_for(environment.program)
         context = RunContext(
             name=self._name,
             run=environment.run,
