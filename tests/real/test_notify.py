@@ -48,6 +48,7 @@ def test_python_sdnotify_reports_ready_and_status(daemon: Make, tmp_path: Path) 
 def test_a_run_that_is_not_ready_yet_is_not_taken_for_ready_after_a_reexec(daemon: Make, tmp_path: Path) -> None:
     code = "while not os.path.exists('go'): time.sleep(0.01)\nsay('READY=1'); time.sleep(1000)"
     live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}, b: {{command: [sleep, '1000'], start_seconds: 0}}}}")
+    live.wait_until(lambda: live.process_of("a")["pid"] is not None, "it has a process, which is not there at once")
     pid = live.wait_for("a", "STARTING")["pid"]
     live.do("reexec")
     live.wait_until(lambda: "re-executed" in live.text(), "the new code is there")
