@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -33,7 +34,8 @@ class Holdings:
 
 def holdings() -> Holdings:
     """What this process has now."""
-    return Holdings(_children(), _descriptors(), frozenset(_threads()))
+    descriptors = {number: target for number, target in descriptors_of(os.getpid()).items() if not target.startswith("/proc/")}
+    return Holdings(_children(), descriptors, frozenset(_threads()))
 
 
 def left_behind(before: Holdings, settle_seconds: float = SETTLE_SECONDS) -> list[str]:
@@ -94,14 +96,13 @@ def _children() -> dict[int, str]:
     return found
 
 
-def _descriptors() -> dict[int, str]:
+def descriptors_of(pid: int) -> dict[int, str]:
+    """What the process has open, by number; what it closes meanwhile is left out, such as the one that this lists the directory by."""
     found: dict[int, str] = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:  # the one that listed the directory
-            continue
-    return {number: target for number, target in found.items() if not target.startswith("/proc/")}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
 
 
 def _threads() -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 
 T = TypeVar("T")
 
@@ -55,6 +56,12 @@ def wait_until_sync(predicate: Callable[[], T], timeout: float = PATIENCE_SECOND
         if time.monotonic() >= until:
             raise AssertionError(_gave_up(predicate, timeout, what, result))
         time.sleep(every)
+
+
+async def take_turns(times: int = 20) -> None:
+    """Whatever was begun by now has had its turns of the loop."""
+    for _ in range(times):
+        await anyio.lowlevel.checkpoint()
 
 
 def _gave_up(predicate: Callable[[], object], timeout: float, what: str, result: object) -> str:

@@ -19,7 +19,7 @@ from supervisord_async.supervise.sources.filewatch import watcher_thread
 from supervisord_async.system.wait_condition import WaitCondition
 from tests.control.conftest import playing, swift
 from tests.supervise.filebench import inotify_instances, watch_threads
-from tests.waiting import wait_until
+from tests.waiting import take_turns, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -225,7 +225,7 @@ async def test_who_is_told_that_one_is_removed_finds_it_listed_no_more_however_l
             tasks.start_soon(ask)
             await closing.wait()
             assert scene.snapshot("web:1").state is State.STOPPED
-            await _a_moment()
+            await take_turns()
             assert not answered.is_set()
             written.set()
         assert answered.is_set()
@@ -248,7 +248,7 @@ async def test_reload_waits_for_what_it_brings_back_while_the_removal_by_an_earl
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
-            await _a_moment()
+            await take_turns()
             assert not answers
             for child in leaving:
                 child.end(code=0)
@@ -276,7 +276,7 @@ async def test_scale_waits_for_what_it_brings_back_while_its_removal_goes_on(aut
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
-            await _a_moment()
+            await take_turns()
             assert not answers
             leaving.end(code=0)
         assert told(answers[0]) == {"web:2": (True, "running")}
@@ -372,7 +372,7 @@ async def test_nothing_is_reloaded_or_replaced_while_the_daemon_shuts_down() -> 
         await scene.supervisor.reload()  # a signal is heard, and changes nothing
         assert list(scene.supervisor.processes) == ["slow"]
         scene.commands.shutdown()  # asked again it is not hastened: that is a signal's meaning
-        await _a_moment()
+        await take_turns()
         assert 9 not in scene.child("slow").signals
         scene.child("slow").end(signal=15)
         await scene.state("slow", State.STOPPED)
@@ -438,12 +438,6 @@ async def test_a_scaled_number_is_forgotten_with_the_next_reload() -> None:
         await scene.commands.reload()
         assert scene.supervisor.scaled == {}  # also for a successor
         await wait_until(lambda: list(scene.supervisor.processes) == ["web"])
-
-
-async def _a_moment() -> None:
-    """Everybody has decided on what was posted."""
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
 
 
 async def test_processes_on_their_way_out_hear_of_themselves_only() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 from msgspec import structs
 
@@ -15,7 +13,7 @@ from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import State
 from supervisord_async.supervise.fleet.stopping import OrderlyStop
 from tests.control.conftest import playing, swift
-from tests.waiting import wait_until
+from tests.waiting import take_turns, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +93,7 @@ async def test_the_daemon_ends_with_its_programs_as_exit_when_says(exit_when: An
         scene.child("job").end(code=3)
         await scene.state("job", State.EXITED if restart.policy is RestartPolicy.NEVER else State.FATAL, State.STOPPED)
         if code is None:
-            await settled()
+            await take_turns()
             assert not scene.supervisor.shutting_down
         else:
             await wait_until(lambda: scene.supervisor.shutting_down)
@@ -107,16 +105,10 @@ async def test_the_daemon_stays_until_the_last_program_has_exited() -> None:
     async with playing(swift("a", restart=once), swift("b", restart=once), daemon=structs.replace(DAEMON, exit_when="all_exited")) as scene:
         scene.child("a").end(code=0)
         await scene.state("a", State.EXITED)
-        await settled()
+        await take_turns()
         assert not scene.supervisor.shutting_down
         scene.child("b").end(code=0)
         await wait_until(lambda: scene.supervisor.shutting_down)
-
-
-async def settled() -> None:
-    """Whatever was begun by now has had its turns of the loop."""
-    for _ in range(20):
-        await anyio.lowlevel.checkpoint()
 
 
 async def test_a_dependent_that_is_slow_to_stop_holds_up_only_what_it_needs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import pytest
 
 from tests.counting import PROGRAMS, QUICK, counted, said, up
 from tests.daemons import LiveDaemon, unbroken
+from tests.leaks import descriptors_of
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -53,15 +53,6 @@ listdir, os.listdir = os.listdir, none_left
 """
 
 
-def descriptors_of(pid: int) -> list[str]:
-    """What the process has open; what it closes meanwhile is left out."""
-    targets = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            targets.append(os.readlink(link))
-    return targets
-
-
 def test_a_hostile_launch_changes_nothing(daemon: Make, tmp_path: Path) -> None:
     live = daemon(
         f"programs: {{slate: {{command: [{sys.executable}, -c, {json.dumps(SLATE)}], start_seconds: 0}}, victim: {{command: [sleep, '1000'], {QUICK}}}, once: {{command: [sh, -c, 'exit 7'], restart: never}}}}",
@@ -79,7 +70,7 @@ def test_a_hostile_launch_changes_nothing(daemon: Make, tmp_path: Path) -> None:
     assert live.wait_for("once", "EXITED")["exit_status"] == {"code": 7}
     os.kill(pids["victim"], signal.SIGKILL)
     assert live.wait_for("victim", "RUNNING", run=2)["exit_status"] == {"signal": "SIGKILL", "core": False}
-    assert descriptors_of(live.pid).count(os.devnull) < 10
+    assert list(descriptors_of(live.pid).values()).count(os.devnull) < 10
     for path in (live.folder / ".asupd").rglob("*"):
         if not path.is_symlink():
             assert not stat.S_IMODE(path.stat().st_mode) & 0o022, f"{path} can be written by others"

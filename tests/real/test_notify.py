@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import LiveDaemon, alive
+from tests.leaks import descriptors_of
 
 Make = Callable[..., LiveDaemon]
 pytestmark = pytest.mark.real
@@ -23,15 +23,6 @@ def python(code: str) -> str:
     """A command that runs ``code`` with sdnotify's ``say`` at hand."""
     head = "import os,sys,time,sdnotify\nn = sdnotify.SystemdNotifier(debug=True)\nsay = n.notify\n"
     return f"[{sys.executable}, -c, {json.dumps(head + code)}]"
-
-
-def descriptors_of(pid: int) -> list[str]:
-    """What its descriptors lead to."""
-    found = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(link))
-    return found
 
 
 def test_python_sdnotify_reports_ready_and_status(daemon: Make, tmp_path: Path) -> None:
@@ -194,9 +185,9 @@ s.send(b'READY=1'); time.sleep(1000)
     live.do("restart", "a")
     live.wait_for("a", "RUNNING", run=3, description="kept: kept over runs")
     held = f"{tmp_path}/kept (deleted)"
-    assert held in descriptors_of(live.pid)
+    assert held in descriptors_of(live.pid).values()
     live.do("stop", "a")  # nothing follows by itself that they could be for
-    live.wait_until(lambda: held not in descriptors_of(live.pid), "what was stored is closed")
+    live.wait_until(lambda: held not in descriptors_of(live.pid).values(), "what was stored is closed")
 
 
 def test_words_are_heard_after_the_daemon_was_killed(daemon: Make, tmp_path: Path) -> None:
