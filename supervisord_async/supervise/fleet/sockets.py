@@ -64,17 +64,21 @@ class SocketRegistry:
         if self._lock is None:
             self._lock = anyio.Lock()
         async with self._lock:  # as two replicas may start together
-            return tuple([(settings.name, await self._open(program.name, settings, host)) for settings in program.sockets])
+            for settings in program.sockets:
+                await self._open(program.name, settings, host)
+        try:
+            return tuple((settings.name, self._bound[program.name, settings.name].socket.fileno()) for settings in program.sockets)
+        except KeyError:
+            raise SpawnError("socket", None, "a reload has closed one while another was being bound") from None
 
-    async def _open(self, program: str, settings: Socket, host: Host) -> int:
+    async def _open(self, program: str, settings: Socket, host: Host) -> None:
         key = (program, settings.name)
         bound = self._bound.get(key)
         if bound is not None and bound.settings != settings:
             self._close(key)
             bound = None
         if bound is None:
-            bound = self._bound[key] = await _bind(settings, host)
-        return bound.socket.fileno()
+            self._bound[key] = await _bind(settings, host)
 
     def descriptors(self, program: str) -> tuple[socket.socket, ...]:
         """The bound sockets of a program."""

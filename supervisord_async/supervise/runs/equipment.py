@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from supervisord_async import wire
 from supervisord_async.config.model import Program
+from supervisord_async.errors import SpawnError
 from supervisord_async.system.spawn import SpawnSpec
 
 if TYPE_CHECKING:
@@ -15,11 +19,15 @@ if TYPE_CHECKING:
     from supervisord_async.supervise.sources.notify import NotifySocket
 
 
-async def equip(spec: SpawnSpec, program: Program, notify_socket: NotifySocket | None, shared: SharedContext) -> SpawnSpec:
+@asynccontextmanager
+async def equipped(
+    spec: SpawnSpec, program: Program, notify_socket: NotifySocket | None, shared: SharedContext
+) -> AsyncIterator[SpawnSpec]:
     """``spec`` with the descriptors and variables that ``notify``, ``heartbeat`` and ``sockets`` of ``program`` promise its next run.
 
     ``notify_socket`` is the process's, None without ``notify``. In the run the descriptors are 3, 4, …: sockets in the file's order,
-    then those that an earlier run stored. Raises SpawnError, stage ``socket`` or ``notify``.
+    then those that an earlier run stored. They are duplicates, open while in this context: a spawn may have to wait, and a reload close
+    the sockets meanwhile, whose numbers then become other files' of ours. Raises SpawnError, stage ``socket`` or ``notify``.
     """
     environment = dict(spec.environment)
     pid_variables = []
@@ -35,4 +43,16 @@ async def equip(spec: SpawnSpec, program: Program, notify_socket: NotifySocket |
         environment[wire.ENV_LISTEN_FDS] = str(len(descriptors))
         environment[wire.ENV_LISTEN_FDNAMES] = ":".join(name for name, _ in descriptors)
         pid_variables.append(wire.ENV_LISTEN_PID)
-    return replace(spec, environment=environment, listen_fds=tuple(fd for _, fd in descriptors), pid_variables=tuple(pid_variables))
+    with ExitStack() as duplicates:
+        listen_fds = tuple(_duplicate(fd, duplicates) for _, fd in descriptors)
+        yield replace(spec, environment=environment, listen_fds=listen_fds, pid_variables=tuple(pid_variables))
+
+
+def _duplicate(fd: int, duplicates: ExitStack) -> int:
+    """A duplicate of ``fd``, which ``duplicates`` will close."""
+    try:
+        duplicate = os.dup(fd)
+    except OSError as error:
+        raise SpawnError("socket", error.errno, "cannot duplicate a socket") from error
+    duplicates.callback(os.close, duplicate)
+    return duplicate

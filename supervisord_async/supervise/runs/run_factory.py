@@ -16,7 +16,7 @@ from supervisord_async.supervise.host import ChildProcess, Signature
 from supervisord_async.supervise.monitors.context import RunContext
 from supervisord_async.supervise.recovery.persist import SavedNotifySocket
 from supervisord_async.supervise.retry import retry_on_shortage
-from supervisord_async.supervise.runs.equipment import equip
+from supervisord_async.supervise.runs.equipment import equipped
 from supervisord_async.supervise.runs.hooks import run_before_start
 from supervisord_async.supervise.runs.output import Output
 from supervisord_async.supervise.runs.run import Run
@@ -88,8 +88,8 @@ class RunFactory:
             stdout, stderr = self._output.open(program.logs, environment.credentials)
             self._output.run_started(run)
             spec = spawn_spec(program, environment.variables(), environment.credentials, stdout, stderr, stdin=self._shared.null_fd)
-            spec = await equip(spec, program, notify_socket, self._shared)
-            child = await self._shared.host.spawn(spec)
+            async with equipped(spec, program, notify_socket, self._shared) as spec:
+                child = await self._shared.host.spawn(spec)
         return self._run(child, environment, baseline)
 
     async def _prepare(self, program: Program, run: int) -> tuple[RunEnvironment, Signature]:
