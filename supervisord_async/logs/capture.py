@@ -68,7 +68,6 @@ class Capture:
         "_capacity",
         "_closed",
         "_delay",
-        "_echo",
         "_flush",
         "_flush_now",
         "_journal",
@@ -89,6 +88,7 @@ class Capture:
         "_writer",
         "bytes_lost",
         "bytes_written",
+        "echo",
         "sink",
         "target",
     )
@@ -119,7 +119,7 @@ class Capture:
         self._stream: Stream = stream
         self._writer = writer
         self._on_loss = on_loss
-        self._echo = echo
+        self.echo = echo  #: may change at any time
         self._journal = journal
         self._spool: Spool | None = None
         self._wakeup = Wakeup(pipe.read_fd, self._readable)
@@ -338,12 +338,12 @@ class Capture:
 
     def _echo_all(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
-            if self._echo is not None:
+            if self.echo is not None:
                 try:
-                    self._echo(chunk)
+                    self.echo(chunk)
                 except Exception:  # the log goes on without the echo
                     _log.exception("echoing the output of %s failed; no more of it is echoed", self.label)
-                    self._echo = None
+                    self.echo = None
 
     def _wake_waiters(self, outcome: Outcome) -> None:
         """Wake those who wait for the turn that has ended, or for an earlier one: it has moved all that they wait for, or failed."""
@@ -435,7 +435,7 @@ class Capture:
 
     def _move_all(self, sink: Sink, outcome: Outcome) -> bool:
         """Move what the pipe holds. Returns False if the log had reached a file's maximum size, below max_size, and was rotated."""
-        pipe_fd, echo = self._pipe.read_fd, self._echo is not None
+        pipe_fd, echo = self._pipe.read_fd, self.echo is not None
         try:
             if sink.reopen:
                 sink.ready()

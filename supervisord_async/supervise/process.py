@@ -332,10 +332,9 @@ class Process:
         self._taken_over = anyio.Event()
         self._settings = inherited.settings
         self.snapshot = inherited.snapshot
-        self.output.search(self.program.log_patterns())
-        if inherited.snapshot.state is State.RUNNING or not inherited.by_reexec:
-            for search in self.output.searches.values():  # the line may have been printed before the daemon died, after its last save
-                search.found.set()
+        # its line may have been printed before the daemon died, after its last save
+        printed = inherited.snapshot.state is State.RUNNING or not inherited.by_reexec
+        self.output.search(self.program.log_patterns(), found=printed)
         self.output.inherit(self.program.logs, inherited)
         if inherited.saved is not None and inherited.saved.notify_socket is not None and inherited.by_reexec:
             self._runs.inherit_notify_socket(inherited.saved.notify_socket)

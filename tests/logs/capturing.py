@@ -55,7 +55,7 @@ class Captured:
 
     def with_echo(self) -> Captured:
         """The same, echoed; before it is started."""
-        self.capture._echo = self.echoed.append
+        self.capture.echo = self.echoed.append
         return self
 
     def say(self, data: bytes) -> None:

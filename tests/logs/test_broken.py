@@ -265,7 +265,7 @@ async def test_a_bug_of_whoever_listens_stops_no_log(tmp_path: Path, caplog: pyt
     log = tmp_path / "sub" / "x.log"
     log.parent.write_text("in the way")
     async with captured(Target(str(log)), start=False) as [stream]:
-        stream.capture._on_loss = stream.capture._echo = fail
+        stream.capture._on_loss = stream.capture.echo = fail
         stream.capture.start()
         stream.say(b"kept\n")
         await wait_until(lambda: "reporting that" in caplog.text)

@@ -126,6 +126,30 @@ def test_a_line_of_output_means_ready(daemon: Make, tmp_path: Path) -> None:
     assert "listening" in (tmp_path / ".asupd/logs/s.log").read_text()
 
 
+def test_a_line_of_output_means_ready_after_a_hook_has_run(daemon: Make) -> None:
+    live = daemon(
+        """programs:
+  s:
+    command: [sh, -c, echo serving; exec sleep 1000]
+    readiness: {log: serving, interval: 50ms}
+    hooks: {before_start: [echo, not yet]}
+"""
+    )
+    live.wait_for("s", "RUNNING", health="healthy")
+
+
+def test_a_line_that_a_reload_asks_for_is_looked_for(daemon: Make) -> None:
+    """In the next run; the present one may have printed it before anybody looked, and is running."""
+    programs = "programs: {s: {command: [sh, -c, echo serving; exec sleep 1000], start_seconds: 0%s}}"
+    live = daemon(programs % "")
+    first = live.wait_for("s", "RUNNING")["pid"]
+    live.write(programs % ", readiness: {log: serving, interval: 50ms}")
+    live.do("reload")
+    assert live.wait_for("s", "RUNNING", health="healthy")["pid"] == first
+    live.do("restart", "s", "--timeout", "10")
+    assert live.wait_for("s", "RUNNING", health="healthy")["run"] == 2
+
+
 def test_a_tcp_probe(daemon: Make, tmp_path: Path, free_port: int) -> None:
     live = daemon(f"programs: {{s: {{command: {server(free_port)}, readiness: {{tcp: '127.0.0.1:{free_port}', interval: 50ms}}}}}}")
     live.wait_for("s", "STARTING")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -105,7 +105,6 @@ class Output:
         return next((each for each in self._captured if each.stream == stream), None)
 
     def _capture(self, stream: Stream, pipe: Pipe, where: str) -> Capture:
-        echo = partial(self._echo_and_search, stream) if self._shared.echo is not None or self.searches else None
         capture = Capture(
             pipe,
             self._target(where),
@@ -114,10 +113,14 @@ class Output:
             writer=self._shared.writer,
             journal=self._shared.journal,
             on_loss=self._report,
-            echo=echo,
+            echo=self._listener(stream),
         )
         self._captured += (_Captured(stream, pipe, capture),)
         return capture
+
+    def _listener(self, stream: Stream) -> Callable[[bytes], None] | None:
+        """What gets a copy of the output; None where nobody asks for one, as it takes time and memory."""
+        return partial(self._echo_and_search, stream) if self._shared.echo is not None or self.searches else None
 
     def _echo_and_search(self, stream: Stream, data: bytes) -> None:
         """Echo ``data``, and search it for the patterns of probes."""
@@ -126,9 +129,14 @@ class Output:
         for search in self.searches.values():
             search.feed(stream, data)
 
-    def search(self, patterns: Sequence[str]) -> None:
-        """From now on output is searched for these patterns; to be called before :meth:`open`."""
-        self.searches = {pattern: LogSearch(pattern) for pattern in patterns} if patterns else NO_SEARCHES
+    def search(self, patterns: Sequence[str], *, kept: Mapping[str, LogSearch] = NO_SEARCHES, found: bool = False) -> None:
+        """From now on output is searched for these patterns; for a run that is to be spawned, to be called before :meth:`open`.
+
+        The searches of ``kept`` go on; each other pattern is new, and counts as found at once if ``found``.
+        """
+        self.searches = {each: kept.get(each) or LogSearch(each, found=found) for each in patterns} if patterns else NO_SEARCHES
+        for stream, _, capture in self._captured:
+            capture.echo = self._listener(stream)
 
     def inherit(self, logs: Logs, inherited: Inherited) -> None:
         """Go on capturing the run that an earlier daemon left, from the very pipes that it writes to.

@@ -11,7 +11,7 @@ import anyio.lowlevel
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Program
-from supervisord_async.core.state import Cause
+from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.background_tasks import BackgroundTasks
 from supervisord_async.supervise.host import ChildProcess, ProcessTree, Scope
 from supervisord_async.supervise.monitors.context import RunContext
@@ -106,9 +106,13 @@ class Run:
         """The monitors follow the new settings, from now on or from when it is watched."""
         changed = _monitored(program) != _monitored(self.context.program)
         self.context = replace(self.context, program=program)
-        if changed and self.ended is None and self._background is not None:
-            self._stop_checks()
-            self._start_checks(self._background)
+        if changed and self.ended is None:
+            output, begun = self.context.output, self.context.snapshot().state is not State.STARTING
+            output.search(program.log_patterns(), kept=output.searches, found=begun)  # a line may have been printed already
+            self.context = replace(self.context, searches=output.searches)
+            if self._background is not None:
+                self._stop_checks()
+                self._start_checks(self._background)
 
     def _start_checks(self, background: BackgroundTasks) -> None:
         """Start a task for the checks, if the program has any: a thousand programs without checks need no tasks."""

@@ -16,10 +16,12 @@ LINE_BYTES = 4096
 class LogSearch:
     """Whether a line of one run's output matched; fed by the captures on the loop, read and awaited by a probe."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, *, found: bool = False) -> None:
         self.found = anyio.Event()  #: set by the first line that matches
         self._compiled = compile_pattern(pattern)
         self._begun: dict[str, bytes] = {}
+        if found:
+            self.found.set()
 
     def feed(self, stream: str, data: bytes) -> None:
         """``data`` was printed on ``stream``: search the lines that it completes."""
