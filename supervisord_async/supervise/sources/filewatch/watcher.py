@@ -24,7 +24,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -50,6 +50,10 @@ _log = logging.getLogger(__name__)
 Changes = dict[WatchedPath, set[str]]
 
 
+def _call_here(report: Callable[..., None], *arguments: object) -> None:
+    report(*arguments)
+
+
 class Pace(msgspec.Struct, frozen=True):
     """How often the thread looks; all in seconds."""
 
@@ -63,7 +67,7 @@ class Pace(msgspec.Struct, frozen=True):
 
 
 class Reports(Protocol):
-    """Receives the watcher's reports; called in its thread, and may block."""
+    """Receives the watcher's reports."""
 
     def changed(self, changes: Changes) -> None:
         """Files of these paths changed; an empty set: something changed there, and a scan has yet to find out what."""
@@ -94,9 +98,9 @@ class _WatchedDirectory(msgspec.Struct):
 class Watcher:
     """Watches the paths that :meth:`want` names until :meth:`stop`; both may be called from any thread."""
 
-    def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int] = frozenset()) -> None:
-        """Watches only what is on ``devices``; if empty, whatever it is given, wherever that leads."""
-        self._reports, self._pace = reports, pace
+    def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int] = frozenset(), call: Callable[..., None] = _call_here) -> None:
+        """Watches only what is on ``devices``; if empty, whatever it is given, wherever that leads. ``call`` calls ``reports``."""
+        self._reports, self._pace, self._call = reports, pace, call
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -166,13 +170,13 @@ class Watcher:
 
     def _report(self, changes: Changes, armed: bool) -> None:
         if changes and not self._stopping.is_set():
-            self._reports.changed(changes)
+            self._call(self._reports.changed, changes)
         if self._strays and not self._stopping.is_set():
             strays, self._strays = self._strays, set()
-            self._reports.strayed([self._forget(view.watched_path) for view in strays])
+            self._call(self._reports.strayed, [self._forget(view.watched_path) for view in strays])
         if armed and not self._stopping.is_set():
             missing = frozenset(each.root for each, view in self._views.items() if view.missing)
-            self._reports.armed(self._generation, frozenset(self._views), missing)
+            self._call(self._reports.armed, self._generation, frozenset(self._views), missing)
 
     def _pause(self) -> float | None:
         now = time.monotonic()
@@ -333,7 +337,7 @@ class Watcher:
         self._polls_due.setdefault(view, time.monotonic() + self._pace.fallback_poll)
         self._reopen = True  # the notifier, without this view's directories
         _log.exception("looking at %s failed", view.watched_path.root)
-        self._reports.broken(view.watched_path, repr(error))
+        self._call(self._reports.broken, view.watched_path, repr(error))
 
     def _strange(self, place: str) -> frozenset[int]:
         return self._mounts.devices_on_way(place) - self._devices if self._devices else frozenset()
@@ -411,7 +415,7 @@ class Watcher:
         for view in self._views.values():
             self._polls_due.setdefault(view, 0.0)
         if first:
-            self._reports.degraded(reason)
+            self._call(self._reports.degraded, reason)
 
     def _recover(self) -> None:
         """Try a notifier again; if there is still none, :meth:`_degrade` goes on polling, without another report."""
@@ -424,7 +428,7 @@ class Watcher:
             self._polls_due.pop(view, None)
         self._stale.update(told)
         self._retry_seconds = self._pace.retry
-        self._reports.recovered()
+        self._call(self._reports.recovered)
 
     def _close_retired(self) -> None:
         retired, self._retired = self._retired, []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from supervisord_async.supervise.sources.filewatch.view import View, WatchedPath
-from supervisord_async.supervise.sources.filewatch.watcher import Changes, Pace, Reports, Watcher
+from supervisord_async.supervise.sources.filewatch.watcher import Pace, Reports, Watcher
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -53,19 +53,28 @@ class WatcherThread:
     async def serve(self, portal: BlockingPortal) -> None:
         """Watch until there are no paths left; then the thread has ended, or was abandoned if it hangs. Raises what it raised."""
         failures: list[Exception] = []
-        reports = _OnLoop(self._reports, portal)
-        self._watcher = watcher = Watcher(reports, self._pace, self.devices)
+
+        def on_loop(report: Callable[..., None], *arguments: object) -> None:
+            """Call ``report``, and wait until it returns, unless the watcher is to stop: a loop that is being cancelled may never call."""
+            if not watcher.stopping:
+                future = portal.start_task_soon(report, *arguments)
+                while not watcher.stopping:
+                    if concurrent.futures.wait((future,), REPORT_SECONDS).done:
+                        future.result()
+                        return
+
+        self._watcher = watcher = Watcher(self._reports, self._pace, self.devices, call=on_loop)
         self._tell()
         ended = anyio.Event()
         thread = threading.Thread(target=_look, args=(watcher, portal, ended, failures), name="asup-files", daemon=True)
         try:
             thread.start()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._stop_when_deserted, watcher, reports)
+                tasks.start_soon(self._stop_when_deserted, watcher)
                 await ended.wait()
                 tasks.cancel_scope.cancel()
         finally:
-            self._stop(watcher, reports)
+            self._stop(watcher)
             with anyio.move_on_after(JOIN_MAX_SECONDS, shield=True):
                 while thread.is_alive():  # noqa: ASYNC110  no event tells of its end
                     await anyio.sleep(JOIN_SECONDS)
@@ -77,60 +86,17 @@ class WatcherThread:
             handed, self._handed = self._handed, []
             self._watcher.want(self._generation, self.watched_paths, since_ns=self._since_ns, handed=handed)
 
-    def _stop(self, watcher: Watcher, reports: _OnLoop) -> None:
+    def _stop(self, watcher: Watcher) -> None:
         self._watcher = None
         watcher.stop()
-        reports.stop()
 
-    async def _stop_when_deserted(self, watcher: Watcher, reports: _OnLoop) -> None:
+    async def _stop_when_deserted(self, watcher: Watcher) -> None:
         while self.watched_paths:
             self._news = anyio.Event()
             await self._news.wait()
             if not self.watched_paths:
                 await anyio.sleep(LINGER_SECONDS)
-        self._stop(watcher, reports)
-
-
-class _OnLoop:
-    """Passes the watcher's reports from its thread to the loop; each call waits until the loop has handled it.
-
-    A loop that is being cancelled may never do so: after :meth:`stop` no call waits.
-    """
-
-    def __init__(self, reports: Reports, portal: BlockingPortal) -> None:
-        self._reports, self._portal = reports, portal
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """Calls no longer wait for the loop."""
-        self._stopping.set()
-
-    def changed(self, changes: Changes) -> None:
-        self._call(self._reports.changed, changes)
-
-    def armed(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
-        self._call(self._reports.armed, generation, watched_paths, missing)
-
-    def strayed(self, views: list[View]) -> None:
-        self._call(self._reports.strayed, views)
-
-    def broken(self, watched_path: WatchedPath, error: str) -> None:
-        self._call(self._reports.broken, watched_path, error)
-
-    def degraded(self, reason: str) -> None:
-        self._call(self._reports.degraded, reason)
-
-    def recovered(self) -> None:
-        self._call(self._reports.recovered)
-
-    def _call(self, report: Callable[..., None], *arguments: object) -> None:
-        if self._stopping.is_set():
-            return
-        future = self._portal.start_task_soon(report, *arguments)
-        while not self._stopping.is_set():
-            if concurrent.futures.wait((future,), REPORT_SECONDS).done:
-                future.result()
-                return
+        self._stop(watcher)
 
 
 def _look(watcher: Watcher, portal: BlockingPortal, ended: anyio.Event, failures: list[Exception]) -> None:
