@@ -43,10 +43,10 @@ class Dependencies:
 
     def verdicts(self, program: Program) -> dict[str, Verdict]:
         """The verdict on each need of ``program``, by the name of the dependency."""
-        return {
-            name: judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(name)])
-            for name, need in program.depends_on.items()
-        }
+        return {name: self._verdict(name, need) for name, need in program.depends_on.items()}
+
+    def _verdict(self, program: str, need: str) -> Verdict:
+        return judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(program)])
 
     def waits_for(self, program: Program) -> str:
         """Which dependencies of ``program`` are not met and why, in words; its WAITING processes wait for them."""
@@ -142,12 +142,12 @@ class Dependencies:
                     pending.append(member)
 
     def _consider(self, process: Process) -> None:
-        verdicts = self.verdicts(process.program).values()
-        lost = [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]
-        if lost and process.program.on_dependency_failure == "fail":
+        program = process.program
+        verdicts = self.verdicts(program).values() if program.on_dependency_failure == "fail" else ()
+        if lost := [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]:
             process.ask(DependencyFailed("; ".join(lost)))
-        elif all(verdict.outlook is Outlook.MET for verdict in verdicts):
-            process.ask(DependenciesMet())
+        elif all(self._verdict(name, need).outlook is Outlook.MET for name, need in reversed(program.depends_on.items())):
+            process.ask(DependenciesMet())  # the last one is asked first: it mostly comes last
 
     def start_order(self, programs: list[str]) -> list[str]:
         """``programs`` and everything they depend on, dependencies first."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Backoff, Restart
+from supervisord_async.core.order import Member, Need, Verdict, judge
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
+from supervisord_async.supervise.fleet import dependencies
 from tests.control.conftest import Scene, playing, swift
 from tests.waiting import wait_until
 
@@ -52,6 +56,23 @@ async def test_who_needs_it_started_goes_as_soon_as_it_has_a_process() -> None:
         outcome = await scene.commands.start(["web"], timeout=60)
         assert [(result.name, result.ok) for result in outcome.results] == [("web", True)]
         assert (scene.snapshot("db").state, scene.snapshot("patient").state) == (State.STARTING, State.WAITING)
+
+
+async def test_who_needs_many_does_not_judge_all_of_them_at_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has hundreds of dependencies judged each of them at each record of each."""
+    needs = [swift(f"d{number}", autostart=False) for number in range(150)]
+    top = swift("top", depends_on=dict.fromkeys([one.name for one in needs], "ready"), autostart=False)
+    judged: list[Need] = []
+
+    def counting(need: Need, members: Iterable[Member]) -> Verdict:
+        judged.append(need)
+        return judge(need, members)
+
+    async with playing(*needs, top) as scene:
+        monkeypatch.setattr(dependencies, "judge", counting)
+        outcome = await scene.commands.start(["top"], timeout=60)
+        assert outcome.error is None
+        assert len(judged) < 60 * len(needs)
 
 
 async def test_who_waits_for_one_that_is_about_to_be_started_is_not_stuck() -> None:
