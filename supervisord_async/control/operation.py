@@ -15,6 +15,7 @@ from supervisord_async.control.message import Headers, Response
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.stream import Stream, Streams
 from supervisord_async.core.record import Record
+from supervisord_async.supervise.fleet.selectors import selects
 
 if TYPE_CHECKING:
     from supervisord_async.control.metrics import Metrics
@@ -79,5 +80,14 @@ class Api:
         """A filter for records of ``types`` and of the processes that ``selectors`` name; if empty, each admits everything."""
         if not selectors:
             return (lambda record: record.type in types) if types else (lambda _: True)
-        names = {process.name for process in self.commands.supervisor.select(selectors)}
-        return lambda record: record.name in names and (not types or record.type in types)
+        supervisor = self.commands.supervisor
+        names = {process.name for process in supervisor.select(selectors)}
+
+        def admits(record: Record) -> bool:
+            if record.name is not None and record.name not in names:  # it may be there only since then, by a reload or scale
+                process = supervisor.processes.get(record.name)
+                if process is not None and any(selects(selector, process) for selector in selectors):
+                    names.add(record.name)
+            return record.name in names and (not types or record.type in types)
+
+        return admits

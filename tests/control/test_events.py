@@ -191,6 +191,19 @@ async def test_streams_are_narrowed_by_name_and_type(serving: Callable[..., Any]
         (await wire.ask("GET", "/v1/events?name=wbe")).problem(404, "not_found")
 
 
+async def test_a_stream_of_a_program_has_the_replicas_that_come_later_too(serving: Callable[..., Any]) -> None:
+    async with serving(swift("web", replicas=2), swift("other")) as wire, await wire.connect() as stream:
+        await stream.send(b"GET /v1/events?name=web HTTP/1.1\r\nhost: a\r\n\r\n")
+        await wait_until(lambda: wire.api.streams.open == 1)
+        await wire.scene.commands.restart(["other"])
+        await wire.scene.commands.scale("web", 3)
+        reader = Reader()
+        with anyio.fail_after(60):
+            while b'"web:2"' not in reader.data:
+                reader.data += await stream.receive()
+        assert b'"other"' not in reader.data
+
+
 async def test_streams_are_bounded(serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_STREAMS", 2)
     async with serving(swift("web")) as wire:

@@ -19,7 +19,7 @@ def select(selectors: Sequence[str], processes: Collection[Process], programs: C
     """
     chosen: set[str] = set()
     for selector in selectors:
-        names = {process.name for process in processes if _selects(selector, process)}
+        names = {process.name for process in processes if selects(selector, process)}
         if not names and selector != "all":
             raise not_found(selector, processes, programs)
         chosen |= names
@@ -40,7 +40,8 @@ def not_found(selector: str, processes: Collection[Process], programs: Collectio
     return NotFoundError(f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
-def _selects(selector: str, process: Process) -> bool:
+def selects(selector: str, process: Process) -> bool:
+    """Whether ``selector`` names ``process``."""
     if selector in ("all", process.name, process.program.name):
         return True
     if selector.endswith(":*") and process.program.group == selector[:-2]:
