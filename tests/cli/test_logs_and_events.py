@@ -14,6 +14,7 @@ from supervisord_async.cli.since import _moment
 from supervisord_async.cli.verbs import events
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
+from tests.waiting import wait_until_sync
 
 Ctl = Callable[..., Ended]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -166,6 +167,21 @@ def test_followed_logs_merge_and_survive_a_restart_of_the_daemon(daemon: FakeDae
     assert child.stdout.readline() == b"web | w2\n"
     daemon.log("db", "d2")
     assert child.stdout.readline() == b"db  | d2\n"
+
+
+def test_logs_of_what_is_started_later_are_followed_too(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.log("web", "w1")
+    child = spawn_ctl("logs", "-f", "all")
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"web | w1\n"
+    wait_until_sync(lambda: any(query.get("follow") != "false" for query, _ in daemon.asked("GET", "/v1/events")))
+    daemon.add(process("newcomer"))
+    daemon.log("newcomer", "n1")
+    for _ in range(2):  # the second start of the same is nothing new
+        daemon.event(type="state", name="newcomer", **{"from": "STOPPED", "to": "STARTING"})
+    assert child.stdout.readline() == b"newcomer | n1\n"
+    daemon.log("web", "w2")
+    assert child.stdout.readline() == b"web      | w2\n"
 
 
 def test_too_many_logs_are_not_followed(daemon: FakeDaemon, ctl: Ctl) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,7 +56,7 @@ def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int 
                 heads = _read(client, names, query | {"lines": 0}, tell=False)
                 _say_shared(heads if stderr else {})
                 _say_timeless(heads if since else {})
-            for name, line in _followed(session, names, query):
+            for name, line in _followed(session, selectors, names, query):
                 _print(name, line, names, query["stream"], as_json=session.json)
                 sys.stdout.flush()
             return 0
@@ -138,37 +139,68 @@ def _print(name: str, line: str, names: list[str], stream: str, *, as_json: bool
     sys.stdout.buffer.write(data)
 
 
-def _followed(session: Session, names: list[str], query: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The lines of all ``names`` as they are printed; ends, or raises, when the last log does."""
-    if len(names) == 1:
+def _followed(session: Session, selectors: tuple[str, ...], names: list[str], query: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines of ``names``, and of what ``selectors`` name later, as they are printed; ends, or raises, when the last log does."""
+    if len(names) == 1 and selectors == tuple(names):
         with session.client() as client:
             for line in client.follow_logs(names[0], **query):
                 yield names[0], line
         return
     if len(names) > MAX_FOLLOWED:
         raise UsageError(f"cannot follow {len(names)} logs at once: at most {MAX_FOLLOWED}")
-    from queue import Queue
-    from threading import Thread
+    yield from _Followers(session, selectors, names, query).lines()
 
-    queue: Queue[tuple[str, str | Exception]] = Queue(WAITING_LINES)
 
-    def follow(name: str) -> None:
+class _Followers:
+    """A thread for each log that is followed, and one that notices what ``selectors`` name later, which is appended to ``names``."""
+
+    def __init__(self, session: Session, selectors: tuple[str, ...], names: list[str], query: dict[str, Any]) -> None:
+        from queue import Queue
+
+        self._session, self._selectors, self._names, self._query = session, selectors, names, query
+        self._followed: set[str] = set()
+        #: A line, what ended a log, or None where a run of it begins.
+        self._queue: Queue[tuple[str, str | Exception | None]] = Queue(WAITING_LINES)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        for name in self._names:
+            self._begin(name, self._query["lines"])
+        self._in_thread(self._notice_starts)
+        while self._followed:
+            name, item = self._queue.get()
+            if isinstance(item, str):
+                yield name, item
+            elif item is not None:
+                self._end(name, item)
+            elif name not in self._followed and len(self._followed) < MAX_FOLLOWED:
+                self._names += [] if name in self._names else [name]
+                self._begin(name, DEFAULT_LINES)
+
+    def _begin(self, name: str, lines: int) -> None:
+        self._followed.add(name)
+        self._in_thread(self._follow, name, lines)
+
+    def _end(self, name: str, error: Exception) -> None:
+        self._followed.remove(name)
+        if not self._followed or not isinstance(error, CommandError):
+            raise error
+        complain(f"{name}: {error}")
+
+    def _in_thread(self, run: Callable[..., None], *arguments: Any) -> None:
+        from threading import Thread
+
+        Thread(target=run, args=arguments, daemon=True).start()
+
+    def _follow(self, name: str, lines: int) -> None:
         try:
-            with session.client() as client:
-                for line in client.follow_logs(name, **query):
-                    queue.put((name, line))
+            with self._session.client() as client:
+                for line in client.follow_logs(name, **(self._query | {"lines": lines})):
+                    self._queue.put((name, line))
         except Exception as error:  # raised or reported by the reader of the queue
-            queue.put((name, error))
+            self._queue.put((name, error))
 
-    for name in names:
-        Thread(target=follow, args=(name,), daemon=True).start()
-    living = len(names)
-    while living:
-        name, item = queue.get()
-        if isinstance(item, str):
-            yield name, item
-            continue
-        living -= 1
-        if not living or not isinstance(item, CommandError):
-            raise item
-        complain(f"{name}: {item}")
+    def _notice_starts(self) -> None:
+        with suppress(CommandError), self._session.client() as client:  # who follows a log tells what is wrong
+            for event in client.follow_events(*self._selectors):
+                if event.name is not None and event.to == "STARTING":
+                    self._queue.put((event.name, None))
