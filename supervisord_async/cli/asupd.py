@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from supervisord_async.cli import early_signals, streams
@@ -172,7 +173,8 @@ def _complain(text: str, level: str = "error") -> None:
         from supervisord_async.logs.own_log import for_journal
 
         text = for_journal(level, text).decode().removesuffix("\n")
-    print(text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody reads it, or the disk is full: no reason not to start, or for another exit code
+        os.write(2, f"{text}\n".encode(sys.stderr.encoding, "backslashreplace"))
 
 
 def _runs_another(configuration: Configuration) -> str:

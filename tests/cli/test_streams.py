@@ -61,6 +61,13 @@ def test_a_help_that_cannot_be_written_is_told(command: str, option: str) -> Non
     module = f"supervisord_async.cli.{command.replace('-', '_')}"
     printing = [sys.executable, "-m", module, option]
     assert call(">/dev/full", printing) == Ended(1, "", f"{command}: cannot print: No space left on device\n")
+def test_what_is_wrong_with_a_file_keeps_its_exit_code_where_it_cannot_be_written(tmp_path: Path) -> None:
+    check = [sys.executable, "-m", "supervisord_async.cli.asupd", "--check", "-c", str(tmp_path / "programs.yaml")]
+    for text, code in (("programs: {a: {command: /no/such}}", 0), ("programs: {a: {comand: x}}", 2)):
+        (tmp_path / "programs.yaml").write_text(text)
+        assert call("2>/dev/full", check).code == code
+
+
     assert call("| :", printing).err == ""
 
 

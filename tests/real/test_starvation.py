@@ -413,6 +413,17 @@ def test_two_hundred_deaths_in_one_moment(daemon: Make) -> None:
     unbroken(live)
 
 
+def test_a_daemon_whose_stderr_is_on_a_full_disk_starts_although_it_has_to_warn(daemon: Make) -> None:
+    live = daemon(
+        "programs: {lacks: {command: 'true', directory: nowhere, autostart: false}, a: {command: [sleep, '1000'], start_seconds: 0}}",
+        start=False,
+    )
+    with open("/dev/full", "wb") as full:
+        live.start(output=full.fileno())
+    assert live.wait_for("a", "RUNNING")
+    assert live.end() == 0
+
+
 def test_a_daemon_whose_log_is_read_by_nobody_goes_on(daemon: Make) -> None:
     """Its stderr is a pipe that is full for good."""
     reading, writing = os.pipe()
