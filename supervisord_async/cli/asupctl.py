@@ -73,6 +73,7 @@ def _invoke(arguments: list[str]) -> int:
 def _by_click(arguments: list[str], session: Session) -> int:
     import click
 
+    from supervisord_async.cli.command import errors_told
     from supervisord_async.cli.group import cli
 
     if instruction := os.environ.get(COMPLETION_VARIABLE):
@@ -80,16 +81,13 @@ def _by_click(arguments: list[str], session: Session) -> int:
 
         return shell_complete(cli, {}, "asupctl", COMPLETION_VARIABLE, instruction)
     try:
-        with cli.make_context("asupctl", arguments, obj=session) as ctx:
+        with errors_told(), cli.make_context("asupctl", arguments, obj=session) as ctx:
             code = cli.invoke(ctx)
             return code if isinstance(code, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.Abort:
         return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
 
 
 def _in_our_words(session: Session, call: Callable[[], int]) -> int:

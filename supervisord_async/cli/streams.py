@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import TextIO
 
 #: The exit code of a command whose output's reader has gone.
 BROKEN_PIPE = 141
@@ -24,11 +25,11 @@ def open_missing() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def silence_stdout() -> None:
-    """Everything written to stdout from now on is discarded, as is what is still buffered."""
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, sys.stdout.fileno())
-    os.close(silence)
+def silence(stream: TextIO) -> None:
+    """Everything written to ``stream`` from now on is discarded, as is what is still buffered."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def unwritten(error: OSError, command: str) -> int | None:
@@ -37,7 +38,7 @@ def unwritten(error: OSError, command: str) -> int | None:
 
     if not isinstance(error, BrokenPipeError) and error.errno not in UNWRITABLE:
         return None
-    silence_stdout()
+    silence(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     complain(f"cannot print: {error.strerror}", begin=f"{command}: ")

@@ -49,10 +49,23 @@ def test_a_complaint_that_cannot_be_written_keeps_its_exit_code(ctl: Callable[..
     assert ctl("2>/dev/full", "-s", "/nowhere/asupd.sock", "status").code == 4
 
 
+@pytest.mark.parametrize("command", ["asupd", "asup-run", "asupctl"])
+def test_a_usage_error_that_cannot_be_written_keeps_its_exit_code(command: str) -> None:
+    module = f"supervisord_async.cli.{command.replace('-', '_')}"
+    assert call("2>/dev/full", [sys.executable, "-m", module, "--no-such-option"]).code == 2
+
+
 def test_the_check_of_a_file_tells_that_its_answer_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "programs.yaml").write_text("programs: {a: {command: 'true'}}")
     check = [sys.executable, "-m", "supervisord_async.cli.asupd", "--check", "-c", str(tmp_path / "programs.yaml")]
     assert call(">/dev/full", check) == Ended(1, "", "asupd: cannot print: No space left on device\n")
+
+
+def test_what_is_wrong_with_a_file_keeps_its_exit_code_where_it_cannot_be_written(tmp_path: Path) -> None:
+    check = [sys.executable, "-m", "supervisord_async.cli.asupd", "--check", "-c", str(tmp_path / "programs.yaml")]
+    for text, code in (("programs: {a: {command: /no/such}}", 0), ("programs: {a: {comand: x}}", 2)):
+        (tmp_path / "programs.yaml").write_text(text)
+        assert call("2>/dev/full", check).code == code
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -61,13 +74,6 @@ def test_a_help_that_cannot_be_written_is_told(command: str, option: str) -> Non
     module = f"supervisord_async.cli.{command.replace('-', '_')}"
     printing = [sys.executable, "-m", module, option]
     assert call(">/dev/full", printing) == Ended(1, "", f"{command}: cannot print: No space left on device\n")
-def test_what_is_wrong_with_a_file_keeps_its_exit_code_where_it_cannot_be_written(tmp_path: Path) -> None:
-    check = [sys.executable, "-m", "supervisord_async.cli.asupd", "--check", "-c", str(tmp_path / "programs.yaml")]
-    for text, code in (("programs: {a: {command: /no/such}}", 0), ("programs: {a: {comand: x}}", 2)):
-        (tmp_path / "programs.yaml").write_text(text)
-        assert call("2>/dev/full", check).code == code
-
-
     assert call("| :", printing).err == ""
 
 
