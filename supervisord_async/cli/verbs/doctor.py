@@ -15,6 +15,7 @@ from supervisord_async.cli.output import colours, print_json, say, styled, wrapp
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
 from supervisord_async.daemon_registry import DEFAULT_RUN_DIR
+from supervisord_async.wire import ENV_SOCKET
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -29,9 +30,9 @@ def doctor(session: Session, run_dir: str | None, quiet: bool) -> int:
     """
     from supervisord_async.cli.diagnosis import examine
 
-    file = session.file or (DEFAULT_FILE if run_dir is None and session.socket is None and Path(DEFAULT_FILE).exists() else None)
-    named = run_dir is not None or file is not None or session.socket is not None
-    findings = examine(find_run_dir(session, run_dir) if named else os.path.abspath(DEFAULT_RUN_DIR), file)
+    named = run_dir or session.file or session.socket or os.environ.get(ENV_SOCKET)
+    file = session.file or (DEFAULT_FILE if not named and Path(DEFAULT_FILE).exists() else None)
+    findings = examine(find_run_dir(session, run_dir) if named or file else os.path.abspath(DEFAULT_RUN_DIR), file)
     errors = sum(finding.level == "error" for finding in findings)
     warnings = sum(finding.level == "warning" for finding in findings)
     if session.json:
