@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from supervisord_async.config.model import Schedule
 
 if TYPE_CHECKING:
@@ -91,11 +93,10 @@ class Marks:
     def load(self) -> None:
         """Read the marks. Blocking. A file that cannot be used is reported and ignored."""
         try:
-            data = json.loads(self._path.read_bytes())
-            self._marks = {str(name): (str(line), float(at)) for name, (line, at) in data.items()}
+            self._marks = msgspec.json.decode(self._path.read_bytes(), type=dict[str, tuple[str, float]])
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             _log.warning("degraded: cannot use %s (%s); runs that were missed are not caught up", self._path, error)
 
     def get(self, name: str, schedule: Schedule) -> float | None:

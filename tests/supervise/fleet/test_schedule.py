@@ -291,8 +291,9 @@ def test_an_edited_line_catches_nothing_up(tmp_path: Path) -> None:
     play(after, tmp_path, "2026-11-21 17:30", Schedule(at="0 12 * * *", timezone=BERLIN, catch_up="once"))
 
 
-def test_a_damaged_file_of_marks_stops_nothing(tmp_path: Path) -> None:
-    (tmp_path / schedules.FILE_NAME).write_text('{"job": 3}')
+@pytest.mark.parametrize("text", ['{"job": 3}', '{"job": ["0 * * * * Europe/Berlin", NaN]}', '{"job": ["0 * * * * Europe/Berlin", 1e999]}'])
+def test_a_damaged_file_of_marks_stops_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / schedules.FILE_NAME).write_text(text)
 
     async def scene(s: Scene) -> None:
         await s.runs(1)
