@@ -115,11 +115,13 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What arrived is not HTTP, or its head is too long: it is refused."""
         error = sys.exc_info()[1]
-        if not self.is_idle:  # nonsense after a request that is still being answered: no second answer can follow in order
+        if not self.is_idle:
+            incomplete = self.cycle.more_body and not self.cycle.response_started
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-            self.transport.close()
-            return
+            if not incomplete:  # nonsense after a request that is being answered: no second answer can follow in order
+                self.transport.close()
+                return
         too_long = getattr(error, "error_status_hint", 400) == 431
         self._refuse(431 if too_long else 400, f"{msg} {error}" if error is not None else msg)
 
