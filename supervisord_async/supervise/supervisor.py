@@ -256,8 +256,9 @@ class Supervisor:
         ticket = self._reloads_asked
         async with self._reload_lock:
             if self._reloads_done < ticket:
-                self._reloads_done = self._reloads_asked
+                asked = self._reloads_asked
                 self._reload_outcome = await self._reload_once(by)
+                self._reloads_done = asked  # only now: one that broke is nobody else's answer
         if isinstance(self._reload_outcome, ConfigError):
             raise ConfigError(self._reload_outcome.problems)
         assert self._reload_outcome is not None  # noqa: S101  set by this call, or by the one that served its ticket too

@@ -1,0 +1,51 @@
+"""What the supervisor answers to those that share a reload."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from msgspec.structs import replace
+
+from supervisord_async.config.load import Loaded
+from tests.control.conftest import Scene, playing, swift
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_reload_that_breaks_is_not_the_answer_of_another_one() -> None:
+    """What shared it reads the file again."""
+    scenes: list[Scene] = []
+    gate = anyio.Event()
+    loads = 0
+
+    async def load() -> Loaded:
+        nonlocal loads
+        loads += 1
+        await gate.wait()
+        if loads == 2:
+            raise RuntimeError("can't start new thread")
+        now = scenes[0].supervisor.configuration
+        name = f"new{loads}"
+        return Loaded(replace(now, programs=now.programs | {name: swift(name, autostart=False)}), ())
+
+    async with playing(swift("web"), load=load) as scene, anyio.create_task_group() as tasks:
+        scenes.append(scene)
+        answers: dict[int, Any] = {}
+
+        async def reload(number: int) -> None:
+            try:
+                answers[number] = (await scene.supervisor.reload()).added
+            except RuntimeError as error:
+                answers[number] = str(error)
+
+        tasks.start_soon(reload, 0)
+        await wait_until(lambda: loads == 1)
+        for number in (1, 2):  # these share the next one
+            tasks.start_soon(reload, number)
+        await anyio.wait_all_tasks_blocked()
+        gate.set()
+        await wait_until(lambda: len(answers) == 3)
+        assert answers == {0: ("new1",), 1: "can't start new thread", 2: ("new3",)}
