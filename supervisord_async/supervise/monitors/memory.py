@@ -17,6 +17,7 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.figures import Sampler
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -47,8 +48,10 @@ class MemoryWatch:
                 continue
             try:
                 await self._measure(limited)
-            except OSError as error:  # for example no free descriptor; the next time there may be one
-                _log.warning("cannot measure memory: %s", error.strerror)
+            except (OSError, RuntimeError) as error:  # for example no free descriptor, or no thread; the next time there may be one
+                if not isinstance(error, OSError) and not is_shortage(error):
+                    raise
+                _log.warning("cannot measure memory: %s", getattr(error, "strerror", None) or error)
             await anyio.sleep(INTERVAL_SECONDS)
 
     def _on_record(self, record: Record) -> None:

@@ -26,7 +26,7 @@ class FakeSampler:
     def __init__(self) -> None:
         self.bytes: dict[str, int] = {}
         self.looks: list[list[str]] = []
-        self.failing = False
+        self.error: Exception | None = None
         self.held: dict[str, int | None] = {}  # where a closer look finds something else
 
     async def held_bytes(self, process: Any) -> int | None:
@@ -35,8 +35,8 @@ class FakeSampler:
     async def sample(self, processes: Any, *, detailed: bool = False) -> dict[str, Figures]:
         names = [process.name for process in processes]
         self.looks.append(names)
-        if self.failing:
-            raise OSError(24, "Too many open files")
+        if self.error is not None:
+            raise self.error
         return {
             name: Figures(cpu_percent=0.0, cpu_seconds=0.0, memory_bytes=self.bytes[name], processes=2, threads=2)
             for name in names
@@ -132,14 +132,15 @@ def test_who_ended_before_the_closer_look_is_not_blamed(caplog: pytest.LogCaptur
     assert not caplog.records
 
 
-def test_a_look_that_fails_is_said_and_the_next_one_counts(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("can't start new thread")], ids=str)
+def test_a_look_that_fails_is_said_and_the_next_one_counts(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
-        sampler.failing, sampler.bytes = True, {"hog": 200 * MIB}
+        sampler.error, sampler.bytes = error, {"hog": 200 * MIB}
         processes["hog"].post(StartRequested())
         await anyio.sleep(3 * INTERVAL_SECONDS)
         assert processes["hog"].snapshot.state is State.RUNNING
-        sampler.failing = False
+        sampler.error = None
         await state(processes["hog"], State.BACKOFF)
 
     play(scene, hog=100)
-    assert "cannot measure memory" in caplog.text
+    assert f"cannot measure memory: {error.args[-1]}" in caplog.text
