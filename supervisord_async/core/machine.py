@@ -200,6 +200,11 @@ def _back_off(s: Snapshot, p: Policy, now: float) -> Step:
     return _enter(s, State.BACKOFF, now, restarts=s.restarts + 1, recent=recent), ()
 
 
+def _uncounted(s: Snapshot) -> Snapshot:
+    """``s`` with the restart counters at 0."""
+    return replace(s, restarts=0, recent=())
+
+
 def _spawn_in_flight(s: Snapshot) -> bool:
     """Whether a run was ordered and neither ``Spawned`` nor ``SpawnFailed`` has answered yet."""
     return s.pid is None and s.ended_run != s.run
@@ -215,8 +220,7 @@ def ignored(s: Snapshot, _i: Input, _p: Policy, _now: float) -> Step:
 
 def start(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
     """Begin a run, with the restart counters at 0."""
-    s = replace(s, restarts=0, recent=(), cause=i.cause, detail="")
-    return _begin(s, p, now)
+    return _begin(replace(_uncounted(s), cause=i.cause, detail=""), p, now)
 
 
 def start_now(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
@@ -226,12 +230,12 @@ def start_now(s: Snapshot, i: StartRequested, p: Policy, now: float) -> Step:
 
 def want(s: Snapshot, i: StartRequested, _p: Policy, _now: float) -> Step:
     """It is stopping; a new run follows the end of this one."""
-    return (s, ()) if s.wanted else (replace(s, wanted=True, cause=i.cause, restarts=0, recent=()), ())
+    return (s, ()) if s.wanted else (replace(_uncounted(s), wanted=True, cause=i.cause), ())
 
 
 def stop(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
     """Nothing of it lives: STOPPED at once."""
-    return _enter(s, State.STOPPED, now, wanted=False, cause=i.cause, detail="", restarts=0, recent=()), ()
+    return _enter(_uncounted(s), State.STOPPED, now, wanted=False, cause=i.cause, detail=""), ()
 
 
 def stop_again(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
@@ -241,12 +245,12 @@ def stop_again(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
 
 def stop_run(s: Snapshot, i: StopRequested, _p: Policy, now: float) -> Step:
     """Terminate the run, or what may live of it; no other run follows."""
-    return _terminate(replace(s, restarts=0, recent=()), now, i.cause, wanted=False)
+    return _terminate(_uncounted(s), now, i.cause, wanted=False)
 
 
 def unwant(s: Snapshot, i: StopRequested, _p: Policy, _now: float) -> Step:
     """It is stopping already; no other run follows."""
-    return replace(s, wanted=False, cause=i.cause, restarts=0, recent=()), ()
+    return replace(_uncounted(s), wanted=False, cause=i.cause), ()
 
 
 def restart_down(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Step:
@@ -256,15 +260,15 @@ def restart_down(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Ste
 
 def restart_ended(s: Snapshot, i: RestartRequested, p: Policy, now: float) -> Step:
     """Nothing of it lives: a new run begins, without the rest of a backoff."""
-    fresh = i.cause is Cause.OPERATOR or s.state is State.FATAL
-    s = replace(s, cause=i.cause, detail=i.detail, **({"restarts": 0, "recent": ()} if fresh else {}))
-    return _begin(s, p, now)
+    if i.cause is Cause.OPERATOR or s.state is State.FATAL:
+        s = _uncounted(s)
+    return _begin(replace(s, cause=i.cause, detail=i.detail), p, now)
 
 
 def restart_run(s: Snapshot, i: RestartRequested, _p: Policy, now: float) -> Step:
     """Terminate the run; a new one follows its end."""
     if i.cause is Cause.OPERATOR:
-        s = replace(s, restarts=0, recent=())
+        s = _uncounted(s)
     return _terminate(s, now, i.cause, wanted=True, detail=i.detail)
 
 
@@ -273,7 +277,7 @@ def restart_stopping(s: Snapshot, i: RestartRequested, _p: Policy, _now: float) 
     if not s.wanted and i.cause is not Cause.OPERATOR:
         return s, ()
     if i.cause is Cause.OPERATOR:
-        s = replace(s, restarts=0, recent=())
+        s = _uncounted(s)
     return replace(s, wanted=True, cause=i.cause, detail=i.detail), ()
 
 
@@ -417,7 +421,7 @@ def attempt(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
 
 def retry(s: Snapshot, _i: DeadlinePassed, p: Policy, now: float) -> Step:
     """``on_limit: {retry_after}`` has passed: a run is spawned, with the restart counters at 0."""
-    return _spawn(replace(s, restarts=0, recent=()), p, now)
+    return _spawn(_uncounted(s), p, now)
 
 
 def kill(s: Snapshot, _i: DeadlinePassed, _p: Policy, _now: float) -> Step:

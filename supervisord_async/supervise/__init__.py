@@ -8,7 +8,7 @@ effects, and ``records`` publish the change. Where to look:
 * one run of it: ``runs``: how it is prepared, spawned, captured, asked to stop, and ends;
 * what watches a run: ``monitors``, one file for each kind (exit, heartbeat, watchdog, probes, files, memory, schedule); below them
   ``sources``: running a probe, searching output, watching files for all programs, receiving sd_notify;
-* several processes: ``supervisor`` maps names to processes and applies plans; ``fleet`` has selectors, dependencies, orderly stops,
+* several processes: ``supervisor`` applies plans; ``fleet`` maps names to processes, and has selectors, dependencies, orderly stops,
   the shutdown, removals, restarts, scaling, sockets, activation and schedules;
 * what is published: ``records``: the bus, the wording of records, masking, the log, the history, figures, hooks on events;
 * the daemon: ``daemon`` (lifetime, signals), ``options`` (its command line), ``loading`` (reading the file again), ``run_dir``,
