@@ -353,9 +353,14 @@ class Saver:
             self._changed, self._awaited = anyio.Event(), anyio.Event()
             self._present, self._next = self._next, anyio.Event()
             began = anyio.current_time()
-            saved = await self.save()
-            self._present.set()
-            self._present = None
+            saved = False
+            try:
+                saved = await self.save()
+            finally:  # also after a bug
+                if not saved:
+                    self._changed.set()
+                self._present.set()
+                self._present = None
             took = anyio.current_time() - began
             with anyio.move_on_after(max(SAVE_INTERVAL_SECONDS if saved else RETRY_SECONDS, 10 * took)):
                 await self._awaited.wait()
@@ -375,7 +380,6 @@ class Saver:
                     getattr(error, "strerror", None) or error,
                 )
             self._failing = True
-            self._changed.set()
             return False
         if self._failing:
             _log.info("the state is saved again in %s", self._run_dir)

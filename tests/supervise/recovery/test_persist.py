@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from supervisord_async.config.model import Socket
 from supervisord_async.core.state import Cause, ExitStatus, Snapshot, State
 from supervisord_async.supervise.fleet.sockets import SavedSocket
+from supervisord_async.supervise.keep_running import FIRST_PAUSE_SECONDS, keep_running
 from supervisord_async.supervise.recovery import persist
 from supervisord_async.supervise.recovery.persist import (
     SAVE_INTERVAL_SECONDS,
@@ -440,3 +441,29 @@ def test_a_save_that_failed_is_tried_again_every_second(monkeypatch: pytest.Monk
         return [at - tried[0] for at in tried]
 
     assert run_virtually(main) == [0.0, persist.RETRY_SECONDS, 2 * persist.RETRY_SECONDS]
+
+
+def test_a_save_that_a_bug_broke_is_made_up_for_without_another_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[float] = []
+
+    def collect() -> SavedState:
+        collected.append(anyio.current_time())
+        if len(collected) == 1:
+            raise ZeroDivisionError("a bug")
+        return STATE
+
+    async def save_in_a_thread(_save: object, _run_dir: str, _state: SavedState) -> None:
+        return None
+
+    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+
+    async def main() -> None:
+        saver = Saver("/nowhere", collect)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_running, "saving the state", saver.run)
+            saver.changed()
+            await anyio.sleep(60.0)
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    assert [round(at - collected[0], 1) for at in collected] == [0.0, FIRST_PAUSE_SECONDS]
