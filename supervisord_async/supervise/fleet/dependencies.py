@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from supervisord_async.config.model import Configuration, Program
-from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, StartRequested
+from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
@@ -109,23 +109,20 @@ class Dependencies:
             return
         if record.to == State.WAITING:
             self.pull(changed, by_operator=changed.snapshot.cause is Cause.OPERATOR)
-            self._consider(changed)
-        for process in self.dependents(changed.program.name):
-            if process.snapshot.state is State.WAITING:
-                self._consider(process)
+            self._consider([changed])
+        self._consider(self.dependents(changed.program.name))
 
     def release(self, program: str) -> None:
         """A run of ``program`` has its process now. It stays STARTING without a record, but who needs it ``started`` may start."""
-        for process in self.dependents(program):
-            if process.snapshot.state is State.WAITING:
-                self._consider(process)
+        self._consider(self.dependents(program))
 
     def reconsider(self) -> None:
         """Judge the needs of every WAITING process again, as its settings, or the daemon, may have changed since its wait began."""
-        for process in list(self._fleet.processes.values()):
+        processes = list(self._fleet.processes.values())
+        for process in processes:
             if process.snapshot.state is State.WAITING:
                 self.pull(process, by_operator=False)
-                self._consider(process)
+        self._consider(processes)
 
     def pull(self, process: Process, *, by_operator: bool) -> None:
         """Start what ``process`` depends on, directly or not, and is STOPPED; what an operator stopped, only ``by_operator``."""
@@ -141,13 +138,24 @@ class Dependencies:
                     seen.add(member.name)
                     pending.append(member)
 
-    def _consider(self, process: Process) -> None:
-        program = process.program
+    def _consider(self, processes: Iterable[Process]) -> None:
+        """Those of ``processes`` that wait are released, or fail, if that follows from their program's needs, judged once for all."""
+        follows: dict[str, Input | None] = {}
+        for process in processes:
+            if process.snapshot.state is State.WAITING:
+                name = process.program.name
+                if name not in follows:
+                    follows[name] = self._what_follows(process.program)
+                if (input_ := follows[name]) is not None:
+                    process.ask(input_)
+
+    def _what_follows(self, program: Program) -> Input | None:
+        """What the processes of ``program`` that wait are told now; None if its needs may still be met."""
         verdicts = self.verdicts(program).values() if program.on_dependency_failure == "fail" else ()
         if lost := [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]:
-            process.ask(DependencyFailed("; ".join(lost)))
-        elif all(self._verdict(name, need).outlook is Outlook.MET for name, need in reversed(program.depends_on.items())):
-            process.ask(DependenciesMet())  # the last one is asked first: it mostly comes last
+            return DependencyFailed("; ".join(lost))
+        met = all(self._verdict(name, need).outlook is Outlook.MET for name, need in reversed(program.depends_on.items()))
+        return DependenciesMet() if met else None  # the last need is judged first: it is mostly met last
 
     def start_order(self, programs: list[str]) -> list[str]:
         """``programs`` and everything they depend on, dependencies first."""

@@ -58,21 +58,36 @@ async def test_who_needs_it_started_goes_as_soon_as_it_has_a_process() -> None:
         assert (scene.snapshot("db").state, scene.snapshot("patient").state) == (State.STARTING, State.WAITING)
 
 
-async def test_who_needs_many_does_not_judge_all_of_them_at_each_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has hundreds of dependencies judged each of them at each record of each."""
-    needs = [swift(f"d{number}", autostart=False) for number in range(150)]
-    top = swift("top", depends_on=dict.fromkeys([one.name for one in needs], "ready"), autostart=False)
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Need]:
+    """The needs that were judged."""
     judged: list[Need] = []
 
     def counting(need: Need, members: Iterable[Member]) -> Verdict:
         judged.append(need)
         return judge(need, members)
 
+    monkeypatch.setattr(dependencies, "judge", counting)
+    return judged
+
+
+async def test_who_needs_many_does_not_judge_all_of_them_at_each_record(judged: list[Need]) -> None:
+    """What has hundreds of dependencies judged each of them at each record of each."""
+    needs = [swift(f"d{number}", autostart=False) for number in range(150)]
+    top = swift("top", depends_on=dict.fromkeys([one.name for one in needs], "ready"), autostart=False)
     async with playing(*needs, top) as scene:
-        monkeypatch.setattr(dependencies, "judge", counting)
         outcome = await scene.commands.start(["top"], timeout=60)
         assert outcome.error is None
         assert len(judged) < 60 * len(needs)
+
+
+async def test_replicas_that_wait_have_their_need_judged_once_for_all(judged: list[Need]) -> None:
+    """Each of a hundred replicas judged its need over a hundred others, at each record of each of these."""
+    db, web = swift("db", replicas=40, autostart=False), swift("web", replicas=40, depends_on={"db": "ready"}, autostart=False)
+    async with playing(db, web) as scene:
+        outcome = await scene.commands.start(["web"], timeout=60)
+        assert outcome.error is None
+        assert len(judged) < 10 * 40
 
 
 async def test_who_waits_for_one_that_is_about_to_be_started_is_not_stuck() -> None:
