@@ -164,7 +164,7 @@ class Daemon:
             waits_for=lambda program: supervisor.dependencies.waits_for(program),
             spawned=lambda program: supervisor.dependencies.release(program),
             roll=lambda name, request: supervisor.restarts.roll(name, request),
-            written_paths=lambda: written_paths(supervisor.configuration),
+            written_paths=WrittenPaths(lambda: supervisor.configuration),
             shut_down=lambda why: supervisor.request_shutdown(exit_code=1, why=why),
             echo=self._options.echo,
         )
@@ -422,14 +422,31 @@ async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
     return await retry_on_shortage("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
 
 
-def written_paths(configuration: Configuration) -> tuple[str, ...]:
-    """Every file that the daemon's own log, or a program's output or heartbeat, goes to."""
-    paths = [configuration.daemon.log.file or ""]
+class WrittenPaths:
+    """The run_dir, and every file elsewhere that the daemon's own log, or a program's output or heartbeat, goes to.
+
+    Found out once for each configuration: a thousand programs that watch files all ask.
+    """
+
+    def __init__(self, configuration: Callable[[], Configuration]) -> None:
+        self._configuration = configuration
+        self._known: tuple[Configuration, tuple[str, ...]] | None = None
+
+    def __call__(self) -> tuple[str, ...]:
+        """Their absolute paths, as of the present configuration."""
+        configuration = self._configuration()
+        if self._known is None or self._known[0] is not configuration:
+            self._known = configuration, _written_paths(configuration)
+        return self._known[1]
+
+
+def _written_paths(configuration: Configuration) -> tuple[str, ...]:
+    run_dir, paths = configuration.daemon.run_dir, [configuration.daemon.log.file or ""]
     for program in configuration.programs.values():
         beats = program.heartbeat.file if program.heartbeat is not None else None
         for path in {program.logs.stdout, program.logs.stderr, beats or ""}:
             paths += [path.replace("{replica}", str(replica)) for replica in range(program.replicas)]
-    return tuple(path for path in paths if path.startswith("/"))
+    return run_dir, *(path for path in paths if path.startswith("/") and not path.startswith(f"{run_dir}/"))
 
 
 def _become_parent_of_orphans() -> None:

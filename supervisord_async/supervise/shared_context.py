@@ -33,6 +33,6 @@ class SharedContext(msgspec.Struct, frozen=True):
     remembered: Callable[[], Awaitable[None]]  #: waits until all that was committed so far is saved, or cannot be soon
     roll: Callable[[str, RestartRequested], bool] = lambda *_: False  #: True: a rolling restart takes care of the process's request
     sockets: SocketRegistry = msgspec.field(default_factory=SocketRegistry)
-    written_paths: Callable[[], tuple[str, ...]] = tuple  #: all logs and heartbeat files: writes to them do not count as file changes
+    written_paths: Callable[[], tuple[str, ...]] = tuple  #: run_dir, logs and heartbeat files: writes to them do not count as file changes
     spawned: Callable[[str], None] = lambda _program: None  #: called when a run of a program gets its process: there is no record of that
     echo: Callable[[str, str, bytes], None] | None = None  #: is given process name, stream and bytes

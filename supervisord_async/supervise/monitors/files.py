@@ -72,7 +72,7 @@ class LoopGuard:
 
 async def monitor_watches(shared: SharedContext, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
     """Run :func:`monitor_files` for each of ``watches`` of the process ``name``; files that the daemon writes are ignored."""
-    ignored = (shared.daemon.run_dir, *shared.written_paths())
+    ignored = shared.written_paths()
     async with anyio.create_task_group() as monitors:
         for watch in watches:
             monitor = partial(monitor_files, shared.files, name=name, watch=watch, ignored_paths=ignored, post=post, bus=shared.bus)
