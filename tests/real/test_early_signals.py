@@ -16,12 +16,12 @@ pytestmark = pytest.mark.real
 HASTY = """
 import os, signal
 from supervisord_async.cli import asupd
-load = asupd._load
+configuration = asupd._configuration
 def hit(*arguments):
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(os.getpid(), number)
-    return load(*arguments)
-asupd._load = hit
+    return configuration(*arguments)
+asupd._configuration = hit
 asupd.main()
 """
 
