@@ -76,14 +76,11 @@ def run(arguments: DaemonArguments) -> int:
         if arguments.trial:
             asupd_run.trial(former, configuration, warnings, load_cache)
             return 0
-        log_file = os.path.abspath(arguments.log_file) if arguments.log_file else None
-        overrides = {"level": arguments.log_level, "format": arguments.log_format, "file": log_file}
-        configuration = asupd_run.with_log(configuration, overrides)
+        arguments = arguments._replace(log_file=os.path.abspath(arguments.log_file) if arguments.log_file else None)
+        configuration = asupd_run.with_log(configuration, arguments)
         if arguments.detach:
-            return asupd_run.detach(configuration, arguments.file, arguments.run_dir, overrides)
-        return asupd_run.foreground(
-            configuration, arguments.file, arguments.run_dir, overrides, load_cache, former, told_to_stop, echo=arguments.echo
-        )
+            return asupd_run.detach(arguments, configuration)
+        return asupd_run.foreground(arguments, configuration, load_cache, former, told_to_stop)
     except Exception as error:
         if former is not None and not arguments.trial:
             asupd_run.go_on_as_after_a_kill(error)

@@ -12,7 +12,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
 
@@ -24,6 +24,7 @@ from supervisord_async.wire import NO_CONTROL_SOCKET
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from supervisord_async.cli.plain import DaemonArguments
     from supervisord_async.client import DaemonHealth
     from supervisord_async.config.load_cache import LoadCache
     from supervisord_async.logs.own_log import OwnLog
@@ -41,9 +42,10 @@ AGAIN_SECONDS = 1.0
 AT_REST_SECONDS = 3.0
 
 
-def with_log(configuration: Configuration, overrides: dict[str, str | None]) -> Configuration:
-    """The configuration, its daemon's log changed by those of ``overrides`` (level, format, file) that are not None."""
-    log = replace(configuration.daemon.log, **{key: value for key, value in overrides.items() if value is not None})
+def with_log(configuration: Configuration, arguments: DaemonArguments) -> Configuration:
+    """The configuration, its daemon's log changed by what ``arguments`` say about it."""
+    given = {"level": arguments.log_level, "format": arguments.log_format, "file": arguments.log_file}
+    log = replace(configuration.daemon.log, **{key: value for key, value in given.items() if value is not None})
     return replace(configuration, daemon=replace(configuration.daemon, log=log))
 
 
@@ -71,15 +73,7 @@ def trial(former: SavedState | None, configuration: Configuration, warnings: tup
 
 
 def foreground(
-    configuration: Configuration,
-    file: str,
-    run_dir: str | None,
-    overrides: dict[str, str | None],
-    load_cache: LoadCache,
-    former: SavedState | None,
-    told_to_stop: Sequence[int],
-    *,
-    echo: bool,
+    arguments: DaemonArguments, configuration: Configuration, load_cache: LoadCache, former: SavedState | None, told_to_stop: Sequence[int]
 ) -> int:
     """Runs the daemon in this process; returns its exit code. ``former`` is the state from before a re-exec."""
     from supervisord_async.control import server
@@ -92,7 +86,7 @@ def foreground(
 
     _set_up_process(former)
     daemon = configuration.daemon
-    if former is None and run_dir is None:  # the file's run_dir may have changed since its last daemon; --run-dir is deliberate
+    if former is None and arguments.run_dir is None:  # the file's run_dir may have changed since its last daemon; --run-dir is deliberate
         leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
     if former is None:
         make_run_dir(daemon.run_dir)
@@ -105,15 +99,16 @@ def foreground(
         own.pop(0).close()
 
     _remember(configuration)
-    shown = Echo(names=[name for program in configuration.programs.values() for name in program.process_names()]) if echo else None
+    names = [name for program in configuration.programs.values() for name in program.process_names()]
+    shown = Echo(names=names) if arguments.echo else None
     options = Options(
-        file=file,
-        run_dir=run_dir,
+        file=arguments.file,
+        run_dir=arguments.run_dir,
         echo=shown,
         told_to_stop=told_to_stop,
         reopen_own_log=lambda: own[0].reopen(),
         follow_log_settings=follow_log_settings,
-        adjust=lambda loaded: with_log(loaded, overrides),
+        adjust=lambda loaded: with_log(loaded, arguments),
         load_cache=load_cache,
     )
     try:
@@ -191,7 +186,7 @@ def _own_log(log: DaemonLog) -> OwnLog:
     return own
 
 
-def detach(configuration: Configuration, file: str, run_dir: str | None, overrides: dict[str, Any]) -> int:
+def detach(arguments: DaemonArguments, configuration: Configuration) -> int:
     """Starts a daemon in the background. Returns 0 once it answers; if it ends, its exit code, after printing its messages.
 
     Raises DaemonError if it runs but does not answer.
@@ -204,12 +199,10 @@ def detach(configuration: Configuration, file: str, run_dir: str | None, overrid
         raise DaemonError(f"cannot go to the background: {trouble}; without -d it runs all the same")
     log_file = daemon.log.file or os.path.join(daemon.run_dir, "asupd.log")
     log_begins = os.path.getsize(log_file) if os.path.isfile(log_file) else 0
-    command = own_python.command("supervisord_async.cli.asupd", "-c", file, "--log-file", log_file)
-    if run_dir:
-        command += ["--run-dir", run_dir]
-    for key in ("level", "format"):
-        if overrides[key]:
-            command += [f"--log-{key}", overrides[key]]
+    command = own_python.command("supervisord_async.cli.asupd", "-c", arguments.file, "--log-file", log_file)
+    for option, value in (("--run-dir", arguments.run_dir), ("--log-level", arguments.log_level), ("--log-format", arguments.log_format)):
+        if value:
+            command += [option, value]
     complaints = Path(daemon.run_dir) / "asupd.stderr"
     child = _in_background(command, complaints)
     until = time.monotonic() + ANSWER_SECONDS
