@@ -94,7 +94,7 @@ def compress_backups(path: str, lock: threading.Lock) -> None:
 
     This may take long; rotations go on meanwhile. Raises OSError; then the backup is left as it is.
     """
-    with _held(path) as there:
+    with contextlib.suppress(FileNotFoundError), _held(path) as there:  # a log that nothing was written to may have no folder yet
         _compress_backups(there, lock)
 
 

@@ -82,6 +82,11 @@ def test_compression_follows_a_backup_that_moves_meanwhile(tmp_path: Path, monke
     assert contents(tmp_path) == {"x.log": b"third", "x.log.1.gz": b"second", "x.log.2.gz": b"first"}
 
 
+def test_a_log_without_a_folder_has_no_backups_to_compress(tmp_path: Path) -> None:
+    rotation.compress_backups(str(tmp_path / "logs/x.log"), threading.Lock())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_an_interrupted_compression_left_is_cleared(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"now")
