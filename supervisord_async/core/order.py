@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import Health, Snapshot, State
+from supervisord_async.core.state import Cause, Health, Snapshot, State
 
 
 class Need(StrEnum):
@@ -53,9 +53,14 @@ def judge(need: Need, members: Iterable[Member]) -> Verdict:
         if outlook is Outlook.LOST:
             return Verdict(outlook, f"{name} is {snapshot.state}, it was {_WORDS[need]}")
         if outlook is Outlook.OPEN and waiting is None:
-            unhealthy = ", unhealthy" if snapshot.health is Health.UNHEALTHY else ""
-            waiting = Verdict(outlook, f"{name} {_WORDS[need]} (it is {snapshot.state}{unhealthy})")
+            waiting = Verdict(outlook, f"{name} {_WORDS[need]} (it is {_state_of(snapshot)})")
     return waiting or Verdict(Outlook.MET, "")
+
+
+def _state_of(s: Snapshot) -> str:
+    if s.health is Health.UNHEALTHY:
+        return f"{s.state}, unhealthy"
+    return "STOPPED by an operator" if s.state is State.STOPPED and s.cause is Cause.OPERATOR else s.state
 
 
 def _outlook(need: Need, s: Snapshot, p: Policy) -> Outlook:

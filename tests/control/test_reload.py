@@ -143,7 +143,7 @@ async def test_only_an_operator_starts_for_one_that_waits_what_an_operator_stopp
         file.programs = (disk, db, structs.replace(web, command=("other",)))  # it is restarted, but still waits
         with anyio.fail_after(60):
             _, outcome = await scene.commands.reload()
-        assert told(outcome)["web"] == (False, "waiting for db to be ready (it is STOPPED)")
+        assert told(outcome)["web"] == (False, "waiting for db to be ready (it is STOPPED by an operator)")
         states = {name: scene.snapshot(name).state for name in ("disk", "db", "web")}
         assert states == {"disk": State.STOPPED, "db": State.STOPPED, "web": State.WAITING}
         await scene.commands.start(["web"], wait=False)

@@ -6,7 +6,7 @@ import pytest
 
 from supervisord_async.core.order import Need, Outlook, judge, with_dependencies
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import Check, ExitStatus, Health, Snapshot, State
+from supervisord_async.core.state import Cause, Check, ExitStatus, Health, Snapshot, State
 
 POLICY = Policy()
 UP = Snapshot(state=State.RUNNING, pid=1, run=1)
@@ -101,6 +101,11 @@ def test_what_was_stopped_meets_no_need_however_well_it_ended(need: Need) -> Non
 def test_what_is_awaited_is_said_in_words(need: Need, words: str) -> None:
     assert judge(need, [("db", ORDERED, POLICY)]).words == f"db {words} (it is STARTING)"
     assert judge(need, [("db", LOST, POLICY)]).words == f"db is FATAL, it was {words}"
+
+
+def test_what_an_operator_stopped_is_said_to_be_so_since_nothing_else_starts_it() -> None:
+    stopped = Snapshot(state=State.STOPPED, cause=Cause.OPERATOR)
+    assert judge(Need.READY, [("db", stopped, POLICY)]).words == "db to be ready (it is STOPPED by an operator)"
 
 
 def test_of_several_replicas_the_first_that_is_awaited_is_named() -> None:
