@@ -241,7 +241,7 @@ def test_what_looks_like_a_key_of_ours_and_means_another_is_told(project):
     """systemd's Group is who it runs as, and our group is only a name for several programs."""
     found = project.program_problems(
         "command: x\nGroup: www-data\nOnFailure: mail@%n.service\ndeploy: {replicas: 2}\ninit: true\nhostname: web\nread_only: true\n"
-        "is_tty: true\nTimeoutSec: 5\nstdout_events_enabled: true"
+        "is_tty: true\nTimeoutSec: 5\nstdout_events_enabled: true\nstartdelaysecs: 3\nrestart: {exit_on_end: true}"
     )
     assert [problem.partition(": unknown key; ")[::2] for problem in found] == [
         ("Group", "here it is called 'group_name'"),
@@ -253,6 +253,11 @@ def test_what_looks_like_a_key_of_ours_and_means_another_is_told(project):
         ("is_tty", "programs have no terminal, and nothing to read from"),
         ("TimeoutSec", "'readiness.start_timeout' bounds the start, 'stop.grace_period' the stop"),
         ("stdout_events_enabled", "`asupctl logs -f NAME --json` gives each line to another program"),
+        ("startdelaysecs", "'depends_on' waits for what it needs; for a mere delay 'hooks.before_start: [sleep, 3]'"),
+        (
+            "restart.exit_on_end",
+            "'restart: {max_restarts: 0, on_limit: shutdown}' ends the daemon with this program, 'daemon.exit_when: any_fatal' with any",
+        ),
     ]
 
 
