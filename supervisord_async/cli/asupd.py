@@ -94,7 +94,7 @@ def _refused(error: Exception, configuration: Configuration) -> int:
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, LockHeldError):
-        _complain(f"asupd: critical: {error}{_runs_another(configuration)}")
+        _complain(f"asupd: critical: {error}{_of_the_other(configuration)}")
         return EXIT_LOCKED
     if isinstance(error, OSError) and is_shortage(error):
         _complain(f"asupd: critical: cannot start: {error.strerror} (a limit of this machine, or of ours, is reached; start it again)")
@@ -174,12 +174,14 @@ def _complain(text: str, level: str = "error") -> None:
         os.write(2, f"{text}\n".encode(sys.stderr.encoding, "backslashreplace"))
 
 
-def _runs_another(configuration: Configuration) -> str:
-    """Advice if the daemon that holds the lock serves another file; empty if it serves this one, or does not answer."""
+def _of_the_other(configuration: Configuration) -> str:
+    """What to do about the daemon that holds the lock: it serves another file, or this one (or does not answer)."""
     from supervisord_async.cli.locate import other_file
 
-    other = other_file(configuration.daemon.socket, configuration.file)
-    return f"; it runs {other}: give this file a daemon.run_dir of its own" if other else ""
+    if other := other_file(configuration.daemon.socket, configuration.file):
+        return f"; it runs {other}: give this file a daemon.run_dir of its own"
+    control = f"asupctl -c {configuration.file}"
+    return f"; `{control} reload` makes it apply a changed file, `{control} shutdown` ends it"
 
 
 def _verdict(arguments: DaemonArguments, error: ConfigError) -> str:

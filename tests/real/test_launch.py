@@ -139,6 +139,7 @@ def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_pa
         second = detached(tmp_path, "-c", "programs.yaml")
         holder = (tmp_path / ".asupd" / "asupd.lock").read_text().split()[0]
         assert second.returncode == 4 and f"PID {holder}" in second.stderr
+        assert f"`asupctl -c {live.file} shutdown` ends it" in second.stderr
         assert live.process_of("a")["pid"] == status["pid"]
     finally:
         live.do("shutdown")
