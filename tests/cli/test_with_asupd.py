@@ -132,6 +132,9 @@ def test_a_day_with_the_real_daemon(file: Path, asupd: subprocess.Popen[bytes], 
     gone = asupctl("status")
     assert gone.returncode == 4
     assert "start one with `asupd -c programs.yaml`" in gone.stderr
+    gone = asupctl("logs", "web")
+    assert gone.returncode == 4
+    assert f", the logs of the last one are in {file.parent}/.asupd/logs: start one with" in gone.stderr
 
 
 def test_reexec_to_another_control_socket_is_found_there(file: Path, asupd: subprocess.Popen[bytes], asupctl: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from supervisord_async.cli.session import Session
 from supervisord_async.cli.since import Since
 from supervisord_async.cli.words import printable, printable_line
 from supervisord_async.client.answers import Log
-from supervisord_async.errors import CommandError, FailedError, UsageError
+from supervisord_async.errors import CommandError, FailedError, NoDaemonError, UsageError
 
 if TYPE_CHECKING:
     from supervisord_async.client.api import Client
@@ -44,6 +45,19 @@ def logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int 
     With several programs, each line begins with a name. Lines are sorted by time if the logs have timestamps
     (logs.format timestamp or json); else one log follows the other.
     """
+    try:
+        return _logs(session, selectors, follow, lines, stderr=stderr, since=since)
+    except NoDaemonError as error:
+        raise NoDaemonError(f"{error}{_of_the_last(session)}") from error.__cause__
+
+
+def _of_the_last(session: Session) -> str:
+    """Where the logs of a daemon are that is no longer there, unless the file has a place of its own for them; empty if there are none."""
+    folder = os.path.join(os.path.dirname(session.target.socket), "logs")
+    return f", the logs of the last one are in {folder}" if os.path.isdir(folder) else ""
+
+
+def _logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int | None, *, stderr: bool, since: str | None) -> int:
     with session.client() as client:
         names = [process.name for process in client.processes(*selectors, figures=False)]
         query: dict[str, Any] = {
