@@ -348,7 +348,9 @@ def lock(installation: Installation) -> Iterator[Finding]:
             advice = "fix that (ss -lptn shows who has a port), then asupctl reexec; metrics and page are missing until then"
             yield Finding("error", "http", f"daemon.http is not served: {health.http_trouble}", advice)
         troubled = [
-            each for each in processes if each.state in ("BACKOFF", "FATAL", "UNKNOWN") or each.health == "unhealthy" or each.flapping
+            each
+            for each in processes
+            if each.state in ("BACKOFF", "UNKNOWN") or each.name in health.failed or each.health == "unhealthy" or each.flapping
         ]
         if troubled:
             names = ", ".join(each.name for each in troubled[:5]) + (" …" if len(troubled) > 5 else "")

@@ -14,7 +14,6 @@ from supervisord_async.cli.output import colours, print_json, styled, table
 from supervisord_async.cli.row import Row
 from supervisord_async.cli.words import duration, printable, reason
 from supervisord_async.client.json_client import problem
-from supervisord_async.errors import NotFoundError
 
 if TYPE_CHECKING:
     from supervisord_async.cli.session import Session
@@ -43,10 +42,9 @@ def any_missing(client: JsonClient, rows: Iterable[Row]) -> bool:
     """Whether something that should run does not.
 
     STOPPED is not missing: somebody wanted it, or it was never started. Nor is STOPPING, if an operator, a reload or the
-    daemon's shutdown asked for it. EXITED is missing if the job failed; its ``success_exit_codes`` are requested only if
-    nothing else decides.
+    daemon's shutdown asked for it. EXITED is missing if the job failed, about which the daemon is asked only if nothing else decides.
     """
-    doubtful = []
+    ended = set()
     for row in rows:
         match row.state:
             case "RUNNING" | "STOPPED":
@@ -54,24 +52,10 @@ def any_missing(client: JsonClient, rows: Iterable[Row]) -> bool:
             case "STOPPING" if row.cause in ("operator", "daemon_stop", "config_changed"):
                 pass
             case "EXITED":
-                doubtful.append(row)
+                ended.add(row.name)
             case _:
                 return True
-    return any(not _ended_well(client, row) for row in doubtful)
-
-
-def _ended_well(client: JsonClient, row: Row) -> bool:
-    """Whether it exited with 0 or one of its ``success_exit_codes``; an unknown exit status counts as well."""
-    status = row.exit_status or {"code": 0}
-    if "code" not in status:
-        return bool(status.get("unknown"))
-    if status["code"] == 0:
-        return True
-    try:
-        restart = client.config(row.program).get("restart") or {}
-    except NotFoundError:
-        restart = {}  # it has just been removed from the file
-    return isinstance(restart, dict) and status["code"] in restart.get("success_exit_codes", ())
+    return bool(ended) and not ended.isdisjoint(client.health_document().get("failed", ()))
 
 
 def print_processes(rows: Sequence[Row]) -> None:

@@ -133,6 +133,7 @@ class DaemonHealth:
     file: str | None = None
     run_dir: str | None = None
     refused: Sequence[Any] = ()
+    failed: Sequence[str] = ()  #: the names of processes that are FATAL, or EXITED after a failure
     http_trouble: str | None = None  #: why daemon.http is not served
 
     @property

@@ -92,6 +92,7 @@ class Health(Answer, frozen=True, kw_only=True):
     run_dir: str
     refused: list[dict[str, Any]]  #: the problems of the file on disk if the last reload refused it; else empty
     processes: int
+    failed: list[str]  #: the names of those that are FATAL, or EXITED after a failure
     last_event_id: int
     http_trouble: str | None  #: why daemon.http is not served
     history_trouble: str | None  #: why records cannot be kept at present

@@ -19,14 +19,12 @@ from prometheus_client.registry import Collector
 
 from supervisord_async import __version__
 from supervisord_async.control.counters import BUCKETS, Counters
-from supervisord_async.core.machine import succeeded
+from supervisord_async.control.view import has_failed
 from supervisord_async.core.state import Health, State
 
 if TYPE_CHECKING:
     from supervisord_async.control.commands import Commands
     from supervisord_async.control.stream import Streams
-    from supervisord_async.core.policy import Policy
-    from supervisord_async.core.state import Snapshot
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.figures import Figures
 
@@ -47,19 +45,12 @@ class Row:
         self.labels = [process.name, program.name, program.group]
         self.state, self.health = snapshot.state, snapshot.health
         self.restarts, self.run, self.exit = snapshot.restarts, snapshot.run, snapshot.exit
-        self.failed = failed(snapshot, process.policy)
+        self.failed = has_failed(process)
         self.uptime = now - snapshot.run_since if snapshot.pid is not None else 0.0
         self.figures = figures if snapshot.pid is not None else None
         captures = process.output.captures
         self.log_bytes = sum(capture.bytes_written for capture in captures)
         self.lost_bytes = sum(capture.bytes_lost for capture in captures)
-
-
-def failed(snapshot: Snapshot, policy: Policy) -> bool:
-    """Whether the last run failed for good: FATAL, or EXITED and not well. An unknown exit status is no failure, as for ``status``."""
-    if snapshot.state is State.EXITED:
-        return snapshot.exit is not None and not snapshot.exit.unknown and not succeeded(snapshot, policy)
-    return snapshot.state is State.FATAL
 
 
 class Metrics:

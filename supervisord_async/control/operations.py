@@ -21,7 +21,7 @@ from supervisord_async.control.message import Response
 from supervisord_async.control.operation import Api, Call, Operation, Parameter
 from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
 from supervisord_async.control.stream import SendChunk, Stream
-from supervisord_async.control.view import ProcessView, event_view
+from supervisord_async.control.view import ProcessView, event_view, has_failed
 from supervisord_async.control.why import Why
 from supervisord_async.errors import BusyError, FailedError, NotFoundError, UsageError
 from supervisord_async.jsontext import iso, json_bytes
@@ -139,6 +139,7 @@ async def get_health(api: Api, _call: Call) -> Response:
             run_dir=supervisor.configuration.daemon.run_dir,
             refused=[problem_json(problem) for problem in supervisor.refused],
             processes=len(supervisor.processes),
+            failed=[process.name for process in supervisor.processes.values() if has_failed(process)],
             last_event_id=supervisor.bus.last_id,
             http_trouble=api.http_trouble,
             history_trouble=store.trouble if store is not None else None,

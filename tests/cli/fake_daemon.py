@@ -55,6 +55,7 @@ class FakeDaemon:
             "uptime_seconds": 60.0,
             "file": None,
             "refused": [],
+            "failed": [],
         }
         self.logs: dict[tuple[str, str], list[bytes]] = {}
         self.log_formats: dict[str, str] = {}  # raw where nothing is said

@@ -295,7 +295,7 @@ def test_programs_in_trouble_are_told_with_what_explains_them(tmp_path: Path) ->
         daemon.wait_for("failed", "EXITED")
         told = daemon.ctl("doctor", "--quiet")
         assert told.returncode == 0  # the set-up is sound all the same
-        assert "1 in trouble: broken" in told.stdout
+        assert "2 in trouble: broken, failed" in told.stdout
         assert "asupctl why broken" in told.stdout
 
 

@@ -71,13 +71,17 @@ async def test_states_restarts_exits_and_durations_are_told(serving: Callable[..
 
 @pytest.mark.anyio
 async def test_a_job_that_ended_with_a_successful_code_has_not_failed(serving: Callable[..., Any]) -> None:
-    jobs = [swift(name, restart=Restart(policy=RestartPolicy.NEVER, success_exit_codes=(0, 2))) for name in ("well", "badly", "lost")]
+    names = ("well", "badly", "lost", "told")
+    jobs = [swift(name, restart=Restart(policy=RestartPolicy.NEVER, success_exit_codes=(0, 2))) for name in names]
     async with serving(*jobs, swift("web")) as wire:
+        await wire.ask("POST", "/v1/processes/told/signal", b'{"signal": "TERM"}')
+        await wire.scene.state("told", State.EXITED)
         for name, code in (("well", 2), ("badly", 1), ("lost", None)):
             wire.scene.child(name).end(code=code)
             await wire.scene.state(name, State.EXITED)
         text = await scrape(wire)
-        assert [value(text, "asup_process_failed", name=name) for name in ("well", "badly", "lost", "web")] == [0, 1, 0, 0]
+        assert [value(text, "asup_process_failed", name=name) for name in (*names, "web")] == [0, 1, 0, 0, 0]
+        assert (await wire.ask("GET", "/v1/health")).json["failed"] == ["badly"]
         assert value(text, "asup_process_last_exit", name="well") == 2
         assert value(text, "asup_process_last_exit", name="lost") == -1
 

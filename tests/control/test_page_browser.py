@@ -50,6 +50,7 @@ programs:
     command: [bash, -c, "echo 'HOSTILE'; exit 7"]
     restart: {max_restarts: 0}
   idle: {command: [sleep, "1000"], start_seconds: 0s}
+  job: {command: 'exit $(cat code || echo 2)', shell: true, restart: {policy: never, success_exit_codes: [0, 2]}}
   victim: {command: [sleep, "1000"], start_seconds: 0s}
 """.replace("HOSTILE", HOSTILE)
 
@@ -137,6 +138,19 @@ def test_page_shows_each_process_and_drops_the_token(visit: Callable[..., Any], 
     assert "U+202E" in web.inner_text()
     page.locator(".memory", has_text="iB").first.wait_for()
     assert page.title().startswith("(1)")  # doomed
+
+
+def test_a_job_is_in_trouble_if_it_failed_and_not_for_another_code_than_0(visit: Callable[..., Any], daemon: LiveDaemon) -> None:
+    page = visit()
+    row(page, "job").get_by_text("EXITED", exact=True).wait_for()
+    assert "trouble" not in row(page, "job").get_attribute("class")
+    (daemon.folder / "code").write_text("3")
+    assert daemon.ctl("start", "job").returncode == 1
+    until(page, "document.title.startsWith('(2)')")
+    assert "trouble" in row(page, "job").get_attribute("class")
+    (daemon.folder / "code").write_text("2")
+    daemon.do("start", "job")
+    until(page, "document.title.startsWith('(1)')")
 
 
 def test_click_on_restart_restarts_and_says_so(visit: Callable[..., Any], daemon: LiveDaemon) -> None:

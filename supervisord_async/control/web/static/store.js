@@ -144,13 +144,12 @@ async function refresh() {
   await pause(REFRESH_SECONDS);
   while (everything || news.size) {
     const names = everything || news.size > 20 || [...news].some(mayBeGone) ? null : [...news];
-    const all = everything;
     news = new Set();
     everything = false;
     try {
       const query = names ? `&name=${names.map(encodeURIComponent).join(",")}` : "";
-      const list = await get(`/v1/processes?figures=false${query}`);
-      changed({ processes: merged(list, !names), ...(all ? { health: await get("/v1/health") } : {}) });
+      const [health, list] = await Promise.all([get("/v1/health"), get(`/v1/processes?figures=false${query}`)]);
+      changed({ health, processes: merged(list, !names) });
     } catch {
       // Either a name is gone or the daemon is: fetching everything will tell which.
     }
@@ -203,7 +202,6 @@ export const dismiss = (one) => changed({ notices: state.notices.filter((other) 
 
 /** Whether it needs attention. */
 export function isTrouble(row) {
-  const { state: now, exit_status: exit } = row;
-  if (["FATAL", "BACKOFF", "UNKNOWN"].includes(now) || row.health === "unhealthy" || row.flapping) return true;
-  return now === "EXITED" && exit !== null && exit.code !== 0;
+  if (["FATAL", "BACKOFF", "UNKNOWN"].includes(row.state) || row.health === "unhealthy" || row.flapping) return true;
+  return row.state === "EXITED" && state.health.failed.includes(row.name);
 }
