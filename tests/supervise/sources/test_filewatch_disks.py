@@ -138,6 +138,28 @@ async def test_a_link_to_a_disk_that_hangs_from_the_beginning_is_followed_by_its
         await wait_until(lambda: "current/app and 1 more changed" in b.details())
 
 
+@real
+@fuse
+@pytest.mark.anyio
+async def test_a_link_that_leads_to_a_disk_that_hangs_before_that_is_noticed_holds_nobody_up(
+    source: Path, disk: HangingDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, other = source.parent / "current", source.parent / "other"
+    current.symlink_to(source)
+    other.mkdir()
+    async with bench() as b:
+        await b.monitor(current)
+        monkeypatch.setattr(watcher, "drain", lambda _: set())  # no notification has come yet
+        disk.hang()
+        (source.parent / "next").symlink_to(disk.folder)
+        (source.parent / "next").replace(current)
+        with anyio.fail_after(30):
+            await b.monitor(other, name="other")
+        monkeypatch.undo()
+        disk.answer()
+        await wait_until(lambda: any("current" in detail for detail in b.details()))
+
+
 # Many disks, and ways that lead elsewhere
 
 

@@ -64,6 +64,7 @@ class View:
         self.approach: dict[str, set[str]] = {}
         self.devices: set[int] = set()
         self.missing = True
+        self._real = watched_path.root
         self._files: dict[str, Stamp] = {}
         self._rules: IgnoreRules | None = None
         self._seen_before = False
@@ -77,8 +78,8 @@ class View:
         root = self.watched_path.root
         self._rules = IgnoreRules(root, self.watched_path.ignore, self.watched_path.ignored_paths)
         walk = _Walk(self._rules, stopped)
-        approach, devices, asked = approach_to(root, strange)
-        if not asked:
+        approach, devices, real = approach_to(root, strange)
+        if real is None:
             self.devices = devices
             return set()
         missing = not walk.begin(root)
@@ -87,7 +88,7 @@ class View:
         for unreadable in walk.unreadable:  # unreadable now does not mean gone
             walk.files |= {path: stamp for path, stamp in self._files.items() if path == unreadable or path.startswith(unreadable + "/")}
         before, self._files = self._files, walk.files
-        self.directories, self.approach, self.missing = walk.directories, approach, missing
+        self.directories, self.approach, self.missing, self._real = walk.directories, approach, missing, real
         self.devices = devices | walk.devices
         if not self._seen_before:
             self._seen_before = True
@@ -100,6 +101,10 @@ class View:
             return set()
         since, now = self._since_ns, time.time_ns()
         return {path for path, stamp in self._files.items() if any(since < modified <= now for modified in stamp[2::3])}
+
+    def real(self, directory: str) -> str:
+        """One of ``directories``, with the links on the way to the root followed as they were at the last scan."""
+        return self._real + directory[len(self.watched_path.root) :]
 
     def look(self, path: str) -> LookResult:
         """Look at one path in one of ``directories``."""
@@ -205,11 +210,11 @@ def stamp_of(path: str, found: os.stat_result) -> Stamp | None:
     return (*stamp, target.st_ino, target.st_size, target.st_mtime_ns) if stat.S_ISREG(target.st_mode) else None
 
 
-def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[int], bool]:
-    """The directories on the way to ``path``, links followed, each with the names in it that the way takes; the disks; and True.
+def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[int], str | None]:
+    """The directories on the way to ``path``, links followed, each with the names in it that the way takes; the disks; and where it ends.
 
     The way ends at the first name that does not exist, where ``path``, or a part of it, would appear. It also ends where a link
-    leads to ``strange`` disks, which are not accessed: then the last item is False.
+    leads to ``strange`` disks, which are not accessed: then the last item is None.
     """
     approach: dict[str, set[str]] = {}
     devices: set[int] = set()
@@ -225,7 +230,7 @@ def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[i
         approach.setdefault(here, set()).add(name)
         there = os.path.join(here, name)
         if links and (disks := strange(there)):
-            return approach, devices | disks, False
+            return approach, devices | disks, None
         try:
             found = os.lstat(there)
             devices.add(found.st_dev)
@@ -240,4 +245,4 @@ def approach_to(path: str, strange: Strange) -> tuple[dict[str, set[str]], set[i
             break
         here = "/" if target.startswith("/") else here
         ahead += target.split("/")[::-1]
-    return approach, devices, True
+    return approach, devices, here

@@ -381,8 +381,8 @@ class Watcher:
                 if (identity := _readable(directory)) is not None and (_near(view, directory) or not _shared_by_all(directory)):
                     watched(directory, identity).approach.append((view, entries))
             for directory, identity in view.directories.items():
-                if _readable(directory) is not None:
-                    watched(directory, identity).inside.append((view, directory))
+                if _readable(real := view.real(directory)) is not None:  # by now a link on the way may lead to a disk that hangs
+                    watched(real, identity).inside.append((view, directory))
         return directories, given
 
     def _renew(self) -> bool:
