@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib import util
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.leaks import holdings, left_behind
 from tests.strangers import STRANGER
+
+#: A little less than pytest-timeout allows a test, see pyproject.toml.
+ASYNC_TEST_SECONDS = 110
 
 # Machines are shared and noisy: no test fails for being slow once. CI replays the same examples each time.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
@@ -56,6 +62,22 @@ def loop_backends() -> list[Any]:
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Tests marked ``anyio`` run on every loop that the daemon can run on."""
     return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """An async test is cancelled when it takes too long: what pytest-timeout raises for that in its signal's handler, uvloop only logs."""
+    if iscoroutinefunction(pyfuncitem.obj):
+        pyfuncitem.obj = _bounded(pyfuncitem.obj)
+
+
+def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def run(*arguments: Any, **named: Any) -> None:
+        with anyio.fail_after(ASYNC_TEST_SECONDS):
+            await test(*arguments, **named)
+
+    return run
 
 
 @pytest.fixture
