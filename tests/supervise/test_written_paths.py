@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supervisord_async.config.model import Configuration, Daemon, DaemonLog, Heartbeat, Logs
-from supervisord_async.supervise.daemon import WrittenPaths
+from supervisord_async.supervise.written_paths import WrittenPaths
 from tests.fake_host import program
 
 
