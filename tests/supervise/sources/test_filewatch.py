@@ -9,11 +9,13 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 
 from supervisord_async.config.model import Watch
+from supervisord_async.supervise import keep_running
 from supervisord_async.supervise.monitors import files
 from supervisord_async.supervise.monitors.files import monitor_files
 from supervisord_async.supervise.records.bus import Bus
@@ -21,7 +23,7 @@ from supervisord_async.supervise.sources.filewatch import watcher, watcher_threa
 from supervisord_async.supervise.sources.filewatch.view import LookResult, View, WatchedPath
 from supervisord_async.supervise.sources.filewatch.watcher import Pace
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
-from tests.supervise.filebench import bench, inotify_instances, watch_threads
+from tests.supervise.filebench import Bench, bench, inotify_instances, watch_threads
 from tests.waiting import wait_until
 
 real = pytest.mark.real
@@ -407,6 +409,34 @@ async def test_bug_in_the_thread_is_reported_and_it_is_started_again(source: Pat
         assert "ZeroDivisionError" in b.said("failed")[0].message
         (source / "app.py").write_text("22")
         assert await b.next_detail() == "src/app.py changed"
+
+
+@real
+@pytest.mark.anyio
+async def test_bug_on_the_loop_ends_the_watching_of_nothing(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep_running, "FIRST_PAUSE_SECONDS", 0.05)
+    original, broken = watching.FileWatching._distribute, list[bool]()
+
+    def distribute(self: watching.FileWatching, *arguments: Any) -> None:
+        if broken:
+            broken.pop()
+            raise ZeroDivisionError
+        original(self, *arguments)
+
+    monkeypatch.setattr(watching.FileWatching, "_distribute", distribute)
+    other = tmp_path / "other"
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            b = Bench(tasks)
+            tasks.start_soon(keep_running.keep_running, "file watching", b.watching.run)
+            await b.monitor(source)
+            broken.append(True)
+            await b.monitor(other)
+            (source / "app.py").write_text("22")
+            assert await b.next_detail() == "src/app.py changed"
+            other.write_text("1")
+            assert await b.next_detail() == "other changed"
+            tasks.cancel_scope.cancel()
 
 
 @real

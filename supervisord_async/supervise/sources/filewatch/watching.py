@@ -121,12 +121,13 @@ class FileWatching:
         await self._news.wait()
         from anyio.from_thread import BlockingPortal
 
+        self._unstarted = list(self._threads.values())  # none is served: this is the beginning, or another one after a bug
         async with BlockingPortal() as portal, anyio.create_task_group() as tasks:
             while True:
                 await self._news.wait()
                 await anyio.sleep(self._pace.gather)
-                self._news = anyio.Event()
                 self._distribute()
+                self._news = anyio.Event()  # only now, so that a bug there leaves the news for the next attempt
                 unstarted, self._unstarted = self._unstarted, []
                 for thread in unstarted:
                     tasks.start_soon(self._keep, thread, portal)
