@@ -17,7 +17,7 @@ from supervisord_async.control.operation import Api, Call, Operation
 from supervisord_async.control.operations import OPERATIONS
 from supervisord_async.control.parameters import Parameters
 from supervisord_async.control.problems import RequestError, of_status, too_large
-from supervisord_async.control.stream import Stream
+from supervisord_async.control.stream import Stream, cancel_when_gone
 from supervisord_async.control.web.assets import Pages
 
 HEAD_LIMIT_BYTES = 16 * 1024
@@ -116,7 +116,21 @@ async def _operate(
 ) -> Response | Stream:
     body = await _body(request)
     by = await api.askers.name_of(request) if operation.method == "POST" else ""
-    return await operation.run(api, Call(path_parameters, Parameters(request.query(), body, known=known), request.headers, by))
+    call = Call(path_parameters, Parameters(request.query(), body, known=known), request.headers, by)
+    return await (_run_until_gone(api, operation, call, request) if operation.until_gone else operation.run(api, call))
+
+
+async def _run_until_gone(api: Api, operation: Operation, call: Call, request: Request) -> Response | Stream:
+    """The operation's answer; any, where the client has gone before there was one: a wait may take a day, and nobody would end it."""
+    answer: Response | Stream = Response()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel_when_gone, request, tasks.cancel_scope)
+        try:
+            answer = await operation.run(api, call)
+        except Exception as error:
+            answer = problem_response(error)
+        tasks.cancel_scope.cancel()
+    return answer
 
 
 def _check_head(request: Request) -> None:

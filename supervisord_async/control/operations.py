@@ -269,7 +269,7 @@ _WAITING = (
     Parameter("wait", "boolean", "false: answer 202 at once instead of with the result"),
     Parameter("timeout", "duration", "how long to wait for the result"),
 )
-_ACTION: dict[str, Any] = {"answer": answers.Results, "parameters": _WAITING, "statuses": (202, 404, 409, 503, 504)}
+_ACTION: dict[str, Any] = {"answer": answers.Results, "parameters": _WAITING, "statuses": (202, 404, 409, 503, 504), "until_gone": True}
 _SELECTOR = "/v1/processes/{selector}"
 _NAME = "/v1/processes/{name}"
 
@@ -310,6 +310,7 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=(Parameter("replicas", "replicas", "how many"), *_WAITING),
         statuses=(202, 404, 409, 503, 504),
         needs_body=("replicas",),
+        until_gone=True,
     ),
     Operation(
         "POST",
@@ -319,6 +320,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=answers.Results,
         parameters=(Parameter("for", "wait_for", "what to wait for"), Parameter("timeout", "duration", "how long")),
         statuses=(404, 409, 503, 504),
+        until_gone=True,
     ),
     Operation("GET", f"{_NAME}/why", why_process, "Why it is in its state", answer=Why, statuses=(404,)),
     Operation(

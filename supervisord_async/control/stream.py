@@ -66,7 +66,7 @@ class Stream(msgspec.Struct, frozen=True):
             await send({"type": "http.response.start", "status": 200, "headers": head})
             if request.method != "HEAD":
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_until_gone, request, tasks.cancel_scope)
+                    tasks.start_soon(cancel_when_gone, request, tasks.cancel_scope)
                     tasks.start_soon(_until_closed, self.streams, tasks.cancel_scope)
                     await self.produce(send_chunk)
                     tasks.cancel_scope.cancel()
@@ -76,7 +76,8 @@ class Stream(msgspec.Struct, frozen=True):
             self.streams.open -= 1
 
 
-async def _until_gone(request: Request, scope: anyio.CancelScope) -> None:
+async def cancel_when_gone(request: Request, scope: anyio.CancelScope) -> None:
+    """``scope`` is cancelled when the client has disconnected."""
     await request.wait_gone()
     scope.cancel()
 

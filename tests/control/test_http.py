@@ -267,6 +267,20 @@ async def test_where_all_connections_are_busy_the_next_is_told(serving: Serving,
             await stream.aclose()
 
 
+async def test_nobody_waits_for_a_client_that_has_gone_and_its_order_is_carried_out(serving: Serving) -> None:
+    """A wait without a timeout takes a day: each interrupted `asupctl wait` stayed for so long, with a subscription to all records."""
+    async with serving(swift("web"), swift("db", autostart=False)) as wire:
+        before = wire.scene.snapshot("web").run
+        for order in ("web/wait?for=exited", "db/wait?for=ready", "web/restart"):
+            async with await wire.connect() as stream:
+                await stream.send(f"POST /v1/processes/{order} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n".encode())
+                if "wait" in order:
+                    await wait_until(lambda: len(wire.scene.bus._subscriptions) == 1)
+            await wait_until(lambda: not wire.scene.bus._subscriptions, what="the end of the wait")
+        await wait_until(lambda: wire.scene.snapshot("web").run == before + 1, what="the restart")
+        assert (await wire.ask("GET", "/v1/health")).status == 200
+
+
 async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(swift("web", stop=Stop(grace_seconds=600.0))) as wire:
         wire.scene.child("web").obeys = False
