@@ -119,7 +119,7 @@ async def stream_events(api: Api, call: Call) -> Response | Stream:
 
 async def get_config(api: Api, call: Call) -> Response:
     """The effective configuration."""
-    return reply(api.commands.configuration(call.parameters.text("name")))
+    return reply(await api.commands.configuration(call.parameters.text("name")))
 
 
 async def get_health(api: Api, _call: Call) -> Response:
