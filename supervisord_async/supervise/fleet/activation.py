@@ -89,7 +89,9 @@ class Activation:
                                 await records.receive()
 
     def _armed(self, name: str) -> list[Process]:
-        return [process for process in self._fleet.processes.values() if process.program.name == name and is_armed(process)]
+        program, processes = self._programs().get(name), self._fleet.processes
+        members = [processes[each] for each in program.process_names() if each in processes] if program is not None else []
+        return [process for process in members if is_armed(process)]
 
     async def _bind(self, name: str) -> bool:
         program = self._programs().get(name)
