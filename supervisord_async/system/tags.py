@@ -20,7 +20,7 @@ from supervisord_async.wire import ENV_SETTINGS, ENV_TAG, PROGRAM_NAME
 #: What a daemon writes behind its instance: a process, or a command beside its run, and a number with no more digits than runs can need.
 #: Any user can put anything else into an environment, and would have whoever reads it fail.
 _OURS = re.compile(rf"(?P<name>(?=[^/])(?:{PROGRAM_NAME}(?::[0-9]{{1,5}})?)?(?:#[a-z_]+)?)/(?P<run>0|[1-9][0-9]{{0,14}})")
-_DIGEST = re.compile("[0-9a-f]{16}")
+_DIGEST = re.compile("[0-9a-f]{16}(?:[0-9a-f]{4})?")
 
 
 class Tagged(msgspec.Struct, frozen=True):

@@ -124,6 +124,20 @@ def test_a_successor_of_another_environment_restarts_nothing(daemon: Make) -> No
     assert live.wait_for("a", "RUNNING", run=2)["cause"] == "config_changed"
 
 
+@pytest.mark.parametrize("now", ["heartbeat: 20s, logs: {stdout: none}", "notify: true, logs: {stdout: none}", "logs: {stdout: a.log}"])
+def test_a_successor_restarts_a_run_that_was_never_told_how_to_report(daemon: Make, now: str) -> None:
+    """Else it would be ended as hung for the beats that it was not asked for, and its output would be lost."""
+    text = "programs: {a: {command: [sleep, '1000'], start_seconds: 0, restart: never%s}}"
+    live = daemon(text % ", logs: {stdout: none}")
+    live.wait_for("a", "RUNNING")
+    live.do("start", "a")  # what was answered is saved
+    live.kill()
+    live.write(text % f", {now}")
+    live.start()
+    live.wait_until(lambda: live.process_of("a")["run"] == 2, "it runs anew")
+    assert live.process_of("a")["cause"] == "config_changed"
+
+
 @pytest.mark.parametrize("known", ["the run before it", "nothing"])
 @pytest.mark.parametrize("file", ["as at its start", "as before", "new"])
 def test_a_run_that_no_saved_state_knows_goes_on_only_with_the_settings_of_the_file(daemon: Make, known: str, file: str) -> None:

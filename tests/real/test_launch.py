@@ -74,7 +74,7 @@ def test_a_program_is_told_who_it_is(daemon: Make, tmp_path: Path) -> None:
         live.wait_until(lambda file=file, run=run: f"ASUP_RUN={run}\n" in file.read_text(), "it has said so")
         told = dict(line.split("=", 1) for line in file.read_text().splitlines() if line.startswith("ASUP_"))
         tag, settings = told.pop("ASUP_TAG"), told.pop("ASUP_SETTINGS")
-        assert tag.endswith(f"/w:{replica}/{run}") and len(settings) == 16
+        assert tag.endswith(f"/w:{replica}/{run}") and len(settings) == 20
         assert told == {
             "ASUP_NAME": f"w:{replica}",
             "ASUP_PROGRAM": "w",

@@ -40,29 +40,34 @@ def _own_environment() -> dict[str, str]:
 def settings_digest(program: Program) -> str:
     """A digest of the settings with which a run is started: those whose change needs a restart.
 
-    Inherited variables do not count: another daemon may have another environment.
+    Inherited variables do not count: another daemon may have another environment. Nor do the paths of logs, which only the daemon opens.
     """
-    return _digest(program, [(name, program.environment[name]) for name in program.own_variables])
+    beats = program.heartbeat and (program.heartbeat.file,)
+    streams = (where if where in ("none", "inherit", "stdout") else "path" for where in (program.logs.stdout, program.logs.stderr))
+    return _digest(program, _own_variables(program), (beats, program.notify is not None, *streams), size=10)
 
 
 def has_digest(program: Program, digest: str) -> bool:
     """Whether a run with that :func:`settings_digest` was started with the present settings of ``program``; "" fits all.
 
-    Also true of digests by earlier versions, which left out variables that the file sets to their inherited value; and of all
-    digests while the present settings are not known in full.
+    Also true of the shorter digests by earlier versions, which left out heartbeat, notify and logs, and before that variables that
+    the file sets to their inherited value; and of all digests while the present settings are not known in full.
     """
-    if program.unread:
+    if program.unread or digest in ("", settings_digest(program)):
         return True
-    return digest in ("", settings_digest(program)) or digest == _digest(
-        program, sorted(program.environment.items() - _own_environment().items())
-    )
+    former = sorted(program.environment.items() - _own_environment().items())
+    return digest in (_digest(program, _own_variables(program)), _digest(program, former))
 
 
-def _digest(program: Program, environment: list[tuple[str, str]]) -> str:
+def _own_variables(program: Program) -> list[tuple[str, str]]:
+    return [(name, program.environment[name]) for name in program.own_variables]
+
+
+def _digest(program: Program, environment: list[tuple[str, str]], *more: object, size: int = 8) -> str:
     who = (program.user, program.group_name, program.umask, limits_of(program).settings())
     sockets = (program.sockets,) if program.sockets else ()
-    identity = (program.command, program.shell, program.directory, *who, environment, *sockets)
-    return hashlib.blake2s(repr(identity).encode(), digest_size=8).hexdigest()
+    identity = (program.command, program.shell, program.directory, *who, environment, *sockets, *more)
+    return hashlib.blake2s(repr(identity).encode(), digest_size=size).hexdigest()
 
 
 def executable_of(program: Program) -> Executable:

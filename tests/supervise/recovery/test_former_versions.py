@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from supervisord_async.config.model import Limits, Logs, Program, Socket
+from supervisord_async.config.model import Heartbeat, Limits, Logs, Notify, Program, Socket
 from supervisord_async.core.state import State
 from supervisord_async.supervise.recovery import persist
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
@@ -135,11 +135,14 @@ def test_what_this_version_saves_is_in_a_sample() -> None:
 def test_the_digest_of_settings_is_what_it_was() -> None:
     """Else an upgrade would restart every program, for settings that nobody has changed."""
     plain = Program(name="a", command=("sleep", "1000"), group="a", directory="/srv", logs=Logs(stdout="none"))
-    assert run_spec.settings_digest(plain) == "64c61ff8f8cb9473"
+    assert run_spec.settings_digest(plain) == "f0379a042de61cd7ded4"
+    assert run_spec.has_digest(plain, "64c61ff8f8cb9473")
     rich = msgspec.structs.replace(
         plain,
         environment={"PORT": "1"},
         own_variables=("PORT",),
+        heartbeat=Heartbeat(file="/srv/beat"),
+        notify=Notify(),
         user="www-data",
         group_name="adm",
         umask=0o22,
@@ -160,4 +163,5 @@ def test_the_digest_of_settings_is_what_it_was() -> None:
             Socket(name="u", kind="unix", path="/run/u", user="root"),
         ),
     )
-    assert run_spec.settings_digest(rich) == "98736d2698365f35"
+    assert run_spec.settings_digest(rich) == "2df021a6cd6b3d044d3a"
+    assert run_spec.has_digest(rich, "98736d2698365f35")
