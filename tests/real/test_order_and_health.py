@@ -150,6 +150,19 @@ def test_a_line_that_a_reload_asks_for_is_looked_for(daemon: Make) -> None:
     assert live.wait_for("s", "RUNNING", health="healthy")["run"] == 2
 
 
+def test_a_line_that_a_reload_asks_for_during_a_start_is_looked_for(daemon: Make, tmp_path: Path) -> None:
+    programs = """programs:
+  s:
+    command: [sh, -c, echo serving; exec sleep 1000]
+    hooks: {before_start: [sh, -c, until test -e go; do sleep 0.05; done]}
+"""
+    live = daemon(programs)
+    live.write(programs + "    readiness: {log: serving, interval: 50ms}\n")
+    live.do("reload", "--no-wait")
+    (tmp_path / "go").touch()
+    assert live.wait_for("s", "RUNNING", health="healthy")["run"] == 1
+
+
 def test_a_tcp_probe(daemon: Make, tmp_path: Path, free_port: int) -> None:
     live = daemon(f"programs: {{s: {{command: {server(free_port)}, readiness: {{tcp: '127.0.0.1:{free_port}', interval: 50ms}}}}}}")
     live.wait_for("s", "STARTING")
