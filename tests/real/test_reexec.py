@@ -155,6 +155,16 @@ def test_new_code_that_cannot_have_what_it_needs_goes_on_as_after_a_kill(daemon:
     assert live.tagged() == []
 
 
+def test_autostart_that_is_new_in_the_file_starts_what_nobody_has_stopped(daemon: Make) -> None:
+    programs = "programs: {{a: {{command: [sleep, '1000'], autostart: {0}}}, b: {{command: [sleep, '1000'], autostart: {0}}}}}"
+    live = daemon(programs.format("false"))
+    live.do("stop", "b")
+    live.write(programs.format("true"))
+    live.do("reexec")
+    live.wait_for("a", "RUNNING", cause="autostart")
+    assert live.process_of("b")["run"] == 0
+
+
 def test_a_reexec_needs_no_run_dir(daemon: Make) -> None:
     """Its disk may have become read-only: one that lives is not ended for that."""
     live = daemon(PROGRAMS)

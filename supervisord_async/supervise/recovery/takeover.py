@@ -51,13 +51,13 @@ class Inherited(msgspec.Struct, frozen=True):
     def begins_anew(self) -> bool:
         """Whether it starts by ``autostart``, as under a first daemon: if it is not wanted up, and its cause is one of these.
 
-        * None: it was never started, or all that was known of it is lost and only leftovers live.
+        * None: it was never started (``autostart`` may be new), or all that was known of it is lost and only leftovers live.
         * ``daemon_stop``: it was stopped with the daemon, which was killed before everything was down.
         * ``config_changed``: it was stopped because the file did not list it for a while.
         """
         if self.snapshot.wanted:
             return False
-        return self.snapshot.cause is Cause.CONFIG_CHANGED or (not self.by_reexec and self.snapshot.cause in (None, Cause.DAEMON_STOP))
+        return self.snapshot.cause in (None, Cause.CONFIG_CHANGED) or (not self.by_reexec and self.snapshot.cause is Cause.DAEMON_STOP)
 
 
 async def without_impostors(

@@ -145,7 +145,7 @@ def test_the_number_of_a_run_whose_leftovers_live_is_not_given_again() -> None:
 @pytest.mark.parametrize(
     ("cause", "after_a_death", "after_a_reexec"),
     [
-        (None, True, False),
+        (None, True, True),
         (Cause.DAEMON_STOP, True, False),
         (Cause.CONFIG_CHANGED, True, True),
         (Cause.OPERATOR, False, False),
