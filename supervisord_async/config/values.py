@@ -28,6 +28,8 @@ NAME_EXPECTED = (
 #: Words of a command that only a shell interprets.
 SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
 
+#: A quoted part of a command, or a character behind a backslash.
+QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
 #: A word in which a shell would expand a variable.
 BARE_VARIABLE = re.compile(r"[^\s'\"$]*\$[A-Za-z_]\w*[^\s'\"$]*$")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
@@ -113,7 +115,7 @@ class Values(msgspec.Struct, frozen=True):
 
     def _split(self, value: str, sub: Path) -> tuple[str, ...]:
         try:
-            words = tuple(shlex.split(value))
+            words = tuple(shlex.split(_unbroken(value)))
         except ValueError:
             self.origin.error(sub, "a quote is opened and never closed, or a backslash ends it")  # the value may hold a secret
             return ("?",)
@@ -202,6 +204,11 @@ class Values(msgspec.Struct, frozen=True):
             return model.Socket(name=name, kind=kind, host=host, port=port)
         self.origin.error(sub, f"expected tcp://HOST:PORT, udp://HOST:PORT or unix:PATH, found {found(url)}")
         return model.Socket(name=name, kind="tcp")
+
+
+def _unbroken(command: str) -> str:
+    """``command`` without the line breaks that a backslash takes away: shlex makes each of them a word."""
+    return QUOTED.sub(lambda part: part[0] if part[0][0] == "'" else re.sub(r"(\\\\)|\\\n", r"\1", part[0]), command)
 
 
 def _by_shell(sub: Path) -> str:

@@ -12,6 +12,19 @@ from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.errors import ConfigError
 
 
+@pytest.mark.parametrize("block", ["|", ">"])
+def test_a_backslash_at_the_end_of_a_line_takes_the_line_break_away_as_in_a_shell(project, block):
+    program = project.program(f"""
+        command: {block}
+          serve \\
+            --bind :80 "a \\
+            b" \\
+            'c\\
+            d' e\\\\
+    """)
+    assert program.command == ("serve", "--bind", ":80", "a   b", "c\\\n  d", "e\\")
+
+
 def test_a_command_alone_is_a_program_with_the_models_defaults(project):
     program = project.program("command: [sleep, 60]")
     plain = model.Program(
