@@ -13,7 +13,8 @@ effects, and ``records`` publish the change. Where to look:
 * what is published: ``records``: the bus, the wording of records, masking, the log, the history, figures, hooks on events;
 * the daemon: ``daemon`` (lifetime, signals), ``options`` (its command line), ``loading`` (reading the file again), ``run_dir``,
   ``run_dir_repair`` (lock, socket and state, made again when somebody removed them), ``optional_modules``, ``keep_running`` (its own
-  tasks, restarted after a bug), ``written_paths`` (its own files), ``service_manager`` (what systemd is told); ``single`` is all of asup-run;
+  tasks, restarted after a bug), ``written_paths`` (its own files), ``service_manager`` (what systemd is told);
+* ``single``: all of asup-run;
 * its death: ``recovery``: saved state, takeover by the next daemon, re-exec, on_death, leftovers;
 * the machine below: ``host`` is the interface, ``machine_host`` the real one, tests have others; ``run_cgroups`` gives each run a
   cgroup, ``retry`` retries while the machine is short of resources.
