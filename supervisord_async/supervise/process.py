@@ -314,10 +314,11 @@ class Process:
             self._watch_scope.cancel()
             self._watch_scope = None
         if self.program.watch:
-            self._start(self._monitor_files)
+            self._watch_scope = anyio.CancelScope()  # not in the task: this may be called again before that begins
+            self._start(self._monitor_files, self._watch_scope)
 
-    async def _monitor_files(self) -> None:
-        with anyio.CancelScope() as self._watch_scope:
+    async def _monitor_files(self, scope: anyio.CancelScope) -> None:
+        with scope:
             await monitor_watches(self._shared, self.name, self.program.watch, self._files_changed)
 
     def _files_changed(self, input_: Input) -> None:

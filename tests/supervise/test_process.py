@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from supervisord_async.config.model import Backoff, Heartbeat, Probe, Restart, Stop
+from supervisord_async.config.model import Backoff, Heartbeat, Probe, Restart, Stop, Watch
 from supervisord_async.core.inputs import RestartRequested, SignalRequested, StartRequested, StopRequested
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 from supervisord_async.core.record import Record
@@ -348,6 +348,21 @@ def test_a_bug_in_one_process_leaves_it_unknown_and_is_survived(broken: str, cap
     (record,) = [record for record in told.records if record.type == "supervision"]
     assert record.name == "web" and "a bug broke its supervision" in record.message and "a bug" in record.message
     assert [record.cause for record in told.records if record.to == "UNKNOWN"] == ["internal_error"]
+
+
+def test_paths_that_are_watched_no_more_before_their_watch_has_begun_are_not_watched(tmp_path: Path) -> None:
+    async def main() -> list[str]:
+        shared = shared_context(FakeHost())
+        process = Process("web", 0, program(watch=(Watch(paths=(str(tmp_path / "old"),)),)), shared)
+        async with anyio.create_task_group() as tasks:
+            process.begin(tasks)
+            process.reconfigure(program(watch=(Watch(paths=(str(tmp_path / "new"),)),)))
+            await anyio.wait_all_tasks_blocked()
+            watched = [path.root for each in shared.files._subscriptions for path in each.watched_paths]
+            tasks.cancel_scope.cancel()
+        return watched
+
+    assert run_virtually(main) == [str(tmp_path / "new")]
 
 
 def test_settings_that_come_while_supervision_is_broken_hold_for_the_run_that_lives_on() -> None:
