@@ -57,19 +57,18 @@ class ScheduleWatch:
         self._off_the_loop = off_the_loop
         self._news = anyio.Event()
         self._late_seconds = LATE_AT_START_SECONDS
-        self._written = b""  # the marks that are on the disk
+        self._written: bytes | None = None  # the marks that are on the disk; None: they have not been read yet
         bus.listen(self._on_record)
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        loaded = False
         while True:
             groups = self._groups()
             if not groups:
                 await self._news.wait()
-            elif not loaded:
+            elif self._written is None:
                 await retry_on_shortage("read when schedules were last due", lambda: self._off_the_loop(self._marks.load))
-                self._written, loaded = self._marks.snapshot(), True
+                self._written = self._marks.snapshot()
                 continue
             else:
                 delay = await self._look(groups)

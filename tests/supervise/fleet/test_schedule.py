@@ -18,7 +18,8 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.fleet import schedule as schedules
 from supervisord_async.supervise.fleet.schedule import local_zone, next_after
-from supervisord_async.supervise.monitors.schedule import POLL_SECONDS, ScheduleWatch
+from supervisord_async.supervise.keep_running import keep_running
+from supervisord_async.supervise.monitors.schedule import LATE_SECONDS, POLL_SECONDS, ScheduleWatch
 from supervisord_async.supervise.process import Process
 from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually
@@ -128,12 +129,18 @@ class Scene:
                 await anyio.sleep(1)
 
 
-def play(scene: Callable[[Scene], Awaitable[None]], run_dir: Path, begin: str, schedule: Schedule, **settings: Any) -> None:
+async def _once(_what: str, run: Callable[[], Awaitable[None]]) -> None:
+    await run()
+
+
+def play(
+    scene: Callable[[Scene], Awaitable[None]], run_dir: Path, begin: str, schedule: Schedule, *, survives: bool = False, **settings: Any
+) -> None:
     async def main() -> None:
         play_in = Scene(run_dir, at(begin), {"schedule": schedule, "start_seconds": 0.0} | settings)
         async with anyio.create_task_group() as tasks:
             play_in.process.begin(tasks)
-            tasks.start_soon(play_in.watch.run)
+            tasks.start_soon(keep_running if survives else _once, "starting by schedule", play_in.watch.run)
             await scene(play_in)
             tasks.cancel_scope.cancel()
 
@@ -197,6 +204,25 @@ def test_without_a_thread_what_is_due_is_started_and_is_written_down_later(tmp_p
         assert (tmp_path / schedules.FILE_NAME).read_text() != before
 
     play(scene, tmp_path, "2026-11-21 00:01", Schedule(at="@every 10m", every_seconds=600.0))
+
+
+def test_a_bug_right_after_a_start_does_not_lead_to_a_second_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due was not written down yet; the task begins anew, as :mod:`.keep_running` has it."""
+
+    async def scene(s: Scene) -> None:
+        s.host.on_spawn = lambda child: child.end(code=0)
+        await anyio.sleep(2)
+        monkeypatch.setattr(s.watch, "_write", bug)
+        await s.runs(1, 700)
+        await anyio.sleep(LATE_SECONDS)
+        assert s.told() == ["started"] and s.process.snapshot.run == 1
+        await s.runs(2, 700)
+
+    async def bug(_marks: bytes) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    play(scene, tmp_path, "2026-11-21 00:01", Schedule(at="@every 10m", every_seconds=600.0), survives=True)
 
 
 @pytest.mark.parametrize(("catch_up", "runs"), [("once", 1), ("none", 0)])
