@@ -196,14 +196,14 @@ class RunCgroups:
         return not any(not cgroup.pids() for cgroup in cgroups.of_instance(self._instance).values())
 
     async def _remove_over(self) -> None:
-        over, self._over = self._over, set()
+        over = frozenset(self._over)
         try:
-            remaining = await anyio.to_thread.run_sync(lambda: {cgroup for cgroup in over if not cgroup.remove()})
+            removed = await anyio.to_thread.run_sync(lambda: {cgroup for cgroup in over if cgroup.remove()})
         except (OSError, RuntimeError) as error:
             if not isinstance(error, OSError) and not is_shortage(error):
                 raise
-            remaining = over  # a later sweep removes them, or close()
-        self._over |= remaining  # where something still lives: at the next sweep
+            return  # a later sweep removes them, or close()
+        self._over -= removed  # not where something still lives: at the next sweep
 
     async def _warm_up(self) -> None:
         """Moving into a cgroup does not block for the next moment. One thread does the waiting for all callers."""
