@@ -1,4 +1,4 @@
-"""What the supervisor answers to those that share a reload."""
+"""Reloads that something goes wrong in."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.load import Loaded
+from supervisord_async.supervise.runs.output import Output
 from tests.control.conftest import Scene, playing, swift
 from tests.waiting import wait_until
 
@@ -49,3 +50,26 @@ async def test_a_reload_that_breaks_is_not_the_answer_of_another_one() -> None:
         gate.set()
         await wait_until(lambda: len(answers) == 3)
         assert answers == {0: ("new1",), 1: "can't start new thread", 2: ("new3",)}
+
+
+async def test_a_removal_that_a_bug_broke_is_done_by_the_next_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes: list[Scene] = []
+    close = Output.aclose
+
+    async def bug(_output: Output) -> None:
+        monkeypatch.setattr(Output, "aclose", close)
+        raise ZeroDivisionError("a bug")
+
+    async def load() -> Loaded:
+        now = scenes[0].supervisor.configuration
+        return Loaded(replace(now, programs={"db": now.programs["db"]}), ())
+
+    async with playing(swift("web"), swift("db"), load=load) as scene:
+        scenes.append(scene)
+        supervisor = scene.supervisor
+        monkeypatch.setattr(Output, "aclose", bug)
+        await supervisor.reload()
+        await supervisor.removals.wait_gone([supervisor.processes["web"]])
+        assert "web" in supervisor.processes and "web" not in supervisor.removals
+        await supervisor.reload()
+        await wait_until(lambda: "web" not in supervisor.processes, 5)

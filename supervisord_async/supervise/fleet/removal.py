@@ -43,8 +43,9 @@ class Removals:
         async def remove() -> None:
             try:
                 await self._remove(process)
-            finally:
-                self._ends.pop(process).set()  # in any case, so that nobody waits in vain if the daemon ends meanwhile
+            finally:  # in any case: nobody waits in vain if the daemon ends meanwhile, and after a bug the next reload begins anew
+                del self._conditions[process.name]
+                self._ends.pop(process).set()
 
         self._fleet.start_task(remove, f"remove {process.name}")
 
@@ -69,5 +70,4 @@ class Removals:
         await process.output.aclose()
         process.dismiss()
         process.close_notify_socket()
-        del self._conditions[process.name]
         self._gone(process)
