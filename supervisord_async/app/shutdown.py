@@ -7,6 +7,7 @@ objects has to be an ``async def``, which runs on that loop.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -75,6 +76,7 @@ class GracefulShutdownManager:
         self._reports: list[ComponentReport] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._on_loop: asyncio.Future[bool] | None = None  # a loop alone does not keep its tasks
 
     def register_component(
         self,
@@ -118,7 +120,9 @@ class GracefulShutdownManager:
         the same. In an event loop's own thread use ``initiate_shutdown_async``.
         """
         if not self._begin():
-            return self._wait_for_other()
+            if not self._stops_itself():
+                self._finished.wait(self.shutdown_timeout + 1.0)
+            return self.stopped_cleanly
         deadline = time.monotonic() + self.shutdown_timeout
         try:
             for worker in self._prepare():
@@ -135,7 +139,10 @@ class GracefulShutdownManager:
         from supervisord_async.app.shutdown_on_loop import stop_on_loop
 
         if not self._begin():
-            return await asyncio.to_thread(self._wait_for_other)
+            if not self._stops_itself():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.wait_async(), self.shutdown_timeout + 1.0)
+            return self.stopped_cleanly
         deadline = time.monotonic() + self.shutdown_timeout
         token = _stopping.set(self)
         try:
@@ -184,12 +191,12 @@ class GracefulShutdownManager:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)
 
-    def _wait_for_other(self) -> bool:
-        if _stopping.get() is self:
-            log.warning("a component initiates the shutdown that is stopping it; not waited for")
+    def _stops_itself(self) -> bool:
+        """Whether a component initiates the shutdown that is stopping it: waiting for that would not end."""
+        if _stopping.get() is not self:
             return False
-        self._finished.wait(self.shutdown_timeout + 1.0)
-        return self.stopped_cleanly
+        log.warning("a component initiates the shutdown that is stopping it; not waited for")
+        return True
 
     def _remember_loop(self) -> None:
         loop = _running_loop()
@@ -245,9 +252,9 @@ class GracefulShutdownManager:
                 _end_by(signum)
             self._requested = True
             self._prepare()
-            # In a thread, since the handler may have interrupted code that holds a lock which a component needs. Not a
-            # daemon thread, so that the interpreter waits for it.
-            threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
+            # In a thread, since the handler may have interrupted code that holds a lock which a component needs.
+            if not self._initiate_in_thread():
+                self.initiate_shutdown()  # such a lock is seldom held
             if exit_process:
                 raise SystemExit(0)
 
@@ -257,7 +264,19 @@ class GracefulShutdownManager:
         if self._requested:
             _end_by(number)
         self._requested = True
-        threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
+        if not self._initiate_in_thread():
+            import asyncio
+
+            self._on_loop = asyncio.ensure_future(self.initiate_shutdown_async())
+
+    def _initiate_in_thread(self) -> bool:
+        """The shutdown has begun, in a thread that the interpreter waits for; False if none can be started."""
+        try:
+            threading.Thread(target=self.initiate_shutdown, name="shutdown", daemon=False).start()
+        except RuntimeError as error:
+            log.warning("no thread to shut down in: %s", error)
+            return False
+        return True
 
     async def wait_async(self) -> bool:
         """Waits for a shutdown that is initiated elsewhere, and returns ``stopped_cleanly``."""

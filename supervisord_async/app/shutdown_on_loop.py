@@ -63,6 +63,10 @@ async def _in_thread(step: Step) -> Any:
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="shutdown-step", daemon=True).start()
+    try:
+        threading.Thread(target=contextvars.copy_context().run, args=(run,), name="shutdown-step", daemon=True).start()
+    except RuntimeError as error:  # no thread can be started: call it in the loop's, without a bound
+        log.warning("no thread to stop a component in: %s", error)
+        run()
     result = await future
     return await result if inspect.isawaitable(result) else result

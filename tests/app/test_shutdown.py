@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import time
@@ -234,7 +235,7 @@ def test_impossible_bounds_are_refused() -> None:
 
 
 SIGNALLED = """
-import threading, time
+import os, threading, time
 from supervisord_async.app import GracefulShutdownManager
 manager = GracefulShutdownManager(shutdown_timeout=8)
 stopping = threading.Event()
@@ -246,10 +247,10 @@ thread.start()
 manager.register_component("worker", stopping.set, thread.join)
 manager.register_component("slow", lambda: time.sleep({slow}), timeout=8)
 manager.install_signal_handlers()
-print("ready", flush=True)
+os.write(1, b"ready\\n")  # takes no lock, which the signal's handler could find taken
 try:
     while True:
-        time.sleep(60)
+        time.sleep(1)  # a signal that comes just before it does not interrupt it
 finally:
     print("main unwound", flush=True)
 """
@@ -276,6 +277,50 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, launch: Launch
     wait_until_sync(lambda: "main unwound" in output())
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == -signal.SIGTERM
+
+
+REFUSE_THREADS = """
+def refuse(_):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+"""
+
+
+@pytest.mark.real
+def test_a_signal_shuts_down_a_program_that_can_start_no_thread(tmp_path: Path, launch: Launch, output: Callable[[], str]) -> None:
+    (tmp_path / "program.py").write_text(SIGNALLED.format(slow=0).replace("os.write", REFUSE_THREADS + "os.write"))
+    process = launch("program.py")
+    wait_until_sync(lambda: "ready" in output())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert "worker stopped" in output()
+    assert "main unwound" in output()
+
+
+@pytest.mark.anyio
+async def test_a_signal_shuts_down_a_loop_beside_which_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    manager = GracefulShutdownManager()
+    told: list[str] = []
+
+    async def stop() -> None:
+        told.append("on the loop")
+        assert await manager.initiate_shutdown_async() is False  # by a component of its own
+
+    manager.register_component("ordinary", lambda: told.append("ordinary"))
+    manager.register_component("async", stop)
+    manager.install_signal_handlers([signal.SIGUSR1])
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert await asyncio.wait_for(manager.wait_async(), 60)
+            assert await manager.initiate_shutdown_async()
+    finally:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR1)
+    assert told == ["on the loop", "ordinary"]
 
 
 ON_LOOP = """
