@@ -19,11 +19,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.util import cache_from_source
 from types import TracebackType
 from typing import Any, Final, Self
 
-from supervisord_async.app.shutdown import GracefulShutdownManager
+from supervisord_async.app.shutdown import GracefulShutdownManager, PreparedCall
 from supervisord_async.app.state import ENV_FRESH_START, StateSerializer, get_state_serializer
 from supervisord_async.app.watcher import FileChangeWatcher
 
@@ -158,7 +159,7 @@ class ProcessRestarter:
     def request_restart(self, reason: str = "requested") -> bool:
         """A restart has begun, in its own thread and without the delay; False if one is under way already, or is not possible.
 
-        It is not possible while a changed source does not compile, or if the command does not exist.
+        It is not possible while a changed source does not compile, if the command does not exist, or if no thread can be started.
         """
         if self._broken:
             log.error("not restarting (%s): %s", reason, "; ".join(self._broken.values()))
@@ -195,9 +196,18 @@ class ProcessRestarter:
                 return False
             # A thread that only waits for the delay is a daemon; the restart itself must outlive the main thread, which may end
             # when the components have stopped.
-            self._pending = threading.Thread(target=self._restart, args=(reason, delay, caught_up), name="restart", daemon=delay > 0)
-            self._pending.start()
-            return True
+            thread = threading.Thread(target=self._restart, args=(reason, delay, caught_up), name="restart", daemon=delay > 0)
+            return self._go_on_in(thread, reason)
+
+    def _go_on_in(self, thread: threading.Thread, reason: str) -> bool:
+        """The restart goes on in ``thread``; False if that cannot be started: at a limit, or when the interpreter is ending."""
+        self._pending = thread
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("not restarting (%s): %s", reason, error)
+            return False
+        return True
 
     def _restart(self, reason: str, delay: float, caught_up: bool) -> None:
         if delay > 0:
@@ -206,11 +216,7 @@ class ProcessRestarter:
                 return
             with self._lock:
                 # Until here this was a daemon thread, so that waiting did not keep a finished program from ending.
-                self._pending = threading.Thread(target=self._replace, args=(reason, caught_up), name="restart", daemon=False)
-                try:
-                    self._pending.start()
-                except RuntimeError as error:  # the interpreter is ending
-                    log.info("not restarting (%s): %s", reason, error)
+                self._go_on_in(threading.Thread(target=self._replace, args=(reason, caught_up), name="restart", daemon=False), reason)
             return
         self._replace(reason, caught_up)
 
@@ -234,7 +240,6 @@ class ProcessRestarter:
             if not saved_before:
                 log.error("not restarting (%s): the state cannot be saved, and require_state is set", reason)
                 return
-        # Its thread is created beforehand, for the same reason as GracefulShutdownManager's.
         saving = _Saving(self.save_state_callback)
         if not self.shutdown_manager.initiate_shutdown():
             log.error("restarting although not every component stopped cleanly")
@@ -284,33 +289,26 @@ class ProcessRestarter:
 
 
 class _Saving:
-    """A call of the callback that saves the state, in a thread that is started now and waits until :meth:`run`."""
+    """A call of the callback that saves the state, in a thread that is started now."""
 
     def __init__(self, callback: Callable[[], Any] | None) -> None:
-        self._callback = callback
-        self._turn, self._over = threading.Event(), threading.Event()
         self._saved = False
-        if callback is not None:
-            threading.Thread(target=self._run, args=(callback,), name="save-state", daemon=True).start()
+        self._call = PreparedCall(partial(self._save, callback), "save-state") if callback is not None else None
 
     def run(self, seconds: float) -> bool:
         """Whether the callback saved the state within ``seconds``; True without a callback, as the program then saves it itself."""
-        if self._callback is None:
+        if self._call is None:
             return True
-        self._turn.set()
-        if not self._over.wait(seconds):
+        if not self._call.run(seconds):
             log.error("saving the state takes more than %g s", seconds)
             return False
         return self._saved
 
-    def _run(self, callback: Callable[[], Any]) -> None:
-        self._turn.wait()
+    def _save(self, callback: Callable[[], Any]) -> None:
         try:
             self._saved = callback() is not False
         except BaseException:
             log.exception("saving the state failed")
-        finally:
-            self._over.set()
 
 
 def _loaded_sources() -> set[str]:

@@ -69,7 +69,7 @@ class GracefulShutdownManager:
         self.shutdown_timeout = shutdown_timeout
         self._components: list[Component] = []
         self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
-        self._workers: list[_InThread] | None = None
+        self._stops: list[_Stop] | None = None
         self._began = False
         self._requested = False
         self._finished = threading.Event()
@@ -125,9 +125,9 @@ class GracefulShutdownManager:
             return self.stopped_cleanly
         deadline = time.monotonic() + self.shutdown_timeout
         try:
-            for worker in self._prepare():
+            for stop in self._prepare():
                 began = time.monotonic()
-                self._report(worker.component, began, worker.stop(_bound(worker.component, deadline)))
+                self._report(stop.component, began, stop.run(_bound(stop.component, deadline)))
         finally:
             self._finish()
         return self.stopped_cleanly
@@ -169,19 +169,15 @@ class GracefulShutdownManager:
             self._began = self._requested = True
             return first
 
-    def _prepare(self) -> list[_InThread]:
-        """A thread for each component, last registered first; each waits for its turn.
-
-        They are created beforehand: from Python 3.12 on no thread can be started after the main thread has ended, which
-        the end of a component may well cause.
-        """
+    def _prepare(self) -> list[_Stop]:
+        """A thread for each component, last registered first; each waits for its turn."""
         with self._lock:
-            if self._workers is None:
+            if self._stops is None:
                 loop = self._awaiting_loop()
                 token = _stopping.set(self)  # the threads copy the context
-                self._workers = [_InThread(component, loop) for component in reversed(self._components)]
+                self._stops = [_Stop(component, loop) for component in reversed(self._components)]
                 _stopping.reset(token)
-            return self._workers
+            return self._stops
 
     def _finish(self) -> None:
         with self._lock:
@@ -339,32 +335,54 @@ def _end_by(signum: int) -> None:
     os.kill(os.getpid(), signum)
 
 
-class _InThread:
+class PreparedCall:
+    """A call that waits, in a thread of its own, until :meth:`run`.
+
+    The thread is started now: from Python 3.12 on none can be started after the main thread has ended, which the end of a
+    component may well cause.
+    """
+
+    def __init__(self, call: Callable[[], object], name: str) -> None:
+        """The thread has the caller's context, and the ``name``."""
+        self._call = call
+        self._turn, self._over = threading.Event(), threading.Event()
+        context = contextvars.copy_context()
+        try:
+            threading.Thread(target=context.run, args=(self._wait_and_call,), name=name, daemon=True).start()
+            self._threaded = True
+        except RuntimeError as error:  # no thread can be started: make the call in the caller's, without a bound
+            log.warning("no thread for %s: %s", name, error)
+            self._threaded = False
+
+    def run(self, seconds: float) -> bool:
+        """Whether the call was over within ``seconds``; if not, it is left behind."""
+        self._turn.set()
+        if not self._threaded:
+            self._wait_and_call()
+        return self._over.wait(seconds)
+
+    def _wait_and_call(self) -> None:
+        self._turn.wait()
+        try:
+            self._call()
+        finally:
+            self._over.set()
+
+
+class _Stop:
     """Stops a component in its own thread, which is left behind if it overruns."""
 
     def __init__(self, component: Component, loop: asyncio.AbstractEventLoop | None) -> None:
         self.component, self._loop = component, loop
         self._result: tuple[Outcome, str] | None = None
-        self._turn, self._over = threading.Event(), threading.Event()
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._run,), name=f"shutdown-{component.name}", daemon=True)
-        try:
-            thread.start()
-            self._threaded = True
-        except RuntimeError as error:  # no thread can be started: stop it in the caller's, without a bound
-            log.warning("no thread to stop %s in: %s", component.name, error)
-            self._threaded = False
+        self._stopping = PreparedCall(self._stop, f"shutdown-{component.name}")
 
-    def stop(self, seconds: float) -> tuple[Outcome, str]:
+    def run(self, seconds: float) -> tuple[Outcome, str]:
         """The component was told to stop; returns the outcome within ``seconds``."""
-        self._turn.set()
-        if not self._threaded:
-            self._run()
-        self._over.wait(seconds)
+        self._stopping.run(seconds)
         return self._result or (Outcome.TIMED_OUT, f"not over within {seconds:.2f} s, left behind")
 
-    def _run(self) -> None:
-        self._turn.wait()
+    def _stop(self) -> None:
         joined: Any = None
         try:
             self._call(self.component.shutdown_func)
@@ -375,8 +393,6 @@ class _InThread:
             self._result = Outcome.FAILED, f"{type(error).__name__}: {error}"
         else:
             self._result = joined_outcome(joined)
-        finally:
-            self._over.set()
 
     def _call(self, step: Step) -> Any:
         result = step()

@@ -308,6 +308,32 @@ def test_the_state_is_saved_once_the_components_have_stopped(
     assert told == ["stopped", "saved", "replaced"]
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_restart_needs_one_thread_and_without_it_is_refused_not_raised(
+    tmp_path: Path, serializer: StateSerializer, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """A program that can start no more of them may well want to begin anew."""
+    told: list[str] = []
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def within_limit(thread: threading.Thread) -> None:
+        if len(started) == threads:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(ProcessRestarter, "_execute", lambda *_: told.append("replaced"))
+    mine = ProcessRestarter([tmp_path], state_serializer=serializer)
+    mine.set_callbacks(save_state_callback=lambda: told.append("saved"), restart_command=[sys.executable])
+    mine.register_component("worker", lambda: told.append("stopped"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", within_limit)
+        assert mine.request_restart("asked") is bool(threads)
+        for thread in started:
+            thread.join(60)
+    assert told == ["stopped", "saved", "replaced"] * threads
+
+
 def test_a_restart_by_a_command_that_is_not_there_is_refused(tmp_path: Path, serializer: StateSerializer) -> None:
     mine = ProcessRestarter([tmp_path], state_serializer=serializer)
     mine.set_callbacks(restart_command=["/no/such/program"])
