@@ -201,8 +201,8 @@ class LiveDaemon:
         return instance_of(str(self.folder / ".asupd"))
 
     def tagged(self) -> list[tags.Tagged]:
-        """All living processes that some daemon of this folder started."""
-        return tags.living(self.instance)
+        """All living processes that some daemon of this folder started; not the daemon, which is in a run's cgroup while it forks."""
+        return [each for each in tags.living(self.instance) if self.process is None or each.identity.pid != self.process.pid]
 
     def wait_until(self, condition: Any, what: str, *, every: float = 0.05) -> None:
         try:

@@ -189,6 +189,8 @@ def run(folder: Path, *, seed: int, seconds: float) -> Report:  # noqa: C901  th
         ]
         if room is not None:
             deeds += [(fill_disk, 2), (kill_daemon_on_a_full_disk, 1)]
+        # A run that has no process yet when the daemon is killed counts as one that ended.
+        live.wait_until(lambda: {each["state"] for each in live.status().values()} == {"RUNNING"}, "everything runs")
         until = time.monotonic() + seconds
         first = chance.sample([each for each, _ in deeds], len(deeds))  # each once, however short it is
         while time.monotonic() < until or first:
