@@ -164,6 +164,8 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
         return Inherited(name, snapshot, known, record)
     in_flight = snapshot.state in LIVE and snapshot.ended_run != snapshot.run
     main = newest.identity if newest is not None and newest.run == snapshot.run and in_flight else None
+    if main is not None and snapshot.state is State.STARTING:  # it has a process, which status shows before it is taken over
+        snapshot = structs.replace(snapshot, pid=main.pid)
     return Inherited(name, snapshot, main, record)
 
 

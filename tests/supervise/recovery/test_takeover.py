@@ -112,7 +112,8 @@ def test_the_age_of_a_run_that_no_state_knows_is_that_of_its_process() -> None:
 
 def test_a_spawn_in_flight_is_found_or_known_to_have_failed() -> None:
     state = saved(**RUNNING | {"state": State.STARTING, "pid": None})
-    assert reconcile(state, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
+    found = reconcile(state, [alive(3)], BOOT)["web"]
+    assert (found.main, found.snapshot.state, found.snapshot.pid) == (Identity(42, 500, BOOT), State.STARTING, 42)
     assert reconcile(state, [], BOOT)["web"].main is None
 
 
