@@ -255,8 +255,8 @@ class Process:
                 self._start(self._terminate)
             case do.Kill() if self._run is not None:
                 self._start(self._run.kill)
-            case do.SendSignal() if self._run is not None:
-                self._start(self._run.signal, effect.signal, "main")
+            case do.SendSignal():
+                self._start(self._send_signal, effect.signal)
             case do.ShutDown():
                 self._shared.shut_down(f"{self.name}: {effect.detail}")
 
@@ -305,6 +305,11 @@ class Process:
         await self._wait_settled()
         if self._run is not None:
             await self._run.terminate()
+
+    async def _send_signal(self, signum: int) -> None:
+        await self._wait_settled()
+        if self._run is not None:
+            await self._run.signal(signum, "main")
 
     # File changes
 

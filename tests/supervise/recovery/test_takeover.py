@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from msgspec import structs
 
 from supervisord_async.config.model import Logs, Program
+from supervisord_async.core.inputs import SignalRequested
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.process import Process
@@ -21,7 +24,8 @@ from supervisord_async.supervise.recovery.takeover import finish_ending, reconci
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.identity import Identity, identify
 from supervisord_async.system.tags import Tagged
-from tests.fake_host import FakeHost, program, shared_context
+from tests.fake_host import FakeChild, FakeHost, program, shared_context
+from tests.virtual_clock import run_virtually
 
 BOOT = "boot"
 
@@ -52,6 +56,34 @@ def test_what_is_saved_before_it_is_taken_over_is_enough_for_the_next_daemon() -
     again = structs.replace(former, processes=(process.saved(),))
     assert (again.processes[0].start_ticks, again.processes[0].settings) == (known.start_ticks, known.settings)
     assert reconcile(again, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
+
+
+def test_a_signal_that_is_ordered_before_the_run_is_taken_over_reaches_it() -> None:
+    class Slow(FakeHost):
+        """Many others are taken over first."""
+
+        def adopt(self, identity: Identity) -> Any:
+            return former
+
+        def at_turn(self, callback: Any) -> None:
+            turns.append(callback)
+
+    former, turns = FakeChild(42, None), []
+
+    async def main() -> None:
+        process = Process("web", 0, program(), shared_context(Slow()))
+        process.inherit(structs.replace(reconcile(saved(**RUNNING), [alive(3)], BOOT)["web"], settings=""))
+        async with anyio.create_task_group() as tasks:
+            process.begin(tasks)
+            process.post(SignalRequested(signal.SIGHUP))
+            await anyio.sleep(1)
+            for turn in turns:
+                turn()
+            await anyio.sleep(1)
+            process.dismiss()
+        assert former.signals == [signal.SIGHUP]
+
+    run_virtually(main)
 
 
 def test_a_run_spawned_after_the_last_save_is_found_by_its_tag() -> None:
