@@ -10,6 +10,8 @@ from supervisord_async.config.effective import as_data
 from supervisord_async.config.model import Configuration, Program
 
 MASK = "********"
+#: Where a message cuts a long value off.
+CUT = "…"
 #: A shorter value is masked under its own key, but not searched for in other text: it would be found everywhere.
 SEARCHED_LENGTH = 4
 
@@ -36,9 +38,12 @@ def secrets_among(variables: Mapping[str, str], extra: Collection[str] = ()) -> 
 
 
 def without_values(text: str, values: Iterable[str]) -> str:
-    """``text`` with each of ``values`` masked."""
+    """``text`` with each of ``values`` masked, also as messages show them: with line breaks escaped, and cut off by an ellipsis."""
     for value in values:
-        text = text.replace(value, MASK)
+        for shown in (value,) if value.isprintable() else (value.encode("unicode_escape").decode("ascii"), value):
+            text = text.replace(shown, MASK)
+            for length in range(len(shown) - 1, SEARCHED_LENGTH - 1, -1) if CUT in text else ():
+                text = text.replace(shown[:length] + CUT, MASK + CUT)
     return text
 
 

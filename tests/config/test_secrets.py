@@ -115,8 +115,10 @@ def test_only_words_of_the_file_are_used(project):
     json.dumps(data)
 
 
-def test_no_problem_of_a_file_shows_a_secret_that_was_put_in(project):
+@pytest.mark.parametrize("secret", ["hunter22", "hunter22" * 20, "hunter22\nand more\n", "hunter22\n" * 20])
+def test_no_problem_of_a_file_shows_a_secret_that_was_put_in(project, secret):
+    """Long ones are cut off, and line breaks are spelt out."""
     wrong = 'restart: "${DB_PASSWORD}", readiness: {tcp: "x${DB_PASSWORD}"}'
     for settings in ('directory: "/no/${DB_PASSWORD}"', wrong):  # a warning, and errors
-        said = project.problems(f"programs: {{web: {{command: [sleep, '1'], {settings}}}}}", DB_PASSWORD="hunter22")
+        said = project.problems(f"programs: {{web: {{command: [sleep, '1'], {settings}}}}}", DB_PASSWORD=secret)
         assert said and all("hunter22" not in each and MASK in each for each in said)
