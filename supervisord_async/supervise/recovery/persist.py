@@ -42,8 +42,8 @@ FILE_NAME = "state.json"
 SPARE_NAME = f"{FILE_NAME}.previous"
 #: The file's size is a multiple of this, the unit in which a filesystem allocates.
 ROOM_BYTES = 4096
-#: The least pause between two saves; it is also at least ten times the duration of a save.
-SAVE_INTERVAL_SECONDS = 0.05
+#: The least and the longest pause between two saves; between these it is ten times the duration of a save.
+SAVE_INTERVAL_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.4
 #: The pause before a save that failed is tried again.
 RETRY_SECONDS = 1.0
 #: The longest that an answer to a client waits for a save.
@@ -362,7 +362,8 @@ class Saver:
                 self._present.set()
                 self._present = None
             took = anyio.current_time() - began
-            with anyio.move_on_after(max(SAVE_INTERVAL_SECONDS if saved else RETRY_SECONDS, 10 * took)):
+            pause = min(max(SAVE_INTERVAL_SECONDS, 10 * took), LONGEST_PAUSE_SECONDS) if saved else RETRY_SECONDS
+            with anyio.move_on_after(pause):
                 await self._awaited.wait()
 
     async def save(self) -> bool:

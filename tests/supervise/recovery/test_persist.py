@@ -314,6 +314,34 @@ def test_saves_are_as_many_as_the_disk_bears_and_the_last_one_has_all(tmp_path: 
     assert 2 <= len(saved) <= 1.0 / SAVE_INTERVAL_SECONDS + 2
 
 
+@pytest.mark.parametrize(("takes", "pause"), [(0.001, SAVE_INTERVAL_SECONDS), (0.02, 0.2), (0.3, persist.LONGEST_PAUSE_SECONDS)])
+def test_a_slow_save_delays_the_next_one_but_not_for_long(monkeypatch: pytest.MonkeyPatch, takes: float, pause: float) -> None:
+    """What changes meanwhile is lost if the daemon is killed; and a save is slow wherever the machine is busy."""
+
+    async def main() -> list[float]:
+        saver, began = Saver("/nowhere", lambda: STATE), []
+        twice = anyio.Event()
+
+        async def save() -> bool:
+            began.append(anyio.current_time())
+            if len(began) == 2:
+                twice.set()
+            await anyio.sleep(takes)
+            saver.changed()
+            return True
+
+        monkeypatch.setattr(saver, "save", save)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(saver.run)
+            saver.changed()
+            await twice.wait()
+            tasks.cancel_scope.cancel()
+        return began
+
+    first, second = run_virtually(main)
+    assert second - first == pytest.approx(takes + pause)
+
+
 def test_a_disk_that_refuses_is_told_once_and_so_is_that_it_does_not_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
