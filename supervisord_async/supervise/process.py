@@ -177,6 +177,10 @@ class Process:
         self._mailbox.close()
         self._background.close()
 
+    def remove_heartbeat_file(self) -> None:
+        """Its heartbeat file in the run_dir, if it has one, is removed."""
+        run_spec.remove_heartbeat_file(self.program, self.name, self._shared.daemon)
+
     def close_notify_socket(self) -> None:
         """Its notify socket is closed, and so are the descriptors that its runs have stored with us."""
         if self._runs.notify_socket is not None:

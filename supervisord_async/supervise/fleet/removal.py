@@ -70,4 +70,5 @@ class Removals:
         await process.output.aclose()
         process.dismiss()
         process.close_notify_socket()
+        process.remove_heartbeat_file()
         self._gone(process)

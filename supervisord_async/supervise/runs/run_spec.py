@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -155,6 +156,14 @@ def prepare_heartbeat_file(environment: RunEnvironment) -> None:
             os.close(descriptor)
     except OSError as error:
         raise SpawnError("heartbeat", error.errno, f"cannot make {path}") from error
+
+
+def remove_heartbeat_file(program: Program, name: str, daemon: Daemon) -> None:
+    """The process has no heartbeat file in the run_dir; one that the program configures, or that cannot be removed, stays."""
+    path = heartbeat_file_of(program, name, daemon)
+    if path is not None and program.heartbeat is not None and program.heartbeat.file is None:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def is_side(name: str) -> bool:
