@@ -346,11 +346,14 @@ class Commands:
 
 
 def _of_rolls(goal: Goal, rolls: dict[str, Roll]) -> Goal:
-    """``goal``; but a process whose turn in a rolling restart never comes has failed, with the reason."""
+    """``goal``, but not before the turn of a process in a rolling restart; if that never comes, it has failed, with the reason."""
 
     def judge(process: Process, before: Snapshot) -> Verdict | None:
-        refusal = rolls[process.name].refusal(process.name) if process.name in rolls else None
-        return Verdict(False, refusal) if refusal is not None else goal(process, before)
+        roll = rolls.get(process.name)
+        if roll is None or process.name not in roll.pending:
+            return goal(process, before)
+        refusal = roll.refusal(process.name)
+        return Verdict(False, refusal) if refusal is not None else None
 
     return judge if rolls else goal
 

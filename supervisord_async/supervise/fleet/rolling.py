@@ -124,6 +124,7 @@ class Rolling:
     async def _run(self, roll: Roll) -> None:
         for process in roll.processes:  # the list may grow meanwhile
             if self._fleet.shutting_down:
+                self._stop(roll, "the daemon is shutting down")
                 return
             trouble = await self._replace(process, roll)
             if trouble is not None:
@@ -140,9 +141,9 @@ class Rolling:
                 process.post(roll.request)
             except BusyError as error:
                 return str(error)
-            roll.pending.remove(process.name)
             for _ in range(2):  # it decides at the loop's next turn; one more to be safe
                 await anyio.lowlevel.checkpoint()
+            roll.pending.remove(process.name)
             while (verdict := _judge(process, before, roll.request)) is None:
                 await records.wait_for_news(POLL_SECONDS)
             return verdict or None

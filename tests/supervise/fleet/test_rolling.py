@@ -105,6 +105,16 @@ async def test_the_first_failure_stops_it_and_is_reported() -> None:
         assert [record.name for record in records if record.type == "rolling_failed"] == ["web:2"]
 
 
+@pytest.mark.parametrize("down", [["web:1", "web:2"], ["web"]])
+async def test_replicas_that_are_down_are_started_in_their_turns(down: list[str]) -> None:
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        await scene.commands.stop(down)
+        outcome = await scene.commands.restart(["web"])
+        assert [result.ok for result in outcome.results] == [True] * 3, outcome.results
+        assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2]
+
+
 async def test_one_replica_by_its_name_is_just_restarted() -> None:
     async with playing(web()) as scene:
         await wait_until(lambda: up(scene) == 3)
