@@ -6,11 +6,13 @@ same table; there is no second list.
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio.to_thread
 import msgspec
 
 from supervisord_async import __version__
@@ -164,6 +166,7 @@ async def get_ready(api: Api, _call: Call) -> Response:
 async def get_metrics(api: Api, _call: Call) -> Response:
     """Prometheus text."""
     if api.metrics is None:
+        await anyio.to_thread.run_sync(importlib.import_module, "supervisord_async.control.metrics")  # it takes some 30 ms
         from supervisord_async.control.metrics import Metrics
 
         api.metrics = Metrics(api.commands, api.streams, api.counters)

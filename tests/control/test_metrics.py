@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,25 @@ def test_reloads_and_runs_are_counted_as_their_records_pass() -> None:
     assert dict(counters.restarts) == {("web", "exited"): 1}
     assert counters.runs["web"] == [0, 1, 0, 0, 0, 0, 1]
     assert counters.run_seconds["web"] == 100_005.0
+
+
+@pytest.mark.anyio
+async def test_the_first_scrape_imports_what_it_needs_in_a_thread(serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It held the loop for as long as that took."""
+    name, threads = "supervisord_async.control.metrics", []
+
+    class Finder:
+        @staticmethod
+        def find_spec(wanted: str, *_: Any) -> None:
+            if wanted == name:
+                threads.append(threading.current_thread())
+
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    async with serving(swift("web"), figures=Sampler()) as wire:
+        assert "asup_info" in await scrape(wire)
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 @pytest.mark.anyio
