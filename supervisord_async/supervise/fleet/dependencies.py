@@ -16,6 +16,9 @@ from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.process import Process
 
+#: How many of the needs that are not met are named.
+TOLD = 5
+
 
 class Dependencies:
     """The dependencies among one daemon's processes."""
@@ -50,10 +53,12 @@ class Dependencies:
 
     def waits_for(self, program: Program) -> str:
         """Which dependencies of ``program`` are not met and why, in words; its WAITING processes wait for them."""
-        return "; ".join(
-            verdict.words if verdict.outlook is Outlook.OPEN else f"{name}, {self._when_lost_comes(name)}: {verdict.words}"
-            for name, verdict in self.verdicts(program).items()
-            if verdict.outlook is not Outlook.MET
+        return _joined(
+            [
+                verdict.words if verdict.outlook is Outlook.OPEN else f"{name}, {self._when_lost_comes(name)}: {verdict.words}"
+                for name, verdict in self.verdicts(program).items()
+                if verdict.outlook is not Outlook.MET
+            ]
         )
 
     def _when_lost_comes(self, program: str) -> str:
@@ -153,7 +158,7 @@ class Dependencies:
         """What the processes of ``program`` that wait are told now; None if its needs may still be met."""
         verdicts = self.verdicts(program).values() if program.on_dependency_failure == "fail" else ()
         if lost := [verdict.words for verdict in verdicts if verdict.outlook is Outlook.LOST]:
-            return DependencyFailed("; ".join(lost))
+            return DependencyFailed(_joined(lost))
         met = all(self._verdict(name, need).outlook is Outlook.MET for name, need in reversed(program.depends_on.items()))
         return DependenciesMet() if met else None  # the last need is judged first: it is mostly met last
 
@@ -172,6 +177,11 @@ class Dependencies:
         for name in self.start_order([process.program.name for process in processes]):  # dependencies first
             depth[name] = 1 + max((depth[need] for need in graph.get(name, ())), default=0)
         return max(depth.values(), default=1)
+
+
+def _joined(words: list[str]) -> str:
+    """The first few of ``words``, and how many more there are."""
+    return "; ".join(words if len(words) <= TOLD else [*words[:TOLD], f"and {len(words) - TOLD} more"])
 
 
 def _was_stopped(process: Process) -> bool:

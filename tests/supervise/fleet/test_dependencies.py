@@ -81,6 +81,16 @@ async def test_who_needs_many_does_not_judge_all_of_them_at_each_record(judged: 
         assert len(judged) < 60 * len(needs)
 
 
+async def test_of_hundreds_of_needs_the_first_few_are_told() -> None:
+    """Each line of `status`, and each error, had them all."""
+    needs = [swift(f"d{number}", autostart=False, start_seconds=3600.0) for number in range(200)]
+    async with playing(*needs, swift("top", depends_on=dict.fromkeys([one.name for one in needs], "ready"))) as scene:
+        await scene.state("top", State.WAITING)
+        words = scene.supervisor.processes["top"].waits_for
+        assert [each.split()[0] for each in words.split("; ")] == ["d0", "d1", "d2", "d3", "d4", "and"]
+        assert words.endswith("; and 195 more")
+
+
 async def test_replicas_that_wait_have_their_need_judged_once_for_all(judged: list[Need]) -> None:
     """Each of a hundred replicas judged its need over a hundred others, at each record of each of these."""
     db, web = swift("db", replicas=40, autostart=False), swift("web", replicas=40, depends_on={"db": "ready"}, autostart=False)
