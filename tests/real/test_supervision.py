@@ -224,13 +224,15 @@ def test_another_signal_hastens_a_slow_stop_however_soon_it_comes(daemon: Make) 
     assert live.tagged() == []
 
 
-def test_a_second_signal_hastens_a_slow_stop(daemon: Make) -> None:
+def test_a_second_signal_hastens_a_slow_stop_as_whoever_waits_is_told(daemon: Make) -> None:
     live = daemon(
-        "programs: {stubborn: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 10m}}}"
+        "programs: {stubborn: {command: [sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], start_seconds: 0, stop: {grace_period: 10m}}}",
+        constants={"supervisord_async.supervise.fleet.shutdown.TELL_SECONDS": 0.1},
     )
-    live.wait_for("stubborn", "RUNNING")
+    pid = live.wait_for("stubborn", "RUNNING")["pid"]
     live.send(signal.SIGTERM)
-    live.wait_for("stubborn", "STOPPING")
+    told = f"still waiting for stubborn (pid {pid}); one more TERM or INT kills at once"
+    live.wait_until(lambda: told in live.text(), "it is told who holds up the end")
 
     def insist() -> bool:
         """The same one that comes right after the first may be taken for its echo."""

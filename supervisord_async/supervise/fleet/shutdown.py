@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 
 from supervisord_async.core.inputs import StopRequested
-from supervisord_async.core.state import DOWN, Cause
+from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.fleet.stopping import OrderlyStop
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 KILL_WAIT_SECONDS = 5.0
 #: How often to look without a record, as a lost record must not stall the shutdown.
 POLL_SECONDS = 1.0
+#: Whoever waits longer than this for the end, at a terminal or with a journal, is told what for.
+TELL_SECONDS = 3.0
+#: So many processes are named.
+NAMED = 5
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Shutdown:
         with self._bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_after, timeout_seconds)
+                tasks.start_soon(self._tell_who_is_left)
                 while True:
                     if self._hastened_at is not None:
                         stop.tell_all(anyio.current_time())
@@ -69,6 +74,13 @@ class Shutdown:
         self._hastened_at = anyio.current_time()
         for process in self._fleet.processes.values():
             process.hasten()
+
+    async def _tell_who_is_left(self) -> None:
+        await anyio.sleep(TELL_SECONDS)
+        left = [f"{one.name} (pid {one.snapshot.pid})" for one in self._processes() if one.snapshot.state is State.STOPPING]
+        if left and self._hastened_at is None:
+            more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+            _log.info("still waiting for %s%s; one more TERM or INT kills at once", ", ".join(left[:NAMED]), more)
 
     def _kernel_is_late(self) -> bool:
         return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
