@@ -216,11 +216,25 @@ def detach(arguments: DaemonArguments, configuration: Configuration) -> int:
             complaints.unlink(missing_ok=True)
             if health.http_trouble is not None:
                 sys.stderr.write(f"asupd: warning: daemon.http is not served: {health.http_trouble}\n")
+            if unkept := _unkept(configuration):
+                sys.stderr.write(f"asupd: warning: in the background nobody keeps what goes to the daemon's own output: {unkept}\n")
             return 0
         time.sleep(0.02)
     why = why or f"no answer at {daemon.socket} after {ANSWER_SECONDS:g} s"
     what = f"the daemon (pid {child.pid}) supervises, but cannot be asked: {why}"
     raise DaemonError(f"{what} (kill {child.pid} stops it; its log is {log_file})")
+
+
+def _unkept(configuration: Configuration) -> str:
+    """The logs, by key, that are the daemon's own standard output or error, which lead nowhere in the background; empty if none are."""
+    from supervisord_async.logs.target import STANDARD_STREAMS
+
+    own = {"inherit", *STANDARD_STREAMS}
+    programs = configuration.programs.items()
+    keys = [
+        f"programs.{name}.logs.{key}" for name, program in programs for key in ("stdout", "stderr") if getattr(program.logs, key) in own
+    ]
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _in_background(command: list[str], complaints: Path) -> subprocess.Popen[bytes]:

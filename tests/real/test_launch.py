@@ -147,6 +147,18 @@ def test_a_detached_daemon_answers_when_the_command_returns(daemon: Make, tmp_pa
     assert live.tagged() == []
 
 
+def test_a_detached_daemon_warns_of_logs_that_lead_nowhere(daemon: Make, tmp_path: Path) -> None:
+    logs = "{stdout: /dev/stdout, stderr: inherit}"
+    live = daemon(f"programs: {{a: {{command: [sleep, '1000'], logs: {logs}}}, b: {{command: [sleep, '1000']}}}}", start=False)
+    begun = detached(tmp_path, "-c", "programs.yaml")
+    try:
+        assert begun.returncode == 0
+        words = "in the background nobody keeps what goes to the daemon's own output: programs.a.logs.stdout, programs.a.logs.stderr"
+        assert begun.stderr == f"asupd: warning: {words}\n"
+    finally:
+        live.do("shutdown")
+
+
 def test_a_detached_daemon_that_cannot_serve_http_warns_of_it(daemon: Make, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
