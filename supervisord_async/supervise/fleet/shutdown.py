@@ -77,7 +77,7 @@ class Shutdown:
 
     async def _tell_who_is_left(self) -> None:
         await anyio.sleep(TELL_SECONDS)
-        left = [f"{one.name} (pid {one.snapshot.pid})" for one in self._processes() if one.snapshot.state is State.STOPPING]
+        left = [f"{one.name} (pid {one.snapshot.pid})" for one in self._fleet.processes.values() if one.snapshot.state is State.STOPPING]
         if left and self._hastened_at is None:
             more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
             _log.info("still waiting for %s%s; one more TERM or INT kills at once", ", ".join(left[:NAMED]), more)
