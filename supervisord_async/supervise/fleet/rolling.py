@@ -110,13 +110,18 @@ class Rolling:
         roll = self._rolls[program] = Roll(processes, request)
 
         async def run() -> None:
-            with roll.scope:
-                await self._run(roll)
-            if self._rolls.get(program) is roll:
-                del self._rolls[program]
-                if roll.failure is None and not self._fleet.shutting_down:
-                    message = f"{program}: {len(roll.processes)} replicas were restarted one after the other"
-                    self._bus.publish("rolling", cause=str(roll.request.cause), message=message, data={"program": program})
+            try:
+                with roll.scope:
+                    await self._run(roll)
+            except Exception as error:
+                self._stop(roll, f"internal error: {error!r}")
+                raise
+            finally:
+                if self._rolls.get(program) is roll:
+                    del self._rolls[program]
+            if roll.failure is None and not self._fleet.shutting_down:
+                message = f"{program}: {len(roll.processes)} replicas were restarted one after the other"
+                self._bus.publish("rolling", cause=str(roll.request.cause), message=message, data={"program": program})
 
         self._fleet.start_task(run, f"rolling restart {program}")
         return roll

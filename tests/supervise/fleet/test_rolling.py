@@ -11,12 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, Daemon, Heartbeat, Logs, Restart
-from supervisord_async.core.inputs import RestartRequested, StopRequested
+from supervisord_async.core.inputs import Input, RestartRequested, StopRequested
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import FailedError, NotFoundError
 from supervisord_async.supervise.fleet.scaling import rescaled
+from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.runs import run_spec
 from tests.control.conftest import Scene, playing, swift
 from tests.fake_host import FakeChild, program
@@ -78,6 +79,24 @@ async def test_what_is_told_while_a_listener_acts_on_a_record_comes_after_that_r
                 while not told or told[-1].type != "rolling_failed":
                     told.append(await anext(records))
         assert (told[-2].name, told[-2].to, told[-1].id) == ("db", State.RUNNING, told[-2].id + 1)
+
+
+async def test_a_bug_in_one_ends_it_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(process: Process, input_: Input) -> None:
+        if process.name == "web:1" and isinstance(input_, RestartRequested):
+            monkeypatch.undo()
+            raise ZeroDivisionError("a bug")
+        post(process, input_)
+
+    post = Process.post
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        monkeypatch.setattr(Process, "post", bug)
+        with anyio.fail_after(30):
+            results = (await scene.commands.restart(["web"])).results
+        assert [result.ok for result in results] == [True, False, False]
+        assert results[2].message == "not restarted: internal error: ZeroDivisionError('a bug')"
+        assert (await scene.commands.restart(["web"])).error is None
 
 
 async def test_without_rolling_they_are_restarted_together() -> None:
