@@ -59,17 +59,16 @@ class Rolling:
 
         Returns the roll of each process that is in one, by name; the caller has to restart the others.
         """
+        if not isinstance(request, RestartRequested):
+            return {}
         groups: dict[str, list[Process]] = {}
-        if isinstance(request, RestartRequested):
-            for process in processes:
-                if process.program.rolling:
-                    groups.setdefault(process.program.name, []).append(process)
+        for process in processes:
+            if process.program.rolling:
+                groups.setdefault(process.program.name, []).append(process)
         rolls: dict[str, Roll] = {}
         for group in groups.values():
             if len(group) > 1:
-                assert isinstance(request, RestartRequested)  # noqa: S101  else there are no groups
-                roll = self._begin(group, request)
-                rolls |= dict.fromkeys((process.name for process in group), roll)
+                rolls |= dict.fromkeys((process.name for process in group), self._begin(group, request))
         return rolls
 
     def under_way(self, program: str) -> Roll | None:
