@@ -52,10 +52,10 @@ restarter.set_callbacks(save_state_callback=save, load_state_callback=load,
 restarter.register_component("worker", lambda: print("worker stopped", flush=True))
 restarter.start()
 state["starts"] += 1
-print("start", state["starts"], "module", module.VALUE, "pid", os.getpid(), "restart", is_restart(), "argv", sys.argv[1:], flush=True)
 signal.signal(signal.SIGUSR1, lambda *_: restarter.request_restart("asked"))
+print("start", state["starts"], "module", module.VALUE, "pid", os.getpid(), "restart", is_restart(), "argv", sys.argv[1:], flush=True)
 while True:
-    time.sleep(60)
+    time.sleep(1)  # a signal that comes just before it does not interrupt it
 """
 
 SAVE = "return serializer.save_restart_state(state, [], {})"

@@ -210,16 +210,17 @@ programs:
 
 
 SPEAKER = """
-import signal, sys, time
+import os, signal, sys, time
 def bye(*_):
-    print("bye", end="", flush=True)
+    os.write(1, b"bye")  # a print may be what it interrupts
     sys.exit()
 signal.signal(signal.SIGTERM, bye)
 for n in range(20):
     print("line", n, flush=True)
     time.sleep(0.01)
 print("ready", flush=True)
-signal.pause()
+while True:
+    time.sleep(1)  # a signal that comes just before it does not interrupt it
 """
 
 

@@ -113,7 +113,7 @@ def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
 def test_a_run_that_ends_in_the_middle_of_a_reexec_ended_as_it_did(daemon: Make, tmp_path: Path) -> None:
     """It was a success: with ``on-failure`` it is not run again."""
     (tmp_path / "sitecustomize.py").write_text(DYING_MEANWHILE)
-    job = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('waits', flush=True)\nsignal.pause()"
+    job = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint('waits', flush=True)\nwhile True: time.sleep(1)"
     programs = f"programs: {{job: {{command: [{sys.executable}, -c, {json.dumps(job)}], restart: on-failure, start_seconds: 0}}}}"
     live = daemon(programs, environment={"PYTHONPATH": str(tmp_path)})
     live.wait_until(lambda: "waits" in (live.folder / ".asupd" / "logs" / "job.log").read_text(), "it can be told")

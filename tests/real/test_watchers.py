@@ -91,7 +91,7 @@ def test_a_change_can_be_a_signal_instead(daemon: Make, tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("1")
     script = (
         "import signal, time\nsignal.signal(signal.SIGHUP, lambda *_: open('got', 'w').close())\n"
-        "open('ready', 'w').close()\nwhile True: time.sleep(1000)"
+        "open('ready', 'w').close()\nwhile True: time.sleep(1)"
     )
     live = daemon(f"""
 programs:

@@ -124,7 +124,8 @@ import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGUSR1, lambda *_: (time.sleep(1.0), exit(7)))
 print(flush=True)
-time.sleep(1000)
+while True:
+    time.sleep(1)  # a signal that comes just before it does not interrupt it
 """
 
 
