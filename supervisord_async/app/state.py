@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -196,7 +197,7 @@ class StateSerializer:
 
     def _leftovers(self) -> list[Path]:
         """Temporary files of saves that were killed. To be called under the lock, when nobody else is saving."""
-        return list(self.path.parent.glob(f".{_escaped(self.path.name)}.*.tmp"))
+        return list(self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -311,11 +312,6 @@ def _flock(fd: int, deadline: float) -> None:
             pause = min(pause * 2, 0.05)
         else:
             return
-
-
-def _escaped(name: str) -> str:
-    """``name`` escaped for glob."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
 
 
 def _surprise(error: Exception) -> Exception | None:
