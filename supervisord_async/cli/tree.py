@@ -23,7 +23,7 @@ class Branch:
     elsewhere: bool = False
 
 
-def grown(graph: Graph, chosen: Sequence[str]) -> list[Branch]:
+def trees_of(graph: Graph, chosen: Sequence[str]) -> list[Branch]:
     """The trees of the ``chosen`` programs; if none, of all that no other depends on. What several need is drawn under the first."""
     needed = {need for needs in graph.values() for need in needs}
     drawn: set[str] = set()
@@ -44,7 +44,7 @@ def rows(trees: Sequence[Branch], processes: Sequence[Row]) -> list[tuple[str, s
     for process in processes:
         members.setdefault(process.program, []).append(process)
     return [
-        (prefix + branch.program, branch.need or "", *_standing(members.get(branch.program, []), branch))
+        (prefix + branch.program, branch.need or "", *_state_of(members.get(branch.program, []), branch))
         for prefix, branch in _drawn(trees)
     ]
 
@@ -77,7 +77,7 @@ def _drawn(trees: Sequence[Branch], indent: str | None = None) -> Iterator[tuple
 _DASH = "\N{BOX DRAWINGS LIGHT HORIZONTAL} "
 
 
-def _standing(processes: Sequence[Row], branch: Branch) -> tuple[str, str, str]:
+def _state_of(processes: Sequence[Row], branch: Branch) -> tuple[str, str, str]:
     if len(processes) == 1:
         one = processes[0]
         words = [reason(one)] if reason(one) else []

@@ -188,9 +188,9 @@ class _Loading:
             defaults, under = merged(defaults, spelt_out(own, document.directory, self._variables)), (place, *under)
         if not main and data.get("daemon") is not None:
             self._report.add(Place(document, (), ()).problem(("daemon",), "only the main file has a daemon section", at_key=True))
-        ground = digest_of((document.directory, defaults))
+        base = digest_of((document.directory, defaults))
         for name, item, program_place in self._items(document, data):
-            self._take(name, item, program_place, defaults, under, ground)
+            self._take(name, item, program_place, defaults, under, base)
         for index, pattern in self._patterns(data):
             self._include(document, index, pattern, defaults, under)
         if main and "programs" not in data and "include" not in data and not any(means_programs(str(key)) for key in document.data):
@@ -233,7 +233,7 @@ class _Loading:
             return f", found {found(item)}"
         return f", found {found(item['name'])} as name" if "name" in item else ", found one without"
 
-    def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...], ground: bytes | None) -> None:
+    def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...], base: bytes | None) -> None:
         """One program is among the entries, unless its name is taken. A name that is not allowed is reported."""
         origin = Origin((place, *under), self._report)
         if name in self._entries:
@@ -248,14 +248,14 @@ class _Loading:
         self._names.add(name)
         directory = place.document.directory
         own, known = digest_of(item), self._known.get(name)
-        digests = None if ground is None or own is None else (ground, own)
+        digests = None if base is None or own is None else (base, own)
         if known is not None and known[0] == digests:
             self._entries[name] = _Entry(name, {}, directory, defaults, origin, digests, known[1])
             return
         problems = len(self._report.problems)
         data = self._section(place, item, shape.Program)
         data.pop("name", None)
-        if item is not None and "command" not in data and _speaks_of_a_command(item):
+        if item is not None and "command" not in data and _mentions_command(item):
             data["command"] = "?"  # its problem is reported already: do not report a missing command as well
         spelt = spelt_out(data, directory, self._variables)
         sound = len(self._report.problems) == problems
@@ -299,6 +299,6 @@ class _Loading:
         return program
 
 
-def _speaks_of_a_command(item: Any) -> bool:
+def _mentions_command(item: Any) -> bool:
     """Whether a program has something meant as its command, however wrong the value or the key is."""
     return not isinstance(item, dict) or "command" in item or any(map(means_command, item))

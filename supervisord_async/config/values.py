@@ -108,7 +108,7 @@ class Values(msgspec.Struct, frozen=True):
         else:
             words = self._split(value, sub)
         if not shell:
-            self._doubt(words, sub)
+            self._warn_of_shell_syntax(words, sub)
         if not words or not words[0] or (shell and not str(value).strip()):
             self.origin.error(sub, "expected a command, found nothing to run")
         return words
@@ -124,7 +124,7 @@ class Values(msgspec.Struct, frozen=True):
             self.origin.warning(sub, f"'{meant_for_shell}' is passed on as a plain word; only a shell understands it: {_by_shell(sub)}")
         return words
 
-    def _doubt(self, words: Sequence[str], sub: Path) -> None:
+    def _warn_of_shell_syntax(self, words: Sequence[str], sub: Path) -> None:
         """Warns about words that a shell would interpret, but nothing here does."""
         if words and ASSIGNMENT.match(words[0]):
             name = words[0].partition("=")[0]  # the value may be a secret

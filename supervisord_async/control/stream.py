@@ -34,7 +34,7 @@ class Streams:
         """Every stream ends, and no new one can begin."""
         self.closing.set()
 
-    def claim(self) -> None:
+    def refuse_when_full(self) -> None:
         """Raises BusyError unless there is room for one more stream. Does not count it."""
         if self.closing.is_set():
             raise BusyError("cannot open a stream: the daemon is going")
@@ -52,7 +52,7 @@ class Stream(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Raises BusyError if there are too many streams, or they are closed."""
-        self.streams.claim()
+        self.streams.refuse_when_full()
 
     async def respond(self, request: Request, send: Send) -> None:
         """The stream has ended."""

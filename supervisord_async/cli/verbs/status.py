@@ -9,7 +9,7 @@ from supervisord_async.cli.output import print_json, table
 from supervisord_async.cli.processes import MISSING, any_missing, print_refused, show
 from supervisord_async.cli.row import Row
 from supervisord_async.cli.session import Session
-from supervisord_async.cli.tree import documents, grown, rows
+from supervisord_async.cli.tree import documents, rows, trees_of
 
 
 @verb("status")
@@ -29,7 +29,7 @@ def _tree(session: Session, selectors: tuple[str, ...]) -> int:
         chosen = list(dict.fromkeys(one.program for one in client.processes(*selectors, figures=False))) if selectors else []
         objects = client.process_documents(figures=session.json)
         processes = [Row(document) for document in objects]
-        trees = grown(client.dependencies(), chosen)
+        trees = trees_of(client.dependencies(), chosen)
         missing = any_missing(client, [row for row in processes if not selectors or row.program in chosen])
     if session.json:
         print_json(documents(trees, objects))
