@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 
 from supervisord_async.config.document import Path
 from supervisord_async.config.load import Loaded
@@ -17,7 +18,8 @@ from supervisord_async.config.path_kinds import PathKind, kinds_of
 from supervisord_async.config.place import Origin, Report
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.config.values import ASSIGNMENT
-from supervisord_async.errors import Problem
+from supervisord_async.errors import Problem, SpawnError
+from supervisord_async.system.credentials import lookup
 from supervisord_async.system.disks import Executable
 
 #: The commands without which a start fails.
@@ -32,6 +34,8 @@ def check(loaded: Loaded) -> tuple[Problem, ...]:
     for name, program in programs.items():
         origin = Origin(loaded.origins[name].places, report)
         _check_identity(program, origin)
+        if kinds[program.directory] is PathKind.FOLDER:
+            _check_entrance(program, origin)
         for sub, command in _commands(program):
             _check_executable(program, command[0], sub, origin, kinds)
     return report.sorted()
@@ -72,6 +76,19 @@ def _check_identity(program: Program, origin: Origin) -> None:
             origin.warning(("user",), f"only root can run a program as another user; this is user {os.geteuid()}", lacks="user")
     if program.group_name is not None and _number(program.group_name, lambda name: grp.getgrnam(name).gr_gid) is None:
         origin.warning(("group_name",), f"there is no group '{program.group_name}' here", lacks="user")
+
+
+def _check_entrance(program: Program, origin: Origin) -> None:
+    """Warn of a directory that the program's user may not enter: the program starts there all the same, as root enters it."""
+    try:
+        who = lookup(program.user, program.group_name)
+        folders = map(str, (*reversed(PurePath(program.directory).parents), program.directory)) if who is not None else ()
+        closed = next((folder for folder in folders if who is not None and not who.may_execute(folder)), None)
+    except (SpawnError, OSError):
+        return
+    if who is not None and closed is not None:
+        words = f"{who.name} may not enter {closed}: the program will run there, but find files by absolute paths alone"
+        origin.warning(("directory",), words)
 
 
 def _number(name: str, look_up: Callable[[str], int]) -> int | None:

@@ -180,6 +180,21 @@ def test_http_beyond_this_machine_needs_tls_or_a_word(project):
     assert "expected HOST:PORT" in problems("http: nowhere")[0]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs programs as another user")
+def test_check_doubts_a_directory_that_the_programs_user_may_not_enter(project, open_path):
+    (open_path / "closed" / "in").mkdir(parents=True)
+    (open_path / "closed").chmod(0o700)
+    text = f"""
+programs:
+  a: {{command: /bin/true, user: nobody, directory: {open_path}}}
+  b: {{command: /bin/true, user: nobody, directory: {open_path}/closed/in}}
+  c: {{command: /bin/true, user: root, directory: {open_path}/closed/in}}
+  d: {{command: /bin/true, user: nobody, directory: {open_path}/missing}}
+"""
+    words = f"nobody may not enter {open_path}/closed: the program will run there, but find files by absolute paths alone"
+    assert [str(problem) for problem in check(project.load(text))] == [f"programs.yaml:4:52: warning: programs.b.directory: {words}"]
+
+
 def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
     project.write("plain", "text")
     loaded = project.load("""\
