@@ -7,7 +7,6 @@ as such. The content is not interpreted here.
 from __future__ import annotations
 
 import array
-import errno
 import os
 import socket
 import stat
@@ -19,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from supervisord_async.system.credentials import Credentials
+from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 
 #: A longer message is truncated, and marked so.
@@ -42,36 +42,41 @@ class Datagram(msgspec.Struct, frozen=True):
 def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *, mode: int) -> tuple[socket.socket, str]:
     """A socket to which the user of ``credentials`` (None: ours) can send, and its address in the form of ``NOTIFY_SOCKET``.
 
-    It is bound to ``path``, with ``mode`` and that owner, if the path is short enough and the user can reach it; else to the name
-    ``abstract``, which has no permissions. A socket that was at ``path`` is replaced.
+    It is bound to ``path``, with ``mode`` and that owner, if the path is short enough, the user can reach it, and a socket can be made
+    there; else to the name ``abstract``, which has no permissions. A socket that was at ``path`` is replaced, anything else is not.
 
-    Raises OSError if another process has the abstract name, something else than a socket is at the path, or no descriptor is free.
+    Raises OSError if another process has the abstract name, no descriptor is free, or the socket cannot be given to the user.
     """
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        if len(os.fsencode(path)) > PATH_LIMIT_BYTES or not _may_enter(os.path.dirname(path), credentials):
+        fits = len(os.fsencode(path)) <= PATH_LIMIT_BYTES and _may_enter(os.path.dirname(path), credentials)
+        if not fits or not _is_bound_to(receiver, path):
             receiver.bind("\0" + abstract)
             return receiver, "@" + abstract
-        _bind_file(receiver, path, credentials, mode)
+        if credentials is not None and credentials.uid != os.geteuid():
+            os.chown(path, credentials.uid, credentials.gid)
+        os.chmod(path, mode)
     except BaseException:
         receiver.close()
         raise
     return receiver, path
 
 
-def _bind_file(receiver: socket.socket, path: str, credentials: Credentials | None, mode: int) -> None:
-    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+def _is_bound_to(receiver: socket.socket, path: str) -> bool:
+    """Whether ``receiver`` could be bound to ``path``; not where something else is, or on a file system without sockets (FAT, exFAT)."""
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    receiver.bind(path)
-    if credentials is not None and credentials.uid != os.geteuid():
-        os.chown(path, credentials.uid, credentials.gid)
-    os.chmod(path, mode)
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                return False
+            os.unlink(path)
+        receiver.bind(path)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return False
+    return True
 
 
 def adopt_datagrams(fd: int) -> socket.socket | None:

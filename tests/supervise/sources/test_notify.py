@@ -240,6 +240,18 @@ def test_a_deep_run_dir_means_an_abstract_address(tmp_path: Path, name: str) -> 
     slot.notify_socket.close()
 
 
+@pytest.mark.parametrize("place", ["notify", "notify/a.sock"])
+def test_where_no_socket_can_be_made_the_address_is_an_abstract_one(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("something else")
+    slot = Slot(tmp_path)
+    assert slot.address.startswith("@asupd/")
+    slot.say(b"STATUS=heard")
+    assert slot.notify_socket.state.text == "heard"
+    slot.notify_socket.close()
+    assert (tmp_path / place).read_text() == "something else"
+
+
 def test_the_last_assignment_of_a_name_counts() -> None:
     assert parse(b"STATUS=a\nnonsense\nSTATUS=b=c\n") == {"STATUS": "b=c"}
 
