@@ -336,7 +336,10 @@ class Program(Shape, frozen=True, kw_only=True):
     liveness: Annotated[Liveness | None, _doc("Whether a run still works.")] = None
     watch: Annotated[
         Annotated[list[WatchItem] | Watch | None, _expected("a list of paths, or a mapping with paths")],
-        _doc("Files whose change restarts it."),
+        _doc(
+            "Files whose change restarts it. After five changes in a row that come within two seconds of its start they are not followed "
+            "for 30 s, or longer each time: it may write them itself."
+        ),
     ] = None
     reload_signal: Annotated[
         SignalName | None, _doc("A signal that makes it reload what changed; `watch` sends it instead of a restart.")

@@ -66,7 +66,9 @@ class LastEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckView(msgspec.Struct, frozen=True, kw_only=True):
-    """The last result of readiness, liveness or heartbeat for the present run; or `log`, if its output cannot be written."""
+    """The last result of readiness, liveness or heartbeat for the present run; or `log`, if its output cannot be written, or `watch`, if
+    changes of files are not followed for a while.
+    """
 
     name: str
     health: str
@@ -131,7 +133,7 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         failing_since=await _failing_since(process, history),
         uses=uses if s.pid is not None else None,  # figures may be older than the end of their run
         next_at=next_iso(process, now, wall),
-        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _lost_logs(records),
+        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _troubles(records, wall),
         chain=_chain(runs, on_connect=_starts_on_connect(process)),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys((*faults, *rule.keys))],
@@ -153,11 +155,14 @@ async def _failing_since(process: Process, history: History | None) -> str | Non
     return ended[failures - 1] if len(ended) >= failures else None
 
 
-def _lost_logs(records: list[Record]) -> list[CheckView]:
-    """A check for each log that, by the last record about it, cannot be written."""
+def _troubles(records: list[Record], wall: float) -> list[CheckView]:
+    """A check for each log that, by the last record about it, cannot be written, and for a watch that is suspended at ``wall``."""
     last = {record.data.get("stream"): record for record in records if record.type in ("log_loss", "log_recovered")}
-    losses = [record for record in last.values() if record.type == "log_loss"]
-    return [CheckView(name="log", health=Health.UNHEALTHY.value, detail=record.message) for record in losses]
+    troubles = [("log", record) for record in last.values() if record.type == "log_loss"]
+    watch = next((one for one in reversed(records) if one.data.get("what") in ("suspended", "resumed")), None)
+    if watch is not None and wall < watch.at + watch.data.get("seconds", 0.0):
+        troubles.append(("watch", watch))
+    return [CheckView(name=name, health=Health.UNHEALTHY.value, detail=record.message) for name, record in troubles]
 
 
 def _following(runs: list[PastRun], ended: PastRun) -> PastRun | None:

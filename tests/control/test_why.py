@@ -331,6 +331,18 @@ async def test_a_log_that_cannot_be_written_is_told_until_it_can() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_watch_that_is_suspended_is_told_until_it_is_not() -> None:
+    suspended = {"what": "suspended", "paths": ["/app.py"], "seconds": 30.0, "key": "watch.ignore"}
+    async with playing(swift("web")) as scene:
+        scene.bus.publish("watch", name="web", message="app.py changed; not followed for 30 s", data=suspended)
+        assert "  watch: unhealthy: app.py changed; not followed for 30 s" in (await scene.commands.why("web")).lines
+        scene.bus.publish("watch", name="web", message="following file changes again", data={"what": "resumed"})
+        assert (await scene.commands.why("web")).checks == []
+        scene.bus.publish("watch", name="web", message="app.py changed; not followed for 0 s", data=suspended | {"seconds": 0.0})
+        assert (await scene.commands.why("web")).checks == [], "the daemon that was to resume is another one"
+
+
+@pytest.mark.anyio
 async def test_a_kill_that_was_none_of_ours_is_told_as_such() -> None:
     async with playing(swift("web", restart=SLOW), swift("hung", stop=Stop(grace_seconds=0.0))) as scene:
         scene.child("web").end(signal=9)
