@@ -41,18 +41,17 @@ class MemoryWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            limited = self._limited()
-            if not limited:
+            self._news = anyio.Event()
+            if limited := self._limited():
+                try:
+                    await self._measure(limited)
+                except (OSError, RuntimeError) as error:  # for example no free descriptor, or no thread; the next time there may be one
+                    if not isinstance(error, OSError) and not is_shortage(error):
+                        raise
+                    _log.warning("cannot measure memory: %s", getattr(error, "strerror", None) or error)
+            else:
                 await self._news.wait()
-                self._news = anyio.Event()
-                continue
-            try:
-                await self._measure(limited)
-            except (OSError, RuntimeError) as error:  # for example no free descriptor, or no thread; the next time there may be one
-                if not isinstance(error, OSError) and not is_shortage(error):
-                    raise
-                _log.warning("cannot measure memory: %s", getattr(error, "strerror", None) or error)
-            await anyio.sleep(INTERVAL_SECONDS)
+            await anyio.sleep(INTERVAL_SECONDS)  # also after news: programs without limits may start many times a second
 
     def _on_record(self, record: Record) -> None:
         if record.type in ("reload", "scale") or (record.type == "state" and record.to in (State.STARTING, State.RUNNING)):

@@ -13,6 +13,7 @@ from supervisord_async.core.inputs import StartRequested, StopRequested
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.monitors.memory import INTERVAL_SECONDS, MemoryWatch
 from supervisord_async.supervise.process import Process
+from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.figures import Figures
 from tests.fake_host import FakeHost, program, shared_context
 from tests.virtual_clock import run_virtually
@@ -118,6 +119,28 @@ def test_only_running_processes_with_a_limit_are_measured() -> None:
         assert len(sampler.looks) == before
 
     play(scene, free=None, limited=100)
+
+
+def test_not_all_processes_are_looked_at_each_time_one_starts() -> None:
+    """Where nothing has a limit, each start of each program went through all of them."""
+
+    async def main() -> None:
+        bus, looks = Bus(), 0
+
+        def processes() -> tuple[Process, ...]:
+            nonlocal looks
+            looks += 1
+            return ()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(MemoryWatch(bus, processes).run)
+            for run in range(200):
+                await anyio.sleep(0.1)
+                bus.publish("state", name="web", to=State.STARTING, run=run)
+            tasks.cancel_scope.cancel()
+        assert 5 < looks < 15
+
+    run_virtually(main)
 
 
 def test_who_ended_before_the_closer_look_is_not_blamed(caplog: pytest.LogCaptureFixture) -> None:
