@@ -133,7 +133,8 @@ async def explain(process: Process, bus: Bus, history: History | None, refused: 
         failing_since=await _failing_since(process, history),
         uses=uses if s.pid is not None else None,  # figures may be older than the end of their run
         next_at=next_iso(process, now, wall),
-        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks] + _troubles(records, wall),
+        checks=[CheckView(name=check.name, health=check.health.value, detail=check.detail) for check in s.checks]
+        + _troubles(records, wall),
         chain=_chain(runs, on_connect=_starts_on_connect(process)),
         rule=list(rule.words),
         keys=[f"programs.{process.program.name}.{key}" for key in dict.fromkeys((*faults, *rule.keys))],
