@@ -3,8 +3,8 @@
 Everything here is a thin interface to Linux: no policy, no configuration, no state machine. What the layers above
 decide, this layer carries out, and reports how that went. Where to look:
 
-* starting a process: ``spawn``; with ``transport`` (Popen below asyncio), ``credentials``, ``limits`` and the small program that
-  sets them (``launcher``), and ``disks``, so that a start does not block the loop;
+* starting a process: ``spawn``; with ``credentials``, ``limits`` and the small program that sets them (``launcher``), and ``disks``, so
+  that a start does not block the loop;
 * one process: ``child`` (watched until it ends), ``identity``, ``pidfd``, ``oom``;
 * all of a run: ``tree``, by ``cgroups``, ``tags``, ``membership`` and ``orphans``; ``process_table``, ``procfs`` and ``usage`` read /proc;
 * the daemon's own process: ``requirements``, ``lock``, ``signals``, ``stop_signals``, ``descriptors``, ``terminal``, ``heap`` and

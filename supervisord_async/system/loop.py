@@ -1,4 +1,4 @@
-"""The event loop of the daemon: uvloop, or the stock one, with subprocesses and name look-ups that are fit for a supervisor."""
+"""The event loop of the daemon: uvloop, or the stock one, with name look-ups that are fit for a supervisor."""
 
 from __future__ import annotations
 
@@ -10,36 +10,32 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 from supervisord_async.system.names import NameLookups
-from supervisord_async.system.transport import PopenSubprocesses
 
 T = TypeVar("T")
 
 LoopKind = Literal["uvloop", "asyncio"]
 
 
-class StockLoop(PopenSubprocesses, NameLookups, asyncio.SelectorEventLoop):
-    """asyncio's own loop; its child watcher is not used."""
+class StockLoop(NameLookups, asyncio.SelectorEventLoop):
+    """asyncio's own loop."""
 
 
 @functools.cache
 def _uvloop_class() -> type[asyncio.AbstractEventLoop] | None:
-    """A uvloop with our subprocesses; None where uvloop is not installed."""
+    """A uvloop with our look-ups; None where uvloop is not installed."""
     try:
         import uvloop
     except ImportError:  # no wheel for this platform: slower, but all works
         return None
 
-    class FastLoop(PopenSubprocesses, NameLookups, uvloop.Loop):  # type: ignore[misc]
+    class FastLoop(NameLookups, uvloop.Loop):  # type: ignore[misc]
         pass
 
     return FastLoop
 
 
 def new_event_loop(kind: LoopKind = "uvloop") -> asyncio.AbstractEventLoop:
-    """A new loop on which ``asyncio.create_subprocess_exec`` takes every argument of Popen.
-
-    ``uvloop`` means the stock loop where uvloop is not installed.
-    """
+    """A new loop of that kind; ``uvloop`` means the stock loop where uvloop is not installed."""
     loop_class = _uvloop_class() if kind == "uvloop" else None
     return loop_class() if loop_class is not None else StockLoop()
 

@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePath
 from typing import Any
@@ -21,12 +21,17 @@ import msgspec
 from msgspec.structs import replace
 
 from supervisord_async.errors import SpawnError
-from supervisord_async.system import descriptors, oom, own_python
-from supervisord_async.system.child import Child
+from supervisord_async.system import descriptors, oom, own_python, procfs
+from supervisord_async.system.child import Child, watched
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.disks import Executable
+from supervisord_async.system.identity import of
 from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
-from supervisord_async.system.transport import TURNS_TO_EXECUTE, PopenSubprocesses, kill_unowned, start_child, watch
+
+#: After this many turns of the loop a new child has most likely executed its program.
+_TURNS_TO_EXECUTE = 2
+#: The context in which every child is forked, and whose effects it inherits, such as a signal mask; :mod:`.terminal` sets another.
+fork_context: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class SpawnSpec(msgspec.Struct, frozen=True):
@@ -55,11 +60,8 @@ async def spawn(spec: SpawnSpec) -> Child:
 
     Raises SpawnError, with one of these stages: ``user``, we may not become that user; ``directory``, it cannot be entered;
     ``exec``, the program does not exist, is not executable, or needs an interpreter that is missing; ``limits``, the
-    kernel refuses one; ``fork``, the system has no process, memory or descriptor left. Raises TypeError on a
-    loop that is not of :mod:`.loop`.
+    kernel refuses one; ``fork``, the system has no process, memory or descriptor left.
     """
-    if not isinstance(asyncio.get_running_loop(), PopenSubprocesses):
-        raise TypeError("spawn needs a loop of system.loop.new_event_loop")
     if not spec.argv:
         raise SpawnError("exec", errno.EINVAL, "an empty command")
     if (spec.limits is not None and spec.limits.settings()) or spec.listen_fds or spec.pid_variables:
@@ -107,16 +109,10 @@ def _explain_refusal(spec: SpawnSpec, refusal: Refusal) -> SpawnError:
 
 
 async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any], *, own_files: bool = False) -> Child:
-    """Execute ``argv``; ``own_files``: it sets its limit of open files itself.
-
-    Without ``asyncio.create_subprocess_exec``: there are no pipes, so a transport, protocol and streams are not needed, and
-    they would cost more than all the rest.
-    """
-    loop = asyncio.get_running_loop()
+    """Execute ``argv``; ``own_files``: it sets its limit of open files itself."""
     try:
         with spec.around_fork or nullcontext():
             process = start_child(
-                loop,
                 argv,
                 stdin=spec.stdin,
                 stdout=spec.stdout,
@@ -130,7 +126,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
                 umask=-1 if spec.umask is None else spec.umask,
                 **identity,
             )
-        child = await _watched(loop, process, spec.room)
+        child = await watch_child(process, spec.room)
     except OSError as error:
         if error.filename == argv[0] != spec.argv[0]:  # the launcher could not be executed
             raise SpawnError("exec", None, f"its limits or sockets cannot be set: {own_python.refusal(error)}") from error
@@ -144,18 +140,60 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
     return child
 
 
-async def _watched(loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes], room: int) -> Child:
-    """The new child, watched from when /proc can be read without blocking. Raises OSError as :func:`.transport.watch`."""
+def start_child(argv: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+    """Start a child, which only :func:`watch_child` will reap; ``how`` are arguments of Popen. Raises what Popen raises.
+
+    Without ``asyncio.create_subprocess_exec``, whose transport, protocol and streams would cost more than all the rest. Popen returns
+    when the child has executed its program or failed to, so a program on a file system that hangs blocks the loop that long.
+    """
+    with fork_context():
+        process = subprocess.Popen(argv, **how)
+    watched.add(process.pid)
+    return process
+
+
+async def watch_child(process: subprocess.Popen[bytes], room: int = 0) -> Child:
+    """The new child, watched from when /proc can be read without blocking.
+
+    While a child is still executing its program (some 0.3 ms), the kernel blocks readers of its /proc/PID/stat. After some turns of
+    the loop it has done so, and other children were started meanwhile.
+
+    Raises OSError if no descriptor is free besides ``room`` that are reserved; then the child was killed.
+    """
     try:
-        for _ in range(TURNS_TO_EXECUTE):
+        for _ in range(_TURNS_TO_EXECUTE):
             await asyncio.sleep(0)
     except BaseException:  # cancelled: the caller will never know this child; it is still reaped
-        kill_unowned(process.pid)
+        _kill_unowned(process.pid)
         raise
     finally:
-        child = watch(loop, process, room)
+        child = _watch(process, room)
         process.returncode = 0  # else Popen's finalizer would wait for the PID
     return child
+
+
+def _watch(process: subprocess.Popen[bytes], room: int) -> Child:
+    try:
+        born = procfs.stat(process.pid)  # our unreaped child: it is there even if it has ended
+        if born is None:
+            raise ProcessLookupError(f"/proc does not show our own child {process.pid}: is /proc mounted?")
+        return Child(asyncio.get_running_loop(), of(born), ours=True, room=room)
+    except BaseException:
+        _kill_unowned(process.pid)
+        process.wait()
+        watched.discard(process.pid)
+        raise
+
+
+def _kill_unowned(pid: int) -> None:
+    """Kill a child of ours that nobody will ever own, with what it has forked by now, as far as that stayed in its group.
+
+    It must not be reaped yet: until then neither its PID nor its group can be a stranger's.
+    """
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it leads no group
+        os.kill(pid, signal.SIGKILL)
 
 
 def _identity_arguments(credentials: Credentials | None) -> dict[str, Any]:

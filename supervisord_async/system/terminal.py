@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import msgspec
 
-from supervisord_async.system import procfs
+from supervisord_async.system import procfs, spawn
 from supervisord_async.system.signals import group_exists
 
 _SFD_CLOEXEC, _SFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
@@ -129,7 +129,7 @@ class SignalsWithOrigin:
     """A context manager that receives the signals ``numbers`` on the running loop. Main thread only.
 
     In the context the signals are blocked, in this thread and those that it starts, so enter it before there are others.
-    Children that the loop spawns do not inherit that.
+    Children that :mod:`.spawn` starts do not inherit that.
     """
 
     def __init__(self, numbers: Collection[int], heard: Heard) -> None:
@@ -147,11 +147,11 @@ class SignalsWithOrigin:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
         self._fd = _signalfd(self._numbers)
         self._loop.add_reader(self._fd, self._readable)
-        self._loop.around_fork = self._unblocked
+        spawn.fork_context = self._unblocked
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.around_fork = nullcontext
+        spawn.fork_context = nullcontext
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)

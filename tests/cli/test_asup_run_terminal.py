@@ -199,14 +199,14 @@ import asyncio
 from supervisord_async.cli.asup_run import main
 from supervisord_async.system import spawn
 
-watched = spawn._watched
+watch = spawn.watch_child
 
-async def late(loop, process, *arguments):
+async def late(process, *arguments):
     while open(f"/proc/{process.pid}/stat").read().rpartition(")")[2].split()[0] != "T":
         await asyncio.sleep(0.01)
-    return await watched(loop, process, *arguments)
+    return await watch(process, *arguments)
 
-spawn._watched = late
+spawn.watch_child = late
 main()
 """
 

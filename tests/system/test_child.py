@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 import signal
@@ -189,17 +188,6 @@ async def test_process_is_alive_while_any_of_its_threads_is(nursery: Nursery) ->
     assert child.ended is None
     child.send_signal(signal.SIGKILL)
     assert (await child.wait()).status == ExitStatus(signal=9)
-
-
-async def test_plain_subprocesses_of_the_loop_work_with_pipes(nursery: Nursery) -> None:
-    process = await asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert await process.communicate(b"x" * 200_000) == (b"x" * 200_000, None)
-    assert process.returncode == 0
-    shell = await asyncio.create_subprocess_shell("echo $0; exit 4", stdout=subprocess.PIPE)
-    assert (await shell.communicate())[0] == b"/bin/sh\n"
-    assert shell.returncode == 4
-    result = await anyio.run_process(["/bin/sh", "-c", "echo out; echo err >&2; exit 2"], check=False)
-    assert (result.returncode, result.stdout, result.stderr) == (2, b"out\n", b"err\n")
 
 
 async def test_nothing_is_watched_when_all_have_ended(nursery: Nursery) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import resource
@@ -377,18 +376,6 @@ async def test_two_hundred_children_are_spawned_and_killed(nursery: Nursery) -> 
     for child in children:
         assert (await child.wait()).status == ExitStatus(signal=9)
         child.close()
-
-
-async def test_loop_that_is_not_ours_is_refused_clearly(nursery: Nursery) -> None:
-    async def main() -> None:
-        with pytest.raises(TypeError, match=r"system\.loop"):
-            await nursery.spawn("true")
-
-    def run_elsewhere() -> None:
-        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            runner.run(main())
-
-    await anyio.to_thread.run_sync(run_elsewhere)
 
 
 def children() -> list[int]:

@@ -8,7 +8,6 @@ if it cannot, the old code stays in service and says why.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -21,10 +20,11 @@ from typing import TYPE_CHECKING, NoReturn
 import anyio
 
 from supervisord_async.errors import BusyError, FailedError, SpawnError
+from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.supervise.recovery import persist, prepared
 from supervisord_async.supervise.recovery.persist import SavedState
 from supervisord_async.supervise.retry import retry_on_shortage
-from supervisord_async.system import descriptors, orphans, own_python, signals, threads
+from supervisord_async.system import descriptors, orphans, own_python, signals, spawn, threads
 from supervisord_async.system.disks import Disks, Executable
 from supervisord_async.system.shortage import is_shortage
 from supervisord_async.wire import ENV_STATE
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 30.0
-#: How long to wait for the end of a trial that was killed.
-DEATH_SECONDS = 1.0
 #: A thread that a disk has held up for this long counts as hanging; and the pause between two checks of that.
 HANG_SECONDS = 5.0
 POLL_SECONDS = 0.05
@@ -178,28 +176,28 @@ async def try_new_code(state: SavedState) -> int:
 
 async def _try_new_code(state: SavedState, loaded: int) -> None:
     descriptor = state_file(state)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *new_code("--trial"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(descriptor, loaded),
-            env={**os.environ, ENV_STATE: str(descriptor)},
-        )
-    finally:
-        os.close(descriptor)
-    said = b""
-    with anyio.move_on_after(TRIAL_SECONDS):
-        _, said = await process.communicate()
-    if process.returncode is None:
-        process.kill()
-        with anyio.move_on_after(DEATH_SECONDS):  # bounded, as wait() also waits for others that have its stderr open
-            await process.wait()
-        raise FailedError(f"cannot re-exec: the new code did not answer in {TRIAL_SECONDS:g} s; this one stays in service")
-    if process.returncode != 0:
-        words = said.decode(errors="replace").strip()[-2000:] or f"it ended with {process.returncode}"
-        raise FailedError(f"cannot re-exec: the new code cannot take over; this one stays in service: {words}")
+    with os.fdopen(os.memfd_create("asupd-trial"), "rb") as said:
+        try:
+            process = spawn.start_child(
+                new_code("--trial"),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                pass_fds=(descriptor, loaded),
+                env={**os.environ, ENV_STATE: str(descriptor)},
+            )
+        finally:
+            os.close(descriptor)
+        child = await spawn.watch_child(process)
+        with anyio.move_on_after(TRIAL_SECONDS):
+            await child.wait()
+        if child.ended is None:
+            child.send_signal(signal.SIGKILL)  # its end is noticed, and it is reaped, without anybody who waits for that
+            raise FailedError(f"cannot re-exec: the new code did not answer in {TRIAL_SECONDS:g} s; this one stays in service")
+        if child.ended.status.code != 0:
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()[-2000:] or f"it ended: {exit_words(child.ended.status)}"
+            raise FailedError(f"cannot re-exec: the new code cannot take over; this one stays in service: {words}")
 
 
 async def _ask_disks() -> None:

@@ -213,7 +213,7 @@ async def test_new_code_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, 
     ("command", "words"),
     [
         (["sh", "-c", "echo no such module >&2; exit 3"], "cannot take over; this one stays in service: no such module"),
-        (["sh", "-c", "exit 3"], "cannot take over; this one stays in service: it ended with 3"),
+        (["sh", "-c", "exit 3"], "cannot take over; this one stays in service: it ended: exited with 3"),
         (["true"], "the new code exited without an answer .*; this one stays in service"),  # the module is empty, being installed
         (["/no/such/python"], "the new code cannot be tried: No such file or directory; this one stays in service"),
     ],
