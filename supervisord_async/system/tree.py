@@ -67,28 +67,20 @@ class Tree:
 
     def __init__(
         self,
-        child_pid: int,
+        main: Identity | None,
         session: int,
         tag: str,
         *,
-        identity: Identity | None = None,
-        ours: bool | None = None,
+        ours: bool,
         cgroup: Cgroup | None = None,
         child: Child | None = None,
     ) -> None:
-        """The run whose main process is, or was, ``child_pid``, leader of ``session``, with ``tag`` in its environment.
+        """The run whose main process is, or was, ``main``, in ``session``, with ``tag`` in its environment.
 
-        The main process's ``identity``, and whether it is ``ours`` (our child), are looked up if not given; so give them, or
-        use :meth:`of`, if it may be gone already. ``child`` is how its end is known for certain.
-        If the main process is not known (a ``child_pid`` of 0), only what has the tag is found, and what is in the run's
-        ``cgroup``, if it has one.
+        ``ours``: whether it is our child. ``child`` is how its end is known for certain. If the main process is not known,
+        only what has the tag is found, and what is in the run's ``cgroup``, if it has one.
         """
-        main = procfs.stat(child_pid) if identity is None or ours is None else None
-        if identity is None and main is not None:
-            identity = of(main)
-        if ours is None:
-            ours = main is not None and main.parent == os.getpid()
-        self.main, self.session, self.tag = identity, session, tag
+        self.main, self.session, self.tag = main, session, tag
         self._cgroup = cgroup
         self._child = child
         self._orphans_come_to_us = ours and orphans.gets_orphans()
@@ -96,11 +88,11 @@ class Tree:
     @classmethod
     def of(cls, child: Child, tag: str, cgroup: Cgroup | None = None) -> Tree:
         """The tree of a child that leads its own session, as every spawned one does."""
-        return cls(child.pid, child.pid, tag, identity=child.identity, ours=child.ours, cgroup=cgroup, child=child)
+        return cls(child.identity, child.pid, tag, ours=child.ours, cgroup=cgroup, child=child)
 
     def led_by(self, child: Child) -> Tree:
         """The same run, with ``child``, another process of it, as its main process."""
-        tree = Tree(child.pid, self.session, self.tag, identity=child.identity, ours=child.ours, cgroup=self._cgroup, child=child)
+        tree = Tree(child.identity, self.session, self.tag, ours=child.ours, cgroup=self._cgroup, child=child)
         tree._orphans_come_to_us = self._orphans_come_to_us
         return tree
 
