@@ -152,7 +152,7 @@ class RunCgroups:
         own cgroup only: one that is elsewhere was put there on purpose.
         """
         if self._home is not None and runs:
-            await anyio.to_thread.run_sync(self._take_in, runs)
+            await retry_on_shortage("put living runs into cgroups", lambda: anyio.to_thread.run_sync(self._take_in, runs))
 
     def _take_in(self, runs: Mapping[str, Iterable[Identity]]) -> None:
         now = ProcessTable()

@@ -11,9 +11,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from supervisord_async.supervise import retry
 from supervisord_async.supervise.run_cgroups import SPAWNS_A_TURN, RunCgroups
-from supervisord_async.system import cgroups
+from supervisord_async.system import cgroups, procfs
 from supervisord_async.system.cgroups import Cgroup, UnusableError
+from supervisord_async.system.process_table import ProcessTable
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +103,23 @@ async def test_those_that_waited_together_go_on_a_few_at_a_turn(warmed: list[str
             await anyio.lowlevel.checkpoint()
             assert len(made) - before <= SPAWNS_A_TURN + 1  # the one that warmed the kernel up has not waited for the others
     assert made == list(range(100))
+
+
+async def test_a_takeover_without_a_free_descriptor_waits_for_one(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the daemon's start, with all programs left alone."""
+    runs = await opened()
+    refusals = [OSError(errno.EMFILE, "Too many open files")]
+    real = ProcessTable.everything
+
+    def everything(table: ProcessTable) -> dict[int, procfs.Stat]:
+        if refusals:
+            raise refusals.pop()
+        return real(table)
+
+    monkeypatch.setattr(ProcessTable, "everything", everything)
+    monkeypatch.setattr(retry, "PAUSES_SECONDS", (0.0,))
+    await runs.take_in({"i/w/1": []})
+    assert runs.of("i/w/1") is not None
 
 
 async def test_who_waits_while_we_are_stranded_does_without(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
