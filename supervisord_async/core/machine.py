@@ -371,9 +371,15 @@ def tree_gone(s: Snapshot, _i: TreeGone, p: Policy, now: float) -> Step:
     return _ended(s, p, now) if s.pid is None and not _spawn_in_flight(s) else (s, ())
 
 
-def adopt(s: Snapshot, i: Adopted, _p: Policy, now: float) -> Step:
-    """The process lives on under a new supervisor; a start or stop that an earlier one began is carried on."""
-    if s.state in (State.STARTING, State.RUNNING):
+def adopt(s: Snapshot, i: Adopted, p: Policy, now: float) -> Step:
+    """The process lives on under a new supervisor; a start or stop that an earlier one began is carried on.
+
+    To become ready it has its whole time once more: meanwhile nobody could see that it was.
+    """
+    if s.state is State.STARTING:
+        until = max(s.extended_until, now + p.start_timeout_seconds) if p.start_timeout_seconds is not None else s.extended_until
+        return replace(s, pid=i.pid, cause=Cause.ADOPTED, detail="", extended_until=until), ()
+    if s.state is State.RUNNING:
         return replace(s, pid=i.pid, cause=Cause.ADOPTED, detail=""), ()
     if not s.wanted:
         return _terminate(replace(s, pid=i.pid), now, Cause.OPERATOR, wanted=False)

@@ -227,7 +227,7 @@ class Process:
             return None  # supervision broke again as it resumed: the driver is called when it resumes once more
         input_ = self._mailbox.receive_nowait()
         if input_ is None:
-            at = deadline(self.snapshot, self.policy)
+            at = deadline(self.snapshot, self.policy) if self.settled else None  # of what is not taken over yet, nothing is overdue
             if at is not None and now >= at:
                 return DeadlinePassed()
             self._mailbox.wake_at(at)
@@ -394,6 +394,7 @@ class Process:
         self._inherited = None  # only now, so that a takeover that a bug broke is tried again
         if self._taken_over is not None:
             self._taken_over.set()
+        self._mailbox.wake()  # from now on there is a deadline
 
     async def _wait_settled(self) -> None:
         if self._taken_over is not None:

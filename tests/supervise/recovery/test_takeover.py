@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import anyio
 import pytest
 from msgspec import structs
 
-from supervisord_async.config.model import Logs, Program
+from supervisord_async.config.model import Logs, Probe, Program
 from supervisord_async.core.inputs import SignalRequested
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.errors import SpawnError
@@ -58,30 +60,65 @@ def test_what_is_saved_before_it_is_taken_over_is_enough_for_the_next_daemon() -
     assert reconcile(again, [alive(3)], BOOT)["web"].main == Identity(42, 500, BOOT)
 
 
+class Slow(FakeHost):
+    """Many others are taken over before ``former``, which happens in :meth:`turn`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.former = FakeChild(42, None)
+        self._turns: list[Any] = []
+
+    def adopt(self, identity: Identity) -> Any:
+        return self.former
+
+    def at_turn(self, callback: Any) -> None:
+        self._turns.append(callback)
+
+    def turn(self) -> None:
+        for callback in self._turns:
+            callback()
+
+
+@asynccontextmanager
+async def taking_over(host: Slow, one: Program, **snapshot: Any) -> AsyncIterator[Process]:
+    """A process whose former run is ``host.former``."""
+    process = Process("web", 0, one, shared_context(host))
+    process.inherit(structs.replace(reconcile(saved(**RUNNING | snapshot), [alive(3)], BOOT)["web"], settings=""))
+    async with anyio.create_task_group() as tasks:
+        process.begin(tasks)
+        await anyio.sleep(1)
+        yield process
+        process.dismiss()
+
+
 def test_a_signal_that_is_ordered_before_the_run_is_taken_over_reaches_it() -> None:
-    class Slow(FakeHost):
-        """Many others are taken over first."""
-
-        def adopt(self, identity: Identity) -> Any:
-            return former
-
-        def at_turn(self, callback: Any) -> None:
-            turns.append(callback)
-
-    former, turns = FakeChild(42, None), []
-
     async def main() -> None:
-        process = Process("web", 0, program(), shared_context(Slow()))
-        process.inherit(structs.replace(reconcile(saved(**RUNNING), [alive(3)], BOOT)["web"], settings=""))
-        async with anyio.create_task_group() as tasks:
-            process.begin(tasks)
+        host = Slow()
+        async with taking_over(host, program()) as process:
             process.post(SignalRequested(signal.SIGHUP))
             await anyio.sleep(1)
-            for turn in turns:
-                turn()
+            host.turn()
             await anyio.sleep(1)
-            process.dismiss()
-        assert former.signals == [signal.SIGHUP]
+            assert host.former.signals == [signal.SIGHUP]
+
+    run_virtually(main)
+
+
+def test_a_start_that_nobody_saw_become_ready_is_looked_at_before_it_is_late() -> None:
+    """It was to be ready in 3 s, and there was no daemon for 100."""
+
+    async def main() -> None:
+        host = Slow()
+        checked = program(readiness=Probe(kind="tcp", tcp=("127.0.0.1", 80), start_timeout_seconds=3.0))
+        async with taking_over(host, checked, state=State.STARTING, run_since=anyio.current_time() - 100.0) as process:
+            assert process.snapshot.state is State.STARTING
+            host.answers["127.0.0.1", 80] = "Connection refused"
+            host.turn()
+            await anyio.sleep(2)
+            assert process.snapshot.state is State.STARTING
+            host.answers.clear()
+            await anyio.sleep(2)
+            assert (process.snapshot.state, host.former.signals) == (State.RUNNING, [])
 
     run_virtually(main)
 
