@@ -69,7 +69,7 @@ from supervisord_async.core.policy import (
     limit_reached,
     within_window,
 )
-from supervisord_async.core.state import Cause, Check, ExitStatus, Snapshot, State
+from supervisord_async.core.state import Cause, Check, ExitStatus, Health, Snapshot, State
 
 Step: TypeAlias = tuple[Snapshot, tuple[Effect, ...]]
 Rule: TypeAlias = Callable[[Snapshot, Any, Policy, float], Step]
@@ -327,12 +327,12 @@ def ready(s: Snapshot, _i: BecameReady, _p: Policy, now: float) -> Step:
 
 
 def report(s: Snapshot, i: HealthReported, _p: Policy, _now: float) -> Step:
-    """The check's new verdict replaces its former one."""
-    verdict = Check(i.check, i.health, i.detail)
-    if verdict in s.checks:
-        return s, ()
-    others = (check for check in s.checks if check.name != verdict.name)
-    return replace(s, checks=tuple(sorted((*others, verdict), key=lambda check: check.name))), ()
+    """The check's new verdict replaces its former one; ``none`` removes it."""
+    verdicts = {check.name: check for check in s.checks} | {i.check: Check(i.check, i.health, i.detail)}
+    if i.health is Health.NONE:
+        del verdicts[i.check]
+    checks = tuple(verdicts[name] for name in sorted(verdicts))
+    return (s if checks == s.checks else replace(s, checks=checks)), ()
 
 
 def extend(s: Snapshot, i: TimeoutExtended, _p: Policy, _now: float) -> Step:

@@ -25,6 +25,7 @@ from supervisord_async.core.inputs import (
     BecameReady,
     DeadlinePassed,
     Exited,
+    HealthReported,
     Input,
     RestartRequested,
     Spawned,
@@ -35,10 +36,11 @@ from supervisord_async.core.inputs import (
 )
 from supervisord_async.core.machine import deadline, step
 from supervisord_async.core.policy import Policy
-from supervisord_async.core.state import DOWN, Cause, ExitStatus, Snapshot, State
+from supervisord_async.core.state import DOWN, Cause, ExitStatus, Health, Snapshot, State
 from supervisord_async.errors import BusyError, SpawnError
 from supervisord_async.supervise.background_tasks import BackgroundTasks
 from supervisord_async.supervise.mailbox import Mailbox
+from supervisord_async.supervise.monitors.context import HEARTBEAT_CHECK
 from supervisord_async.supervise.monitors.files import monitor_watches
 from supervisord_async.supervise.records.masking import without_secrets
 from supervisord_async.supervise.records.pending import Change, PendingChanges
@@ -153,6 +155,7 @@ class Process:
             self._shared.committed()  # so that it is saved: the guardian and ``asupctl cleanup`` stop it as the saved state says
         if self._run is not None:
             self._run.reconfigure(program)
+        self._drop_verdicts()
         if program.watch != before.watch:
             self._watch_files()
         self._mailbox.wake()  # the deadline may have changed
@@ -302,6 +305,13 @@ class Process:
             self._settings = run_spec.settings_digest(self._settings)
         return self._settings
 
+    def _drop_verdicts(self) -> None:
+        """The verdicts of checks that the program has no more, by new settings, will no longer count."""
+        asked = {HEARTBEAT_CHECK} if self.program.notify is not None else set()  # a program may ask for a watchdog by itself
+        for check in self.snapshot.checks:
+            if check.name not in {*self.policy.checks, *asked}:
+                self.post(HealthReported(self.snapshot.run, check.name, Health.NONE))
+
     def _snapshot(self) -> Snapshot:
         return self.snapshot
 
@@ -385,6 +395,7 @@ class Process:
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
         resumed.watch(self._background)
+        self._drop_verdicts()
         if not run_spec.has_digest(self.program, self._settings_digest()):
             request = RestartRequested(Cause.CONFIG_CHANGED, "the configuration changed while no daemon was there")
             if not self._shared.roll(self.name, request):

@@ -163,6 +163,26 @@ def test_a_line_that_a_reload_asks_for_during_a_start_is_looked_for(daemon: Make
     assert live.wait_for("s", "RUNNING", health="healthy")["run"] == 1
 
 
+@pytest.mark.parametrize("how", ["reload", "reexec", "kill"])
+def test_a_probe_that_the_file_has_no_more_says_nothing_more(daemon: Make, tmp_path: Path, how: str) -> None:
+    programs = (
+        "programs: {s: {command: [sleep, '1000'], start_seconds: 0, readiness: {command: [test, -e, up], interval: 50ms, failures: 1}}}"
+    )
+    live = daemon(programs)
+    (tmp_path / "up").touch()
+    live.wait_for("s", "RUNNING", health="healthy")
+    (tmp_path / "up").unlink()
+    pid = live.wait_for("s", "RUNNING", health="unhealthy")["pid"]
+    live.write("programs: {s: {command: [sleep, '1000'], start_seconds: 0}}")
+    if how == "kill":
+        live.kill()
+        live.start()
+    else:
+        live.do(how)
+    assert live.wait_for("s", "RUNNING", health="none")["pid"] == pid
+    live.do("wait", "s", "--for", "ready", "--timeout", "10")
+
+
 def test_a_tcp_probe(daemon: Make, tmp_path: Path, free_port: int) -> None:
     live = daemon(f"programs: {{s: {{command: {server(free_port)}, readiness: {{tcp: '127.0.0.1:{free_port}', interval: 50ms}}}}}}")
     live.wait_for("s", "STARTING")
