@@ -33,8 +33,8 @@ _log = logging.getLogger("asupd")
 SPAWNS_A_TURN = 16
 #: Folders of runs that are over are collected for this long, then removed together.
 SWEEP_SECONDS = 0.1
-#: How often removal is tried when the daemon ends: a dying process keeps its folder for a moment.
-LAST_SWEEPS = 20
+#: How often removal is tried when the daemon ends: a dying process keeps its folder for a moment, and on a busy machine for a second.
+LAST_SWEEPS = 40
 
 
 class RunCgroups:
@@ -179,7 +179,7 @@ class RunCgroups:
 
     async def close(self) -> None:
         """All folders of this instance are removed, except those in which something lives."""
-        for _ in range(LAST_SWEEPS):
+        for attempt in range(LAST_SWEEPS):
             try:
                 if await anyio.to_thread.run_sync(self._remove_all):
                     return
@@ -188,7 +188,7 @@ class RunCgroups:
                     raise
                 _log.info("cannot remove the cgroups of runs that are over: %s", error)
                 return
-            await anyio.sleep(SWEEP_SECONDS / 10)
+            await anyio.sleep(SWEEP_SECONDS if attempt > LAST_SWEEPS / 2 else SWEEP_SECONDS / 10)
 
     def _remove_all(self) -> bool:
         """False if a folder without living processes is left: one is just dying in it, so it is worth another try."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import anyio
@@ -265,6 +266,18 @@ async def test_where_there_are_none_it_says_why_and_gives_none(monkeypatch: pyte
     assert runs.of("i/w/1") is None
     runs.leave("i/w/1")
     await runs.close()
+
+
+async def test_the_folder_of_a_process_that_is_just_dying_is_waited_for_at_the_end(
+    warmed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the processors are busy, the kernel needs up to a second for that after its parent has reaped it."""
+    runs = await opened()
+    assert await runs.make("i/w/1") is not None
+    real, until = Cgroup.remove, time.monotonic() + 1.0
+    monkeypatch.setattr(Cgroup, "remove", lambda cgroup: time.monotonic() >= until and real(cgroup))
+    await runs.close()
+    assert cgroups.homes_of("i") == []
 
 
 async def test_folders_of_runs_that_are_over_are_removed_when_nothing_lives_in_them(warmed: list[str]) -> None:
