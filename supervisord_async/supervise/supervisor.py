@@ -47,6 +47,8 @@ _log = logging.getLogger(__name__)
 
 #: How many warnings about a file become records at a reload; the answer to the request has all of them.
 WARNINGS = 20
+#: How many changes the message of a reload names; its data, and the answer to the request, have all of them.
+CHANGES = 20
 #: How often environment files are tried again that could not be read when the daemon started.
 READ_AGAIN_SECONDS = 10.0
 Loader = Callable[..., Awaitable["Loaded"]]  #: takes ``starting``, as :func:`.load.load`
@@ -284,7 +286,9 @@ class Supervisor:
             self.scaled = {}
             self._apply(plan, loaded.configuration)
             self.dependencies.reconsider()
-        message = f"reloaded{_by(by)}: " + "; ".join(plan.describe())
+        changes = plan.describe()
+        told = changes if len(changes) <= CHANGES else (*changes[:CHANGES], f"and {len(changes) - CHANGES} more")
+        message = f"reloaded{_by(by)}: " + "; ".join(told)
         self.bus.publish("reload", message=message, data={"plan": plan.to_json(), **_given(by)})
         return plan
 

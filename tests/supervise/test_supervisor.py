@@ -52,6 +52,24 @@ async def test_a_reload_that_breaks_is_not_the_answer_of_another_one() -> None:
         assert answers == {0: ("new1",), 1: "can't start new thread", 2: ("new3",)}
 
 
+async def test_of_hundreds_of_changes_the_first_ones_are_in_the_log() -> None:
+    """A reload that brought 2,000 programs was a line of 40,000 characters there."""
+    scenes: list[Scene] = []
+
+    async def load() -> Loaded:
+        now = scenes[0].supervisor.configuration
+        return Loaded(replace(now, programs={name: swift(name, autostart=False) for name in (f"p{number}" for number in range(200))}), ())
+
+    async with playing(swift("web"), load=load) as scene:
+        scenes.append(scene)
+        plan = await scene.supervisor.reload()
+        assert len(plan.added) == 200
+        [record] = [record for record in scene.bus.since(0)[0] if record.type == "reload"]
+        assert record.message.startswith("reloaded: + p0 added; + p1 added; ")
+        assert record.message.endswith("; + p19 added; and 181 more")
+        assert len(record.data["plan"]["added"]) == 200
+
+
 async def test_a_removal_that_a_bug_broke_is_done_by_the_next_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes: list[Scene] = []
     close = Output.aclose
