@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,9 +44,28 @@ def settings_digest(program: Program) -> str:
 
     Inherited variables do not count: another daemon may have another environment. Nor do the paths of logs, which only the daemon opens.
     """
+    return _with_streams(program, _kind(program.logs.stdout), _kind(program.logs.stderr))
+
+
+def _with_streams(program: Program, stdout: str, stderr: str) -> str:
+    """The digest of a run of ``program`` whose streams were of these kinds when it was started."""
     beats = program.heartbeat and (program.heartbeat.file,)
-    streams = (where if where in ("none", "inherit", "stdout") else "path" for where in (program.logs.stdout, program.logs.stderr))
-    return _digest(program, _own_variables(program), (beats, program.notify is not None, *streams), size=10)
+    return _digest(program, _own_variables(program), (beats, program.notify is not None, stdout, stderr), size=10)
+
+
+def _kind(where: str) -> str:
+    return where if where in ("none", "inherit", "stdout") else "path"
+
+
+def _possible_kinds(program: Program) -> Iterator[tuple[str, str]]:
+    """The kinds of streams with which a run may have been started that goes on with the present ones: those with a pipe can go anywhere
+    but to ``inherit``, as at a reload.
+    """
+    stdout, stderr = program.logs.stdout, program.logs.stderr
+    resolved = stdout if stderr == "stdout" else stderr
+    for first in {_kind(stdout), *(("path",) if stdout != "inherit" else ())}:
+        for second in {_kind(stderr), *(("path",) if resolved != "inherit" else ())}:
+            yield first, second
 
 
 def has_digest(program: Program, digest: str) -> bool:
@@ -54,7 +74,7 @@ def has_digest(program: Program, digest: str) -> bool:
     Also true of the shorter digests by earlier versions, which left out heartbeat, notify and logs, and before that variables that
     the file sets to their inherited value; and of all digests while the present settings are not known in full.
     """
-    if program.unread or digest in ("", settings_digest(program)):
+    if program.unread or digest == "" or any(digest == _with_streams(program, *kinds) for kinds in _possible_kinds(program)):
         return True
     former = sorted(program.environment.items() - _own_environment().items())
     return digest in (_digest(program, _own_variables(program)), _digest(program, former))
