@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
@@ -63,9 +64,9 @@ def _possible_kinds(program: Program) -> Iterator[tuple[str, str]]:
     """
     stdout, stderr = program.logs.stdout, program.logs.stderr
     resolved = stdout if stderr == "stdout" else stderr
-    for first in {_kind(stdout), *(("path",) if stdout != "inherit" else ())}:
-        for second in {_kind(stderr), *(("path",) if resolved != "inherit" else ())}:
-            yield first, second
+    firsts = dict.fromkeys((_kind(stdout), "path" if stdout != "inherit" else "inherit"))  # the present ones come first: mostly they fit
+    seconds = dict.fromkeys((_kind(stderr), "path" if resolved != "inherit" else _kind(stderr)))
+    yield from itertools.product(firsts, seconds)
 
 
 def has_digest(program: Program, digest: str) -> bool:
