@@ -25,12 +25,9 @@ from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.identity import Identity, is_alive, of
 from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
-from supervisord_async.system.turn_limiter import TurnLimiter
 
 _log = logging.getLogger("asupd")
 
-#: How many spawns that have waited for the kernel together go on in one turn of the loop; each forks at once.
-SPAWNS_A_TURN = 16
 #: Folders of runs that are over are collected for this long, then removed together.
 SWEEP_SECONDS = 0.1
 #: How often removal is tried when the daemon ends: a dying process keeps its folder for a moment, and on a busy machine for a second.
@@ -50,7 +47,6 @@ class RunCgroups:
         self._own = Cgroup("")  #: the daemon's own cgroup, as last seen
         self._moved_at = -1.0
         self._warming: anyio.Event | None = None
-        self._turns = TurnLimiter(SPAWNS_A_TURN)
         self._preparing: anyio.Event | None = None
         self._reported = ""  #: the problem that was reported last; empty once it is solved
 
@@ -213,7 +209,6 @@ class RunCgroups:
             return
         if self._warming is not None:
             await self._warming.wait()
-            await self._turns.turn()  # all that came meanwhile go on now, and their forks together would hold the loop for long
             return
         self._warming = anyio.Event()
         try:
