@@ -68,9 +68,13 @@ def _kind(path: str) -> PathKind:
 def _by_mount(paths: Iterable[str]) -> dict[str, list[str]]:
     """The paths grouped by mount point, judged by name alone: symbolic links may lead elsewhere."""
     points = {mount.point for mount in mounts()}
+    of_folders: dict[str, str] = {}  # most paths share a folder: that of the logs
     grouped: dict[str, list[str]] = {}
     for path in paths:
-        grouped.setdefault(_mount_of(path, points), []).append(path)
+        folder = os.path.dirname(path)
+        if folder not in of_folders:
+            of_folders[folder] = _mount_of(folder, points)
+        grouped.setdefault(path if path in points else of_folders[folder], []).append(path)
     return grouped
 
 
