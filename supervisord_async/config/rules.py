@@ -31,13 +31,14 @@ def check_rules(configuration: Configuration, origins: Mapping[str, Origin], dae
     _check_control_socket(configuration.daemon, daemon)
     _check_dependencies(programs, origins, known)
     _check_sockets(configuration, origins)
-    kinds = kinds_of(_looked_at(configuration))
+    logs = {name: _logs(program, configuration) for name, program in programs.items()}
+    kinds = kinds_of(_looked_at(configuration, logs))
     for program in programs.values():
         origin = origins[program.name]
         _check_limit(program.restart, origin)
         _check_pairs(program, configuration, origin)
         _check_expansions(program, origin)
-        _check_folders(program, configuration, origin, kinds)
+        _check_folders(program, configuration, origin, logs[program.name], kinds)
         for sub, path in _watched(program, origin):
             if kinds[path] is PathKind.MISSING:
                 origin.warning(sub, f"{path} is not there (yet)")
@@ -58,11 +59,11 @@ def _check_control_socket(daemon: Daemon, origin: Origin) -> None:
             origin.warning(("socket_group",), f"there is no group '{group}' here")
 
 
-def _looked_at(configuration: Configuration) -> Iterator[str]:
+def _looked_at(configuration: Configuration, logs: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """The paths that the checks below look at."""
     for program in configuration.programs.values():
         yield program.directory
-        yield from _logs(program, configuration).values()
+        yield from logs[program.name].values()
         if program.heartbeat and (beats := program.heartbeat.file):
             yield from (beats, os.path.dirname(beats))
         for watch in program.watch:
@@ -124,12 +125,14 @@ def _check_expansions(program: Program, origin: Origin) -> None:
             origin.warning(sub, words)
 
 
-def _check_folders(program: Program, configuration: Configuration, origin: Origin, kinds: Mapping[str, PathKind]) -> None:
+def _check_folders(
+    program: Program, configuration: Configuration, origin: Origin, logs: Mapping[str, str], kinds: Mapping[str, PathKind]
+) -> None:
     """Warns about folders where files are expected, missing folders and silent disks.
 
     Only warnings: what is there may have changed since the programs began, and a daemon that comes after a death takes them back.
     """
-    for key, path in _logs(program, configuration).items():
+    for key, path in logs.items():
         if kinds[path] is PathKind.FOLDER:
             origin.warning(("logs", key), f"expected the path of a file, found a folder: {path}; the output is lost while it is there")
         elif kinds[path] is PathKind.SILENT:
@@ -231,7 +234,8 @@ def _check_dependencies(programs: Mapping[str, Program], origins: Mapping[str, O
         for name in program.depends_on:
             if name not in known:
                 origins[program.name].error(("depends_on", name), f"there is no program '{name}'{suggestion(name, known)}", at_key=True)
-    for cycle in _cycles({name: tuple(d for d in program.depends_on if d in programs) for name, program in programs.items()}):
+    inner = {name: program for name, program in programs.items() if program.depends_on}  # a cycle has no others
+    for cycle in _cycles({name: tuple(d for d in program.depends_on if d in inner) for name, program in inner.items()}):
         path = " → ".join((*cycle, cycle[0]))
         origins[cycle[0]].error(("depends_on",), f"dependency cycle, a program cannot wait for itself: {path}", at_key=True)
 
