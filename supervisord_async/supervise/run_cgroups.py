@@ -46,8 +46,7 @@ class RunCgroups:
         self._sweep = anyio.Event()
         self._own = Cgroup("")  #: the daemon's own cgroup, as last seen
         self._moved_at = -1.0
-        self._warming: anyio.Event | None = None
-        self._preparing: anyio.Event | None = None
+        self._moving: anyio.Event | None = None  #: while a thread moves us; set afterwards
         self._reported = ""  #: the problem that was reported last; empty once it is solved
 
     async def open(self) -> None:
@@ -77,18 +76,10 @@ class RunCgroups:
 
         The exact time at which the thread was done is not known, as other threads may delay its report; so :meth:`make` does it once more.
         """
-        if self._home is None or self._preparing is not None or self._warming is not None:
+        if self._home is None or self._moving is not None:
             return
-        self._preparing = anyio.Event()
-        try:
-            with suppress(OSError, UnusableError):
-                await anyio.to_thread.run_sync(cgroups.warm_up)
-        except RuntimeError as error:
-            if not is_shortage(error):
-                raise
-        finally:
-            self._preparing.set()
-            self._preparing = None
+        with suppress(OSError, UnusableError):
+            await self._move()
 
     async def make(self, tag: str) -> Cgroup | None:
         """A cgroup for a run that is to be spawned before the loop's next turn; None if it has to do without one."""
@@ -202,25 +193,30 @@ class RunCgroups:
         self._over -= removed  # not where something still lives: at the next sweep
 
     async def _warm_up(self) -> None:
-        """Moving into a cgroup does not block for the next moment. One thread does the waiting for all callers."""
-        while self._preparing is not None:
-            await self._preparing.wait()
+        """Until the loop's next turn no thread moves us, and moving into a cgroup does not block. One thread does the waiting for all."""
+        while self._moving is not None:  # on waking too: somebody who came between may have begun the next move
+            await self._moving.wait()
         if time.monotonic() - self._moved_at < cgroups.WARM_SECONDS:
             return
-        if self._warming is not None:
-            await self._warming.wait()
-            return
-        self._warming = anyio.Event()
+        own = await self._move()
+        if own is not None:
+            self._own, self._moved_at = own, time.monotonic()
+
+    async def _move(self) -> Cgroup | None:
+        """A thread has moved us to where we are, which is returned; None if no thread can be started: this time a move blocks the loop.
+
+        Nothing may be forked into a cgroup meanwhile: the thread would find us there, and leave us there.
+        """
+        self._moving = anyio.Event()
         try:
-            self._own = await anyio.to_thread.run_sync(cgroups.warm_up)
-            self._moved_at = time.monotonic()
+            return await anyio.to_thread.run_sync(cgroups.warm_up)
         except RuntimeError as error:
             if not is_shortage(error):
                 raise
-            # No thread can be started: this time the move blocks the loop.
+            return None
         finally:
-            self._warming.set()
-            self._warming = None
+            self._moving.set()
+            self._moving = None
 
     def _report(self, error: Exception) -> None:
         """Log ``error``, unless it is the one that was logged last."""

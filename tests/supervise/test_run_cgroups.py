@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import pytest
 
@@ -58,6 +59,7 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
         return real(own)
 
     monkeypatch.setattr(cgroups, "warm_up", slow)
+    monkeypatch.setattr(cgroups, "WARM_SECONDS", 1000.0)
     made: list[Cgroup | None] = []
 
     async def make(number: int) -> None:
@@ -73,6 +75,39 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
     assert len({cgroup.path for cgroup in made if cgroup is not None}) == 50
     assert len(warmed) == 1
     assert warmed[0] != threading.current_thread().name
+
+
+async def test_no_run_is_made_while_a_thread_moves_us(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread would find the daemon in the cgroup of the run that is being forked, and leave it there."""
+    runs = await opened()
+    waiting, go, made = anyio.Event(), threading.Event(), []
+    real = cgroups.warm_up
+
+    def slow(own: Cgroup | None = None) -> Cgroup:
+        anyio.from_thread.run_sync(waiting.set)
+        assert go.wait(20)
+        return real(own)
+
+    async def make(*numbers: int) -> None:
+        for number in numbers:
+            made.append((number, await runs.make(f"i/w/{number}")))
+            go.clear()
+
+    monkeypatch.setattr(cgroups, "warm_up", slow)
+    monkeypatch.setattr(cgroups, "WARM_SECONDS", 0.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(make, 1, 3)
+        await waiting.wait()
+        tasks.start_soon(make, 2)
+        await anyio.wait_all_tasks_blocked()
+        waiting = anyio.Event()
+        go.set()
+        await waiting.wait()  # the third one's move has begun before the second one could go on
+        await anyio.wait_all_tasks_blocked()
+        assert [number for number, _ in made] == [1]
+        monkeypatch.setattr(cgroups, "WARM_SECONDS", 1000.0)
+        go.set()
+    assert sorted(number for number, _ in made) == [1, 2, 3]
 
 
 async def test_a_takeover_without_a_free_descriptor_waits_for_one(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
