@@ -7,12 +7,11 @@ and the unix socket still answers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from supervisord_async.control.connection import KEEP_ALIVE_SECONDS, Connection,
 from supervisord_async.control.http import HEAD_LIMIT_BYTES, Application
 from supervisord_async.control.operation import Api
 from supervisord_async.control.stream import Streams
-from supervisord_async.control.uvicorn_core import Config, Server
+from supervisord_async.control.uvicorn_core import Config, ServerState
 from supervisord_async.errors import DaemonError
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.accepting import Accepting
@@ -91,7 +90,7 @@ class Listening:
         try:
             made = await retry_on_shortage(f"look after {path}", lambda: self._threads.run(self._bind_if_gone))
             if made is not None:
-                await self._exchange(made)
+                self._exchange(made)
         except (DaemonError, OSError) as error:
             if str(error) != self._said:
                 _log.error("degraded: the control socket %s was removed: %s; signals still work", path, error)
@@ -102,10 +101,10 @@ class Listening:
             _log.warning("the control socket %s was removed; it was made again", path)
         return made is not None
 
-    async def _exchange(self, made: socket.socket) -> None:
+    def _exchange(self, made: socket.socket) -> None:
         """``made`` replaces the former unix socket. Raises OSError if it cannot; then the next :meth:`renew` binds another one."""
         try:
-            await self._server.exchange(made)
+            self._server.exchange(made)
         except OSError:  # such as no descriptor left
             made.close()
             self._identity = None
@@ -133,7 +132,7 @@ class Listening:
 
     async def resume(self) -> None:
         """After a pause: clients, also those that waited, are answered again."""
-        await self._server.startup()
+        self._server.startup()
 
     async def aclose(self) -> None:
         """The sockets are closed, and the unix socket's file is removed if it is still ours and its disk answers in time."""
@@ -166,7 +165,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
         server = _Server(Application(api, Authorizer(group=daemon.socket_group, tcp=access)), sockets, api.streams)
         listeners = Listening(daemon, [sock for sock, _ in sockets], server, certificate)
         try:
-            await server.startup()
+            server.startup()
             yield listeners
         finally:
             with anyio.CancelScope(shield=True):
@@ -252,12 +251,12 @@ def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.
     return sock
 
 
-class _Server(Server):
-    """uvicorn's server, started and stopped by us; it neither handles signals nor ticks."""
+class _Server:
+    """Serves an application by uvicorn's connections, on our own sockets; uvicorn's server would handle signals, and tick."""
 
     def __init__(self, app: Application, sockets: list[tuple[socket.socket, ssl.SSLContext | None]], streams: Streams) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a malformed request is not worth a warning
-        config = Config(
+        self._config = Config(
             app,
             http=Connection,
             ws="none",
@@ -267,32 +266,24 @@ class _Server(Server):
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=HEAD_LIMIT_BYTES,
         )
-        config.load()
-        super().__init__(config)
+        self._config.load()
+        self.state = ServerState()
+        self.state.default_headers = [(b"x-content-type-options", b"nosniff")]
         self._sockets, self._streams = sockets, streams
         self._accepting: list[Accepting] = []
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handles no signals: they stay the daemon's."""
-        yield
-
-    async def startup(self, sockets: Any = None) -> None:  # noqa: ARG002  uvicorn's signature; we have our own sockets
+    def startup(self) -> None:
         """All sockets are listened on, each with its own TLS or none."""
-        self.lifespan = self.config.lifespan_class(self.config)
-        self.server_state.default_headers = [(b"x-content-type-options", b"nosniff")]
         for accepting in self._accepting:  # of an earlier attempt, which had no descriptor for all
             accepting.close()
         self._accepting = []
         for sock, tls in self._sockets:
             self._accepting.append(self._listen(sock, tls))
-        self.started = True
 
-    async def exchange(self, sock: socket.socket) -> None:
+    def exchange(self, sock: socket.socket) -> None:
         """``sock`` is listened on instead of the first socket; open connections stay."""
         former, self._accepting[0] = self._accepting[0], self._listen(sock, None)
         self._sockets[0] = sock, None
@@ -312,7 +303,7 @@ class _Server(Server):
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
-            return Connection(config=self.config, server_state=self.server_state, app_state={}, _loop=loop)
+            return Connection(config=self._config, server_state=self.state, app_state={}, _loop=loop)
 
         listener = sock.dup()
         listener.setblocking(False)
@@ -327,7 +318,7 @@ class _Server(Server):
         """
         for accepting in self._accepting:
             accepting.close()
-        connections: Any = self.server_state.connections
+        connections: Any = self.state.connections
         with anyio.move_on_after(PAUSE_SECONDS):
             for accepting in self._accepting:
                 await accepting.introduced()
@@ -344,7 +335,7 @@ class _Server(Server):
         for accepting in self._accepting:
             accepting.close()
         self._streams.close()
-        state = self.server_state
+        state = self.state
         for connection in list(state.connections):
             with suppress(h11.LocalProtocolError):  # the client sent something that is not HTTP: already closing
                 connection.shutdown()

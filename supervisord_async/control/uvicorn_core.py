@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-__all__ = ["Config", "H11Protocol", "Server"]
+__all__ = ["Config", "H11Protocol", "ServerState"]
 
 _UNUSED = ("uvicorn.main", "logging.config", "configparser", "email.utils")
 
@@ -27,7 +27,7 @@ for _name in _absent:
 try:
     from uvicorn.config import Config
     from uvicorn.protocols.http.h11_impl import H11Protocol
-    from uvicorn.server import Server
+    from uvicorn.server import ServerState
 finally:
     for _name in _absent:
         del sys.modules[_name]  # a later import gets the real module

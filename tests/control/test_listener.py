@@ -93,7 +93,7 @@ async def test_a_socket_that_somebody_removed_is_made_anew_and_who_is_connected_
 async def test_a_removed_socket_for_which_there_is_no_descriptor_now_is_made_at_the_next_look(
     serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    async def refuse(_sock: Any) -> None:
+    def refuse(_sock: Any) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     async with serving(swift("web")) as wire:
@@ -131,7 +131,7 @@ async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_befor
         tasks.start_soon(partial(ControlServer(scene.supervisor, None).serve, on_serving=serving.append))
         await wait_until(lambda: bool(serving))
         async with await anyio.connect_unix(daemon.socket) as early, anyio.create_task_group() as pausing:
-            await wait_until(lambda: bool(serving[0]._server.server_state.connections), what="it was accepted")
+            await wait_until(lambda: bool(serving[0]._server.state.connections), what="it was accepted")
             pausing.start_soon(serving[0].pause)
             await anyio.lowlevel.checkpoint()
             assert (await ask(early, "GET", "/v1/processes")).status == 200
