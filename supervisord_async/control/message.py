@@ -143,7 +143,7 @@ def head_of(media: str | None, headers: Mapping[str, str]) -> list[tuple[bytes, 
     return head
 
 
-def problem_response(error: Exception) -> Response:
-    """The problem document for ``error``."""
-    status, body, headers = document(error)
+def problem_response(error: Exception, **extra: Any) -> Response:
+    """The problem document for ``error``, with ``extra`` as further members."""
+    status, body, headers = document(error, **extra)
     return Response(body, status, MEDIA_TYPE, headers)

@@ -10,6 +10,7 @@ import importlib
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -19,10 +20,10 @@ from supervisord_async import __version__
 from supervisord_async.control import answers, logs
 from supervisord_async.control.commands import Outcome
 from supervisord_async.control.goal import is_ready
-from supervisord_async.control.message import Response
+from supervisord_async.control.message import Response, problem_response
 from supervisord_async.control.operation import Api, Call, Operation, Parameter
-from supervisord_async.control.problems import MEDIA_TYPE, document, problem_json
-from supervisord_async.control.stream import SendChunk, Stream
+from supervisord_async.control.problems import problem_json
+from supervisord_async.control.stream import Stream
 from supervisord_async.control.view import ProcessView, event_view, has_failed
 from supervisord_async.control.why import Why
 from supervisord_async.errors import BusyError, FailedError, NotFoundError, UsageError
@@ -42,8 +43,7 @@ def outcome_reply(outcome: Outcome, accepted: int = 200) -> Response:
     error = outcome.error
     if error is None:
         return reply(answers.Results(results=outcome.results), accepted)
-    status, body, headers = document(error, results=msgspec.to_builtins(outcome.results), timed_out=outcome.timed_out)
-    return Response(body, status, MEDIA_TYPE, headers)
+    return problem_response(error, results=outcome.results, timed_out=outcome.timed_out)
 
 
 # Queries
@@ -112,11 +112,7 @@ async def stream_events(api: Api, call: Call) -> Response | Stream:
     if not parameters.flag("follow", True):
         past = await api.events.past(chosen, after=position, last=last)
         return reply(answers.EventsAnswer(events=[event_view(record) for record in past]))
-
-    async def produce(send: SendChunk) -> None:
-        await api.events.follow(send, chosen, after=position)
-
-    return Stream(api.streams, produce, "text/event-stream; charset=utf-8")
+    return Stream(api.streams, partial(api.events.follow, chosen=chosen, after=position), "text/event-stream; charset=utf-8")
 
 
 async def get_config(api: Api, call: Call) -> Response:
@@ -159,8 +155,7 @@ async def get_ready(api: Api, _call: Call) -> Response:
     if not waiting:
         return reply(answers.Ready(ready=True, not_ready=[]))
     words = ", ".join(waiting[:10]) + (f" and {len(waiting) - 10} more" if len(waiting) > 10 else "")
-    status, body, headers = document(BusyError(f"not ready: {words}"), ready=False, not_ready=waiting)
-    return Response(body, status, MEDIA_TYPE, headers)
+    return problem_response(BusyError(f"not ready: {words}"), ready=False, not_ready=waiting)
 
 
 async def get_metrics(api: Api, _call: Call) -> Response:
@@ -198,23 +193,23 @@ async def page_address(api: Api, _call: Call) -> Response:
 
 async def _act(call: Call, action: Callable[..., Awaitable[Outcome]]) -> Response:
     wait = call.parameters.flag("wait", True)
-    outcome = await action(call.selectors, wait=wait, timeout=call.parameters.seconds("timeout"), by=call.by)
+    outcome = await action(wait=wait, timeout=call.parameters.seconds("timeout"), by=call.by)
     return outcome_reply(outcome, 200 if wait else 202)
 
 
 async def start_process(api: Api, call: Call) -> Response:
     """The selected processes are started."""
-    return await _act(call, api.commands.start)
+    return await _act(call, partial(api.commands.start, call.selectors))
 
 
 async def stop_process(api: Api, call: Call) -> Response:
     """The selected processes are stopped."""
-    return await _act(call, api.commands.stop)
+    return await _act(call, partial(api.commands.stop, call.selectors))
 
 
 async def restart_process(api: Api, call: Call) -> Response:
     """The selected processes are restarted."""
-    return await _act(call, api.commands.restart)
+    return await _act(call, partial(api.commands.restart, call.selectors))
 
 
 async def signal_process(api: Api, call: Call) -> Response:
@@ -225,9 +220,7 @@ async def signal_process(api: Api, call: Call) -> Response:
 async def scale_process(api: Api, call: Call) -> Response:
     """The program has another number of replicas."""
     replicas = call.parameters.count("replicas", None, most=10_000)
-    wait = call.parameters.flag("wait", True)
-    outcome = await api.commands.scale(call.path["name"], replicas, wait=wait, timeout=call.parameters.seconds("timeout"), by=call.by)
-    return outcome_reply(outcome, 200 if wait else 202)
+    return await _act(call, partial(api.commands.scale, call.path["name"], replicas))
 
 
 async def wait_process(api: Api, call: Call) -> Response:
@@ -246,8 +239,7 @@ async def reload_config(api: Api, call: Call) -> Response:
     done = answers.Reload(applied=True, lines=list(plan.describe()), plan=plan.to_json(), results=outcome.results)
     if outcome.error is None:
         return reply(done, 200 if wait else 202)
-    status, body, headers = document(outcome.error, **msgspec.to_builtins(done), timed_out=outcome.timed_out)
-    return Response(body, status, MEDIA_TYPE, headers)
+    return problem_response(outcome.error, **msgspec.structs.asdict(done), timed_out=outcome.timed_out)
 
 
 async def reexec_daemon(api: Api, _call: Call) -> Response:
