@@ -11,23 +11,19 @@ from supervisord_async.control.view import EventView
 from supervisord_async.supervise.records.run_entry import RunEntry
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON object of an answer."""
-
-
-class Results(Answer, frozen=True, kw_only=True):
+class Results(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a command for each process that it named."""
 
     results: list[Result]
 
 
-class Accepted(Answer, frozen=True, kw_only=True):
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon has accepted the command and will carry it out."""
 
     accepted: Literal[True]
 
 
-class Reload(Answer, frozen=True, kw_only=True):
+class Reload(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload did, or would do."""
 
     applied: bool
@@ -36,7 +32,7 @@ class Reload(Answer, frozen=True, kw_only=True):
     results: list[Result]  #: for each process that it touched
 
 
-class HistoryAnswer(Answer, frozen=True, kw_only=True):
+class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The runs of a process, newest first."""
 
     name: str
@@ -45,39 +41,39 @@ class HistoryAnswer(Answer, frozen=True, kw_only=True):
     runs: list[RunEntry]
 
 
-class EventsAnswer(Answer, frozen=True, kw_only=True):
+class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Past records, oldest first."""
 
     events: list[EventView]
 
 
-class Needs(Answer, frozen=True, kw_only=True):
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
     """What one program depends on."""
 
     name: str
     depends_on: dict[str, str]  #: program → started, ready, completed or succeeded
 
 
-class Dependencies(Answer, frozen=True, kw_only=True):
+class Dependencies(msgspec.Struct, frozen=True, kw_only=True):
     """All programs, in file order."""
 
     programs: list[Needs]
 
 
-class Page(Answer, frozen=True, kw_only=True):
+class Page(msgspec.Struct, frozen=True, kw_only=True):
     """The page's address, which contains the token: whoever has it can use the page."""
 
     url: str
 
 
-class Ready(Answer, frozen=True, kw_only=True):
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every autostart program is ready."""
 
     ready: bool
     not_ready: list[str]
 
 
-class Health(Answer, frozen=True, kw_only=True):
+class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon's own state."""
 
     status: Literal["ok"] = "ok"

@@ -150,7 +150,7 @@ def _query_parameter(operation: Operation, parameter: Parameter) -> dict[str, An
     return {
         "name": parameter.name,
         "in": "query",
-        "required": parameter.name in operation.needs_body,
+        "required": parameter.name in operation.required,
         "description": parameter.says,
         "schema": schema,
         "example": example,

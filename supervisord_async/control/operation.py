@@ -40,7 +40,7 @@ class Operation(msgspec.Struct, frozen=True):
     media: str = "application/json"
     parameters: tuple[Parameter, ...] = ()
     statuses: tuple[int, ...] = ()  #: in addition to 200 and those that every operation has
-    needs_body: tuple[str, ...] = ()  #: parameters that must be given
+    required: tuple[str, ...] = ()  #: parameters that must be given
     until_gone: bool = False  #: it ends when its client has gone: it gives its orders at once, and then only waits
 
     @property

@@ -294,7 +294,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=answers.Results,
         parameters=(Parameter("signal", "signal", "its name or number"),),
         statuses=(404, 409, 503),
-        needs_body=("signal",),
+        required=("signal",),
     ),
     Operation(
         "POST",
@@ -304,7 +304,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=answers.Results,
         parameters=(Parameter("replicas", "replicas", "how many"), *_WAITING),
         statuses=(202, 404, 409, 503, 504),
-        needs_body=("replicas",),
+        required=("replicas",),
         until_gone=True,
     ),
     Operation(
