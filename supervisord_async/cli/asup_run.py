@@ -57,40 +57,37 @@ def main() -> NoReturn:
 @click.command(
     "asup-run",
     cls=Command,
-    context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False, "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "allow_interspersed_args": False,
+        "max_content_width": 100,
+        "show_default": True,
+    },
     options_metavar="[OPTIONS]",
 )
 @click.option(
     "--timeout",
     type=Duration(more=True),
     default=20,
-    show_default=True,
     metavar="SECONDS",
     help="Restart when the heartbeat file has not changed for this long.",
 )
 @click.option(
-    "--initial-check-delay",
-    type=Duration(),
-    default=0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Check the heartbeat only this long after each start.",
+    "--initial-check-delay", type=Duration(), default=0, metavar="SECONDS", help="Check the heartbeat only this long after each start."
 )
-@click.option("--heartbeat-file", default="heartbeat.txt", show_default=True, metavar="PATH", help="The file that the command changes.")
+@click.option("--heartbeat-file", default="heartbeat.txt", metavar="PATH", help="The file that the command changes.")
 @click.option("--no-heartbeat", is_flag=True, help="Expect no heartbeat.")
-@click.option("--grace-period", type=Duration(), default=5, show_default=True, metavar="SECONDS", help="How long after TERM until KILL.")
+@click.option("--grace-period", type=Duration(), default=5, metavar="SECONDS", help="How long after TERM until KILL.")
 @click.option(
     "--stop-scope",
     type=click.Choice(["tree", "mixed"]),
     default="tree",
-    show_default=True,
     help="What gets the stop signal: all processes at once, or the main process first, and the rest after it has ended.",
 )
 @click.option(
     "--max-restarts",
     type=click.IntRange(min=-1),
     default=-1,
-    show_default=True,
     metavar="COUNT",
     help="Give up after this many consecutive restarts; -1: never.",
 )
@@ -98,7 +95,6 @@ def main() -> NoReturn:
     "--backoff-factor",
     type=Duration(),
     default=1,
-    show_default=True,
     metavar="SECONDS",
     help="Wait factor × 2^restarts before a restart, restarts counted from 0.",
 )
@@ -109,22 +105,12 @@ def main() -> NoReturn:
     help="The longest wait; a run that is up for this long resets the count. [default: 60, or the factor if that is more]",
 )
 @click.option(
-    "--restart-on",
-    type=click.Choice(["always", "on-failure", "never"]),
-    default="on-failure",
-    show_default=True,
-    help="Which ends are followed by a restart.",
+    "--restart-on", type=click.Choice(["always", "on-failure", "never"]), default="on-failure", help="Which ends are followed by a restart."
 )
 @click.option("--watch", multiple=True, metavar="PATH", help="Restart when PATH, or what is in it, changes. Repeatable.")
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Changes below --watch that do not count (gitignore). Repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Events as JSON, one object a line, on stderr.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="How much to say on stderr.",
-)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", help="How much to say on stderr.")
 @click.version_option(__version__, "--version", prog_name="asup-run", message="%(prog)s %(version)s")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
