@@ -51,10 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:  # of our own output, if of a broken pipe: the client turns that of a socket into a NoDaemonError
         if isinstance(error, FileNotFoundError) and working_directory.is_gone():
             return _complain(working_directory.GONE, 2)
-        end = streams.unwritten(error, "asupctl")
-        if end is None:
-            raise
-        return end
+        return streams.unwritten(error, "asupctl")
 
 
 def _invoke(arguments: list[str]) -> int:

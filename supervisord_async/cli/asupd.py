@@ -158,10 +158,7 @@ def _say(text: str) -> int:
     try:
         print(text, flush=True)
     except OSError as error:
-        end = streams.unwritten(error, "asupd")
-        if end is None:
-            raise
-        return end
+        return streams.unwritten(error, "asupd")
     return 0
 
 

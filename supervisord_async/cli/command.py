@@ -39,7 +39,4 @@ class Command(click.Command):
             with errors_told():
                 return super().make_context(*args, **extra)
         except OSError as error:
-            end = streams.unwritten(error, self.name or "")
-            if end is None:
-                raise
-            raise click.exceptions.Exit(end) from error
+            raise click.exceptions.Exit(streams.unwritten(error, self.name or "")) from error

@@ -32,12 +32,12 @@ def silence(stream: TextIO) -> None:
     os.close(null)
 
 
-def unwritten(error: OSError, command: str) -> int | None:
-    """The exit code of ``command`` if ``error`` means that its output cannot be written, which was reported; None for other errors."""
+def unwritten(error: OSError, command: str) -> int:
+    """The exit code of ``command``, whose output cannot be written, which was reported. Raises ``error`` if it means something else."""
     from supervisord_async.cli.output import complain
 
     if not isinstance(error, BrokenPipeError) and error.errno not in UNWRITABLE:
-        return None
+        raise error
     silence(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
