@@ -22,6 +22,7 @@ from supervisord_async.cli.words import duration, exit_words, local_time, printa
 from supervisord_async.client import ProcessStatus
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, process
+from tests.waiting import wait_until_sync
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 Ctl = Callable[..., Ended]
@@ -291,6 +292,19 @@ def test_progress_on_a_terminal_says_what_is_awaited(daemon: FakeDaemon, spawn_c
         assert child.stdout is not None
         assert child.stdout.read() == b"slow: stopped\n"
     assert "waiting for slow: STOPPING, KILL in 3" in text
+    assert text.endswith("\r\x1b[K")
+    assert child.returncode == 0
+
+
+def test_progress_of_a_shutdown_says_what_is_awaited(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    daemon.add(process("slow", "STOPPING"), process("web", "STOPPED"))
+    with terminal(100) as (ours, theirs):
+        child = spawn_ctl("shutdown", stderr=theirs)
+        wait_until_sync(lambda: daemon.asked("GET", "/v1/processes"))
+        daemon.stop()
+        text = read_while_alive(ours, child)
+    assert "waiting for slow: STOPPING" in text
+    assert "web" not in text
     assert text.endswith("\r\x1b[K")
     assert child.returncode == 0
 

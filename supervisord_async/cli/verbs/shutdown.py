@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
-import sys
 import time
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +16,7 @@ from supervisord_async.cli.locate import Target
 from supervisord_async.cli.locate_run_dir import find_run_dir, run_dir_option
 from supervisord_async.cli.options import timeout_option, verb
 from supervisord_async.cli.output import print_json, say
-from supervisord_async.cli.progress import awaited_words
+from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.session import Session
 from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import FailedError, NoDaemonError, OtherDaemonError, SupervisordError, TimedOutError, UsageError
@@ -29,7 +29,6 @@ ANSWER_SECONDS = 5.0
 #: Without ``--timeout``: how long a daemon may take to stop (a little more than the default of daemon.stop_timeout), or one that hangs.
 STOP_SECONDS, HANGING_SECONDS = 65.0, 10.0
 _POLL_SECONDS = 0.05
-_SHOW_SECONDS = 0.5
 
 
 @verb("shutdown")
@@ -51,7 +50,8 @@ def shutdown(session: Session, wait: bool, timeout: float | None, run_dir: str |
     try:
         pid, daemon = _ask(session, timeout)
         if wait:
-            _wait_gone(session, daemon, STOP_SECONDS if kill and timeout is None else timeout)
+            gone = partial(_wait_gone, session, daemon, STOP_SECONDS if kill and timeout is None else timeout)
+            waiting(gone, partial(session.client, timeout_seconds=1.0), (), "STOPPED")
             done = "stopped"
     except OtherDaemonError:
         raise
@@ -130,22 +130,11 @@ def _gone_within(identity: Identity, seconds: float) -> bool:
 
 def _wait_gone(session: Session, daemon: Identity | None, timeout_seconds: float | None) -> None:
     """The socket no longer answers and the daemon's process has ended; raises TimedOutError if that takes too long."""
-    began = shown = time.monotonic()
-    show = sys.stderr.isatty()
-    try:
-        while _answers(session) or (daemon is not None and not _gone_within(daemon, 0.0)):
-            now = time.monotonic()
-            if timeout_seconds is not None and now - began > timeout_seconds:
-                raise TimedOutError(f"the daemon is still stopping after {timeout_seconds:g} s (it goes on)")
-            if show and now - shown > _SHOW_SECONDS:
-                shown = now
-                with suppress(SupervisordError), session.client(timeout_seconds=1.0) as client:
-                    sys.stderr.write(f"\r\x1b[K{awaited_words(client.processes(figures=False), 'STOPPED')}")
-                    sys.stderr.flush()
-            time.sleep(_POLL_SECONDS)
-    finally:
-        if show:
-            sys.stderr.write("\r\x1b[K")
+    until = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while _answers(session) or (daemon is not None and not _gone_within(daemon, 0.0)):
+        if time.monotonic() > until:
+            raise TimedOutError(f"the daemon is still stopping after {timeout_seconds:g} s (it goes on)")
+        time.sleep(_POLL_SECONDS)
 
 
 def _answers(session: Session) -> bool:
