@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 #: The longest delay before a restart, and how long a run must be up for the count to start over.
 MAX_DELAY_SECONDS = 60.0
-#: Never a reason to restart: what editors, interpreters and version control write beside the files being edited.
-IGNORED = (".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "*.swp", "*.swx", "*~", ".#*", "4913", "node_modules/", ".asupd/")
 HEARTBEAT_OPTIONS = ("timeout", "initial_check_delay", "heartbeat_file")
 
 
@@ -211,7 +209,6 @@ def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded
     cap = options["max_delay"] if options["max_delay"] is not None else max(MAX_DELAY_SECONDS, factor)
     name = Path(command[0]).name or command[0]
     watched = tuple(os.path.abspath(path) for path in options["watch"])
-    ignored = (*IGNORED, *options["ignore"], *(_beneath(watched, heartbeat.file) if heartbeat is not None and heartbeat.file else ()))
     return Program(
         name=name,
         command=command,
@@ -227,16 +224,9 @@ def program_of(options: dict[str, Any], heartbeat: Heartbeat | None, *, demanded
         ),
         stop=Stop(grace_seconds=options["grace_period"], scope=options["stop_scope"]),
         heartbeat=heartbeat if demanded else None,
-        watch=(Watch(paths=watched, ignore=ignored),) if watched else (),
+        watch=(Watch(paths=watched, ignore=options["ignore"]),) if watched else (),
         logs=Logs(stdout="inherit", stderr="inherit"),
     )
-
-
-def _beneath(roots: tuple[str, ...], path: str) -> list[str]:
-    """Ignore patterns by which writing ``path``, or temporary files beside it, does not count as a change in ``roots``."""
-    relatives = [os.path.relpath(path, root) for root in roots]
-    escaped = ["".join(f"\\{char}" if char in "*?[]!#\\ " else char for char in each) for each in relatives if not each.startswith("..")]
-    return [f"/{each}*" for each in escaped]
 
 
 # Output

@@ -83,6 +83,7 @@ class Single:
         self._presumed = presumed
         self._host = _Host(streams, Terminal.open(), self._refused)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        heartbeat = program.heartbeat or presumed
         daemon = Daemon(name=program.name, run_dir="", socket=os.environ.get(wire.ENV_SOCKET, ""))
         self._shared = SharedContext(
             daemon=daemon,
@@ -97,6 +98,7 @@ class Single:
             remembered=anyio.lowlevel.checkpoint,  # nothing is saved, as there is no successor
             waits_for=lambda _program: "",
             shut_down=lambda _why: None,
+            written_paths=lambda: (heartbeat.file,) if heartbeat is not None and heartbeat.file else (),
         )
         self._process = Process(program.name, 0, program, self._shared)
         self._stop_signal: int | None = None  #: the signal that asked us to end
