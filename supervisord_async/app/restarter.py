@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import cache_from_source
-from types import TracebackType
 from typing import Any, Final, Self
 
 from supervisord_async.app.shutdown import GracefulShutdownManager, PreparedCall
@@ -130,7 +129,7 @@ class ProcessRestarter:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def load_state(self) -> bool:

@@ -15,7 +15,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from fnmatch import fnmatch, translate
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class FileChangeWatcher:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __aiter__(self) -> AsyncIterator[list[str]]:
