@@ -35,6 +35,11 @@ class Problem(NamedTuple):
     warning: bool = False  #: sound enough to run
     lacks: str = ""  #: in a warning: ``user`` or ``executable``, if this machine lacks it and a start needs it
 
+    @property
+    def document(self) -> dict[str, str | int]:
+        """The problem as a JSON object."""
+        return {"file": self.file, "line": self.line, "column": self.column, "message": self.message, "warning": self.warning}
+
     def __str__(self) -> str:
         word = "warning: " if self.warning else ""
         return f"{self.file}:{self.line}:{self.column}: {word}{self.message}"

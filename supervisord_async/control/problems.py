@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from supervisord_async.errors import CommandError, ConfigError
+from supervisord_async.errors import CommandError, ConfigError, Problem
 from supervisord_async.jsontext import json_bytes
 from supervisord_async.system.shortage import is_shortage
 
@@ -81,13 +81,6 @@ def document(error: Exception, **extra: Any) -> tuple[int, bytes, dict[str, str]
     return status, json_bytes({**members, **extra}), headers
 
 
-def problem_json(problem: Any) -> dict[str, Any]:
-    """One :class:`~supervisord_async.errors.Problem` of a configuration as JSON, with its line for people."""
-    return {
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "message": problem.message,
-        "warning": problem.warning,
-        "text": str(problem),
-    }
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """One problem of a configuration as JSON, with its line for people."""
+    return {**problem.document, "text": str(problem)}

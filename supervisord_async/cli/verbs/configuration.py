@@ -14,7 +14,7 @@ from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
 from supervisord_async.client.answers import Reload
-from supervisord_async.errors import ConfigError, Problem
+from supervisord_async.errors import ConfigError
 
 
 @verb("reload")
@@ -37,7 +37,7 @@ def reload(session: Session, plan: bool, no_wait: bool, timeout: float | None) -
     except ConfigError as error:
         if not session.json:
             raise
-        print_json({"problems": [_problem(one) for one in error.problems]})
+        print_json({"problems": [problem.document for problem in error.problems]})
         return 2
     if session.json:
         print_json(done.document)
@@ -48,10 +48,6 @@ def reload(session: Session, plan: bool, no_wait: bool, timeout: float | None) -
             say(str(line))
         print_results("reload", done.results)
     return exit_code(done.results)
-
-
-def _problem(problem: Problem) -> dict[str, Any]:
-    return {name: getattr(problem, name) for name in ("file", "line", "column", "message", "warning")}
 
 
 @verb("config")
