@@ -29,5 +29,4 @@ def print_results(action: str, results: Sequence[Result]) -> None:
             complain(f"cannot {action} {result.name}: {words}")
     if len(results) > 1 and colours(sys.stdout):
         good = sum(result.ok for result in results)
-        say_styled = styled(f"{good} of {len(results)} done", "green" if good == len(results) else "red", on=True)
-        sys.stdout.write(f"{say_styled}\n")
+        sys.stdout.write(styled(f"{good} of {len(results)} done", "green" if good == len(results) else "red", on=True) + "\n")

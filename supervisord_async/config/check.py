@@ -81,12 +81,13 @@ def _check_identity(program: Program, origin: Origin) -> None:
 def _check_entrance(program: Program, origin: Origin) -> None:
     """Warn of a directory that the program's user may not enter: the program starts there all the same, as root enters it."""
     try:
-        who = lookup(program.user, program.group_name)
-        folders = map(str, (*reversed(PurePath(program.directory).parents), program.directory)) if who is not None else ()
-        closed = next((folder for folder in folders if who is not None and not who.may_execute(folder)), None)
+        if (who := lookup(program.user, program.group_name)) is None:
+            return
+        folders = map(str, (*reversed(PurePath(program.directory).parents), program.directory))
+        closed = next((folder for folder in folders if not who.may_execute(folder)), None)
     except (SpawnError, OSError):
         return
-    if who is not None and closed is not None:
+    if closed is not None:
         words = f"{who.name} may not enter {closed}: the program will run there, but find files by absolute paths alone"
         origin.warning(("directory",), words)
 

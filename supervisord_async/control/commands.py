@@ -215,10 +215,8 @@ class Commands:
         """``signum`` is sent to the main process of each selected process that has one; the others fail."""
         verdicts: dict[str, Verdict | None] = {}
         processes = self._select(selectors)
-        runs = {process.name: process.snapshot.pid for process in processes}
         for process in processes:
-            pid = runs[process.name]
-            if pid is None:
+            if (pid := process.snapshot.pid) is None:
                 verdicts[process.name] = Verdict(False, f"not running: {process.snapshot.state}")
                 continue
             verdicts[process.name] = _posted(process, SignalRequested(signum)) or Verdict(True, f"sent {signals.name(signum)} to pid {pid}")

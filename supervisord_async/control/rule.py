@@ -59,7 +59,7 @@ def _ruling(process: Process, now: float) -> Ruling:
     s, p = process.snapshot, process.policy
     match s.state:
         case State.BACKOFF:
-            words = (*_counted(s, p, now), _delay(s, p))
+            words = (_counted(s, p, now), _delay(s, p))
             return Ruling(words, (*_cause_keys(process), "restart.backoff", "restart.max_restarts"))
         case State.FATAL if s.cause is Cause.RESTART_LIMIT:
             return Ruling((_limit(p), _after_limit(p)), ("restart.max_restarts", "restart.within", "restart.on_limit", "restart.backoff"))
@@ -83,7 +83,7 @@ def _ruling(process: Process, now: float) -> Ruling:
             return _stopped(s, process.program)
         case State.RUNNING if s.restarts:
             calm = f"the counter returns to 0 once it is up for {span(p.reset_after_seconds)}"
-            return Ruling((*_counted(s, p, now), calm), (*_cause_keys(process), "restart.reset_after"))
+            return Ruling((_counted(s, p, now), calm), (*_cause_keys(process), "restart.reset_after"))
         case _:
             return Ruling((), _cause_keys(process))
 
@@ -132,14 +132,12 @@ def _lacking(process: Process) -> tuple[str, ...]:
     return (f"it depends on {lacks}; an automatic restart does not wait for that",) if lacks else ()
 
 
-def _counted(s: Snapshot, p: Policy, now: float) -> tuple[str, ...]:
+def _counted(s: Snapshot, p: Policy, now: float) -> str:
     bound = "no limit" if p.max_restarts < 0 else f"at most {p.max_restarts}"
     if p.within_seconds is not None and p.max_restarts >= 0:
         count = len(within_window(p, s.recent, now))
-        counted = f"{count} automatic restart{'s' if count != 1 else ''} in the last {span(p.within_seconds)} ({bound} in that time)"
-    else:
-        counted = f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
-    return (counted,)
+        return f"{count} automatic restart{'s' if count != 1 else ''} in the last {span(p.within_seconds)} ({bound} in that time)"
+    return f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
 
 
 def _delay(s: Snapshot, p: Policy) -> str:
