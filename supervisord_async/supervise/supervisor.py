@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Configuration, Logs, Program
-from supervisord_async.core.inputs import RestartRequested, StartRequested
+from supervisord_async.core.inputs import RestartRequested, StartRequested, StopRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, Cause, Snapshot, State
 from supervisord_async.errors import ConfigError, FailedError, NotFoundError, Problem
@@ -225,8 +225,11 @@ class Supervisor:
         program = self.configuration.programs.get(process.program.name)
         if program is not None and process.name in program.process_names() and not self.shutting_down:
             returned = self._fleet.add(program, [process.name])  # a later reload or scale brought it back
-            self._autostart(returned)
-            if ordered and not program.autostart:
+            if process.snapshot.cause is Cause.OPERATOR:  # and an operator stopped it while it was going
+                returned[0].ask(StopRequested(by=process.snapshot.by))
+            elif program.autostart:
+                self._autostart(returned)
+            elif ordered:
                 returned[0].ask(StartRequested())
             self._fleet.sort()
 

@@ -283,6 +283,22 @@ async def test_scale_waits_for_what_it_brings_back_while_its_removal_goes_on(aut
         assert scene.child("web:2") is not leaving and scene.snapshot("web:2").state is State.RUNNING
 
 
+@pytest.mark.parametrize("autostart", [True, False])
+async def test_stop_of_what_was_removed_and_brought_back_meanwhile_holds_for_its_successor(autostart: bool) -> None:
+    async with playing(swift("web", replicas=3, autostart=autostart, stop=Stop(grace_seconds=600.0))) as scene:
+        await scene.commands.start(["web"])
+        leaving, process = scene.child("web:2"), scene.supervisor.processes["web:2"]
+        leaving.obeys = False
+        await scene.commands.scale("web", 2, wait=False)
+        await scene.commands.scale("web", 3, wait=False)
+        await scene.commands.stop(["web:2"], wait=False, by="anna")
+        leaving.end(code=0)
+        await wait_until(lambda: scene.supervisor.processes.get("web:2", process) is not process)
+        await wait_until(lambda: scene.snapshot("web:2") != Snapshot())
+        successor = scene.snapshot("web:2")
+        assert (successor.state, successor.cause, successor.by, successor.run) == (State.STOPPED, Cause.OPERATOR, "anna", 0)
+
+
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:
     async with playing(swift("web"), load=File(swift("web"), swift("slow", start_seconds=600.0))) as scene:
         _, outcome = await scene.commands.reload(wait=False)
