@@ -68,6 +68,7 @@ class World:
         self.last_id = 0
         self._backoff_since: dict[str, float] = {}
         self._asked: set[str] = set()
+        self._reloading = False
         self.supervisor: Supervisor = None  # type: ignore[assignment]  # set with the first daemon
         self.life: LifeOfADaemon = None  # type: ignore[assignment]
 
@@ -171,7 +172,8 @@ class World:
             self.stopped.discard(record.name)  # what needs it was started by somebody
         if record.to == State.BACKOFF:
             self._backoff_since[record.name] = record.at
-            self._asked.discard(record.name)
+            if not self._reloading:  # which may change how long it backs off
+                self._asked.discard(record.name)
         elif (
             record.from_ == State.BACKOFF
             and record.to == State.STARTING
@@ -189,7 +191,9 @@ class World:
         what = self.random.choices(["start", "stop", "restart", "signal", "reload", "kill"], [4, 4, 3, 1, 2, 5])[0]
         if what == "reload":
             self._edit()
+            self._reloading = True
             await self.supervisor.reload()
+            self._reloading = False
             return
         if not processes:
             return
