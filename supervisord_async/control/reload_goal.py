@@ -42,7 +42,7 @@ class ReloadGoal:
     @property
     def turns(self) -> int:
         """How many of them are restarted one after the other, at most."""
-        return max([1, *(len(roll.processes) for roll in self._rolls.values() if roll is not None)])
+        return max([1, *(len(roll.turns) for roll in self._rolls.values() if roll is not None)])
 
     def judge(self, process: Process, _: Snapshot) -> Verdict | None:
         """How ``process`` has settled; None if it has not yet."""

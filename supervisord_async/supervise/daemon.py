@@ -186,6 +186,7 @@ class Daemon:
             sockets=self._sockets.saved(),
             scaled=dict(self._supervisor.scaled),
             stopping=self._supervisor.stops.unfinished,
+            rolls=self._supervisor.rolling.unfinished,
             stop_settings=persist.stop_settings(self._supervisor.configuration.programs.values()),
         )
 
@@ -268,6 +269,7 @@ class Daemon:
             # like other requests of an operator, scaling lasts until a reboot
             self._supervisor.keep_scaled(saved.scaled)
             self._supervisor.stops.inherit(saved.stopping)
+            self._supervisor.rolling.inherit(saved.rolls)
             self._sockets.inherit(saved.sockets, holders(inherited), by_reexec=former is not None)
         await self._sockets.find(self._configuration.programs.values(), holders(inherited))
         return inherited

@@ -277,7 +277,7 @@ class Process:
 
     async def _spawn(self, run: int) -> None:
         """Spawn the run; Spawned or SpawnFailed is posted."""
-        await self._wait_settled()
+        await self.wait_settled()
         program = self.program
         self._settings = program  # the digest is computed after the fork, not to delay it
         try:
@@ -316,12 +316,12 @@ class Process:
         return self.snapshot
 
     async def _terminate(self) -> None:
-        await self._wait_settled()
+        await self.wait_settled()
         if self._run is not None:
             await self._run.terminate()
 
     async def _send_signal(self, signum: int) -> None:
-        await self._wait_settled()
+        await self.wait_settled()
         if self._run is not None:
             await self._run.signal(signum, "main")
 
@@ -407,7 +407,8 @@ class Process:
             self._taken_over.set()
         self._mailbox.wake()  # from now on there is a deadline
 
-    async def _wait_settled(self) -> None:
+    async def wait_settled(self) -> None:
+        """Return once everything that an earlier daemon left of it has been taken over or ended."""
         if self._taken_over is not None:
             await self._taken_over.wait()
 

@@ -75,7 +75,7 @@ class Supervisor:
         self.reexec = reexec  #: replaces the daemon by the installed code; raises FailedError where that is impossible
         self._load = load
         self._shared = shared_context(self)
-        self.rolling = Rolling(self.bus, self._fleet)
+        self.rolling = Rolling(self.bus, self._fleet, self._shared.committed)
         self.restarts = Restarts(self._fleet, self.dependencies, self.rolling)
         self.removals = Removals(self._fleet, self._forget)
         self._started_when_back: set[str] = set()  #: names of processes being removed that are to be started once they are added again
@@ -161,6 +161,7 @@ class Supervisor:
             process for process in self.processes.values() if process.name not in inherited or inherited[process.name].begins_anew
         )
         self._remove_unlisted(inherited)
+        self.rolling.resume()
         self.stops.resume()
         self.dependencies.reconsider()
         tasks.start_soon(keep_running, "reading environment files again", self._read_missing_files, name="environment files")

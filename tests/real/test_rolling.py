@@ -99,6 +99,34 @@ def test_a_new_version_that_came_while_the_daemon_was_dead_is_rolled_out(daemon:
     assert ready_at_least(live, settle) == 2
 
 
+@pytest.mark.parametrize("cut", ["death", "reexec"])
+def test_a_rolling_restart_that_was_cut_off_is_continued_by_the_next_daemon(daemon: Make, cut: str) -> None:
+    live = daemon(WEB.replace("log: ready", "command: 'test ! -e hold'") % 1)
+    for number in range(3):
+        live.wait_for(f"web:{number}", "RUNNING")
+    (live.folder / "hold").touch()
+    live.do("restart", "web", "--no-wait")
+    state = live.folder / ".asupd" / "state.json"
+    live.wait_until(lambda: '"state":"STARTING"' in state.read_text(), "the first replica has its turn")
+    if cut == "death":
+        live.kill()
+        live.start()
+    else:
+        live.do("reexec")
+    assert [entry["run"] for entry in live.status().values()] == [2, 1, 1], "the next one waits until the first is ready"
+
+    def go_on() -> None:
+        (live.folder / "hold").unlink()
+        live.wait_until(lambda: [entry["run"] for entry in live.status().values()] == [2, 2, 2], "all have a new run")
+        live.wait_for("web:2", "RUNNING")
+
+    assert ready_at_least(live, go_on) == 2
+    live.wait_until(lambda: [event["cause"] for event in live.events() if event["type"] == "rolling"] == ["operator"], "it is done")
+    live.kill()
+    live.start()
+    assert [entry["run"] for entry in live.status().values()] == [2, 2, 2], "and is not done once more"
+
+
 def test_a_version_that_does_not_start_takes_one_replica_down_and_no_more(daemon: Make, tmp_path: Path) -> None:
     live = daemon(WEB % 1)
     for number in range(3):

@@ -25,6 +25,7 @@ import anyio.to_thread
 import msgspec
 
 from supervisord_async.config.model import Program, Stop
+from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Snapshot
 from supervisord_async.daemon_registry import LOCK_NAME
@@ -90,6 +91,14 @@ class SavedProcess(msgspec.Struct, frozen=True, kw_only=True):
     notify_socket: SavedNotifySocket | None = msgspec.field(default=None, name="voice")  #: of a program with ``notify``
 
 
+class SavedRoll(msgspec.Struct, frozen=True):
+    """One rolling restart that is under way."""
+
+    request: RestartRequested
+    turns: tuple[tuple[str, int], ...]  #: those that are not over: a process, and its run that a newer one is to replace
+    down: frozenset[str]  #: the processes that were stopped when it was requested
+
+
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     """The saved state of one daemon."""
 
@@ -102,6 +111,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[SavedSocket, ...] = ()
     scaled: dict[str, int] = {}  #: programs that were scaled, with their number of replicas
     stopping: frozenset[str] = frozenset()  #: names of processes that a stop of several has still to end, each in its turn
+    rolls: tuple[SavedRoll, ...] = ()  #: those that are under way
     #: how to stop programs whose ``stop`` is not the default, for the guardian and ``asupctl cleanup``
     stop_settings: dict[str, StopSettings] = msgspec.field(default_factory=dict, name="manners")
     descriptors: dict[str, list[int]] = {}  #: for a re-exec: the lock, listening sockets, and so on

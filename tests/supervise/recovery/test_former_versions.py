@@ -36,7 +36,7 @@ programs:
   beats: {command: [sleep, "1000"], heartbeat: 1h}
   speaks: {command: [sleep, "1000"], notify: true}
   listens: {command: [sleep, "1000"], sockets: {web: "unix:web.sock"}}
-  many: {command: [sleep, "1000"], replicas: 2, stop: {grace_period: 30s, signal: INT}}
+  many: {command: [sleep, "1000"], replicas: 2, rolling: true, stop: {grace_period: 30s, signal: INT}}
   lines: {command: [sleep, "1000"], logs: {format: json}}
   flaky: {command: ["false"], restart: {backoff: {initial: 1h, max: 1h}, within: 2h}}
   fatal: {command: ["false"], restart: {policy: always, max_restarts: 0}}
