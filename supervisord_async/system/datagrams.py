@@ -26,6 +26,8 @@ MESSAGE_BYTES = 4096
 #: The most descriptors that the kernel allows in one message (SCM_MAX_FD).
 MESSAGE_DESCRIPTORS = 253
 _UCRED = struct.Struct("3i")
+#: Somebody who owns no file and belongs to no group.
+_ANYBODY = Credentials(2**32 - 1, 2**32 - 1, (), "", "/")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * MESSAGE_DESCRIPTORS)
 
 
@@ -44,6 +46,7 @@ def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *,
 
     It is bound to ``path``, with ``mode`` and that owner, if the path is short enough, the user can reach it, and a socket can be made
     there; else to the name ``abstract``, which has no permissions. A socket that was at ``path`` is replaced, anything else is not.
+    Where that user is root, everybody can send to it: a server that root starts becomes its own user, and may speak only then.
 
     Raises OSError if another process has the abstract name, no descriptor is free, or the socket cannot be given to the user.
     """
@@ -56,7 +59,7 @@ def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *,
             return receiver, "@" + abstract
         if credentials is not None and credentials.uid != os.geteuid():
             os.chown(path, credentials.uid, credentials.gid)
-        os.chmod(path, mode)
+        os.chmod(path, 0o666 if _is_root(credentials) else mode)
     except BaseException:
         receiver.close()
         raise
@@ -111,9 +114,16 @@ def read_datagrams(receiver: socket.socket, count: int) -> Iterator[Datagram]:
         yield Datagram(data, pid, uid, tuple(descriptors), bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
 
 
+def _is_root(credentials: Credentials | None) -> bool:
+    """Whether a process with these credentials (None: ours) may become any other user."""
+    return (os.geteuid() if credentials is None else credentials.uid) == 0
+
+
 def _may_enter(directory: str, credentials: Credentials | None) -> bool:
     """Whether that user can search every folder on the way; folders that do not exist yet will be open to all."""
-    if credentials is None or credentials.uid in (0, os.geteuid()):
+    if _is_root(credentials):
+        credentials = _ANYBODY
+    elif credentials is None or credentials.uid == os.geteuid():
         return True
     path = Path(os.path.realpath(directory))
     for folder in (path, *path.parents):

@@ -36,6 +36,13 @@ def test_python_sdnotify_reports_ready_and_status(daemon: Make, tmp_path: Path) 
     live.wait_for("b", "RUNNING")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_server_that_gives_up_root_before_it_is_ready_is_heard(daemon: Make) -> None:
+    code = "os.setgid(65501); os.setuid(65501); say('READY=1'); time.sleep(1000)"
+    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}}}")
+    assert live.wait_for("a", "RUNNING")["run"] == 1
+
+
 def test_a_run_that_is_not_ready_yet_is_not_taken_for_ready_after_a_reexec(daemon: Make, tmp_path: Path) -> None:
     code = "while not os.path.exists('go'): time.sleep(0.01)\nsay('READY=1'); time.sleep(1000)"
     live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}, b: {{command: [sleep, '1000'], start_seconds: 0}}}}")
@@ -128,24 +135,20 @@ open('pid', 'w').write(str(pid))
     assert status["exit_status"] in ({"code": 7}, {"unknown": True})
 
 
-def test_a_stranger_is_no_main_process_and_may_not_speak(daemon: Make) -> None:
+def test_a_stranger_is_no_main_process_and_may_not_speak(open_path: Path) -> None:
     code = f"say('MAINPID={os.getpid()}'); say('READY=1'); time.sleep(1000)"
-    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}, b: {{command: [sleep, '1000'], notify: {{access: all}}}}}}")
-    pid = live.wait_for("a", "RUNNING")["pid"]
-    assert pid != os.getpid() and alive(os.getpid())
-    live.wait_until(lambda: any("refused" in event["message"] for event in live.events()), "the refusal is told")
-    forged = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    with forged:
-        live.wait_until((tmp_of(live) / "b.sock").exists, "its socket is there")
+    file = f"programs: {{a: {{command: {python(code)}, notify: true}}, b: {{command: [sleep, '1000'], notify: {{access: all}}}}}}"
+    with LiveDaemon(open_path, file) as live, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as forged:
+        pid = live.wait_for("a", "RUNNING")["pid"]
+        assert pid != os.getpid() and alive(os.getpid())
+        live.wait_until(lambda: any("refused" in event["message"] for event in live.events()), "the refusal is told")
+        address = open_path / ".asupd" / "notify" / "b.sock"
+        live.wait_until(address.exists, "its socket is there")
         for _ in range(5):
-            forged.sendto(b"READY=1\nSTATUS=forged", str(tmp_of(live) / "b.sock"))
-    live.wait_until(lambda: any("ignored a message" in event["message"] for event in live.events()), "the forgery is told")
-    assert live.process_of("b")["state"] == "STARTING"
-    assert "forged" not in live.process_of("b")["description"]
-
-
-def tmp_of(live: LiveDaemon) -> Path:
-    return live.folder / ".asupd" / "notify"
+            forged.sendto(b"READY=1\nSTATUS=forged", str(address))
+        live.wait_until(lambda: any("ignored a message" in event["message"] for event in live.events()), "the forgery is told")
+        assert live.process_of("b")["state"] == "STARTING"
+        assert "forged" not in live.process_of("b")["description"]
 
 
 def test_a_flood_stops_nobody(daemon: Make) -> None:
@@ -231,10 +234,10 @@ def test_a_run_that_ends_before_anybody_listened_leaves_no_listener(daemon: Make
     assert "a bug broke its supervision" not in live.text()
 
 
-def test_a_socket_whose_file_was_removed_is_made_anew_for_the_next_run(daemon: Make, tmp_path: Path) -> None:
+def test_a_socket_whose_file_was_removed_is_made_anew_for_the_next_run(open_path: Path) -> None:
     code = "say('READY=1'); time.sleep(1000)"
-    live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}}}")
-    live.wait_for("a", "RUNNING", run=1)
-    shutil.rmtree(tmp_path / ".asupd" / "notify")
-    live.do("restart", "a")
-    live.wait_for("a", "RUNNING", run=2)
+    with LiveDaemon(open_path, f"programs: {{a: {{command: {python(code)}, notify: true}}}}") as live:
+        live.wait_for("a", "RUNNING", run=1)
+        shutil.rmtree(open_path / ".asupd" / "notify")
+        live.do("restart", "a")
+        live.wait_for("a", "RUNNING", run=2)

@@ -25,6 +25,17 @@ def test_a_socket_for_another_user_is_that_users_alone(open_path: Path) -> None:
         assert (address, found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (path, STRANGER.uid, STRANGER.gid, 0o600)
 
 
+def test_a_program_of_root_may_speak_after_it_has_become_another_user(open_path: Path) -> None:
+    closed = open_path / "closed"
+    closed.mkdir(mode=0o700)
+    for folder, in_file in ((open_path, True), (closed, False)):
+        path, name = str(folder / "notify" / "a.sock"), f"asup-test-{os.getpid()}"
+        receiver, address = bind_datagrams(path, name, None, mode=0o600)
+        with receiver:
+            assert address == (path if in_file else f"@{name}")
+            assert not in_file or stat.S_IMODE(os.stat(path).st_mode) == 0o666
+
+
 def test_a_user_who_cannot_reach_the_folder_gets_an_address_without_one(open_path: Path) -> None:
     closed = open_path / "closed"
     closed.mkdir(mode=0o700)

@@ -24,6 +24,7 @@ from supervisord_async.supervise.monitors.watchdog import monitor_watchdog
 from supervisord_async.supervise.sources.fdstore import STORE_LIMIT, DescriptorStore
 from supervisord_async.supervise.sources.notify import BATCH, RECORDS_PER_RUN, STATUS_CHARACTERS, NotifySocket, parse
 from supervisord_async.supervise.sources.notify_state import NotifyState
+from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
 from tests.fake_host import FakeHost, shared_context
@@ -33,14 +34,17 @@ from tests.virtual_clock import run_virtually
 class Slot:
     """A notify socket whose run is this very process, with what was posted and told."""
 
-    def __init__(self, folder: Path, *, main: int | None = None, access: Any = "main", name: str = "a") -> None:
+    def __init__(
+        self, folder: Path, *, main: int | None = None, access: Any = "main", name: str = "a", user: Credentials | None = None
+    ) -> None:
         self.posts: list[Input] = []
         self.records: list[Any] = []
         self.shared = shared_context(FakeHost(), daemon=Daemon(name="t", run_dir=str(folder), socket=str(folder / "s")))
         self.shared.bus.listen(self.records.append)
         program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), notify=Notify(access=access))
         self.notify_socket = NotifySocket(name, self.shared)
-        self.address = self.notify_socket.open(program, None)
+        self.address = self.notify_socket.open(program, user)
+        self.peer = self.address.replace("@", "\0", 1)  #: the address as the kernel takes it
         pid = main or os.getpid()
         child = SimpleNamespace(pid=pid, identity=identify(pid))
         state = Snapshot(state=State.STARTING, run=3, pid=pid)
@@ -53,7 +57,7 @@ class Slot:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             for message in messages:
-                client.sendmsg([message], rights, 0, self.address.replace("@", "\0", 1))
+                client.sendmsg([message], rights, 0, self.peer)
                 self.receive()
 
     def receive(self) -> None:
@@ -191,7 +195,7 @@ def test_a_batch_is_bounded(slot: Slot) -> None:
         client.setblocking(False)
         try:
             while sent < 10 * BATCH:
-                client.sendto(b"WATCHDOG=1", slot.address)
+                client.sendto(b"WATCHDOG=1", slot.peer)
                 sent += 1
         except BlockingIOError:
             pass  # the kernel holds the sender back
@@ -226,7 +230,7 @@ def test_messages_are_kept_while_no_descriptor_is_free_and_that_is_no_silence(sl
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [client.fileno()]))
-        client.sendmsg([b"READY=1\nFDSTORE=1"], [rights], 0, slot.address)
+        client.sendmsg([b"READY=1\nFDSTORE=1"], [rights], 0, slot.peer)
         run_virtually(starve)
     assert (heard, slot.posts, len(slot.notify_socket.store)) == ([1], [BecameReady(3)], 1)
 
@@ -301,13 +305,12 @@ def test_the_initial_delay_of_a_watchdog_comes_before_its_timeout() -> None:
     assert 120 <= watch(silent, Heartbeat(timeout_seconds=20, initial_delay_seconds=100))[0] <= 125
 
 
-def test_only_where_all_may_speak_others_reach_the_socket(tmp_path: Path) -> None:
+def test_only_where_all_may_speak_others_reach_the_socket(open_path: Path) -> None:
+    user = Credentials(65501, 65501, (65501,), "stranger", "/") if os.geteuid() == 0 else None
     for access, mode in (("main", 0o600), ("all", 0o666)):
-        (tmp_path / access).mkdir()
-        slot = Slot(tmp_path / access, access=access)
+        slot = Slot(open_path / access, access=access, user=user)
         try:
-            (path,) = (tmp_path / access).rglob("*.sock")
-            assert path.stat().st_mode & 0o777 == mode
+            assert os.stat(slot.address).st_mode & 0o777 == mode
         finally:
             slot.notify_socket.close()
 
