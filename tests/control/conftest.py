@@ -51,7 +51,17 @@ class Scene:
         return next(child for child in self.host.children if child.pid == pid)
 
     async def state(self, name: str, *states: State) -> None:
-        await wait_until(lambda: self.snapshot(name).state in states, what=f"{name} in {states}")
+        """``name`` is in one of ``states``, or has been since the call: a short backoff may be over before anybody looks."""
+        seen: set[str | None] = set()
+        with self.bus.subscribe() as records:
+
+            def reached() -> bool:
+                while (record := records.receive_nowait()) is not None:
+                    if record.name == name and record.type == "state":
+                        seen.add(record.to)
+                return self.snapshot(name).state in states or not seen.isdisjoint(states)
+
+            await wait_until(reached, what=f"{name} in {states}")
 
 
 async def refuse_reexec() -> None:
