@@ -103,10 +103,14 @@ def other_file(path: str, file: str) -> str | None:
 
     with suppress(SupervisordError), JsonClient(path, timeout_seconds=PROBE_SECONDS) as client:
         served = client.health_document().get("file")
-        if isinstance(served, str) and os.path.realpath(served) != os.path.realpath(file):
-            beside = path == default_socket(file) and os.path.basename(served) == os.path.basename(file)
-            return None if beside else served
+        if isinstance(served, str) and not is_same(served, file, beside=path == default_socket(file)):
+            return served
     return None  # if there was an error, the caller's own request will report it
+
+
+def is_same(served: str, file: str, *, beside: bool) -> bool:
+    """Whether a daemon that says that it serves ``served`` serves ``file``; the same base name is enough where it is ``beside`` it."""
+    return os.path.realpath(served) == os.path.realpath(file) or (beside and os.path.basename(served) == os.path.basename(file))
 
 
 def socket_named_in(file: str, environ: Mapping[str, str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from supervisord_async.cli.locate import DEFAULT_FILE, run_dir_named_in
+from supervisord_async.cli.locate import DEFAULT_FILE, is_same, run_dir_named_in
 from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, LOCK_NAME, recall
 from supervisord_async.errors import UsageError
 from supervisord_async.system.lock import InstanceLock
@@ -26,8 +26,9 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
     """The absolute path of the run_dir that is meant; it need not exist.
 
     FILE has several candidates: the run_dir that it names, the one on record for its last daemon (which ``--run-dir`` may have
-    set), and the default beside it. The first that a daemon holds is chosen, else the first that had a daemon, else the first
-    of all. FILE may be broken. Raises UsageError if nothing says which run_dir is meant.
+    set), and the default beside it; one that FILE does not name counts only if its last daemon served FILE, as far as that is known.
+    The first that a daemon holds is chosen, else the first that had a daemon, else the first of all. FILE may be broken. Raises
+    UsageError if nothing says which run_dir is meant.
     """
     if run_dir is not None:
         return os.path.abspath(run_dir)
@@ -40,18 +41,32 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
     file = session.file or DEFAULT_FILE
     if session.file is None and not Path(file).exists() and recall(file) is None and not Path(DEFAULT_RUN_DIR).exists():
         raise UsageError(f"cannot tell the run_dir: there is no {DEFAULT_FILE} here (use -c FILE or --run-dir DIR)")
-    candidates = list(dict.fromkeys(_candidates(file)))
-    held = (each for each in candidates if InstanceLock(os.path.join(each, LOCK_NAME)).holder() is not None)
-    had = (each for each in candidates if os.path.exists(os.path.join(each, LOCK_NAME)))
-    return next(chain(held, had, candidates))
-
-
-def _candidates(file: str) -> Iterator[str]:
-    """The run_dirs that ``file`` may have, likeliest first."""
     named = run_dir_named_in(file, os.environ)
+    candidates = list(dict.fromkeys(_candidates(file, named)))
+    others = {each: other for each in candidates if each != named and (other := _other_file(each, file)) is not None}
+    ours = [each for each in candidates if each not in others]
+    if not ours:
+        place, other = others.popitem()
+        raise UsageError(f"cannot tell the run_dir of {file}: {place} is of {other} (use --run-dir DIR)")
+    held = (each for each in ours if InstanceLock(os.path.join(each, LOCK_NAME)).holder() is not None)
+    had = (each for each in ours if os.path.exists(os.path.join(each, LOCK_NAME)))
+    return next(chain(held, had, ours))
+
+
+def _candidates(file: str, named: str | None) -> Iterator[str]:
+    """The run_dirs that ``file`` may have, likeliest first."""
     if named is not None:
         yield named
     remembered = recall(file)
     if remembered is not None:
         yield remembered.run_dir
     yield str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR)
+
+
+def _other_file(run_dir: str, file: str) -> str | None:
+    """The file that the last daemon of ``run_dir`` served, if that is not ``file``; None if it is, or is not known."""
+    from supervisord_async.supervise.recovery.termination import file_of
+
+    served = file_of(run_dir)
+    beside = os.path.dirname(run_dir) == os.path.dirname(os.path.realpath(file))
+    return served if served is not None and not is_same(served, file, beside=beside) else None

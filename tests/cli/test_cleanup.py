@@ -104,6 +104,27 @@ def test_an_included_file_on_a_disk_that_hangs_keeps_nobody_from_the_run_dir(tmp
     assert (done.returncode, f"{tmp_path}/here" in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
 
 
+def test_another_file_of_the_same_folder_leads_neither_to_the_daemon_nor_to_what_it_left(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("daemon: {run_dir: elsewhere}\nprograms: {}")
+
+    def other(*verb: str) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "-c", str(tmp_path / "other.yaml"), *verb]
+        return subprocess.run(command, env=daemon.environment, capture_output=True, text=True, timeout=60, check=False)
+
+    with LiveDaemon(tmp_path, PROGRAMS) as daemon:
+        pid = daemon.wait_for("sleeper", "RUNNING")["pid"]
+        assert other("shutdown").returncode == 4
+        daemon.do("version")
+        daemon.kill()
+        assert json.loads(other("cleanup", "--apply", "--json").stdout)["processes"] == []
+        (tmp_path / "other.yaml").write_text("daemon: {run_dir: [}")
+        done = other("cleanup", "--apply")
+        assert done.returncode == 2
+        assert f"{tmp_path}/.asupd is of {daemon.file}" in done.stderr
+        assert alive(pid)
+        daemon.do("cleanup", "--apply", "--grace", "300ms")
+
+
 def test_nothing_names_a_run_dir_is_a_usage_error(tmp_path: Path) -> None:
     daemon = LiveDaemon(tmp_path)
     done = subprocess.run(
