@@ -26,16 +26,17 @@ SOCKET_NAME = "asupd.sock"
 LOCK_NAME = "asupd.lock"
 
 
-class Remembered(NamedTuple):
-    """Where the last daemon of a file was."""
+class DaemonPlace(NamedTuple):
+    """Where a daemon is, or was."""
 
     run_dir: str
     socket: str
 
 
-def default_socket(file: str | os.PathLike[str]) -> str:
-    """The socket's path if ``file`` sets neither ``daemon.run_dir`` nor ``daemon.socket``."""
-    return os.path.join(os.path.dirname(os.path.abspath(file)), DEFAULT_RUN_DIR, SOCKET_NAME)
+def default_place(file: str | os.PathLike[str]) -> DaemonPlace:
+    """Where the daemon of ``file`` is if that sets neither ``daemon.run_dir`` nor ``daemon.socket``."""
+    run_dir = os.path.join(os.path.dirname(os.path.abspath(file)), DEFAULT_RUN_DIR)
+    return DaemonPlace(run_dir, os.path.join(run_dir, SOCKET_NAME))
 
 
 def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], socket: str | os.PathLike[str]) -> Path | None:
@@ -47,7 +48,7 @@ def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], sock
     from pathlib import Path
 
     record = Path(_record(file))
-    if os.path.realpath(socket) == os.path.realpath(default_socket(file)):
+    if os.path.realpath(socket) == os.path.realpath(default_place(file).socket):
         record.unlink(missing_ok=True)
         return None
     record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def remember(file: str | os.PathLike[str], run_dir: str | os.PathLike[str], sock
     return record
 
 
-def recall(file: str | os.PathLike[str]) -> Remembered | None:
+def recall(file: str | os.PathLike[str]) -> DaemonPlace | None:
     """Where the file's last daemon was; None if there is no readable record, or if another user (not root) wrote it."""
     try:
         with open(_record(file), encoding="utf-8") as stream:
@@ -74,7 +75,7 @@ def recall(file: str | os.PathLike[str]) -> Remembered | None:
             content = json.load(stream)
         if content["file"] != os.path.realpath(file):
             return None
-        return Remembered(str(content["run_dir"]), str(content["socket"]))
+        return DaemonPlace(str(content["run_dir"]), str(content["socket"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a missing hint is no error: the caller tries the default place
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from supervisord_async.cli.locate import DEFAULT_FILE, is_same, run_dir_named_in
-from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, LOCK_NAME, recall
+from supervisord_async.cli.locate import DEFAULT_FILE, candidates, is_same, named_in
+from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, LOCK_NAME, default_place, recall
 from supervisord_async.errors import UsageError
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.wire import ENV_SOCKET
@@ -41,10 +40,11 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
     file = session.file or DEFAULT_FILE
     if session.file is None and not Path(file).exists() and recall(file) is None and not Path(DEFAULT_RUN_DIR).exists():
         raise UsageError(f"cannot tell the run_dir: there is no {DEFAULT_FILE} here (use -c FILE or --run-dir DIR)")
-    named = run_dir_named_in(file, os.environ)
-    candidates = list(dict.fromkeys(_candidates(file, named)))
-    others = {each: other for each in candidates if each != named and (other := _other_file(each, file)) is not None}
-    ours = [each for each in candidates if each not in others]
+    named = named_in(file)
+    places = dict.fromkeys(place.run_dir for place in candidates(file, named))
+    unnamed = [each for each in places if named is None or each != named.run_dir]
+    others = {each: other for each in unnamed if (other := _other_file(each, file)) is not None}
+    ours = [each for each in places if each not in others]
     if not ours:
         place, other = others.popitem()
         raise UsageError(f"cannot tell the run_dir of {file}: {place} is of {other} (use --run-dir DIR)")
@@ -53,20 +53,10 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
     return next(chain(held, had, ours))
 
 
-def _candidates(file: str, named: str | None) -> Iterator[str]:
-    """The run_dirs that ``file`` may have, likeliest first."""
-    if named is not None:
-        yield named
-    remembered = recall(file)
-    if remembered is not None:
-        yield remembered.run_dir
-    yield str(Path(os.path.realpath(file)).parent / DEFAULT_RUN_DIR)
-
-
 def _other_file(run_dir: str, file: str) -> str | None:
     """The file that the last daemon of ``run_dir`` served, if that is not ``file``; None if it is, or is not known."""
     from supervisord_async.supervise.recovery.termination import file_of
 
     served = file_of(run_dir)
-    beside = os.path.dirname(run_dir) == os.path.dirname(os.path.realpath(file))
+    beside = run_dir == default_place(file).run_dir
     return served if served is not None and not is_same(served, file, beside=beside) else None

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.cli.asupctl import run
-from supervisord_async.cli.locate import locate, socket_named_in
-from supervisord_async.daemon_registry import default_socket, recall, remember
+from supervisord_async.cli.locate import locate, named_in
+from supervisord_async.daemon_registry import default_place, recall, remember
 from supervisord_async.errors import NoDaemonError, UsageError
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -50,31 +50,34 @@ def file(tmp_path: Path) -> Path:
         ("run_dir", None),
     ],
 )
-def test_socket_named_in_a_file_read_leniently(file: Path, text: str, expected: str | None) -> None:
+def test_socket_named_in_a_file_read_leniently(file: Path, text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(text)
-    found = socket_named_in(str(file), {"WHERE": "/where", "HOME": "/home/u"})
-    assert found == (None if expected is None else os.path.normpath(file.parent / expected))
+    monkeypatch.setenv("WHERE", "/where")
+    monkeypatch.setenv("HOME", "/home/u")
+    found = named_in(str(file))
+    assert (found and found.socket) == (None if expected is None else os.path.normpath(file.parent / expected))
 
 
 def test_file_that_does_not_mention_them_needs_no_yaml(file: Path) -> None:
-    code = "import sys; from supervisord_async.cli import locate; locate.socket_named_in(sys.argv[1], {}); print('yaml' in sys.modules)"
+    code = "import sys; from supervisord_async.cli import locate; locate.named_in(sys.argv[1]); print('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_options_beat_the_environment_and_the_environment_the_directory(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environ = {"ASUP_SOCKET": "/env.sock"}
+    monkeypatch.setenv("ASUP_SOCKET", "/env.sock")
     monkeypatch.chdir(file.parent)
-    assert locate(None, "/opt.sock", environ).socket == "/opt.sock"
-    assert locate(str(file), None, environ).socket == str(file.parent / ".asupd/asupd.sock")
-    assert locate(None, None, environ).socket == "/env.sock"
-    assert locate(None, None, {}).socket == str(file.parent / ".asupd/asupd.sock")
+    assert locate(None, "/opt.sock").socket == "/opt.sock"
+    assert locate(str(file), None).socket == str(file.parent / ".asupd/asupd.sock")
+    assert locate(None, None).socket == "/env.sock"
+    monkeypatch.delenv("ASUP_SOCKET")
+    assert locate(None, None).socket == str(file.parent / ".asupd/asupd.sock")
     with pytest.raises(UsageError):
-        locate(str(file), "/opt.sock", {})
+        locate(str(file), "/opt.sock")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NoDaemonError, match="use -c FILE or -s SOCKET"):
-        locate(None, None, {})
+        locate(None, None)
 
 
 def test_advice_names_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +109,7 @@ def test_record_is_private_whole_and_recalled_by_any_path(file: Path, tmp_path: 
 
 def test_default_place_leaves_no_record_and_drops_the_old_one(file: Path, tmp_path: Path) -> None:
     record = remember(file, tmp_path / "run", tmp_path / "run/asupd.sock")
-    assert remember(file, file.parent / ".asupd", default_socket(file)) is None
+    assert remember(file, file.parent / ".asupd", default_place(file).socket) is None
     assert record is not None
     assert not record.exists()
     assert recall(file) is None
@@ -160,7 +163,7 @@ def test_broken_file_leads_to_its_daemon_by_the_record(file: Path, tmp_path: Pat
 
 
 def test_broken_file_leads_to_the_default_place(file: Path) -> None:
-    fake = _serve(Path(default_socket(file)), file)
+    fake = _serve(Path(default_place(file).socket), file)
     try:
         file.write_text("daemon: {run_dir: [}\n")
         assert run(["-c", str(file), "status"]) == 0
@@ -169,7 +172,7 @@ def test_broken_file_leads_to_the_default_place(file: Path) -> None:
 
 
 def test_file_that_is_a_fifo_leads_to_the_default_place_and_hangs_nobody(file: Path) -> None:
-    fake = _serve(Path(default_socket(file)), file)
+    fake = _serve(Path(default_place(file).socket), file)
     try:
         file.unlink()
         os.mkfifo(file)
@@ -180,7 +183,7 @@ def test_file_that_is_a_fifo_leads_to_the_default_place_and_hangs_nobody(file: P
 
 def test_daemon_of_another_file_at_the_default_place_is_left_alone(file: Path) -> None:
     other = file.with_name("other.yaml")
-    fake = _serve(Path(default_socket(file)), other)
+    fake = _serve(Path(default_place(file).socket), other)
     try:
         file.write_text("daemon: {run_dir: elsewhere}\n")
         assert run(["-c", str(file), "stop", "all"]) == 4
@@ -196,7 +199,7 @@ def test_daemon_of_another_file_of_the_same_folder_is_left_alone(
     other = file.with_name("dev.yaml")
     if there:
         other.write_text("version: 1\n")
-    fake = _serve(Path(default_socket(file)), file)
+    fake = _serve(Path(default_place(file).socket), file)
     try:
         for verb in (["status"], ["stop", "all"], ["shutdown"]):
             assert run(["-c", str(other), *verb]) == 4
@@ -213,7 +216,7 @@ def test_daemon_of_another_file_of_the_same_folder_is_left_alone(
 def test_symbolic_link_to_the_file_leads_to_its_daemon(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.yaml"
     link.symlink_to(file)
-    fake = _serve(Path(default_socket(file)), file)
+    fake = _serve(Path(default_place(file).socket), file)
     try:
         assert run(["-c", str(link), "status"]) == 0
     finally:
@@ -225,7 +228,7 @@ def test_file_named_daemon_is_preferred_to_the_recorded_one(file: Path, tmp_path
     fake = _serve(file.parent / "s.sock", file)
     try:
         remember(file, tmp_path, tmp_path / "old.sock")
-        assert locate(str(file), None, {}).socket == str(fake.socket_path)
+        assert locate(str(file), None).socket == str(fake.socket_path)
     finally:
         fake.stop()
 

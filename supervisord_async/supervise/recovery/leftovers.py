@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from supervisord_async.daemon_registry import LOCK_NAME, default_socket, recall
+from supervisord_async.daemon_registry import LOCK_NAME, default_place, recall
 from supervisord_async.errors import DaemonError
 from supervisord_async.supervise.recovery import ending
 from supervisord_async.supervise.recovery.guardian import has_holder
@@ -35,7 +35,7 @@ def refuse_elsewhere(file: str, run_dir: str) -> None:
     A living daemon there is no error: then somebody wants two.
     """
     former = recall(file)
-    for place in {os.path.dirname(default_socket(file)), *([former.run_dir] if former is not None else [])}:
+    for place in {default_place(file).run_dir, *([former.run_dir] if former is not None else [])}:
         if os.path.realpath(place) == os.path.realpath(run_dir) or has_holder(os.path.join(place, LOCK_NAME)):
             continue
         if file_of(place) == os.path.realpath(file) and (found := find(place)):
