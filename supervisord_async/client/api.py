@@ -37,13 +37,9 @@ _RECONNECT_DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def results_of(document: Any) -> list[Result]:
-    """The results in an action's answer; if only the answer as a whole says that time ran out, every failed one is marked so."""
+    """The results in an action's answer."""
     results = [typed(Result, one) for one in as_list(document, "results")]
-    late = document.get("timed_out") if isinstance(document, dict) else None
-    if isinstance(document, dict) and document.get("status") == TimedOutError.status and not late:
-        late = [result.name for result in results if not result.ok]
-    if not isinstance(late, list):
-        return results
+    late = document.get("timed_out", ()) if isinstance(document, dict) else ()
     return [replace(result, timed_out=True) if result.name in late else result for result in results]
 
 

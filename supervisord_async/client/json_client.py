@@ -24,17 +24,10 @@ from supervisord_async.errors import (
     UsageError,
 )
 
-_BY_KIND: dict[str, type[CommandError]] = {
-    kind.kind: kind for kind in (UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, TimedOutError)
-}
-_BY_STATUS: dict[int, type[CommandError]] = {
-    **dict.fromkeys((400, 405, 413, 414, 415, 422, 431), UsageError),
-    **dict.fromkeys((401, 403), NotAllowedError),
-    404: NotFoundError,
-    409: FailedError,
-    503: BusyError,
-    504: TimedOutError,
-}
+_KINDS: tuple[type[CommandError], ...] = (UsageError, NotAllowedError, NotFoundError, FailedError, BusyError, TimedOutError)
+_BY_KIND = {kind.kind: kind for kind in _KINDS}
+#: For kinds that only HTTP knows.
+_BY_STATUS = {kind.status: kind for kind in _KINDS} | {401: NotAllowedError} | dict.fromkeys((405, 413, 414, 415, 422, 431), UsageError)
 
 
 def as_object(document: Any) -> dict[str, Any]:

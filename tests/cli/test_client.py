@@ -92,13 +92,6 @@ def test_failed_results_are_returned_not_raised(daemon: FakeDaemon, client: Clie
     assert db.message == "restart limit of 3 reached"
 
 
-def test_late_results_without_names_are_those_of_a_504(daemon: FakeDaemon, client: Client) -> None:
-    late = {"name": "web", "ok": False, "message": "timed out after 1 s"}
-    fine = {"name": "db", "ok": True}
-    daemon.answers["POST /v1/processes/all/start"] = {"status": 504, "results": [late, fine]}
-    assert [result.timed_out for result in client.start("all")] == [True, False]
-
-
 @pytest.mark.parametrize(
     ("status", "kind", "error"),
     [
