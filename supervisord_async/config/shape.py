@@ -314,7 +314,8 @@ class Program(Shape, frozen=True, kw_only=True):
         ],
         _doc(
             "Programs that come first: `{db: ready}`, or `[db]` for `started`. An automatic restart does not wait for them. "
-            "One that is stopped is started with the dependent; one that an operator stopped only if an operator starts the dependent."
+            "One that is stopped is started with the dependent; one that an operator stopped, or that has ended "
+            "and is needed anew, only if an operator starts the dependent."
         ),
     ] = {}
     on_dependency_failure: Annotated[Literal["wait", "fail"], _doc("When a dependency fails: wait for it to come back, or be FATAL.")] = (

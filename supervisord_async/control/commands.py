@@ -297,7 +297,7 @@ class Commands:
             if request is not None:
                 self.supervisor.stops.overrule(processes)
             rolls = self.supervisor.rolling.take(processes, request)
-            in_vain = self.supervisor.dependencies.in_vain if request is not None else None
+            in_vain = self._in_vain if request is not None else None
             waiting = GoalWait(processes, _of_rolls(goal, rolls), in_vain)
             if request is not None:
                 dependencies = self.supervisor.dependencies
@@ -309,6 +309,11 @@ class Commands:
                 if timeout is None:  # the longest case: dependencies and rolling restarts take their turns
                     timeout = max(len(rolls), 1) * dependencies.levels(processes) * _own_times(processes) + MARGIN_SECONDS
             return await self._wait_goal(waiting, processes, records, wait, timeout)
+
+    def _in_vain(self, processes: Iterable[Process]) -> set[str]:
+        """As :meth:`.Dependencies.in_vain`; those that wait have had started what they need, as a listener of their records does."""
+        self.supervisor.bus.catch_up()
+        return self.supervisor.dependencies.in_vain(processes)
 
     def _unless_removed(self, goal: Goal) -> Goal:
         """``goal``; but a process that is no longer configured will not reach it any more."""

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Probe, Program, Restart, Schedule, Stop, Watch
+from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.errors import BusyError, ConfigError, FailedError, Problem, TimedOutError
 from supervisord_async.supervise.runs.output import Output
@@ -121,15 +122,17 @@ async def test_reload_fails_for_what_does_not_come_up_and_for_what_waits_for_it(
 
 
 async def test_a_start_that_waits_in_vain_fails_at_once() -> None:
-    broken, needy = swift("broken", autostart=False), swift("needy", autostart=False, depends_on={"broken": "succeeded"})
+    broken = swift("broken", autostart=False, restart=Restart(policy=RestartPolicy.NEVER))
+    needy = swift("needy", autostart=False, depends_on={"broken": "succeeded"})
     async with playing(broken, needy) as scene:
-        scene.host.on_spawn = lambda child: child.end(code=0)
+        scene.host.on_spawn = lambda child: child.end(code=1)
         process = scene.supervisor.processes["broken"]
         process.snapshot = process.snapshot.__class__(state=State.FATAL, run=1, ended_run=1)
         with anyio.fail_after(60):
             outcome = await scene.commands.start(["needy"])
         assert told(outcome)["needy"][0] is False
         assert "broken, which will not come by itself" in outcome.results[0].message
+        assert scene.snapshot("broken").run == 2, "it was tried once more"
 
 
 async def test_only_an_operator_starts_for_one_that_waits_what_an_operator_stopped() -> None:

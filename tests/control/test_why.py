@@ -203,7 +203,7 @@ async def test_one_that_fails_for_its_dependency_and_one_that_waits_for_a_connec
         assert why.chain[0].text == "run 1 was started because somebody connected to one of its sockets"
         scene.child("idle").end()
         await scene.state("idle", State.EXITED)
-        scene.supervisor.processes["served"].post(StartRequested(Cause.OPERATOR))
+        scene.supervisor.processes["served"].post(StartRequested(Cause.AUTOSTART))
         await scene.state("served", State.WAITING)
         words = "waiting for idle, which will not come before somebody connects to it: idle is EXITED, it was to be ready"
         assert words in (await scene.commands.why("served")).headline

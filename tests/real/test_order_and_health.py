@@ -210,16 +210,17 @@ def test_a_probe_that_hangs_is_killed_with_its_tree(daemon: Make, tmp_path: Path
     assert live.end() == 0 and live.tagged() == []
 
 
-@pytest.mark.parametrize(("on_failure", "need"), [("wait", "started"), ("fail", "ready"), ("wait", "succeeded"), ("fail", "succeeded")])
+@pytest.mark.parametrize(("on_failure", "need"), [("wait", "ready"), ("fail", "ready"), ("wait", "succeeded"), ("fail", "succeeded")])
 def test_a_dependency_that_is_lost(daemon: Make, on_failure: str, need: str) -> None:
     live = daemon(f"""
 programs:
   job: {{command: ["false"], restart: never}}
-  after: {{command: [sleep, "1000"], depends_on: {{job: {need}}}, on_dependency_failure: {on_failure}, start_seconds: 0, autostart: {need != "started"}}}
+  after: {{command: [sleep, "1000"], depends_on: {{job: {need}}}, on_dependency_failure: {on_failure}, start_seconds: 0}}
 """)
     live.wait_for("job", "EXITED")
     asked = live.ctl("start", "after")
     assert asked.returncode == 1 and "job is EXITED, it was to" in asked.stderr
+    assert live.process_of("job")["run"] == 2, "it was tried once more"
     if on_failure == "fail":
         assert live.wait_for("after", "FATAL")["cause"] == "dependency"
     else:

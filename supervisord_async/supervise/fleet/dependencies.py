@@ -12,7 +12,7 @@ from supervisord_async.config.model import Configuration, Program
 from supervisord_async.core.inputs import DependenciesMet, DependencyFailed, Input, StartRequested
 from supervisord_async.core.order import Need, Outlook, Verdict, dependents, judge, with_dependencies
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import Cause, State
+from supervisord_async.core.state import DOWN, Cause, State
 from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.process import Process
 
@@ -49,7 +49,11 @@ class Dependencies:
         return {name: self._verdict(name, need) for name, need in program.depends_on.items()}
 
     def _verdict(self, program: str, need: str) -> Verdict:
-        return judge(Need(need), [(member.name, member.snapshot, member.policy) for member in self.members(program)])
+        members = self.members(program)
+        verdict = judge(Need(need), [(member.name, member.snapshot, member.policy) for member in members])
+        if verdict.outlook is Outlook.LOST and any(member.in_motion for member in members):
+            return verdict._replace(outlook=Outlook.OPEN)  # one was asked to start, and has not decided yet
+        return verdict
 
     def waits_for(self, program: Program) -> str:
         """Which dependencies of ``program`` are not met and why, in words; its WAITING processes wait for them."""
@@ -73,7 +77,7 @@ class Dependencies:
         """The names of those of ``processes`` that wait, and that nothing under way will release.
 
         A direct or indirect dependency is lost until somebody starts it, or is flapping; or an operator stopped it, and it was not
-        an operator who ordered the one that waits: then :meth:`pull` starts it. All are judged in one pass, in linear time.
+        an operator who ordered the one that waits: for an operator :meth:`pull` has started it. All are judged in one pass, in linear time.
         """
         waiting = [process for process in processes if process.snapshot.state is State.WAITING]
         known = {process.program.name: process.program for process in waiting}
@@ -130,16 +134,19 @@ class Dependencies:
         self._consider(processes)
 
     def pull(self, process: Process, *, by_operator: bool) -> None:
-        """Start what ``process`` depends on, directly or not, and is STOPPED; what an operator stopped, only ``by_operator``."""
+        """Start what ``process`` needs, directly or not, and is STOPPED; ``by_operator`` also what an operator stopped or what is lost."""
         pending, seen = [process], {process.name}
         while pending:
-            members = [member for program in pending.pop().program.depends_on for member in self.members(program)]
-            for member in members:
+            needs = pending.pop().program.depends_on.items()
+            for need, member in [(need, member) for program, need in needs for member in self.members(program)]:
                 now = member.snapshot
-                stopped = now.state is State.STOPPED and (by_operator or now.cause is not Cause.OPERATOR)
-                if stopped:
+                if now.state is State.STOPPED:
+                    begins = by_operator or now.cause is not Cause.OPERATOR
+                else:
+                    begins = by_operator and now.state in DOWN and _is_lost(need, member)
+                if begins:
                     member.ask(StartRequested(Cause.DEPENDENCY))
-                if (stopped or now.state is State.WAITING) and member.name not in seen:
+                if (begins or now.state is State.WAITING) and member.name not in seen:
                     seen.add(member.name)
                     pending.append(member)
 
@@ -182,6 +189,10 @@ class Dependencies:
 def _joined(words: list[str]) -> str:
     """The first few of ``words``, and how many more there are."""
     return "; ".join(words if len(words) <= TOLD else [*words[:TOLD], f"and {len(words) - TOLD} more"])
+
+
+def _is_lost(need: str, process: Process) -> bool:
+    return judge(Need(need), [(process.name, process.snapshot, process.policy)]).outlook is Outlook.LOST
 
 
 def _was_stopped(process: Process) -> bool:

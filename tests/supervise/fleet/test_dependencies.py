@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Backoff, Restart
+from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.core.order import Member, Need, Verdict, judge
 from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import State
+from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.fleet import dependencies
 from tests.control.conftest import Scene, playing, swift
 from tests.waiting import wait_until
@@ -42,6 +43,31 @@ async def test_a_dependent_that_is_down_waits_for_the_new_run_of_its_dependency(
         outcome = await scene.commands.restart(["all"])
         assert [(result.name, result.ok) for result in outcome.results] == [("web", True), ("db", True)]
         assert steps == [("db", "STARTING"), ("db", "RUNNING"), ("web", "STARTING"), ("web", "RUNNING")]
+
+
+async def test_an_operator_who_starts_one_starts_what_it_needs_and_is_over() -> None:
+    """Also what that needs in turn; but no job again that is done."""
+    never = Restart(policy=RestartPolicy.NEVER)
+    job, disk = swift("job", restart=never), swift("disk", restart=never)
+    db = swift("db", restart=never, depends_on={"disk": "ready"})
+    web = swift("web", depends_on={"job": "succeeded", "db": "ready"}, on_dependency_failure="fail", restart=never)
+    async with playing(job, disk, db, web) as scene:
+        await scene.state("db", State.RUNNING)
+        scene.child("job").end(code=0)
+        await scene.state("web", State.RUNNING)
+        for name in ("web", "db", "disk"):
+            scene.child(name).end(code=0)
+            await scene.state(name, State.EXITED)
+        outcome = await scene.commands.start(["web"])
+        assert [(result.name, result.ok) for result in outcome.results] == [("web", True)]
+        assert {name: scene.snapshot(name).run for name in ("job", "disk", "db", "web")} == {"job": 1, "disk": 2, "db": 2, "web": 2}
+        scene.child("disk").end(code=0)
+        scene.child("db").end(code=0)
+        await scene.state("db", State.EXITED)
+        await scene.state("disk", State.EXITED)
+        scene.supervisor.processes["web"].post(RestartRequested(Cause.FILE_CHANGED))
+        await scene.state("web", State.FATAL)
+        assert scene.snapshot("db").run == 2, "nobody asked for it"
 
 
 async def test_who_needs_it_started_goes_as_soon_as_it_has_a_process() -> None:
