@@ -30,10 +30,11 @@ def _rlimit(name: str) -> Callable[[str], None]:
     def apply(value: str) -> None:
         import resource
 
+        number = getattr(resource, name)
         try:
-            resource.setrlimit(getattr(resource, name), (int(value), int(value)))
+            resource.setrlimit(number, (int(value), int(value)))
         except ValueError as error:  # Python raises it for EPERM and EINVAL; as soft and hard are equal, it was EPERM
-            raise PermissionError(1, os.strerror(1)) from error
+            raise PermissionError(1, f"asupd's own hard limit is {resource.getrlimit(number)[1]}") from error
 
     return apply
 

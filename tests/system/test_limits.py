@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -130,6 +131,7 @@ def test_what_the_kernel_refuses_stops_the_spawn_and_is_named() -> None:
     assert error.stage == "limits" and "cpu_affinity" in str(error)
     error = refused(open_files=2**31 - 1)
     assert (error.stage, error.errno) == ("limits", errno.EPERM) and "open_files" in str(error)
+    assert f"asupd's own hard limit is {resource.getrlimit(resource.RLIMIT_NOFILE)[1]}" in str(error)
 
 
 def test_behind_limits_a_missing_program_is_still_a_missing_program() -> None:
