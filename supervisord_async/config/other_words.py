@@ -137,7 +137,11 @@ _WITHOUT = {
     "capabilityboundingset ambientcapabilities capadd capdrop privileged": "capabilities are kept as they are: let the command begin with "
     "setpriv(1)",
     "loadcredential setcredential loadcredentialencrypted": "a secret comes by 'environment_files', or from a file that the program reads",
-    "runtimedirectory statedirectory logsdirectory cachedirectory": "the folder must be there: install -d, by whoever installs the program",
+    "statedirectory logsdirectory cachedirectory": "the folder must be there: install -d, by whoever installs the program",
+    "runtimedirectory": "/run is empty after a boot: a program {command: [install, -d, -o, USER, /run/NAME], restart: never} makes the "
+    "folder, and 'depends_on: {it: succeeded}' waits for that",
+    "limitmemlock limitas limitcpu limitdata limitfsize limitlocks limitmsgqueue limitrss limitrtprio limitrttime limitsigpending "
+    "limitstack": "let the command begin with prlimit(1)",
     "supplementarygroups": "with 'user' come all groups that the user is in",
     "conditionpathexists execcondition": "a 'hooks.before_start' that fails keeps it from starting",
     "remainafterexit": "a job that ends well stays EXITED, and 'depends_on: {it: succeeded}' holds from then on",
@@ -175,7 +179,7 @@ _WITHOUT_IN_PROGRAM = {"timeout": _NO_AGE, "before": "the other program names th
 #: Values of ``restart`` and of ``depends_on`` elsewhere; process-compose and compose write the latter below ``condition``.
 _VALUES = {
     "always": "unless-stopped true",
-    "on-failure": "unexpected onfailure on_failure",
+    "on-failure": "unexpected onfailure on_failure on-abnormal on-abort on-watchdog",
     "never": "no false none",
     "ready": "service_healthy process_healthy healthy",
     "started": "service_started process_started running",

@@ -290,6 +290,14 @@ def test_values_of_other_supervisors_are_told_ours(project):
         "environment: expected a mapping of names to values, found a list; did you mean {NAME: value, …}?",
         "priority: unknown key; what must be up first is named by 'depends_on'",
     ]
+    assert project.program_problems("command: x\nrestart: on-abnormal\nRuntimeDirectory: web\nLimitMEMLOCK: 1") == [
+        "restart: expected always, on-failure, never, or a mapping, found 'on-abnormal'; did you mean 'on-failure'?",
+        (
+            "RuntimeDirectory: unknown key; /run is empty after a boot: a program {command: [install, -d, -o, USER, /run/NAME], "
+            "restart: never} makes the folder, and 'depends_on: {it: succeeded}' waits for that"
+        ),
+        "LimitMEMLOCK: unknown key; let the command begin with prlimit(1)",
+    ]
     assert project.program_problems("command: x\nrestart: no") == [
         "restart: expected always, on-failure, never, or a mapping, found no; did you mean 'never'?"
     ]
