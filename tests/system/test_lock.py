@@ -87,7 +87,9 @@ def test_a_newcomer_that_has_not_signed_yet_is_named(tmp_path: Path, monkeypatch
     newcomer.release()
 
 
-@pytest.mark.parametrize("content", ["1\n", "garbage", "", f"{os.getpid()} 1 boot\n", "\0" * 300])
+@pytest.mark.parametrize(
+    "content", ["1\n", "garbage", "", f"{os.getpid()} 1 boot\n", "\0" * 300], ids=["init", "garbage", "empty", "ours", "NUL"]
+)
 def test_stale_file_never_blocks(tmp_path: Path, content: str) -> None:
     (tmp_path / "lock").write_text(content)
     with InstanceLock(tmp_path / "lock"):

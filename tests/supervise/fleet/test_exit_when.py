@@ -44,7 +44,7 @@ def test_who_is_released_or_about_to_be_started_keeps_it_up() -> None:
     assert ends(process("asked", State.STOPPED, in_motion=True), WAITS) is None
 
 
-@pytest.mark.parametrize("state", set(State) - {State.STOPPED, State.EXITED, State.FATAL, State.WAITING})
+@pytest.mark.parametrize("state", sorted(set(State) - {State.STOPPED, State.EXITED, State.FATAL, State.WAITING}))
 def test_who_is_up_keeps_it_up(state: State) -> None:
     assert ends(OVER, process("up", state), WAITS) is None
     assert ends(OVER, to=state) is None
