@@ -18,6 +18,7 @@ from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 from supervisord_async.system import stop_signals
 from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
+from supervisord_async.words import counted
 
 if TYPE_CHECKING:
     from supervisord_async.config.load_cache import LoadCache
@@ -69,7 +70,7 @@ def run(arguments: DaemonArguments) -> int:
     for warning in warnings:
         _complain(str(warning), "warning")
     if arguments.check:
-        return _say(f"{arguments.file}: sound: {_counted(len(configuration.programs), 'program')}, {_counted(len(warnings), 'warning')}")
+        return _say(f"{arguments.file}: sound: {counted(len(configuration.programs), 'program')}, {counted(len(warnings), 'warning')}")
     from supervisord_async.cli import asupd_run
 
     try:
@@ -182,7 +183,7 @@ def _of_the_other(configuration: Configuration) -> str:
 
 
 def _verdict(arguments: DaemonArguments, error: ConfigError) -> str:
-    errors = _counted(sum(not problem.warning for problem in error.problems), "error")
+    errors = counted(sum(not problem.warning for problem in error.problems), "error")
     if arguments.check:
         return f"{arguments.file}: unsound: {errors}{_other_file(arguments.file)}"
     return f"asupd: critical: {errors}; nothing was started{_other_file(arguments.file)}"
@@ -195,10 +196,6 @@ def _other_file(file: str) -> str:
     stem, suffix = os.path.splitext(file)
     other = stem + {".yaml": ".yml", ".yml": ".yaml"}.get(suffix, suffix)
     return f" (but there is {other}: -c {other})" if os.path.lexists(other) else " (-c FILE names another file)"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from supervisord_async.cli import early_signals
 from supervisord_async.config.model import Configuration, DaemonLog
 from supervisord_async.errors import CommandError, DaemonError, Problem, SupervisordError
 from supervisord_async.wire import NO_CONTROL_SOCKET
+from supervisord_async.words import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,10 +232,9 @@ def _unkept(configuration: Configuration) -> str:
 
     own = {"inherit", *STANDARD_STREAMS}
     programs = configuration.programs.items()
-    keys = [
-        f"programs.{name}.logs.{key}" for name, program in programs for key in ("stdout", "stderr") if getattr(program.logs, key) in own
-    ]
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    return listed(
+        [f"programs.{name}.logs.{key}" for name, program in programs for key in ("stdout", "stderr") if getattr(program.logs, key) in own]
+    )
 
 
 def _in_background(command: list[str], complaints: Path) -> subprocess.Popen[bytes]:

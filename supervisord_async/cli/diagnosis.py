@@ -27,6 +27,7 @@ from supervisord_async.errors import ConfigError, Problem, SupervisordError
 from supervisord_async.system import procfs
 from supervisord_async.system.requirements import lacking
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES, is_answered
+from supervisord_async.words import counted, listed
 
 if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
@@ -138,8 +139,7 @@ def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:
         advice = "correct the file; `asupd --check` looks again"
         return None, [Finding("warning" if each.warning else "error", "configuration", _told(each), advice) for each in error.problems]
     problems = (*loaded.warnings, *check(loaded))
-    count = len(loaded.configuration.programs)
-    sound = Finding("ok", "configuration", f"{file}: sound, {count} program{'' if count == 1 else 's'}")
+    sound = Finding("ok", "configuration", f"{file}: sound, {counted(len(loaded.configuration.programs), 'program')}")
     return loaded, [sound, *map(_of_problem, problems)]
 
 
@@ -353,7 +353,7 @@ def lock(installation: Installation) -> Iterator[Finding]:
             if each.state in ("BACKOFF", "UNKNOWN") or each.name in health.failed or each.health == "unhealthy" or each.flapping
         ]
         if troubled:
-            names = ", ".join(each.name for each in troubled[:5]) + (" …" if len(troubled) > 5 else "")
+            names = listed([each.name for each in troubled])
             yield Finding("warning", "programs", f"{len(troubled)} in trouble: {names}", f"asupctl why {troubled[0].name}")
 
 
@@ -361,7 +361,7 @@ def _leftovers(installation: Installation) -> Iterator[Finding]:
     from supervisord_async.supervise.recovery import leftovers
 
     if found := leftovers.find(installation.run_dir):
-        pids = ", ".join(str(each.identity.pid) for each in found[:5]) + (" …" if len(found) > 5 else "")
+        pids = listed([str(each.identity.pid) for each in found])
         advice = "start asupd to take them back, or end them with asupctl cleanup --apply"
         words = f"{len(found)} processes of a dead daemon still run" if len(found) > 1 else "a process of a dead daemon still runs"
         yield Finding("warning", "leftovers", f"{words}: {pids}", advice)
@@ -411,8 +411,7 @@ def ports(installation: Installation) -> Iterator[Finding]:
 def _left_behind(installation: Installation) -> str:
     from supervisord_async.supervise.recovery import leftovers
 
-    names = list(dict.fromkeys(each.name for each in leftovers.find(installation.run_dir)))
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+    return listed(list(dict.fromkeys(each.name for each in leftovers.find(installation.run_dir))))
 
 
 def _advice_on(error: OSError, port: int) -> str:

@@ -25,6 +25,7 @@ from supervisord_async.core.inputs import Input, RestartRequested, SignalRequest
 from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError
 from supervisord_async.system import signals
+from supervisord_async.words import listed
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -119,8 +120,8 @@ class Commands:
         selected = self._select([name])
         if len(selected) == 1:
             return selected[0]
-        names = ", ".join(process.name for process in selected[:5])
-        raise NotFoundError(f"{name!r} is {len(selected)} processes, this needs one ({names}{' …' if len(selected) > 5 else ''})")
+        names = listed([process.name for process in selected])
+        raise NotFoundError(f"{name!r} is {len(selected)} processes, this needs one ({names})")
 
     async def why(self, name: str) -> Why:
         """Why the process is in its state: see :mod:`supervisord_async.control.why`."""

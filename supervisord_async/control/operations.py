@@ -29,6 +29,7 @@ from supervisord_async.control.why import Why
 from supervisord_async.errors import BusyError, FailedError, NotFoundError, UsageError
 from supervisord_async.jsontext import iso, json_bytes
 from supervisord_async.wire import API_VERSION
+from supervisord_async.words import listed
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -154,8 +155,7 @@ async def get_ready(api: Api, _call: Call) -> Response:
     waiting = [process.name for process in supervisor.processes.values() if process.program.autostart and not is_ready(process)]
     if not waiting:
         return reply(answers.Ready(ready=True, not_ready=[]))
-    words = ", ".join(waiting[:10]) + (f" and {len(waiting) - 10} more" if len(waiting) > 10 else "")
-    return problem_response(BusyError(f"not ready: {words}"), ready=False, not_ready=waiting)
+    return problem_response(BusyError(f"not ready: {listed(waiting, 10)}"), ready=False, not_ready=waiting)
 
 
 async def get_metrics(api: Api, _call: Call) -> Response:

@@ -11,6 +11,7 @@ from supervisord_async.core.machine import succeeded
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.records.narrate import OUT_OF_MEMORY
+from supervisord_async.words import counted
 
 if TYPE_CHECKING:
     from supervisord_async.config.model import Probe, Program
@@ -135,9 +136,9 @@ def _lacking(process: Process) -> tuple[str, ...]:
 def _counted(s: Snapshot, p: Policy, now: float) -> str:
     bound = "no limit" if p.max_restarts < 0 else f"at most {p.max_restarts}"
     if p.within_seconds is not None and p.max_restarts >= 0:
-        count = len(within_window(p, s.recent, now))
-        return f"{count} automatic restart{'s' if count != 1 else ''} in the last {span(p.within_seconds)} ({bound} in that time)"
-    return f"{s.restarts} automatic restart{'s' if s.restarts != 1 else ''} in a row ({bound})"
+        restarts = counted(len(within_window(p, s.recent, now)), "automatic restart")
+        return f"{restarts} in the last {span(p.within_seconds)} ({bound} in that time)"
+    return f"{counted(s.restarts, 'automatic restart')} in a row ({bound})"
 
 
 def _delay(s: Snapshot, p: Policy) -> str:
@@ -148,7 +149,7 @@ def _delay(s: Snapshot, p: Policy) -> str:
 
 def _limit(p: Policy) -> str:
     window = f"within {span(p.within_seconds)}" if p.within_seconds is not None else "in a row"
-    return f"the limit is {p.max_restarts} automatic restart{'s' if p.max_restarts != 1 else ''} {window}"
+    return f"the limit is {counted(p.max_restarts, 'automatic restart')} {window}"
 
 
 def _after_limit(p: Policy) -> str:

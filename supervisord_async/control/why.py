@@ -25,6 +25,7 @@ from supervisord_async.core.state import Cause, Health, State
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.records.figures import Figures
 from supervisord_async.supervise.records.narrate import OUT_OF_MEMORY, detail_words
+from supervisord_async.words import counted
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -345,11 +346,8 @@ def _figures_words(end: LastEnd) -> str:
 
 
 def _use_words(uses: Figures) -> str:
-    def counted(count: int, one: str, many: str) -> str:
-        return f"{count} {one if count == 1 else many}"
-
-    files = "" if uses.open_files is None else f", {counted(uses.open_files, 'open file', 'open files')}"
-    processes, threads = counted(uses.processes, "process", "processes"), counted(uses.threads, "thread", "threads")
+    files = "" if uses.open_files is None else f", {counted(uses.open_files, 'open file')}"
+    processes, threads = counted(uses.processes, "process", "processes"), counted(uses.threads, "thread")
     return f"{uses.cpu_percent:.1f} % CPU, {size_words(uses.memory_bytes)} of memory, {processes}, {threads}{files}"
 
 

@@ -55,6 +55,7 @@ from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.stop_signals import ECHO_SECONDS, STOPS
 from supervisord_async.wire import NO_CONTROL_SOCKET
+from supervisord_async.words import counted
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -236,10 +237,9 @@ class Daemon:
     def _publish_start(self, inherited: dict[str, Inherited], *, by_reexec: bool) -> None:
         """Publish which daemon started, where, and what it found alive; log what this machine lacks."""
         alive = sum(slot.main is not None for slot in inherited.values())
-        adopted = f", {alive} run{'s' if alive != 1 else ''} found alive" if inherited else ""
-        count = len(self._configuration.programs)
+        adopted = f", {counted(alive, 'run')} found alive" if inherited else ""
         who = f"asupd {__version__} {'re-executed' if by_reexec else 'started'}, pid {os.getpid()}"
-        message = f"{who}, {count} program{'s' if count != 1 else ''}, run_dir {self._run_dir}{adopted}"
+        message = f"{who}, {counted(len(self._configuration.programs), 'program')}, run_dir {self._run_dir}{adopted}"
         self._bus.publish("daemon", message=message, data={"what": "reexec" if by_reexec else "started", "pid": os.getpid()})
         optional_modules.report_missing(no_cgroups=self._run_cgroups.missing)
 

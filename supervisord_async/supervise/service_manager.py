@@ -17,6 +17,7 @@ import anyio
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import State
 from supervisord_async.system import descriptors
+from supervisord_async.words import listed
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.supervisor import Supervisor
@@ -67,12 +68,11 @@ class ServiceStatus:
         for process in self._supervisor.processes.values():
             names[process.snapshot.state].append(process.name)
         counted = sorted(names.items(), key=lambda each: -len(each[1]))
-        words = ", ".join(f"{len(those)} {state}{_named(those) if state in NAMED else ''}" for state, those in counted) or "no programs"
+        words = (
+            ", ".join(f"{len(those)} {state}{f' ({listed(those, MAX_NAMES)})' if state in NAMED else ''}" for state, those in counted)
+            or "no programs"
+        )
         return f"{words}; the file on disk was refused" if self._supervisor.refused else words
-
-
-def _named(names: list[str]) -> str:
-    return f" ({', '.join(names[:MAX_NAMES])}{', …' if len(names) > MAX_NAMES else ''})"
 
 
 def beat_interval_seconds(environment: Mapping[str, str], pid: int) -> float | None:

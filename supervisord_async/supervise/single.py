@@ -41,6 +41,7 @@ from supervisord_async.system.child import Ended
 from supervisord_async.system.descriptors import is_unread
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.terminal import SignalsWithOrigin, Terminal
+from supervisord_async.words import counted
 
 #: Signals that ask us to end.
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
@@ -271,7 +272,7 @@ class Single:
 
     def _last_words(self, code: int) -> str:
         snapshot = self._process.snapshot
-        restarts = f"{max(snapshot.run - 1, 0)} restart{'' if snapshot.run == 2 else 's'}"
+        restarts = counted(max(snapshot.run - 1, 0), "restart")
         if self._stop_signal is not None:
             why = f"stopped by {signals.name(self._stop_signal)}"
         elif snapshot.state is State.FATAL:

@@ -38,6 +38,7 @@ from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.recovery.takeover import Inherited
 from supervisord_async.supervise.shared_context import SharedContext
+from supervisord_async.words import counted
 
 if TYPE_CHECKING:
     from supervisord_async.config.diff import Plan
@@ -276,8 +277,7 @@ class Supervisor:
             loaded = await self._load()
         except ConfigError as error:
             self.refused = error.problems
-            count = len(error.problems)
-            message = f"refused {self.configuration.file}: {count} problem{'s' if count != 1 else ''}; everything stays as it was"
+            message = f"refused {self.configuration.file}: {counted(len(error.problems), 'problem')}; everything stays as it was"
             self.bus.publish(
                 "config_refused", message=message, data={"problems": [str(problem) for problem in error.problems], **_given(by)}
             )

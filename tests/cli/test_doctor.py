@@ -327,5 +327,5 @@ def test_the_port_of_what_a_dead_daemon_left_is_nothing_to_end(tmp_path: Path, d
         found = only(findings, "port")
         assert code == 0 and found["level"] == "warning"
         assert f"127.0.0.1:{free_port} is taken" in found["message"]
-        assert re.search(r"still run \((web:\d, ){4}web:\d …\)$", found["message"])
+        assert re.search(r"still run \((web:\d, ){4}web:\d and \d+ more\)$", found["message"])
         assert "start the daemon" in found["advice"]

@@ -16,6 +16,7 @@ from supervisord_async.cli.session import Session
 from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import CommandError, FailedError, LockHeldError, SupervisordError
 from supervisord_async.system.sockets import is_answered
+from supervisord_async.words import counted
 
 if TYPE_CHECKING:
     from supervisord_async.system.tags import Tagged
@@ -87,7 +88,7 @@ def _tell(place: str, entries: list[dict[str, Any]], stale: str | None, *, apply
     if stale:
         say(f"stale socket: {stale}")
     if apply:
-        say(f"ended {len(entries)} process{'' if len(entries) == 1 else 'es'}{'; removed the stale socket' if removed else ''}")
+        say(f"ended {counted(len(entries), 'process', 'processes')}{'; removed the stale socket' if removed else ''}")
     else:
         say("nothing was done: --apply ends this; starting asupd takes the processes back instead")
 

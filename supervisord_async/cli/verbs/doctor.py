@@ -16,6 +16,7 @@ from supervisord_async.cli.session import Session
 from supervisord_async.cli.words import printable
 from supervisord_async.daemon_registry import DEFAULT_RUN_DIR
 from supervisord_async.wire import ENV_SOCKET
+from supervisord_async.words import counted
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -53,5 +54,5 @@ def doctor(session: Session, run_dir: str | None, quiet: bool) -> int:
             if each.advice:
                 click.echo(f"{'':22}→ {wrapped(printable(each.advice), begin=24, indent=24)}")
     if not quiet or errors or warnings:
-        say(f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}")
+        say(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return 1 if errors else 0

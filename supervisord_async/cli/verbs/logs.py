@@ -19,6 +19,7 @@ from supervisord_async.cli.since import Since
 from supervisord_async.cli.words import printable, printable_line
 from supervisord_async.client.answers import Log
 from supervisord_async.errors import CommandError, FailedError, NoDaemonError, UsageError
+from supervisord_async.words import listed
 
 if TYPE_CHECKING:
     from supervisord_async.client.api import Client
@@ -114,18 +115,14 @@ def _say_shared(logs: Mapping[str, Log]) -> None:
     """Report the programs whose standard error has no log of its own."""
     shared = [name for name, log in logs.items() if log.stream != "stderr"]
     if shared:
-        complain(f"standard error of {_listed(shared)} goes where standard output goes: this is both (logs.stderr: a path of its own)")
+        complain(f"standard error of {listed(shared)} goes where standard output goes: this is both (logs.stderr: a path of its own)")
 
 
 def _say_timeless(logs: Mapping[str, Log]) -> None:
     """Report the programs whose lines have no timestamps."""
     timeless = [name for name, log in logs.items() if log.format == "raw"]
     if timeless:
-        complain(f"lines of {_listed(timeless)} have no times: older ones are shown as well (logs.format: timestamp, or json)")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        complain(f"lines of {listed(timeless)} have no times: older ones are shown as well (logs.format: timestamp, or json)")
 
 
 def _text(line: bytes) -> str:

@@ -14,6 +14,7 @@ from supervisord_async.supervise.fleet.dependencies import Dependencies
 from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.fleet.stopping import OrderlyStop
 from supervisord_async.supervise.records.bus import Bus
+from supervisord_async.words import listed
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -79,8 +80,7 @@ class Shutdown:
         await anyio.sleep(TELL_SECONDS)
         left = [f"{one.name} (pid {one.snapshot.pid})" for one in self._fleet.processes.values() if one.snapshot.state is State.STOPPING]
         if left and self._hastened_at is None:
-            more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-            _log.info("still waiting for %s%s; one more TERM or INT kills at once", ", ".join(left[:NAMED]), more)
+            _log.info("still waiting for %s; one more TERM or INT kills at once", listed(left, NAMED))
 
     def _kernel_is_late(self) -> bool:
         return self._hastened_at is not None and anyio.current_time() > self._hastened_at + KILL_WAIT_SECONDS
