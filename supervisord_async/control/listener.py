@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import h11
 
 from supervisord_async.control.auth import Authorizer, TcpAccess, refuse_open_address, token_of
@@ -44,6 +43,8 @@ PAUSE_POLL_SECONDS = 0.005
 BACKLOG = 256
 #: How long checking the certificate may delay checking the socket: its disk may hang, and be another one.
 CERTIFICATE_SECONDS = 2.0
+#: How long reading the token and the certificate may delay the answers of the unix socket.
+FILES_SECONDS = 5.0
 #: How long looking up the name in ``daemon.http`` may delay the answers of the unix socket.
 NAME_SECONDS = 5.0
 
@@ -209,15 +210,25 @@ async def _tcp(daemon: Daemon, api: Api, adopted: list[socket.socket]) -> tuple[
     host, port = daemon.http
     try:
         refuse_open_address(host, tls=daemon.http_tls is not None, insecure=daemon.http_insecure)
-        path = daemon.http_token_file or Path(daemon.run_dir) / "http.token"
-        token = await anyio.to_thread.run_sync(token_of, path)
-        certificate = Certificate(daemon.http_tls) if daemon.http_tls is not None else None
+        token, certificate = await _files_of(daemon)
         sock = _taken(adopted, lambda sock: sock.family != socket.AF_UNIX and sock.getsockname()[1] == port) or await _bind_tcp(host, port)
     except DaemonError as error:
         _log.error("degraded: no HTTP over TCP: %s", error)
         api.http_trouble = str(error)
         return None, None, None
     return sock, TcpAccess(host=host, port=sock.getsockname()[1], token=token, tls=certificate is not None), certificate
+
+
+async def _files_of(daemon: Daemon) -> tuple[str, Certificate | None]:
+    """The token and the certificate, read off the loop. Raises DaemonError, also if that takes longer than :data:`FILES_SECONDS`."""
+    path, threads = daemon.http_token_file or Path(daemon.run_dir) / "http.token", DaemonThreads(1, "http-files")
+    try:
+        with anyio.fail_after(FILES_SECONDS):
+            token = await threads.run(token_of, path)
+            return token, await threads.run(Certificate, daemon.http_tls) if daemon.http_tls is not None else None
+    except TimeoutError:
+        words = f"the disk of {path}, or of the certificate, has not answered for {FILES_SECONDS:g} s"
+        raise DaemonError(f"cannot read the files of daemon.http: {words}") from None
 
 
 def _bind_local(daemon: Daemon) -> socket.socket:

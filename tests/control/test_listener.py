@@ -19,7 +19,7 @@ import anyio.lowlevel
 import pytest
 from msgspec.structs import replace
 
-from supervisord_async.config.model import Daemon
+from supervisord_async.config.model import Daemon, HttpTls
 from supervisord_async.control import listener
 from supervisord_async.control.counters import Counters
 from supervisord_async.control.listener import listening
@@ -104,6 +104,22 @@ async def test_a_removed_socket_for_which_there_is_no_descriptor_now_is_made_at_
         assert "Too many open files" in caplog.text
         assert await wire.listeners.renew()
         assert (await wire.ask("GET", "/v1/health")).status == 200
+
+
+@pytest.mark.parametrize("silent", ["certificate", "token"])
+async def test_a_silent_disk_of_the_certificate_or_the_token_holds_up_neither_the_loop_nor_the_unix_socket(
+    silent: str, serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "FILES_SECONDS", 0.1)
+    go_on = threading.Event()
+    name = "Certificate" if silent == "certificate" else "token_of"
+    monkeypatch.setattr(listener, name, lambda _: go_on.wait(10) and None)
+    settings = {"http": ("127.0.0.1", 0), "http_tls": HttpTls(certificate="c.pem", key="k.pem")}
+    try:
+        async with serving(swift("web"), settings=settings) as wire:
+            assert "has not answered for 0.1 s" in (await wire.ask("GET", "/v1/health")).json["http_trouble"]
+    finally:
+        go_on.set()
 
 
 async def ask_tcp(port: int) -> Answer:
