@@ -18,16 +18,20 @@ import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import anyio
 import msgspec
 
 from supervisord_async.control.message import Headers, Peer, Request, Response
 from supervisord_async.control.problems import RequestError
-from supervisord_async.errors import DaemonError, NotAllowedError
+from supervisord_async.errors import DaemonError, NotAllowedError, UnavailableError
+from supervisord_async.system.threads import DaemonThreads
 
 #: The port is appended: browsers share a host's cookies among its ports, but each daemon has a token of its own.
 COOKIE = "asup_token"
 #: The least and most characters of a token.
 MIN_TOKEN_CHARACTERS, MAX_TOKEN_CHARACTERS = 16, 1024
+#: How many peers are looked up in ``daemon.socket_group`` at a time, and how long that may take: a directory service may hang.
+GROUP_THREADS, GROUP_SECONDS = 4, 5.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  not bound, but replaced
 
@@ -60,22 +64,31 @@ class Authorizer:
         self.tcp = tcp
         self._uids = frozenset({0, os.geteuid()})
         self._group = group
+        self._threads = DaemonThreads(GROUP_THREADS, "group")
 
-    def check(self, request: Request) -> Response | None:
-        """None if the request is admitted; else a response to send instead. Raises NotAllowedError, RequestError."""
+    async def check(self, request: Request) -> Response | None:
+        """None if the request is admitted; else a response to send instead. Raises NotAllowedError, UnavailableError, RequestError."""
         if request.peer is not None:
-            self._check_peer(request.peer)
+            await self._check_peer(request.peer)
             return None
         if self.tcp is None:
             raise NotAllowedError("not allowed: the peer's user is unknown")
         self._check_place(self.tcp, request.headers)
         return self._check_token(self.tcp, request)
 
-    def _check_peer(self, peer: Peer) -> None:
-        if peer.uid in self._uids or (self._group is not None and is_member(peer, self._group)):
+    async def _check_peer(self, peer: Peer) -> None:
+        if peer.uid in self._uids or (self._group is not None and await self._has_member(peer, self._group)):
             return
         advice = f" or a member of {self._group}" if self._group else " (daemon.socket_group opens it to a group)"
         raise NotAllowedError(f"not allowed: user {peer.uid} is neither root nor the user of this daemon{advice}")
+
+    async def _has_member(self, peer: Peer, group: str) -> bool:
+        try:
+            with anyio.fail_after(GROUP_SECONDS):
+                return await self._threads.run(is_member, peer, group)
+        except TimeoutError:
+            words = f"looking them up has taken {GROUP_SECONDS:g} s (does a directory service hang?)"
+            raise UnavailableError(f"cannot tell whether user {peer.uid} is in the group {group}: {words}") from None
 
     def _check_place(self, tcp: TcpAccess, headers: Headers) -> None:
         host = headers.one("host")
@@ -135,7 +148,7 @@ def is_our_origin(origin: str, host: str, tcp: TcpAccess) -> bool:
 
 
 def is_member(peer: Peer, group: str) -> bool:
-    """Whether ``group`` is one of the peer's groups: the primary one, or a supplementary one of its user."""
+    """Whether ``group`` is one of the peer's groups: the primary one, or a supplementary one of its user. Blocks on look-ups."""
     try:
         entry = grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)
     except KeyError:

@@ -53,7 +53,7 @@ class Application:
 
     async def _answer(self, request: Request) -> Response | Stream:
         _check_head(request)
-        answer = self._authorizer.check(request)
+        answer = await self._authorizer.check(request)
         if answer is not None:
             return answer
         endpoint, path_parameters = self._routes.find(request.method, request.path)

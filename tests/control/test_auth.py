@@ -10,6 +10,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from supervisord_async.config.model import HttpTls
+from supervisord_async.control import auth
 from supervisord_async.control.auth import Authorizer, TcpAccess, is_our_host, refuse_open_address, token_of
 from supervisord_async.control.message import Message, Peer, Request
-from supervisord_async.errors import DaemonError, NotAllowedError
+from supervisord_async.errors import DaemonError, NotAllowedError, UnavailableError
 from tests.control.conftest import ask, swift
 
 TCP = TcpAccess(host="127.0.0.1", port=9001, token="t" * 43)
@@ -36,26 +38,42 @@ def asked_by(peer: Peer | None) -> Request:
     return Request(scope, nothing_comes)
 
 
-def test_root_and_our_own_user_may_and_others_may_not() -> None:
+@pytest.mark.anyio
+async def test_root_and_our_own_user_may_and_others_may_not() -> None:
     authorizer = Authorizer()
     for uid in (0, os.geteuid()):
-        assert authorizer.check(asked_by(Peer(1, uid, 1))) is None
+        assert await authorizer.check(asked_by(Peer(1, uid, 1))) is None
     with pytest.raises(NotAllowedError, match="socket_group"):
-        authorizer.check(asked_by(Peer(1, 65534, 65534)))
+        await authorizer.check(asked_by(Peer(1, 65534, 65534)))
     with pytest.raises(NotAllowedError):
-        authorizer.check(asked_by(None))  # neither a peer nor TCP: nobody
+        await authorizer.check(asked_by(None))  # neither a peer nor TCP: nobody
 
 
-def test_socket_group_opens_it_to_members() -> None:
+@pytest.mark.anyio
+async def test_socket_group_opens_it_to_members() -> None:
     nobody = pwd.getpwnam("nobody")
     group = grp.getgrgid(nobody.pw_gid).gr_name
     authorizer = Authorizer(group=group)
-    assert authorizer.check(asked_by(Peer(1, nobody.pw_uid, 12345))) is None  # by membership
-    assert authorizer.check(asked_by(Peer(1, 4_000_000, nobody.pw_gid))) is None  # by the primary group
+    assert await authorizer.check(asked_by(Peer(1, nobody.pw_uid, 12345))) is None  # by membership
+    assert await authorizer.check(asked_by(Peer(1, 4_000_000, nobody.pw_gid))) is None  # by the primary group
     with pytest.raises(NotAllowedError):
-        authorizer.check(asked_by(Peer(1, 4_000_000, 4_000_000)))
+        await authorizer.check(asked_by(Peer(1, 4_000_000, 4_000_000)))
     with pytest.raises(NotAllowedError):
-        Authorizer(group="no-such-group").check(asked_by(Peer(1, nobody.pw_uid, nobody.pw_gid)))
+        await Authorizer(group="no-such-group").check(asked_by(Peer(1, nobody.pw_uid, nobody.pw_gid)))
+
+
+@pytest.mark.anyio
+async def test_a_directory_service_that_hangs_holds_up_only_who_has_to_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(auth, "is_member", lambda *_: go_on.wait(10))
+    monkeypatch.setattr(auth, "GROUP_SECONDS", 0.1)
+    authorizer = Authorizer(group="staff")
+    try:
+        with pytest.raises(UnavailableError, match="user 4000000 is in the group staff"):
+            await authorizer.check(asked_by(Peer(1, 4_000_000, 4_000_000)))
+        assert await authorizer.check(asked_by(Peer(1, 0, 0))) is None
+    finally:
+        go_on.set()
 
 
 @pytest.mark.parametrize("host", ["localhost:9001", "127.0.0.1:9001", "localhost", "LOCALHOST:9001"])
