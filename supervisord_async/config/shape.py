@@ -339,7 +339,7 @@ class Program(Shape, frozen=True, kw_only=True):
         Annotated[list[WatchItem] | Watch | None, _expected("a list of paths, or a mapping with paths")],
         _doc(
             "Files whose change restarts it. After five changes in a row that come within two seconds of its start they are not followed "
-            "for 30 s, or longer each time: it may write them itself."
+            "for 30 s, or longer each time, and then acted on once: it may write them itself."
         ),
     ] = None
     reload_signal: Annotated[

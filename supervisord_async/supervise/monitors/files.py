@@ -85,8 +85,8 @@ async def monitor_files(
     """Post RestartRequested for each burst of changes, or SignalRequested if the watch has a ``signal``; until cancelled.
 
     Publishes a ``watch`` record for each path that does not exist at first, and when the watch is suspended because of a
-    loop, and when it resumes. Changes during a suspension are acted on when it ends, except those that the program's last start
-    still made.
+    loop, and when it resumes. Then what changed since the program's last start is acted on once, as somebody may have saved files
+    quickly; what changes soon after that is taken for the program's own doing, so that a loop has come to its end.
     """
     with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths) as changes:
         async with anyio.create_task_group() as tasks:  # a task, as a path on a hanging disk is never armed, and must not hold up the rest
@@ -101,10 +101,13 @@ async def monitor_files(
                     post(_input(watch, paths))
                     continue
                 _publish_suspended(bus, name, watch, paths, pause)
-                await anyio.sleep(min(guard.suspect_seconds, pause))
-                changes.discard()
-                await anyio.sleep(max(0.0, pause - guard.suspect_seconds))
+                await anyio.sleep(pause)
                 bus.publish("watch", name=name, message="following file changes again", data={"what": "resumed"})
+                if changes.last_at > (watching.started_at(name) or 0.0):
+                    acted_at = anyio.current_time()
+                    post(_input(watch, paths | changes.take_nowait()))
+                    await anyio.sleep(guard.suspect_seconds)
+                changes.take_nowait()
 
 
 async def _publish_missing(changes: Subscription, name: str, bus: Bus) -> None:

@@ -54,7 +54,8 @@ class Subscription:
         self._unarmed = set(watched_paths)
         self._armed = anyio.Event()
         self._paths: set[str] = set()
-        self._first_at = self._last_at = 0.0
+        self.last_at = 0.0  #: when the last change was seen; monotonic
+        self._first_at = 0.0
         self._news = anyio.Event()
 
     def __aiter__(self) -> Subscription:
@@ -65,19 +66,19 @@ class Subscription:
         while not self._paths:
             self._news = anyio.Event()
             await self._news.wait()
-        while (until := min(self._last_at + self._quiet_seconds, self._first_at + self._bound_seconds)) > anyio.current_time():  # noqa: ASYNC110  quiet is no event
+        while (until := min(self.last_at + self._quiet_seconds, self._first_at + self._bound_seconds)) > anyio.current_time():  # noqa: ASYNC110  quiet is no event
             await anyio.sleep_until(until)
         self.seen_at = self._first_at
-        paths, self._paths = self._paths, set()
-        return frozenset(paths)
+        return self.take_nowait()
 
     async def wait_armed(self) -> None:
         """Return once no further change of a watched path can be missed."""
         await self._armed.wait()
 
-    def discard(self) -> None:
-        """Forget the changes that were seen and not yet taken."""
-        self._paths = set()
+    def take_nowait(self) -> frozenset[str]:
+        """The changes that were seen and not yet taken."""
+        paths, self._paths = self._paths, set()
+        return frozenset(paths)
 
     def _arm(self, generation: int, watched_paths: frozenset[WatchedPath], missing: frozenset[str]) -> None:
         if generation >= self._generation and not self._unarmed.isdisjoint(watched_paths):
@@ -89,11 +90,11 @@ class Subscription:
 
     def _add(self, paths: set[str]) -> None:
         """Add changes to the burst; an empty set only prolongs it, if there is one."""
-        self._last_at = anyio.current_time()
+        self.last_at = anyio.current_time()
         if not paths:
             return
         if not self._paths:
-            self._first_at = self._last_at
+            self._first_at = self.last_at
         self._paths.update(sorted(paths)[: max(1, PATHS_MAX - len(self._paths))] if len(paths) + len(self._paths) > PATHS_MAX else paths)
         self._news.set()
 
