@@ -234,6 +234,7 @@ class Supervisor:
             elif ordered:
                 returned[0].ask(StartRequested())
             self._fleet.sort()
+            self.dependencies.reconsider()
 
     def select(self, selectors: Sequence[str]) -> list[Process]:
         """The processes that ``selectors`` name, each once, in file order.
@@ -289,7 +290,6 @@ class Supervisor:
         if not self.shutting_down:
             self.scaled = {}
             self._apply(plan, loaded.configuration)
-            self.dependencies.reconsider()
         changes = plan.describe()
         told = changes if len(changes) <= CHANGES else (*changes[:CHANGES], f"and {len(changes) - CHANGES} more")
         message = f"reloaded{_by(by)}: " + "; ".join(told)
@@ -334,6 +334,7 @@ class Supervisor:
             added += self._fleet.add(program, [name for name in program.process_names() if name not in self.processes])
         self._autostart([*idle, *added])  # after the restarts, so that a new program waits for the new run of a dependency
         self._fleet.sort()
+        self.dependencies.reconsider()
         self._shared.sockets.retain(programs)
         self._activation.reconfigure()
 

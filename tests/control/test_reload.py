@@ -302,6 +302,31 @@ async def test_stop_of_what_was_removed_and_brought_back_meanwhile_holds_for_its
         assert (successor.state, successor.cause, successor.by, successor.run) == (State.STOPPED, Cause.OPERATOR, "anna", 0)
 
 
+async def test_what_a_scale_adds_is_started_for_a_program_that_waits_for_it() -> None:
+    async with playing(swift("db", autostart=False, start_seconds=600.0), swift("web", depends_on={"db": "ready"})) as scene:
+        await scene.state("db", State.STARTING)
+        await scene.commands.stop(["db"])
+        assert scene.snapshot("web").state is State.WAITING
+        await scene.commands.scale("db", 2, wait=False)
+        await scene.state("db:1", State.STARTING)
+        assert scene.snapshot("db:0").cause is Cause.DEPENDENCY
+
+
+@pytest.mark.parametrize("back", ["scale", "reload"])
+async def test_what_is_brought_back_while_it_was_going_is_started_for_a_program_that_waits_for_it(back: str) -> None:
+    db, web = swift("db", replicas=3, autostart=False, stop=Stop(grace_seconds=600.0)), swift("web", depends_on={"db": "completed"})
+    async with playing(db, web, load=File(db, web)) as scene:
+        await scene.state("db:2", State.RUNNING)
+        leaving = scene.child("db:2")
+        leaving.obeys = False
+        await scene.commands.scale("db", 2, wait=False)
+        await scene.commands.stop(["db:0", "db:1"])
+        await (scene.commands.scale("db", 3, wait=False) if back == "scale" else scene.commands.reload(wait=False))
+        leaving.end(code=0)
+        await wait_until(lambda: scene.snapshot("db:2").cause is Cause.DEPENDENCY, what="db:2 is started for web")
+        assert scene.snapshot("web").state is State.WAITING
+
+
 async def test_reload_that_is_not_waited_for_answers_at_once() -> None:
     async with playing(swift("web"), load=File(swift("web"), swift("slow", start_seconds=600.0))) as scene:
         _, outcome = await scene.commands.reload(wait=False)
