@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from supervisord_async.cli.plain import DaemonArguments
     from supervisord_async.client import DaemonHealth
     from supervisord_async.config.load_cache import LoadCache
+    from supervisord_async.daemon_registry import DaemonPlace
     from supervisord_async.logs.own_log import OwnLog
     from supervisord_async.supervise.recovery.persist import SavedState
 
@@ -37,6 +38,8 @@ _log = logging.getLogger("asupd")
 ANSWER_SECONDS = 30.0
 #: How long to wait for an answer at the socket before asking again; somebody else may be there.
 ASKED_SECONDS = 2.0
+#: How long the record of where this daemon is may take to be read, or written: it is in a home, whose disk may hang.
+RECORD_SECONDS = 1.0
 #: The pause before a takeover that failed after a re-exec is tried again.
 AGAIN_SECONDS = 1.0
 #: How long after the start the modules that only a reload needs are imported.
@@ -88,7 +91,7 @@ def foreground(
     _set_up_process(former)
     daemon = configuration.daemon
     if former is None and arguments.run_dir is None:  # the file's run_dir may have changed since its last daemon; --run-dir is deliberate
-        leftovers.refuse_elsewhere(configuration.file, daemon.run_dir)
+        leftovers.refuse_elsewhere(configuration.file, daemon.run_dir, _former_place(configuration.file))
     if former is None:
         make_run_dir(daemon.run_dir)
     own = [_own_log(daemon.log)]
@@ -156,11 +159,25 @@ def go_on_as_after_a_kill(error: Exception) -> NoReturn:
 def _remember(configuration: Configuration) -> None:
     """From now on commands that are given only the file find the daemon's run_dir and socket."""
     from supervisord_async.daemon_registry import remember
+    from supervisord_async.system.threads import in_time
 
+    daemon = configuration.daemon
     try:
-        remember(configuration.file, configuration.daemon.run_dir, configuration.daemon.socket)
+        in_time(RECORD_SECONDS, remember, configuration.file, daemon.run_dir, daemon.socket)
+    except TimeoutError:
+        _log.warning("degraded: cannot remember the run_dir of %s: the disk of the record does not answer", configuration.file)
     except OSError as error:
         _log.warning("degraded: cannot remember the run_dir of %s: %s", configuration.file, error.strerror)
+
+
+def _former_place(file: str) -> DaemonPlace | None:
+    """Where the last daemon of ``file`` was; None if that is not known, or its record's disk does not answer."""
+    from supervisord_async.daemon_registry import recall
+    from supervisord_async.system.threads import in_time
+
+    with suppress(TimeoutError):
+        return in_time(RECORD_SECONDS, recall, file)
+    return None
 
 
 def _load_later() -> None:

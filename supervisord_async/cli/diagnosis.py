@@ -18,22 +18,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from supervisord_async.daemon_registry import LOCK_NAME, SOCKET_NAME
 from supervisord_async.errors import ConfigError, Problem, SupervisordError
 from supervisord_async.system import procfs
 from supervisord_async.system.requirements import lacking
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES, is_answered
+from supervisord_async.system.threads import in_time
 from supervisord_async.words import counted, listed
 
 if TYPE_CHECKING:
     from supervisord_async.config.load import Loaded
     from supervisord_async.config.model import Configuration
-
-T = TypeVar("T")
 
 #: A check that takes longer is taken to wait for a disk that hangs.
 TIMEOUT_SECONDS = 10.0
@@ -98,7 +96,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
         found.append(Finding("ok", "configuration", "no file was looked at (-c FILE, else programs.yaml here)"))
     else:
         try:
-            loaded, findings = _in_time(partial(_load, file, run_dir))
+            loaded, findings = in_time(TIMEOUT_SECONDS, _load, file, run_dir)
         except TimeoutError:
             findings = [Finding("error", "configuration", f"{file}: {_SILENT}", "look at what it includes, and at what is mounted there")]
         found += findings
@@ -106,7 +104,7 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
     installation = Installation(run_dir, file, path, InstanceLock(os.path.join(run_dir, LOCK_NAME)).holder(), loaded)
     for check in CHECKS:
         try:
-            found += _in_time(partial(_all_of, check, installation))
+            found += in_time(TIMEOUT_SECONDS, _all_of, check, installation)
         except TimeoutError:
             found.append(Finding("error", check.__name__, _SILENT, "look at what is mounted there, and at names of hosts"))
         except OSError as error:  # a check that is impossible here does not prevent the others
@@ -116,17 +114,6 @@ def examine(run_dir: str, file: str | None) -> list[Finding]:
 
 def _all_of(check: Callable[[Installation], Iterator[Finding]], installation: Installation) -> list[Finding]:
     return list(check(installation))
-
-
-def _in_time(ask: Callable[[], T]) -> T:
-    """What ``ask`` returns or raises. Raises TimeoutError if that takes too long; but if no thread can be started, it just waits."""
-    from supervisord_async.system.threads import DaemonThreads
-
-    try:
-        answer = DaemonThreads(1, "doctor").submit(ask)
-    except RuntimeError:
-        return ask()
-    return answer.result(TIMEOUT_SECONDS)
 
 
 def _load(file: str, run_dir: str) -> tuple[Loaded | None, list[Finding]]:

@@ -111,6 +111,18 @@ class DaemonThreads(Executor):
                         return None
 
 
+def in_time(seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``function`` returns or raises, called in a thread; blocks. Raises TimeoutError if that takes longer than ``seconds``.
+
+    If no thread can be started, ``function`` is called here, without a bound.
+    """
+    try:
+        answer = DaemonThreads(1, "bounded").submit(function, *args, **kwargs)
+    except RuntimeError:
+        return function(*args, **kwargs)
+    return answer.result(seconds)
+
+
 async def wait_over(call: Call[Any]) -> None:
     """Return when the call has ended, by a result or an exception."""
     await asyncio.wait([call])

@@ -154,3 +154,23 @@ def test_a_control_socket_whose_disk_hangs_keeps_the_daemon_from_nothing(daemon:
         os.kill(client.process_documents()[0]["pid"], signal.SIGKILL)
         live.wait_until(lambda: client.process_documents()[0]["run"] == 2, "web is restarted")
     assert live.end() == 0
+
+
+def test_a_home_whose_disk_hangs_keeps_no_daemon_from_its_start_or_its_re_exec(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    """Where the record of the daemon is kept is of use to commands whose file is broken, and to nobody else."""
+    disk.answer()
+    here, name = tmp_path / "here", tmp_path / "name"
+    here.mkdir()
+    name.symlink_to(here)
+    with daemon("programs: {web: {command: sleep 1000}}", environment={"XDG_STATE_HOME": str(name)}) as live:
+        pid = live.wait_for("web", "RUNNING")["pid"]
+        disk.hang()
+        (tmp_path / "other").symlink_to(disk.folder)
+        (tmp_path / "other").rename(name)
+        live.send(signal.SIGUSR2)
+        live.wait_until(lambda: "re-executed" in live.text(), "the re-exec")
+        live.kill()
+        live.start()
+        assert live.wait_for("web", "RUNNING")["pid"] == pid
+        assert live.text().count("the disk of the record does not answer") == 2
+        assert live.end() == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from supervisord_async.daemon_registry import LOCK_NAME, default_place, recall
+from supervisord_async.daemon_registry import LOCK_NAME, DaemonPlace, default_place
 from supervisord_async.errors import DaemonError
 from supervisord_async.supervise.recovery import ending
 from supervisord_async.supervise.recovery.guardian import has_holder
@@ -29,12 +29,11 @@ def find(run_dir: str) -> list[Tagged]:
     return tags.living(instance_of(run_dir))
 
 
-def refuse_elsewhere(file: str, run_dir: str) -> None:
+def refuse_elsewhere(file: str, run_dir: str, former: DaemonPlace | None) -> None:
     """Raise DaemonError if programs of a dead daemon of ``file`` live on by another run_dir: there would be two copies of each.
 
-    A living daemon there is no error: then somebody wants two.
+    ``former`` is where its last daemon was, if that is on record. A living daemon there is no error: then somebody wants two.
     """
-    former = recall(file)
     for place in {default_place(file).run_dir, *([former.run_dir] if former is not None else [])}:
         if os.path.realpath(place) == os.path.realpath(run_dir) or has_holder(os.path.join(place, LOCK_NAME)):
             continue
