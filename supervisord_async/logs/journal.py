@@ -136,7 +136,7 @@ def _file_name(name: str, stream: str) -> str:
 
 def _size_of(path: str, dev: int, ino: int) -> int | None:
     """The size of the log with that inode, at its path or among its backups; None if it is not there."""
-    for candidate in (path, *(found for _, found in rotation.backups_of(path))):
+    for candidate in (path, *(found for _, found in rotation.backups_of(os.path.realpath(path)))):
         try:
             status = os.stat(candidate)
         except OSError:  # inaccessible: as if it were not there; at worst the batch is appended twice

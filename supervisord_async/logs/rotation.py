@@ -3,7 +3,8 @@
 Each step is one ``rename`` or ``unlink``, in an order that a kill may interrupt anywhere: backups are renumbered from the
 oldest to the youngest, so an interrupted rotation leaves a gap in the numbers and no duplicate, and the next one
 moves only what is below the gap. A compressed backup is written under another name and then renamed; if a backup exists both
-plain and compressed, the compressed one is complete, and the plain one is removed.
+plain and compressed, the compressed one is complete, and the plain one is removed. Where the log is a link, ``x.log`` here is what
+it leads to: the link stays.
 """
 
 from __future__ import annotations

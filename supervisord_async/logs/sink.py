@@ -63,6 +63,7 @@ class Sink:
         "lock",
         "path",
         "prune",
+        "real_path",
         "regular",
         "reopen",
         "rotate_after",
@@ -72,6 +73,7 @@ class Sink:
     def __init__(self, path: str, target: Target) -> None:
         """Nothing is open yet."""
         self.path = path
+        self.real_path = path  #: of the file opened last: where a link leads; its backups are beside it
         self.target = target
         self.fd = -1
         self.dev = self.ino = 0
@@ -125,11 +127,13 @@ class Sink:
         status = os.fstat(self.fd)
         self.regular = standard is None and stat.S_ISREG(status.st_mode)
         self.dev, self.ino = status.st_dev, status.st_ino
+        if self.regular and (real_path := os.readlink(f"/proc/self/fd/{self.fd}")) != self.real_path:
+            self.real_path = real_path
         self.can_splice = self.regular or not stat.S_ISREG(status.st_mode)  # a splice takes no part in the order of a shared offset
         if self.prune and self.regular:
             self.prune = False
             with self.lock:
-                rotation.prune(self.path, self.target.backups)
+                rotation.prune(self.real_path, self.target.backups)
 
     def _open_device(self, flags: int) -> int:
         try:
@@ -238,7 +242,7 @@ class Sink:
                 os.ftruncate(self.fd, 0)
             else:
                 with self.lock:
-                    rotation.shift(self.path, self.target.backups)
+                    rotation.shift(self.real_path, self.target.backups)
                 self.close()
         except OSError as error:
             self.rotate_after = time.monotonic() + ROTATION_RETRY_SECONDS

@@ -76,7 +76,7 @@ def _tail(place: _Place, path: str, n: int, since: float | None, format_: Format
 
 def _lines_backwards(place: _Place, path: str, since: float | None, n: int) -> Generator[bytes]:
     """All lines before ``place``, and of backups, the youngest first; stops at a file last written before ``since``."""
-    for file in (path, *(found for _, found in rotation.backups_of(path))):
+    for file in (path, *(found for _, found in rotation.backups_of(os.path.realpath(path)))):
         present = file == path
         try:
             source = place.again() if present else open_log(file)
@@ -263,7 +263,7 @@ def _next(place: _Place, path: str) -> bytes:
 
 def _successor(path: str, ino: tuple[int, int]) -> IO[bytes] | None:
     """The file that followed the one with ``ino`` when that was rotated; None if there is none yet."""
-    chain = [path, *(found for _, found in rotation.backups_of(path) if not found.endswith(".gz"))]
+    chain = [path, *(found for _, found in rotation.backups_of(os.path.realpath(path)) if not found.endswith(".gz"))]
     newer = path
     for candidate in chain:
         if _is_at(candidate, ino):

@@ -212,7 +212,7 @@ class Writer:
             while self._to_compress:
                 path, sink = self._to_compress.popitem()
                 try:
-                    await _in_thread(rotation.compress_backups)(path, sink.lock, executor=self._packer)
+                    await _in_thread(rotation.compress_backups)(sink.real_path, sink.lock, executor=self._packer)
                 except (OSError, ImportError, RuntimeError) as error:  # gzip is loaded when it is needed, and there may be no thread now
                     reason = error.strerror if isinstance(error, OSError) else error
                     _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, reason)

@@ -18,6 +18,7 @@ from supervisord_async.logs import writer as writing
 from supervisord_async.logs.capture import Capture
 from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.spool import Spool
+from supervisord_async.logs.tail import tail
 from supervisord_async.logs.target import Format, Target
 from tests.logs.capturing import captured, everything
 from tests.logs.test_killed import said
@@ -180,6 +181,24 @@ async def test_a_reconfigured_path_and_format_take_what_comes_next(tmp_path: Pat
         await wait_until(lambda: two.read_bytes().endswith(b"begun and ended\n"))
         assert one.read_bytes() == b"first\n"
         await wait_until(lambda: not os.listdir(tmp_path / "journal"))
+
+
+async def test_a_log_that_is_a_link_stays_one_and_what_it_leads_to_is_rotated(tmp_path: Path) -> None:
+    log, big = log_of(tmp_path), tmp_path / "big"
+    log.parent.mkdir()
+    big.mkdir()
+    log.symlink_to("../big/y.log")
+    async with captured(Target(str(log), max_size_bytes=100, backups=2, compress=True)) as [stream]:
+        for line in (b"a", b"b", b"c", b"d"):
+            stream.say(line * 80 + b"\n")
+            stream.say(line * 80 + b"\n")
+            assert await stream.capture.drain()
+        await wait_until(lambda: {path.name for path in big.iterdir()} == {"y.log", "y.log.1.gz", "y.log.2.gz"})
+    assert [path.name for path in log.parent.iterdir()] == ["x.log"]
+    assert log.is_symlink()
+    lines = tail(str(log), 100).splitlines()
+    assert lines == [letter * 80 for letter in (b"b", b"b", b"c", b"c", b"d", b"d")][-len(lines) :]
+    assert len(lines) > 2
 
 
 @pytest.mark.parametrize("recreate", [True, False])
