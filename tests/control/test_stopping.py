@@ -138,3 +138,23 @@ async def test_a_start_overrules_a_stop_whose_turn_has_not_come() -> None:
         assert scene.snapshot("db").run == 1
         assert scene.snapshot("db").state is State.RUNNING
         assert scene.snapshot("other").state is State.STOPPED
+
+
+async def test_a_long_chain_is_stopped_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each record leads to a look at those that its process held up, and no others."""
+    looks: list[str] = []
+    holds_up = OrderlyStop._holds_up
+
+    def counted(self: OrderlyStop, name: str, now: float) -> bool:
+        looks.append(name)
+        return holds_up(self, name, now)
+
+    monkeypatch.setattr(OrderlyStop, "_holds_up", counted)
+    chain = [swift(f"p{number}", **({"depends_on": {f"p{number - 1}": "started"}} if number else {})) for number in range(100)]
+    async with playing(*chain) as scene:
+        await scene.state("p99", State.RUNNING)
+        order = list[str]()
+        scene.bus.listen(lambda record: order.append(str(record.name)) if record.to == State.STOPPED else None)
+        assert (await scene.commands.stop(["all"])).error is None
+        assert order == [f"p{number}" for number in reversed(range(100))]
+        assert len(looks) < 10 * len(chain)

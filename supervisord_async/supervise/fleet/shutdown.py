@@ -49,6 +49,7 @@ class Shutdown:
     async def run(self, timeout_seconds: float) -> None:
         """Stop all processes; returns once they are down, or the kernel did not end them in time. Hastened after ``timeout_seconds``."""
         stop = OrderlyStop(list(self._fleet.processes.values()), self._dependencies.dependents, StopRequested(Cause.DAEMON_STOP))
+        changed: set[str] | None = None
         with self._bus.subscribe() as records:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hasten_after, timeout_seconds)
@@ -57,11 +58,11 @@ class Shutdown:
                     if self._hastened_at is not None:
                         stop.tell_all(anyio.current_time())
                     elif stop.pending:
-                        stop.tell_free(anyio.current_time())
+                        stop.tell_free(anyio.current_time(), changed)
                     await anyio.lowlevel.checkpoint()  # lets processes that are down take the request, for which there is no record
                     if self._all_down() and not stop.pending:
                         break
-                    await records.wait_for_news(POLL_SECONDS)
+                    changed = await records.wait_for_names(POLL_SECONDS)
                     if self._kernel_is_late():
                         break
                 tasks.cancel_scope.cancel()

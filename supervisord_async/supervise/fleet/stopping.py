@@ -39,6 +39,11 @@ class OrderlyStop:
         self._before: dict[str, set[str]] = {
             process.name: {other.name for other in dependents(process.program.name)} & self.pending.keys() for process in processes
         }
+        self._behind: dict[str, list[str]] = {}  #: the other way round: those that each may hold up
+        for name, others in self._before.items():
+            for other in others:
+                self._behind.setdefault(other, []).append(name)
+        self._all_judged_at = float("-inf")
 
     @property
     def levels(self) -> int:
@@ -58,11 +63,24 @@ class OrderlyStop:
         asked = [process for process, _, _ in self._asked.values() if self.is_undecided(process) or _goes_down(process)]
         return {*self.pending, *(process.name for process in asked)}
 
-    def tell_free(self, now: float) -> None:
-        """Ask those to stop that nothing holds up any more."""
-        holding = {name for name, process in self.pending.items() if not _rests(process)}
-        holding |= {name for name, (process, _, at) in self._asked.items() if _holds(process, at, now)}
-        self._tell([name for name in self.pending if not self._before[name] & holding], now)
+    def tell_free(self, now: float, changed: Iterable[str] | None = None) -> None:
+        """Ask those to stop that nothing holds up any more.
+
+        If it is known that only ``changed`` did change since the last call, only those behind them are judged, so that a long chain
+        takes linear time; and now and then all, as time may release them too.
+        """
+        judged: Iterable[str] = self.pending
+        if changed is None or now >= self._all_judged_at + POLL_SECONDS:
+            self._all_judged_at = now
+        else:
+            judged = dict.fromkeys(name for each in changed for name in self._behind.get(each, ()) if name in self.pending)
+        self._tell([name for name in judged if not any(self._holds_up(other, now) for other in self._before[name])], now)
+
+    def _holds_up(self, name: str, now: float) -> bool:
+        if (process := self.pending.get(name)) is not None:
+            return not _rests(process)
+        asked = self._asked.get(name)
+        return asked is not None and _holds(asked[0], asked[2], now)
 
     def tell_all(self, now: float) -> None:
         """Ask all the others to stop, whatever the order."""
@@ -81,16 +99,19 @@ class OrderlyStop:
     def overrule(self, programs: Collection[str]) -> None:
         """The processes of ``programs`` whose turn has not come are left running, as somebody wants them up."""
         self.pending = {name: process for name, process in self.pending.items() if process.program.name not in programs}
+        self._all_judged_at = float("-inf")
 
     async def run(self, bus: Bus, fleet: Fleet) -> None:
         """Ask all the others to stop, each in its turn; processes that ``fleet`` no longer has are dropped."""
+        changed: set[str] | None = None
         with bus.subscribe() as records:
             while True:
-                self.pending = {name: process for name, process in self.pending.items() if fleet.processes.get(name) is process}
-                self.tell_free(anyio.current_time())
+                if changed is None:
+                    self.pending = {name: process for name, process in self.pending.items() if fleet.processes.get(name) is process}
+                self.tell_free(anyio.current_time(), changed)
                 if not self.pending:
                     return
-                await records.wait_for_news(POLL_SECONDS)
+                changed = await records.wait_for_names(POLL_SECONDS)
 
 
 class OrderlyStops:

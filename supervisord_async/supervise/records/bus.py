@@ -71,6 +71,16 @@ class Subscription:
             await self.receive()
         self._queue.clear()
 
+    async def wait_for_names(self, seconds: float) -> set[str] | None:
+        """Wait for a record, ``seconds`` at most; the processes that all that have come are about. None: anything may have changed."""
+        with anyio.move_on_after(seconds):
+            while not self._queue and not self._closed:
+                self._news = anyio.Event()
+                await self._news.wait()
+        names = {record.name for record in self._queue}
+        self._queue.clear()
+        return {name for name in names if name is not None} if names and None not in names and not self.take_missed() else None
+
     def take_missed(self) -> int:
         """How many records were lost since the last call."""
         missed, self.missed = self.missed, 0
