@@ -134,7 +134,10 @@ class Dependencies:
         self._consider(processes)
 
     def pull(self, process: Process, *, by_operator: bool) -> None:
-        """Start what ``process`` needs, directly or not, and is STOPPED; ``by_operator`` also what an operator stopped or what is lost."""
+        """Start what ``process`` needs and is STOPPED; ``by_operator`` also what an operator stopped or what is lost, and what these need.
+
+        Without an operator the others ask for their own needs when they begin to wait.
+        """
         pending, seen = [process], {process.name}
         while pending:
             needs = pending.pop().program.depends_on.items()
@@ -146,7 +149,7 @@ class Dependencies:
                     begins = by_operator and now.state in DOWN and _is_lost(need, member)
                 if begins:
                     member.ask(StartRequested(Cause.DEPENDENCY))
-                if (begins or now.state is State.WAITING) and member.name not in seen:
+                if by_operator and (begins or now.state is State.WAITING) and member.name not in seen:
                     seen.add(member.name)
                     pending.append(member)
 

@@ -14,6 +14,8 @@ from supervisord_async.core.policy import RestartPolicy
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.fleet import dependencies
+from supervisord_async.supervise.fleet.dependencies import Dependencies
+from supervisord_async.supervise.process import Process
 from tests.control.conftest import Scene, playing, swift
 from tests.waiting import wait_until
 
@@ -154,6 +156,21 @@ async def test_a_run_is_replaced_with_its_dependency_and_nothing_is_begun_that_i
         assert (scene.snapshot("job").state, scene.snapshot("job").run) == (State.EXITED, 1)
         assert (scene.snapshot("failing").state, scene.snapshot("failing").run) == (State.BACKOFF, 1)
         assert (scene.snapshot("loner").state, scene.snapshot("loner").run) == (State.RUNNING, 1)
+
+
+async def test_a_long_chain_is_started_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    members = Dependencies.members
+
+    def counted(self: Dependencies, name: str) -> list[Process]:
+        asked.append(name)
+        return members(self, name)
+
+    monkeypatch.setattr(Dependencies, "members", counted)
+    chain = [swift(f"p{number}", **({"depends_on": {f"p{number - 1}": "started"}} if number else {})) for number in range(100)]
+    async with playing(*chain) as scene:
+        await scene.state("p99", State.RUNNING)
+        assert len(asked) < 20 * len(chain)
 
 
 async def test_levels_count_what_comes_up_one_after_the_other() -> None:
