@@ -156,6 +156,7 @@ class Supervisor:
             self._fleet.add(program, program.process_names(), inherited)
         self.bus.listen(self.dependencies.on_record)
         self.bus.listen(self.restarts.on_record)
+        self.bus.listen(self._activation.on_record)
         self.bus.listen(self._consider_exit)
         self.bus.listen(self.removals.on_record)
         self._autostart(

@@ -15,6 +15,7 @@ import anyio
 from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import StartRequested
 from supervisord_async.core.policy import backoff_delay
+from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.fleet.fleet import Fleet
@@ -43,10 +44,19 @@ class Activation:
         self._fleet = fleet
         self._changed = anyio.Event()
         self._scopes: dict[str, anyio.CancelScope] = {}
+        self._news: dict[str, anyio.Event] = {}  #: by program: set when one of its processes has changed
 
     def reconfigure(self) -> None:
         """Programs were added, removed or changed: the sockets to watch are determined anew."""
         self._changed.set()
+        for news in self._news.values():
+            news.set()
+
+    def on_record(self, record: Record) -> None:
+        """A listener of the bus: the program whose process has changed may be armed, or not any more."""
+        process = self._fleet.processes.get(record.name or "")
+        if process is not None and (news := self._news.get(process.program.name)) is not None:
+            news.set()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -56,6 +66,7 @@ class Activation:
                 wanted = {name: program for name, program in self._programs().items() if program.start_on_connect}
                 for name in [name for name in self._scopes if name not in wanted]:
                     self._scopes.pop(name).cancel()
+                    self._news.pop(name, None)
                 for name in wanted:
                     if name not in self._scopes:
                         self._scopes[name] = anyio.CancelScope()
@@ -69,10 +80,10 @@ class Activation:
 
     async def _watch(self, name: str, scope: anyio.CancelScope) -> None:
         attempt, last = 0, float("-inf")
-        with scope, self._shared.bus.subscribe() as records:
+        with scope:
             while True:
                 while not (armed := self._armed(name)):
-                    await records.receive()
+                    await self._wait_for_news(name)
                 if not await self._bind(name):
                     continue
                 with anyio.move_on_after(60.0):  # look again now and then: the program may have been started, or its sockets replaced
@@ -86,7 +97,12 @@ class Activation:
                         last = anyio.current_time()
                         with anyio.move_on_after(1.0):  # until its record of STARTING, if that has not come yet
                             while self._armed(name) == armed:
-                                await records.receive()
+                                await self._wait_for_news(name)
+
+    async def _wait_for_news(self, name: str) -> None:
+        """Wait until a process of the program changes. Not for each record of the daemon: that would wake the watches of all programs."""
+        news = self._news[name] = anyio.Event()
+        await news.wait()
 
     def _armed(self, name: str) -> list[Process]:
         program, processes = self._programs().get(name), self._fleet.processes
