@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+from msgspec import structs
 
 from supervisord_async.config.load import Loaded
 from supervisord_async.config.model import Backoff, Configuration, Daemon, Heartbeat, Program, Restart, Stop
@@ -252,8 +253,11 @@ class World:
         inherited = reconcile(saved, tagged, BOOT, by_reexec=by_reexec)
         if by_reexec:
             for name, snapshot in known.items():
-                if inherited[name].snapshot != snapshot and inherited[name].snapshot.run == snapshot.run:
-                    raise BrokenInvariantError(f"{name}: {snapshot} became {inherited[name].snapshot} over a re-exec")
+                after = inherited[name].snapshot
+                if (
+                    after != snapshot and after.run == snapshot.run and structs.replace(after, pid=None) != snapshot
+                ):  # a birth may not be told yet
+                    raise BrokenInvariantError(f"{name}: {snapshot} became {after} over a re-exec")
         self._asked.update(inherited)
         self.story.deaths += 1
         return await tasks.start(self.live, inherited)  # type: ignore[no-any-return]
