@@ -195,7 +195,7 @@ class Daemon:
         """Take over what an earlier daemon left, supervise, and stop everything; returns the exit code."""
         self._host.look_ahead(run_spec.executable_of(program) for program in self._configuration.programs.values() if program.autostart)
         inherited = await self._take_over(former)
-        async with self._keep_history(former), anyio.create_task_group() as tasks:
+        async with self._keep_history(former, inherited), anyio.create_task_group() as tasks:
             self._begin(tasks, make_control(self._supervisor, self._history), former)
             self._publish_start(inherited, by_reexec=former is not None)
             self._stop_if_told()  # then nothing is started, and what lives is stopped
@@ -292,7 +292,7 @@ class Daemon:
         return [process for process in living if not run_spec.is_side(process.name)]
 
     @asynccontextmanager
-    async def _keep_history(self, former: SavedState | None) -> AsyncIterator[None]:
+    async def _keep_history(self, former: SavedState | None, inherited: dict[str, Inherited]) -> AsyncIterator[None]:
         """While in this context, records are written to the history, if one can be kept."""
         try:
             from supervisord_async.supervise.records.history import History
@@ -304,8 +304,11 @@ class Daemon:
             os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes
         )
         try:
-            left = former.unwritten if former is not None else ()
-            self._bus.last_id = max(self._bus.last_id, await history.open(left))
+            if former is not None:
+                last_id = await history.open(former.unwritten)
+            else:
+                last_id = await history.open(left={name: slot.snapshot for name, slot in inherited.items()})
+            self._bus.last_id = max(self._bus.last_id, last_id)
         except Exception as error:
             _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
             yield

@@ -415,6 +415,8 @@ def test_orders_do_not_outlive_a_reboot(daemon: Make) -> None:
     live.start()
     assert live.wait_for("off", "RUNNING")["cause"] == "autostart"
     assert list(live.status()) == ["a", "off"]
+    (cut,) = json.loads(live.do("history", "a:1", "--json"))["runs"]
+    assert cut["exit_status"] == {"unknown": True} and cut["ended_at"] is not None, "in the history it does not run for ever"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

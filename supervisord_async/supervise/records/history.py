@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ import anyio
 import anyio.to_thread
 
 from supervisord_async.core.record import Record
+from supervisord_async.core.state import Snapshot
 from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
 from supervisord_async.supervise.records.run_entry import RunEntry
@@ -72,6 +73,7 @@ class History:
         self.written = 0  #: records written by this daemon
         self.dropped = 0  #: records lost because the queue was full
         self.trouble: str | None = None  #: why nothing can be written at present
+        self._left: Mapping[str, Snapshot] | None = None  #: what a dead daemon left, until the runs that ended unnoticed are over
         self._queue: deque[Record] = deque()
         self._news = anyio.Event()
         self._idle = anyio.Event()
@@ -86,14 +88,16 @@ class History:
         self._written_id = 0  #: the number of the last record written
         self._wrote = anyio.Event()  #: set at the next write
 
-    async def open(self, unwritten: Iterable[Record] = ()) -> int:
+    async def open(self, unwritten: Iterable[Record] = (), left: Mapping[str, Snapshot] | None = None) -> int:
         """Open the database, or log why that is impossible; returns the number from which the bus continues.
 
-        Those of ``unwritten``, handed over by a re-exec, that are not in the database yet will be written. No error of the database is
+        Those of ``unwritten``, handed over by a re-exec, that are not in the database yet will be written. After a death of the daemon
+        ``left`` is what it left of each process: :meth:`run` first ends the runs that ended unnoticed. No error of the database is
         raised. Where it cannot be opened or was moved aside, the number is made from the clock, so that numbers still rise over restarts.
         """
         self._store = await self._blocking(self._open_store)
         self.last_id = self._store.last_id if self._store is not None else _id_by_clock()
+        self._left = left
         there = self._store.written_id if self._store is not None else 0
         for record in unwritten:
             if record.id > there:  # a batch may have been written just before the re-exec
@@ -111,6 +115,7 @@ class History:
 
     async def run(self) -> None:
         """Write the records that are taken, until cancelled."""
+        await self._blocking(self._end_unseen)  # before the first record: that may be the end of one of them
         unpruned, attempt = 0, 0
         while True:
             if not self._queue:
@@ -241,6 +246,15 @@ class History:
             except SchemaError as error:
                 self._set_aside_newer(error)
         return None
+
+    def _end_unseen(self) -> None:
+        left, self._left = self._left, None
+        if self._store is None or left is None:
+            return
+        try:
+            self._store.end_unseen(left)
+        except sqlite3.Error as error:
+            _log.warning("history: cannot end in %s what has ended unnoticed: %s", self.path, error)
 
     def _set_aside_damaged(self, error: Exception) -> None:
         """Move the damaged file aside and remove its journal; only the newest :data:`CORRUPT_KEPT` such files are kept."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import RUN_ENDED
+from supervisord_async.core.state import RUN_ENDED, Cause, ExitStatus, Snapshot
 from supervisord_async.jsontext import iso, json_bytes, json_value
+from supervisord_async.supervise.records.narrate import exit_json
 from supervisord_async.supervise.records.run_entry import RunEntry
+from supervisord_async.system import clock
 from supervisord_async.system.mounts import mounts
 
 SCHEMA_VERSION = 1
@@ -126,6 +128,25 @@ class Store:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def end_unseen(self, left: Mapping[str, Snapshot]) -> None:
+        """End the runs that are over without that having been written: the daemon was killed too soon after it, or the machine lost power.
+
+        ``left`` is what a former daemon left of each process. A run that is not over there goes on, or its end is still to be told.
+        """
+        newest = "id = (SELECT max(id) FROM runs AS newer WHERE newer.name = runs.name)"
+        unended = self._db.execute(f"SELECT id, name, run, {newest} FROM runs WHERE ended_at IS NULL").fetchall()  # noqa: S608  ours
+        for id_, name, run, is_newest in unended:
+            last = left.get(name, Snapshot())
+            is_last = is_newest and last.run == run
+            if is_last and last.state not in RUN_ENDED:
+                continue
+            ago = clock.monotonic() - last.since if is_last else 0.0  # else nobody knows when: it has ended by now
+            exit_status = last.exit if is_last and last.cause is not Cause.SPAWN_FAILED else ExitStatus()
+            self._db.execute(
+                "UPDATE runs SET ended_at = max(started_at, ?), exit = coalesce(exit, ?) WHERE id = ?",
+                (time.time() - ago, json_bytes(exit_json(exit_status)).decode() if exit_status is not None else None, id_),
+            )
 
     def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:
         """Delete what exceeds the bounds, except runs that go on; returns how many records that were. Names without runs have no totals."""

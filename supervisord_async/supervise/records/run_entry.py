@@ -15,7 +15,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None  #: why it was started
     started_at: str  #: ISO 8601, UTC
     running_at: str | None  #: when it became RUNNING; null if it never did
-    ended_at: str | None  #: null while it lives, and where no daemon saw it end
+    ended_at: str | None  #: null while it lives; where no daemon saw it end, the time at which that was found
     end_cause: str | None
     end_detail: str | None
     exit_status: dict[str, Any] | None

@@ -19,6 +19,7 @@ import anyio
 import pytest
 
 from supervisord_async.core.record import Record
+from supervisord_async.core.state import ExitStatus, Snapshot, State
 from supervisord_async.errors import UnavailableError
 from supervisord_async.jsontext import iso
 from supervisord_async.supervise.records import history as history_module
@@ -33,10 +34,10 @@ pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def kept(path: Path, **bounds: Any) -> AsyncIterator[tuple[History, Bus]]:
+async def kept(path: Path, left: dict[str, Snapshot] | None = None, **bounds: Any) -> AsyncIterator[tuple[History, Bus]]:
     """An open history that listens to a bus and writes."""
     history = History(path, **bounds)
-    bus = Bus(last_id=await history.open())
+    bus = Bus(last_id=await history.open(left=left))
     bus.listen(history.take)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(history.run)
@@ -93,6 +94,32 @@ async def test_a_run_that_a_killed_daemon_had_not_written_is_known_once_it_is_ta
             (2, second.started_at, {"code": 3}),
             (1, first.started_at, None),
         ]
+
+
+async def test_a_run_whose_end_was_not_written_does_not_run_for_ever(tmp_path: Path) -> None:
+    """After a death of the daemon, or of the machine: each is over but those that live, or whose end is still to be told."""
+    async with kept(tmp_path / "history.db") as (_, bus):
+        state(bus, "web", "STOPPED", "STARTING", 5)
+        state(bus, "web", "STOPPED", "STARTING", 4)  # its number came again: the daemon had been killed before it was saved
+        for name in ("job", "lost", "removed"):
+            state(bus, name, "STOPPED", "STARTING", 1)
+    now = time.monotonic()
+    left = {
+        "web": Snapshot(state=State.RUNNING, run=4),
+        "job": Snapshot(state=State.EXITED, run=1, exit=ExitStatus(code=3), since=now),
+        "lost": Snapshot(run=0),  # as after another boot
+    }
+    async with kept(tmp_path / "history.db", left) as (history, bus):
+        bus.publish("daemon", message="started")
+        await history.flush()
+        living, former = await history.runs("web")
+        assert (living.ended_at, living.exit_status, former.exit_status) == (None, None, {"unknown": True})
+        (job,) = await history.runs("job")
+        assert job.exit_status == {"code": 3}
+        for one in (former, job, *await history.runs("lost"), *await history.runs("removed")):
+            assert one.ended_at is not None and one.ended_at >= one.started_at, one
+        state(bus, "web", "RUNNING", "BACKOFF", 4, "exited", exit={"code": 0})
+        assert (await history.runs("web"))[0].exit_status == {"code": 0}
 
 
 async def test_ids_rise_over_restarts_of_the_daemon(tmp_path: Path) -> None:
