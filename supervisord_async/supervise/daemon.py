@@ -121,6 +121,7 @@ class Daemon:
         self._run_cgroups = RunCgroups(self._instance)
         self._host = MachineHost(self._run_cgroups)
         self._bus = Bus(starting=self._host.starting)
+        self._files = FileWatching(self._bus)
         self._null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._listeners: Listeners | None = None  # None while the API is not served
         self._history: History | None = None  # None where no history can be kept
@@ -147,6 +148,7 @@ class Daemon:
             state=self.state,
             listeners=lambda: self._listeners,
             history=lambda: self._history,
+            watched_until_ns=self._files.caught_up_ns,
             heard=HEARD,
         )
 
@@ -156,7 +158,7 @@ class Daemon:
             instance=self._instance,
             host=self._host,
             bus=self._bus,
-            files=FileWatching(self._bus),
+            files=self._files,
             writer=self._writer,
             journal=self._journal,
             null_fd=self._null_fd,

@@ -334,11 +334,12 @@ class Process:
             self._watch_scope = None
         if self.program.watch:
             self._watch_scope = anyio.CancelScope()  # not in the task: this may be called again before that begins
-            self._start(self._monitor_files, self._watch_scope)
+            since_ns = self._inherited.watched_since_ns if self._inherited is not None else None
+            self._start(self._monitor_files, self._watch_scope, since_ns)
 
-    async def _monitor_files(self, scope: anyio.CancelScope) -> None:
+    async def _monitor_files(self, scope: anyio.CancelScope, since_ns: int | None) -> None:
         with scope:
-            await monitor_watches(self._shared, self.name, self.program.watch, self._files_changed)
+            await monitor_watches(self._shared, self.name, self.program.watch, self._files_changed, since_ns)
 
     def _files_changed(self, input_: Input) -> None:
         if not isinstance(input_, RestartRequested) or not self._shared.roll(self.name, input_):

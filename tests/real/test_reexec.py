@@ -33,6 +33,15 @@ if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv and os.path
         pass
 """
 
+#: A sitecustomize of the new self: a file is saved while nobody looks.
+SAVED_MEANWHILE = """
+import os, sys
+if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv and os.path.exists("save"):
+    os.remove("save")
+    with open("saved", "w") as file:
+        file.write("in the middle")
+"""
+
 #: A sitecustomize of the new self: what the trial could read it cannot.
 UNREADABLE = """
 import os, sys
@@ -163,6 +172,29 @@ def test_autostart_that_is_new_in_the_file_starts_what_nobody_has_stopped(daemon
     live.do("reexec")
     live.wait_for("a", "RUNNING", cause="autostart")
     assert live.process_of("b")["run"] == 0
+
+
+@pytest.mark.parametrize(("when", "debounce"), [("before", "1s"), ("meanwhile", "50ms")])
+def test_a_file_saved_at_a_reexec_restarts_its_program_once(daemon: Make, tmp_path: Path, when: str, debounce: str) -> None:
+    """Before it, and not yet quiet for the debounce time; or in the middle of it. A file that is older than the run restarts nothing."""
+    (tmp_path / "sitecustomize.py").write_text(SAVED_MEANWHILE if when == "meanwhile" else "")
+    for name in ("saved", "old"):
+        (tmp_path / name).write_text("first")
+    programs = (
+        "defaults: {command: [sleep, '1000'], start_seconds: 0}\n"
+        f"programs: {{web: {{watch: {{paths: [saved], debounce: {debounce}}}}}, calm: {{watch: {{paths: [old], debounce: 50ms}}}}}}"
+    )
+    live = daemon(programs, environment={"PYTHONPATH": str(tmp_path)})
+    calm = live.wait_for("calm", "RUNNING")["pid"]
+    live.wait_watching()
+    (live.folder / ("saved" if when == "before" else "save")).write_text("second")
+    live.do("reexec")
+    live.wait_for("web", "RUNNING", run=2, cause="file_changed")
+    live.do("reexec")  # what it was restarted for does not count again
+    live.wait_watching()
+    (live.folder / "saved").write_text("the third")
+    live.wait_for("web", "RUNNING", run=3, cause="file_changed")
+    assert live.process_of("calm")["pid"] == calm
 
 
 def test_a_reexec_needs_no_run_dir(daemon: Make) -> None:

@@ -70,25 +70,36 @@ class LoopGuard:
         return pause
 
 
-async def monitor_watches(shared: SharedContext, name: str, watches: Iterable[Watch], post: Callable[[Input], None]) -> None:
+async def monitor_watches(
+    shared: SharedContext, name: str, watches: Iterable[Watch], post: Callable[[Input], None], since_ns: int | None
+) -> None:
     """Run :func:`monitor_files` for each of ``watches`` of the process ``name``; files that the daemon writes are ignored."""
     ignored = shared.written_paths()
     async with anyio.create_task_group() as monitors:
         for watch in watches:
             monitor = partial(monitor_files, shared.files, name=name, watch=watch, ignored_paths=ignored, post=post, bus=shared.bus)
-            monitors.start_soon(monitor)
+            monitors.start_soon(partial(monitor, since_ns=since_ns))
 
 
 async def monitor_files(
-    watching: FileWatching, *, name: str, watch: Watch, ignored_paths: tuple[str, ...], post: Callable[[Input], None], bus: Bus
+    watching: FileWatching,
+    *,
+    name: str,
+    watch: Watch,
+    ignored_paths: tuple[str, ...],
+    post: Callable[[Input], None],
+    bus: Bus,
+    since_ns: int | None = None,
 ) -> None:
     """Post RestartRequested for each burst of changes, or SignalRequested if the watch has a ``signal``; until cancelled.
+
+    What changed after ``since_ns`` (nanoseconds since 1970, as files have it; None: now) is the first burst.
 
     Publishes a ``watch`` record for each path that does not exist at first, and when the watch is suspended because of a
     loop, and when it resumes. Then what changed since the program's last start is acted on once, as somebody may have saved files
     quickly; what changes soon after that is taken for the program's own doing, so that a loop has come to its end.
     """
-    with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths) as changes:
+    with watching.follow(name), watching.subscribe(watch, ignored_paths=ignored_paths, since_ns=since_ns) as changes:
         async with anyio.create_task_group() as tasks:  # a task, as a path on a hanging disk is never armed, and must not hold up the rest
             tasks.start_soon(_publish_missing, changes, name, bus)
             guard = LoopGuard(watch.debounce_seconds)

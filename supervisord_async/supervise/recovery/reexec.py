@@ -63,11 +63,13 @@ class Replacement:
         state: Callable[[], SavedState],
         listeners: Callable[[], Listeners | None],
         history: Callable[[], History | None],
+        watched_until_ns: Callable[[], int],
         heard: Collection[signal.Signals],
     ) -> None:
-        """``state``, ``listeners`` and ``history`` return the daemon's current ones; signals in ``heard`` are kept for the new code."""
+        """``state`` to ``watched_until_ns`` return the daemon's current ones; signals in ``heard`` are kept for the new code."""
         self._supervisor, self._bus, self._guardian, self._lock = supervisor, bus, guardian, lock
         self._state, self._listeners, self._history, self._heard = state, listeners, history, heard
+        self._watched_until_ns = watched_until_ns
         self._go = anyio.Event()  # set when the trial of the new code has succeeded
         self._prepared: list[int] = []  # the descriptor of the configuration that the last trial has loaded
 
@@ -107,7 +109,8 @@ class Replacement:
         self._bus.catch_up()
         history = self._history()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
-        state = persist.with_descriptors(self._state(), kept, history.unwritten() if history is not None else ())
+        unwritten = history.unwritten() if history is not None else ()
+        state = persist.with_descriptors(self._state(), kept, unwritten, self._watched_until_ns())
         descriptors.sd_notify("RELOADING=1")
         self._guardian.dismiss()  # the new code starts one of its own
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 
@@ -45,6 +46,7 @@ class Inherited(msgspec.Struct, frozen=True):
     settings: str = ""  #: digest of the settings that ``main`` was started with; "": not known
     stray_runs: tuple[int, ...] = ()  #: runs that are over, but of which something lives
     by_reexec: bool = False  #: it comes from this very process, before a re-exec
+    watched_since_ns: int | None = None  #: later changes of its watched files are still to be acted on (since 1970, as files have it)
     ending: bool = False  #: all that lives was signalled to stop, see :mod:`.ending`
 
     @property
@@ -93,7 +95,8 @@ def reconcile(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, 
         slot = _slot(name, records.get(name), found, boot_id)
         alive = slot.snapshot.run if slot.main is not None else None
         strays = tuple(sorted({process.run for process in found} - {alive}))
-        slots[name] = replace(slot, settings=_settings(slot, found), stray_runs=strays, by_reexec=by_reexec)
+        since_ns = _watched_since(slot.snapshot, saved) if saved is not None and by_reexec and alive is not None else None
+        slots[name] = replace(slot, settings=_settings(slot, found), stray_runs=strays, by_reexec=by_reexec, watched_since_ns=since_ns)
     return slots
 
 
@@ -167,6 +170,13 @@ def _slot(name: str, record: SavedProcess | None, found: list[Tagged], boot_id: 
     if main is not None and snapshot.state is State.STARTING:  # it has a process, which status shows before it is taken over
         snapshot = structs.replace(snapshot, pid=main.pid)
     return Inherited(name, snapshot, main, record)
+
+
+def _watched_since(snapshot: Snapshot, saved: SavedState) -> int | None:
+    """Since when a living run's files count as changed: what is older than the run, or was acted on, does not; None: not known."""
+    if not saved.watched_until_ns:
+        return None
+    return max(saved.watched_until_ns, time.time_ns() - round((clock.monotonic() - snapshot.run_since) * 1e9))
 
 
 def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:

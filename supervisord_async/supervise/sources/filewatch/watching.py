@@ -111,7 +111,7 @@ class FileWatching:
         self._threads: dict[frozenset[int], WatcherThread] = {}  #: by their disks
         self._places: dict[WatchedPath, WatcherThread] = {}  #: the thread that watches each path
         self._unstarted: list[WatcherThread] = []  #: those that are not served yet
-        self._since_ns: int | None = None  #: when the first subscription began that is not yet distributed (since 1970, as files have it)
+        self._since_ns: int | None = None  #: since when changes count for undistributed subscriptions (since 1970, as files have it)
         self._news = anyio.Event()
         self._followed: dict[str, int] = {}
         self._started: dict[str, float] = {}
@@ -153,18 +153,28 @@ class FileWatching:
                 thread.want(self._generation, thread.watched_paths, since_ns=time.time_ns())
         del self._threads[thread.devices]
 
+    def caught_up_ns(self) -> int:
+        """Until when every change has been handed to its subscriber (nanoseconds since 1970, as files have it)."""
+        now = anyio.current_time()
+        lags = [self._pace.fallback_poll]
+        for subscription in self._subscriptions:
+            burst = now - subscription._first_at if subscription._paths else 0.0  # noqa: SLF001  the two are one mechanism
+            lags += [burst + (path.poll_seconds or self._pace.fallback_poll) for path in subscription.watched_paths]
+        return time.time_ns() - round(max(lags) * 1e9)
+
     @contextmanager
-    def subscribe(self, watch: Watch, *, ignored_paths: tuple[str, ...]) -> Iterator[Subscription]:
+    def subscribe(self, watch: Watch, *, ignored_paths: tuple[str, ...], since_ns: int | None = None) -> Iterator[Subscription]:
         """A subscription to changes of the watched paths from now on; complete once :meth:`Subscription.wait_armed` returns.
 
-        ``ignored_paths`` are absolute; what lies below them, and files named ``PATH.…``, are ignored too.
+        ``ignored_paths`` are absolute; what lies below them, and files named ``PATH.…``, are ignored too. With ``since_ns`` (nanoseconds
+        since 1970, as files have it) files that were modified after that have changed as well.
         """
         roots = (path.rstrip("/") or "/" for path in watch.paths)
         watched_paths = frozenset(WatchedPath(root, watch.ignore, _beneath(root, ignored_paths), watch.poll_seconds) for root in roots)
         self._generation += 1
         subscription = Subscription(watch, watched_paths, self._generation)
         self._subscriptions.add(subscription)
-        self._since_ns = self._since_ns or time.time_ns()
+        self._since_ns = min(self._since_ns or time.time_ns(), since_ns or time.time_ns())
         self._news.set()
         try:
             yield subscription
