@@ -25,6 +25,14 @@ def absolute(path: str, directory: str, variables: Mapping[str, str]) -> str:
     return os.path.normpath(os.path.join(directory, path))
 
 
+def apart(path: str) -> str:
+    """A log's path with a place for the replica's number before its suffix; unchanged if it has one, is a device, or a word (``none``)."""
+    if not path.startswith("/") or path.startswith("/dev/") or "{replica}" in path:
+        return path
+    stem, suffix = os.path.splitext(path)
+    return f"{stem}-{{replica}}{suffix}"
+
+
 def matching(pattern: str) -> list[str]:
     """The paths that match ``pattern``, an absolute one, sorted.
 

@@ -11,10 +11,10 @@ import msgspec
 
 from supervisord_async.config import environment, model, shape, units
 from supervisord_async.config.document import found
-from supervisord_async.config.files import absolute
+from supervisord_async.config.files import absolute, apart
 from supervisord_async.config.other_words import foreign_expansion, foreign_log
 from supervisord_async.config.place import Origin
-from supervisord_async.config.shorthand import PROBE_KINDS, STREAM_WORDS, without_nulls
+from supervisord_async.config.shorthand import PROBE_KINDS, without_nulls
 from supervisord_async.config.values import Values, text
 from supervisord_async.core.policy import OnLimit, RestartPolicy
 
@@ -363,13 +363,8 @@ def _placed(path: str, name: str) -> str:
 
 
 def _log_path(path: str, name: str, replicas: int) -> str:
-    if path in STREAM_WORDS:
-        return path
     path = _placed(path, name)
-    if replicas > 1 and "{replica}" not in path and not path.startswith("/dev/"):
-        stem, suffix = os.path.splitext(path)
-        path = f"{stem}-{{replica}}{suffix}"
-    return path
+    return apart(path) if replicas > 1 else path
 
 
 def _logs(program: shape.Program, name: str, values: Values, context: ResolveContext) -> model.Logs:

@@ -6,6 +6,7 @@ import os
 
 from msgspec import structs
 
+from supervisord_async.config.files import apart
 from supervisord_async.config.model import Program
 from supervisord_async.errors import FailedError
 
@@ -23,20 +24,12 @@ def rescaled(program: Program, replicas: int) -> Program:
     if replicas > 1 and heartbeat is not None and heartbeat.file is not None and _MARK not in heartbeat.file:
         advice = f"put '{_MARK}' into it, or leave it out"
         raise FailedError(f"cannot scale {program.name}: {replicas} processes would share heartbeat.file {heartbeat.file} ({advice})")
-    place = _shared if replicas == 1 else _apart
+    place = _shared if replicas == 1 else apart
     logs = structs.replace(program.logs, stdout=place(program.logs.stdout), stderr=place(program.logs.stderr))
     return structs.replace(program, replicas=replicas, logs=logs)
 
 
-def _apart(path: str) -> str:
-    """A log's path with a placeholder for the replica's number, as the configuration makes it for several replicas."""
-    if not path.startswith("/") or path.startswith("/dev/") or _MARK in path:
-        return path
-    stem, suffix = os.path.splitext(path)
-    return f"{stem}-{_MARK}{suffix}"
-
-
 def _shared(path: str) -> str:
-    """A log's path for a single process; the inverse of :func:`_apart`."""
+    """A log's path for a single process; the inverse of :func:`.apart`."""
     stem, suffix = os.path.splitext(path)
     return stem.removesuffix(f"-{_MARK}") + suffix
