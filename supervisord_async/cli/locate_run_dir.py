@@ -25,9 +25,9 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
     """The absolute path of the run_dir that is meant; it need not exist.
 
     FILE has several candidates: the run_dir that it names, the one on record for its last daemon (which ``--run-dir`` may have
-    set), and the default beside it; one that FILE does not name counts only if its last daemon served FILE, as far as that is known.
-    The first that a daemon holds is chosen, else the first that had a daemon, else the first of all. FILE may be broken. Raises
-    UsageError if nothing says which run_dir is meant.
+    set), and the default beside it. All but one of its own that FILE names count only if their last daemon served FILE, as far as
+    that is known. The first that a daemon holds is chosen, else the first that had a daemon, else the first of all. FILE may be
+    broken. Raises UsageError if nothing says which run_dir is meant.
     """
     if run_dir is not None:
         return os.path.abspath(run_dir)
@@ -42,12 +42,12 @@ def find_run_dir(session: Session, run_dir: str | None) -> str:
         raise UsageError(f"cannot tell the run_dir: there is no {DEFAULT_FILE} here (use -c FILE or --run-dir DIR)")
     named = named_in(file)
     places = dict.fromkeys(place.run_dir for place in candidates(file, named))
-    unnamed = [each for each in places if named is None or each != named.run_dir]
-    others = {each: other for each in unnamed if (other := _other_file(each, file)) is not None}
+    own = named.run_dir if named is not None and named.run_dir != default_place(file).run_dir else None
+    others = {each: other for each in places if each != own and (other := _other_file(each, file)) is not None}
     ours = [each for each in places if each not in others]
     if not ours:
         place, other = others.popitem()
-        raise UsageError(f"cannot tell the run_dir of {file}: {place} is of {other} (use --run-dir DIR)")
+        raise UsageError(f"cannot tell the run_dir of {file}: {place} is of {other} (give it a daemon.run_dir, or use --run-dir DIR)")
     held = (each for each in ours if InstanceLock(os.path.join(each, LOCK_NAME)).holder() is not None)
     had = (each for each in ours if os.path.exists(os.path.join(each, LOCK_NAME)))
     return next(chain(held, had, ours))

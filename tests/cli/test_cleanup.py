@@ -117,10 +117,11 @@ def test_another_file_of_the_same_folder_leads_neither_to_the_daemon_nor_to_what
         daemon.do("version")
         daemon.kill()
         assert json.loads(other("cleanup", "--apply", "--json").stdout)["processes"] == []
-        (tmp_path / "other.yaml").write_text("daemon: {run_dir: [}")
-        done = other("cleanup", "--apply")
-        assert done.returncode == 2
-        assert f"{tmp_path}/.asupd is of {daemon.file}" in done.stderr
+        for text in ("daemon: {run_dir: [}", "programs: {}"):
+            (tmp_path / "other.yaml").write_text(text)
+            done = other("cleanup", "--apply")
+            assert done.returncode == 2
+            assert f"{tmp_path}/.asupd is of {daemon.file}" in done.stderr
         assert alive(pid)
         daemon.do("cleanup", "--apply", "--grace", "300ms")
 
