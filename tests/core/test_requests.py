@@ -43,12 +43,15 @@ def test_restart_that_was_asked_for_is_at_once_and_uncounted(cause: Cause) -> No
         assert (world.snapshot.state, world.snapshot.cause) == (State.RUNNING, cause)
 
 
-def test_file_change_cuts_a_backoff_short_and_keeps_the_count() -> None:
+@pytest.mark.parametrize(
+    ("request_", "restarts"), [(StartRequested(), 0), (RestartRequested(), 0), (RestartRequested(Cause.FILE_CHANGED, "app.py"), 2)]
+)
+def test_a_backoff_is_cut_short_by_a_request_and_its_count_cleared_by_an_operators(request_: Input, restarts: int) -> None:
     world = running(Policy(backoff_jitter=EVEN))
     crash(world)
     crash_again(world)
-    assert world.tell(RestartRequested(Cause.FILE_CHANGED, "app.py")) == (Spawn(3),)
-    assert world.snapshot.restarts == 2
+    assert world.tell(request_) == (Spawn(3),)
+    assert world.snapshot.restarts == restarts
 
 
 @pytest.mark.parametrize("order", [StartRequested, StopRequested, RestartRequested])
@@ -78,22 +81,6 @@ def test_a_run_is_there_for_whoever_asked_for_it_and_not_for_what_ended_the_one_
     assert (world.snapshot.state, world.snapshot.cause) == (State.BACKOFF, Cause.EXITED)
     world.tell(RestartRequested(cause, "because"))
     assert (world.snapshot.state, world.snapshot.cause, world.snapshot.detail) == (State.STARTING, cause, "because")
-
-
-def test_operators_start_cuts_a_backoff_short_and_clears_the_count() -> None:
-    world = running(Policy(backoff_jitter=EVEN))
-    crash(world)
-    crash_again(world)
-    assert world.tell(StartRequested()) == (Spawn(3),)
-    assert world.snapshot.restarts == 0
-
-
-def test_operators_restart_cuts_a_backoff_short_and_clears_the_count() -> None:
-    world = running(Policy(backoff_jitter=EVEN))
-    crash(world)
-    crash_again(world)
-    assert world.tell(RestartRequested()) == (Spawn(3),)
-    assert world.snapshot.restarts == 0
 
 
 def test_schedule_does_not_cut_a_backoff_short() -> None:
