@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: The most that :func:`tail` returns, however many lines were requested.
 BOUND_BYTES = 8 * 1024 * 1024
+#: Precedes the end of a last line that is longer than that.
+CUT = b"[the beginning of this line is left out] "
 #: The pause between two looks of :func:`follow`.
 POLL_SECONDS = 0.25
 
@@ -42,8 +44,8 @@ _CHUNK_BYTES = 256 * 1024
 def tail(path: str, n: int, since: float | None = None, format_: Format = "raw") -> bytes:
     """The last ``n`` lines (only those not older than ``since``, seconds since 1970), the last one perhaps without its newline yet.
 
-    Backups are read too if ``path`` has fewer lines. At most :data:`BOUND_BYTES` in all; empty if there is no file. Blocks.
-    Raises OSError.
+    Backups are read too if ``path`` has fewer lines. At most :data:`BOUND_BYTES` in all, of a longer last line its end; empty if there
+    is no file. Blocks. Raises OSError.
     """
     place = _Place()
     try:
@@ -61,9 +63,11 @@ def _tail(place: _Place, path: str, n: int, since: float | None, format_: Format
         for line in backwards if n > 0 else ():
             if since is not None and _older(line, since, format_):
                 break
-            room -= len(line) + 1
-            if room < 0:
+            if len(line) >= room:
+                if not found:
+                    found.append(CUT + line[len(CUT) + 1 - room :])
                 break
+            room -= len(line) + 1
             found.appendleft(line)
             if len(found) == n:
                 break
@@ -103,7 +107,7 @@ def open_log(path: str, buffering: int = -1) -> IO[bytes]:
 
 
 def _plain_backwards(source: IO[bytes], end: int | None) -> Iterator[bytes]:
-    """The lines before ``end`` (None: all), last one first, reading no more of the file than needed."""
+    """The lines before ``end`` (None: all), last one first, reading no more of the file than needed; one beyond the bound is the last."""
     position = source.seek(0, os.SEEK_END) if end is None else end
     rest: list[bytes] = []  # the parts of a line whose beginning was not read yet, the last part first
     first = True
@@ -119,8 +123,9 @@ def _plain_backwards(source: IO[bytes], end: int | None) -> Iterator[bytes]:
             yield lines[-1] + b"".join(reversed(rest))
             yield from reversed(lines[:-1])
             rest = []
-        if sum(map(len, rest)) < BOUND_BYTES:
-            rest.append(head)
+        rest.append(head)
+        if sum(map(len, rest)) > BOUND_BYTES:
+            break  # the end of this line is all that may be shown
     if not first:
         yield b"".join(reversed(rest))
 

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from supervisord_async.logs import rotation
+from supervisord_async.logs import tail as tailing
 from supervisord_async.logs.formats import render
 from supervisord_async.logs.tail import follow, tail
 from tests.waiting import wait_until
@@ -33,6 +34,20 @@ async def test_tail_reads_over_backups_plain_and_compressed(tmp_path: Path) -> N
     assert len(lines(tail(str(log), 10_000))) == 301
     assert lines(tail(str(log), 0)) == []
     assert lines(tail(str(tmp_path / "none.log"), 5)) == []
+
+
+async def test_tail_of_a_line_beyond_the_bound_has_its_end_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tailing, "BOUND_BYTES", 200_000)
+    log = tmp_path / "x.log"
+    with log.open("wb") as stream:
+        stream.truncate(1 << 30)  # a gigabyte of one line
+        stream.seek(0, os.SEEK_END)
+        stream.write(b"the end\n")
+    found = tail(str(log), 5)
+    assert len(found) == 200_000 and found.startswith(tailing.CUT) and found.endswith(b"\0the end\n")
+    with log.open("ab") as stream:
+        stream.write(b"short\nno end")
+    assert tail(str(log), 5) == b"short\nno end"
 
 
 async def test_tail_of_long_lines_crosses_blocks(tmp_path: Path) -> None:
