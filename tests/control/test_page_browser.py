@@ -34,6 +34,7 @@ programs:
     description: "HOSTILE \\u202egpj.exe"
     command: [bash, -c, "echo hello from web; exec sleep 1000"]
     start_seconds: 0s
+    readiness: {command: "true"}
   speaker:
     command:
       - bash
@@ -228,10 +229,11 @@ def test_why_and_runs_and_events_of_one(visit: Callable[..., Any]) -> None:
     assert page.url.endswith("#doomed/events")
 
 
-def test_why_says_what_a_living_process_uses(visit: Callable[..., Any]) -> None:
+def test_why_says_what_a_living_process_uses_and_how_its_checks_are(visit: Callable[..., Any]) -> None:
     page = visit()
     row(page, "web").click()
     page.get_by_role("tab", name="Why").click()
+    page.locator(".why .checks li", has_text="readiness: healthy").wait_for()
     words = page.locator(".why .uses").inner_text()
     assert re.fullmatch(r"It uses .* % CPU, .* of memory, \d+ process(es)?, \d+ threads?, \d+ open files", words)
 

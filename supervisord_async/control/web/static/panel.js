@@ -85,6 +85,7 @@ function Why({ row }) {
     <p class="headline">${plain(why.headline)}</p>
     ${why.failing_since && html`<p class="since">In trouble since <time datetime=${why.failing_since}>${clock(why.failing_since)}</time></p>`}
     ${why.uses && html`<${Use} uses=${why.uses} />`}
+    ${why.checks.length > 0 && html`<h3>Checks</h3><ul class="checks">${why.checks.map((check) => html`<li>${check.name}: ${check.health}${check.detail && `: ${plain(check.detail)}`}</li>`)}</ul>`}
     ${why.rule.length > 0 && html`<h3>Decided by</h3><ul>${why.rule.map((words) => html`<li>${plain(words)}</li>`)}</ul>`}
     ${why.chain.length > 0 && html`<h3>What led here, newest first</h3>
       <ol class="chain">${why.chain.map((link) => html`<li><time datetime=${link.at}>${clock(link.at)}</time> <span>${plain(link.text)}</span></li>`)}</ol>`}
