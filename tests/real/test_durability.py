@@ -401,7 +401,7 @@ def test_a_probe_that_outlives_the_daemon_is_ended_without_a_word(daemon: Make, 
 
 def test_orders_do_not_outlive_a_reboot(daemon: Make) -> None:
     """One that was not orderly, as when the power fails: what was stopped starts, and what was scaled is as the file says."""
-    live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}, off: {command: [sleep, '1000'], start_seconds: 0}}")
+    live = daemon("defaults: {command: [sleep, '1000'], start_seconds: 0}\nprograms: {a: {}, off: {}, cut: {}}")
     live.wait_for("a", "RUNNING")
     live.do("stop", "off")
     live.do("scale", "a", "2")
@@ -414,9 +414,10 @@ def test_orders_do_not_outlive_a_reboot(daemon: Make) -> None:
         file.write_bytes(persist.encode(replace(persist.decode(file.read_bytes()), boot_id="the boot before")))
     live.start()
     assert live.wait_for("off", "RUNNING")["cause"] == "autostart"
-    assert list(live.status()) == ["a", "off"]
-    (cut,) = json.loads(live.do("history", "a:1", "--json"))["runs"]
-    assert cut["exit_status"] == {"unknown": True} and cut["ended_at"] is not None, "in the history it does not run for ever"
+    assert list(live.status()) == ["a", "off", "cut"]
+    now, before = json.loads(live.do("history", "cut", "--json"))["runs"]
+    assert (now["ended_at"], before["exit_status"]) == (None, {"unknown": True})
+    assert before["ended_at"] is not None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
