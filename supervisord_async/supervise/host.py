@@ -48,6 +48,9 @@ class ProcessTree(Protocol):
     def left_behind(self) -> list[str]:
         """The names of the living processes other than the main process, without those that are just exiting."""
 
+    def includes(self, pid: int) -> bool:
+        """Whether that process belongs to it."""
+
     def signal(self, signum: int, scope: Scope) -> object:
         """Everything in ``scope`` that lives was sent ``signum``, and was continued if that is meant to end it, in case it was stopped."""
 

@@ -61,6 +61,16 @@ class Cgroup:
             return set()
         return {pid for folder in self._folders() for pid in map(int, _read(f"{folder}/cgroup.procs").split()) if pid != 0}
 
+    def confines(self, pid: int) -> bool:
+        """Whether ``pid`` is in it, or below; False if we are too, as then it tells nobody apart."""
+        return self._holds(pid) and not self._holds("self")
+
+    def _holds(self, pid: int | str) -> bool:
+        try:
+            return f"{folder_of(pid)}/".startswith(f"{self.path}/")
+        except UnusableError:
+            return False
+
     def add(self, pid: int) -> None:
         """Move ``pid`` (0: ourselves) into it, unless it is dead. The PID must be certain. Raises OSError if it may not be moved."""
         try:

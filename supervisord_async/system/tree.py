@@ -40,6 +40,7 @@ from supervisord_async.system import clock, orphans, process_table, procfs
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child, watched
 from supervisord_async.system.identity import Identity, of
+from supervisord_async.system.membership import is_of_run
 from supervisord_async.system.pidfd import send_signal, wait_dead
 from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
@@ -119,6 +120,12 @@ class Tree:
     def members(self) -> list[Identity]:
         """All that lives of the run, its main process first."""
         return self._members(process_table.current())
+
+    def includes(self, pid: int) -> bool:
+        """True if that process is of this run, without looking at all others; a zombie may count too."""
+        if self.main is None:
+            return False
+        return is_of_run(pid, self.main, self.session, self.tag) or (self._cgroup is not None and self._cgroup.confines(pid))
 
     def signal(self, signum: int, scope: Scope = "tree") -> int:
         """Send to the whole tree or the main process alone; return how many processes that were.

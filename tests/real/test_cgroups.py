@@ -72,6 +72,21 @@ def test_what_hides_is_gone_after_a_stop_and_nobody_else(daemon: Make) -> None:
         decoy.wait()
 
 
+def test_a_daemon_that_hides_as_nginx_does_can_be_named_the_main_process(daemon: Make, tmp_path: Path) -> None:
+    (tmp_path / "name.py").write_text("""
+import sdnotify, time
+sdnotify.SystemdNotifier(debug=True).notify("MAINPID=" + open("hidden").read() + "READY=1")
+time.sleep(1000)
+""")
+    script = f"rm -f hidden; {HIDE}; while [ ! -e hidden ]; do sleep 0.02; done; exec {sys.executable} name.py"
+    live = daemon(f"programs: {{w: {{command: {json.dumps(['sh', '-c', script])}, notify: {{access: all}}}}}}")
+    pid = live.wait_for("w", "RUNNING")["pid"]
+    assert pid == int((tmp_path / "hidden").read_text())
+    os.kill(pid, signal.SIGKILL)
+    status = live.wait_for("w", "RUNNING", run=2)
+    assert (status["exit_status"], status["pid"]) == ({"signal": "SIGKILL", "core": False}, int((tmp_path / "hidden").read_text()))
+
+
 def test_what_hides_and_takes_no_term_is_killed(daemon: Make) -> None:
     script = f"trap '' TERM; {HIDE}; exec sleep 1000"
     live = daemon(f"""

@@ -47,14 +47,12 @@ class Run:
         "_stop_command_over",
         "context",
         "ended",
-        "session",
     )
 
     def __init__(self, context: RunContext, notify_socket: NotifySocket | None) -> None:
         """``notify_socket``: None without ``notify``."""
         self.context = context
         self._notify_socket = notify_socket
-        self.session = context.child.pid  #: the session in which the run began, whichever process is its main one now
         self.ended: Ended | None = None
         self._background: BackgroundTasks | None = None  # None while it is not watched
         self._scope: anyio.CancelScope | None = None

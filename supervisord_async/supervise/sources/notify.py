@@ -31,7 +31,6 @@ from supervisord_async.system import procfs
 from supervisord_async.system.datagrams import Datagram, adopt_datagrams, bind_datagrams, read_datagrams
 from supervisord_async.system.descriptors import need_free
 from supervisord_async.system.identity import identify
-from supervisord_async.system.membership import is_of_run
 from supervisord_async.system.sockets import PATH_LIMIT_BYTES
 from supervisord_async.system.transfer import is_readable
 
@@ -204,10 +203,7 @@ class NotifySocket:
         settings = run.context.program.notify
         if pid <= 0 or settings is None or settings.access != "all":
             return False
-        return run.ended is None and self._is_of(run, pid)
-
-    def _is_of(self, run: Run, pid: int) -> bool:
-        return is_of_run(pid, run.child.identity, run.session, run.tag)
+        return run.ended is None and run.tree.includes(pid)
 
     def _act(self, run: Run, words: dict[str, str]) -> None:
         if "STATUS" in words:
@@ -273,7 +269,7 @@ class NotifySocket:
         if pid is None or pid == run.child.pid:
             return
         identity = identify(pid) if 1 < pid < 1 << 22 and pid != os.getpid() else None
-        if identity is None or not self._is_of(run, pid):
+        if identity is None or not run.tree.includes(pid):
             self._publish(run, f"refused {text[:20]} as its main process: it does not descend from this run")
             return
         try:

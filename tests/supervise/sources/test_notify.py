@@ -27,6 +27,7 @@ from supervisord_async.supervise.sources.notify_state import NotifyState
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.datagrams import MESSAGE_BYTES
 from supervisord_async.system.identity import identify
+from supervisord_async.system.tree import Tree
 from tests.fake_host import FakeHost, shared_context
 from tests.virtual_clock import run_virtually
 
@@ -50,7 +51,7 @@ class Slot:
         state = Snapshot(state=State.STARTING, run=3, pid=pid)
         given = {"name": "a", "run": 3, "program": program, "post": self.posts.append, "snapshot": lambda: state, "child": child}
         context = RunContext(**(dict.fromkeys(RunContext.__struct_fields__) | given))
-        self.run: Any = SimpleNamespace(context=context, child=child, ended=None, session=pid, tag="x/a/3")
+        self.run: Any = SimpleNamespace(context=context, child=child, ended=None, tree=Tree(child.identity, pid, "x/a/3", ours=True))
 
     def say(self, *messages: bytes, descriptors: tuple[int, ...] = ()) -> None:
         """The messages are sent and received."""
@@ -128,7 +129,7 @@ def test_a_sender_that_is_gone_is_not_called_a_stranger(tmp_path: Path) -> None:
 def test_another_process_of_the_run_is_heard_where_all_may_speak(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access: str, heard: int
 ) -> None:
-    monkeypatch.setattr(NotifySocket, "_is_of", lambda *_: True)
+    monkeypatch.setattr(Tree, "includes", lambda *_: True)
     with subprocess.Popen(["sleep", "1000"]) as other:
         slot = Slot(tmp_path, main=other.pid, access=access)
         try:
