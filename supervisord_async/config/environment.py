@@ -80,5 +80,6 @@ class EnvironmentFiles(msgspec.Struct):
                 line = binding.original.line + len(lines) - len(lines.lstrip("\n"))
                 self.report.add(Problem(path, line, 1, "expected NAME=value, a comment or an empty line"))
             elif binding.key is not None and binding.value is not None:
-                values[binding.key] = binding.value
+                quoted = binding.original.string.partition("=")[2].lstrip().startswith('"')
+                values[binding.key] = binding.value.replace("\\\n", "") if quoted else binding.value  # joined, as sh and systemd do
         return values

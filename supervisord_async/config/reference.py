@@ -34,7 +34,8 @@ the same from `config/programs.schema.json`: begin a file with `# yaml-language-
 ## The environment of a program
 
 In this order, later ones winning: what is inherited (`inherit_environment`), `environment_files` in their order, `environment`.
-Environment files consist of `NAME=value` lines, with quotes and comments as usual, `export` allowed; `$` is not expanded in them. A
+Environment files consist of `NAME=value` lines, with quotes and comments as usual, `export` allowed; `$` is not expanded in them, and
+a backslash at the end of a line in double quotes joins it with the next. A
 missing file is an error. What the daemon's own supervisor told the daemon (`NOTIFY_SOCKET`, `LISTEN_FDS`, `ASUP_*`, …) is never
 inherited; what systemd says about the daemon's service (`STATE_DIRECTORY` and the like, `JOURNAL_STREAM`, `INVOCATION_ID`, …) only if
 the list of `inherit_environment` names it. With `user`, `HOME`, `USER` and `LOGNAME` come from the user's entry unless the file gives

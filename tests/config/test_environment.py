@@ -49,6 +49,12 @@ def test_environment_files_are_read_as_people_write_them(project):
     assert {name: environment[name] for name in "ABCDEF"} == {"A": "1", "B": "two words", "C": "x\ny", "D": "$A ${A}", "E": "", "F": "a#b"}
 
 
+def test_arguments_over_several_lines_are_joined_as_a_shell_and_systemd_join_them(project):
+    project.write("a.env", "A=\"--one \\\n --two\"\nB='--one \\\n --two'\n")
+    environment = project.program("command: x\nenvironment_files: [a.env]").environment
+    assert (environment["A"], environment["B"]) == ("--one  --two", "--one \\\n --two")
+
+
 def test_a_missing_environment_file_is_an_error(project):
     assert project.program_problems("command: x\nenvironment_files: [gone.env]") == [
         f"environment_files[0]: cannot read the environment file {project.folder}/gone.env: no such file or directory"
