@@ -70,7 +70,7 @@ def test_a_removed_control_socket_comes_back_at_a_hup(tmp_path: Path) -> None:
         assert daemon.ctl("status").returncode == 4
         daemon.send(signal.SIGHUP)
         daemon.wait_until(daemon.answers, "the daemon answers again")
-        assert "it was made again" in daemon.text()
+        daemon.wait_until(lambda: "it was made again" in daemon.text(), "the log says so")
         daemon.do("reexec")
         assert daemon.answers()
 

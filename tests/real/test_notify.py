@@ -205,9 +205,12 @@ def test_words_are_heard_after_the_daemon_was_killed(daemon: Make, tmp_path: Pat
 
 
 def test_what_was_said_while_no_daemon_listened_is_not_waited_for(daemon: Make, tmp_path: Path) -> None:
-    code = "while not os.path.exists('go'): time.sleep(0.01)\nsdnotify.SystemdNotifier().notify('READY=1')\nopen('said', 'w'); time.sleep(1000)"
+    code = (
+        "open('begun', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)\n"
+        "sdnotify.SystemdNotifier().notify('READY=1')\nopen('said', 'w'); time.sleep(1000)"
+    )
     live = daemon(f"programs: {{a: {{command: {python(code)}, notify: true}}}}")
-    live.wait_until(lambda: live.process_of("a")["pid"] is not None, "it has a process")
+    live.wait_until((tmp_path / "begun").exists, "it has connected to its socket")
     pid = live.process_of("a")["pid"]
     state = tmp_path / ".asupd" / "state.json"
     live.wait_until(lambda: f'"pid":{pid}' in state.read_text(), "a successor will know of it")

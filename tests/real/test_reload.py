@@ -158,16 +158,17 @@ def test_a_program_taken_out_and_put_back_at_once(daemon: Make, tmp_path: Path) 
     assert len(live.tagged()) >= 2
 
 
-def test_nothing_of_a_removed_program_stays_in_the_run_dir_but_its_log(daemon: Make) -> None:
+def test_nothing_of_a_removed_program_stays_in_the_run_dir_but_its_log(open_path: Path) -> None:
     """Programs that get a new name with each deployment left a heartbeat file each."""
     beating = "command: [sleep, '1000'], start_seconds: 0, heartbeat: 1h"
-    live = daemon(f"programs: {{v1: {{{beating}, logs: {{format: json}}}}, talking: {{command: [sleep, '1000'], notify: true}}}}")
-    live.wait_for("v1", "RUNNING")
-    live.wait_until(lambda: bool(live.process_of("talking")["pid"]), "talking has its socket")
-    run_dir = live.folder / ".asupd"
-    assert {path.name for folder in ("heartbeats", "notify") for path in (run_dir / folder).iterdir()} == {"v1", "talking.sock"}
-    live.write(f"programs: {{v2: {{{beating}}}}}")
-    live.do("reload")
-    live.wait_until(lambda: list(live.status()) == ["v2"], "the others are gone")
-    left = {path.name for folder in ("heartbeats", "notify", "output") for path in (run_dir / folder).iterdir()}
-    assert left == {"v2"}
+    programs = f"programs: {{v1: {{{beating}, logs: {{format: json}}}}, talking: {{command: [sleep, '1000'], notify: true}}}}"
+    with LiveDaemon(open_path, programs) as live:
+        live.wait_for("v1", "RUNNING")
+        live.wait_until(lambda: bool(live.process_of("talking")["pid"]), "talking has its socket")
+        run_dir = live.folder / ".asupd"
+        assert {path.name for folder in ("heartbeats", "notify") for path in (run_dir / folder).iterdir()} == {"v1", "talking.sock"}
+        live.write(f"programs: {{v2: {{{beating}}}}}")
+        live.do("reload")
+        live.wait_until(lambda: list(live.status()) == ["v2"], "the others are gone")
+        left = {path.name for folder in ("heartbeats", "notify", "output") for path in (run_dir / folder).iterdir()}
+        assert left == {"v2"}
