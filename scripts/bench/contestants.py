@@ -114,7 +114,7 @@ class Contestant:
         """Whether it has failed and will start nothing more. pm2's command ends with 0 when its daemon has started all programs."""
         return self.daemon is not None and self.daemon.poll() not in (None, 0)
 
-    def last_words(self) -> str:
+    def failure_text(self) -> str:
         """The end of its output."""
         return (self.folder / "daemon.log").read_text(errors="replace")[-300:].strip()
 

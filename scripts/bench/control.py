@@ -150,7 +150,7 @@ async def _publish(bus: Bus, seconds: float) -> int:
     while (passed := time.monotonic() - begun) < seconds:
         while count < passed * EVENTS_PER_SECOND:
             count += 1
-            state = {"from_": "STARTING", "to": "RUNNING", "cause": "autostart", "run": count}
+            state: dict[str, Any] = {"from_": "STARTING", "to": "RUNNING", "cause": "autostart", "run": count}
             bus.publish("state", name=f"p{count % 1000}", message="running, pid 4711, run 7", data={"pid": 4711, "restarts": 0}, **state)
         await anyio.sleep(0.002)
     return count

@@ -40,7 +40,7 @@ def exponent(values: dict[int, float]) -> float:
     points = [(math.log(count), math.log(value)) for count, value in values.items() if value > 0]
     mean_x, mean_y = (sum(column) / len(points) for column in zip(*points, strict=True))
     square = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / square
+    return float(sum((x - mean_x) * (y - mean_y) for x, y in points) / square)
 
 
 def growth(medians: Medians, names: list[str]) -> str:

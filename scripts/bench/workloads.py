@@ -131,7 +131,7 @@ def fleet(kind: type[Contestant], tools: Tools, sizes: Sizes, count: int) -> Fig
         figures[f"idle wakeups {count} [1/s]"] = spent.wakeups / seconds
         figures[f"idle CPU {count} [ms/s]"] = spent.cpu_seconds * 1000 / seconds
         contestant.raw_status()  # the first one is not counted; circus's own has one before it as well
-        raw = [seconds for _ in range(sizes.questions) if (seconds := contestant.raw_status()) is not None]
+        raw = [took for _ in range(sizes.questions) if (took := contestant.raw_status()) is not None]
         if raw:
             figures[f"status API {count} [ms]"] = statistics.median(raw) * 1000
         command = contestant.status_command()
