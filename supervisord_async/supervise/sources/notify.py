@@ -23,6 +23,7 @@ from supervisord_async.config.model import Program
 from supervisord_async.core.inputs import BecameReady, MainChanged, TimeoutExtended
 from supervisord_async.core.state import State
 from supervisord_async.errors import SpawnError
+from supervisord_async.supervise.records.masking import words_without_secrets
 from supervisord_async.supervise.recovery.persist import SavedNotifySocket
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.supervise.sources.fdstore import DescriptorStore
@@ -207,7 +208,8 @@ class NotifySocket:
 
     def _act(self, run: Run, words: dict[str, str]) -> None:
         if "STATUS" in words:
-            self.state.status = "".join(sign if sign.isprintable() else " " for sign in words["STATUS"][:STATUS_CHARACTERS]).strip()
+            status = words_without_secrets(words["STATUS"], run.context.program)[:STATUS_CHARACTERS]  # then cut: no half of a secret
+            self.state.status = "".join(sign if sign.isprintable() else " " for sign in status).strip()
         if "MAINPID" in words:
             self._change_main(run, words["MAINPID"])
         self._note_failure(run, words)

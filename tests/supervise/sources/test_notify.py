@@ -42,7 +42,8 @@ class Slot:
         self.records: list[Any] = []
         self.shared = shared_context(FakeHost(), daemon=Daemon(name="t", run_dir=str(folder), socket=str(folder / "s")))
         self.shared.bus.listen(self.records.append)
-        program = Program(name="a", command=("a",), group="a", directory="/", logs=Logs(stdout="none"), notify=Notify(access=access))
+        settings: dict[str, Any] = {"logs": Logs(stdout="none"), "notify": Notify(access=access), "environment": {"API_TOKEN": "sesame"}}
+        program = Program(name="a", command=("a",), group="a", directory="/", **settings)
         self.notify_socket = NotifySocket(name, self.shared)
         self.address = self.notify_socket.open(program, user)
         self.peer = self.address.replace("@", "\0", 1)  #: the address as the kernel takes it
@@ -83,6 +84,12 @@ def test_ready_is_posted_once_and_status_is_fit_for_a_terminal(slot: Slot) -> No
     assert slot.notify_socket.state.text == "up  [2J and running"
     slot.say(b"STATUS=" + b"x" * 1000)
     assert len(slot.notify_socket.state.text) == STATUS_CHARACTERS
+
+
+@pytest.mark.parametrize("before", ["logged in with ", "x" * (STATUS_CHARACTERS - 3)])
+def test_a_status_shows_no_secret_not_even_a_part_of_one(slot: Slot, before: str) -> None:
+    slot.say(f"STATUS={before}sesame".encode())
+    assert slot.notify_socket.state.text == f"{before}********"[:STATUS_CHARACTERS]
 
 
 def test_reloading_and_stopping_show_before_the_status(slot: Slot) -> None:
