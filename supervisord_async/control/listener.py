@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: How long requests under way may take at the daemon's end.
 CLOSE_SECONDS = 2.0
+#: How long those that are not answered by then have to notice that their clients are gone, before they are cancelled.
+GONE_SECONDS = 0.2
 #: The same before a re-exec, while new clients wait in the kernel's queue; and the time between two checks.
 PAUSE_SECONDS = 0.5
 PAUSE_POLL_SECONDS = 0.005
@@ -352,13 +354,15 @@ class _Server:
                 connection.shutdown()
         tasks = list(state.tasks)
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1.0)
+            await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
         for connection in list(state.connections):
-            connection.transport.abort()
+            connection.transport.abort()  # whoever still waits for a client, for the rest of its request perhaps, takes it for gone
+        if late := list(state.tasks):
+            _, hanging = await asyncio.wait(late, timeout=GONE_SECONDS)
+            for task in hanging:
+                task.cancel()
+            if hanging:
+                await asyncio.wait(hanging, timeout=1.0)
         with anyio.move_on_after(1.0):
             while state.connections:  # noqa: ASYNC110  uvicorn's set has no event to wait for
                 await anyio.sleep(0.01)

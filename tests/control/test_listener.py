@@ -140,6 +140,24 @@ async def test_serve_goes_on_until_cancelled(tmp_path: Any) -> None:
     assert not os.path.exists(daemon.socket)
 
 
+async def test_half_a_request_at_the_end_is_dropped_without_a_word(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """That a client never sent the rest is no bug whose place the log has to show."""
+    monkeypatch.setattr(listener, "CLOSE_SECONDS", 0.05)
+    daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
+    serving: list[Any] = []
+    with socket.socket(socket.AF_UNIX) as client:
+        async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(ControlServer(scene.supervisor, None).serve, on_serving=serving.append))
+            await wait_until(lambda: bool(serving))
+            client.connect(daemon.socket)
+            client.sendall(b"POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nabc")
+            state = serving[0]._server.state
+            await wait_until(lambda: bool(state.tasks), what="the rest of it is waited for")
+            tasks.cancel_scope.cancel()
+        assert not state.tasks and not state.connections
+    assert caplog.messages == []
+
+
 async def test_who_comes_in_a_pause_is_answered_after_it_and_who_was_there_before_it(tmp_path: Any) -> None:
     daemon = Daemon(name="shop", run_dir=str(tmp_path), socket=str(tmp_path / "asupd.sock"))
     async with playing(swift("web"), daemon=daemon) as scene, anyio.create_task_group() as tasks:
