@@ -62,8 +62,9 @@ class Cgroup:
         return {pid for folder in self._folders() for pid in map(int, _read(f"{folder}/cgroup.procs").split()) if pid != 0}
 
     def confines(self, pid: int) -> bool:
-        """Whether ``pid`` is in it, or below; False if we are too, as then it tells nobody apart."""
-        return self._holds(pid) and not self._holds("self")
+        """Whether ``pid`` is in it, or below; False if we are too, as then it tells nobody apart. Cheap for most that are not."""
+        name = os.fsencode("/".join(self.path.rsplit("/", 2)[1:]))
+        return name in (procfs.read_file(f"/proc/{pid}/cgroup") or b"") and self._holds(pid) and not self._holds("self")
 
     def _holds(self, pid: int | str) -> bool:
         try:

@@ -96,6 +96,7 @@ async def test_what_hides_from_all_else_is_found_and_killed(nursery: Nursery, cg
     child, tree, left = await hidden(nursery, cgroup, tmp_path)
     assert tree.leftovers() == [left]
     assert nursery.tree(child).leftovers() == [], "without the cgroup it is not found"
+    assert tree.includes(left.pid) and not nursery.tree(child).includes(left.pid)
     assert await nursery.tree(child).kill() == []
     assert is_alive(left)
     assert tree.has_leftovers()
@@ -151,7 +152,7 @@ async def test_cgroups_that_a_program_makes_are_part_of_its_own(nursery: Nursery
     child, tree = await confined(nursery, cgroup, "/bin/sh", "-c", script)
     left = identify(int((await nursery.hear(1))[0]))
     assert left is not None
-    assert Cgroup(below).pids() == {left.pid}
+    assert Cgroup(below).pids() == {left.pid} and cgroup.confines(left.pid)
     assert cgroup.pids() == {child.pid, left.pid}
     assert not cgroup.remove()
     assert await tree.kill() == []
@@ -159,6 +160,11 @@ async def test_cgroups_that_a_program_makes_are_part_of_its_own(nursery: Nursery
     await child.wait()
     assert cgroup.remove()
     assert not os.path.exists(cgroup.path)
+
+
+def test_a_stranger_costs_no_look_at_the_mounts(cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "mounts", lambda: pytest.fail("reads all mounts for the message of a stranger"))
+    assert not cgroup.confines(os.getpid())
 
 
 @pytest.mark.anyio
@@ -293,7 +299,7 @@ import anyio
 from supervisord_async.system import tags
 from supervisord_async.system.tree import Tree
 tree = Tree(None, 0, "no/such/1", ours=False, cgroup=run)
-assert os.getpid() in run.pids()
+assert os.getpid() in run.pids() and not run.confines(os.getpid())
 print(cgroups.of_instance({instance!r}), tags.living({instance!r}), tree.members(), anyio.run(tree.kill))
 """
     assert in_a_process_of_its_own(cgroup, script) == "{} [] [] []"
