@@ -168,8 +168,11 @@ def _exited(s: Snapshot, p: Policy) -> Ruling:
         return Ruling(("restart.policy never: it is not started again however it ends",), ("restart.policy",))
     if code in p.prevent_exit_codes:
         return Ruling((f"exit code {code} is one of restart.prevent_exit_codes: it is not started again",), ("restart.prevent_exit_codes",))
+    if succeeded(s, p) and code is None:
+        how = "it ended by the signal that an operator, or its watch, had sent; only always would start it again"
+        return Ruling((f"restart.policy {p.restart}: {how}",), ("restart.policy",))
     if succeeded(s, p):
-        how = f"exit code {code} counts as success" if code is not None else "it ended by the signal that an operator sent"
+        how = f"exit code {code} counts as success"
         return Ruling((f"restart.policy {p.restart}: {how}",), ("restart.policy", "restart.success_exit_codes"))
     return Ruling((f"restart.policy {p.restart}",), ("restart.policy",))
 

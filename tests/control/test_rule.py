@@ -61,6 +61,8 @@ def test_a_spawn_that_failed_names_the_key_of_its_stage_and_none_where_the_machi
 def test_what_ended_a_job_is_named() -> None:
     done = ruling(process_in(State.EXITED, Policy(), exit=ExitStatus(code=0)), 0.0)
     assert done.words == ("restart.policy on-failure: exit code 0 counts as success",)
+    hung_up = ruling(process_in(State.EXITED, Policy(), exit=ExitStatus(signal=1), sent=1), 0.0)
+    assert "an operator, or its watch, had sent" in hung_up.words[0] and hung_up.keys == ("restart.policy",)
     prevented = Policy(prevent_exit_codes=(42,))
     assert "prevent_exit_codes" in ruling(process_in(State.EXITED, prevented, exit=ExitStatus(code=42)), 0.0).keys[0]
     assert "never" in ruling(process_in(State.EXITED, Policy(restart=RestartPolicy.NEVER), exit=ExitStatus(code=1)), 0.0).words[0]
