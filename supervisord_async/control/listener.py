@@ -29,6 +29,7 @@ from supervisord_async.control.uvicorn_core import Config, ServerState
 from supervisord_async.errors import DaemonError
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.accepting import Accepting
+from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.sockets import bind_unix, is_answered
 from supervisord_async.system.threads import DaemonThreads
 
@@ -56,10 +57,18 @@ _log = logging.getLogger(__name__)
 class Listening:
     """The listening sockets, the unix socket first."""
 
-    def __init__(self, daemon: Daemon, sockets: list[socket.socket], server: _Server, certificate: Certificate | None) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        sockets: list[socket.socket],
+        identity: tuple[int, int] | None,
+        server: _Server,
+        certificate: Certificate | None,
+    ) -> None:
+        """``identity`` is that of the unix socket's file."""
         self.sockets = sockets
         self._daemon, self._server, self._certificate = daemon, server, certificate
-        self._identity = _identity(daemon.socket)
+        self._identity = identity
         self._said: str | None = None
         self._said_of_certificate: str | None = None
         self._threads = DaemonThreads(1, "control-socket")
@@ -155,7 +164,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
     """``api`` answers on the sockets that ``daemon`` configures: on ``inherited`` ones that match, and on new ones for the rest."""
     adopted = [socket.socket(fileno=fd) for fd in inherited]
     try:
-        local = _taken(adopted, lambda sock: sock.family == socket.AF_UNIX and _leads_to_us(daemon.socket)) or _bind_local(daemon)
+        local, identity = await _local_off_the_loop(daemon, adopted)
         try:
             tcp, access, certificate = await _tcp(daemon, api, adopted)
         except BaseException:
@@ -166,7 +175,7 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
         api.page_url = access.url if access is not None else None
         sockets = [(local, None)] + ([(tcp, certificate.context if certificate is not None else None)] if tcp is not None else [])
         server = _Server(Application(api, Authorizer(group=daemon.socket_group, tcp=access)), sockets, api.streams)
-        listeners = Listening(daemon, [sock for sock, _ in sockets], server, certificate)
+        listeners = Listening(daemon, [sock for sock, _ in sockets], identity, server, certificate)
         try:
             server.startup()
             yield listeners
@@ -177,6 +186,22 @@ async def listening(daemon: Daemon, api: Api, inherited: Sequence[int] = ()) -> 
     finally:
         for sock in adopted:
             sock.close()
+
+
+async def _local_off_the_loop(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.socket, tuple[int, int] | None]:
+    """As :func:`_local`, in a thread, as the socket's disk may hang; on the loop if none can be started."""
+    try:
+        return await DaemonThreads(1, "bind").run(_local, daemon, adopted)
+    except RuntimeError as error:
+        if not is_shortage(error):
+            raise
+        return _local(daemon, adopted)
+
+
+def _local(daemon: Daemon, adopted: list[socket.socket]) -> tuple[socket.socket, tuple[int, int] | None]:
+    """The unix socket, one of ``adopted`` if that still leads here, and the identity of its file. Raises DaemonError."""
+    taken = _taken(adopted, lambda sock: sock.family == socket.AF_UNIX and _leads_to_us(daemon.socket))
+    return taken or _bind_local(daemon), _identity(daemon.socket)
 
 
 def _taken(adopted: list[socket.socket], matches: Callable[[socket.socket], bool]) -> socket.socket | None:

@@ -174,3 +174,27 @@ def test_a_home_whose_disk_hangs_keeps_no_daemon_from_its_start_or_its_re_exec(d
         assert live.wait_for("web", "RUNNING")["pid"] == pid
         assert live.text().count("the disk of the record does not answer") == 2
         assert live.end() == 0
+
+
+def test_a_control_socket_whose_disk_hangs_keeps_no_next_daemon_from_supervising(daemon: Make, tmp_path: Path, disk: HangingDisk) -> None:
+    disk.answer()
+    here, name = tmp_path / "here", tmp_path / "name"
+    here.mkdir()
+    name.symlink_to(here)
+    live = daemon(
+        f"daemon: {{socket: {name}/d.sock}}\nprograms: {{web: {{command: sleep 1000, start_seconds: 0}}}}",
+        start=False,
+        constants={"supervisord_async.config.path_kinds.TIMEOUT_SECONDS": 0.3, "supervisord_async.cli.asupd_run.RECORD_SECONDS": 0.3},
+    )
+    live.start(wait=False)
+    live.wait_until(lambda: "→ RUNNING" in live.text(), "web runs")
+    pid = next(each.identity.pid for each in live.tagged() if each.name == "web")
+    disk.hang()
+    (tmp_path / "other").symlink_to(disk.folder)
+    (tmp_path / "other").rename(name)
+    live.kill()
+    live.start(wait=False)
+    live.wait_until(lambda: live.text().count(" started, pid") == 2, "the next daemon")
+    os.kill(pid, signal.SIGKILL)
+    live.wait_until(lambda: live.text().count("→ RUNNING") == 2, "the restart")
+    assert live.end() == 0
