@@ -46,6 +46,7 @@ them.
 It restarts the program for `command`, `shell`, `environment` (with its files), `user`, `group_name`, `directory`, `umask`, `limits`
 (except `memory`), `sockets`, `notify` and `heartbeat.file`, also when `heartbeat` is added or removed; and for a log that was `none` or
 `inherit` or becomes `inherit`, or a stderr that gets a place of its own. Everything else changes in place, the path of a log too.
+New `stop` settings also apply to the run that such a restart ends, as with systemd.
 `replicas` adds and removes processes; between 1 and more their names change, so all of them are new. Of `daemon`, a
 change of `name`, `socket*` and `http*` takes effect at the daemon's next start (`asupctl reexec` is one), and a change of `run_dir` is
 refused: running programs depend on it.
