@@ -313,8 +313,10 @@ class Commands:
 
     def _in_vain(self, processes: Iterable[Process]) -> set[str]:
         """As :meth:`.Dependencies.in_vain`; those that wait have had started what they need, as a listener of their records does."""
-        self.supervisor.bus.catch_up()
-        return self.supervisor.dependencies.in_vain(processes)
+        waiting = [process for process in processes if process.snapshot.state is State.WAITING]
+        if waiting:  # else records stay delayed, so that starts come first
+            self.supervisor.bus.catch_up()
+        return self.supervisor.dependencies.in_vain(waiting)
 
     def _unless_removed(self, goal: Goal) -> Goal:
         """``goal``; but a process that is no longer configured will not reach it any more."""
