@@ -123,6 +123,25 @@ async def test_file_behind_a_chain_of_links_is_seen_when_the_chain_is_switched(t
         assert await b.next_detail() == "settings.yaml changed"
 
 
+@real
+@pytest.mark.anyio
+async def test_one_programs_earlier_beginning_is_not_anothers(source: Path) -> None:
+    """After a re-exec: the other one has been restarted for its save, or waits in its backoff."""
+    hour = 3600 * 10**9
+    for name in ("unread", "read"):
+        (source / name).write_text("1")
+        os.utime(source / name, ns=(time.time_ns() - hour, time.time_ns() - hour))
+    unread, read = (Watch(paths=(str(source / name),), debounce_seconds=0.05) for name in ("unread", "read"))
+    async with bench() as b:
+        with (
+            b.watching.subscribe(unread, ignored_paths=(), since_ns=time.time_ns() - 2 * hour) as early,
+            b.watching.subscribe(read, ignored_paths=()) as late,
+        ):
+            assert await early.__anext__() == {str(source / "unread")}
+            await late.wait_armed()  # what had changed before is told first
+            assert late._paths == set()
+
+
 def test_what_is_modified_between_the_begin_of_a_watch_and_the_first_look_has_changed(source: Path, tmp_path: Path) -> None:
     before, begin, hour = time.time_ns() - 10**9, time.time_ns(), 3600 * 10**9
     for name, modified in (("old", before), ("just", begin), ("new", begin + 1), ("future", begin + hour)):
@@ -150,7 +169,7 @@ def test_a_file_that_is_saved_before_the_first_look_is_seen(source: Path) -> Non
             looking.stop()
 
     looking = watcher.Watcher(Reports(degraded=None, recovered=None), Pace())
-    looking.want(1, [watched_path], since_ns=time.time_ns())
+    looking.want(1, {watched_path: time.time_ns()})
     (source / "app.py").write_text("saved while the watch begins")
     os.utime(source / "app.py")  # by the finer clock: the coarse one may not have ticked yet
     looking.serve()
@@ -530,7 +549,7 @@ def test_a_stop_in_any_moment_is_heard() -> None:
     reports = SimpleNamespace(changed=lambda *_: None, armed=lambda *_: None, stop=lambda: None)
     look = watcher.Watcher(reports, Pace())
     look._wake = LateWake()
-    look.want(1, (), since_ns=0)
+    look.want(1, {})
     thread = threading.Thread(target=look.serve, daemon=True)
     thread.start()
     thread.join(20)

@@ -191,13 +191,13 @@ def test_what_changes_while_a_path_is_handed_to_another_watcher_is_found(source:
         first.stop()
 
     first = Watcher(SimpleNamespace(strayed=strayed), Pace(), frozenset({here + 1}))
-    first.want(1, [watched_path], since_ns=time.time_ns())
+    first.want(1, {watched_path: time.time_ns()})
     first.serve()
     (source / "gone.py").unlink()
     (source / "app.py").write_text("22")
     os.utime(source / "app.py", ns=(0, 0))
     second = Watcher(SimpleNamespace(changed=told.append, armed=lambda *_: second.stop()), Pace(), frozenset({here, here + 1}))
-    second.want(2, [watched_path], since_ns=time.time_ns(), handed=handed)
+    second.want(2, {watched_path: time.time_ns()}, handed=handed)
     second.serve()
     assert told == [{watched_path: {str(source / "app.py"), str(source / "gone.py")}}]
 
@@ -214,6 +214,6 @@ def test_a_part_of_a_disk_that_has_a_number_of_its_own_is_no_other_disk(source: 
 
     looking = Watcher(SimpleNamespace(armed=arm), Pace(), frozenset({1}))
     watched_path = WatchedPath(str(source))
-    looking.want(1, [watched_path], since_ns=time.time_ns())
+    looking.want(1, {watched_path: time.time_ns()})
     looking.serve()
     assert armed == [{watched_path}]

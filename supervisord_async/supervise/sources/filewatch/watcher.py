@@ -24,7 +24,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -130,14 +130,15 @@ class Watcher:
         self._retry_seconds = pace.retry
         self._failed_at = -FAILURE_SECONDS
 
-    def want(self, generation: int, watched_paths: Iterable[WatchedPath], *, since_ns: int, handed: Iterable[View] = ()) -> None:
+    def want(self, generation: int, watched_paths: Mapping[WatchedPath, int], *, handed: Iterable[View] = ()) -> None:
         """Watch these paths and no others; ``armed`` reports when that is the case.
 
-        For new ones, changes since ``since_ns`` (nanoseconds since 1970, as files have it) count; ``handed`` are other watchers' views.
+        For new ones, changes since the time given with them (nanoseconds since 1970, as files have it) count; ``handed`` are other
+        watchers' views.
         """
         with self._lock:
             self._wanted = (generation, frozenset(watched_paths))
-            self._since = {each: self._since.get(each, since_ns) for each in self._wanted[1]}
+            self._since = {each: self._since.get(each, since_ns) for each, since_ns in watched_paths.items()}
             self._handed |= {view.watched_path: view for view in handed}
         self._wake.set()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,17 +35,16 @@ class WatcherThread:
     def __init__(self, reports: Reports, pace: Pace, devices: frozenset[int]) -> None:
         """For the disks ``devices``; if empty, for any. There is no thread yet. ``reports`` is called on the loop."""
         self.devices = devices
-        self.watched_paths: frozenset[WatchedPath] = frozenset()  #: the ones to watch
+        self.watched_paths: Mapping[WatchedPath, int] = {}  #: the ones to watch, each with the time since when changes of a new one count
         self._reports, self._pace = reports, pace
         self._generation = 0
-        self._since_ns = 0
         self._handed: list[View] = []
         self._watcher: Watcher | None = None
         self._news = anyio.Event()
 
-    def want(self, generation: int, watched_paths: frozenset[WatchedPath], *, since_ns: int, handed: Iterable[View] = ()) -> None:
+    def want(self, generation: int, watched_paths: Mapping[WatchedPath, int], *, handed: Iterable[View] = ()) -> None:
         """Watch ``watched_paths``, see :meth:`.Watcher.want`; before :meth:`serve`, this is passed on when the watcher starts."""
-        self._generation, self.watched_paths, self._since_ns = generation, watched_paths, since_ns
+        self._generation, self.watched_paths = generation, watched_paths
         self._handed += handed
         self._tell()
         self._news.set()
@@ -84,7 +83,7 @@ class WatcherThread:
     def _tell(self) -> None:
         if self._watcher is not None:
             handed, self._handed = self._handed, []
-            self._watcher.want(self._generation, self.watched_paths, since_ns=self._since_ns, handed=handed)
+            self._watcher.want(self._generation, self.watched_paths, handed=handed)
 
     def _stop(self, watcher: Watcher) -> None:
         self._watcher = None

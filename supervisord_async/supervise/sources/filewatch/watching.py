@@ -44,8 +44,9 @@ _log = logging.getLogger(__name__)
 class Subscription:
     """An async iterator over sets of changed paths, each the changes of one burst."""
 
-    def __init__(self, watch: Watch, watched_paths: frozenset[WatchedPath], generation: int) -> None:
+    def __init__(self, watch: Watch, watched_paths: frozenset[WatchedPath], generation: int, since_ns: int) -> None:
         self.watched_paths = watched_paths
+        self.since_ns: int | None = since_ns  #: since when changes count (since 1970, as files have it); None: the watchers know it
         self.missing: tuple[str, ...] = ()  #: watched paths that did not exist when the watch was armed
         self.seen_at = 0.0  #: when the first change of the last set was seen; monotonic
         self._quiet_seconds = watch.debounce_seconds
@@ -111,7 +112,6 @@ class FileWatching:
         self._threads: dict[frozenset[int], WatcherThread] = {}  #: by their disks
         self._places: dict[WatchedPath, WatcherThread] = {}  #: the thread that watches each path
         self._unstarted: list[WatcherThread] = []  #: those that are not served yet
-        self._since_ns: int | None = None  #: since when changes count for undistributed subscriptions (since 1970, as files have it)
         self._news = anyio.Event()
         self._followed: dict[str, int] = {}
         self._started: dict[str, float] = {}
@@ -150,7 +150,7 @@ class FileWatching:
                 )
                 await anyio.sleep(pause)
                 pause = min(pause * 2, RETRY_MAX_SECONDS)
-                thread.want(self._generation, thread.watched_paths, since_ns=time.time_ns())
+                thread.want(self._generation, dict.fromkeys(thread.watched_paths, time.time_ns()))
         del self._threads[thread.devices]
 
     def caught_up_ns(self) -> int:
@@ -172,9 +172,8 @@ class FileWatching:
         roots = (path.rstrip("/") or "/" for path in watch.paths)
         watched_paths = frozenset(WatchedPath(root, watch.ignore, _beneath(root, ignored_paths), watch.poll_seconds) for root in roots)
         self._generation += 1
-        subscription = Subscription(watch, watched_paths, self._generation)
+        subscription = Subscription(watch, watched_paths, self._generation, since_ns or time.time_ns())
         self._subscriptions.add(subscription)
-        self._since_ns = min(self._since_ns or time.time_ns(), since_ns or time.time_ns())
         self._news.set()
         try:
             yield subscription
@@ -205,15 +204,18 @@ class FileWatching:
 
     def _distribute(self, handed: Iterable[View] = ()) -> None:
         """Assign every watched path to a thread; ``handed`` are views that other threads gave back, for the ones that take over."""
-        since_ns, self._since_ns = self._since_ns or time.time_ns(), None
-        wanted = {each for subscription in self._subscriptions for each in subscription.watched_paths}
-        self._places = {each: self._places.get(each) or self._thread_for(self._mounts.devices_at(each.root)) for each in wanted}
-        shares: dict[WatcherThread, list[WatchedPath]] = {thread: [] for thread in self._threads.values()}
+        now, since_ns = time.time_ns(), dict[WatchedPath, int]()
+        for subscription in self._subscriptions:
+            for each in subscription.watched_paths:
+                since_ns[each] = min(since_ns.get(each, now), subscription.since_ns or now)
+            subscription.since_ns = None
+        self._places = {each: self._places.get(each) or self._thread_for(self._mounts.devices_at(each.root)) for each in since_ns}
+        shares: dict[WatcherThread, dict[WatchedPath, int]] = {thread: {} for thread in self._threads.values()}
         for watched_path, thread in self._places.items():
-            shares[thread].append(watched_path)
+            shares[thread][watched_path] = since_ns[watched_path]
         for thread, watched_paths in shares.items():
             own = [view for view in handed if self._places.get(view.watched_path) is thread]
-            thread.want(self._generation, frozenset(watched_paths), since_ns=since_ns, handed=own)
+            thread.want(self._generation, watched_paths, handed=own)
 
     def _thread_for(self, devices: frozenset[int]) -> WatcherThread:
         """The thread for these disks; if there are too many already, the one that all others share."""
