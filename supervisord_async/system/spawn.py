@@ -233,7 +233,12 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
     if "/" not in program and number == errno.ENOENT:
         return " (not in its PATH)"
     if number == errno.EACCES:
-        return _forbidding(path if "/" in program else _in_path(spec), spec.credentials)
+        found = path if "/" in program else _in_path(spec)
+        if words := _forbidding(found, spec.credentials):
+            return f" ({words})"
+        interpreter = _interpreter(found)
+        words = _forbidding(interpreter, spec.credentials)
+        return f" (its interpreter {interpreter}: {words})" if words else ""
     if "/" not in program:
         return ""
     if number == errno.ENOENT and os.path.exists(path):
@@ -259,15 +264,15 @@ def _forbidding(path: str, who: Credentials | None) -> str:
     try:
         for folder in map(str, reversed(PurePath(path).parents)):
             if not (who.may_execute(folder) if who is not None else os.access(folder, os.X_OK)):
-                return f" ({name} may not enter {folder})"
+                return f"{name} may not enter {folder}"
         if os.path.isdir(path):
-            return " (a directory)"
+            return "a directory"
         if not os.stat(path).st_mode & 0o111:
-            return " (not executable: chmod +x, or name its interpreter)"
+            return "not executable: chmod +x, or name its interpreter"
         allowed = who.may_execute(path) if who is not None else os.access(path, os.X_OK)
     except OSError:
         return ""
-    return "" if allowed else f" ({name} may not execute {path})"
+    return "" if allowed else f"{name} may not execute {path}"
 
 
 def _lacking(path: str) -> str:
@@ -275,10 +280,16 @@ def _lacking(path: str) -> str:
     line = _beginning(path).partition(b"\n")[0]
     if line.startswith(b"#!") and line.endswith(b"\r"):
         return "its first line ends with a carriage return, as in text files of Windows: sed -i 's/\\r$//' removes them"
-    interpreter = os.fsdecode(line[2:].strip().partition(b" ")[0]) if line.startswith(b"#!") else ""
+    interpreter = _interpreter(path)
     return f"it is there: {interpreter or 'the interpreter that its ELF header names'} is not" + (
         ", which its first line names" if interpreter else ""
     )
+
+
+def _interpreter(path: str) -> str:
+    """What the first line of a script names; empty for other files."""
+    line = _beginning(path).partition(b"\n")[0]
+    return os.fsdecode(line[2:].strip().partition(b" ")[0]) if line.startswith(b"#!") else ""
 
 
 def _beginning(path: str) -> bytes:

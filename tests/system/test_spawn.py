@@ -78,6 +78,12 @@ async def test_who_may_not_get_to_the_program_is_told_with_the_place(nursery: Nu
         program.chmod(0o700)
         error = await refused(nursery, str(program), credentials=nobody)
         assert f"{program} ({nobody.name} may not execute {program}): Permission denied" in str(error)
+        private.chmod(0o700)
+        script = Path(top, "script")  # as pip writes them into an environment whose Python is below root's home
+        script.write_text(f"#!{private}/python\n")
+        script.chmod(0o755)
+        error = await refused(nursery, str(script), credentials=nobody)
+        assert f"{script} (its interpreter {private}/python: {nobody.name} may not enter {private}): Permission denied" in str(error)
 
 
 async def test_directory_as_program_is_named_as_one(nursery: Nursery, tmp_path: Path) -> None:
