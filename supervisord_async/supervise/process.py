@@ -165,8 +165,10 @@ class Process:
         return self._run is not None and run_spec.has_digest(program, self._settings_digest())
 
     def hasten(self) -> None:
-        """From now on a stop has no grace period: KILL follows at once."""
+        """From now on a stop has no grace period: KILL follows at once, and ``after_exit`` has little time."""
         self.policy = replace(self.policy, grace_seconds=0.0)
+        if self._run is not None:
+            self._run.hasten()
         self._mailbox.wake()
 
     def begin(self, tasks: TaskGroup) -> None:

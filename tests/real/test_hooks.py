@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_a_long_hook_is_given_up_by_a_stop_with_all_it_started(daemon: Make, tmp
     live.wait_until(lambda: (tmp_path / "pid").read_text().strip(), "the hook runs")
     live.do("stop", "--timeout", "20s", "a")
     assert live.process_of("a")["state"] == "STOPPED"
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("hastened", ["by stop_timeout", "by a second signal"])
+def test_an_after_exit_that_hangs_does_not_hold_up_the_daemons_end(daemon: Make, tmp_path: Path, hastened: str) -> None:
+    after = 'trap "" TERM; sleep 1000 & echo $! > pid; wait; sleep 1000'
+    live = daemon(
+        f"daemon: {{stop_timeout: {'1s' if hastened == 'by stop_timeout' else '10m'}}}\n"
+        f"programs: {{a: {{command: [sleep, '1000'], start_seconds: 0, hooks: {{after_exit: [sh, -c, '{after}']}}}}}}",
+        constants={"supervisord_async.supervise.runs.run.HASTY_SECONDS": 0.5},
+    )
+    live.wait_for("a", "RUNNING")
+    live.send(signal.SIGTERM)
+    live.wait_until(lambda: (tmp_path / "pid").read_text().strip(), "the hook runs")
+    if hastened == "by a second signal":
+        live.send(signal.SIGINT)
+    assert live.wait() == 0
+    assert "after_exit took too long for the daemon's end" in live.text()
     assert not alive(int((tmp_path / "pid").read_text()))
 
 

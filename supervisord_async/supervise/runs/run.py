@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -25,6 +27,10 @@ from supervisord_async.supervise.sources.notify import NotifySocket
 from supervisord_async.system.child import Ended
 from supervisord_async.system.shortage import is_shortage
 
+_log = logging.getLogger(__name__)
+
+#: How long ``after_exit`` may still take once the daemon's end is hastened; less than a shutdown then waits for the kernel.
+HASTY_SECONDS = 5.0
 #: The monitors of a run besides the exit monitor. Each returns at once if the program does not ask for it.
 MONITORS: tuple[Callable[[RunContext], Coroutine[Any, Any, None]], ...] = (
     monitor_heartbeat,
@@ -38,6 +44,8 @@ class Run:
     """A run. ``ended`` says how its main process ended; None while that lives."""
 
     __slots__ = (
+        "_after_exit",
+        "_after_exit_deadline",
         "_background",
         "_notify_socket",
         "_over",
@@ -59,6 +67,8 @@ class Run:
         self._receiving: anyio.CancelScope | None = None
         self._stop_command: anyio.CancelScope | None = None
         self._stop_command_over: anyio.Event | None = None
+        self._after_exit: anyio.CancelScope | None = None
+        self._after_exit_deadline = math.inf
         self._over: anyio.Event | None = None  # made by the first call of _wait_ended
 
     @property
@@ -176,6 +186,12 @@ class Run:
         else:
             await self.signal(signal.SIGKILL, "main")
 
+    def hasten(self) -> None:
+        """``after_exit`` will be over :data:`HASTY_SECONDS` from now: it is ended then."""
+        self._after_exit_deadline = anyio.current_time() + HASTY_SECONDS
+        if self._after_exit is not None:
+            self._after_exit.deadline = self._after_exit_deadline
+
     async def _wait_ended(self) -> None:
         """Return once the main process has ended; if another one took its place (MAINPID), that one."""
         if self.ended is None:
@@ -222,7 +238,10 @@ class Run:
     async def _follow(self, ended: Ended, cause: Cause) -> None:
         if self._stop_command_over is not None:
             await self._stop_command_over.wait()
-        await run_after_exit(self.context, ended, cause)
+        with anyio.CancelScope(deadline=self._after_exit_deadline) as self._after_exit:
+            await run_after_exit(self.context, ended, cause)
+        if self._after_exit.cancelled_caught:
+            _log.warning("%s: after_exit took too long for the daemon's end, and was ended", self.context.name)
 
     def _end(self, ended: Ended) -> None:
         self.ended = ended
