@@ -130,9 +130,11 @@ class Daemon:
         self._saver = Saver(self._run_dir, self.state)
         self._run_dir_repair = RunDirRepair(
             lock,
+            configuration.daemon.socket,
+            os.path.join(self._run_dir, persist.FILE_NAME),
             renew_socket=self._renew_socket,
-            state=os.path.join(self._run_dir, persist.FILE_NAME),
             save_anew=self._saver.changed,
+            polls=configuration.daemon.http_tls is not None,  # its certificate may be renewed
         )
         self._event_hooks = EventHooks(
             lambda: self._supervisor.configuration, self._program_of, MachineHost(), instance=self._instance, null_fd=self._null_fd

@@ -10,7 +10,7 @@ decide, this layer carries out, and reports how that went. Where to look:
 * the daemon's own process: ``requirements``, ``lock``, ``signals``, ``stop_signals``, ``descriptors``, ``terminal``, ``heap`` and
   ``own_python``;
 * the loop: ``loop``; below it ``poller``, ``wakeup``, ``alarm``, ``wait_condition``, ``turn_limiter`` and ``threads``;
-* pipes, files and sockets: ``pipes``, ``transfer``; ``safe_open``, ``exchange``, ``mounts``; ``sockets``, ``listening``, ``accepting``,
-  ``datagrams``;
+* pipes, files and sockets: ``pipes``, ``transfer``; ``safe_open``, ``exchange``, ``removals``, ``mounts``; ``sockets``, ``listening``,
+  ``accepting``, ``datagrams``;
 * ``clock``, and ``shortage``, which tells what passes from what does not.
 """

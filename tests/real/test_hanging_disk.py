@@ -141,7 +141,7 @@ def test_a_control_socket_whose_disk_hangs_keeps_the_daemon_from_nothing(daemon:
     live = daemon(
         f"daemon: {{socket: {name}/asupd.sock}}\nprograms: {{web: {{command: sleep 1000, start_seconds: 0, restart: always}}}}",
         start=False,
-        constants={"supervisord_async.supervise.run_dir_repair.POLL_SECONDS": 0.2},
+        constants=dict.fromkeys((f"supervisord_async.supervise.run_dir_repair.{name}_SECONDS" for name in ("POLL", "TOLD")), 0.2),
     )
     live.start(wait=False)
     live.wait_until((here / "asupd.sock").exists, "the control socket is there")

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -303,6 +304,25 @@ def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> Non
     unbroken(live)
     assert live.end() == 0
     assert live.tagged() == []
+
+
+def test_a_daemon_with_nothing_to_do_sleeps(daemon: Make) -> None:
+    """The kernel tells it if its lock or socket is removed: it need not look."""
+    live = daemon(PROGRAMS, constants={"supervisord_async.supervise.run_dir_repair.POLL_SECONDS": 0.2})
+    live.do("stop", "all")
+
+    def switches() -> int:
+        found = (path.read_text() for path in Path(f"/proc/{live.pid}/task").glob("*/status"))
+        return sum(int(line.split()[1]) for text in found for line in text.splitlines() if line.startswith("voluntary_ctxt_switches"))
+
+    def sleeps() -> bool:
+        before = switches()
+        time.sleep(2.0)  # ten times as long as it would take to look again
+        return switches() == before
+
+    live.wait_until(sleeps, "two seconds without a wakeup")
+    (live.folder / ".asupd" / "asupd.sock").unlink()
+    live.wait_until(live.answers, "the control socket is there again")
 
 
 def test_the_state_of_a_removed_run_dir_comes_back_although_nothing_changes(daemon: Make) -> None:
