@@ -79,7 +79,6 @@ class OwnLog(logging.Handler):
         self._to_journal = path is None and is_journal(fd)
         self._repeats: OrderedDict[_Message, _Repeats] = OrderedDict()
         self._repeats_lock = threading.Lock()
-        self._path = path
         self._rotate_after = 0.0
         self._writer = WriterThread(fd=fd if path is None else None, path=path, lost=self._lost_notice, idle=self._before_writing)
 
@@ -133,19 +132,23 @@ class OwnLog(logging.Handler):
         return trouble + repeats, again
 
     def _rotate(self) -> bytes:
-        """Rotate the file if it is a regular one of :data:`MAX_BYTES` or more; returns a line to log if that failed, else nothing."""
-        if self._path is None or time.monotonic() < self._rotate_after:
+        """Rotate the file if it is a regular one of :data:`MAX_BYTES` or more; returns a line to log if that failed, else nothing.
+
+        Where a link leads to it, the link stays, as with programs' logs.
+        """
+        path = self._writer.real_path
+        if path is None or time.monotonic() < self._rotate_after:
             return b""
         try:
-            status = os.stat(self._path)
+            status = os.stat(path)
             if not stat.S_ISREG(status.st_mode) or status.st_size < MAX_BYTES:
                 return b""
-            rotation.shift(self._path, BACKUPS)
+            rotation.shift(path, BACKUPS)
         except FileNotFoundError:  # not made yet, or somebody else has renamed it
             return b""
         except OSError as error:
             self._rotate_after = time.monotonic() + ROTATION_RETRY_SECONDS
-            what = f"cannot rotate {self._path}: {error.strerror} (it keeps growing until that is fixed)"
+            what = f"cannot rotate {path}: {error.strerror} (it keeps growing until that is fixed)"
             return self._line(time.time(), "warning", None, __name__, what)
         self._writer.reopen()
         return b""

@@ -41,6 +41,7 @@ class WriterThread:
         ``lost`` returns the notice that so many puts were lost. ``idle`` is called in the thread before each write, and returns what else
         to write, and after how many seconds to call it again (None: at the next put).
         """
+        self.real_path: str | None = None  #: of the file opened last: where a link at ``path`` leads
         self._fd = -1 if fd is None else fd
         self._path = path
         self._lost_notice = lost
@@ -190,6 +191,7 @@ class WriterThread:
         if self._fd < 0:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
             self._fd = safe_open.open_file(self._path, flags, 0o644, make_folders=True)
+            self.real_path = os.readlink(f"/proc/self/fd/{self._fd}")
 
     def _close_file(self) -> None:
         if self._path is not None and self._fd >= 0:

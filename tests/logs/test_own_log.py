@@ -217,6 +217,21 @@ def test_a_log_that_has_grown_is_rotated_and_so_many_backups_are_kept(
     assert {file.name: _numbers(file) for file in tmp_path.iterdir()} == {"log": [9], "log.1": [7, 8], "log.2": [5, 6]}
 
 
+def test_a_link_in_the_logs_place_stays_and_what_it_leads_to_is_rotated(
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_log, "MAX_BYTES", 1000)
+    monkeypatch.setattr(own_log, "BACKUPS", 2)
+    (tmp_path / "big").mkdir()
+    (tmp_path / "log").symlink_to("big/log")
+    handler = OwnLog(path=str(tmp_path / "log"))
+    handler.install("tests.own")
+    _say(handler, logger, 1, 9)
+    assert {file.name: _numbers(file) for file in (tmp_path / "big").iterdir()} == {"log": [9], "log.1": [7, 8], "log.2": [5, 6]}
+    assert (tmp_path / "log").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_log_that_cannot_be_rotated_grows_on_and_says_so_once(
     tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
