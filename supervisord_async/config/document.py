@@ -12,25 +12,18 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import yaml
 
 from supervisord_async.config.expand import ExpansionError, expand, is_variable
+from supervisord_async.config.nodes import MAX_DEPTH, MappingNode, Node, ScalarNode, SequenceNode, TooDeepError, compose
 from supervisord_async.config.yaml_words import human_words
 from supervisord_async.errors import Problem
 
-if TYPE_CHECKING:
-    from supervisord_async.config.yaml_words import PureParser as _Parser
-else:
-    try:
-        from yaml.cyaml import CParser as _Parser
-    except ImportError:  # PyYAML without libyaml: the same result, five times slower
-        from supervisord_async.config.yaml_words import PureParser as _Parser
-
 Path: TypeAlias = tuple[str | int, ...]
 
-MAX_DEPTH = 64
 #: The most values in a file, an alias counted at each use: 10,000 programs of 100 values each.
 MAX_VALUES = 1_000_000
 
@@ -47,27 +40,6 @@ _WORDS: dict[str, bool | None] = {"": None, "~": None}
 _WORDS |= {form: meaning for word, meaning in _MEANINGS for form in (word, word.title(), word.upper())}
 
 
-class TooDeepError(Exception):
-    """Collections are nested beyond :data:`MAX_DEPTH`."""
-
-
-class _Loader(_Parser):
-    """Composes nodes; a node's tag is ``plain`` or ``quoted``, or the explicit tag in the file."""
-
-    depth = 0
-
-    def resolve(self, _kind: Any, _value: Any, implicit: Any) -> str:
-        return "plain" if implicit is True or implicit[0] else "quoted"
-
-    def descend_resolver(self, _parent: Any, _index: Any) -> None:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise TooDeepError
-
-    def ascend_resolver(self) -> None:
-        self.depth -= 1
-
-
 class Document:
     """A file's data and positions. ``problems`` lists what is wrong with the YAML itself; ``data`` is what could be read."""
 
@@ -77,17 +49,25 @@ class Document:
         self.directory = os.path.dirname(path)
         self.problems: list[Problem] = []
         self.data: Any = None
-        self._variables = variables
-        self._values = 0
-        self._open: set[int] = set()
-        self._texts: dict[int, str] = {}
-        self._members: dict[int, dict[str | int, tuple[Any, Any]]] = {}  # cache of :func:`_members`, by the node's id
-        self._root = self._compose(text)
-        if self._root is not None:
-            try:
-                self.data = self._construct(self._root, (), False)
-            except _TooManyValuesError:
-                self._report(self._root, f"aliases unfold to more than {MAX_VALUES} values; write less by reference")
+        self._text = text
+        self._members: dict[int, dict[str | int, tuple[Node, Node]]] = {}  # cache of :func:`_members`, by the node's id
+        try:
+            root = compose(text)
+        except TooDeepError:
+            self.problems.append(Problem(name, 1, 1, f"collections are nested deeper than {MAX_DEPTH}"))
+        except yaml.YAMLError as error:
+            line, column, words = human_words(error, text)
+            self.problems.append(Problem(name, line, column, words))
+        else:
+            self.data = _Reading(name, variables, self.problems).data(root) if root is not None else None
+
+    @cached_property
+    def _root(self) -> Node | None:
+        """The nodes, composed anew where a position is asked for: in a sound file nobody asks, and they weigh more than the data."""
+        try:
+            return compose(self._text)
+        except (TooDeepError, yaml.YAMLError):
+            return None
 
     def position(self, path: Path) -> tuple[int, int]:
         """Line and column, from 1, of what is at ``path``: of a scalar itself, else of its key.
@@ -101,22 +81,22 @@ class Document:
                 break
             node = value
             at = value if _is_written_scalar(value) or key is None else key
-        return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else (1, 1)
+        return (at.line, at.column) if at is not None else (1, 1)
 
     def depth(self, path: Path) -> int:
-        """How many leading parts of ``path`` are in the file."""
-        node = self._root
+        """How many leading parts of ``path`` are in the data."""
+        data = self.data
         for index, part in enumerate(path):
-            node = self._child(node, part)[1]
-            if node is None:
+            if not (part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))):
                 return index
+            data = data[part]
         return len(path)
 
     def key_position(self, path: Path) -> tuple[int, int]:
         """Line and column, from 1, of the key at ``path`` (of the value, in a list)."""
         key, value = self._child(self._node(path[:-1]), path[-1]) if path else (None, None)
         at = key or value
-        return (at.start_mark.line + 1, at.start_mark.column + 1) if at is not None else self.position(path)
+        return (at.line, at.column) if at is not None else self.position(path)
 
     def written(self, path: Path) -> str | None:
         """The text of the plain scalar at ``path`` as it was written; None for anything else."""
@@ -126,7 +106,7 @@ class Document:
     def unquoted(self, path: Path, text: str) -> Any:
         """``text``, the value at ``path``; if it was written as ``"${…}"``, what it would mean without the quotes."""
         node = self._node(path)
-        return _plain(text) if isinstance(node, yaml.ScalarNode) and node.tag == "quoted" and is_variable(node.value) else text
+        return _plain(text) if isinstance(node, ScalarNode) and node.tag == "quoted" and is_variable(node.value) else text
 
     def _node(self, path: Path) -> Any:
         node = self._root
@@ -134,47 +114,65 @@ class Document:
             node = self._child(node, part)[1]
         return node
 
-    def _compose(self, text: str) -> Any:
-        loader = None
+    def _child(self, node: Any, part: str | int) -> tuple[Any, Any]:
+        """The nodes of the key and the value at ``part`` of ``node``; None for what does not exist."""
+        if isinstance(node, SequenceNode):
+            return None, node.value[part] if isinstance(part, int) and part < len(node.value) else None
+        members = self._members.get(id(node))
+        if members is None:
+            members = self._members[id(node)] = _members(node)
+        return members.get(part, (None, None))
+
+
+class _TooManyValuesError(Exception):
+    """The file has more than :data:`MAX_VALUES` values."""
+
+
+class _Reading:
+    """Makes data of nodes; adds what is wrong with them to ``problems``."""
+
+    def __init__(self, name: str, variables: Mapping[str, str], problems: list[Problem]) -> None:
+        self._name = name
+        self._variables = variables
+        self._problems = problems
+        self._values = 0
+        self._open: set[int] = set()
+        self._texts: dict[int, str] = {}
+
+    def data(self, root: Node) -> Any:
+        """What the file says; None if it unfolds to too much."""
         try:
-            loader = _Loader(text)
-            return loader.get_single_node()
-        except TooDeepError:
-            self.problems.append(Problem(self.name, 1, 1, f"collections are nested deeper than {MAX_DEPTH}"))
-        except yaml.YAMLError as error:
-            line, column, words = human_words(error, text)
-            self.problems.append(Problem(self.name, line, column, words))
-        finally:
-            if loader is not None:
-                loader.dispose()
-        return None
+            return self._construct(root, (), False)
+        except _TooManyValuesError:
+            self._report(root, f"aliases unfold to more than {MAX_VALUES} values; write less by reference")
+            return None
 
-    def _report(self, node: Any, message: str, path: Path = ()) -> None:
+    def _report(self, node: Node, message: str, path: Path = ()) -> None:
         where = f"{render(path)}: " if path else ""
-        problem = Problem(self.name, node.start_mark.line + 1, node.start_mark.column + 1, where + message)
-        if problem not in self.problems:  # an alias is read at each use
-            self.problems.append(problem)
+        problem = Problem(self._name, node.line, node.column, where + message)
+        if problem not in self._problems:  # an alias is read at each use
+            self._problems.append(problem)
 
-    def _construct(self, node: Any, path: Path, as_text: bool) -> Any:
+    def _construct(self, node: Node, path: Path, as_text: bool) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
             raise _TooManyValuesError
         if node.tag not in ("plain", "quoted"):
             self._report(node, f"tags such as {node.tag} are not allowed", path)
             return None
-        if isinstance(node, yaml.ScalarNode):
+        if isinstance(node, ScalarNode):
             return self._scalar(node, path, as_text)
         if not self._enterable(node, path):
             return None
         self._open.add(id(node))
         try:
-            if isinstance(node, yaml.SequenceNode):
+            if isinstance(node, SequenceNode):
                 return [self._construct(item, (*path, index), as_text) for index, item in enumerate(node.value)]
             return self._mapping(node, path, as_text)
         finally:
             self._open.discard(id(node))
 
-    def _mapping(self, node: Any, path: Path, as_text: bool) -> dict[str, Any]:
+    def _mapping(self, node: Node, path: Path, as_text: bool) -> dict[str, Any]:
         own = bool(path) and path[-1] in _OWN_NAMES and path != ("programs", path[-1])
         data = {}
         for key, value in self._pairs(node, path):
@@ -188,23 +186,23 @@ class Document:
             data[name] = self._construct(value, (*path, name), text)
         return data
 
-    def _pairs(self, node: Any, path: Path) -> list[tuple[Any, Any]]:
+    def _pairs(self, node: Node, path: Path) -> list[tuple[Node, Node]]:
         """The keys and values of a mapping, ``<<`` merged in; the mapping's own keys win. Reports duplicates."""
-        own: dict[str, tuple[Any, Any]] = {}
-        merged: list[Any] = []
+        own: dict[str, tuple[Node, Node]] = {}
+        merged: list[Node] = []
         for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, ScalarNode):
                 self._report(key, "expected a name as key, found a collection", path)
             elif key.value == "<<" and key.tag == "plain":
-                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+                merged += value.value if isinstance(value, SequenceNode) else [value]
             elif key.value in own:
-                mark = own[key.value][0].start_mark
-                first = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
+                before = own[key.value][0]
+                first = f"{self._name}:{before.line}:{before.column}"
                 self._report(key, f"duplicate key; it was given before at {first}", (*path, key.value))
             else:
                 own[key.value] = (key, value)
         for source in merged:
-            if not isinstance(source, yaml.MappingNode):
+            if not isinstance(source, MappingNode):
                 self._report(source, "expected a mapping to merge by '<<'", path)
             elif self._enterable(source, path):
                 self._open.add(id(source))
@@ -213,7 +211,7 @@ class Document:
                 self._open.discard(id(source))
         return list(own.values())
 
-    def _enterable(self, node: Any, path: Path) -> bool:
+    def _enterable(self, node: Node, path: Path) -> bool:
         """Whether a collection may be entered: it is not inside itself, and aliases do not nest it too deeply. Reports why not."""
         self._values += 1
         if self._values > MAX_VALUES:
@@ -226,7 +224,7 @@ class Document:
             return True
         return False
 
-    def _scalar(self, node: Any, path: Path, as_text: bool) -> Any:
+    def _scalar(self, node: Node, path: Path, as_text: bool) -> Any:
         text = node.value
         if "$" in text:
             if id(node) not in self._texts:
@@ -245,19 +243,6 @@ class Document:
             return None if not node.value or (text in ("~", "null") and isinstance(path[-1], str)) else text
         return _plain(text)
 
-    def _child(self, node: Any, part: str | int) -> tuple[Any, Any]:
-        """The nodes of the key and the value at ``part`` of ``node``; None for what does not exist."""
-        if isinstance(node, yaml.SequenceNode):
-            return None, node.value[part] if isinstance(part, int) and part < len(node.value) else None
-        members = self._members.get(id(node))
-        if members is None:
-            members = self._members[id(node)] = _members(node)
-        return members.get(part, (None, None))
-
-
-class _TooManyValuesError(Exception):
-    """The file has more than :data:`MAX_VALUES` values."""
-
 
 def _members(node: Any) -> dict[str | int, tuple[Any, Any]]:
     """A mapping's key and value nodes by name, with those merged in by ``<<``, which never win; {} for anything else."""
@@ -265,19 +250,19 @@ def _members(node: Any) -> dict[str | int, tuple[Any, Any]]:
     waiting, seen = [node], set()
     while waiting:
         source = waiting.pop(0)
-        if not isinstance(source, yaml.MappingNode) or id(source) in seen:
+        if not isinstance(source, MappingNode) or id(source) in seen:
             continue
         seen.add(id(source))
         for key, value in source.value:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, ScalarNode):
                 members.setdefault(key.value, (key, value))
             if key.value == "<<":
-                waiting += value.value if isinstance(value, yaml.SequenceNode) else [value]
+                waiting += value.value if isinstance(value, SequenceNode) else [value]
     return members
 
 
 def _is_written_scalar(node: Any) -> bool:
-    return isinstance(node, yaml.ScalarNode) and (node.value != "" or node.tag == "quoted")
+    return isinstance(node, ScalarNode) and (node.value != "" or node.tag == "quoted")
 
 
 def _plain(text: str) -> Any:

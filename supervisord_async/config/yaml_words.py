@@ -1,14 +1,10 @@
-"""The YAML parser's complaints in words that help; and the parser to use if PyYAML lacks libyaml."""
+"""The YAML parser's complaints in words that help."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
-from yaml.parser import Parser
-from yaml.reader import Reader
-from yaml.scanner import Scanner
 
 _NO_TAB = "a tab cannot indent; use spaces"
 _INDENTATION = "is the indentation the same as on the lines around it?"
@@ -30,16 +26,6 @@ _WORDS = (
     ("found a tab character that violates indentation", _NO_TAB),
     ("unknown escape character", "unknown escape after '\\'; in single quotes a backslash stands for itself"),
 )
-
-
-class PureParser(Reader, Scanner, Parser, Composer):
-    """Composes nodes in plain Python."""
-
-    def __init__(self, stream: str) -> None:
-        Reader.__init__(self, stream)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
 
 
 def human_words(error: yaml.YAMLError, text: str) -> tuple[int, int, str]:

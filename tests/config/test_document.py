@@ -1,10 +1,12 @@
 """YAML as plain data with positions: what is read, and what is refused."""
 
+import gc
+
 import pytest
 
 from supervisord_async.config import document as document_module
+from supervisord_async.config import nodes
 from supervisord_async.config.document import Document
-from supervisord_async.config.yaml_words import PureParser
 
 
 def read(text, **variables):
@@ -161,13 +163,35 @@ def test_long_chains_of_aliases_are_refused_without_falling_over():
 def test_the_pure_parser_reads_the_same(monkeypatch):
     text = "a: [1, 'two', {b: ~}]\nx-c: &c {d: 5}\ne: {<<: *c}\nf: !foo x\n"
     fast = read(text)
-    pure = type(
-        "_Pure",
-        (PureParser,),
-        {name: vars(document_module._Loader)[name] for name in ("depth", "resolve", "descend_resolver", "ascend_resolver")},
-    )
-    monkeypatch.setattr(document_module, "_Loader", pure)
+    monkeypatch.setattr(nodes, "_Parser", nodes.PureParser)
     slow = read(text)
     assert slow.data == fast.data
     assert slow.problems == fast.problems
     assert slow.position(("e", "d")) == fast.position(("e", "d"))
+
+
+def test_nodes_live_while_the_data_is_made_and_again_when_a_position_is_asked_for():
+    """They weigh more than all else that a load makes, and what is made after them would keep their memory from being given back."""
+
+    def living():
+        gc.collect()
+        return sum(isinstance(thing, nodes.Node) for thing in gc.get_objects())
+
+    before = living()
+    document = read("a: {b: [1, 2]}\nc: d")
+    assert document.depth(("a", "b", 1)) == 3
+    assert document.depth(("a", "b", 2)) == 2
+    assert living() == before
+    assert document.position(("a", "b", 1)) == (1, 12)
+    assert living() > before
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "---\n"])
+def test_a_file_without_a_document_has_no_data(text):
+    assert read(text).data is None
+
+
+def test_a_scalar_may_be_as_deep_as_collections_may():
+    text = "[" * nodes.MAX_DEPTH + "x" + "]" * nodes.MAX_DEPTH
+    assert complaints(text) == []
+    assert complaints(f"[{text}]") == [f"f.yaml:1:1: collections are nested deeper than {nodes.MAX_DEPTH}"]
