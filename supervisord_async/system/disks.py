@@ -5,7 +5,8 @@ file system whose server is away, that takes for ever, in the kernel. So the sam
 local disks only counts for :data:`FRESH_SECONDS`, so that a thousand starts of one executable take one check.
 
 A child closes the descriptors that it inherits before it executes anything, and closing a file on a network file system asks the
-server. So the disks are checked too on which this process has files open: logs, and what is in the run_dir.
+server. So the disks are checked too on which this process has files open: logs, and what is in the run_dir. Which these are is
+looked up together with the mounts, a second apart at least: it takes a system call for each open file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from threading import Lock
 from typing import NamedTuple
 
 from supervisord_async.errors import SpawnError
@@ -54,9 +56,10 @@ class Disks:
         """A disk that takes longer than ``answer_seconds`` counts as hanging."""
         self._answer_seconds = answer_seconds
         self._threads = DaemonThreads(THREADS, "disk")
+        self._looking = Lock()
         self._looked_at = float("-inf")  # when the mounts were read last (monotonic)
         self._local: frozenset[int] = frozenset()  # the devices of local file systems
-        self._served: tuple[str, ...] = ()  # the mount points of network file systems
+        self._open: list[str] = []  # the mount points of network file systems on which we have files open
         self._asked: dict[Executable, asyncio.Future[bool]] = {}  # the checks under way, which later callers share
         self._fresh: dict[Executable, float] = {}  # when local executables were checked last, by the loop's clock, oldest first
 
@@ -91,12 +94,17 @@ class Disks:
     def _ask(self, executable: Executable) -> bool:
         """In a thread: read all that executing it needs; returns whether only local disks are involved."""
         devices = _read(executable)
-        if time.monotonic() - self._looked_at > MOUNTS_SECONDS:
-            found = list(mounts())
-            self._local = frozenset(mount.device for mount in found if mount.kind in LOCAL_KINDS)
-            self._served = tuple(mount.point for mount in found if is_served(mount.kind))
-            self._looked_at = time.monotonic()
-        return not _ask_of_open_files(self._served) and devices <= self._local
+        with self._looking:  # no disk is accessed in here
+            if time.monotonic() - self._looked_at > MOUNTS_SECONDS:
+                found = list(mounts())
+                self._local = frozenset(mount.device for mount in found if mount.kind in LOCAL_KINDS)
+                self._open = _with_open_files([mount.point for mount in found if is_served(mount.kind)])
+                self._looked_at = time.monotonic()
+            points, local = self._open, self._local
+        for point in points:
+            with contextlib.suppress(OSError):  # an error is an answer
+                os.statvfs(point)
+        return not points and devices <= local
 
     def _heard(self, executable: Executable, asked: asyncio.Future[bool]) -> None:
         del self._asked[executable]
@@ -122,19 +130,13 @@ def _read(executable: Executable) -> set[int]:
     return devices
 
 
-def _ask_of_open_files(points: tuple[str, ...]) -> bool:
-    """Check those of the disks mounted at ``points`` on which we have files open; returns whether there are any."""
-    if not points:
-        return False
+def _with_open_files(points: list[str]) -> list[str]:
+    """Those of the mount points below which this process has files open."""
     paths = []
-    for number in os.listdir("/proc/self/fd"):
+    for number in os.listdir("/proc/self/fd") if points else ():
         with contextlib.suppress(FileNotFoundError):
             paths.append(os.readlink(f"/proc/self/fd/{number}"))
-    asked = [point for point in points if any(path.startswith(f"{point}/") for path in paths)]
-    for point in asked:
-        with contextlib.suppress(OSError):  # an error is an answer
-            os.statvfs(point)
-    return bool(asked)
+    return [point for point in points if any(path.startswith(f"{point}/") for path in paths)]
 
 
 def _visit(folder: str, devices: set[int]) -> None:

@@ -70,6 +70,19 @@ def test_what_is_not_of_this_machine_is_asked_each_time(tmp_path: Path, reads: l
     assert reads == [executable] * 2
 
 
+def test_a_thousand_programs_do_not_look_through_all_open_files_a_thousand_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[list[str]] = []
+    monkeypatch.setattr(disks, "MOUNTS_SECONDS", 60.0)
+    monkeypatch.setattr(disks, "_with_open_files", lambda points: looked.append(points) or [])
+
+    async def main() -> None:
+        asking = Disks()
+        await asyncio.gather(*(asking.wait_answered(Executable("/bin/true", f"/{number}", None)) for number in range(100)))
+
+    asyncio.run(main())
+    assert len(looked) == 1
+
+
 @pytest.mark.parametrize("program", ["nosuch", "./nosuch", "/nosuch/app", "/", "/dev/null"])
 def test_what_cannot_be_executed_is_for_the_spawn_to_explain(tmp_path: Path, program: str) -> None:
     asyncio.run(Disks().wait_answered(Executable(program, str(tmp_path), "/nosuch:relative")))
@@ -120,7 +133,8 @@ def test_no_answer_is_an_error_and_the_next_one_waits_for_the_same(
 
 
 @pytest.mark.skipif(not can_hang(), reason="only root can mount a FUSE")
-def test_the_disks_of_open_files_are_asked_for_a_child_closes_what_it_inherits(disk: HangingDisk) -> None:
+def test_the_disks_of_open_files_are_asked_for_a_child_closes_what_it_inherits(disk: HangingDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disks, "MOUNTS_SECONDS", 0.0)
     executable = Executable("/bin/true", "/", None)
 
     async def main() -> None:
