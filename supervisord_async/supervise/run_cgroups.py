@@ -25,9 +25,12 @@ from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.identity import Identity, is_alive, of
 from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
+from supervisord_async.system.turn_limiter import TurnLimiter
 
 _log = logging.getLogger("asupd")
 
+#: How many spawns that have waited for the kernel together go on in one turn of the loop; each forks at once.
+SPAWNS_A_TURN = 16
 #: Folders of runs that are over are collected for this long, then removed together.
 SWEEP_SECONDS = 0.1
 #: How often removal is tried when the daemon ends: a dying process keeps its folder for a moment, and on a busy machine for a second.
@@ -47,6 +50,7 @@ class RunCgroups:
         self._own = Cgroup("")  #: the daemon's own cgroup, as last seen
         self._moved_at = -1.0
         self._moving: anyio.Event | None = None  #: while a thread moves us; set afterwards
+        self._turns = TurnLimiter(SPAWNS_A_TURN)
         self._reported = ""  #: the problem that was reported last; empty once it is solved
 
     async def open(self) -> None:
@@ -194,8 +198,9 @@ class RunCgroups:
 
     async def _warm_up(self) -> None:
         """Until the loop's next turn no thread moves us, and moving into a cgroup does not block. One thread does the waiting for all."""
-        while self._moving is not None:  # on waking too: somebody who came between may have begun the next move
+        while self._moving is not None:  # after each wait again: somebody who came between may have begun the next move
             await self._moving.wait()
+            await self._turns.turn()  # the forks of all that came meanwhile would together hold the loop for long
         if time.monotonic() - self._moved_at < cgroups.WARM_SECONDS:
             return
         own = await self._move()

@@ -33,6 +33,12 @@ class TurnLimiter:
         else:
             self._waiting.append(callback)
 
+    async def turn(self) -> None:
+        """Return when it is this caller's turn."""
+        called = asyncio.get_running_loop().create_future()
+        self.take(lambda: None if called.done() else called.set_result(None))
+        await called
+
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
         self._left = self._limit

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from supervisord_async.supervise import retry
-from supervisord_async.supervise.run_cgroups import RunCgroups
+from supervisord_async.supervise.run_cgroups import SPAWNS_A_TURN, RunCgroups
 from supervisord_async.system import cgroups, procfs
 from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.process_table import ProcessTable
@@ -75,6 +75,38 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
     assert len({cgroup.path for cgroup in made if cgroup is not None}) == 50
     assert len(warmed) == 1
     assert warmed[0] != threading.current_thread().name
+
+
+async def test_those_that_waited_together_go_on_a_few_at_a_turn(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each forks at once: in a start of 1,000 programs, a hundred forks at a time held the loop."""
+    runs = await opened()
+    waiting, go = threading.Event(), threading.Event()
+    real = cgroups.warm_up
+
+    def slow(own: Cgroup | None = None) -> Cgroup:
+        waiting.set()
+        assert go.wait(20)
+        return real(own)
+
+    monkeypatch.setattr(cgroups, "warm_up", slow)
+    monkeypatch.setattr(cgroups, "WARM_SECONDS", 1000.0)
+    made: list[int] = []
+
+    async def make(number: int) -> None:
+        assert await runs.make(f"i/w/{number}") is not None
+        made.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(100):
+            tasks.start_soon(make, number)
+        while not waiting.is_set():
+            await anyio.lowlevel.checkpoint()
+        go.set()
+        while len(made) < 100:
+            before = len(made)
+            await anyio.lowlevel.checkpoint()
+            assert len(made) - before <= SPAWNS_A_TURN + 1  # the one that warmed the kernel up has not waited for the others
+    assert made == list(range(100))
 
 
 async def test_no_run_is_made_while_a_thread_moves_us(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
