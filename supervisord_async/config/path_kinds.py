@@ -41,7 +41,7 @@ def kinds_of(paths: Iterable[str]) -> Mapping[str, PathKind]:
     threads = DaemonThreads(len(groups), "look")
     try:
         looks = [threads.submit(_look, group, found) for group in groups]
-    except RuntimeError:  # no thread can be started
+    except OSError:  # no thread can be started
         looks = []
         for group in groups:
             _look(group, found)

@@ -29,6 +29,6 @@ class Askers:
             try:
                 with anyio.fail_after(NAME_SECONDS):
                     self._names[uid] = (await self._threads.run(pwd.getpwuid, uid)).pw_name
-            except (KeyError, OSError, RuntimeError):  # unknown, too slow (TimeoutError is an OSError), or no thread: asked again next time
+            except (KeyError, OSError):  # unknown, too slow (TimeoutError is an OSError), or no thread: asked again next time
                 return f"uid {uid}"
         return self._names[uid]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
 from supervisord_async.control import goal as goals
@@ -25,6 +24,7 @@ from supervisord_async.core.inputs import Input, RestartRequested, SignalRequest
 from supervisord_async.core.state import DOWN, Snapshot, State
 from supervisord_async.errors import BusyError, CommandError, FailedError, NotFoundError, TimedOutError, UnavailableError, UsageError
 from supervisord_async.system import signals
+from supervisord_async.system.threads import in_thread
 from supervisord_async.words import listed
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Commands:
         """The effective configuration, or that of one ``program``, with secrets masked. Raises NotFoundError."""
         from supervisord_async.config.secrets import masked
 
-        everything = await anyio.to_thread.run_sync(masked, self.supervisor.configuration)  # a quarter of a millisecond for each program
+        everything = await in_thread(masked, self.supervisor.configuration)  # a quarter of a millisecond for each program
         if program is None:
             return everything
         found = everything["programs"].get(program)

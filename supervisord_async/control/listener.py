@@ -150,7 +150,7 @@ class Listening:
         """The sockets are closed, and the unix socket's file is removed if it is still ours and its disk answers in time."""
         for sock in self.sockets:
             sock.close()
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(RuntimeError):  # no thread can be started: the file stays
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(OSError):  # no thread can be started: the file stays
             await self._threads.run(self._unlink_if_ours)
 
     def _unlink_if_ours(self) -> None:
@@ -192,7 +192,7 @@ async def _local_off_the_loop(daemon: Daemon, adopted: list[socket.socket]) -> t
     """As :func:`_local`, in a thread, as the socket's disk may hang; on the loop if none can be started."""
     try:
         return await DaemonThreads(1, "bind").run(_local, daemon, adopted)
-    except RuntimeError as error:
+    except OSError as error:
         if not is_shortage(error):
             raise
         return _local(daemon, adopted)

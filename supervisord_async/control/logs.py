@@ -16,6 +16,7 @@ from supervisord_async.errors import FailedError
 from supervisord_async.logs.tail import READERS, tail
 from supervisord_async.logs.tail import follow as follow_file
 from supervisord_async.logs.target import Format
+from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.control.stream import SendChunk
@@ -75,6 +76,8 @@ async def _in_time(source: Source, reading: Awaitable[bytes]) -> bytes:
         words = f"cannot read {source.path}: its disk has not answered for {ANSWER_SECONDS:g} s"
         raise FailedError(words) from None
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise FailedError(f"cannot read {source.path}: {error.strerror}") from error
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -21,6 +20,7 @@ from supervisord_async import __version__
 from supervisord_async.control.counters import BUCKETS, Counters
 from supervisord_async.control.view import has_failed
 from supervisord_async.core.state import Health, State
+from supervisord_async.system.threads import in_thread
 
 if TYPE_CHECKING:
     from supervisord_async.control.commands import Commands
@@ -76,7 +76,7 @@ class Metrics:
             "asup_history_healthy": float(store is not None and store.trouble is None),
         }
         dropped = store.dropped if store is not None else 0
-        return await anyio.to_thread.run_sync(render, rows, daemon, self.counters, dropped), MEDIA_TYPE
+        return await in_thread(render, rows, daemon, self.counters, dropped), MEDIA_TYPE
 
 
 async def loop_lag() -> float:

@@ -9,10 +9,10 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from supervisord_async.control.counters import Counters
 from supervisord_async.system.shortage import is_shortage
+from supervisord_async.system.threads import in_thread
 
 if TYPE_CHECKING:
     from supervisord_async.control.listener import Listening
@@ -71,8 +71,8 @@ def _load() -> None:
 async def _loaded() -> None:
     """HTTP is imported, without blocking the loop. Raises ImportError."""
     try:
-        await anyio.to_thread.run_sync(_load)
-    except RuntimeError as error:
+        await in_thread(_load)
+    except OSError as error:
         if not is_shortage(error):
             raise
         # no thread can be started: the caller's own import blocks the loop instead

@@ -7,7 +7,6 @@ nothing else. Lanes are started when there is work; without work there is no tas
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -184,8 +183,8 @@ class Writer:
         """Give each stream its turn, all in one trip to a thread."""
         try:
             outcomes = await _in_thread(_turns)(batch, executor=self._threads)
-        except RuntimeError as error:  # no thread can be started now
-            outcomes = [Outcome(error=OSError(errno.EAGAIN, str(error))) for _ in batch]
+        except OSError as error:  # no thread can be started now
+            outcomes = [Outcome(error=error) for _ in batch]
         for (capture, sink), outcome in zip(batch, outcomes, strict=True):
             self._busy.discard(sink)
             if outcome.rotated and sink.target.compress:
@@ -213,7 +212,7 @@ class Writer:
                 path, sink = self._to_compress.popitem()
                 try:
                     await _in_thread(rotation.compress_backups)(sink.real_path, sink.lock, executor=self._packer)
-                except (OSError, ImportError, RuntimeError) as error:  # gzip is loaded when it is needed, and there may be no thread now
+                except (OSError, ImportError) as error:  # gzip is loaded when it is needed, and there may be no thread now
                     reason = error.strerror if isinstance(error, OSError) else error
                     _log.warning("cannot compress the backups of %s: %s (they stay as they are)", path, reason)
                 except Exception:

@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import anyio
-import anyio.to_thread
 
 from supervisord_async import __version__
 from supervisord_async.config.model import Configuration, Program
@@ -54,6 +53,7 @@ from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.stop_signals import ECHO_SECONDS, STOPS
+from supervisord_async.system.threads import in_thread
 from supervisord_async.wire import NO_CONTROL_SOCKET
 from supervisord_async.words import counted
 
@@ -212,7 +212,7 @@ class Daemon:
             await self._writer.aclose()
             await self._run_cgroups.close()
             tasks.cancel_scope.cancel()
-        await anyio.to_thread.run_sync(persist.forget, self._run_dir)
+        await in_thread(persist.forget, self._run_dir)
         os.close(self._null_fd)
         return code
 
@@ -429,7 +429,7 @@ class Daemon:
 
 async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
     """What ``function`` returns, called in a thread; a takeover depends on it, so this waits while no thread can be started."""
-    return await retry_on_shortage("take over what lives", lambda: anyio.to_thread.run_sync(function, *arguments))
+    return await retry_on_shortage("take over what lives", lambda: in_thread(function, *arguments))
 
 
 def _become_parent_of_orphans() -> None:

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import cast
 
 import anyio
-import anyio.to_thread
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Probe
@@ -28,7 +27,7 @@ from supervisord_async.system.disks import ANSWER_SECONDS, Disks, Executable
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.spawn import SpawnSpec
-from supervisord_async.system.threads import DaemonThreads
+from supervisord_async.system.threads import DaemonThreads, in_thread
 from supervisord_async.system.tree import Tree
 from supervisord_async.system.turn_limiter import TurnLimiter
 from supervisord_async.wire import ENV_TAG
@@ -78,7 +77,7 @@ class MachineHost:
 
     def look_ahead(self, executables: Iterable[Executable]) -> None:
         """Check the disks of some executables in advance, so that a thousand starts do not all wait for the first answer."""
-        with suppress(RuntimeError):  # no thread: a start that needs the answer tries again
+        with suppress(OSError):  # no thread: a start that needs the answer tries again
             for executable in islice(dict.fromkeys(executables), LOOKED_AHEAD):
                 self._disks.begin_to_ask(executable)
 
@@ -143,7 +142,7 @@ class MachineHost:
         except TimeoutError:
             words = f"looking up {user or group} has taken {USER_SECONDS:g} s (does a directory service hang?)"
             raise SpawnError("user", None, words) from None
-        except RuntimeError as error:
+        except OSError as error:
             if not is_shortage(error):
                 raise
             raise SpawnError("fork", errno.EAGAIN, "no thread to look the user up") from error
@@ -173,8 +172,8 @@ class MachineHost:
     async def was_oom_killed(self, pid: int) -> bool | None:
         """Read the kernel's log, off the loop."""
         try:
-            return await anyio.to_thread.run_sync(oom.was_oom_killed, pid)
-        except (OSError, RuntimeError) as error:
+            return await in_thread(oom.was_oom_killed, pid)
+        except OSError as error:
             if not is_shortage(error):
                 raise
             return None

@@ -30,11 +30,11 @@ async def retry_on_shortage(what: str, do: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 result = await do()
-            except (OSError, RuntimeError) as error:
+            except OSError as error:
                 if not is_shortage(error):
                     raise
                 if not _waiting:
-                    reason = (error.strerror if isinstance(error, OSError) else None) or error
+                    reason = error.strerror or error
                     _log.warning("transient: cannot %s: %s; trying again, as with everything else that fails for this reason", what, reason)
                 _waiting.add(token)
                 await anyio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 import anyio
-import anyio.to_thread
 
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system import cgroups
@@ -25,6 +24,7 @@ from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.identity import Identity, is_alive, of
 from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
+from supervisord_async.system.threads import in_thread
 from supervisord_async.system.turn_limiter import TurnLimiter
 
 _log = logging.getLogger("asupd")
@@ -55,7 +55,7 @@ class RunCgroups:
 
     async def open(self) -> None:
         """From now on runs get cgroups, or :attr:`missing` says why not; the cgroups of an earlier daemon's runs are known."""
-        self._known = await retry_on_shortage("look for cgroups", lambda: anyio.to_thread.run_sync(self._look))
+        self._known = await retry_on_shortage("look for cgroups", lambda: in_thread(self._look))
 
     def _look(self) -> dict[str, Cgroup]:
         try:
@@ -143,7 +143,7 @@ class RunCgroups:
         own cgroup only: one that is elsewhere was put there on purpose.
         """
         if self._home is not None and runs:
-            await retry_on_shortage("put living runs into cgroups", lambda: anyio.to_thread.run_sync(self._take_in, runs))
+            await retry_on_shortage("put living runs into cgroups", lambda: in_thread(self._take_in, runs))
 
     def _take_in(self, runs: Mapping[str, Iterable[Identity]]) -> None:
         now = ProcessTable()
@@ -172,11 +172,9 @@ class RunCgroups:
         """All folders of this instance are removed, except those in which something lives."""
         for attempt in range(LAST_SWEEPS):
             try:
-                if await anyio.to_thread.run_sync(self._remove_all):
+                if await in_thread(self._remove_all):
                     return
-            except (OSError, RuntimeError) as error:
-                if not isinstance(error, OSError) and not is_shortage(error):
-                    raise
+            except OSError as error:
                 _log.info("cannot remove the cgroups of runs that are over: %s", error)
                 return
             await anyio.sleep(SWEEP_SECONDS if attempt > LAST_SWEEPS / 2 else SWEEP_SECONDS / 10)
@@ -189,10 +187,8 @@ class RunCgroups:
     async def _remove_over(self) -> None:
         over = frozenset(self._over)
         try:
-            removed = await anyio.to_thread.run_sync(lambda: {cgroup for cgroup in over if cgroup.remove()})
-        except (OSError, RuntimeError) as error:
-            if not isinstance(error, OSError) and not is_shortage(error):
-                raise
+            removed = await in_thread(lambda: {cgroup for cgroup in over if cgroup.remove()})
+        except OSError:
             return  # a later sweep removes them, or close()
         self._over -= removed  # not where something still lives: at the next sweep
 
@@ -214,8 +210,8 @@ class RunCgroups:
         """
         self._moving = anyio.Event()
         try:
-            return await anyio.to_thread.run_sync(cgroups.warm_up)
-        except RuntimeError as error:
+            return await in_thread(cgroups.warm_up)
+        except OSError as error:
             if not is_shortage(error):
                 raise
             return None

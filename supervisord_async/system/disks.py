@@ -71,7 +71,7 @@ class Disks:
     async def wait_answered(self, executable: Executable) -> None:
         """Return once all that a spawn of ``executable`` reads was read a moment ago; an error counts as an answer too.
 
-        Raises SpawnError, stage ``exec``, without an answer within ``answer_seconds``; RuntimeError if no thread can be started.
+        Raises SpawnError, stage ``exec``, without an answer within ``answer_seconds``; OSError if no thread can be started.
         """
         if self.have_answered(executable):
             return
@@ -84,7 +84,7 @@ class Disks:
         asked.result()
 
     def begin_to_ask(self, executable: Executable) -> asyncio.Future[bool]:
-        """Begin to check the disks of ``executable``, or join the check under way. Raises RuntimeError if no thread can be started."""
+        """Begin to check the disks of ``executable``, or join the check under way. Raises OSError if no thread can be started."""
         asked = self._asked.get(executable)
         if asked is None:
             asked = self._asked[executable] = asyncio.wrap_future(self._threads.submit(self._ask, executable))

@@ -7,12 +7,9 @@ of them soon waits, all other names queue behind, and at its end the process wai
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 from typing import Any
 
-from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.threads import Call, DaemonThreads
 
 #: How many names can be looked up at a time; if so many hang, all others wait behind them.
@@ -61,12 +58,7 @@ class Lookups:
     def _begin(self, question: tuple[Any, ...]) -> Call[list[Any]]:
         asked = self._asked.get(question)
         if asked is None:
-            try:
-                asked = self._asked[question] = self._threads.begin(socket.getaddrinfo, *question)
-            except RuntimeError as error:
-                if not is_shortage(error):
-                    raise
-                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+            asked = self._asked[question] = self._threads.begin(socket.getaddrinfo, *question)
             asked.add_done_callback(lambda asked: self._heard(question, asked))
         return asked
 

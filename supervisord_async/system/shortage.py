@@ -9,6 +9,4 @@ _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS,
 
 def is_shortage(error: BaseException) -> bool:
     """Whether ``error`` means that the machine, or one of our limits, has no descriptor, process, thread or memory to give just now."""
-    if isinstance(error, OSError):
-        return error.errno in _SHORTAGES
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)

@@ -1,27 +1,60 @@
-"""Threads for work that a device may block for ever.
+"""Threads: those of the loop, for work that ends, and :class:`DaemonThreads` for work that a device may block for ever.
 
-They are daemon threads: one that hangs in the kernel delays neither the loop nor the end of the process.
+The latter are daemon threads: one that hangs in the kernel delays neither the loop nor the end of the process.
 ``concurrent.futures.ThreadPoolExecutor`` would: it joins its threads at exit.
+
+That no thread can be started is the OSError EAGAIN here, as it is for a process, and not Python's RuntimeError: so those who can do
+without a thread, or try again, need not know two errors for one shortage.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar, TypeVarTuple
+
+import anyio
+import anyio.to_thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Work that was begun; a wait for it by :func:`wait_over` can be cancelled without cancelling the work.
 Call: TypeAlias = asyncio.Future[T]
 
 #: A thread without work ends after this.
 IDLE_SECONDS = 2.0
+
+
+async def in_thread(function: Callable[[*Ts], T], *args: *Ts, limiter: anyio.CapacityLimiter | None = None) -> T:
+    """What ``function`` returns or raises, called in a thread of the loop; a cancellation waits for its end.
+
+    Raises OSError, EAGAIN, if no thread can be started.
+    """
+    try:
+        return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):  # an error of ``function``
+            raise
+        raise _no_thread(error) from error
+
+
+def start(thread: threading.Thread) -> None:
+    """``thread`` runs. Raises OSError, EAGAIN, if it cannot be started."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise _no_thread(error) from error
+
+
+def _no_thread(error: RuntimeError) -> OSError:
+    return OSError(errno.EAGAIN, str(error))
 
 
 class DaemonThreads(Executor):
@@ -40,7 +73,7 @@ class DaemonThreads(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """``fn`` will be called in a thread; the future has its result.
 
-        Raises RuntimeError after :meth:`shutdown`, or if there is no thread and none can be started.
+        Raises RuntimeError after :meth:`shutdown`; OSError, EAGAIN, if there is no thread and none can be started.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -53,22 +86,18 @@ class DaemonThreads(Executor):
         return future
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function`` returns or raises, called in a thread; the call goes on if this is cancelled.
-
-        Raises RuntimeError, as :meth:`submit`.
-        """
+        """What ``function`` returns or raises, called in a thread; the call goes on if this is cancelled. Raises as :meth:`submit`."""
         return await self.begin(function, *args, **kwargs)
 
     def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-        """Call ``function`` in a thread; returns a future of the loop with its result. Raises RuntimeError, as :meth:`submit`."""
+        """Call ``function`` in a thread; returns a future of the loop with its result. Raises as :meth:`submit`."""
         return asyncio.wrap_future(self.submit(function, *args, **kwargs))
 
     def _start_thread(self) -> None:
-        """Start another thread; if that fails, the existing ones do the work. Raises RuntimeError if there is none."""
-        thread = threading.Thread(target=self._serve, name=f"{self._name}-{self._threads + 1}", daemon=True)
+        """Start another thread; if that fails, the existing ones do the work. Raises OSError if there is none."""
         try:
-            thread.start()
-        except RuntimeError:
+            start(threading.Thread(target=self._serve, name=f"{self._name}-{self._threads + 1}", daemon=True))
+        except OSError:
             if not self._threads:
                 raise
         else:
@@ -118,7 +147,7 @@ def in_time(seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P
     """
     try:
         answer = DaemonThreads(1, "bounded").submit(function, *args, **kwargs)
-    except RuntimeError:
+    except OSError:
         return function(*args, **kwargs)
     return answer.result(seconds)
 

@@ -328,7 +328,7 @@ async def test_without_a_thread_output_waits_for_one(tmp_path: Path, monkeypatch
     def refuse_some(function: Any) -> Any:
         if len(refused) < 3:
             refused.append(True)
-            raise RuntimeError("can't start new thread")
+            raise BlockingIOError(11, "can't start new thread")
         return in_thread(function)
 
     monkeypatch.setattr(writer_module, "_in_thread", refuse_some)
@@ -345,7 +345,7 @@ async def test_backups_for_which_there_is_no_thread_are_compressed_after_the_nex
 
     def refuse(threads: DaemonThreads, *work: Any, **how: Any) -> Any:
         if refuses and threads._name == "log-gzip":
-            raise RuntimeError("can't start new thread")
+            raise BlockingIOError(11, "can't start new thread")
         return submit(threads, *work, **how)
 
     monkeypatch.setattr(DaemonThreads, "submit", refuse)

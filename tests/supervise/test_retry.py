@@ -11,7 +11,7 @@ from supervisord_async.supervise import retry
 from supervisord_async.supervise.retry import retry_on_shortage
 from tests.virtual_clock import run_virtually
 
-SHORTAGES = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EAGAIN, "no process"), RuntimeError("can't start new thread")]
+SHORTAGES = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.EAGAIN, "can't start new thread")]
 OTHERS = [OSError(errno.EACCES, "Permission denied"), RuntimeError("a bug"), ValueError("another")]
 
 

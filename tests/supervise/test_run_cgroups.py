@@ -232,7 +232,9 @@ async def test_who_is_expected_is_made_after_the_kernel_was_waited_for_and_asked
     assert order == ["waited", "waited", "made"]
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), UnusableError("gone"), RuntimeError("can't start new thread")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), UnusableError("gone"), BlockingIOError(11, "can't start new thread")]
+)
 async def test_nobody_hears_of_what_could_not_be_prepared(
     warmed: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -284,7 +286,7 @@ async def test_without_a_thread_the_loop_waits_for_once(warmed: list[str], monke
     runs = await opened()
 
     def refuse(own: object = None) -> Cgroup:
-        raise RuntimeError("can't start new thread")
+        raise BlockingIOError(11, "can't start new thread")
 
     monkeypatch.setattr(cgroups, "warm_up", refuse)
     assert await runs.make("i/w/1") is not None

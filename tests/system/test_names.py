@@ -73,7 +73,7 @@ def test_a_name_that_is_not_found_is_an_error_and_asked_for_anew(kind: LoopKind,
 
 def test_addresses_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Any:
-        raise RuntimeError("can't start new thread")
+        raise BlockingIOError(11, "can't start new thread")
 
     monkeypatch.setattr(DaemonThreads, "submit", refuse)
 

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from supervisord_async.control.message import Request, Response
 from supervisord_async.control.problems import of_status
+from supervisord_async.system.threads import in_thread
 
 FOLDER = Path(__file__).with_name("static")
 #: What is served; licences and notes in the folder are not.
@@ -102,7 +102,7 @@ class Pages:
         async with self._lock:
             if self.loaded is None:
                 try:
-                    self.loaded = await anyio.to_thread.run_sync(load, self._folder)
+                    self.loaded = await in_thread(load, self._folder)
                 except OSError as error:
                     raise of_status(503, f"cannot read the page's files: {error.strerror}") from error
             return self.loaded

@@ -17,7 +17,6 @@ from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, State
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.figures import Sampler
-from supervisord_async.system.shortage import is_shortage
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -45,10 +44,8 @@ class MemoryWatch:
             if limited := self._limited():
                 try:
                     await self._measure(limited)
-                except (OSError, RuntimeError) as error:  # for example no free descriptor, or no thread; the next time there may be one
-                    if not isinstance(error, OSError) and not is_shortage(error):
-                        raise
-                    _log.warning("cannot measure memory: %s", getattr(error, "strerror", None) or error)
+                except OSError as error:  # for example no free descriptor, or no thread; the next time there may be one
+                    _log.warning("cannot measure memory: %s", error.strerror or error)
             else:
                 await self._news.wait()
             await anyio.sleep(INTERVAL_SECONDS)  # also after news: programs without limits may start many times a second

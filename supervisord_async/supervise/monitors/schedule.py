@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from supervisord_async.config.model import Program, Schedule
 from supervisord_async.core.inputs import StartRequested
@@ -21,6 +20,7 @@ from supervisord_async.supervise.fleet.schedule import Marks, next_after, rests_
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system.shortage import is_shortage
+from supervisord_async.system.threads import in_thread
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -47,7 +47,7 @@ class ScheduleWatch:
         *,
         active: Callable[[], bool] = lambda: True,
         wall_clock: Callable[[], float] = time.time,
-        off_the_loop: Callable[..., Awaitable[None]] = anyio.to_thread.run_sync,
+        off_the_loop: Callable[..., Awaitable[None]] = in_thread,
     ) -> None:
         self._bus = bus
         self._processes = processes
@@ -108,7 +108,7 @@ class ScheduleWatch:
         """Write ``marks`` to the disk; if no thread can be started for that, a later look does it."""
         try:
             await self._off_the_loop(self._marks.write, marks)
-        except RuntimeError as error:
+        except OSError as error:
             if not is_shortage(error):
                 raise
         else:

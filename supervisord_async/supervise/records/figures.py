@@ -13,10 +13,10 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from supervisord_async.core.state import Snapshot
+from supervisord_async.system.threads import in_thread
 from supervisord_async.system.usage import PAGE_BYTES, TICKS, Usage, open_files, proportional_bytes, storage_bytes, usages
 
 #: A sample no older than this is reused for the next request.
@@ -92,10 +92,10 @@ class Sampler:
             if begun - self._at < FRESH_SECONDS and (self._detailed or not detailed):
                 stay = {name for name, pid in self._mains.items() if mains.get(name) == pid}
                 newcomers = {name: pid for name, pid in mains.items() if name not in stay}
-                found = await anyio.to_thread.run_sync(partial(self._measure, newcomers, self._detailed, keep=True)) if newcomers else {}
+                found = await in_thread(partial(self._measure, newcomers, self._detailed, keep=True)) if newcomers else {}
                 self.last = {name: figures for name, figures in self.last.items() if name in stay} | found
             else:
-                self.last = await anyio.to_thread.run_sync(partial(self._measure, mains, detailed)) if mains else {}
+                self.last = await in_thread(partial(self._measure, mains, detailed)) if mains else {}
                 self._at, self._detailed = anyio.current_time(), detailed
             self._mains, ended = mains, anyio.current_time()
             self._again_at = ended + NEWCOMERS_PART * (ended - begun)
@@ -105,7 +105,7 @@ class Sampler:
         """The memory of its tree now, measured, not scaled from an earlier measurement; None without a process."""
         async with self._lock:
             pid = process.snapshot.pid
-            return await anyio.to_thread.run_sync(self._held, pid) if pid is not None else None
+            return await in_thread(self._held, pid) if pid is not None else None
 
     def _held(self, pid: int) -> int | None:
         everything = usages()

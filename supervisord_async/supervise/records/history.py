@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Snapshot
@@ -28,7 +27,7 @@ from supervisord_async.errors import UnavailableError
 from supervisord_async.supervise.records.history_store import Reader, SchemaError, Store
 from supervisord_async.supervise.records.run_entry import RunEntry
 from supervisord_async.supervise.retry import retry_on_shortage
-from supervisord_async.system.threads import DaemonThreads
+from supervisord_async.system.threads import DaemonThreads, in_thread
 
 T = TypeVar("T")
 
@@ -228,7 +227,7 @@ class History:
     # In the worker thread
 
     async def _blocking(self, function: Callable[[], T]) -> T:
-        return await retry_on_shortage("write the history", lambda: anyio.to_thread.run_sync(function, limiter=self._one_writer))
+        return await retry_on_shortage("write the history", lambda: in_thread(function, limiter=self._one_writer))
 
     def _open_store(self) -> Store | None:
         for attempt in range(2):

@@ -21,7 +21,6 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
 from supervisord_async.config.model import Program, Stop
@@ -35,6 +34,7 @@ from supervisord_async.supervise.recovery.termination import StopSettings
 from supervisord_async.supervise.sources.fdstore import StoredDescriptor
 from supervisord_async.system.exchange import exchange
 from supervisord_async.system.shortage import is_shortage
+from supervisord_async.system.threads import in_thread
 
 _log = logging.getLogger("asupd")
 
@@ -384,15 +384,13 @@ class Saver:
         """Save the present state. Returns False if that failed, which is reported once; :meth:`run` will try again."""
         state = self._collect()
         try:
-            await anyio.to_thread.run_sync(save, self._run_dir, state)
-        except (OSError, RuntimeError) as error:
-            if not isinstance(error, OSError) and not is_shortage(error):
-                raise
+            await in_thread(save, self._run_dir, state)
+        except OSError as error:
             if not self._failing:
                 _log.error(
                     "degraded: cannot save the state in %s: %s; if the daemon dies now, children are found by their environment only",
                     self._run_dir,
-                    getattr(error, "strerror", None) or error,
+                    error.strerror or error,
                 )
             self._failing = True
             return False

@@ -26,7 +26,6 @@ from supervisord_async.supervise.recovery.persist import SavedState
 from supervisord_async.supervise.retry import retry_on_shortage
 from supervisord_async.system import descriptors, orphans, own_python, signals, spawn, threads
 from supervisord_async.system.disks import Disks, Executable
-from supervisord_async.system.shortage import is_shortage
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
@@ -208,10 +207,6 @@ async def _ask_disks() -> None:
     try:
         await Disks().wait_answered(Executable(sys.executable, "/", None))
     except SpawnError as error:
-        raise FailedError(f"cannot re-exec: {error}; this code stays in service") from error
-    except RuntimeError as error:
-        if not is_shortage(error):
-            raise
         raise FailedError(f"cannot re-exec: {error}; this code stays in service") from error
 
 

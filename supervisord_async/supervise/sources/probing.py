@@ -33,13 +33,11 @@ async def ask(probe: Probe) -> str | None:
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
             return words or None
-        except (OSError, RuntimeError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             tried = _tried(error)
             words = f"{_target(probe)}: {_reason(tried)}"  # UnicodeError: not a valid host name
             if any(map(_is_ours, tried)):
                 raise ProbeNotRunError(words) from error
-            if isinstance(error, RuntimeError):
-                raise
             return words
     if names.is_awaited(_host(probe)):
         raise ProbeNotRunError(f"{_target(probe)}: no name server has answered within {probe.timeout_seconds:g} s")

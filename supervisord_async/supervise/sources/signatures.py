@@ -41,7 +41,7 @@ class Signatures:
         self._calls: dict[str, Call[dict[str, Signature]]] = {}  #: by directory: the look that a thread is at, or hangs in
 
     async def of(self, path: str) -> Signature:
-        """The file's signature now. Raises TimeoutError if its disk does not answer, RuntimeError if no thread can be started."""
+        """The file's signature now. Raises TimeoutError if its disk does not answer, OSError if no thread can be started."""
         directory = os.path.dirname(path)
         while True:
             look = self._gathering.get(directory)

@@ -111,7 +111,7 @@ class Scene:
     async def _at_once(self, function: Callable[..., None], *arguments: Any) -> None:
         """Instead of a thread, for which virtual time would not wait."""
         if not self.threads:
-            raise RuntimeError("can't start new thread")
+            raise BlockingIOError(11, "can't start new thread")
         function(*arguments)
 
     def wall(self) -> float:

@@ -155,7 +155,7 @@ def test_who_ended_before_the_closer_look_is_not_blamed(caplog: pytest.LogCaptur
     assert not caplog.records
 
 
-@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("can't start new thread")], ids=str)
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), BlockingIOError(11, "can't start new thread")], ids=str)
 def test_a_look_that_fails_is_said_and_the_next_one_counts(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     async def scene(processes: dict[str, Process], sampler: FakeSampler) -> None:
         sampler.error, sampler.bytes = error, {"hog": 200 * MIB}

@@ -257,7 +257,7 @@ async def test_without_a_descriptor_for_a_connection_nobody_was_asked(kind: str)
 @pytest.mark.anyio
 async def test_without_a_thread_to_look_a_host_up_nobody_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_thread(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+        raise BlockingIOError(11, "can't start new thread")
 
     monkeypatch.setattr(anyio, "connect_tcp", no_thread)
     probe = Probe(kind="tcp", tcp=("db.example", 1))

@@ -122,7 +122,7 @@ async def test_a_webhook_waits_until_there_is_a_thread_to_call_it_in(hook: Hook,
     def refuse(*work: Any, **how: Any) -> Any:
         if refused:
             refused.pop()
-            raise RuntimeError("can't start new thread")
+            raise BlockingIOError(11, "can't start new thread")
         return submit(*work, **how)
 
     monkeypatch.setattr(DaemonThreads, "submit", refuse)

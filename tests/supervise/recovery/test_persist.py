@@ -295,7 +295,7 @@ def test_saves_are_as_many_as_the_disk_bears_and_the_last_one_has_all(tmp_path: 
         await anyio.sleep(0.001)
         saved.append(state.last_record_id)
 
-    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+    monkeypatch.setattr(persist, "in_thread", save_in_a_thread)
 
     async def main() -> None:
         nonlocal changes
@@ -355,7 +355,7 @@ def test_a_disk_that_refuses_is_told_once_and_so_is_that_it_does_not_any_more(
         if full:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+    monkeypatch.setattr(persist, "in_thread", save_in_a_thread)
 
     async def main() -> None:
         nonlocal full
@@ -405,7 +405,7 @@ def test_who_waits_for_a_save_waits_for_one_that_knows_and_for_no_pause(tmp_path
         await anyio.sleep(3600.0 if hang else 0.01)
         saved.append(state.last_record_id)
 
-    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+    monkeypatch.setattr(persist, "in_thread", save_in_a_thread)
 
     async def main() -> None:
         nonlocal number, hang
@@ -483,7 +483,7 @@ def test_a_save_that_a_bug_broke_is_made_up_for_without_another_change(monkeypat
     async def save_in_a_thread(_save: object, _run_dir: str, _state: SavedState) -> None:
         return None
 
-    monkeypatch.setattr(persist.anyio.to_thread, "run_sync", save_in_a_thread)
+    monkeypatch.setattr(persist, "in_thread", save_in_a_thread)
 
     async def main() -> None:
         saver = Saver("/nowhere", collect)

@@ -131,8 +131,8 @@ def test_each_hears_that_there_is_no_thread(tmp_path: Path, monkeypatch: pytest.
     async def ask(looks: Signatures, path: str) -> None:
         try:
             await looks.of(path)
-        except RuntimeError as error:
-            heard.append(str(error))
+        except BlockingIOError as error:
+            heard.append(error.strerror)
 
     async def main() -> None:
         looks = Signatures()

@@ -15,6 +15,7 @@ import anyio
 
 from supervisord_async.supervise.sources.filewatch.view import View, WatchedPath
 from supervisord_async.supervise.sources.filewatch.watcher import Pace, Reports, Watcher
+from supervisord_async.system import threads
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -67,7 +68,7 @@ class WatcherThread:
         ended = anyio.Event()
         thread = threading.Thread(target=_look, args=(watcher, portal, ended, failures), name="asup-files", daemon=True)
         try:
-            thread.start()
+            threads.start(thread)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._stop_when_deserted, watcher)
                 await ended.wait()

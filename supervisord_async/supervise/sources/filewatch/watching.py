@@ -140,12 +140,12 @@ class FileWatching:
             try:
                 await thread.serve(portal)
             except Exception as error:  # the programs are not affected; only their files go unwatched for a moment
-                short = is_shortage(error)
-                if not short:
+                shortage = error.strerror if isinstance(error, OSError) and is_shortage(error) else None
+                if shortage is None:
                     _log.exception("watching files failed; trying again in %g s", pause)
                 self._bus.publish(
                     "watch",
-                    message=f"watching files failed ({error if short else repr(error)}); trying again in {pause:g} s",
+                    message=f"watching files failed ({shortage or repr(error)}); trying again in {pause:g} s",
                     data={"what": "failed", "seconds": pause},
                 )
                 await anyio.sleep(pause)
