@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
@@ -17,33 +18,6 @@ from supervisord_async.system.credentials import Credentials
 
 #: A report of the launcher is one short line.
 _NEWS_BYTES = 4096
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run may use; None: as much as we may."""
-
-    open_files: int | None = None
-    processes: int | None = None  #: of its user
-    core_size_bytes: int | None = None
-    nice: int | None = None  #: absolute
-    ionice: str | None = None  #: ``idle``, ``best-effort[:0-7]``, ``realtime[:0-7]``
-    oom_score_adj: int | None = None
-    cpu_affinity: tuple[int, ...] | None = None
-    no_new_privileges: bool = False
-
-    def settings(self) -> list[str]:
-        """The launcher's arguments."""
-        values = {
-            "open_files": self.open_files,
-            "processes": self.processes,
-            "core_size": self.core_size_bytes,
-            "nice": self.nice,
-            "ionice": self.ionice,
-            "oom_score_adj": self.oom_score_adj,
-            "cpu_affinity": ",".join(map(str, self.cpu_affinity)) if self.cpu_affinity is not None else None,
-            "no_new_privileges": 1 if self.no_new_privileges else None,
-        }
-        return [f"{key}={value}" for key, value in values.items() if value is not None]
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -56,7 +30,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 def through_launcher(
     argv: tuple[str, ...],
-    limits: Limits | None,
+    limits: Mapping[str, str],
     credentials: Credentials | None,
     pipe: int,
     descriptors: tuple[int, ...],
@@ -64,9 +38,10 @@ def through_launcher(
 ) -> list[str]:
     """The command that sets ``limits``, becomes ``credentials`` (None: does not change the user) and executes ``argv``.
 
-    ``descriptors`` are moved to 3, 4, …; ``pid_variables`` are set to the PID in the environment.
+    ``limits`` are by the keys of :data:`.launcher.STEPS`; ``descriptors`` are moved to 3, 4, …; ``pid_variables`` are set to the PID in
+    the environment.
     """
-    settings = limits.settings() if limits is not None else []
+    settings = [f"{key}={value}" for key, value in limits.items()]
     if descriptors:
         settings.append("descriptors=" + ",".join(map(str, descriptors)))
     if pid_variables:

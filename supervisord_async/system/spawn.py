@@ -26,7 +26,7 @@ from supervisord_async.system.child import Child, watched
 from supervisord_async.system.credentials import Credentials, may_switch
 from supervisord_async.system.disks import Executable
 from supervisord_async.system.identity import of
-from supervisord_async.system.limits import Limits, Refusal, through_launcher, wait_executed
+from supervisord_async.system.limits import Refusal, through_launcher, wait_executed
 
 #: After this many turns of the loop a new child has most likely executed its program.
 _TURNS_TO_EXECUTE = 2
@@ -45,7 +45,7 @@ class SpawnSpec(msgspec.Struct, frozen=True):
     credentials: Credentials | None = None  #: None: ours
     umask: int | None = None  #: None: ours
     pass_fds: tuple[int, ...] = ()  #: have the same numbers in the child
-    limits: Limits | None = None  #: None: ours
+    limits: Mapping[str, str] = {}  #: by the keys of :data:`.launcher.STEPS`; what is not in it is as ours
     listen_fds: tuple[int, ...] = ()  #: have the numbers 3, 4, … in the child
     pid_variables: tuple[str, ...] = ()  #: variables to set to the child's own PID
     stdin: int = subprocess.DEVNULL  #: a descriptor that we own; default: /dev/null
@@ -64,7 +64,7 @@ async def spawn(spec: SpawnSpec) -> Child:
     """
     if not spec.argv:
         raise SpawnError("exec", errno.EINVAL, "an empty command")
-    if (spec.limits is not None and spec.limits.settings()) or spec.listen_fds or spec.pid_variables:
+    if spec.limits or spec.listen_fds or spec.pid_variables:
         return await _spawn_launched(spec)
     return await _spawn(spec, spec.argv, _identity_arguments(spec.credentials))
 
@@ -80,7 +80,7 @@ async def _spawn_launched(spec: SpawnSpec) -> Child:
         try:
             argv = through_launcher(spec.argv, spec.limits, identity, writing, spec.listen_fds, spec.pid_variables)
             launched = replace(spec, pass_fds=(*spec.pass_fds, *spec.listen_fds, writing))
-            child = await _spawn(launched, argv, {}, own_files=spec.limits is not None and spec.limits.open_files is not None)
+            child = await _spawn(launched, argv, {}, own_files="open_files" in spec.limits)
         finally:
             os.close(writing)
         try:
@@ -135,7 +135,7 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
     if not own_files:
         descriptors.give_back_limit(child.pid)
-    if spec.limits is None or spec.limits.oom_score_adj is None:
+    if "oom_score_adj" not in spec.limits:
         oom.take_protection(child.pid)
     return child
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import structs
 
 from supervisord_async.config import model
 from supervisord_async.config.model import Backoff, Heartbeat, Logs, Notify, Probe, Program, Restart, Stop
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy
 from supervisord_async.supervise.runs import run_spec
-from supervisord_async.system import limits
+from supervisord_async.system import launcher
 
 PROBE = Probe(kind="tcp", tcp=("127.0.0.1", 1), start_timeout_seconds=17.0)
 #: Nothing here is a default.
@@ -94,8 +93,9 @@ def test_each_replica_has_the_heartbeat_file_that_is_meant_for_it() -> None:
 
 
 def test_every_limit_but_the_watched_one_reaches_the_launcher() -> None:
-    made, untouched = run_spec.limits_of(PROGRAM), limits.Limits()
-    assert [field.name for field in structs.fields(made) if getattr(made, field.name) == getattr(untouched, field.name)] == []
-    assert {field.name for field in structs.fields(made)} == set(model.Limits.__struct_fields__) - {"memory_bytes"}
-    assert len(made.settings()) == len(structs.fields(made))
-    assert all(getattr(made, name) == getattr(PROGRAM.limits, name) for name in (field.name for field in structs.fields(made)))
+    made, limits = run_spec.limits_of(PROGRAM), PROGRAM.limits
+    assert made.keys() == launcher.STEPS.keys() - {"user"}
+    assert {name.removesuffix("_bytes") for name in limits.__struct_fields__} == {*made, "memory"}
+    assert (made.pop("cpu_affinity"), made.pop("no_new_privileges")) == (",".join(map(str, limits.cpu_affinity or ())), "1")
+    assert made == {name: str(getattr(limits, name, limits.core_size_bytes)) for name in made}
+    assert run_spec.limits_of(msgspec.structs.replace(PROGRAM, limits=model.Limits())) == {}

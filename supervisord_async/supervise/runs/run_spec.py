@@ -19,7 +19,6 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.descriptors import RUN_ROOM
 from supervisord_async.system.disks import Executable
-from supervisord_async.system.limits import Limits
 from supervisord_async.system.spawn import SpawnSpec
 
 #: Separates, in the tag of a command beside a run, the process's name from the command's role.
@@ -86,7 +85,7 @@ def _own_variables(program: Program) -> list[tuple[str, str]]:
 
 
 def _digest(program: Program, environment: list[tuple[str, str]], *more: object, size: int = 8) -> str:
-    who = (program.user, program.group_name, program.umask, limits_of(program).settings())
+    who = (program.user, program.group_name, program.umask, [f"{key}={value}" for key, value in limits_of(program).items()])
     sockets = (program.sockets,) if program.sockets else ()
     identity = (program.command, program.shell, program.directory, *who, environment, *sockets, *more)
     return hashlib.blake2s(repr(identity).encode(), digest_size=size).hexdigest()
@@ -214,22 +213,23 @@ def spawn_spec(
         stdin=stdin,
         credentials=credentials,
         umask=program.umask,
-        limits=limits_of(program) if argv is None else None,
+        limits=limits_of(program) if argv is None else {},
         room=RUN_ROOM if argv is None else 0,
         confined=argv is None and program.stop.ends_all,
     )
 
 
-def limits_of(program: Program) -> Limits:
-    """The limits that are set at the start of a run; ``limits.memory`` is not among them, as a monitor watches it."""
+def limits_of(program: Program) -> dict[str, str]:
+    """The limits that are set at the start of a run, by the launcher's keys; ``limits.memory`` is not among them: a monitor watches it."""
     limits = program.limits
-    return Limits(
-        open_files=limits.open_files,
-        processes=limits.processes,
-        core_size_bytes=limits.core_size_bytes,
-        nice=limits.nice,
-        ionice=limits.ionice,
-        oom_score_adj=limits.oom_score_adj,
-        cpu_affinity=limits.cpu_affinity,
-        no_new_privileges=limits.no_new_privileges,
-    )
+    values = {
+        "open_files": limits.open_files,
+        "processes": limits.processes,
+        "core_size": limits.core_size_bytes,
+        "nice": limits.nice,
+        "ionice": limits.ionice,
+        "oom_score_adj": limits.oom_score_adj,
+        "cpu_affinity": ",".join(map(str, limits.cpu_affinity)) if limits.cpu_affinity is not None else None,
+        "no_new_privileges": 1 if limits.no_new_privileges else None,
+    }
+    return {key: str(value) for key, value in values.items() if value is not None}
