@@ -175,9 +175,9 @@ class History:
         """The last ``limit`` runs of ``name``, newest first. Raises UnavailableError where the database cannot be read."""
         return await self._answer(lambda: self._reader.runs(name, limit))
 
-    async def records(self, after_id: int, limit: int = 1000, name: str | None = None) -> list[Record]:
+    async def records(self, after_id: int, limit: int = 1000) -> list[Record]:
         """At most ``limit`` records after number ``after_id``, oldest first."""
-        return await self._question(lambda: self._reader.records(after_id, limit, name), [])
+        return await self._question(lambda: self._reader.records(after_id, limit), [])
 
     async def last_records(self, limit: int, name: str | None = None) -> list[Record]:
         """The last ``limit`` records, oldest first."""

@@ -288,13 +288,9 @@ class Reader:
         )
         return [_entry(row) for row in rows]
 
-    def records(self, after_id: int, limit: int, name: str | None = None) -> list[Record]:
-        """At most ``limit`` records after ``after_id``, oldest first, of one name or of all."""
-        if name is None:
-            rows = self._ask("SELECT * FROM records WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit))
-        else:
-            rows = self._ask("SELECT * FROM records WHERE id > ? AND name = ? ORDER BY id LIMIT ?", (after_id, name, limit))
-        return [_record(row) for row in rows]
+    def records(self, after_id: int, limit: int) -> list[Record]:
+        """At most ``limit`` records after ``after_id``, oldest first."""
+        return [_record(row) for row in self._ask("SELECT * FROM records WHERE id > ? ORDER BY id LIMIT ?", (after_id, limit))]
 
     def last_records(self, limit: int, name: str | None = None) -> list[Record]:
         """The last ``limit`` records, oldest first, of one name or of all."""
