@@ -26,16 +26,17 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from supervisord_async.logs import mover
-from supervisord_async.logs.journal import Journal
 from supervisord_async.logs.outage import KEPT_BYTES, Outage
 from supervisord_async.logs.sink import Outcome, OutgrownError, Sink
-from supervisord_async.logs.target import LossReport, PipeLike, Stream, Target
+from supervisord_async.logs.target import LossReport, Stream, Target
 from supervisord_async.system import transfer
 from supervisord_async.system.wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from supervisord_async.logs.journal import Journal
     from supervisord_async.logs.spool import Spool
     from supervisord_async.logs.writer import Writer
+    from supervisord_async.system.pipes import Pipe
 
 #: How long the pipe is left to fill between two turns: at most, at least, and at first.
 SLOWEST_SECONDS = 0.25
@@ -95,20 +96,20 @@ class Capture:
 
     def __init__(
         self,
-        pipe: PipeLike,
+        pipe: Pipe,
         target: Target,
         *,
         process_name: str,
         stream: Stream,
         writer: Writer,
+        journal: Journal,
         on_loss: Callable[[LossReport], None],
         echo: Callable[[bytes], None] | None = None,
-        journal: Journal | None = None,
     ) -> None:
         """Nothing is read before :meth:`start`.
 
         ``pipe`` is closed by its owner, after :meth:`aclose`. ``on_loss`` and ``echo`` are called on the loop; ``echo`` gets what was
-        written, as the child's own bytes. Without a ``journal``, formats other than ``raw`` may lose lines if the daemon is killed.
+        written, as the child's own bytes.
         """
         self.target = target
         self.sink: Sink = writer.open_sink(target.path or os.devnull, target)
@@ -165,7 +166,7 @@ class Capture:
         """
         if self.target.compress and self.target.path is not None:
             self._writer.compress(self.sink)  # the backups that a killed daemon had not compressed yet
-        left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
+        left = self._journal.has_left(self._process_name, self._stream)
         self._torn = left and afresh  # the rest of an incomplete line was lost with the old pipe
         (self._ask if left else self._listen)()
 
@@ -460,11 +461,8 @@ class Capture:
 
     def _spool_for(self, sink: Sink) -> Spool | None:
         """The spool, if the format needs one, or an earlier daemon left something in one."""
-        formatted = sink.target.format != "raw"
-        left = self._journal is not None and self._journal.has_left(self._process_name, self._stream)
-        if self._spool is None and (formatted or left):
-            journal = self._journal if self._journal is not None else Journal(None)
-            self._spool = journal.spool(self._process_name, self._stream)
+        if self._spool is None and (sink.target.format != "raw" or self._journal.has_left(self._process_name, self._stream)):
+            self._spool = self._journal.spool(self._process_name, self._stream)
         return self._spool
 
     def _retire(self, sink: Sink) -> None:

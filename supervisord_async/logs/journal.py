@@ -30,20 +30,20 @@ _NAME_BYTES = 200
 
 
 class Journal:
-    """The spools of one daemon. ``problem`` says why they do not survive the daemon; None if they do."""
+    """The spools of one daemon."""
 
-    def __init__(self, directory: str | None, problem: str | None = None) -> None:
-        """To be called by :meth:`open`; with ``directory`` None, spools are in memory."""
+    def __init__(self, directory: str | None) -> None:
+        """To be called by :meth:`open`; with ``directory`` None, spools are in memory, and do not survive the daemon."""
         self._directory = directory
-        self.problem = problem
+        self._warned = False  # that a spool cannot be written
         self._left: set[str] = set(os.listdir(directory)) if directory is not None else set()
 
     @classmethod
     def open(cls, directory: str) -> Journal:
         """Make the directory (0700) if need be, and finish writing the batches that an earlier daemon had begun.
 
-        Never fails: if the directory cannot be written, that is logged once and ``problem`` says so. To be called before any
-        capture starts, and only while holding the run_dir's lock.
+        Never fails: if the directory cannot be written, that is logged, and spools are in memory. To be called before any capture
+        starts, and only while holding the run_dir's lock.
         """
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -52,9 +52,10 @@ class Journal:
             os.unlink(probe)
             journal = cls(directory)
         except OSError as error:
-            problem = f"cannot write {directory}: {error.strerror} (timestamped and JSON logs lose some lines if the daemon is killed)"
-            _log.warning(problem)
-            return cls(None, problem)
+            _log.warning(
+                "cannot write %s: %s (timestamped and JSON logs lose some lines if the daemon is killed)", directory, error.strerror
+            )
+            return cls(None)
         for appending in (False, True):  # as logs may be shared: first find out how much of each batch is in its log, then append
             for file in sorted(journal._left):
                 journal._finish(file, appending=appending)
@@ -75,7 +76,9 @@ class Journal:
                 os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody may have removed the run_dir
                 return Spool(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path, source)
             except OSError as error:
-                self._warn_once(f"cannot write {path}: {error.strerror} (lines of {name} may be lost if the daemon is killed)")
+                if not self._warned:
+                    _log.warning("cannot write %s: %s (lines of %s may be lost if the daemon is killed)", path, error.strerror, name)
+                self._warned = True
         return Spool(os.memfd_create(f"asup-{stream}", os.MFD_CLOEXEC), None, source)
 
     async def sweep(self, in_use: Collection[tuple[str, str]]) -> None:
@@ -119,11 +122,6 @@ class Journal:
             if not spool.waiting_bytes:
                 self._left.discard(file)
             spool.close()
-
-    def _warn_once(self, problem: str) -> None:
-        if self.problem is None:
-            self.problem = problem
-            _log.warning(problem)
 
 
 def _file_name(name: str, stream: str) -> str:

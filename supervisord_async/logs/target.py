@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
@@ -50,14 +50,3 @@ class LossReport(msgspec.Struct, frozen=True):
                 "lines_lost": self.lines_lost,
             },
         }
-
-
-class PipeLike(Protocol):
-    """What a capture uses of :class:`supervisord_async.system.pipes.Pipe`, which the capture does not own."""
-
-    read_fd: int  #: our non-blocking end
-    child_fd: int  #: the end to which children write
-
-    def grow(self, size_bytes: int) -> int:
-        """Set its capacity in bytes, if that is allowed; returns its capacity."""
-        ...

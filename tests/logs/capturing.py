@@ -36,7 +36,7 @@ class Captured:
         self.pipe = Pipe.open()
         self.losses: list[LossReport] = []
         self.echoed: list[bytes] = []
-        self.journal = journal
+        self.journal = journal or Journal(None)
         self.target = target
         self.name = name
         self.capture = self.make_capture()
