@@ -32,13 +32,18 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4 * MESSAG
 
 
 class Datagram(msgspec.Struct, frozen=True):
-    """One message. The reader has to close its ``descriptors``."""
+    """One message. The reader has to close its ``descriptors``, by :meth:`close` or otherwise."""
 
     data: bytes
     pid: int  #: of the sender, as the kernel says; 0 if it has none in our PID namespace
     uid: int
     descriptors: tuple[int, ...]
     cut_off: bool
+
+    def close(self) -> None:
+        """Its descriptors are closed."""
+        for fd in self.descriptors:
+            os.close(fd)
 
 
 def bind_datagrams(path: str, abstract: str, credentials: Credentials | None, *, mode: int) -> tuple[socket.socket, str]:

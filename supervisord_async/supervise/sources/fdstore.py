@@ -25,14 +25,10 @@ class StoredDescriptor(msgspec.Struct, frozen=True):
 class DescriptorStore:
     """The store of one process."""
 
-    __slots__ = ("_stored", "refused")
+    __slots__ = ("_stored",)
 
     def __init__(self) -> None:
         self._stored: list[StoredDescriptor] = []
-        self.refused = 0  #: descriptors refused for lack of room, or for an invalid name
-
-    def __len__(self) -> int:
-        return len(self._stored)
 
     def saved(self) -> tuple[StoredDescriptor, ...]:
         """The stored descriptors, the oldest first."""
@@ -44,13 +40,10 @@ class DescriptorStore:
         name = name or UNNAMED
         sound = len(name) <= NAME_CHARACTERS and name.isascii() and name.isprintable() and ":" not in name
         for fd in descriptors:
-            if not sound or len(self._stored) >= STORE_LIMIT:
-                self.refused += 1
-                left.append(fd)
-            elif self._has(fd):
-                left.append(fd)
-            else:
+            if sound and len(self._stored) < STORE_LIMIT and not self._has(fd):
                 self._stored.append(StoredDescriptor(name, fd))
+            else:
+                left.append(fd)
         return tuple(left)
 
     def _has(self, fd: int) -> bool:

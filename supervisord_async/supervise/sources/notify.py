@@ -5,7 +5,7 @@ What matters to decisions (READY, MAINPID, EXTEND_TIMEOUT_USEC) becomes an input
 the message: only the run's main process may send, or with ``access: all`` any process of the run.
 
 A flood takes a bounded share of the loop: messages are read in batches with a pause after each full one, so that the kernel
-blocks the sender. A message that is malformed, or from another sender, is counted and its descriptors are closed; the first
+blocks the sender. A message that is malformed, or from another sender, is dropped and its descriptors are closed; the first
 one of each run is reported. Names and values mean what ``man 3 sd_notify`` says.
 """
 
@@ -63,8 +63,6 @@ class NotifySocket:
 
     def __init__(self, name: str, shared: SharedContext) -> None:
         self.state = NotifyState()  #: of the current run
-        self.accepted = 0  #: messages accepted, of all runs
-        self.ignored = 0  #: messages ignored, of all runs
         self.store = DescriptorStore()
         self._name = name
         self._shared = shared
@@ -101,7 +99,7 @@ class NotifySocket:
         self.state = NotifyState()
         if self._socket is not None:
             for datagram in read_datagrams(self._socket, 4 * BATCH):
-                self._drop(datagram)
+                datagram.close()
 
     def saved(self) -> SavedNotifySocket | None:
         """What is carried over a re-exec; None without a socket."""
@@ -166,11 +164,6 @@ class NotifySocket:
         await retry_on_shortage(f"hear {self._name}", act)
         return count
 
-    def _drop(self, datagram: Datagram) -> None:
-        self.ignored += 1
-        for fd in datagram.descriptors:
-            os.close(fd)
-
     def _receive(self, run: Run, datagram: Datagram) -> None:
         words = None if datagram.cut_off else parse(datagram.data)
         if words is None:
@@ -182,7 +175,6 @@ class NotifySocket:
             why = "its sender had ended already, so its run is not known" if gone else f"it is not from {whose}"
             self._ignore(run, datagram, f"{why} (notify.access: {access})")
         else:
-            self.accepted += 1
             left = datagram.descriptors
             try:
                 if words.get("FDSTORE") == "1" and "BARRIER" not in words:
@@ -193,10 +185,10 @@ class NotifySocket:
             self._act(run, words)
 
     def _ignore(self, run: Run, datagram: Datagram, why: str) -> None:
-        self._drop(datagram)
-        self.state.ignored += 1
-        if self.state.ignored == 1:
-            self._publish(run, f"ignored a message of process {datagram.pid}: {why}; further ones are only counted")
+        datagram.close()
+        if not self.state.ignored:
+            self.state.ignored = True
+            self._publish(run, f"ignored a message of process {datagram.pid}: {why}; further ones are ignored silently")
 
     def _may_speak(self, run: Run, pid: int) -> bool:
         if pid == run.child.pid:

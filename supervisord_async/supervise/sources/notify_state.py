@@ -24,7 +24,7 @@ class NotifyState(msgspec.Struct):
     watchdog_seconds: float | None = None  #: WATCHDOG_USEC: the timeout that the program wants instead of the configured one
     extended_until: float = 0.0
     published: int = 0  #: records about it
-    ignored: int = 0  #: messages ignored
+    ignored: bool = False  #: whether a message was ignored, which is published once
 
     @property
     def text(self) -> str:
