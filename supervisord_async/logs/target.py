@@ -36,11 +36,11 @@ class LossReport(msgspec.Struct, frozen=True):
     lines_lost: int
     message: str  #: for people: what, why, what to do
 
-    def record(self, name: str) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Its record: the keyword arguments of ``Bus.publish``."""
         return {
             "type_": "log_loss" if self.kind == "begin" else "log_recovered",
-            "name": name,
+            "name": self.process_name,
             "message": self.message,
             "data": {
                 "stream": self.stream,

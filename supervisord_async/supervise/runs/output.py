@@ -220,7 +220,7 @@ class Output:
         """Publish a loss of output, or its end."""
         still = (each.capture.trouble for each in self._captured if report.kind == "begin" or each.stream != report.stream)
         self.trouble = next((trouble for trouble in still if trouble is not None), None)
-        self._shared.bus.publish(**report.record(self._name))
+        self._shared.bus.publish(**report.record())
 
 
 def _wheres(logs: Logs) -> tuple[tuple[Stream, str], ...]:
