@@ -251,19 +251,19 @@ class Daemon:
         """What an earlier daemon of this run_dir, or this one before a re-exec, left behind, by process name."""
         saved, ended = former, False
         if saved is None:
-            saved, complaints = await _in_thread(persist.load, self._run_dir)
+            saved, complaints = await _patiently(persist.load, self._run_dir)
             for complaint in complaints:
                 _log.warning("degraded: %s; living programs are found by their environment", complaint)
             if ended := ending.is_begun(self._run_dir):
-                saved = await _in_thread(takeover.take_note_of_ending, self._run_dir, saved)
+                saved = await _patiently(takeover.take_note_of_ending, self._run_dir, saved)
         if saved is not None:
             self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_cgroups.open, name="cgroups")  # concurrently, as it mostly waits for the kernel
-            marked = await _in_thread(tags.marked, self._instance)
+            marked = await _patiently(tags.marked, self._instance)
             if saved is not None and saved.instance != self._instance:  # the run_dir was moved: living tags have the former path's digest
-                marked += await _in_thread(tags.marked, saved.instance)
-        living = await self._without_side_commands(await _in_thread(tags.completed, marked, self._run_cgroups.known))
+                marked += await _patiently(tags.marked, saved.instance)
+        living = await self._without_side_commands(await _patiently(tags.completed, marked, self._run_cgroups.known))
         living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
         inherited = reconcile(saved, living, clock.boot_id(), by_reexec=former is not None)
         if ended:
@@ -427,7 +427,7 @@ class Daemon:
             _log.exception("cannot re-exec; this code stays in service")
 
 
-async def _in_thread(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+async def _patiently(function: Callable[[*Ts], T], *arguments: *Ts) -> T:
     """What ``function`` returns, called in a thread; a takeover depends on it, so this waits while no thread can be started."""
     return await retry_on_shortage("take over what lives", lambda: in_thread(function, *arguments))
 
