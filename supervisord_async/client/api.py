@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from supervisord_async.client.answers import DaemonHealth, Event, Log, ProcessStatus, Reload, Result, Run, typed
 from supervisord_async.client.json_client import JsonClient, as_list, as_object, decoded, joined, path_of, refusal, target_of
 from supervisord_async.client.overlap import Overlap, behind
+from supervisord_async.client.transport import in_our_words
 from supervisord_async.errors import BusyError, CommandError, NoDaemonError, TimedOutError, WentAwayError
 
 if TYPE_CHECKING:
-    from http.client import HTTPResponse
+    from supervisord_async.client.exchange import Arriving
 
 Awaited = Literal["ready", "stopped", "exited"]
 Stream = Literal["stdout", "stderr"]
@@ -96,9 +97,9 @@ class Client(JsonClient):
         query = {"lines": lines, "stream": stream, "since": since}
         from supervisord_async.client.streams import lines_of
 
-        with self._stream(path_of((name,), "logs"), query, self.timeout_seconds) as response:
-            format_, of = response.getheader("asup-log-format") or "raw", response.getheader("asup-log-stream") or stream
-            return Log(lines=list(lines_of(response, self.socket_path)), format=format_, stream=of)
+        with self._stream(path_of((name,), "logs"), query, self.timeout_seconds) as answer:
+            format_, of = answer.field("asup-log-format") or "raw", answer.field("asup-log-stream") or stream
+            return Log(lines=list(lines_of(answer, self.socket_path)), format=format_, stream=of)
 
     def dependencies(self) -> dict[str, dict[str, str]]:
         """The dependencies of each program, each with its condition: started, ready, completed or succeeded."""
@@ -122,9 +123,9 @@ class Client(JsonClient):
             if last is None:  # where to resume, so that events during an absence are not lost even if none came before
                 last = max((event.id for event in self.events(limit=1)), default=0)
             headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last)}
-            with self._stream("/v1/events", {"name": joined(selectors)}, 2 * EVENT_SILENCE_SECONDS, headers) as response:
+            with self._stream("/v1/events", {"name": joined(selectors)}, 2 * EVENT_SILENCE_SECONDS, headers) as answer:
                 yield None
-                for kind, data in server_sent(response, self.socket_path):
+                for kind, data in server_sent(answer, self.socket_path):
                     event = Event.from_document({"type": kind, **as_object(decoded(data))})
                     last = event.id or last
                     yield event
@@ -159,9 +160,9 @@ class Client(JsonClient):
                     yield line.decode(errors="surrogateescape")
             query = {"follow": "true", "lines": lines if begins else KNOWN_LINES, "stream": stream, "since": since if begins else None}
             overlap = Overlap(tail)
-            with self._stream(path_of((name,), "logs"), query, None) as response:
+            with self._stream(path_of((name,), "logs"), query, None) as answer:
                 known = tail
-                for line in lines_of(response, self.socket_path):
+                for line in lines_of(answer, self.socket_path):
                     fresh = overlap.fresh(line)
                     known.extend(fresh)
                     del known[:-KNOWN_LINES]
@@ -315,13 +316,15 @@ class Client(JsonClient):
     @contextmanager
     def _stream(
         self, path: str, query: dict[str, Any], timeout_seconds: float | None, headers: dict[str, str] | None = None
-    ) -> Iterator[HTTPResponse]:
+    ) -> Iterator[Arriving]:
         from supervisord_async.client.streams import stream
 
-        with stream(self.socket_path, target_of(path, query), headers or {}, timeout_seconds) as response:
-            if response.status >= 400:
-                raise refusal(response.status, decoded(response.read(1024 * 1024)))
-            yield response
+        with stream(self.socket_path, target_of(path, query), headers or {}, timeout_seconds) as answer:
+            if answer.status >= 400:
+                with in_our_words(self.socket_path):
+                    document = decoded(answer.complete())
+                raise refusal(answer.status, document)
+            yield answer
 
 
 def _patience(timeout_seconds: float | None) -> float:
