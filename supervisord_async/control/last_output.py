@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ import msgspec
 
 from supervisord_async.control import logs
 from supervisord_async.errors import FailedError
-from supervisord_async.logs.tail import READERS, open_log
+from supervisord_async.logs.tail import READERS, open_log, time_of
 
 if TYPE_CHECKING:
     from supervisord_async.supervise.process import Process
@@ -91,8 +90,6 @@ def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int,
     if not 0 <= skip <= SKIP_BYTES:
         return []
     try:
-        if logs.size_of(source.path) is None:
-            return []
         with open_log(source.path) as file:
             end = os.fstat(file.fileno()).st_size - skip
             begin = max(0, end - min(own, WINDOW_BYTES))
@@ -102,28 +99,16 @@ def last_lines(source: logs.Source, run: int, until: float | None, *, skip: int,
         return []
     raw = data.splitlines()[1 if begin and own >= WINDOW_BYTES else 0 :]  # a full window may begin in the middle of a line
     begin_at, end_at = (since or 0.0) - ROUNDING_SECONDS, until if until is not None else math.inf
+    if source.format != "raw":  # in JSON too, as another daemon's run may have the same number
+        raw = [line for line in raw if begin_at <= (time_of(line, source.format) or 0.0) <= end_at]
     if source.format == "json":
-        return [text for line in raw if (text := _json_line(line, run, begin_at, end_at)) is not None][-LINES:]
-    lines = [line.decode(errors="replace")[:LINE_CHARACTERS] for line in raw]
-    if source.format == "timestamp":
-        lines = [line for line in lines if begin_at <= _stamp(line) <= end_at]
-    return lines[-LINES:]
+        return [text for line in raw if (text := _json_line(line, run)) is not None][-LINES:]
+    return [line.decode(errors="replace")[:LINE_CHARACTERS] for line in raw][-LINES:]
 
 
-def _json_line(line: bytes, run: int, begin_at: float, end_at: float) -> str | None:
+def _json_line(line: bytes, run: int) -> str | None:
     try:
         value = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(value, dict) or value.get("run") != run:
-        return None
-    if not begin_at <= _stamp(str(value.get("at", ""))) <= end_at:
-        return None  # another daemon's run of that number
-    return str(value.get("line", ""))[:LINE_CHARACTERS]
-
-
-def _stamp(line: str) -> float:
-    try:
-        return datetime.fromisoformat(line.partition(" ")[0]).timestamp()
-    except ValueError:
-        return 0.0
+    return str(value.get("line", ""))[:LINE_CHARACTERS] if isinstance(value, dict) and value.get("run") == run else None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
@@ -79,14 +76,3 @@ async def _in_time(source: Source, reading: Awaitable[bytes]) -> bytes:
         if is_shortage(error):
             raise
         raise FailedError(f"cannot read {source.path}: {error.strerror}") from error
-
-
-def size_of(path: str) -> int | None:
-    """The log's size in bytes; None if there is no file. Raises OSError if it cannot be examined or is not a regular file."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(status.st_mode):  # reading a FIFO would steal data from its reader, or block for ever
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return status.st_size

@@ -99,11 +99,19 @@ def _lines_backwards(place: _Place, path: str, since: float | None, n: int) -> G
 
 def open_log(path: str, buffering: int = -1) -> IO[bytes]:
     """Open a log or a backup for reading. Raises OSError, also if it is no regular file: from a FIFO we would take its reader's data."""
+    _need_regular(path, os.stat(path))  # before it is opened, too: the writers of a FIFO would take us for its reader
     descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        _need_regular(path, os.fstat(descriptor))
+    except OSError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+        raise
     return os.fdopen(descriptor, "rb", buffering)
+
+
+def _need_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 def _plain_backwards(source: IO[bytes], end: int | None) -> Iterator[bytes]:
