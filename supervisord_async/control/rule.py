@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from supervisord_async.config.secrets import masked_text, masked_words
 from supervisord_async.control.words import span
-from supervisord_async.core.machine import succeeded
+from supervisord_async.core.machine import deadline, succeeded
 from supervisord_async.core.policy import OnLimit, Policy, RestartPolicy, backoff_delay, within_window
 from supervisord_async.core.state import Cause, Health, Snapshot, State
 from supervisord_async.supervise.records.narrate import OUT_OF_MEMORY
@@ -188,10 +188,9 @@ def _starting(process: Process, now: float) -> Ruling:
     s, p, program = process.snapshot, process.policy, process.program
     if s.pid is None:
         return Ruling(("its process is being created",), ())
+    left = max(0.0, (deadline(s, p) or now) - now)
     if p.start_timeout_seconds is None:
-        left = max(0.0, s.run_since + p.start_seconds - now)
         return Ruling((f"it is RUNNING once it is up for {span(p.start_seconds)}: in {span(left)}",), ("start_seconds",))
-    left = max(0.0, max(s.run_since + p.start_timeout_seconds, s.extended_until) - now)
     bound = f"it has {span(left)} left of {span(p.start_timeout_seconds)}, then the start has failed"
     probe = program.readiness
     if probe is None:
