@@ -30,7 +30,7 @@ from supervisord_async.core.state import Cause, Snapshot
 from supervisord_async.daemon_registry import LOCK_NAME
 from supervisord_async.jsontext import json_bytes, json_value
 from supervisord_async.supervise.fleet.sockets import SavedSocket
-from supervisord_async.supervise.recovery.termination import StopSettings
+from supervisord_async.supervise.recovery.termination import STATE_NAMES, StopSettings
 from supervisord_async.supervise.sources.fdstore import StoredDescriptor
 from supervisord_async.system.exchange import exchange
 from supervisord_async.system.shortage import is_shortage
@@ -39,8 +39,7 @@ from supervisord_async.system.threads import in_thread
 _log = logging.getLogger("asupd")
 
 VERSION = 1
-FILE_NAME = "state.json"
-SPARE_NAME = f"{FILE_NAME}.previous"
+FILE_NAME, SPARE_NAME = STATE_NAMES
 #: The file's size is a multiple of this, the unit in which a filesystem allocates.
 ROOM_BYTES = 4096
 #: The least and the longest pause between two saves; between these it is ten times the duration of a save.
@@ -225,7 +224,7 @@ UPGRADES: tuple[Callable[[Any], Any], ...] = (lambda data: data,)
 def load(run_dir: str) -> tuple[SavedState | None, list[str]]:
     """The newest valid state in ``run_dir``, None without one; and what is wrong with other files, in words."""
     complaints: list[str] = []
-    for name in (FILE_NAME, SPARE_NAME):
+    for name in STATE_NAMES:
         path = os.path.join(run_dir, name)
         try:
             state, left_out = decode_what_is_known(_content(path))
@@ -265,7 +264,7 @@ def save(run_dir: str, state: SavedState) -> None:
     After the first one, a save needs no further room on the disk, unless the state has grown by more than a quarter. Raises
     OSError; then the file is as it was.
     """
-    path, spare = (os.path.join(run_dir, name) for name in (FILE_NAME, SPARE_NAME))
+    path, spare = (os.path.join(run_dir, name) for name in STATE_NAMES)
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
     descriptor = _opened(spare)
     with os.fdopen(descriptor, "wb") as stream:
@@ -324,7 +323,7 @@ def _size(present: int, needed: int) -> int:
 
 def forget(run_dir: str) -> None:
     """The state files are removed, as the daemon ended cleanly with everything down. A failure is logged."""
-    for name in (FILE_NAME, SPARE_NAME):
+    for name in STATE_NAMES:
         try:
             Path(run_dir, name).unlink(missing_ok=True)
         except OSError as error:

@@ -19,7 +19,7 @@ from supervisord_async.system.identity import Identity
 from supervisord_async.system.pidfd import send_signal
 from supervisord_async.system.tags import Tagged, mains
 
-#: The files of the dead daemon's state, the newest first.
+#: The files of the saved state, the newest first.
 STATE_NAMES = ("state.json", "state.json.previous")
 
 
