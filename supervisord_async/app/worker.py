@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -71,7 +71,7 @@ class WorkerLoop(Generic[TaskT]):
         self.max_background = max_background
         self._get_tasks, self._process_task = get_tasks, process_task
         self._failures: Failures[TaskT] = Failures(task_key or key_of, retry_backoff, retry_backoff_max, max_failures, on_set_aside)
-        self._statistics = WorkerStatistics()
+        self._counts: Counter[str] = Counter()  # by the names in WorkerStatistics
         self._resources = GracefulShutdownManager(shutdown_timeout)
         self._stopping = False
         # SimpleQueue.put is reentrant, so a signal handler may call it; Event.set is not.
@@ -87,7 +87,11 @@ class WorkerLoop(Generic[TaskT]):
     def statistics(self) -> WorkerStatistics:
         """The counts so far."""
         with self._lock:
-            return replace(self._statistics, set_aside=len(self._failures.set_aside), background=len(self._background))
+            return WorkerStatistics(**self._counts, set_aside=len(self._failures.set_aside), background=len(self._background))
+
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
 
     @property
     def set_aside(self) -> dict[Any, SetAside[TaskT]]:
@@ -166,10 +170,9 @@ class WorkerLoop(Generic[TaskT]):
         """The job's key is free; its error, if any, is logged and counted. For the two forms of the loop."""
         if error is not None:
             log.error("%s: background job %r failed", self.name, key, exc_info=error)
+            self._count("background_errors")
         with self._lock:
             self._background.pop(key, None)
-            if error is not None:
-                self._statistics = replace(self._statistics, background_errors=self._statistics.background_errors + 1)
 
     # The thread form
 
@@ -264,27 +267,23 @@ class WorkerLoop(Generic[TaskT]):
     def failed(self, task: TaskT, error: BaseException) -> None:
         """The task's failure is logged with its traceback and counted; the task will be tried again, or is set aside."""
         log.error("%s: task %r failed", self.name, self._failures.name(task), exc_info=error)
-        with self._lock:
-            self._statistics = replace(self._statistics, failed=self._statistics.failed + 1)
+        self._count("failed")
         self._failures.failed(task, error, time.monotonic())
 
     def succeeded(self, task: TaskT) -> None:
         """The task's success is counted, and its earlier failures are forgotten."""
-        with self._lock:
-            self._statistics = replace(self._statistics, processed=self._statistics.processed + 1)
+        self._count("processed")
         self._failures.succeeded(task)
 
     def tasks_failed(self, error: BaseException) -> float:
         """An error in get_tasks is logged and counted; returns the seconds to pause."""
         log.error("%s: cannot get tasks", self.name, exc_info=error)
-        with self._lock:
-            self._statistics = replace(self._statistics, get_tasks_errors=self._statistics.get_tasks_errors + 1)
+        self._count("get_tasks_errors")
         return max(self.check_interval, ERROR_PAUSE_SECONDS)
 
     def round_over(self) -> float:
         """The round is counted; returns the seconds to the next one, which comes earlier if a kept task is due."""
-        with self._lock:
-            self._statistics = replace(self._statistics, rounds=self._statistics.rounds + 1)
+        self._count("rounds")
         due_at = self._failures.next_due()
         return self.check_interval if due_at is None else min(self.check_interval, max(0.0, due_at - time.monotonic()))
 
