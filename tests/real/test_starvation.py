@@ -283,7 +283,7 @@ def test_a_removed_run_dir_comes_back_with_everything_in_it(daemon: Make) -> Non
     live = daemon(PROGRAMS, constants={"supervisord_async.supervise.run_dir_repair.POLL_SECONDS": 0.5})
     pids = up(live, "counter", "victim")
     run_dir = live.folder / ".asupd"
-    shutil.rmtree(run_dir)
+    shutil.rmtree(run_dir.rename(live.folder / "gone"))  # from where it is restored at this moment
     os.kill(pids["victim"], signal.SIGKILL)
     live.wait_until((run_dir / "state.json").exists, "the state is there again")
     live.wait_until(lambda: counter_log(live).exists(), "the log is there again")
@@ -329,7 +329,7 @@ def test_the_state_of_a_removed_run_dir_comes_back_although_nothing_changes(daem
     live = daemon(PROGRAMS)
     pids = up(live, "counter", "victim")
     live.do("stop", "victim")
-    shutil.rmtree(live.folder / ".asupd")
+    shutil.rmtree((live.folder / ".asupd").rename(live.folder / "gone"))  # from where it is restored at this moment
     live.wait_until((live.folder / ".asupd" / "state.json").exists, "the state is there again")
     live.wait_until(live.answers, "the control socket is there again")
     live.kill()
