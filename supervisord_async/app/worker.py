@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -194,7 +195,7 @@ class WorkerLoop(Generic[TaskT]):
         TERM is handled in the main thread only, and only if the program has no handler of its own. A task's SystemExit
         propagates, after the resources were closed. The loop survives every other exception of a task.
         """
-        with self.term_handled():
+        with _term_handled(self):
             try:
                 while not self._stopping:
                     pause = self._round()
@@ -204,10 +205,6 @@ class WorkerLoop(Generic[TaskT]):
             finally:
                 self._stopping = True
                 self._end()
-
-    def term_handled(self) -> _TermHandled:
-        """A context in which TERM ends the loop, if it may be handled here."""
-        return _TermHandled(self)
 
     def _round(self) -> float:
         """Process one round of tasks; returns the seconds to wait before the next."""
@@ -318,24 +315,27 @@ def is_ending(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
-class _TermHandled:
-    """A context in which TERM stops the loop: only in the main thread, and only in place of the default handler."""
+def may_handle_signals() -> bool:
+    """Whether TERM is ours to handle: in the main thread only, and only in place of the default handler."""
+    return threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
-    def __init__(self, loop: WorkerLoop[Any]) -> None:
-        self._loop = loop
-        self._installed = False
 
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._handle)
-            self._installed = True
+@contextmanager
+def _term_handled(loop: WorkerLoop[Any]) -> Iterator[None]:
+    """TERM stops ``loop``, if it may be handled here."""
 
-    def _handle(self, _signum: int, _frame: FrameType | None) -> None:
+    def handle(_signum: int, _frame: FrameType | None) -> None:
         # No logging here: the handler may have interrupted a write to the same stream.
-        self._loop.stop()
+        loop.stop()
         # A second TERM ends the process at once.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def __exit__(self, *_: object) -> None:
-        if self._installed and not sys.is_finalizing():
+    if not may_handle_signals():
+        yield
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        if not sys.is_finalizing():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from supervisord_async.app.worker import is_ending
+from supervisord_async.app.worker import is_ending, may_handle_signals
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -102,7 +102,7 @@ async def _run_group(
         async with anyio.create_task_group() as group:
             jobs.opened(group)
             signals = anyio.CancelScope()
-            if _may_handle_signals():
+            if may_handle_signals():
                 group.start_soon(_stop_on_signal, worker, signals)
             try:
                 while not worker.stopping:
@@ -177,10 +177,6 @@ async def _stop_on_signal(worker: WorkerLoop[Any], scope: anyio.CancelScope) -> 
             log.info("%s: received %s, ending", worker.name, signal.Signals(number).name)
             worker.stop()
             return
-
-
-def _may_handle_signals() -> bool:
-    return threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def _is_end(error: BaseException) -> bool:
