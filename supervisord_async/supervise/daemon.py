@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -48,7 +49,7 @@ from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
 from supervisord_async.supervise.supervisor import Supervisor
 from supervisord_async.supervise.written_paths import WrittenPaths
-from supervisord_async.system import clock, descriptors, orphans, signals, tags
+from supervisord_async.system import descriptors, identity, orphans, signals, tags
 from supervisord_async.system.identity import Identity
 from supervisord_async.system.lock import InstanceLock
 from supervisord_async.system.shortage import is_shortage
@@ -182,7 +183,7 @@ class Daemon:
     def state(self) -> SavedState:
         """Everything that the next daemon needs, as it is now."""
         return SavedState(
-            boot_id=clock.boot_id(),
+            boot_id=identity.boot_id(),
             instance=self._instance,
             file=self._file,
             run_dir=self._run_dir,
@@ -265,11 +266,11 @@ class Daemon:
                 marked += await _patiently(tags.marked, saved.instance)
         living = await self._without_side_commands(await _patiently(tags.completed, marked, self._run_cgroups.known))
         living = await takeover.without_impostors(living, self._configuration.programs, self._host.credentials)
-        inherited = reconcile(saved, living, clock.boot_id(), by_reexec=former is not None)
+        inherited = reconcile(saved, living, identity.boot_id(), by_reexec=former is not None)
         if ended:
-            inherited = takeover.finish_ending(inherited, clock.monotonic())
+            inherited = takeover.finish_ending(inherited, time.monotonic())
         await self._move_into_cgroups(inherited, living)
-        if saved is not None and clock.is_same_boot(saved.boot_id, clock.boot_id()):
+        if saved is not None and identity.is_same_boot(saved.boot_id, identity.boot_id()):
             # like other requests of an operator, scaling lasts until a reboot
             self._supervisor.keep_scaled(saved.scaled)
             self._supervisor.stops.inherit(saved.stopping)

@@ -36,7 +36,7 @@ from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.records.narrate import detail_words, exit_words
 from supervisord_async.supervise.shared_context import SharedContext
 from supervisord_async.supervise.sources.filewatch.watching import FileWatching
-from supervisord_async.system import clock, orphans, procfs, signals
+from supervisord_async.system import identity, orphans, procfs, signals
 from supervisord_async.system.child import Ended
 from supervisord_async.system.descriptors import is_unread
 from supervisord_async.system.spawn import SpawnSpec
@@ -334,7 +334,7 @@ def _heard() -> frozenset[int]:
 def _own_instance() -> str:
     """The prefix of the tags of our command's processes, different from that of every other asup-run and daemon."""
     own = procfs.stat(os.getpid())
-    words = f"asup-run {os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}"
+    words = f"asup-run {os.getpid()} {own.start_ticks if own else 0} {identity.boot_id()}"
     return hashlib.blake2s(words.encode(), digest_size=8).hexdigest()
 
 

@@ -12,5 +12,5 @@ decide, this layer carries out, and reports how that went. Where to look:
 * the loop: ``loop``; below it ``poller``, ``wakeup``, ``alarm``, ``wait_condition``, ``turn_limiter`` and ``threads``;
 * pipes, files and sockets: ``pipes``, ``transfer``; ``safe_open``, ``exchange``, ``removals``, ``mounts``; ``sockets``, ``listening``,
   ``accepting``, ``datagrams``;
-* ``clock``, and ``shortage``, which tells what passes from what does not.
+* ``shortage``, which tells what passes from what does not.
 """

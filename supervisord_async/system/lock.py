@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Self
 
 from supervisord_async.errors import DaemonError, LockHeldError
-from supervisord_async.system import clock, procfs
+from supervisord_async.system import identity, procfs
 from supervisord_async.system.identity import Identity, is_alive
 
 #: Those who take the lock only to look at it (:meth:`InstanceLock.holder`, the guardian) hold it no longer than this.
@@ -107,7 +107,7 @@ class InstanceLock:
         A full or read-only disk does not prevent a start: the lock is held all the same.
         """
         own = procfs.stat(os.getpid())
-        text = f"{os.getpid()} {own.start_ticks if own else 0} {clock.boot_id()}\n".encode()
+        text = f"{os.getpid()} {own.start_ticks if own else 0} {identity.boot_id()}\n".encode()
         try:
             os.pwrite(self.fd, text, 0)
             os.ftruncate(self.fd, len(text))
@@ -149,8 +149,8 @@ def _read_holder(fd: int) -> int | None:
         pid, start_ticks, boot_id = int(words[0]), int(words[1]), b"".join(words[2:]).decode("ascii")  # "" from a sandbox that hides it
     except (IndexError, ValueError):  # locked just now and not written yet, or on a full disk
         return None
-    this_boot = clock.boot_id()
-    wrote_it = clock.is_same_boot(boot_id, this_boot) and is_alive(Identity(pid, start_ticks, this_boot))
+    this_boot = identity.boot_id()
+    wrote_it = identity.is_same_boot(boot_id, this_boot) and is_alive(Identity(pid, start_ticks, this_boot))
     return pid if wrote_it and _may_have_open(pid, fd) else None
 
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
@@ -36,7 +37,7 @@ from typing import Literal
 import anyio
 import anyio.lowlevel
 
-from supervisord_async.system import clock, orphans, process_table, procfs
+from supervisord_async.system import orphans, process_table, procfs
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child, watched
 from supervisord_async.system.identity import Identity, of
@@ -179,7 +180,7 @@ class Tree:
         normally returns an empty list. Raises OSError if no descriptor is free to look; then what is known was killed.
         """
         try:
-            return await self._kill(clock.monotonic() + timeout_seconds)
+            return await self._kill(time.monotonic() + timeout_seconds)
         except OSError as error:
             if is_shortage(error):
                 self.signal_known(signal.SIGKILL)
@@ -195,7 +196,7 @@ class Tree:
                 with anyio.move_on_after(_KILL_ROUND_SECONDS):
                     await _wait_all(condemned)
             quiet = 0 if condemned or not self._is_settled(process_table.current()) else quiet + 1
-            if clock.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 return self._members(ProcessTable())
             if quiet == 0:
                 await anyio.lowlevel.checkpoint()
@@ -235,7 +236,7 @@ class Tree:
             self._send(now, fresh, signal.SIGSTOP, whole_group=not frozen)
             frozen.update(dict.fromkeys(fresh))
             await anyio.lowlevel.checkpoint()  # another turn, another process table
-            if clock.monotonic() >= deadline:
+            if time.monotonic() >= deadline:
                 break
         return list(frozen)
 
@@ -252,9 +253,9 @@ class Tree:
             if process is None or process.dead or not self._is_of_run(process, session_is_ours):
                 seen.add(pid)
         stopped: set[int] = set()
-        idle, until = 0, clock.monotonic() + _CATCH_SECONDS
+        idle, until = 0, time.monotonic() + _CATCH_SECONDS
         with _urgency():
-            while idle < _CATCH_IDLE_POLLS and clock.monotonic() < until:
+            while idle < _CATCH_IDLE_POLLS and time.monotonic() < until:
                 newborn = orphans.strangers(procfs.children(os.getpid()), seen | stopped)
                 for pid in newborn:
                     with suppress(PermissionError):  # it changed its user; logged when it is to be killed

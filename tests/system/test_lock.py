@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.errors import DaemonError, LockHeldError
-from supervisord_async.system import clock
+from supervisord_async.system import identity
 from supervisord_async.system.identity import identify
 from supervisord_async.system.lock import InstanceLock
 from tests.mounting import read_only, small_disk
@@ -121,7 +121,7 @@ def test_a_process_that_has_not_opened_the_lock_does_not_hold_it(tmp_path: Path)
 @pytest.mark.parametrize("hidden", [("holder",), ("asker",), ("holder", "asker")])
 def test_the_holder_is_named_where_a_sandbox_hides_the_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: tuple[str]) -> None:
     def see_as(who: str) -> None:
-        monkeypatch.setattr(clock, "boot_id", lambda: "" if who in hidden else "this")
+        monkeypatch.setattr(identity, "boot_id", lambda: "" if who in hidden else "this")
 
     see_as("holder")
     with InstanceLock(tmp_path / "lock") as lock:

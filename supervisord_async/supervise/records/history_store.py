@@ -21,7 +21,6 @@ from supervisord_async.core.state import RUN_ENDED, Cause, ExitStatus, Snapshot
 from supervisord_async.jsontext import iso, json_bytes, json_value
 from supervisord_async.supervise.records.narrate import exit_json
 from supervisord_async.supervise.records.run_entry import RunEntry
-from supervisord_async.system import clock
 from supervisord_async.system.mounts import mounts
 
 SCHEMA_VERSION = 1
@@ -141,7 +140,7 @@ class Store:
             is_last = is_newest and last.run == run
             if is_last and last.state not in RUN_ENDED:
                 continue
-            ago = clock.monotonic() - last.since if is_last else 0.0  # else nobody knows when: it has ended by now
+            ago = time.monotonic() - last.since if is_last else 0.0  # else nobody knows when: it has ended by now
             exit_status = last.exit if is_last and last.cause is not Cause.SPAWN_FAILED else ExitStatus()
             self._db.execute(
                 "UPDATE runs SET ended_at = max(started_at, ?), exit = coalesce(exit, ?) WHERE id = ?",

@@ -25,9 +25,8 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.recovery import ending, persist
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
-from supervisord_async.system import clock
 from supervisord_async.system.credentials import Credentials
-from supervisord_async.system.identity import Identity, began, is_alive
+from supervisord_async.system.identity import Identity, began, is_alive, is_same_boot
 from supervisord_async.system.tags import Tagged, mains
 
 _log = logging.getLogger("asupd")
@@ -85,7 +84,7 @@ async def without_impostors(
 def reconcile(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, *, by_reexec: bool = False) -> dict[str, Inherited]:
     """Combine the two sources, by process name; pure, but for the clock. A state of another boot is ignored."""
     slots: dict[str, Inherited] = {}
-    of_this_boot = saved is not None and clock.is_same_boot(saved.boot_id, boot_id)
+    of_this_boot = saved is not None and is_same_boot(saved.boot_id, boot_id)
     records = {process.name: process for process in saved.processes} if saved is not None and of_this_boot else {}
     by_name: dict[str, list[Tagged]] = {}
     for process in living:
@@ -104,7 +103,7 @@ def take_note_of_ending(run_dir: str, saved: SavedState | None) -> SavedState | 
     """After an ending was begun: ``saved`` with what lived as STOPPING. That is saved, and the mark of the ending removed. Blocks."""
     _log.warning("the previous daemon's programs were being ended: those still alive are stopped, then all start afresh")
     if saved is not None:
-        saved = _told_to_end(saved, clock.monotonic())
+        saved = _told_to_end(saved, time.monotonic())
         try:
             persist.save(run_dir, saved)
         except OSError as error:
@@ -176,7 +175,7 @@ def _watched_since(snapshot: Snapshot, saved: SavedState) -> int | None:
     """Since when a living run's files count as changed: what is older than the run, or was acted on, does not; None: not known."""
     if not saved.watched_until_ns:
         return None
-    return max(saved.watched_until_ns, time.time_ns() - round((clock.monotonic() - snapshot.run_since) * 1e9))
+    return max(saved.watched_until_ns, time.time_ns() - round((time.monotonic() - snapshot.run_since) * 1e9))
 
 
 def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from supervisord_async.core.state import State
 from supervisord_async.supervise.recovery import persist
 from supervisord_async.supervise.recovery.persist import SavedProcess, SavedState
 from supervisord_async.supervise.runs import run_spec
-from supervisord_async.system import clock, procfs
+from supervisord_async.system import identity, procfs
 from supervisord_async.wire import ENV_TAG
 from tests.daemons import LiveDaemon, unbroken
 
@@ -105,11 +106,11 @@ def test_a_daemon_takes_over_what_an_earlier_version_left(sample: dict[str, Any]
 def adoptable(sample: dict[str, Any], live: LiveDaemon) -> list[subprocess.Popen[bytes]]:
     """The sample is of this boot and of this daemon's run_dir; each of its PIDs is that of a living child, which are returned."""
     state, children = sample["state"], []
-    state |= {"boot_id": clock.boot_id(), "instance": live.instance}
+    state |= {"boot_id": identity.boot_id(), "instance": live.instance}
     for process in state["processes"]:
         snapshot = process["snapshot"]
         process["settings"] = ""  # the file is in another folder than it was then
-        snapshot["since"] = snapshot["run_since"] = clock.monotonic()
+        snapshot["since"] = snapshot["run_since"] = time.monotonic()
         if snapshot["pid"] is None:
             continue
         tag = run_spec.tag_of(live.instance, process["name"], snapshot["run"])

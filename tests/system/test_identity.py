@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from supervisord_async.system import clock
+from supervisord_async.system import identity
 
 
 @pytest.fixture(autouse=True)
 def unasked() -> None:
     """As in a process that has just begun."""
-    clock.boot_id.cache_clear()
+    identity.boot_id.cache_clear()
 
 
 def test_a_boot_that_cannot_be_asked_for_just_now_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,8 +21,8 @@ def test_a_boot_that_cannot_be_asked_for_just_now_is_not_taken_for_another(monke
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
         patch.setattr(Path, "read_text", none_left)
-        clock.boot_id()
-    assert clock.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        identity.boot_id()
+    assert identity.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def test_where_nobody_tells_the_boot_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,5 +31,5 @@ def test_where_nobody_tells_the_boot_there_is_none(monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", closed)
-        assert clock.boot_id() == ""
-    clock.boot_id.cache_clear()
+        assert identity.boot_id() == ""
+    identity.boot_id.cache_clear()
