@@ -70,7 +70,7 @@ class Metrics:
         store = self._commands.history_store
         daemon = {
             "asup_loop_lag_seconds": lag,
-            "asup_uptime_seconds": time.time() - supervisor.started_at,
+            "asup_uptime_seconds": supervisor.uptime_seconds,
             "asup_config_refused": float(any(not problem.warning for problem in supervisor.refused)),
             "asup_streams": float(self._streams.open),
             "asup_history_healthy": float(store is not None and store.trouble is None),

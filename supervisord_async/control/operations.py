@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -124,7 +123,6 @@ async def get_config(api: Api, call: Call) -> Response:
 async def get_health(api: Api, _call: Call) -> Response:
     """The daemon's own state."""
     supervisor, store = api.commands.supervisor, api.commands.history_store
-    now = time.time()
     return reply(
         answers.Health(
             name=supervisor.configuration.daemon.name,
@@ -132,7 +130,7 @@ async def get_health(api: Api, _call: Call) -> Response:
             api=API_VERSION,
             pid=os.getpid(),
             started_at=iso(supervisor.started_at),
-            uptime_seconds=round(max(0.0, now - supervisor.started_at), 3),
+            uptime_seconds=round(supervisor.uptime_seconds, 3),
             shutting_down=supervisor.shutting_down,
             file=supervisor.configuration.file,
             run_dir=supervisor.configuration.daemon.run_dir,

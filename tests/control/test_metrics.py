@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ async def test_figures_are_those_of_the_living(serving: Callable[..., Any]) -> N
         assert value(text, "asup_process_threads", name="me") >= 1
         assert value(text, "asup_process_cpu_seconds_total", name="me") > 0
         process.snapshot = replace(process.snapshot, pid=100)
+
+
+@pytest.mark.anyio
+async def test_the_daemons_uptime_does_not_follow_the_wall_clock(serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(swift("web")) as wire:
+        told = time.time
+        for step in (1.7e9, -1.7e9):  # from 1970 to the present, as on a board without a clock of its own, and back
+            monkeypatch.setattr(time, "time", lambda step=step: told() + step)
+            assert 0 < value(await scrape(wire), "asup_uptime_seconds") < 1e6
+            assert 0 < (await wire.ask("GET", "/v1/health")).json["uptime_seconds"] < 1e6
 
 
 def test_reloads_and_runs_are_counted_as_their_records_pass() -> None:
