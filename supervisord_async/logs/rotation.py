@@ -123,7 +123,8 @@ def _compress(path: str, plain: str, lock: threading.Lock) -> None:
         _unlink(temporary)
         try:
             with open(temporary, "xb") as raw:  # x: not through a link that somebody made
-                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=int(status.st_mtime)) as packed:
+                # no time in the header, where only 1970 to 2106 fit: the file keeps its own
+                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
                     shutil.copyfileobj(source, packed, _BLOCK_BYTES)
                 raw.flush()
                 os.fsync(raw.fileno())

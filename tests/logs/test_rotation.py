@@ -82,6 +82,17 @@ def test_compression_follows_a_backup_that_moves_meanwhile(tmp_path: Path, monke
     assert contents(tmp_path) == {"x.log": b"third", "x.log.1.gz": b"second", "x.log.2.gz": b"first"}
 
 
+@pytest.mark.parametrize("at", [-1, 2**32])  # before 1970, and in 2106: a clock that was wrong when the log was written
+def test_a_backup_of_any_time_is_compressed_and_keeps_it(tmp_path: Path, at: int) -> None:
+    log = tmp_path / "x.log"
+    for number in (1, 2):
+        log.with_name(f"x.log.{number}").write_bytes(b"old")
+    os.utime(tmp_path / "x.log.2", (at, at))
+    rotation.compress_backups(str(log), threading.Lock())
+    assert contents(tmp_path) == {"x.log.1.gz": b"old", "x.log.2.gz": b"old"}
+    assert (tmp_path / "x.log.2.gz").stat().st_mtime == at
+
+
 def test_a_log_without_a_folder_has_no_backups_to_compress(tmp_path: Path) -> None:
     rotation.compress_backups(str(tmp_path / "logs/x.log"), threading.Lock())
     assert list(tmp_path.iterdir()) == []
