@@ -14,10 +14,9 @@ NAME_SECONDS = 0.5
 
 
 class Askers:
-    """The users who have sent requests so far."""
+    """Finds out who they are. Each time anew: in a daemon's long life a user is removed, and the number given to somebody else."""
 
     def __init__(self) -> None:
-        self._names: dict[int, str] = {}
         self._threads = DaemonThreads(1, "asker")
 
     async def name_of(self, request: Request) -> str:
@@ -25,10 +24,8 @@ class Askers:
         if request.peer is None:
             return f"token from {request.address}" if request.address else "token"
         uid = request.peer.uid
-        if uid not in self._names:
-            try:
-                with anyio.fail_after(NAME_SECONDS):
-                    self._names[uid] = (await self._threads.run(pwd.getpwuid, uid)).pw_name
-            except (KeyError, OSError):  # unknown, too slow (TimeoutError is an OSError), or no thread: asked again next time
-                return f"uid {uid}"
-        return self._names[uid]
+        try:
+            with anyio.fail_after(NAME_SECONDS):
+                return (await self._threads.run(pwd.getpwuid, uid)).pw_name
+        except (KeyError, OSError):  # unknown, too slow (TimeoutError is an OSError), or no thread
+            return f"uid {uid}"
