@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import anyio
 
@@ -21,6 +22,7 @@ from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.fleet.fleet import Fleet
 from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.shared_context import SharedContext
+from supervisord_async.system.wait_condition import WaitCondition
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +38,13 @@ def is_armed(process: Process) -> bool:
     return snapshot.state is State.EXITED or (snapshot.state is State.STOPPED and snapshot.cause is None)
 
 
+class _Watch(NamedTuple):
+    """The task that watches one program."""
+
+    scope: anyio.CancelScope
+    news: WaitCondition  #: a process of the program has changed; not any process, as that would wake the tasks of all programs
+
+
 class Activation:
     """Watches the sockets of all programs with ``start_on_connect``, with a task for each."""
 
@@ -43,34 +52,32 @@ class Activation:
         self._shared = shared
         self._fleet = fleet
         self._changed = anyio.Event()
-        self._scopes: dict[str, anyio.CancelScope] = {}
-        self._news: dict[str, anyio.Event] = {}  #: by program: set when one of its processes has changed
+        self._watches: dict[str, _Watch] = {}  #: by program
 
     def reconfigure(self) -> None:
         """Programs were added, removed or changed: the sockets to watch are determined anew."""
         self._changed.set()
-        for news in self._news.values():
-            news.set()
+        for watch in self._watches.values():
+            watch.news.notify()
 
     def on_record(self, record: Record) -> None:
         """A listener of the bus: the program whose process has changed may be armed, or not any more."""
         process = self._fleet.processes.get(record.name or "")
-        if process is not None and (news := self._news.get(process.program.name)) is not None:
-            news.set()
+        if process is not None and (watch := self._watches.get(process.program.name)) is not None:
+            watch.news.notify()
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        self._scopes.clear()
+        self._watches.clear()
         async with anyio.create_task_group() as tasks:
             while True:
                 wanted = {name: program for name, program in self._programs().items() if program.start_on_connect}
-                for name in [name for name in self._scopes if name not in wanted]:
-                    self._scopes.pop(name).cancel()
-                    self._news.pop(name, None)
+                for name in [name for name in self._watches if name not in wanted]:
+                    self._watches.pop(name).scope.cancel()
                 for name in wanted:
-                    if name not in self._scopes:
-                        self._scopes[name] = anyio.CancelScope()
-                        tasks.start_soon(self._watch, name, self._scopes[name], name=f"connections {name}")
+                    if name not in self._watches:
+                        watch = self._watches[name] = _Watch(anyio.CancelScope(), WaitCondition())
+                        tasks.start_soon(self._watch, name, watch, name=f"connections {name}")
                 await self._changed.wait()
                 self._changed = anyio.Event()
 
@@ -78,12 +85,12 @@ class Activation:
         """The programs that may be started: none during the shutdown."""
         return {} if self._fleet.shutting_down else self._fleet.configuration.programs
 
-    async def _watch(self, name: str, scope: anyio.CancelScope) -> None:
+    async def _watch(self, name: str, watch: _Watch) -> None:
         attempt, last = 0, float("-inf")
-        with scope:
+        with watch.scope:
             while True:
                 while not (armed := self._armed(name)):
-                    await self._wait_for_news(name)
+                    await watch.news.wait()
                 if not await self._bind(name):
                     continue
                 with anyio.move_on_after(60.0):  # look again now and then: the program may have been started, or its sockets replaced
@@ -97,12 +104,7 @@ class Activation:
                         last = anyio.current_time()
                         with anyio.move_on_after(1.0):  # until its record of STARTING, if that has not come yet
                             while self._armed(name) == armed:
-                                await self._wait_for_news(name)
-
-    async def _wait_for_news(self, name: str) -> None:
-        """Wait until a process of the program changes. Not for each record of the daemon: that would wake the watches of all programs."""
-        news = self._news[name] = anyio.Event()
-        await news.wait()
+                                await watch.news.wait()
 
     def _armed(self, name: str) -> list[Process]:
         program, processes = self._programs().get(name), self._fleet.processes
