@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +31,14 @@ def disk(tmp_path: Path) -> Iterator[HangingDisk]:
     with HangingDisk(tmp_path / "away", "app", b"1") as disk:
         disk.answer()
         yield disk
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """What nothing refers to any more goes at once, or not at all."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def hang(disk: HangingDisk) -> None:
@@ -102,6 +112,22 @@ async def test_no_second_thread_waits_for_a_disk_whose_first_one_hangs(
             disk.answer()
             await changes.wait_armed()
         await wait_until(lambda: len(watch_threads()) == 1)
+
+
+@real
+@pytest.mark.usefixtures("no_collections")
+@pytest.mark.anyio
+async def test_what_was_known_of_files_goes_with_their_thread(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited for a full collection of garbage, which a daemon at rest makes once in days: 40 MiB for each 50,000 files."""
+    monkeypatch.setattr(watcher_thread, "LINGER_SECONDS", 0.0)
+    async with bench() as b:
+        with b.watching.subscribe(Watch(paths=(str(source),)), ignored_paths=()) as changes:
+            await changes.wait_armed()
+            [thread] = b.watching._threads.values()
+            assert thread._watcher is not None
+            known = [weakref.ref(view) for view in thread._watcher._views.values()]
+        await wait_until(lambda: not b.watching._threads)
+        assert [view() for view in known] == [None]
 
 
 @real

@@ -102,7 +102,7 @@ class Watcher:
         """Watches only what is on ``devices``; if empty, whatever it is given, wherever that leads. ``call`` calls ``reports``."""
         self._reports, self._pace, self._call = reports, pace, call
         self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()  #: set by :meth:`stop`
         self._lock = threading.Lock()
         self._wanted: tuple[int, frozenset[WatchedPath]] = (0, frozenset())
         self._since: dict[WatchedPath, int] = {}  #: when each was first wanted: nanoseconds since 1970, as files are stamped
@@ -144,18 +144,13 @@ class Watcher:
 
     def stop(self) -> None:
         """Let :meth:`serve` return soon."""
-        self._stopping.set()
+        self.stopping.set()
         self._wake.set()
-
-    @property
-    def stopping(self) -> bool:
-        """True after :meth:`stop`."""
-        return self._stopping.is_set()
 
     def serve(self) -> None:
         """Watch until stopped; no notifier is open afterwards."""
         try:
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 self._wake.clear()
                 changes: Changes = {}
                 newcomers = self._take_over()
@@ -163,19 +158,19 @@ class Watcher:
                 for view in self._stale:
                     changes.setdefault(view.watched_path, set())
                 self._report(changes, newcomers is not None)
-                if not self._stopping.is_set():  # checked again: the ``clear`` above may have swallowed the wake of ``stop``
+                if not self.stopping.is_set():  # checked again: the ``clear`` above may have swallowed the wake of ``stop``
                     self._wake.wait(self._pause())
         finally:
             self._close(self._notifier)
             self._close_retired()
 
     def _report(self, changes: Changes, armed: bool) -> None:
-        if changes and not self._stopping.is_set():
+        if changes and not self.stopping.is_set():
             self._call(self._reports.changed, changes)
-        if self._strays and not self._stopping.is_set():
+        if self._strays and not self.stopping.is_set():
             strays, self._strays = self._strays, set()
             self._call(self._reports.strayed, [self._forget(view.watched_path) for view in strays])
-        if armed and not self._stopping.is_set():
+        if armed and not self.stopping.is_set():
             missing = frozenset(each.root for each, view in self._views.items() if view.missing)
             self._call(self._reports.armed, self._generation, frozenset(self._views), missing)
 
@@ -319,10 +314,10 @@ class Watcher:
 
     def _scan(self, views: Iterable[View], changes: Changes) -> None:
         for view in views:
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 return
             try:
-                found = view.scan(self._stopping.is_set, self._strange)
+                found = view.scan(self.stopping.is_set, self._strange)
             except Exception as error:
                 self._break(view, error)
                 continue
@@ -355,7 +350,7 @@ class Watcher:
 
     def _poll(self, now: float, changes: Changes) -> None:
         for view, due in self._polls_due.items():
-            if now < due or self._stopping.is_set():
+            if now < due or self.stopping.is_set():
                 continue
             self._stale.discard(view)
             began = time.monotonic()
@@ -388,7 +383,7 @@ class Watcher:
 
     def _renew(self) -> bool:
         """Open a notifier for the directories that the views have now; returns True if they are to be scanned again."""
-        if self._retry_at is not None or self._stopping.is_set():
+        if self._retry_at is not None or self.stopping.is_set():
             return False
         self._directories, given = self._directories_of(self._notified())
         if given == self._given and not self._reopen:

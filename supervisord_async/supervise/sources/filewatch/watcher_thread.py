@@ -56,14 +56,15 @@ class WatcherThread:
 
         def on_loop(report: Callable[..., None], *arguments: object) -> None:
             """Call ``report``, and wait until it returns, unless the watcher is to stop: a loop that is being cancelled may never call."""
-            if not watcher.stopping:
+            if not stopping.is_set():
                 future = portal.start_task_soon(report, *arguments)
-                while not watcher.stopping:
+                while not stopping.is_set():
                     if concurrent.futures.wait((future,), REPORT_SECONDS).done:
                         future.result()
                         return
 
         self._watcher = watcher = Watcher(self._reports, self._pace, self.devices, call=on_loop)
+        stopping = watcher.stopping  # all that on_loop has of it: else each would keep the other, and what is known of 100,000 files
         self._tell()
         ended = anyio.Event()
         thread = threading.Thread(target=_look, args=(watcher, portal, ended, failures), name="asup-files", daemon=True)
