@@ -182,6 +182,11 @@ class Process:
         self._mailbox.close()
         self._background.close()
 
+    def hand_over(self, successor: Process) -> None:
+        """What was requested of it since :meth:`dismiss` is requested of ``successor``."""
+        while (input_ := self._mailbox.receive_nowait()) is not None:
+            successor.ask(input_)
+
     def remove_heartbeat_file(self) -> None:
         """Its heartbeat file in the run_dir, if it has one, is removed."""
         run_spec.remove_heartbeat_file(self.program, self.name, self._shared.daemon)

@@ -241,6 +241,7 @@ class Supervisor:
                 self._autostart(returned)
             elif ordered:
                 returned[0].ask(StartRequested())
+            process.hand_over(returned[0])
             self._fleet.sort()
             self.dependencies.reconsider()
 

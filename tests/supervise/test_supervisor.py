@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.load import Loaded
+from supervisord_async.core.state import State
 from supervisord_async.supervise.runs.output import Output
 from tests.control.conftest import Scene, playing, swift
 from tests.waiting import wait_until
@@ -91,3 +92,38 @@ async def test_a_removal_that_a_bug_broke_is_done_by_the_next_reload(monkeypatch
         assert "web" in supervisor.processes and "web" not in supervisor.removals
         await supervisor.reload()
         await wait_until(lambda: "web" not in supervisor.processes, 5)
+
+
+@pytest.mark.parametrize(("verb", "state"), [("start", State.RUNNING), ("stop", State.STOPPED)])
+async def test_what_is_ordered_while_a_removed_program_closes_its_logs_is_for_its_successor(
+    verb: str, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that began then was dropped with the rest: nobody supervised it, and its history never ended."""
+    scenes: list[Scene] = []
+    listed, close, closing, gate = True, Output.aclose, anyio.Event(), anyio.Event()
+
+    async def slow(output: Output) -> None:
+        closing.set()
+        await gate.wait()
+        await close(output)
+
+    async def load() -> Loaded:
+        web = {"web": swift("web", autostart=verb == "stop")} if listed else {}
+        return Loaded(replace(scenes[0].supervisor.configuration, programs={"db": swift("db")} | web), ())
+
+    async with playing(swift("db"), swift("web"), load=load) as scene:
+        scenes.append(scene)
+        supervisor = scene.supervisor
+        removed = supervisor.processes["web"]
+        monkeypatch.setattr(Output, "aclose", slow)
+        listed = False
+        await supervisor.reload()
+        await closing.wait()
+        await getattr(scene.commands, verb)(["web"], wait=False)
+        assert removed.snapshot.state is State.STOPPED and len(scene.host.children) == 2, "no run of the removed one has begun"
+        listed = True
+        await supervisor.reload()
+        gate.set()
+        await wait_until(lambda: supervisor.processes["web"] is not removed)
+        await wait_until(lambda: scene.snapshot("web").cause is not None and not supervisor.processes["web"].in_motion)
+        assert scene.snapshot("web").state is state

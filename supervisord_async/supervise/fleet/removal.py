@@ -67,8 +67,8 @@ class Removals:
                 asked = process.snapshot
                 process.ask(StopRequested(Cause.CONFIG_CHANGED))
             await self._conditions[process.name].wait(anyio.current_time() + POLL_SECONDS)
+        process.dismiss()  # before anything is awaited: a run that began now would be nobody's
         await process.output.aclose()
-        process.dismiss()
         process.close_notify_socket()
         process.remove_heartbeat_file()
         self._gone(process)
