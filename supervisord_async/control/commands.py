@@ -305,8 +305,8 @@ class Commands:
                 for process in dependencies.in_start_order(processes):
                     if process.name not in rolls and (refused := _posted(process, request)) is not None:
                         waiting.verdicts[process.name] = refused
-                    if process.snapshot.state is State.WAITING:  # it ignores the request; but what it waits for may have been stopped
-                        dependencies.pull(process, by_operator=True)
+                restarts, up = isinstance(request, RestartRequested), (State.STARTING, State.RUNNING)
+                dependencies.pull([one for one in processes if restarts or one.snapshot.state not in up], by_operator=True)
                 if timeout is None:  # the longest case: dependencies and rolling restarts take their turns
                     timeout = max(len(rolls), 1) * dependencies.levels(processes) * _own_times(processes) + MARGIN_SECONDS
             return await self._wait_goal(waiting, processes, records, wait, timeout)

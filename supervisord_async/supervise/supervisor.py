@@ -397,6 +397,7 @@ class Supervisor:
                     self._started_when_back.add(process.name)
                 else:
                     process.ask(StartRequested(by=by))
+            self.dependencies.pull(added, by_operator=True)
         if plan.changed:
             self.scaled = {**self.scaled, name: replicas}
             message = f"{name}: scaled{_by(by)} from {program.replicas} to {replicas} until the next reload"

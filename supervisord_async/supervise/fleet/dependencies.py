@@ -76,31 +76,28 @@ class Dependencies:
     def in_vain(self, processes: Iterable[Process]) -> set[str]:
         """The names of those of ``processes`` that wait, and that nothing under way will release.
 
-        A direct or indirect dependency is lost until somebody starts it, or is flapping; or an operator stopped it, and it was not
-        an operator who ordered the one that waits: for an operator :meth:`pull` has started it. All are judged in one pass, in linear time.
+        A direct or indirect dependency is lost until somebody starts it, or is flapping, or an operator stopped it. All are judged in
+        one pass, in linear time.
         """
         waiting = [process for process in processes if process.snapshot.state is State.WAITING]
         known = {process.program.name: process.program for process in waiting}
-        lost, stopped, waiters = list[str](), list[str](), dict[str, list[str]]()
+        lost, waiters = list[str](), dict[str, list[str]]()
         pending = list(known.values())
         while pending:
             program = pending.pop()
             for name, verdict in self.verdicts(program).items():
                 members = self.members(name) if verdict.outlook is Outlook.OPEN else []
                 flapping = any(member.snapshot.state is State.BACKOFF and member.snapshot.flapping for member in members)
-                if verdict.outlook is Outlook.LOST or flapping:
+                if verdict.outlook is Outlook.LOST or flapping or any(map(_was_stopped, members)):
                     lost.append(program.name)
-                if any(map(_was_stopped, members)):
-                    stopped.append(program.name)
                 for member in members:
                     if member.snapshot.state is State.WAITING:
                         waiters.setdefault(name, []).append(program.name)
                         if name not in known:
                             known[name] = member.program
                             pending.append(member.program)
-        of_lost, of_stopped = set(with_dependencies(lost, waiters)), set(with_dependencies(stopped, waiters))
-        in_vain = {True: of_lost, False: of_lost | of_stopped}
-        return {process.name for process in waiting if process.program.name in in_vain[process.snapshot.cause is Cause.OPERATOR]}
+        in_vain = set(with_dependencies(lost, waiters))
+        return {process.name for process in waiting if process.program.name in in_vain}
 
     def is_stuck(self, process: Process) -> bool:
         """Whether nothing will release a WAITING process while all others are down: it needs one that has ended, not one about to start."""
@@ -117,7 +114,7 @@ class Dependencies:
         if changed is None:
             return
         if record.to == State.WAITING:
-            self.pull(changed, by_operator=changed.snapshot.cause is Cause.OPERATOR)
+            self.pull([changed], by_operator=False)
             self._consider([changed])
         self._consider(self.dependents(changed.program.name))
 
@@ -128,28 +125,31 @@ class Dependencies:
     def reconsider(self) -> None:
         """Judge the needs of every WAITING process again, as its settings, or the daemon, may have changed since its wait began."""
         processes = list(self._fleet.processes.values())
-        for process in processes:
-            if process.snapshot.state is State.WAITING:
-                self.pull(process, by_operator=False)
+        self.pull([process for process in processes if process.snapshot.state is State.WAITING], by_operator=False)
         self._consider(processes)
 
-    def pull(self, process: Process, *, by_operator: bool) -> None:
-        """Start what ``process`` needs and is STOPPED; ``by_operator`` also what an operator stopped or what is lost, and what these need.
+    def pull(self, processes: Iterable[Process], *, by_operator: bool) -> None:
+        """Start what ``processes`` need and is STOPPED, but not by an operator.
 
-        Without an operator the others ask for their own needs when they begin to wait.
+        ``by_operator``: an operator orders them just now. Then also what an operator has stopped or is stopping, and what is lost,
+        and what these need in turn: now and not when they begin to wait, as an operator may have stopped it again by then. Without
+        an operator the others ask for their own needs when they begin to wait.
         """
-        pending, seen = [process], {process.name}
+        pending = list(processes)
+        seen = {process.name for process in pending}
         while pending:
             needs = pending.pop().program.depends_on.items()
             for need, member in [(need, member) for program, need in needs for member in self.members(program)]:
+                if member.name in seen:
+                    continue
                 now = member.snapshot
-                if now.state is State.STOPPED:
-                    begins = by_operator or now.cause is not Cause.OPERATOR
+                if by_operator:
+                    begins = member.stop_ordered or (now.state in DOWN and _is_lost(need, member))
                 else:
-                    begins = by_operator and now.state in DOWN and _is_lost(need, member)
+                    begins = now.state is State.STOPPED and now.cause is not Cause.OPERATOR
                 if begins:
                     member.ask(StartRequested(Cause.DEPENDENCY))
-                if by_operator and (begins or now.state is State.WAITING) and member.name not in seen:
+                if by_operator and (begins or now.state is State.WAITING):
                     seen.add(member.name)
                     pending.append(member)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import anyio
 import pytest
 from msgspec.structs import replace
 
 from supervisord_async.config.model import Backoff, Restart
+from supervisord_async.control.commands import Outcome
 from supervisord_async.core.inputs import RestartRequested
 from supervisord_async.core.order import Member, Need, Verdict, judge
 from supervisord_async.core.policy import RestartPolicy
@@ -70,6 +72,44 @@ async def test_an_operator_who_starts_one_starts_what_it_needs_and_is_over() -> 
         scene.supervisor.processes["web"].post(RestartRequested(Cause.FILE_CHANGED))
         await scene.state("web", State.FATAL)
         assert scene.snapshot("db").run == 2, "nobody asked for it"
+
+
+async def test_what_an_order_needs_is_started_with_it_and_a_stop_that_comes_later_wins() -> None:
+    """It was started when the old run had ended: whoever had stopped it meanwhile was overruled, and a killed daemon had forgotten it."""
+    async with playing(swift("db"), swift("web", depends_on={"db": "ready"})) as scene:
+        await scene.state("web", State.RUNNING)
+        await scene.commands.stop(["db"])
+        web = scene.child("web")
+        web.obeys = False
+        await scene.commands.restart(["web"], wait=False)
+        assert (scene.snapshot("web").state, scene.snapshot("db").wanted) == (State.STOPPING, True), "answered: both are saved"
+        await scene.commands.stop(["db"])
+        web.end(code=0)
+        await scene.state("web", State.WAITING)
+        outcome = await scene.commands.wait(["web"], "ready", timeout=0.1)
+        assert outcome.timed_out and (scene.snapshot("db").state, scene.snapshot("db").cause) == (State.STOPPED, Cause.OPERATOR)
+
+
+async def test_a_start_does_not_wait_for_one_that_is_just_being_stopped() -> None:
+    """Nobody started it once it was down, and the start waited until its time was over."""
+    async with playing(swift("disk"), swift("db", depends_on={"disk": "ready"}), swift("web", depends_on={"db": "ready"})) as scene:
+        await scene.state("web", State.RUNNING)
+        await scene.commands.stop(["web"])
+        db = scene.child("db")
+        db.obeys = False
+        await scene.commands.stop(["all"], wait=False)
+        assert (scene.snapshot("db").state, scene.snapshot("db").wanted) == (State.STOPPING, False)
+        async with anyio.create_task_group() as tasks:
+            outcomes: list[Outcome] = []
+
+            async def start() -> None:
+                outcomes.append(await scene.commands.start(["web"], timeout=30))
+
+            tasks.start_soon(start)
+            await wait_until(lambda: scene.snapshot("db").wanted)
+            db.end(code=0)
+        assert [(result.name, result.ok) for result in outcomes[0].results] == [("web", True)]
+        assert {name: scene.snapshot(name).state for name in ("disk", "db")} == dict.fromkeys(("disk", "db"), State.RUNNING)
 
 
 async def test_who_needs_it_started_goes_as_soon_as_it_has_a_process() -> None:
