@@ -140,7 +140,8 @@ class Store:
             is_last = is_newest and last.run == run
             if is_last and last.state not in RUN_ENDED:
                 continue
-            ago = time.monotonic() - last.since if is_last else 0.0  # else nobody knows when: it has ended by now
+            over = last.since if is_last else last.run_since if last.run > run else 0.0  # at the latest when a newer one began
+            ago = time.monotonic() - over if over else 0.0  # else nobody knows when: it has ended by now
             exit_status = last.exit if is_last and last.cause is not Cause.SPAWN_FAILED else ExitStatus()
             self._db.execute(
                 "UPDATE runs SET ended_at = max(started_at, ?), exit = coalesce(exit, ?) WHERE id = ?",

@@ -96,6 +96,19 @@ async def test_a_run_that_a_killed_daemon_had_not_written_is_known_once_it_is_ta
         ]
 
 
+async def test_a_run_whose_end_nobody_saw_had_ended_when_the_next_one_began(tmp_path: Path) -> None:
+    """Not when a daemon came that looked: two runs of one process seemed to have lived at a time."""
+    async with kept(tmp_path / "history.db") as (_, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1)
+    began = time.monotonic() - 0.001
+    left = {"web": Snapshot(state=State.RUNNING, run=2, since=began, run_since=began)}
+    await anyio.sleep(0.05)
+    async with kept(tmp_path / "history.db", left=left) as (history, bus):
+        found = bus.publish("adopted", name="web", run=2, cause="adopted", data={"pid": 12, "uptime_seconds": time.monotonic() - began})
+        second, first = await history.runs("web")
+        assert first.ended_at is not None and first.ended_at <= second.started_at < iso(found.at)
+
+
 async def test_a_run_whose_end_was_not_written_does_not_run_for_ever(tmp_path: Path) -> None:
     """After a death of the daemon, or of the machine: each is over but those that live, or whose end is still to be told."""
     async with kept(tmp_path / "history.db") as (_, bus):
