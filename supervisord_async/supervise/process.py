@@ -399,7 +399,7 @@ class Process:
         run, pid = inherited.snapshot.run, resumed.child.pid
         if self.snapshot.pid != pid or not inherited.by_reexec:
             self.post(Adopted(run, pid))
-            tell_adopted(self._shared.bus, self.name, run, pid, anyio.current_time() - inherited.snapshot.run_since)
+            tell_adopted(self._shared.bus, self.name, inherited.snapshot, pid, anyio.current_time())
         if self.program.notify is not None and self.program.readiness is None and not inherited.by_reexec:
             self.post(BecameReady(run))  # READY=1 is sent once, perhaps while no daemon listened
         resumed.watch(self._background)

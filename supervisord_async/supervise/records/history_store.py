@@ -231,16 +231,21 @@ def _keep_run(db: sqlite3.Connection, record: Record) -> None:
 
 
 def _keep_adopted(db: sqlite3.Connection, record: Record) -> None:
-    """Add the row of a run whose daemon died before it wrote one, and end the row of the run before it, whose exit status is not known."""
+    """Complete the row of a run whose daemon died before it had written all of it.
+
+    If there is none, add it, and end the row of the run before it, whose exit status is not known.
+    """
     name, run, data = record.name, record.run, record.data
     known = db.execute("SELECT ended_at FROM runs WHERE name = ? AND run = ? ORDER BY id DESC LIMIT 1", (name, run)).fetchone()
-    if known == (None,):
-        return
-    began = record.at - data.get("uptime_seconds", 0.0)
-    db.execute("UPDATE runs SET ended_at = ? WHERE name = ? AND ended_at IS NULL", (began, name))
+    if known != (None,):
+        began = record.at - data.get("uptime_seconds", 0.0)
+        db.execute("UPDATE runs SET ended_at = ? WHERE name = ? AND ended_at IS NULL", (began, name))
+        db.execute(
+            "INSERT INTO runs (id, name, run, detail, started_at) VALUES (?, ?, ?, ?, ?)", (record.id, name, run, record.message, began)
+        )
     db.execute(
-        "INSERT INTO runs (id, name, run, detail, started_at, pid) VALUES (?, ?, ?, ?, ?, ?)",
-        (record.id, name, run, record.message, began, data.get("pid")),
+        "UPDATE runs SET running_at = coalesce(running_at, ?), pid = coalesce(pid, ?) WHERE name = ? AND run = ? AND ended_at IS NULL",
+        (record.at - data["running_seconds"] if "running_seconds" in data else None, data.get("pid"), name, run),
     )
 
 

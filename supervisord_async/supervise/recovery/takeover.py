@@ -185,8 +185,10 @@ def _settings(slot: Inherited, found: Iterable[Tagged]) -> str:
     return said or (saved.settings if saved is not None and saved.snapshot.run == slot.snapshot.run else "")
 
 
-def tell_adopted(bus: Bus, name: str, run: int, pid: int, up_seconds: float) -> None:
-    """Publish that ``run``, ``up_seconds`` old, was adopted. Its state may be unchanged, so that there is no other record of it."""
-    message = f"run {run} was found alive, pid {pid}, and taken over from an earlier daemon"
-    data = {"pid": pid, "uptime_seconds": round(up_seconds, 3)}
-    bus.publish("adopted", name=name, run=run, cause=str(Cause.ADOPTED), message=message, data=data)
+def tell_adopted(bus: Bus, name: str, found: Snapshot, pid: int, now: float) -> None:
+    """Publish that the run of ``found`` was adopted. Its state may be unchanged, so that there is no other record of it."""
+    message = f"run {found.run} was found alive, pid {pid}, and taken over from an earlier daemon"
+    data = {"pid": pid, "uptime_seconds": round(now - found.run_since, 3)}
+    if found.state is State.RUNNING:
+        data["running_seconds"] = round(now - found.since, 3)
+    bus.publish("adopted", name=name, run=found.run, cause=str(Cause.ADOPTED), message=message, data=data)

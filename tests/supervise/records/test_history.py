@@ -96,6 +96,20 @@ async def test_a_run_that_a_killed_daemon_had_not_written_is_known_once_it_is_ta
         ]
 
 
+async def test_what_a_killed_daemon_had_not_written_of_a_run_is_known_once_it_is_taken_over(tmp_path: Path) -> None:
+    """Its PID, and when it was RUNNING: no record of that comes any more."""
+    async with kept(tmp_path / "history.db") as (history, bus):
+        state(bus, "web", "STOPPED", "STARTING", 1)  # here the daemon died: run 1 was saved as RUNNING
+        data = {"pid": 11, "uptime_seconds": 3.5, "running_seconds": 2.0}
+        found = bus.publish("adopted", name="web", run=1, cause="adopted", message="found alive", data=data)
+        [run] = await history.runs("web")
+        assert (run.pid, run.running_at, run.ended_at, run.cause) == (11, iso(found.at - 2.0), None, "autostart")
+        bus.publish("adopted", name="web", run=1, cause="adopted", message="once more", data=data)
+        assert await history.runs("web") == [run]
+        found = bus.publish("adopted", name="web", run=2, cause="adopted", message="found alive", data=data | {"pid": 12})
+        assert (await history.runs("web"))[0].running_at == iso(found.at - 2.0)
+
+
 async def test_a_run_whose_end_nobody_saw_had_ended_when_the_next_one_began(tmp_path: Path) -> None:
     """Not when a daemon came that looked: two runs of one process seemed to have lived at a time."""
     async with kept(tmp_path / "history.db") as (_, bus):
