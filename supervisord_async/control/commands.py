@@ -185,6 +185,7 @@ class Commands:
                 return None if order is None or order.is_undecided(process) else goals.is_stopped(process, before)
 
             waiting = GoalWait(processes, goal)
+            self.supervisor.rolling.overrule(processes)
             order = self.supervisor.stops.begin(processes, by)
             if timeout is None:
                 timeout = order.levels * _own_times(processes) + MARGIN_SECONDS

@@ -116,6 +116,14 @@ class Rolling:
                 rolls |= dict.fromkeys((process.name for process in group), self._begin(Roll(group, request)))
         return rolls
 
+    def overrule(self, processes: Iterable[Process]) -> None:
+        """``processes`` are to be stopped: no earlier restart by an operator starts those of them that were down already."""
+        for process in processes:
+            roll = self._rolls.get(process.program.name)
+            if roll is not None and roll.request.cause is Cause.OPERATOR and process.name in roll.down:
+                roll.down.discard(process.name)
+                self._changed()
+
     def under_way(self, program: str) -> Roll | None:
         """The rolling restart of ``program``, if there is one."""
         return self._rolls.get(program)

@@ -134,6 +134,20 @@ async def test_replicas_that_are_down_are_started_in_their_turns(down: list[str]
         assert [scene.snapshot(f"web:{number}").run for number in range(3)] == [2, 2, 2]
 
 
+async def test_one_that_was_down_and_is_stopped_once_more_is_not_started_in_its_turn() -> None:
+    """The stop came after the restart, and was answered; that it found nothing to do makes it no less."""
+    async with playing(web()) as scene:
+        await wait_until(lambda: up(scene) == 3)
+        await scene.commands.stop(["web:1"])
+        child = scene.child("web:0")
+        child.obeys = False
+        await scene.commands.restart(["web"], wait=False)
+        await scene.commands.stop(["web:1"])
+        child.end(code=0)
+        await wait_until(lambda: scene.supervisor.rolling.under_way("web") is None)
+        assert (scene.snapshot("web:1").state, scene.snapshot("web:1").run) == (State.STOPPED, 1)
+
+
 async def test_one_replica_by_its_name_is_just_restarted() -> None:
     async with playing(web()) as scene:
         await wait_until(lambda: up(scene) == 3)
