@@ -55,7 +55,7 @@ class Events:
     def __init__(self, bus: Bus, history: History | None) -> None:
         self.bus, self.history = bus, history
         #: Numbers up to this one are from earlier daemons, and may have gaps.
-        self.first_id = bus.last_id
+        self.first_id = next((record.id - 1 for record in bus.since(0)[0]), bus.last_id)
         self._encode = Encoder()
 
     async def follow(self, send: SendChunk, chosen: Choice, *, after: int | None = None) -> None:

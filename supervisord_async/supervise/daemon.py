@@ -258,7 +258,7 @@ class Daemon:
             if ended := ending.is_begun(self._run_dir):
                 saved = await _patiently(takeover.take_note_of_ending, self._run_dir, saved)
         if saved is not None:
-            self._bus.last_id = max(self._bus.last_id, saved.last_record_id)
+            self._bus.resume(saved.last_record_id, saved.unwritten)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_cgroups.open, name="cgroups")  # concurrently, as it mostly waits for the kernel
             marked = await _patiently(tags.marked, self._instance)
@@ -309,11 +309,11 @@ class Daemon:
             os.path.join(self._run_dir, "history.db"), max_age_seconds=limits.max_age_seconds, max_size_bytes=limits.max_size_bytes
         )
         try:
-            if former is not None:
-                last_id = await history.open(former.unwritten)
+            if former is not None:  # which has said what its last number was
+                await history.open(former.unwritten)
             else:
                 last_id = await history.open(left={name: slot.snapshot for name, slot in inherited.items()})
-            self._bus.last_id = max(self._bus.last_id, last_id)
+                self._bus.last_id = max(self._bus.last_id, last_id)
         except Exception as error:
             _log.warning("degraded: no history (%s); records live only as long as the daemon", error, exc_info=True)
             yield

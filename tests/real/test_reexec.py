@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisord_async.client import Client
 from supervisord_async.system.lock import InstanceLock
 from tests.daemons import LiveDaemon, alive
 from tests.real.settled import PROGRAMS, SLEEPER, check_log, check_nothing_lost, settle
@@ -195,6 +196,23 @@ def test_a_file_saved_at_a_reexec_restarts_its_program_once(daemon: Make, tmp_pa
     (live.folder / "saved").write_text("the third")
     live.wait_for("web", "RUNNING", run=3, cause="file_changed")
     assert live.process_of("calm")["pid"] == calm
+
+
+def test_events_that_no_history_could_take_are_not_lost_by_a_reexec(daemon: Make, tmp_path: Path) -> None:
+    """As on a full disk. Who follows them resumes where it was, and their numbers have no gap."""
+    (tmp_path / ".asupd" / "history.db").mkdir(parents=True)
+    live = daemon(SLEEPER)
+    live.wait_for("a", "RUNNING")
+    before = live.events()
+    live.do("reexec")
+    live.wait_until(lambda: live.answers() and live.text().count("re-executed") == 1, "it answers again")
+    live.do("restart", "a")
+    after = live.events()
+    assert after[: len(before)] == before
+    assert [event["id"] for event in after] == list(range(before[0]["id"], before[0]["id"] + len(after)))
+    followed = Client(str(live.folder / ".asupd" / "asupd.sock")).follow_events(after=before[0]["id"])
+    assert [next(followed).id for _ in after[1:]] == [event["id"] for event in after[1:]]
+    followed.close()
 
 
 def test_a_reexec_needs_no_run_dir(daemon: Make) -> None:

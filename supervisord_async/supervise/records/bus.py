@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -168,6 +168,11 @@ class Bus:
             except Exception:  # a listener's bug must not reach the process that published
                 _log.exception("a listener failed on record %d (%s)", record.id, record.type)
         return record
+
+    def resume(self, last_id: int, records: Iterable[Record]) -> None:
+        """Numbers continue from ``last_id``, and ``records``, published before a re-exec, are kept for clients that reconnect."""
+        self.last_id = last_id
+        self._ring.extend(records)
 
     def listen(self, listener: Callable[[Record], None]) -> None:
         """Call ``listener`` with every record from now on, on the loop. It must not block.

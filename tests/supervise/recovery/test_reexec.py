@@ -134,6 +134,33 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     os.close(*replacement._prepared)
 
 
+def test_without_a_history_the_events_that_are_kept_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus, handed = Bus(), list[SavedState]()
+    kept = (bus.publish("daemon", message="started"), bus.publish("reload"))
+
+    def refuse(state: SavedState, _heard: object) -> None:
+        handed.append(state)
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(reexec, "become_new_code", refuse)
+    monkeypatch.setattr(reexec, "try_new_code", sound)
+    replacement = replacing(SimpleNamespace(shutting_down=False, processes={}), bus, dismiss=lambda: None)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(replacement.run)
+            await replacement.prepare()
+            await wait_until(lambda: bool(handed))
+            tasks.cancel_scope.cancel()
+
+    run_virtually(main)
+    os.close(*replacement._prepared)
+    assert handed[0].unwritten == kept
+    successor = Bus()
+    successor.resume(bus.last_id, handed[0].unwritten)
+    assert successor.since(kept[0].id) == ([kept[1]], True) and successor.publish("daemon").id == bus.last_id + 1
+
+
 def test_a_bug_at_a_reexec_leaves_the_daemon_in_service_and_answering(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
