@@ -43,6 +43,17 @@ if "ASUPD_STATE_FD" in os.environ and "--trial" not in sys.orig_argv and os.path
         file.write("in the middle")
 """
 
+#: A sitecustomize of the trial: it has loaded the file, and goes on in a moment.
+HELD = """
+import atexit, os, sys, time
+def wait():
+    open("loaded", "w").close()
+    while os.path.exists("hold"):
+        time.sleep(0.01)
+if "--trial" in sys.orig_argv and os.path.exists("hold"):
+    atexit.register(wait)
+"""
+
 #: A sitecustomize of the new self: what the trial could read it cannot.
 UNREADABLE = """
 import os, sys
@@ -196,6 +207,21 @@ def test_a_file_saved_at_a_reexec_restarts_its_program_once(daemon: Make, tmp_pa
     (live.folder / "saved").write_text("the third")
     live.wait_for("web", "RUNNING", run=3, cause="file_changed")
     assert live.process_of("calm")["pid"] == calm
+
+
+def test_a_reload_in_the_middle_of_a_reexec_holds(daemon: Make, tmp_path: Path) -> None:
+    """The new code went on with the file as it was before, as the trial had loaded it."""
+    (tmp_path / "sitecustomize.py").write_text(HELD)
+    live = daemon("programs: {a: {command: [sleep, '1000']}, b: {command: [sleep, '1000']}}", environment={"PYTHONPATH": str(tmp_path)})
+    (live.folder / "hold").touch()
+    live.send(signal.SIGUSR2)
+    live.wait_until((live.folder / "loaded").exists, "the trial has loaded the file")
+    live.write("programs: {a: {command: [sleep, '1000']}, c: {command: [sleep, '1000']}}")
+    live.do("reload")
+    (live.folder / "hold").unlink()
+    live.wait_until(lambda: live.text().count("re-executed") == 1 and live.answers(), "the re-exec")
+    assert list(live.status()) == ["a", "c"]
+    assert live.do("reload", "--plan").splitlines() == ["= 2 unchanged"]
 
 
 def test_events_that_no_history_could_take_are_not_lost_by_a_reexec(daemon: Make, tmp_path: Path) -> None:

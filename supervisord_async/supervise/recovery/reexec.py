@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from supervisord_async.errors import BusyError, FailedError, SpawnError
+from supervisord_async.errors import BusyError, CommandError, FailedError, SpawnError
 from supervisord_async.supervise.records.narrate import exit_words
 from supervisord_async.supervise.recovery import persist, prepared
 from supervisord_async.supervise.recovery.persist import SavedState
@@ -29,6 +29,7 @@ from supervisord_async.system.disks import Disks, Executable
 from supervisord_async.wire import ENV_STATE
 
 if TYPE_CHECKING:
+    from supervisord_async.config.model import Configuration
     from supervisord_async.supervise.control_plane import Listeners
     from supervisord_async.supervise.process import Process
     from supervisord_async.supervise.records.bus import Bus
@@ -71,17 +72,23 @@ class Replacement:
         self._watched_until_ns = watched_until_ns
         self._go = anyio.Event()  # set when the trial of the new code has succeeded
         self._prepared: list[int] = []  # the descriptor of the configuration that the last trial has loaded
+        self._tried_with: Configuration | None = None  # what was in force when that trial began
 
     async def prepare(self) -> None:
         """Try the installed code; it will take over soon. Raises FailedError where it cannot, BusyError during a shutdown."""
+        await self._try()
+        self._go.set()
+
+    async def _try(self) -> None:
+        configuration = self._supervisor.configuration
         left = await try_new_code(self._state())
         if self._supervisor.shutting_down:
             os.close(left)
             raise BusyError("cannot re-exec: the daemon is shutting down")
-        while self._prepared:  # from an earlier trial whose re-exec failed
+        while self._prepared:  # from an earlier trial whose re-exec failed, or came too late
             os.close(self._prepared.pop())
         self._prepared.append(left)
-        self._go.set()
+        self._tried_with = configuration
 
     async def run(self) -> None:
         """Replace the daemon after each :meth:`prepare`. If that fails, publish why, and go on with this code."""
@@ -90,19 +97,27 @@ class Replacement:
             self._go = anyio.Event()
             listeners = self._listeners()
             try:
-                why = await self._replace(listeners)
+                why = f"cannot re-exec: {await self._replace(listeners)}; this code stays in service"
+            except CommandError as error:
+                why = str(error)
             except Exception as error:
                 _log.exception("a re-exec failed because of a bug")
-                why = f"internal error: {error!r}"
-            self._bus.publish("daemon", message=f"cannot re-exec: {why}; this code stays in service", data={"what": "reexec_refused"})
+                why = f"cannot re-exec: internal error: {error!r}; this code stays in service"
+            self._bus.publish("daemon", message=why, data={"what": "reexec_refused"})
             if listeners is not None:
                 await retry_on_shortage("listen again", listeners.resume)
 
     async def _replace(self, listeners: Listeners | None) -> str:
-        """Does not return if the new code takes over this process; else returns why it cannot; only ``listeners`` are paused then."""
+        """Does not return if the new code takes over this process; else returns why it cannot; only ``listeners`` are paused then.
+
+        Raises CommandError where a reload has changed something since the trial, and another trial failed.
+        """
         if listeners is not None:
             await listeners.pause()  # after the client that asked for the re-exec has its answer
         await come_to_rest(self._supervisor.processes, self._bus, self._history())
+        while self._supervisor.configuration != self._tried_with:  # a reload came after the trial had loaded the file
+            await self._try()
+            await come_to_rest(self._supervisor.processes, self._bus, self._history())
         if self._supervisor.shutting_down:  # a shutdown requested meanwhile wins: the new code must not go on
             return "the daemon is shutting down"
         self._bus.catch_up()

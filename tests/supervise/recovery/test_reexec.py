@@ -116,7 +116,7 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     monkeypatch.setattr(reexec, "become_new_code", refuse)
     monkeypatch.setattr(descriptors, "sd_notify", to_manager.append)
     monkeypatch.setattr(reexec, "try_new_code", sound)
-    supervisor = SimpleNamespace(shutting_down=False, processes={})
+    supervisor = SimpleNamespace(shutting_down=False, processes={}, configuration=None)
     replacement = replacing(supervisor, bus, dismiss=lambda: dismissed.append(True), history=SimpleNamespace(flush=flush, unwritten=tuple))
 
     async def main() -> None:
@@ -144,7 +144,7 @@ def test_without_a_history_the_events_that_are_kept_are_handed_over(monkeypatch:
 
     monkeypatch.setattr(reexec, "become_new_code", refuse)
     monkeypatch.setattr(reexec, "try_new_code", sound)
-    replacement = replacing(SimpleNamespace(shutting_down=False, processes={}), bus, dismiss=lambda: None)
+    replacement = replacing(SimpleNamespace(shutting_down=False, processes={}, configuration=None), bus, dismiss=lambda: None)
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
@@ -176,7 +176,7 @@ def test_a_bug_at_a_reexec_leaves_the_daemon_in_service_and_answering(
             raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(reexec, "try_new_code", sound)
-    supervisor = SimpleNamespace(shutting_down=False, processes={})
+    supervisor = SimpleNamespace(shutting_down=False, processes={}, configuration=None)
     replacement = replacing(supervisor, bus, listeners=SimpleNamespace(pause=pause, resume=resume))
 
     async def main() -> None:
@@ -199,7 +199,7 @@ def test_who_is_told_to_go_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyP
     """The new code would not know that it is to end."""
     bus, told, resumed = Bus(), list[Record](), []
     bus.listen(told.append)
-    supervisor = SimpleNamespace(shutting_down=False, processes={})
+    supervisor = SimpleNamespace(shutting_down=False, processes={}, configuration=None)
 
     async def pause() -> None:
         supervisor.shutting_down = True
