@@ -151,7 +151,6 @@ class Daemon:
             state=self.state,
             listeners=lambda: self._listeners,
             history=lambda: self._history,
-            watched_until_ns=self._files.caught_up_ns,
             heard=HEARD,
         )
 
@@ -193,6 +192,7 @@ class Daemon:
             scaled=dict(self._supervisor.scaled),
             stopping=self._supervisor.stops.unfinished,
             rolls=self._supervisor.rolling.unfinished,
+            watched_until_ns=self._files.caught_up_ns(),
             stop_settings=persist.stop_settings(self._supervisor.configuration.programs.values()),
         )
 

@@ -96,6 +96,29 @@ def test_a_program_that_ended_meanwhile_is_noticed_once(daemon: Make) -> None:
     assert status["exit_status"] in ({"unknown": True}, {"signal": "SIGKILL", "core": False})
 
 
+def test_a_watched_file_that_is_saved_while_there_is_no_daemon_restarts_its_program_once(daemon: Make, tmp_path: Path) -> None:
+    """It would go on with what the file said before, until the next change. A file that is older than the run restarts nothing."""
+    for name in ("saved", "old"):
+        (tmp_path / name).write_text("first")
+    live = daemon(
+        "defaults: {command: [sleep, '1000'], start_seconds: 0}\n"
+        "programs: {web: {watch: {paths: [saved], debounce: 50ms}}, calm: {watch: {paths: [old], debounce: 50ms}}}"
+    )
+    calm = live.wait_for("calm", "RUNNING")["pid"]
+    live.wait_for("web", "RUNNING")
+    live.kill()
+    (tmp_path / "saved").write_text("second")
+    live.start()
+    live.wait_for("web", "RUNNING", run=2, cause="file_changed")
+    live.wait_until(lambda: '"run":2' in (tmp_path / ".asupd" / "state.json").read_text(), "that is saved")
+    live.kill()
+    live.start()
+    live.wait_watching()
+    (tmp_path / "saved").write_text("the third")
+    live.wait_for("web", "RUNNING", run=3, cause="file_changed")  # what it was restarted for did not count again
+    assert live.process_of("calm")["pid"] == calm
+
+
 def test_a_program_removed_from_the_file_meanwhile_is_stopped(daemon: Make) -> None:
     live = daemon("programs: {a: {command: [sleep, '1000'], start_seconds: 0}, b: {command: [sleep, '1000'], start_seconds: 0}}")
     pids = [live.wait_for(name, "RUNNING")["pid"] for name in ("a", "b")]

@@ -115,7 +115,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     stop_settings: dict[str, StopSettings] = msgspec.field(default_factory=dict, name="manners")
     descriptors: dict[str, list[int]] = {}  #: for a re-exec: the lock, listening sockets, and so on
     unwritten: tuple[Record, ...] = ()  #: for a re-exec: records that are not in the history yet
-    #: for a re-exec: until when every change of a watched file was acted on (nanoseconds since 1970, as files have it); 0: not known
+    #: until when every change of a watched file was acted on (nanoseconds since 1970, as files have it); 0: not known
     watched_until_ns: int = 0
 
     def all_descriptors(self) -> set[int]:
@@ -125,11 +125,9 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
         return streams | notify | {each.fd for each in self.sockets} | {fd for numbers in self.descriptors.values() for fd in numbers}
 
 
-def with_descriptors(
-    state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = (), watched_until_ns: int = 0
-) -> SavedState:
+def with_descriptors(state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = ()) -> SavedState:
     """``state`` for a re-exec: with what only that can carry over, as the fields of these names say."""
-    return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten), watched_until_ns=watched_until_ns)
+    return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten))
 
 
 def stop_settings(programs: Iterable[Program]) -> dict[str, StopSettings]:

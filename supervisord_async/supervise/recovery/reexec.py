@@ -63,13 +63,11 @@ class Replacement:
         state: Callable[[], SavedState],
         listeners: Callable[[], Listeners | None],
         history: Callable[[], History | None],
-        watched_until_ns: Callable[[], int],
         heard: Collection[signal.Signals],
     ) -> None:
-        """``state`` to ``watched_until_ns`` return the daemon's current ones; signals in ``heard`` are kept for the new code."""
+        """``state`` to ``history`` return the daemon's current ones; signals in ``heard`` are kept for the new code."""
         self._supervisor, self._bus, self._guardian, self._lock = supervisor, bus, guardian, lock
         self._state, self._listeners, self._history, self._heard = state, listeners, history, heard
-        self._watched_until_ns = watched_until_ns
         self._go = anyio.Event()  # set when the trial of the new code has succeeded
         self._prepared: list[int] = []  # the descriptor of the configuration that the last trial has loaded
         self._tried_with: Configuration | None = None  # what was in force when that trial began
@@ -124,7 +122,7 @@ class Replacement:
         history = self._history()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
         unwritten = history.unwritten() if history is not None else self._bus.since(0)[0]
-        state = persist.with_descriptors(self._state(), kept, unwritten, self._watched_until_ns())
+        state = persist.with_descriptors(self._state(), kept, unwritten)
         descriptors.sd_notify("RELOADING=1")
         self._guardian.dismiss()  # the new code starts one of its own
         try:

@@ -94,7 +94,7 @@ def reconcile(saved: SavedState | None, living: Iterable[Tagged], boot_id: str, 
         slot = _slot(name, records.get(name), found, boot_id)
         alive = slot.snapshot.run if slot.main is not None else None
         strays = tuple(sorted({process.run for process in found} - {alive}))
-        since_ns = _watched_since(slot.snapshot, saved) if saved is not None and by_reexec and alive is not None else None
+        since_ns = _watched_since(slot.snapshot, saved) if saved is not None and alive is not None else None
         slots[name] = replace(slot, settings=_settings(slot, found), stray_runs=strays, by_reexec=by_reexec, watched_since_ns=since_ns)
     return slots
 

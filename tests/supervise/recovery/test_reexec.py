@@ -91,7 +91,6 @@ def replacing(supervisor: Any, bus: Bus, *, dismiss: Any = None, history: Any = 
         state=lambda: STATE,
         listeners=lambda: listeners,
         history=lambda: history,
-        watched_until_ns=lambda: 0,
         heard=HEARD,
     )
 
