@@ -38,7 +38,6 @@ from supervisord_async.supervise.process import Process
 from supervisord_async.supervise.records.bus import Bus
 from supervisord_async.supervise.recovery.takeover import Inherited
 from supervisord_async.supervise.shared_context import SharedContext
-from supervisord_async.system import clock
 from supervisord_async.words import counted
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Supervisor:
         self.refused: tuple[Problem, ...] = ()
         self.scaled: Mapping[str, int] = {}  #: programs that were scaled, with their present number of processes
         self.started_at = time.time()
-        self._since = clock.monotonic()
+        self._since = time.monotonic()
         self.exit_code = 0
         self.dependencies = Dependencies(self._fleet)
         self._follow_settings = follow_settings  #: called when a reload changes the daemon's own settings
@@ -111,7 +110,7 @@ class Supervisor:
     @property
     def uptime_seconds(self) -> float:
         """How long this daemon has been up, whatever was done to the wall clock meanwhile; a re-exec makes it 0."""
-        return clock.monotonic() - self._since
+        return time.monotonic() - self._since
 
     async def remembered(self) -> None:
         """Return once all that was decided so far is saved, and so outlives the daemon; also if saving takes too long."""
