@@ -15,7 +15,8 @@ the same from `config/programs.schema.json`: begin a file with `# yaml-language-
 - **Sizes** are bytes as a number, or `50MiB` (2^20 each), `10MB` (10^6 each); B, KiB, kB, GiB, GB, TiB, TB.
 - **Signals** are names with or without `SIG`, numbers, or `RTMIN+1`.
 - **Octal digits** (`umask`, `socket_mode`) mean the same with and without quotes: `022`, `"022"`.
-- **Commands** are lists of words, or strings that are split as a shell would (quotes, backslashes) and run without one.
+- **Commands** are lists of words, or strings that are split as a shell would (quotes, backslashes) and run without one: `~`, `*`, `|`,
+  `;` and the like stay as they are.
   With `shell: true` the string goes to `/bin/sh -c`; there too `${…}` has been expanded before, `$HOME` has not.
 - **Paths** are relative to the file that carries them, also in `defaults` and in included files; `~/` is the daemon's HOME.
 - **Variables.** `${VAR}` and `${VAR:-default}` expand in every value (not in keys), from the daemon's own environment, not

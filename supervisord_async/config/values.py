@@ -25,9 +25,8 @@ NAME_PATTERN = re.compile(PROGRAM_NAME)
 NAME_EXPECTED = (
     "expected a name of letters A-Z and a-z, digits, '_', '-', '.', '+' and '@', the first a letter, digit or '_', at most 100 long"
 )
-#: Words of a command that only a shell interprets.
-SHELL_WORDS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
-
+#: What only a shell interprets, where nothing quotes it: at the beginning of a word, or at its end.
+SHELL_SYNTAX = re.compile(r"(?<!\S)(?:\|\|?|&&|\d?>&\d|&?>>?|\d>>?|<<?)|[;&](?!\S)")
 #: A quoted part of a command, or a character behind a backslash.
 QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
 #: A word in which a shell would expand a variable.
@@ -119,9 +118,9 @@ class Values(msgspec.Struct, frozen=True):
         except ValueError:
             self.origin.error(sub, "a quote is opened and never closed, or a backslash ends it")  # the value may hold a secret
             return ("?",)
-        meant_for_shell = next((word for word in words if word in SHELL_WORDS), None)
+        meant_for_shell = SHELL_SYNTAX.search(QUOTED.sub("_", value))
         if meant_for_shell:
-            self.origin.warning(sub, f"'{meant_for_shell}' is passed on as a plain word; only a shell understands it: {_by_shell(sub)}")
+            self.origin.warning(sub, f"'{meant_for_shell[0]}' is passed on as it stands; only a shell understands it: {_by_shell(sub)}")
         return words
 
     def _warn_of_shell_syntax(self, words: Sequence[str], sub: Path) -> None:
@@ -132,6 +131,9 @@ class Values(msgspec.Struct, frozen=True):
         if words and words[0] in ("CMD", "CMD-SHELL"):
             ours = "begin with the program" if words[0] == "CMD" else "make it [sh, -c, '…']"
             self.origin.warning(sub, f"'{words[0]}' is taken for the program: it is docker's; {ours}")
+        home = next((word for word in words if word.startswith("~/")), None)
+        if home:
+            self.origin.warning(sub, f"'{home}' is passed on as it stands: write ${{HOME}}{home[1:]}, or {_by_shell(sub)}")
         if not OWN_DOLLARS.isdisjoint((*words[1:2], *(os.path.basename(word) for word in words[:1]))):
             return
         bare = next((word for word in words if BARE_VARIABLE.match(word)), None)
