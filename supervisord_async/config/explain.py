@@ -7,6 +7,7 @@ find all of them by the schema of the same shape. The wrong parts are then remov
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ from supervisord_async.config.units import SIZE_EXPECTED, near_size, nearest, su
 
 #: The key that is probably meant where a section is given as a single word.
 _MAIN_KEYS: dict[str | int, str] = {"logs": "stdout", "stop": "grace_period", "readiness": "http", "liveness": "http"}
+
+#: What to say of a program's key that stands where only names or sections are expected.
+TOO_LITTLE = "'{}' is a program's key: indent it further, below the program's name"
 
 
 class Finding(NamedTuple):
@@ -125,10 +129,10 @@ def _explain(error: Any) -> Iterator[Finding]:
     """One error of the validator as findings."""
     path: Path = tuple(error.absolute_path)
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        for key in error.instance:
+        known, title = error.schema.get("properties", {}), error.schema.get("title", "")
+        for key, value in error.instance.items():
             if key not in known:
-                near = _near(key, known, error.schema.get("title", ""))
+                near = _near(key, known, title) or _misplaced(key, value, title)
                 yield Finding((*path, key), f"unknown key{near}", (*path, key), at_key=True)
     elif error.validator == "required":
         for key in error.schema["required"]:
@@ -165,6 +169,13 @@ def _near(key: str, known: Iterable[str], title: str) -> str:
     return f"; {without}" if without else suggestion(key, known)
 
 
+def _misplaced(key: str, value: Any, title: str) -> str:
+    """Where a file's unknown ``key`` belongs, if it is a program or a program's key; else nothing."""
+    if title == "File" and isinstance(value, dict) and "command" in value:
+        return "; a program belongs below 'programs'"
+    return f"; {TOO_LITTLE.format(key)}" if title == "File" and key in Program.__struct_fields__ else ""
+
+
 def _fitting_branch(error: Any) -> list[Any]:
     """The errors of the alternative that a collection was meant as; empty if it resembles none."""
     branches: dict[int, list[Any]] = {}
@@ -196,9 +207,13 @@ def _near_shape(value: Any, expected: str, path: Path) -> str:
         return "; did you mean ['.']?"
     if expected == "a mapping of names to values" and isinstance(value, list):
         return "; did you mean {NAME: value, …}?"  # does not repeat what was written: it may be secret
+    if path[:1] == ("environment",) and value is None:
+        return '; did you mean ""?'
     main = _MAIN_KEYS.get(path[-1]) if path and expected == "a mapping" else None
     if main is None or not isinstance(value, str | bool):
         return ""
+    if path[-1] == "stop" and isinstance(value, str) and value.isalpha():
+        main = "signal"
     return f"; did you mean {{{main}: {'none' if value is False else value}}}?"
 
 
@@ -209,8 +224,17 @@ def _near_value(value: Any, expected: str, words: list[str]) -> str:
         return f"; did you mean '{ours}'?"
     if not isinstance(value, str):
         return ""
+    if plain := _plain(value, expected):
+        return f"; did you mean {plain}{', without quotes' if plain == value else ''}?"
     size = near_size(value) if expected == SIZE_EXPECTED else None
     return f"; did you mean '{size}'?" if size else suggestion(value, words)
+
+
+def _plain(value: str, expected: str) -> str | None:
+    """The number or boolean that stands between quotes or has zeros before it; None if ``value`` is nothing like that."""
+    if "whole number" in expected and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return str(int(value))
+    return value if expected == "true or false" and value in ("true", "false", "yes", "no", "on", "off") else None
 
 
 def expected_words(schema: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from supervisord_async.config import shape
 from supervisord_async.config.document import Document, Path, found
 from supervisord_async.config.environment import EnvironmentFiles
-from supervisord_async.config.explain import fitting, means_command, means_programs
+from supervisord_async.config.explain import TOO_LITTLE, fitting, means_command, means_programs
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, matching, read_regular_file
 from supervisord_async.config.load_cache import Digests, LoadCache, digest_of
 from supervisord_async.config.model import Configuration, Program
@@ -189,7 +189,7 @@ class _Loading:
         if not main and data.get("daemon") is not None:
             self._report.add(Place(document, (), ()).problem(("daemon",), "only the main file has a daemon section", at_key=True))
         base = digest_of((document.directory, defaults))
-        for name, item, program_place in self._items(document, data):
+        for name, item, program_place in self._items(document, data, defaults):
             self._take(name, item, program_place, defaults, under, base)
         for index, pattern in self._patterns(data):
             self._include(document, index, pattern, defaults, under)
@@ -206,13 +206,16 @@ class _Loading:
         else:
             yield from ((("include", index), pattern) for index, pattern in enumerate(include))
 
-    def _items(self, document: Document, data: shape.Data) -> Iterator[tuple[str, Any, Place]]:
+    def _items(self, document: Document, data: shape.Data, defaults: shape.Data) -> Iterator[tuple[str, Any, Place]]:
         """Name, data and place of each program."""
         programs = data.get("programs")
         top = Place(document, (), ())
         if isinstance(programs, dict):
             for name, item in programs.items():
                 place = Place(document, ("programs", name), ("programs", name))
+                if name in shape.Program.__struct_fields__ and "command" not in defaults and not _may_be_program(item):
+                    self._report.add(place.problem((), TOO_LITTLE.format(name), at_key=True))
+                    continue
                 if isinstance(item, dict) and str(item.get("name", name)) != name:
                     self._report.add(place.problem(("name",), f"the program's name is its key, '{name}'; leave this out", at_key=True))
                 yield name, item, place
@@ -231,7 +234,10 @@ class _Loading:
     def _found_instead(item: Any) -> str:
         if not isinstance(item, dict):
             return f", found {found(item)}"
-        return f", found {found(item['name'])} as name" if "name" in item else ", found one without"
+        if "name" in item:
+            return f", found {found(item['name'])} as name"
+        meant = next((key for key, value in item.items() if not (isinstance(value, str) or key in shape.Program.__struct_fields__)), None)
+        return ", found one without" + (f"; did you mean 'name: {meant}'?" if meant else "")
 
     def _take(self, name: str, item: Any, place: Place, defaults: shape.Data, under: tuple[Place, ...], base: bytes | None) -> None:
         """One program is among the entries, unless its name is taken. A name that is not allowed is reported."""
@@ -297,6 +303,11 @@ class _Loading:
         if program is not None and entry.digests is not None:
             self._remembered[entry.name] = (entry.digests, program)
         return program
+
+
+def _may_be_program(item: Any) -> bool:
+    """Whether what stands below the name of a program's key may be a program that is called so."""
+    return item is None or (isinstance(item, dict) and _mentions_command(item))
 
 
 def _mentions_command(item: Any) -> bool:

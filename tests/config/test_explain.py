@@ -46,7 +46,7 @@ def test_every_problem_is_reported_at_once_in_order(project):
         "12:14: programs.db.restart: expected always, on-failure, never, or a mapping, found no; did you mean 'never'?",
         "13:16: programs.db.heartbeat: expected a duration such as 5s, 500ms or 1m30s, or a mapping, found 'soon'",
         "14:19: programs.db.environment.A: expected text, found a list",
-        "14:30: programs.db.environment.B: expected text, found nothing",
+        '14:30: programs.db.environment.B: expected text, found nothing; did you mean ""?',
         (
             "15:3: programs.a b: expected a name of letters A-Z and a-z, digits, '_', '-', '.', '+' and '@', the first a letter, digit "
             "or '_', at most 100 long, found 'a b'"
@@ -83,7 +83,9 @@ def test_every_problem_is_reported_at_once_in_order(project):
         ("command: x\numask: '1777'", 'umask: expected octal digits from "000" to "777", found \'1777\''),
         ("command: x\nwatch: {ignore: [a]}", "watch: 'paths' is missing"),
         ("command: x\nwatch: [{pathes: [a]}]", "watch[0].pathes: unknown key; did you mean 'paths'?"),
-        ("command: x\nautostart: 'yes'", "autostart: expected true or false, found 'yes'"),
+        ("command: x\nautostart: 'yes'", "autostart: expected true or false, found 'yes'; did you mean yes, without quotes?"),
+        ("limits: {nice: '5'}", "limits.nice: expected a whole number from -20 to 19, found '5'; did you mean 5, without quotes?"),
+        ("command: x\nreplicas: 08", "replicas: expected a whole number from 1 to 10000, found '08'; did you mean 8?"),
         ("command: x\nstop: {scope: everything}", "stop.scope: expected main, mixed or tree, found 'everything'"),
         ("command: x\nlogs: {stdout: stdout}", "logs.stdout: expected a path, none or inherit, found 'stdout'"),
         ("command: x\nenvironment: {'A=B': c}", "environment.A=B: a variable's name cannot be empty, and holds no '='"),
@@ -313,6 +315,8 @@ def test_values_of_other_supervisors_are_told_ours(project):
         ("logs: /tmp/x.log", "logs: expected a mapping, found '/tmp/x.log'; did you mean {stdout: /tmp/x.log}?"),
         ("logs: false", "did you mean {stdout: none}?"),
         ("stop: 30s", "did you mean {grace_period: 30s}?"),
+        ("stop: QUIT", "did you mean {signal: QUIT}?"),
+        ("environment: {EMPTY: }", 'environment.EMPTY: expected text, found nothing; did you mean ""?'),
         ("readiness: 'http://x/'", "did you mean {http: http://x/}?"),
         ("readiness: {http: {port: 80}}", "readiness.http: expected a URL such as http://127.0.0.1:8080/healthz, found a mapping"),
         ("limits: {memory: 300}", "warning: limits.memory: no program needs so little: a number alone is bytes; write 300MiB"),
@@ -365,6 +369,32 @@ def test_a_command_in_the_place_of_a_program_is_told_where_it_belongs(project):
     assert project.problems("programs: {web: sleep 5}") == [
         "programs.yaml:1:17: programs.web: expected a mapping, found 'sleep 5'; did you mean {command: 'sleep 5'}?"
     ]
+
+
+def test_a_key_that_is_indented_too_little_is_told_so(project):
+    assert project.problems("programs:\n  web:\n  command: sleep 5\n  environment:\n    A: b\nrestart: always\n") == [
+        "programs.yaml:2:3: programs.web.command: a program needs a command: a list of words, or a string",
+        "programs.yaml:3:3: programs.command: 'command' is a program's key: indent it further, below the program's name",
+        "programs.yaml:4:3: programs.environment: 'environment' is a program's key: indent it further, below the program's name",
+        "programs.yaml:6:1: restart: unknown key; 'restart' is a program's key: indent it further, below the program's name",
+    ]
+    assert project.problems("watch:\n  command: sleep 5\n") == [
+        "programs.yaml:1:1: programs: missing; expected a mapping of names to programs",
+        "programs.yaml:1:1: watch: unknown key; a program belongs below 'programs'",
+    ]
+
+
+def test_a_program_may_be_called_as_one_of_the_keys(project):
+    assert project.problems("programs: {watch: {command: x}, notify: {comand: y}}") == [
+        "programs.yaml:1:42: programs.notify.comand: unknown key; did you mean 'command'?"
+    ]
+    assert project.problems("defaults: {command: x}\nprograms: {notify: {replicas: 2}}") == []
+
+
+def test_an_item_of_the_list_of_programs_needs_its_name_as_a_key(project):
+    for item in ("web: {command: x}", "{web: , command: x}"):
+        [problem] = project.problems(f"programs:\n  - {item}\n")
+        assert problem.endswith(": programs[0]: expected a mapping with 'name', found one without; did you mean 'name: web'?")
 
 
 @pytest.mark.parametrize("text", ["# ours\n\n[program:web]\ncommand=x\n", "[Unit]\nDescription = x\n[Service]\n"])
