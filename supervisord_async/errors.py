@@ -33,7 +33,7 @@ class Problem(NamedTuple):
     column: int  #: from 1
     message: str  #: the key, what was expected, what was found, the nearest known key
     warning: bool = False  #: sound enough to run
-    lacks: str = ""  #: in a warning: ``user`` or ``executable``, if this machine lacks it and a start needs it
+    lacks: str = ""  #: in a warning: ``user``, ``root`` or ``executable``, if that is lacking here and a start needs it
 
     @property
     def document(self) -> dict[str, str | int]:

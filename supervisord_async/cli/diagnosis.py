@@ -139,6 +139,8 @@ def _of_problem(problem: Problem) -> Finding:
     text = _told(problem)
     if problem.lacks == "user":
         return Finding("error", "user", text, "make the user, or correct user and group_name; until then the program cannot start")
+    if problem.lacks == "root":
+        return Finding("error", "user", text, "run the daemon as root, or leave user out; until then the program cannot start")
     if problem.lacks == "executable":
         return Finding("error", "executable", text, "install it, or correct command or PATH; until then the program cannot start")
     return Finding("warning", "configuration", text, "see docs/reference.md for the key")

@@ -73,7 +73,7 @@ def _check_identity(program: Program, origin: Origin) -> None:
             beside = "; a group is named by group_name" if ":" in program.user else ""
             origin.warning(("user",), f"there is no user '{program.user}' here{beside}", lacks="user")
         elif os.geteuid() not in (0, uid):
-            origin.warning(("user",), f"only root can run a program as another user; this is user {os.geteuid()}", lacks="user")
+            origin.warning(("user",), f"only root can run a program as another user; this is user {os.geteuid()}", lacks="root")
     if program.group_name is not None and _number(program.group_name, lambda name: grp.getgrnam(name).gr_gid) is None:
         origin.warning(("group_name",), f"there is no group '{program.group_name}' here", lacks="user")
 

@@ -74,6 +74,14 @@ def test_a_missing_executable_and_an_unknown_user_are_errors(doctor: Doctor) -> 
     assert "nobody-of-that-name" in only(findings, "user")["message"]
 
 
+def test_another_user_without_root_is_an_error_that_no_new_user_would_mend(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    _, findings = doctor("programs:\n  a: {command: [sleep, '1'], user: root}\n")
+    found = only(findings, "user")
+    assert "only root can run a program as another user; this is user 4711" in found["message"]
+    assert "run the daemon as root, or leave user out" in found["advice"]
+
+
 def test_only_what_a_start_needs_is_an_error(doctor: Doctor) -> None:
     sound = "command: [sleep, '1000']"
     _, findings = doctor(f"programs:\n  a: {{{sound}, hooks: {{before_start: gone}}}}\n  b: {{{sound}, stop: {{command: gone}}}}\n")

@@ -207,14 +207,14 @@ def test_check_doubts_users_groups_and_executables_that_are_not_here(project):
           f: {command: ./gone, directory: nowhere}
           g: {command: /}
     """)
-    where = "programs.yaml:"
+    where, uid = "programs.yaml:", os.geteuid()
     assert [str(problem).removeprefix(where) for problem in check(loaded)] == [
         "2:16: warning: programs.a.command: there is no /no/such/thing here",
         "2:38: warning: programs.a.user: there is no user 'nobody-of-that-name' here",
         "3:16: warning: programs.b.command: there is no 'no-such-command-anywhere' in the program's PATH",
         "3:54: warning: programs.b.group_name: there is no group 'no-such-group-either' here",
         f"4:16: warning: programs.c.command: {project.folder}/./plain is not executable; chmod +x, or name its interpreter",
-        *(["5:41: warning: programs.d.user: only root can run a program as another user"] if os.geteuid() else []),
+        *([f"5:41: warning: programs.d.user: only root can run a program as another user; this is user {uid}"] if uid else []),
         "8:16: warning: programs.g.command: / is a folder, and cannot be executed",
     ]
 
