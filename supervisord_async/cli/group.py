@@ -67,6 +67,6 @@ class Verbs(click.Group):
 def cli(ctx: click.Context) -> None:
     """Talk to a running asupd.
 
-    A SELECTOR is a program's or process's name, group:*, a glob such as 'web*', or all.
+    A SELECTOR is a program's or process's name, GROUP:*, a glob such as 'web*', or all.
     """
     ctx.ensure_object(Session)

@@ -57,7 +57,7 @@ class Verb(click.Command):
             ctx.fail(error.format_message() + ("" if error.possibilities else option_hint(ctx.info_name or "", error.option_name)))
         except click.MissingParameter as error:
             if error.param is not None and error.param.name == "selectors":
-                ctx.fail("Missing argument 'SELECTOR...': a name, group:*, a glob such as 'web*', or all.")
+                ctx.fail("Missing argument 'SELECTOR...': a name, GROUP:*, a glob such as 'web*', or all.")
             raise
         except click.UsageError as error:
             said, _, names = error.message.removesuffix(")").partition(" (")

@@ -279,7 +279,7 @@ class Program(Shape, frozen=True, kw_only=True):
     )
     shell: Annotated[bool, _doc("Run the string by `/bin/sh -c`.")] = False
     description: Annotated[str, _doc("A sentence for people; `status` shows it while nothing is wrong.")] = ""
-    group: Annotated[Name | None, _doc("A name that several programs share, for `group:*`. Default: the program's own name.")] = None
+    group: Annotated[Name | None, _doc("A name that several programs share, for `GROUP:*`. Default: the program's own name.")] = None
     directory: Annotated[str, _doc("Where it runs; also if its `user` may not enter that, which `--check` warns of.")] = "."
     environment: Annotated[Variables | None, _doc("Variables; they beat `environment_files`, which beat what is inherited.")] = {}
     environment_files: Annotated[

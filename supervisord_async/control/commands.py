@@ -286,7 +286,7 @@ class Commands:
 
     def _select(self, selectors: Sequence[str]) -> list[Process]:
         if not selectors:
-            raise UsageError("cannot act on nothing: name a program, group:*, a glob or all")
+            raise UsageError("cannot act on nothing: name a program, GROUP:*, a glob or all")
         return self.supervisor.select(selectors)
 
     def _refuse_when_shutting_down(self) -> None:

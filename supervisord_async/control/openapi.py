@@ -137,7 +137,7 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
     found = []
     for name, says, example in (
         ("name", "one process's name", "web"),
-        ("selector", "a name, group:*, a glob, all, or several of them joined by commas", "web"),
+        ("selector", "a name, GROUP:*, a glob, all, or several of them joined by commas", "web"),
     ):
         if f"{{{name}}}" in operation.path:
             schema = {"type": "string", "minLength": 1, "pattern": _NAME if name == "name" else "^[^/]+$"}

@@ -99,7 +99,7 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
         (["once", "web"], "no verb 'once': with restart: never"),
         (["logs", "--previous", "web"], "No such option '--previous'. The last output of the run before is in `asupctl why NAME`"),
         (["restart", "--all"], "No such option '--all'. 'all' is a selector"),
-        (["logs"], "Missing argument 'SELECTOR...': a name, group:*, a glob such as 'web*', or all."),
+        (["logs"], "Missing argument 'SELECTOR...': a name, GROUP:*, a glob such as 'web*', or all."),
         (["logs", "--folow", "web"], "Did you mean '--follow'?"),
         (["disable", "web"], "with autostart: false in the file it does not start with the daemon; `asupctl stop NAME` stops it now"),
         (["reset-failed", "web"], "`asupctl start NAME` starts over after FATAL or flapping"),

@@ -32,8 +32,9 @@ def not_found(selector: str, processes: Collection[Process], programs: Collectio
         return NotFoundError(f"no program matches {selector!r}")
     if selector in programs:
         return NotFoundError(f"{selector!r} has no processes, it was scaled to 0: `asupctl scale {selector} N` gives it some")
-    if any(process.program.group == selector for process in processes):
-        return NotFoundError(f"no program {selector!r}, but a group: did you mean '{selector}:*'?")
+    group = selector.removeprefix("group:")
+    if any(process.program.group == group for process in processes):
+        return NotFoundError(f"no program {selector!r}, but a group: did you mean '{group}:*'?")
     import difflib  # only for a name that was mistyped
 
     near = difflib.get_close_matches(selector, {*(process.name for process in processes), *programs}, n=1)
