@@ -9,6 +9,7 @@ that it serves this file, since all files in one folder share the default place.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ def locate(file: str | None, socket_path: str | None) -> Target:
     if socket_path is None and file is None:
         socket_path = os.environ.get(ENV_SOCKET) or None
     if socket_path is not None:
-        return Target(socket_path, "start one with `asupd -c FILE`")
+        other = os.path.exists(socket_path) and not is_socket(socket_path)
+        return Target(socket_path, "that is no socket (-c FILE names a configuration)" if other else "start one with `asupd -c FILE`")
     if file is None:
         file = DEFAULT_FILE
         if not os.path.exists(file) and recall(file) is None and not os.path.exists(default_place(file).socket):
@@ -50,9 +52,19 @@ def locate(file: str | None, socket_path: str | None) -> Target:
     return _by_file(file)
 
 
+def is_socket(path: str) -> bool:
+    """Whether there is a socket at ``path``, listened at or left behind."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _by_file(file: str) -> Target:
     named, default = named_in(file), default_place(file).socket
     advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"there is no {file} either (use -c FILE or -s SOCKET)"
+    if os.path.isdir(file):
+        advice = f"{file} is a folder (-c FILE names a file in it)"
     tried: dict[str, str | None] = {}  # each candidate, with the other file that its daemon serves, if any
     for _, candidate in candidates(file, named):
         if candidate in tried:

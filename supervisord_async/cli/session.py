@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from supervisord_async.cli.locate import Target, locate
+from supervisord_async.cli.locate import Target, is_socket, locate
 
 if TYPE_CHECKING:
     from supervisord_async.client import Client
@@ -47,7 +46,7 @@ class Session:
         """
         if self._target is None:
             return ""
-        died = isinstance(error.__cause__, ConnectionRefusedError) and not os.path.isdir(self._target.socket)
+        died = isinstance(error.__cause__, ConnectionRefusedError) and is_socket(self._target.socket)
         words = "; the last one died, and its programs may still run: the next one takes them back, `asupctl cleanup` shows them"
         return self._target.advice + (words if died else "")
 

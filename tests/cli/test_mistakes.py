@@ -40,6 +40,13 @@ def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
     assert "`asupctl cleanup` shows them" in ended.err
 
 
+def test_what_is_no_socket_and_no_file_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
+    (tmp_path / "programs.yaml").touch()
+    for path in (tmp_path, tmp_path / "programs.yaml"):
+        assert ctl("status", socket=path).err == f"asupctl: no daemon at {path}: that is no socket (-c FILE names a configuration)\n"
+    assert f": {tmp_path} is a folder (-c FILE names a file in it)\n" in ctl("-c", str(tmp_path), "status", socket=None).err
+
+
 @pytest.mark.parametrize("words", [("status",), ("status", "--json")])
 def test_status_of_a_daemon_that_hangs_is_given_up_soon_with_advice(
     tmp_path: Path, ctl: Ctl, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
