@@ -51,6 +51,5 @@ async def monitor_heartbeat(context: RunContext) -> None:
             context.report(HEARTBEAT_CHECK, said)
         last = signature
     context.report(HEARTBEAT_CHECK, Health.UNHEALTHY)
-    context.post(
-        Faulted(context.run, Cause.HEARTBEAT_MISSED, f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s, {path})")
-    )
+    words = f"no heartbeat for {silent:.1f} s (timeout {settings.timeout_seconds:g} s: {path} has not changed)"
+    context.post(Faulted(context.run, Cause.HEARTBEAT_MISSED, words))
