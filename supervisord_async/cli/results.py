@@ -20,13 +20,16 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 def print_results(action: str, results: Sequence[Result]) -> None:
-    """Print a line for each name: on standard output if it is ok, else on standard error."""
+    """Print a line for each name, on standard error unless it is ok; a terminal also gets the sum, and what explains a failure."""
     for result in results:
         words = result.message or result.state or ""
         if result.ok:
             say(f"{result.name}: {words}")
         else:
             complain(f"cannot {action} {result.name}: {words}")
-    if len(results) > 1 and colours(sys.stdout):
-        good = sum(result.ok for result in results)
-        sys.stdout.write(styled(f"{good} of {len(results)} done", "green" if good == len(results) else "red", on=True) + "\n")
+    bad = [result.name for result in results if not result.ok]
+    if len(results) > 1 and sys.stdout.isatty():
+        done = f"{len(results) - len(bad)} of {len(results)} done"
+        sys.stdout.write(styled(done, "red" if bad else "green", on=colours(sys.stdout)) + "\n")
+    if bad and sys.stderr.isatty():
+        complain(f"`asupctl why {bad[0]}` shows more", begin="")

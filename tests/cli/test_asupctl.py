@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,16 @@ def test_failed_action_exits_with_1_and_says_why(daemon: FakeDaemon, ctl: Ctl) -
     daemon.failing["db"] = "exited with 1 after 0.2 s"
     ended = ctl("start", "all")
     assert ended == Ended(1, "web: start done\n", "asupctl: cannot start db: exited with 1 after 0.2 s\n")
+
+
+def test_a_terminal_is_told_the_sum_and_what_explains_a_failure(daemon: FakeDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.failing["db"] = "exited with 1 after 0.2 s"
+    monkeypatch.setenv("NO_COLOR", "1")
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    ended = ctl("start", "all")
+    assert ended.out == "web: start done\n1 of 2 done\n"
+    assert ended.err.endswith("asupctl: cannot start db: exited with 1 after 0.2 s\n`asupctl why db` shows more\n")
 
 
 def test_action_that_ran_out_of_time_exits_with_6(daemon: FakeDaemon, ctl: Ctl) -> None:
