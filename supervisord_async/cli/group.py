@@ -68,5 +68,8 @@ def cli(ctx: click.Context) -> None:
     """Talk to a running asupd.
 
     A SELECTOR is a program's or process's name, GROUP:*, a glob such as 'web*', or all.
+
+    Exits with 0: done; 1: failed for a name; 2: usage, or an unsound file; 3: `status` misses something; 4: no daemon there;
+    5: not allowed; 6: timed out.
     """
     ctx.ensure_object(Session)

@@ -144,6 +144,7 @@ def test_help_names_every_verb(ctl: Ctl) -> None:
     assert ended.code == 0
     assert all(f"  {name} " in ended.out for name in VERBS)
     assert "..." not in ended.out.partition("Commands:")[2].replace("12 ...", "")
+    assert all(f" {code}: " in " ".join(ended.out.split()) for code in range(7))  # the exit codes, for who has no docs at hand
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))

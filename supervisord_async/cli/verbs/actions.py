@@ -79,7 +79,10 @@ def _is_signal(word: str) -> bool:
 @click.option("--for", "awaited", type=click.Choice(["ready", "stopped", "exited"]), required=True, help="What to wait for.")
 @timeout_option
 def wait(session: Session, selectors: tuple[str, ...], awaited: str, timeout: float | None) -> int:
-    """Wait until programs are ready, stopped or exited."""
+    """Wait until programs are ready, stopped or exited.
+
+    Ready is RUNNING and not unhealthy, or a job that ended well. FATAL ends the waiting for ready or exited with 1.
+    """
     goal = "RUNNING" if awaited == "ready" else "STOPPED"
 
     def request() -> dict[str, Any]:
