@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 
@@ -24,6 +25,18 @@ def test_logs_of_one_are_its_bytes(daemon: FakeDaemon, spawn_ctl: Spawn) -> None
     daemon.log("web", b"\xff raw \x1b[31mred", "two")
     out, _ = spawn_ctl("logs", "web").communicate(timeout=20)
     assert out == b"\xff raw \x1b[31mred\ntwo\n"
+
+
+def test_an_empty_log_is_told_on_a_terminal_with_what_may_hold_the_output_back(
+    daemon: FakeDaemon, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.log("web")
+    assert ctl("logs", "web") == Ended(0, "", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "nothing yet" in ctl("logs", "web").err and "PYTHONUNBUFFERED" in ctl("logs", "web").err
+    assert ctl("logs", "-n", "0", "web").err == ""
+    daemon.log("web", "a")
+    assert ctl("logs", "web") == Ended(0, "a\n", "")
 
 
 def test_logs_of_several_have_prefixes(daemon: FakeDaemon, ctl: Ctl) -> None:

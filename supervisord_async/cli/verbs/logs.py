@@ -71,6 +71,8 @@ def _logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int
                 heads = _read(client, names, query | {"lines": 0}, tell=False)
                 _say_shared(heads if stderr else {})
                 _say_timeless(heads if since else {})
+            elif lines != 0 and sys.stderr.isatty():
+                _say_empty(_read(client, names, query | {"lines": 1}, tell=False))
             for name, line in _followed(session, selectors, names, query):
                 _print(name, line, names, query["stream"], as_json=session.json)
                 sys.stdout.flush()
@@ -78,6 +80,8 @@ def _logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int
         logs = _read(client, names, query)
     _say_shared(logs if stderr else {})
     _say_timeless(logs if since else {})
+    if lines != 0 and not since and sys.stderr.isatty():
+        _say_empty(logs)
     ordered = merged(logs)
     if session.json:
         print_json([_document(name, _text(line), query["stream"]) for name, line in ordered or _one_after_the_other(logs)])
@@ -123,6 +127,12 @@ def _say_timeless(logs: Mapping[str, Log]) -> None:
     timeless = [name for name, log in logs.items() if log.format == "raw"]
     if timeless:
         complain(f"lines of {listed(timeless)} have no times: older ones are shown as well (logs.format: timestamp, or json)")
+
+
+def _say_empty(logs: Mapping[str, Log]) -> None:
+    """Report that all the logs are empty, and why they may be although the programs print."""
+    if logs and not any(log.lines for log in logs.values()):
+        complain("nothing yet (to a log many programs print in blocks: Python does, without -u or PYTHONUNBUFFERED=1)", begin="")
 
 
 def _text(line: bytes) -> str:
