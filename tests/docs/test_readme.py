@@ -16,8 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PATIENCE_SECONDS = 20.0
 
-VISIBLE_FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w*\n(?P<text>.*?)```", re.DOTALL)
-HIDDEN_FILE = re.compile(r"<!-- file: (?P<name>\S+) \(hidden: [^)]*\)\n(?P<text>.*?)-->", re.DOTALL)
+SHOWN_FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w*\n(?P<text>.*?)```", re.DOTALL)
 NUMBER = re.compile(r"\d[\d.]*")
 RUN = re.compile(r"<!-- run -->\n```console\n(?P<text>.*?)```\n<!-- end run -->", re.DOTALL)
 
@@ -68,8 +67,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def write_files(text: str, directory: Path) -> None:
-    """The files that the page shows, or hides in comments."""
-    for match in (*VISIBLE_FILE.finditer(text), *HIDDEN_FILE.finditer(text)):
+    """The files that the page shows."""
+    for match in SHOWN_FILE.finditer(text):
         (directory / match["name"]).write_text(match["text"])
 
 
@@ -110,7 +109,7 @@ def test_readme_links_lead_somewhere() -> None:
 
 def test_readme_first_screen_has_ten_lines_of_yaml() -> None:
     text = README.read_text(encoding="utf-8")
-    match = VISIBLE_FILE.search(text)
+    match = SHOWN_FILE.search(text)
     assert match is not None
     assert len(match["text"].splitlines()) <= 10
     assert text[: match.end()].count("\n") < 40
