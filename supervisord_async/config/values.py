@@ -27,6 +27,8 @@ NAME_EXPECTED = (
 )
 #: What only a shell interprets, where nothing quotes it: at the beginning of a word, or at its end.
 SHELL_SYNTAX = re.compile(r"(?<!\S)(?:\|\|?|&&|\d?>&\d|&?>>?|\d>>?|<<?)|[;&](?!\S)")
+#: A further line that begins a command rather than an indented argument or an option, as in a script.
+SECOND_LINE = re.compile(r"\n(?=[^\s-])")
 #: A quoted part of a command, or a character behind a backslash.
 QUOTED = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\\.", re.DOTALL)
 #: A word in which a shell would expand a variable.
@@ -118,7 +120,10 @@ class Values(msgspec.Struct, frozen=True):
         except ValueError:
             self.origin.error(sub, "a quote is opened and never closed, or a backslash ends it")  # the value may hold a secret
             return ("?",)
-        meant_for_shell = SHELL_SYNTAX.search(QUOTED.sub("_", value))
+        bare = QUOTED.sub("_", value).strip()
+        if SECOND_LINE.search(bare):
+            self.origin.warning(sub, f"its line breaks are taken for spaces; for a script of several lines {_by_shell(sub)}")
+        meant_for_shell = SHELL_SYNTAX.search(bare)
         if meant_for_shell:
             self.origin.warning(sub, f"'{meant_for_shell[0]}' is passed on as it stands; only a shell understands it: {_by_shell(sub)}")
         return words

@@ -344,6 +344,8 @@ def test_what_others_write_in_another_shape_is_told_in_ours(project, lines, comp
         ("serve &>>out.log", "'&>>' is passed on as it stands"),
         ("serve && other", "'&&' is passed on as it stands"),
         ("serve&", "'&' is passed on as it stands"),
+        ('"serve x\\nother y"', "its line breaks are taken for spaces; for a script of several lines set shell: true"),
+        ('"serve x\\n  y\\n--z \\\\\\n  a\\n"', None),
         ("find . -exec touch {} \\;", None),
         ("echo '|' \">\"", None),
         ("curl http://127.0.0.1/?a=1&b=2;c -w %{http_code}>", None),
