@@ -18,10 +18,10 @@ from supervisord_async.config.document import Path, found
 from supervisord_async.config.other_words import instead, our_value, our_word
 from supervisord_async.config.place import Place, Report
 from supervisord_async.config.shape import Data, Program, Shape
-from supervisord_async.config.units import SIZE_EXPECTED, near_size, nearest, suggestion
+from supervisord_async.config.units import DURATION_EXPECTED, SIZE_EXPECTED, near_duration, near_size, nearest, suggestion
 
 #: The key that is probably meant where a section is given as a single word.
-_MAIN_KEYS: dict[str | int, str] = {"logs": "stdout", "stop": "grace_period", "readiness": "http", "liveness": "http"}
+_MAIN_KEYS: dict[str | int, str] = {"logs": "stdout", "log": "file", "stop": "grace_period", "readiness": "http", "liveness": "http"}
 
 #: What to say of a program's key that stands where only names or sections are expected.
 TOO_LITTLE = "'{}' is a program's key: indent it further, below the program's name"
@@ -226,8 +226,8 @@ def _near_value(value: Any, expected: str, words: list[str]) -> str:
         return ""
     if plain := _plain(value, expected):
         return f"; did you mean {plain}{', without quotes' if plain == value else ''}?"
-    size = near_size(value) if expected == SIZE_EXPECTED else None
-    return f"; did you mean '{size}'?" if size else suggestion(value, words)
+    near = near_size(value) if expected == SIZE_EXPECTED else near_duration(value) if expected.startswith(DURATION_EXPECTED) else None
+    return f"; did you mean '{near}'?" if near else suggestion(value, words)
 
 
 def _plain(value: str, expected: str) -> str | None:

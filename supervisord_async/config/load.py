@@ -285,7 +285,7 @@ class _Loading:
                 self._report.add(place.problem(sub, f"more than {MAX_FILES} files"))
                 return
             if not os.path.isfile(match):
-                self._report.add(place.problem(sub, f"cannot read {match}: {'not a file' if os.path.exists(match) else 'no such file'}"))
+                self._report.add(place.problem(sub, f"cannot read {match}: {_what_is_there(match)}"))
                 continue
             relative = match if os.path.isabs(pattern) else os.path.relpath(match, document.directory)
             included = self._document(match, os.path.join(os.path.dirname(document.name), relative))
@@ -303,6 +303,13 @@ class _Loading:
         if program is not None and entry.digests is not None:
             self._remembered[entry.name] = (entry.digests, program)
         return program
+
+
+def _what_is_there(path: str) -> str:
+    """What is in the place of a file that is to be included."""
+    if os.path.isdir(path):
+        return "it is a folder; its files are meant by FOLDER/*.yaml"
+    return "not a file" if os.path.exists(path) else "no such file"
 
 
 def _may_be_program(item: Any) -> bool:

@@ -213,7 +213,7 @@ def our_word(key: str, shape: str) -> str | None:
 
 def instead(key: str, shape: str) -> str | None:
     """What to do instead of ``key``, which other supervisors have in a program or its section ``shape``; None for other keys."""
-    if shape == "File":
+    if shape in ("File", "Daemon"):
         return None
     tables = (_WITHOUT, _WITHOUT_IN_PROGRAM) if shape == "Program" else (_WITHOUT,)
     return next((words for table in tables for keys, words in table.items() if _bare(key) in keys.split()), None)

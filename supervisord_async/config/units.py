@@ -24,6 +24,9 @@ SIGNAL_EXPECTED = "a signal such as TERM, HUP or 15"
 _DURATION_UNITS = (("d", 86400.0), ("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 0.001))
 _DURATION = re.compile(DURATION_PATTERN)
 _DURATION_PART = re.compile(rf"({_NUMBER})(d|h|ms|m|s)")
+_WORDY_DURATION = re.compile(
+    rf"({_NUMBER})\s*(milliseconds?|msecs?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])\s*"
+)
 _PLAIN_NUMBER = re.compile(rf"^{_NUMBER}$")
 _SIZE = re.compile(rf"^({_NUMBER}) ?([kKMGT]i?B|B)?$")
 _SIZE_UNITS: dict[str, int] = {"": 1, "B": 1} | {
@@ -174,6 +177,14 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'backoff'?`` if one of ``known`` is similar to ``word``, else nothing."""
     near = nearest(word, known)
     return f"; did you mean '{near}'?" if near else ""
+
+
+def near_duration(text: str) -> str | None:
+    """Our spelling of a duration in systemd's or plain words, such as ``10 s``, ``5min`` or ``1 hour``; None if ``text`` is no such one."""
+    parts = _WORDY_DURATION.findall(text.lower())
+    if not parts or _WORDY_DURATION.sub("", text.lower()):
+        return None
+    return "".join(number + ("ms" if unit.startswith(("ms", "milli")) else unit[0]) for number, unit in parts)
 
 
 def near_size(text: str) -> str | None:

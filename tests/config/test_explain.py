@@ -316,6 +316,10 @@ def test_values_of_other_supervisors_are_told_ours(project):
         ("logs: false", "did you mean {stdout: none}?"),
         ("stop: 30s", "did you mean {grace_period: 30s}?"),
         ("stop: QUIT", "did you mean {signal: QUIT}?"),
+        ("stop: {grace_period: 10 s}", "found '10 s'; did you mean '10s'?"),
+        ("start_seconds: 5min", "found '5min'; did you mean '5m'?"),
+        ("heartbeat: 1 hour 30 secs", "found '1 hour 30 secs'; did you mean '1h30s'?"),
+        ("liveness: {tcp: 'x:1', timeout: 500 msec}", "found '500 msec'; did you mean '500ms'?"),
         ("environment: {EMPTY: }", 'environment.EMPTY: expected text, found nothing; did you mean ""?'),
         ("readiness: 'http://x/'", "did you mean {http: http://x/}?"),
         ("readiness: {http: {port: 80}}", "readiness.http: expected a URL such as http://127.0.0.1:8080/healthz, found a mapping"),
@@ -384,6 +388,19 @@ def test_a_key_that_is_indented_too_little_is_told_so(project):
         "programs.yaml:1:1: programs: missing; expected a mapping of names to programs",
         "programs.yaml:1:1: watch: unknown key; a program belongs below 'programs'",
     ]
+
+
+def test_slips_in_the_daemons_section_are_told(project):
+    assert project.problems("daemon: {log: own.log, port: 80}\nprograms: {web: {command: x}}") == [
+        "programs.yaml:1:15: daemon.log: expected a mapping, found 'own.log'; did you mean {file: own.log}?",
+        "programs.yaml:1:24: daemon.port: unknown key",
+    ]
+
+
+def test_a_folder_is_no_file_to_include(project):
+    (project.folder / "conf.d").mkdir()
+    [problem] = project.problems("include: [conf.d]\nprograms: {}")
+    assert problem.endswith("/conf.d: it is a folder; its files are meant by FOLDER/*.yaml")
 
 
 def test_a_program_may_be_called_as_one_of_the_keys(project):
