@@ -89,7 +89,7 @@ def _by_click(arguments: list[str], session: Session) -> int:
 
 def _in_our_words(session: Session, call: Callable[[], int]) -> int:
     """The exit code of ``call``; if it raised one of our errors, that was printed, and the code is the error's."""
-    from supervisord_async.errors import CommandError, ConfigError, NoDaemonError
+    from supervisord_async.errors import CommandError, ConfigError, NoDaemonError, NotFoundError
 
     try:
         return call()
@@ -98,6 +98,10 @@ def _in_our_words(session: Session, call: Callable[[], int]) -> int:
     except NoDaemonError as error:
         advice = session.advice(error)
         return _complain(f"{error}: {advice}" if advice and str(error).startswith("no daemon at") else str(error), error.exit_code)
+    except NotFoundError as error:
+        only_on_disk = any(str(error).startswith(f"no program '{name}'") for name in session.plan().get("added", ()))
+        advice = " (the file has it by now: `asupctl reload` puts that in force)" if only_on_disk else ""
+        return _complain(f"{error}{advice}", error.exit_code)
     except CommandError as error:
         return _complain(str(error), error.exit_code)
 

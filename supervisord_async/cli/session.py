@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from supervisord_async.cli.locate import Target, is_socket, locate
+from supervisord_async.errors import SupervisordError
 
 if TYPE_CHECKING:
     from supervisord_async.client import Client
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 #: How long to wait for an answer that a daemon gives from memory, usually within milliseconds: the user waits and wants to know why.
 STATUS_SECONDS = 10.0
+#: How long to wait for what a reload would do: it is no more than advice.
+PLAN_SECONDS = 2.0
 
 
 class Session:
@@ -49,6 +53,13 @@ class Session:
         died = isinstance(error.__cause__, ConnectionRefusedError) and is_socket(self._target.socket)
         words = "; the last one died, and its programs may still run: the next one takes them back, `asupctl cleanup` shows them"
         return self._target.advice + (words if died else "")
+
+    def plan(self) -> dict[str, Any]:
+        """What a reload would do by now, as the API tells it; empty if that cannot be told soon."""
+        document: dict[str, Any] = {}
+        with suppress(SupervisordError), self.client() as client:
+            document = client.request("POST", "/v1/reload", {"plan": "true"}, silence_seconds=PLAN_SECONDS)
+        return document.get("plan") or {}
 
     def json_client(self) -> JsonClient:
         """As :meth:`client`, but a client for plain queries only, which is quicker to import."""

@@ -21,6 +21,16 @@ def test_unknown_name_is_exit_code_1_with_the_nearest_name(ctl: Ctl) -> None:
         assert ctl(*verb) == Ended(1, "", "asupctl: no program 'wbe': did you mean 'web'?\n")
 
 
+def test_a_program_that_only_the_file_has_is_told_as_such(daemon: FakeDaemon, ctl: Ctl) -> None:
+    daemon.answers["POST /v1/reload"] = lambda query, _: (
+        {"applied": False, "lines": [], "plan": {"added": ["new"]}} if query["plan"] else {}
+    )
+    words = "asupctl: no program 'new' (the file has it by now: `asupctl reload` puts that in force)\n"
+    for verb in (["start", "new"], ["status", "new"], ["logs", "new"]):
+        assert ctl(*verb) == Ended(1, "", words)
+    assert ctl("start", "old").err == "asupctl: no program 'old'\n"
+
+
 def test_glob_that_fits_nothing_is_exit_code_1(ctl: Ctl) -> None:
     assert ctl("stop", "x*").code == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -14,13 +13,9 @@ from supervisord_async.cli.progress import waiting
 from supervisord_async.cli.results import exit_code, print_results
 from supervisord_async.cli.session import Session
 from supervisord_async.client.api import results_of
-from supervisord_async.errors import SupervisordError
 
 #: The signals that a shell completes: those that operators send.
 SIGNALS = ("HUP", "INT", "TERM", "USR1", "USR2", "KILL", "QUIT", "STOP", "CONT", "WINCH", "ABRT")
-
-#: How long to wait for what a reload would do.
-PLAN_SECONDS = 2.0
 
 no_wait_option = click.option("--no-wait", is_flag=True, help="Return once the daemon has accepted the command.")
 
@@ -120,12 +115,10 @@ def _act(session: Session, action: str, selectors: tuple[str, ...], goal: str, *
 
 def _say_what_is_stale(session: Session, programs: set[str]) -> None:
     """Report those of ``programs`` for which the file on disk has other settings by now; nothing if that cannot be told soon."""
-    with suppress(SupervisordError), session.client() as client:
-        document = client.request("POST", "/v1/reload", {"plan": "true"}, silence_seconds=PLAN_SECONDS)
-        for change in (document.get("plan") or {}).get("changed", ()):
-            if change["program"] in programs:
-                keys = ", ".join(change["keys"])
-                complain(f"{change['program']} has other settings in the file by now ({keys}): `asupctl reload` puts them in force")
+    for change in session.plan().get("changed", ()):
+        if change["program"] in programs:
+            keys = ", ".join(change["keys"])
+            complain(f"{change['program']} has other settings in the file by now ({keys}): `asupctl reload` puts them in force")
 
 
 def _report(session: Session, action: str, document: dict[str, Any]) -> int:
