@@ -18,7 +18,7 @@ from supervisord_async.errors import ConfigError, DaemonError, LockHeldError
 from supervisord_async.system import stop_signals
 from supervisord_async.system.descriptors import is_journal
 from supervisord_async.wire import ENV_STATE
-from supervisord_async.words import counted
+from supervisord_async.words import counted, shell_word
 
 if TYPE_CHECKING:
     from supervisord_async.config.load_cache import LoadCache
@@ -178,7 +178,7 @@ def _of_the_other(configuration: Configuration) -> str:
 
     if other := other_file(configuration.daemon.socket, configuration.file):
         return f"; it runs {other}: give this file a daemon.run_dir of its own"
-    control = f"asupctl -c {configuration.file}"
+    control = f"asupctl -c {shell_word(configuration.file)}"
     return f"; `{control} reload` makes it apply a changed file, `{control} shutdown` ends it"
 
 
@@ -195,7 +195,7 @@ def _other_file(file: str) -> str:
         return ""
     stem, suffix = os.path.splitext(file)
     other = stem + {".yaml": ".yml", ".yml": ".yaml"}.get(suffix, suffix)
-    return f" (but there is {other}: -c {other})" if os.path.lexists(other) else " (-c FILE names another file)"
+    return f" (but there is {other}: -c {shell_word(other)})" if os.path.lexists(other) else " (-c FILE names another file)"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import click
 from supervisord_async import __version__
 from supervisord_async.cli.command import Command
 from supervisord_async.cli.plain import LOG_FORMATS, LOG_LEVELS, DaemonArguments
+from supervisord_async.words import shell_word
 
 #: Options of other daemons, and what is used here.
 _OTHERS = {
@@ -64,7 +65,7 @@ def _meant(word: str) -> str:
     if word == "start":
         return "Without a word the daemon starts, with -d in the background; `asupctl start NAME` starts a program."
     if "." in word or "/" in word:
-        return f"A file is named by -c: asupd -c {word}"
+        return f"A file is named by -c: asupd -c {shell_word(word)}"
     return f"The daemon takes options alone; a running one is told by asupctl: `asupctl {word}`."
 
 

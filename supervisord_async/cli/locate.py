@@ -19,6 +19,7 @@ from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, SOCKET_NAME, Daem
 from supervisord_async.errors import NoDaemonError, OtherDaemonError, SupervisordError, UsageError
 from supervisord_async.system.sockets import is_answered
 from supervisord_async.wire import ENV_SOCKET
+from supervisord_async.words import shell_word
 
 DEFAULT_FILE = "programs.yaml"
 #: How long a daemon has to say which file it serves: it usually answers at once, but may hang.
@@ -62,7 +63,9 @@ def is_socket(path: str) -> bool:
 
 def _by_file(file: str) -> Target:
     named, default = named_in(file), default_place(file).socket
-    advice = f"start one with `asupd -c {file}`" if os.path.exists(file) else f"there is no {file} either (use -c FILE or -s SOCKET)"
+    advice = (
+        f"start one with `asupd -c {shell_word(file)}`" if os.path.exists(file) else f"there is no {file} either (use -c FILE or -s SOCKET)"
+    )
     if os.path.isdir(file):
         advice = f"{file} is a folder (-c FILE names a file in it)"
     tried: dict[str, str | None] = {}  # each candidate, with the other file that its daemon serves, if any
@@ -81,7 +84,7 @@ def _by_file(file: str) -> Target:
     last = recall(file)
     # If the last daemon was started with --run-dir, one without it would start all programs a second time.
     if last is not None and first == default and os.path.exists(file):
-        advice = f"start it as its last daemon, by `asupd -c {file} --run-dir {last.run_dir}` or its service"
+        advice = f"start it as its last daemon, by `asupd -c {shell_word(file)} --run-dir {shell_word(last.run_dir)}` or its service"
     return Target(first, advice)
 
 

@@ -41,6 +41,14 @@ def test_no_daemon_is_exit_code_4_with_advice(tmp_path: Path, ctl: Ctl) -> None:
     assert ended.err == f"asupctl: no daemon at {tmp_path}/none.sock: start one with `asupd -c FILE`\n"
 
 
+def test_a_command_that_is_advised_can_be_copied_into_a_shell(tmp_path: Path, ctl: Ctl) -> None:
+    folder = tmp_path / "my shop"
+    folder.mkdir()
+    (folder / "programs.yaml").touch()
+    ended = ctl("-c", str(folder / "programs.yaml"), "status", socket=None)
+    assert ended.err.endswith(f": start one with `asupd -c '{folder}/programs.yaml'`\n")
+
+
 def test_a_daemon_that_died_is_told_as_such(tmp_path: Path, ctl: Ctl) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "left.sock"))

@@ -17,6 +17,7 @@ from supervisord_async.supervise.recovery.termination import Termination, file_o
 from supervisord_async.supervise.runs.run_spec import instance_of
 from supervisord_async.system import cgroups, procfs, tags
 from supervisord_async.system.tags import Tagged
+from supervisord_async.words import shell_word
 
 #: The pause between two looks at /proc.
 POLL_SECONDS = 0.1
@@ -39,7 +40,8 @@ def refuse_elsewhere(file: str, run_dir: str, former: DaemonPlace | None) -> Non
             continue
         if file_of(place) == os.path.realpath(file) and (found := find(place)):
             names = ", ".join(dict.fromkeys(each.name for each in found))
-            ways = f"`asupd --run-dir {place}` takes them over, `asupctl cleanup --run-dir {place} --apply` ends them"
+            word = shell_word(place)
+            ways = f"`asupd --run-dir {word}` takes them over, `asupctl cleanup --run-dir {word} --apply` ends them"
             raise DaemonError(
                 f"cannot start in {run_dir}: programs of an earlier daemon of this file still run from {place} ({names}): {ways}"
             )
