@@ -56,11 +56,15 @@ def waiting(request: Callable[[], T], watcher: Callable[[], Client], names: tupl
             outcome.set_exception(error)
 
     thread = Thread(target=run, daemon=True)  # Ctrl-C leaves it behind: the daemon carries the command out all the same
+    last = ""
     thread.start()
     try:
         _show_while(thread, watcher, names, goal)
+    except KeyboardInterrupt:
+        last = "no longer waiting; the daemon goes on with it\n"
+        raise
     finally:
-        sys.stderr.write("\r\x1b[K")
+        sys.stderr.write(f"\r\x1b[K{last}")
         sys.stderr.flush()
     return outcome.result()
 

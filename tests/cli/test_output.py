@@ -5,9 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
+import signal
 import struct
 import subprocess
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -254,6 +257,21 @@ def test_who_restarts_on_a_terminal_is_told_of_settings_that_only_a_reload_reads
         child = spawn_ctl(verb, "web", stderr=theirs, stdout=subprocess.DEVNULL)
         assert "other settings" not in read_while_alive(ours, child)
     assert child.returncode == 0
+
+
+def test_ctrl_c_ends_the_waiting_and_says_that_the_daemon_goes_on(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:
+    answered = threading.Event()
+    daemon.answers["POST /v1/processes/web/stop"] = lambda *_: answered.wait(20) and {"results": []}
+    with terminal(80) as (ours, theirs):
+        child = spawn_ctl("stop", "web", stderr=theirs)
+        said = b""
+        while b"waiting for web: RUNNING" not in said:
+            assert select.select([ours], [], [], 20)[0]
+            said += os.read(ours, 65536)
+        child.send_signal(signal.SIGINT)
+        assert read_while_alive(ours, child).endswith("\x1b[Kno longer waiting; the daemon goes on with it\r\n")
+    answered.set()
+    assert child.returncode == 130
 
 
 @pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
