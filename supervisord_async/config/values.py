@@ -27,6 +27,15 @@ NAME_EXPECTED = (
 )
 #: What only a shell interprets, where nothing quotes it: at the beginning of a word, or at its end.
 SHELL_SYNTAX = re.compile(r"(?<!\S)(?:\|\|?|&&|\d?>&\d|&?>>?|\d>>?|<<?)|[;&](?!\S)")
+#: Commands that only a shell has, and what does the same here.
+SHELL_COMMANDS = {
+    "cd": "'directory' says where it runs",
+    "source": "begin with the environment's own interpreter, such as venv/bin/python",
+    ".": "begin with the environment's own interpreter, such as venv/bin/python",
+    "export": "variables are in 'environment'",
+    "exec": "leave it out",
+    "ulimit": "'limits' has some",
+}
 #: A further line that begins a command rather than an indented argument or an option, as in a script.
 SECOND_LINE = re.compile(r"\n(?=[^\s-])")
 #: A quoted part of a command, or a character behind a backslash.
@@ -106,6 +115,8 @@ class Values(msgspec.Struct, frozen=True):
                 self.origin.error(sub, "expected a string with shell: true, found a list")
         elif shell:
             words = ("/bin/sh", "-c", value)
+            if str(value).lstrip().startswith("source "):
+                self.origin.warning(sub, "'source' is bash's own word, which many a /bin/sh lacks: there it is '.'")
         else:
             words = self._split(value, sub)
         if not shell:
@@ -133,6 +144,8 @@ class Values(msgspec.Struct, frozen=True):
         if words and ASSIGNMENT.match(words[0]):
             name = words[0].partition("=")[0]  # the value may be a secret
             self.origin.warning(sub, f"'{name}=…' is taken for the program: set variables in 'environment', or {_by_shell(sub)}")
+        if words and words[0] in SHELL_COMMANDS:
+            self.origin.warning(sub, f"'{words[0]}' is a shell's own command: {SHELL_COMMANDS[words[0]]}, or {_by_shell(sub)}")
         if words and words[0] in ("CMD", "CMD-SHELL"):
             ours = "begin with the program" if words[0] == "CMD" else "make it [sh, -c, '…']"
             self.origin.warning(sub, f"'{words[0]}' is taken for the program: it is docker's; {ours}")

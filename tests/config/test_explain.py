@@ -341,6 +341,12 @@ def test_what_others_write_in_another_shape_is_told_in_ours(project, lines, comp
         ("PASSWORD=hunter22 serve", "'PASSWORD=…' is taken for the program: set variables in 'environment', or set shell: true"),
         ("~/bin/serve", "'~/bin/serve' is passed on as it stands: write ${HOME}/bin/serve, or set shell: true"),
         ("[serve, ~/data]", "'~/data' is passed on as it stands: write ${HOME}/data, or set shell: true"),
+        ("cd /srv", "'cd' is a shell's own command: 'directory' says where it runs, or set shell: true"),
+        (
+            "[source, venv/bin/activate]",
+            "'source' is a shell's own command: begin with the environment's own interpreter, such as venv/bin/python",
+        ),
+        ("source venv/bin/activate && serve\nshell: true", "'source' is bash's own word, which many a /bin/sh lacks: there it is '.'"),
         ("serve; other", "';' is passed on as it stands; only a shell understands it"),
         ("serve >out.log", "'>' is passed on as it stands"),
         ("serve 2>/dev/null", "'2>' is passed on as it stands"),
