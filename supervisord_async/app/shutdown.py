@@ -90,8 +90,11 @@ class GracefulShutdownManager:
         Either may be async; it then runs on the event loop that is running where this is called, if there is one. A
         ``join_func`` returns False if the component has not stopped. A second component with the same name replaces the
         first, and counts as registered last. Raises RuntimeError once the shutdown has begun, ValueError for a timeout that
-        is not positive.
+        is not positive, TypeError for what cannot be called.
         """
+        for step in (shutdown_func, join_func) if join_func is not None else (shutdown_func,):
+            if not callable(step):
+                raise TypeError(f"{component_name} needs a function to call at the shutdown, not {step!r} (leave out its brackets?)")
         if timeout <= 0:
             raise ValueError(f"timeout of {component_name} must be above 0, not {timeout}")
         self._remember_loop()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,6 +233,12 @@ def test_impossible_bounds_are_refused() -> None:
         GracefulShutdownManager(0)
     with pytest.raises(ValueError, match="timeout of x"):
         GracefulShutdownManager().register_component("x", lambda: None, timeout=0)
+
+
+@pytest.mark.parametrize("steps", [(None,), (lambda: None, True)])
+def test_what_was_called_where_it_should_have_been_named_is_refused(steps: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match=f"x needs a function to call at the shutdown, not {steps[-1]}"):
+        GracefulShutdownManager().register_component("x", *steps)
 
 
 SIGNALLED = """
