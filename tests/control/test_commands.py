@@ -272,6 +272,8 @@ async def test_unknown_names_are_told_with_the_nearest_and_nothing_is_done() -> 
 
 async def test_a_group_and_a_program_without_processes_are_told_as_such() -> None:
     async with playing(swift("web", group="shop"), swift("idle", autostart=False)) as scene:
+        with pytest.raises(NotFoundError, match="did you mean 'web'"):
+            await scene.commands.stop(["WEB"])
         for selector in ("shop", "group:shop"):
             with pytest.raises(NotFoundError, match=r"a group: did you mean 'shop:\*'"):
                 await scene.commands.stop([selector])

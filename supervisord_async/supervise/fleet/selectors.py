@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from supervisord_async.config.units import nearest
 from supervisord_async.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def not_found(selector: str, processes: Collection[Process], programs: Collectio
     group = selector.removeprefix("group:")
     if any(process.program.group == group for process in processes):
         return NotFoundError(f"no program {selector!r}, but a group: did you mean '{group}:*'?")
-    import difflib  # only for a name that was mistyped
-
-    near = difflib.get_close_matches(selector, {*(process.name for process in processes), *programs}, n=1)
-    return NotFoundError(f"no program {selector!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+    near = nearest(selector, {*(process.name for process in processes), *programs})
+    return NotFoundError(f"no program {selector!r}" + (f": did you mean {near!r}?" if near else ""))
 
 
 def selects(selector: str, process: Process) -> bool:
