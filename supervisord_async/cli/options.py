@@ -54,7 +54,8 @@ class Verb(click.Command):
         except click.NoSuchOption as error:
             from supervisord_async.cli.other_verbs import option_hint
 
-            ctx.fail(error.format_message() + ("" if error.possibilities else option_hint(ctx.info_name or "", error.option_name)))
+            hint = option_hint(ctx.info_name or "", error.option_name)
+            ctx.fail(f"No such option '{error.option_name}'.{hint}" if hint else error.format_message())
         except click.MissingParameter as error:
             if error.param is not None and error.param.name == "selectors":
                 ctx.fail("Missing argument 'SELECTOR...': a name, GROUP:*, a glob such as 'web*', or all.")

@@ -55,12 +55,19 @@ _FOR_ONE = {
     "shutdown": "it stops everything, then the daemon. `asupctl stop {}` stops programs",
     "reexec": "it replaces the daemon. `asupctl restart {}` restarts programs",
 }
-#: Other tools' options, and what to use here.
-_OPTIONS = {
+#: Other tools' options of what prints lines, and what to use here.
+_OPTIONS_OF_LINES = {
     "--tail --lines --last -1 -2 -3 -4 -5 -6 -7 -8 -9": "so many lines are -n N",
     "-p --previous": "the last output of the run before is in `asupctl why NAME`, and further up in the same log",
     "-t --timestamps --time --date": "lines have times where the program's logs.format is timestamp",
     "--err --error -e": "standard error is --stderr",
+}
+#: Other tools' options, and what to use here.
+_OPTIONS = {
+    "--wait": "that it does by itself, but for --no-wait",
+    "--dry-run --diff --check": "what a reload would do is `asupctl reload --plan`",
+    "-y --yes": "nothing asks: leave it out",
+    "-9": "a signal is sent by `asupctl signal 9 NAME`",
     "-a --all": "'all' is a selector: every program",
     "--replicas": "it is `asupctl scale NAME N`",
     "-o --output --format": "for scripts there is --json, for jq and its like",
@@ -110,7 +117,8 @@ def option_hint(verb: str, option: str) -> str:
     """What to use instead of an ``option`` that ``verb`` does not have, as the end of an error message; empty if unknown."""
     if verb in ("stop", "restart", "shutdown") and option in _GRACE:
         return " How long a program may take to end is its stop.grace_period; --timeout ends only the waiting."
-    return next((f" {what[0].upper()}{what[1:]}." for theirs, what in _OPTIONS.items() if option in theirs.split()), "")
+    known = {**_OPTIONS_OF_LINES, **_OPTIONS} if verb in ("logs", "events", "history") else _OPTIONS
+    return next((f" {what[0].upper()}{what[1:]}." for theirs, what in known.items() if option in theirs.split()), "")
 
 
 def _ours(word: str, others: Sequence[str], names: Sequence[str], verbs: Sequence[str]) -> str | None:
