@@ -78,5 +78,8 @@ def _value(inner: str, variables: Mapping[str, str], depth: int) -> str:
     if rest:
         return value or expand(rest[2:], variables, _depth=depth + 1)
     if name not in variables:
-        raise ExpansionError(f"the variable {name} is not set; set it, or give a default by '${{{name}:-…}}'")
+        raise ExpansionError(
+            f"the variable {name} is not set in the daemon's environment; set it there, or give a default by '${{{name}:-…}}' "
+            f"(what a program's own environment has, only a shell expands: ${name}, with shell: true)"
+        )
     return value

@@ -35,7 +35,8 @@ def test_variables_stand_for_their_values(written, meant):
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ("${B}", "the variable B is not set"),
+        ("${B}", "the variable B is not set in the daemon's environment"),
+        ("${B}", r"only a shell expands: \$B, with shell: true"),
         ("${A", "never closed"),
         ("${}", "is not a variable"),
         ("${1}", "is not a variable"),
