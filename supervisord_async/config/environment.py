@@ -25,6 +25,8 @@ OF_THE_SERVICE = frozenset(
 )
 #: With ``user`` these come from the user's passwd entry, unless the file gives them.
 OF_THE_USER = frozenset({"HOME", "USER", "LOGNAME"})
+#: Where the daemon was started: a program runs in its own ``directory``, and gets that as PWD.
+OF_THE_PLACE = frozenset({"PWD", "OLDPWD"})
 MAX_FILE_BYTES = 1024 * 1024
 
 
@@ -34,7 +36,9 @@ def inherited(inherit: bool | Sequence[str], variables: Mapping[str, str], *, wi
         return {}
     left_out = NEVER_INHERITED
     if inherit is True:
-        left_out |= OF_THE_SERVICE | OF_THE_USER if with_user else OF_THE_SERVICE
+        left_out |= OF_THE_SERVICE | OF_THE_PLACE
+        if with_user:
+            left_out |= OF_THE_USER
     names = variables if inherit is True else inherit
     return {name: variables[name] for name in names if name in variables and name not in left_out}
 

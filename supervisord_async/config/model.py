@@ -173,7 +173,7 @@ class Program(Struct, frozen=True, kw_only=True):
     description: str = ""
     group: str
     directory: str
-    #: The whole environment: inherited variables, environment files and own keys merged. With ``user``, HOME, USER and LOGNAME
+    #: The whole environment: inherited variables, environment files and own keys merged. PWD, and with ``user`` HOME, USER and LOGNAME,
     #: are in it only if the file gives them.
     environment: dict[str, str] = {}
     own_variables: tuple[str, ...] = ()  #: names in ``environment`` that the file gives, sorted; all others are inherited

@@ -40,7 +40,7 @@ a backslash at the end of a line in double quotes joins it with the next. A
 missing file is an error. What the daemon's own supervisor told the daemon (`NOTIFY_SOCKET`, `LISTEN_FDS`, `ASUP_*`, …) is never
 inherited; what systemd says about the daemon's service (`STATE_DIRECTORY` and the like, `JOURNAL_STREAM`, `INVOCATION_ID`, …) only if
 the list of `inherit_environment` names it. With `user`, `HOME`, `USER` and `LOGNAME` come from the user's entry unless the file gives
-them.
+them. `PWD` is the program's `directory`, as written, unless the file gives it.
 
 ## What a reload does with a change
 

@@ -169,8 +169,10 @@ class EventHooks:
     async def _run_command(self, command: tuple[str, ...], event: str, body: bytes) -> None:
         """Run the command with the event on its stdin; raises HookRefusedError unless it exits with 0."""
         configuration = self._configuration()
+        directory = os.path.dirname(configuration.file)
         record = json.loads(body)
         environment = os.environ | {
+            "PWD": directory,
             wire.ENV_TAG: tag_of(self._instance, "#on_event", record["id"]),
             wire.ENV_SOCKET: configuration.daemon.socket,
             wire.ENV_NAME: record["name"] or "",
@@ -181,7 +183,6 @@ class EventHooks:
             os.write(given, body + b"\n")  # a whole line, for a shell's `read`, and for files to which they are appended
             os.lseek(given, 0, os.SEEK_SET)
             async with command_output(self._null_fd, None) as (writing, tail):
-                directory = os.path.dirname(configuration.file)
                 spec = SpawnSpec(argv=command, directory=directory, environment=environment, stdin=given, stdout=writing, stderr=writing)
                 code = await self._host.run_command(spec, COMMAND_SECONDS)
         except SpawnError as error:

@@ -135,6 +135,7 @@ class RunEnvironment(msgspec.Struct, frozen=True):
     def variables(self) -> dict[str, str]:
         """All variables."""
         variables = dict(self.program.environment)
+        variables.setdefault("PWD", self.program.directory)  # as after a `cd`: links in it stay, which getcwd() would resolve
         if self.credentials is not None:
             for variable, value in (("HOME", self.credentials.home), ("USER", self.credentials.name), ("LOGNAME", self.credentials.name)):
                 variables.setdefault(variable, value)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisord_async.config.load import load
-from supervisord_async.config.model import Program
+from supervisord_async.config.model import Daemon, Program
 from supervisord_async.supervise.runs import run_spec
 from supervisord_async.system.disks import Executable
 
@@ -53,3 +53,14 @@ def test_a_digest_of_earlier_versions_is_known(program) -> None:
 def test_what_a_spawn_reads_is_the_program_in_its_directory_by_its_own_path(program: Callable[..., Program]) -> None:
     made = program({"PATH": "/usr/bin"}, "command: [serve, now], directory: /usr, environment: {PATH: /opt/bin}")
     assert run_spec.executable_of(made) == Executable("serve", "/usr", "/opt/bin")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [("directory: /srv/current", "/srv/current"), ("directory: /srv, environment: {PWD: /x}", "/x"), ("inherit_environment: false", None)],
+)
+def test_a_run_is_told_its_own_directory_and_not_where_the_daemon_was_started(program, tmp_path, settings, expected) -> None:
+    made = program({"PWD": "/root", "OLDPWD": "/home"}, f"command: x, {settings}")
+    variables = run_spec.RunEnvironment(made, "a", 0, 1, Daemon(name="d", run_dir="/run", socket="/run/s"), "i", None).variables()
+    assert variables["PWD"] == (expected or str(tmp_path))
+    assert "OLDPWD" not in variables
