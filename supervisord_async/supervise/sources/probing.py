@@ -12,13 +12,14 @@ from urllib.parse import SplitResult, urlsplit
 
 import anyio
 import anyio.abc
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from supervisord_async.config.model import Probe
 from supervisord_async.errors import ProbeNotRunError
 from supervisord_async.system import names
 from supervisord_async.system.shortage import is_shortage
 
-#: A response whose status line is not complete within this is no answer; the rest is not read.
+#: A response with a longer line than this before its status is no answer; what follows the status is not read.
 HEAD_BYTES = 16384
 GOOD_STATUS = range(200, 400)
 
@@ -33,7 +34,9 @@ async def ask(probe: Probe) -> str | None:
         try:
             words = await (_ask_http(probe) if probe.kind == "http" else _ask_tcp(probe)) or ""
             return words or None
-        except (OSError, UnicodeError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        except (anyio.EndOfStream, anyio.IncompleteRead):
+            return f"{_target(probe)}: the connection was closed without an answer"
+        except (OSError, UnicodeError, anyio.BrokenResourceError) as error:
             tried = _tried(error)
             words = f"{_target(probe)}: {_reason(tried)}"  # UnicodeError: not a valid host name
             if any(map(_is_ours, tried)):
@@ -110,11 +113,16 @@ def _request(url: SplitResult) -> bytes:
 
 
 async def _status(stream: anyio.abc.ByteStream) -> int | None:
-    """The status code in a response's first line; None if that is not HTTP."""
-    head = b""
-    while b"\r\n" not in head and len(head) < HEAD_BYTES:
-        head += await stream.receive(HEAD_BYTES)
-    words = head.split(b"\r\n", 1)[0].split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    """The status code of a response; None if that is not HTTP. Interim responses (1xx) are passed over (RFC 9110, section 15.2)."""
+    lines = BufferedByteReceiveStream(stream)
+    try:
+        while True:
+            words = (await lines.receive_until(b"\n", HEAD_BYTES)).split(None, 2)
+            if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+                return None
+            if (status := int(words[1])) >= 200:
+                return status
+            while await lines.receive_until(b"\n", HEAD_BYTES) not in (b"", b"\r"):
+                pass
+    except anyio.DelimiterNotFound:
         return None
-    return int(words[1])

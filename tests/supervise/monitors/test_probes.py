@@ -6,10 +6,11 @@ import errno
 import resource
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, cast
 
 import anyio
+import anyio.abc
 import pytest
 from msgspec import structs
 
@@ -198,6 +199,35 @@ async def test_who_cannot_be_reached_for_lack_of_something_here_has_not_failed(e
 )
 async def test_what_is_no_name_of_a_host_is_an_answer(where: dict[str, Any]) -> None:
     assert "not allowed" in (await ask(Probe(**where)) or "")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", None),
+        (b"HTTP/1.0 204\n\n", None),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\n", None),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n", "status 503"),
+        (b"SSH-2.0-x\r\n", "what answers is not HTTP"),
+        (b"x" * 20000, "what answers is not HTTP"),
+        (b"", "the connection was closed without an answer"),
+        (b"HTTP/1.1 100 Continue\r\n", "the connection was closed without an answer"),
+    ],
+)
+async def test_what_an_http_server_answers_is_its_final_status(response: bytes, words: str | None) -> None:
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            with suppress(anyio.BrokenResourceError):  # the probe leaves once it knows
+                await stream.send(response)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, serve)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/"
+        answer = await ask(Probe(kind="http", http=url, timeout_seconds=20.0))
+        assert answer == (words and f"{url}: {words}")
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.anyio
