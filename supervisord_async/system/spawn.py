@@ -239,6 +239,8 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
         interpreter = _interpreter(found)
         words = _forbidding(interpreter, spec.credentials)
         return f" (its interpreter {interpreter}: {words})" if words else ""
+    if number == errno.E2BIG:
+        return f" ({_largest(spec)})"
     if "/" not in program:
         return ""
     if number == errno.ENOENT and os.path.exists(path):
@@ -246,6 +248,18 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
     if number == errno.ENOEXEC:
         return " (neither a binary for this machine nor a script with a #! line)"
     return ""
+
+
+def _largest(spec: SpawnSpec) -> str:
+    """What is too long for the kernel, which takes 32 pages for each word and variable, and a quarter of the stack's limit for all
+    (``man 2 execve``).
+    """
+    sizes = {f"word {index} of the command": len(os.fsencode(word)) for index, word in enumerate(spec.argv, 1)}
+    sizes |= {f"the variable {name}": len(os.fsencode(f"{name}={value}")) for name, value in spec.environment.items()}
+    largest, one = max(sizes, key=lambda what: sizes[what]), 32 * os.sysconf("SC_PAGESIZE")
+    if sizes[largest] >= one:
+        return f"{largest} has {sizes[largest]} bytes; the kernel takes less than {one} for each word and variable: put it into a file"
+    return f"command and environment have {sum(sizes.values())} bytes, more than the kernel takes; the largest part is {largest}"
 
 
 def _in_path(spec: SpawnSpec) -> str:

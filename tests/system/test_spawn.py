@@ -167,9 +167,18 @@ async def test_empty_command_fails_at_exec(nursery: Nursery) -> None:
     assert (await refused(nursery)).stage == "exec"
 
 
-async def test_too_long_arguments_fail_at_exec(nursery: Nursery) -> None:
-    error = await refused(nursery, "true", "x" * (1 << 20))
+@pytest.mark.parametrize(
+    ("argument", "environment", "what"),
+    [
+        ("x" * (1 << 20), {}, "word 2 of the command has 1048576 bytes"),
+        ("x", {"SMALL": "x", "LARGE": "x" * (1 << 20)}, "the variable LARGE has 1048582 bytes"),
+        ("x", {f"V{number}": "x" * 100_000 for number in range(100)}, "command and environment have 1000"),
+    ],
+)
+async def test_what_is_too_long_fails_at_exec_and_is_named(nursery: Nursery, argument: str, environment: dict[str, str], what: str) -> None:
+    error = await refused(nursery, "true", argument, environment=environment | {"PATH": os.environ["PATH"]})
     assert (error.stage, error.errno) == ("exec", errno.E2BIG)
+    assert what in str(error)
 
 
 async def test_exhausted_descriptors_fail_at_fork_and_leave_nothing(nursery: Nursery) -> None:
