@@ -80,7 +80,7 @@ def _by_file(file: str) -> Target:
                 return Target(candidate, advice)
     first = next(iter(tried))
     if other := tried[first]:
-        raise OtherDaemonError(f"no daemon of {file}: the one at {first} runs {other}")
+        raise OtherDaemonError(f"no daemon of {file}: the one at {first} runs {other} (for that one: asupctl -c {other})")
     last = recall(file)
     # If the last daemon was started with --run-dir, one without it would start all programs a second time.
     if last is not None and first == default and os.path.exists(file):

@@ -203,7 +203,8 @@ def test_daemon_of_another_file_of_the_same_folder_is_left_alone(
     try:
         for verb in (["status"], ["stop", "all"], ["shutdown"]):
             assert run(["-c", str(other), *verb]) == 4
-            assert capsys.readouterr().err == f"asupctl: no daemon of {other}: the one at {fake.socket_path} runs {file}\n"
+            found = f"the one at {fake.socket_path} runs {file} (for that one: asupctl -c {file})"
+            assert capsys.readouterr().err == f"asupctl: no daemon of {other}: {found}\n"
         assert not fake.asked("POST", "/v1/processes/all/stop") and not fake.asked("POST", "/v1/shutdown")
         fake.health["file"] = "/app/programs.yaml"  # as its container sees the folder
         assert run(["-c", str(file), "status"]) == 0
