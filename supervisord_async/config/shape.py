@@ -142,7 +142,10 @@ class Probe(Shape, frozen=True, kw_only=True):
     tcp: Annotated[Address | None, _doc("HOST:PORT that accepts a connection; that of a hung program still does, for a while.")] = None
     command: Annotated[Command | None, _doc("A command that ends with 0; if it fails, the last line that it printed is told.")] = None
     log: Annotated[
-        str | None, _doc("A regular expression that a line of output matches, in RE2's syntax: no lookaround, no backreferences.")
+        str | None,
+        _doc(
+            "A regular expression that a line of output, without its colours, matches, in RE2's syntax: no lookaround, no backreferences."
+        ),
     ] = None
     timeout: Annotated[Duration, _doc("An answer that takes longer is a failure.")] = "3s"
     failures: Annotated[Count, _doc("This many failures in a row mean unhealthy.")] = 3

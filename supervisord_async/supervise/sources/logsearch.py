@@ -6,11 +6,15 @@ to that bound.
 
 from __future__ import annotations
 
+import re
+
 import anyio
 
 from supervisord_async.config.patterns import compile_pattern
 
 LINE_BYTES = 4096
+#: What nobody sees of a line on a terminal: colours and other control sequences (ECMA-48), and the CR before a pseudo-terminal's LF.
+UNSEEN = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\r(?=\n)")
 
 
 class LogSearch:
@@ -27,7 +31,7 @@ class LogSearch:
         """``data`` was printed on ``stream``: search the lines that it completes."""
         if self.found.is_set():
             return
-        *lines, rest = (self._begun.pop(stream, b"") + data).split(b"\n")
+        *lines, rest = UNSEEN.sub(b"", self._begun.pop(stream, b"") + data).split(b"\n")
         if len(rest) > LINE_BYTES:
             lines.append(rest)
             rest = b""

@@ -90,6 +90,23 @@ def test_who_is_not_ready_yet_is_asked_again_soon_and_never_later_than_after_an_
     assert told == [(0.0, Health.STARTING), (0.3, BecameReady), (0.3, Health.HEALTHY)] and host.at == [0.0, 0.1, 0.3, 0.8, 1.3]
 
 
+@pytest.mark.parametrize(
+    ("pieces", "found"),
+    [
+        ([b"\x1b[32mVITE\x1b[0m ready in \x1b[1m34", b"0\x1b[0", b"m ms\n"], True),
+        ([b"VITE ready in 340 ms\r", b"\n"], True),
+        ([b"\x1b[2K\x1b[1GVITE ready in 340 ms\n"], True),
+        ([b"VITE ready in 340 ms"], False),
+        ([b"VITE\r ready in 340 ms\n"], False),
+    ],
+)
+def test_a_line_is_searched_as_a_terminal_shows_it(pieces: list[bytes], found: bool) -> None:
+    search = LogSearch("^VITE ready in .* ms$")
+    for piece in pieces:
+        search.feed("stdout", piece)
+    assert search.found.is_set() == found
+
+
 def test_ready_by_its_log_is_who_printed_the_line_at_once_and_not_at_the_next_interval() -> None:
     probe = Probe(kind="log", log="^serving", interval_seconds=10.0)
     search = LogSearch("^serving")
