@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -48,6 +49,11 @@ def is_name(name: str) -> bool:
     return bool(name) and "=" not in name and "\0" not in name
 
 
+def names_itself(name: str, value: str) -> bool:
+    """Whether the value holds its own variable as a shell would replace it (``PATH: $PATH:/opt/bin``); as it stands nobody wants that."""
+    return f"${name}" in value and re.search(rf"\${re.escape(name)}\b", value) is not None
+
+
 class EnvironmentFiles(msgspec.Struct):
     """Reads environment files, each once. Values are taken as written: ``$`` is not expanded.
 
@@ -79,11 +85,16 @@ class EnvironmentFiles(msgspec.Struct):
             return {}
         values: dict[str, str] = {}
         for binding in parse_stream(io.StringIO(text)):
+            lines = binding.original.string
+            line = binding.original.line + len(lines) - len(lines.lstrip("\n"))
             if binding.error or (binding.key is not None and (binding.value is None or "\0" in binding.value)):
-                lines = binding.original.string
-                line = binding.original.line + len(lines) - len(lines.lstrip("\n"))
                 self.report.add(Problem(path, line, 1, "expected NAME=value, a comment or an empty line"))
             elif binding.key is not None and binding.value is not None:
-                quoted = binding.original.string.partition("=")[2].lstrip().startswith('"')
+                quoted = lines.partition("=")[2].lstrip().startswith('"')
                 values[binding.key] = binding.value.replace("\\\n", "") if quoted else binding.value  # joined, as sh and systemd do
+                if names_itself(binding.key, binding.value):
+                    words = (
+                        f"'${binding.key}' is passed on as it stands: nothing expands in this file, but ${{{binding.key}}} in 'environment'"
+                    )
+                    self.report.add(Problem(path, line, 1, words, warning=True))
         return values

@@ -124,6 +124,8 @@ def _own_environment(given: shape.Program, origin: Origin, context: ResolveConte
         result[variable] = text(value)
         if words := foreign_expansion(result[variable]):
             origin.warning(("environment", variable), words)
+        if environment.names_itself(variable, result[variable]):
+            origin.warning(("environment", variable), f"'${variable}' is passed on as it stands: write ${{{variable}}} for the daemon's")
     return result, unread
 
 

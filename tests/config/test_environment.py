@@ -55,6 +55,16 @@ def test_arguments_over_several_lines_are_joined_as_a_shell_and_systemd_join_the
     assert (environment["A"], environment["B"]) == ("--one  --two", "--one \\\n --two")
 
 
+def test_a_variable_that_holds_its_own_name_unreplaced_is_warned_of(project):
+    project.write("a.env", "A=x\n\nPYTHONPATH=$PYTHONPATH:lib\n")
+    settings = "environment: {PATH: $PATH:/opt/bin, GOPATH: $GOPATHS, CLASSPATH: '${PATH}:x', TERM: $PATH}"
+    passed_on = "is passed on as it stands"
+    assert project.program_problems(f"command: x\nenvironment_files: [a.env]\n{settings}") == [
+        f"warning: '$PYTHONPATH' {passed_on}: nothing expands in this file, but ${{PYTHONPATH}} in 'environment'",
+        f"warning: environment.PATH: '$PATH' {passed_on}: write ${{PATH}} for the daemon's",
+    ]
+
+
 def test_a_missing_environment_file_is_an_error(project):
     assert project.program_problems("command: x\nenvironment_files: [gone.env]") == [
         f"environment_files[0]: cannot read the environment file {project.folder}/gone.env: no such file or directory"
