@@ -12,10 +12,9 @@ import re
 import zlib
 from collections.abc import Iterable
 
+from supervisord_async.logs.formats import whole_lines
 from supervisord_async.logs.writer_thread import WriterThread
 
-#: How much of an incomplete line is kept until its end comes.
-LINE_BYTES = 8 * 1024
 #: Names are padded to the length of the longest, up to this.
 NAME_COLUMNS = 24
 
@@ -38,12 +37,10 @@ class Echo:
         self._writer = WriterThread(fd=fd, lost=lambda count: f"asupd: {count} pieces of output were not shown\n".encode())
 
     def __call__(self, name: str, stream: str, data: bytes) -> None:
-        """Print the lines that are complete with ``data``; never waits, never fails."""
+        """Print the lines that are complete with ``data``, long ones in parts, as logs have them; never waits, never fails."""
         key = (name, stream)
         data = self._begun.pop(key, b"") + data
-        end = data.rfind(b"\n") + 1
-        if len(data) - end > LINE_BYTES:
-            end = len(data)
+        end = whole_lines(data)
         if rest := data[end:]:
             self._begun[key] = rest
         if end:

@@ -317,6 +317,18 @@ def test_echo_on_a_terminal_keeps_colours_where_it_has_some_and_pads_names_to_th
     assert shown in text
 
 
+def test_echo_parts_a_very_long_line_between_characters_and_no_shorter_one(tmp_path: Path) -> None:
+    said = (b"{" + b"x" * 60_000 + b"}\n") + ("x" + "\N{SNOWMAN}" * 40_000).encode()
+    with (tmp_path / "out").open("wb") as out:
+        echo = Echo(out.fileno())
+        for start in range(0, len(said), 10_000):  # as reads from a pipe end anywhere
+            echo("web", "stdout", said[start : start + 10_000])
+        echo.close()
+    whole, *parts = (tmp_path / "out").read_bytes().decode().splitlines()
+    assert whole == "web | {" + "x" * 60_000 + "}"
+    assert "".join(part.removeprefix("web | ") for part in parts) == "x" + "\N{SNOWMAN}" * 40_000
+
+
 def test_echo_elsewhere_is_plain() -> None:
     reader, writer = os.pipe()
     echo = Echo(writer)
