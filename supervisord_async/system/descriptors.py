@@ -15,6 +15,8 @@ from supervisord_async.errors import SpawnError
 #: How many descriptors must stay free when one is opened for a program: for a pipe (after which a log is opened), a log, the process
 #: of a run, an adoption. A start needs as much room as a log does: what is opened in the moments between is no reason to kill its child.
 PIPE_ROOM, LOG_ROOM, RUN_ROOM, ADOPTION_ROOM = 32, 20, 16, 8
+#: How many descriptors must be free below the original limit for a spawn under it: for its pipe, and for what threads open just then.
+SPAWN_ROOM = 32
 #: With a limit of open files below this, only a proportional share of these must stay free.
 FEW = 64
 _starts_under_way = 0  # each will soon have a process, and a descriptor by which to notice its end
@@ -60,11 +62,29 @@ def raise_limit() -> int:
     return hard
 
 
-def give_back_limit(pid: int) -> None:
-    """Give our child the limit of open files that we were started with.
+@contextmanager
+def original_limit() -> Iterator[bool]:
+    """In this context children inherit the limit of open files that we were started with; yields whether they do.
 
-    The child gets it moments after it has started: there is no way between fork and exec that is safe with threads, and
-    our own limit cannot be lowered for the fork while more files than that are open.
+    They do not while we have nearly as many files open as that allows: then nothing could be opened, by no thread. Do not await in it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    original = _original_soft[0] if _original_soft else soft
+    os.close(lowest_free := os.dup(0))
+    fits = lowest_free < original - SPAWN_ROOM
+    if fits:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (original, hard))
+    try:
+        yield fits
+    finally:
+        if fits:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def give_back_limit(pid: int) -> None:
+    """Give our child, which did not inherit it, the limit of open files that we were started with.
+
+    The child gets it moments after it has started, and may have read the other one: hence :func:`original_limit` wherever that can be.
     """
     if not _original_soft:
         return

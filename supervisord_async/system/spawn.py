@@ -111,7 +111,7 @@ def _explain_refusal(spec: SpawnSpec, refusal: Refusal) -> SpawnError:
 async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any], *, own_files: bool = False) -> Child:
     """Execute ``argv``; ``own_files``: it sets its limit of open files itself."""
     try:
-        with spec.around_fork or nullcontext():
+        with spec.around_fork or nullcontext(), descriptors.original_limit() as inherits_limit:
             process = start_child(
                 argv,
                 stdin=spec.stdin,
@@ -126,6 +126,8 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
                 umask=-1 if spec.umask is None else spec.umask,
                 **identity,
             )
+        if not (inherits_limit or own_files):
+            descriptors.give_back_limit(process.pid)
         child = await watch_child(process, spec.room)
     except OSError as error:
         if error.filename == argv[0] != spec.argv[0]:  # the launcher could not be executed
@@ -133,8 +135,6 @@ async def _spawn(spec: SpawnSpec, argv: Sequence[str], identity: dict[str, Any],
         raise _explain(spec, error) from error
     except (ValueError, subprocess.SubprocessError) as error:  # for example a NUL in an argument, an "=" in a variable's name
         raise SpawnError("exec", errno.EINVAL, f"{spec.argv[0]}: {error}") from error
-    if not own_files:
-        descriptors.give_back_limit(child.pid)
     if "oom_score_adj" not in spec.limits:
         oom.take_protection(child.pid)
     return child

@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -365,16 +366,33 @@ async def test_other_users_child_can_reopen_its_stdout(nursery: Nursery) -> None
     assert (await child.wait()).status == ExitStatus(code=0)
 
 
-async def test_child_has_the_limit_of_open_files_that_the_daemon_was_started_with(nursery: Nursery) -> None:
+@pytest.fixture
+def raised_limit() -> Iterator[int]:
+    """We were started with a limit of 1,000 open files, and have raised it to the hard limit, which is returned."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
     try:
         assert descriptors.raise_limit() == before[1] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        child = await nursery.spawn("sleep", "1000")
-        assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE) == (1000, before[1])
+        yield before[1]
     finally:
         descriptors._original_soft.clear()
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_child_reads_the_limit_of_open_files_that_the_daemon_was_started_with(nursery: Nursery, raised_limit: int) -> None:
+    child = await nursery.shell("ulimit -Sn; ulimit -Hn")
+    assert await nursery.output_of(child) == f"1000\n{raised_limit}\n"
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised_limit, raised_limit)
+
+
+async def test_child_of_a_daemon_with_more_files_than_that_has_the_limit_soon(nursery: Nursery, raised_limit: int) -> None:
+    taken = [os.dup(0) for _ in range(1000)]
+    try:
+        child = await nursery.spawn("sleep", "1000")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE) == (1000, raised_limit)
 
 
 async def test_cancelled_spawn_leaves_no_child(nursery: Nursery) -> None:
