@@ -133,7 +133,7 @@ def _set_up_process(former: SavedState | None) -> None:
     heap.return_large_blocks()
     descriptors.open_missing_stdio()
     descriptors.close_inherited(keep=former.all_descriptors() if former is not None else ())
-    descriptors.raise_limit()
+    descriptors.raise_limit(former.open_files if former is not None else 0)
     oom.keep_protection()
     if former is None:
         signals.reset_inherited(early_signals.SIGNALS)

@@ -16,7 +16,7 @@ from supervisord_async.errors import SpawnError
 #: of a run, an adoption. A start needs as much room as a log does: what is opened in the moments between is no reason to kill its child.
 PIPE_ROOM, LOG_ROOM, RUN_ROOM, ADOPTION_ROOM = 32, 20, 16, 8
 #: How many descriptors must be free below the original limit for a spawn under it: for its pipe, and for what threads open just then.
-SPAWN_ROOM = 32
+SPAWN_ROOM = 16
 #: With a limit of open files below this, only a proportional share of these must stay free.
 FEW = 64
 _starts_under_way = 0  # each will soon have a process, and a descriptor by which to notice its end
@@ -52,14 +52,22 @@ def close_inherited(keep: Collection[int]) -> int:
     return closed
 
 
-def raise_limit() -> int:
-    """Raise our soft limit of open files to the hard limit, and return that. Children get the original back."""
+def raise_limit(original_soft: int = 0) -> int:
+    """Raise our soft limit of open files to the hard limit, and return that. Children get the original back.
+
+    That is ``original_soft``, which a daemon passes on to the code that replaces it; 0: the soft limit that we have by now.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        if not _original_soft:
-            _original_soft.append(soft)
+    if (original_soft or soft) != hard and not _original_soft:
+        _original_soft.append(original_soft or soft)
     return hard
+
+
+def original_soft_limit() -> int:
+    """The soft limit of open files that children get; 0: our own."""
+    return _original_soft[0] if _original_soft else 0
 
 
 @contextmanager
@@ -70,15 +78,28 @@ def original_limit() -> Iterator[bool]:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     original = _original_soft[0] if _original_soft else soft
-    os.close(lowest_free := os.dup(0))
-    fits = lowest_free < original - SPAWN_ROOM
-    if fits:
+    lowers = original != soft and _room_below(original)
+    if lowers:
         resource.setrlimit(resource.RLIMIT_NOFILE, (original, hard))
     try:
-        yield fits
+        yield lowers or original == soft
     finally:
-        if fits:
+        if lowers:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _room_below(limit: int) -> bool:
+    """Whether :data:`SPAWN_ROOM` descriptors are free below ``limit``. The lowest free one may be a gap with none behind it."""
+    taken: list[int] = []
+    try:
+        while len(taken) < SPAWN_ROOM and (not taken or taken[-1] < limit):
+            taken.append(os.dup(0))
+    except OSError:
+        return False
+    finally:
+        for fd in taken:
+            os.close(fd)
+    return taken[-1] < limit
 
 
 def give_back_limit(pid: int) -> None:

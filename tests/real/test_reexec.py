@@ -131,6 +131,17 @@ def test_a_reexec_keeps_everything_and_its_pid(daemon: Make) -> None:
     assert live.tagged() == []
 
 
+def test_programs_have_the_same_limit_of_open_files_after_reexecs(daemon: Make, tmp_path: Path) -> None:
+    programs = "programs: {w: {command: 'ulimit -Sn; ulimit -Hn; exec sleep 1000', shell: true, start_seconds: 0, logs: {stdout: w.log}}}"
+    live = daemon(programs, prefix=("prlimit", "--nofile=500:2000"))
+    for _ in range(2):
+        live.do("reexec")
+        live.wait_until(live.answers, "it answers again")
+        live.do("restart", "w")
+    assert live.end() == 0
+    assert (tmp_path / "w.log").read_text() == "500\n2000\n" * 3
+
+
 def test_a_run_that_ends_in_the_middle_of_a_reexec_ended_as_it_did(daemon: Make, tmp_path: Path) -> None:
     """It was a success: with ``on-failure`` it is not run again."""
     (tmp_path / "sitecustomize.py").write_text(DYING_MEANWHILE)

@@ -385,6 +385,18 @@ async def test_child_reads_the_limit_of_open_files_that_the_daemon_was_started_w
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (raised_limit, raised_limit)
 
 
+async def test_a_gap_among_a_thousand_files_is_no_room_to_spawn_below_the_limit(nursery: Nursery, raised_limit: int) -> None:
+    """A program has ended, so one number below the limit is free, but the pipe of a spawn takes two."""
+    taken = [os.dup(0) for _ in range(1100)]
+    try:
+        os.close(taken.pop(500))
+        child = await nursery.spawn("sleep", "1000")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+    assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE) == (1000, raised_limit)
+
+
 async def test_child_of_a_daemon_with_more_files_than_that_has_the_limit_soon(nursery: Nursery, raised_limit: int) -> None:
     taken = [os.dup(0) for _ in range(1000)]
     try:

@@ -117,6 +117,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     unwritten: tuple[Record, ...] = ()  #: for a re-exec: records that are not in the history yet
     #: until when every change of a watched file was acted on (nanoseconds since 1970, as files have it); 0: not known
     watched_until_ns: int = 0
+    open_files: int = 0  #: for a re-exec: the limit of open files that programs get; 0: the daemon's
 
     def all_descriptors(self) -> set[int]:
         """Every descriptor that a re-exec carries over."""
@@ -125,9 +126,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
         return streams | notify | {each.fd for each in self.sockets} | {fd for numbers in self.descriptors.values() for fd in numbers}
 
 
-def with_descriptors(state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = ()) -> SavedState:
+def with_descriptors(
+    state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = (), open_files: int = 0
+) -> SavedState:
     """``state`` for a re-exec: with what only that can carry over, as the fields of these names say."""
-    return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten))
+    return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten), open_files=open_files)
 
 
 def stop_settings(programs: Iterable[Program]) -> dict[str, StopSettings]:
