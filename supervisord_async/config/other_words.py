@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-#: Keys of a program in supervisord, systemd, docker compose, Kubernetes, process-compose, circus, pm2, runit, s6, honcho and Pebble,
+#: Keys of a program in supervisord, systemd, docker compose, Kubernetes, process-compose, circus, pm2, runit, s6, dinit, honcho and Pebble,
 #: in lower case, without separators.
 _WORDS = {
     "directory": "cwd chdir workdir workingdir workingdirectory currentdirectory",
@@ -15,7 +15,7 @@ _WORDS = {
     "inherit_environment": "copyenv copypath filterenv passenvironment unsetenvironment",
     "replicas": "numprocs instances numprocesses processes scale count parallelism concurrency formation",
     "rolling": "strategy updatestrategy rollingupdate updateconfig maxsurge maxunavailable",
-    "autostart": "enabled disabled startup profiles wantedby down",
+    "autostart": "enabled startup profiles wantedby",
     "start_seconds": "startsecs minuptime startuptime minreadyseconds",
     "notify": "type",
     "group": "namespace",
@@ -23,15 +23,15 @@ _WORDS = {
     "watch": "develop watchpaths",
     "watch.ignore": "ignorewatch",
     "watch.debounce": "watchdelay",
-    "restart": "autorestart restartpolicy availability onsuccess respawn candie",
-    "restart.max_restarts": "maxrestarts startretries maxretry maxretries startlimitburst retries backofflimit",
-    "restart.within": "startlimitinterval startlimitintervalsec",
+    "restart": "autorestart restartpolicy availability onsuccess respawn candie smoothrecovery",
+    "restart.max_restarts": "maxrestarts startretries maxretry maxretries startlimitburst restartlimitcount retries backofflimit",
+    "restart.within": "startlimitinterval startlimitintervalsec restartlimitinterval",
     "restart.on_limit": "startlimitaction",
     "restart.backoff": "backoff backoffdelay backoffseconds restartsec restartdelay backofffactor expbackoffrestartdelay "
     "restartmaxdelaysec restartsteps",
     "restart.success_exit_codes": "exitcodes successexitstatus successexitcodes",
     "restart.prevent_exit_codes": "restartpreventexitstatus stopexitcodes",
-    "stop.signal": "stopsignal killsignal downsignal",
+    "stop.signal": "stopsignal killsignal downsignal termsignal",
     "stop.grace_period": "stopwaitsecs stopgraceperiod gracefultimeout killtimeout killdelay timeoutstopsec stoptimeout timeoutkill "
     "terminationgraceperiodseconds",
     "stop.scope": "stopasgroup killasgroup killmode stopchildren treekill",
@@ -60,7 +60,7 @@ _WORDS = {
     "schedule": "cron oncalendar timer",
     "schedule.timezone": "timezone crontimezone",
     "schedule.catch_up": "persistent",
-    "depends_on": "after requires require wants bindsto dependencies needs dependson",
+    "depends_on": "after requires require wants waitsfor dependsms bindsto dependencies needs dependson",
     "hooks.before_start": "execstartpre prestart beforestart beforespawn",
     "hooks.after_exit": "execstoppost poststop afterstop afterreap finish",
     "reload_signal": "execreload reload sendhup",
@@ -153,7 +153,9 @@ _WITHOUT = {
     "stdoutcapturemaxbytes stderrcapturemaxbytes stdouteventsenabled stderreventsenabled": "`asupctl logs -f NAME --json` gives each "
     "line to another program",
     "serverurl": "ASUP_SOCKET has the control socket, for each program",
-    "tty istty stdinopen standardinput stdin closechildstdin": "programs have no terminal, and nothing to read from",
+    "tty istty isinteractive stdinopen standardinput stdin closechildstdin": "programs have no terminal, and nothing to read from; "
+    "what only looks for a terminal finds that of script(1): [script, -qefc, COMMAND, /dev/null]",
+    "disabled down": "here it is 'autostart: false'",
     "maxruntime activedeadlineseconds runtimemaxsec commandtimeout": _NO_AGE,
     "maxage cronrestart": "a program with a schedule restarts another: {command: [asupctl, restart, NAME], schedule: '0 3 * * *'}",
     "ttlsecondsafterfinished successfuljobshistorylimit failedjobshistorylimit revisionhistorylimit": "'daemon.history' says how long the "

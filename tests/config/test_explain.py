@@ -243,7 +243,7 @@ def test_what_looks_like_a_key_of_ours_and_means_another_is_told(project):
     """systemd's Group is who it runs as, and our group is only a name for several programs."""
     found = project.program_problems(
         "command: x\nGroup: www-data\nOnFailure: mail@%n.service\ndeploy: {replicas: 2}\ninit: true\nhostname: web\nread_only: true\n"
-        "is_tty: true\nTimeoutSec: 5\nstdout_events_enabled: true\nstartdelaysecs: 3\nrestart: {exit_on_end: true}"
+        "is_tty: true\ndisabled: true\nTimeoutSec: 5\nstdout_events_enabled: true\nstartdelaysecs: 3\nrestart: {exit_on_end: true}"
     )
     assert [problem.partition(": unknown key; ")[::2] for problem in found] == [
         ("Group", "here it is called 'group_name'"),
@@ -252,7 +252,14 @@ def test_what_looks_like_a_key_of_ours_and_means_another_is_told(project):
         ("init", "asupd ends and reaps whatever a program leaves behind"),
         ("hostname", "programs run on the machine itself and use its network"),
         ("read_only", "programs run on the machine itself and see its files"),
-        ("is_tty", "programs have no terminal, and nothing to read from"),
+        (
+            "is_tty",
+            (
+                "programs have no terminal, and nothing to read from; what only looks for a terminal finds that of script(1): "
+                "[script, -qefc, COMMAND, /dev/null]"
+            ),
+        ),
+        ("disabled", "here it is 'autostart: false'"),
         ("TimeoutSec", "'readiness.start_timeout' bounds the start, 'stop.grace_period' the stop"),
         ("stdout_events_enabled", "`asupctl logs -f NAME --json` gives each line to another program"),
         ("startdelaysecs", "'depends_on' waits for what it needs; for a mere delay 'hooks.before_start: [sleep, 3]'"),
