@@ -125,7 +125,7 @@ class MachineHost:
     async def kill_strays(self, tag: str, grace_seconds: float = 0.0) -> None:
         """Nothing that carries ``tag``, or is in its cgroup, lives any more; what still lived after ``grace_seconds`` was killed."""
         cgroup = self._run_cgroups.of(tag) if self._run_cgroups is not None else None
-        tree = Tree(None, 0, tag, ours=False, cgroup=cgroup)
+        tree = Tree(None, tag, ours=False, cgroup=cgroup)
         if grace_seconds > 0:
             with anyio.move_on_after(grace_seconds):
                 await tree.wait_gone()

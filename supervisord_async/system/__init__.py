@@ -6,7 +6,7 @@ decide, this layer carries out, and reports how that went. Where to look:
 * starting a process: ``spawn``; with ``credentials``, ``limits`` and the small program that sets them (``launcher``), and ``disks``, so
   that a start does not block the loop;
 * one process: ``child`` (watched until it ends), ``identity``, ``pidfd``, ``oom``;
-* all of a run: ``tree``, by ``cgroups``, ``tags``, ``membership`` and ``orphans``; ``process_table``, ``procfs`` and ``usage`` read /proc;
+* all of a run: ``tree``, by ``cgroups``, ``tags`` and ``orphans``; ``process_table``, ``procfs`` and ``usage`` read /proc;
 * the daemon's own process: ``requirements``, ``lock``, ``signals``, ``stop_signals``, ``descriptors``, ``terminal``, ``heap`` and
   ``own_python``;
 * the loop: ``loop``; below it ``poller``, ``wakeup``, ``alarm``, ``wait_condition``, ``turn_limiter`` and ``threads``;

@@ -41,7 +41,6 @@ from supervisord_async.system import orphans, process_table, procfs
 from supervisord_async.system.cgroups import Cgroup
 from supervisord_async.system.child import Child, watched
 from supervisord_async.system.identity import Identity, of
-from supervisord_async.system.membership import is_of_run
 from supervisord_async.system.pidfd import send_signal, wait_dead
 from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
@@ -58,6 +57,8 @@ _KILL_ROUND_SECONDS = 0.25
 _QUIET_ROUNDS = 2
 _CATCH_SECONDS = 0.05
 _CATCH_IDLE_POLLS = 50
+#: The longest chain of parents that is followed.
+_GENERATIONS = 256
 
 _log = logging.getLogger(__name__)
 
@@ -65,24 +66,24 @@ _log = logging.getLogger(__name__)
 class Tree:
     """The processes of one run."""
 
-    __slots__ = ("_cgroup", "_child", "_orphans_come_to_us", "main", "session", "tag")
+    __slots__ = ("_cgroup", "_child", "_leader", "_orphans_come_to_us", "main", "tag")
 
     def __init__(
         self,
         main: Identity | None,
-        session: int,
         tag: str,
         *,
         ours: bool,
         cgroup: Cgroup | None = None,
         child: Child | None = None,
     ) -> None:
-        """The run whose main process is, or was, ``main``, in ``session``, with ``tag`` in its environment.
+        """The run whose main process is, or was, ``main``, which leads its session, with ``tag`` in its environment.
 
         ``ours``: whether it is our child. ``child`` is how its end is known for certain. If the main process is not known,
         only what has the tag is found, and what is in the run's ``cgroup``, if it has one.
         """
-        self.main, self.session, self.tag = main, session, tag
+        self.main = self._leader = main
+        self.tag = tag
         self._cgroup = cgroup
         self._child = child
         self._orphans_come_to_us = ours and orphans.gets_orphans()
@@ -90,13 +91,19 @@ class Tree:
     @classmethod
     def of(cls, child: Child, tag: str, cgroup: Cgroup | None = None) -> Tree:
         """The tree of a child that leads its own session, as every spawned one does."""
-        return cls(child.identity, child.pid, tag, ours=child.ours, cgroup=cgroup, child=child)
+        return cls(child.identity, tag, ours=child.ours, cgroup=cgroup, child=child)
 
     def led_by(self, child: Child) -> Tree:
         """The same run, with ``child``, another process of it, as its main process."""
-        tree = Tree(child.identity, self.session, self.tag, ours=child.ours, cgroup=self._cgroup, child=child)
+        tree = Tree(child.identity, self.tag, ours=child.ours, cgroup=self._cgroup, child=child)
+        tree._leader = self._leader
         tree._orphans_come_to_us = self._orphans_come_to_us
         return tree
+
+    @property
+    def session(self) -> int:
+        """The run's session, which has the PID of the process that the run began with; 0 if that is not known."""
+        return self._leader.pid if self._leader is not None else 0
 
     def has_leftovers(self) -> bool:
         """True if anything of the run but its main process lives. Cheap when nothing does."""
@@ -124,9 +131,24 @@ class Tree:
 
     def includes(self, pid: int) -> bool:
         """True if that process is of this run, without looking at all others; a zombie may count too."""
-        if self.main is None:
-            return False
-        return is_of_run(pid, self.main, self.session, self.tag) or (self._cgroup is not None and self._cgroup.confines(pid))
+        return self._descends(pid) or (self._cgroup is not None and self._cgroup.confines(pid))
+
+    def _descends(self, pid: int) -> bool:
+        """Whether the process descends from the main one, is in the run's session, or is an orphan of the run that came to us.
+
+        A tag alone proves nothing, since anybody can put it into an environment: it counts only for what became our child.
+        """
+        now = ProcessTable()
+        ancestor, session_is_ours = now.stat(pid), self._session_is_ours(now)
+        for _ in range(_GENERATIONS):
+            if ancestor is None or ancestor.pid <= 1:
+                break
+            if of(ancestor) == self.main or (session_is_ours and ancestor.session == self.session):
+                return True
+            if ancestor.parent == os.getpid():
+                return self._has_tag(ancestor)
+            ancestor = now.stat(ancestor.parent)
+        return False
 
     def signal(self, signum: int, scope: Scope = "tree") -> int:
         """Send to the whole tree or the main process alone; return how many processes that were.
@@ -328,18 +350,17 @@ class Tree:
     def _is_of_run(self, process: procfs.Stat, session_is_ours: bool) -> bool:
         if process.dead or process.pid == os.getpid():
             return False
-        if self.main is not None and process.start_ticks < self.main.start_ticks:
-            return False
-        if session_is_ours and self.session in (process.session, process.group):
-            return True
+        return (session_is_ours and self.session in (process.session, process.group)) or self._has_tag(process)
+
+    def _has_tag(self, process: procfs.Stat) -> bool:
         return self.tag != "" and process_table.tag_of(process) == self.tag  # "" is what all have that nobody supervises
 
     def _session_is_ours(self, now: ProcessTable) -> bool:
         """False if the session's number was reused by a stranger, which happens only after all of ours is gone."""
-        if self.main is None:
+        if self._leader is None:
             return False
-        leader = now.stat(self.session)
-        return leader is None or (of(leader) == self.main and not self._main_is_over())
+        found = now.stat(self._leader.pid)
+        return found is None or (of(found) == self._leader and not (self._leader == self.main and self._main_is_over()))
 
     def _main_lives(self, now: ProcessTable) -> bool:
         if self.main is None or self._main_is_over():

@@ -249,6 +249,21 @@ def test_without_a_writable_cgroup_it_is_said_once_and_all_else_is_as_before(dae
     assert live.end() == 0
 
 
+def test_without_cgroups_too_what_named_another_main_process_ends_with_the_run(daemon: Make) -> None:
+    """The one that sent MAINPID was older than the new main process, so it was taken for a stranger's, and each stop left it alive."""
+    if not is_read_only():
+        pytest.skip("this machine gives us no mount namespace")
+    code = "import os, sdnotify, time; time.sleep(0.1); pid = os.fork(); pid and sdnotify.SystemdNotifier().notify(f'MAINPID={pid}\\nREADY=1'); time.sleep(1000)"
+    live = daemon(f"programs: {{a: {{command: [{sys.executable}, -c, {json.dumps(code)}], notify: true}}}}", prefix=READ_ONLY)
+    live.wait_for("a", "RUNNING")
+    assert len(live.tagged()) == 2
+    live.do("restart", "a")
+    live.wait_for("a", "RUNNING", run=2)
+    assert {each.run for each in live.tagged()} == {2}
+    live.do("stop", "a")
+    assert live.tagged() == []
+
+
 def test_a_run_that_was_begun_without_a_cgroup_gets_one_from_a_successor(daemon: Make, tmp_path: Path) -> None:
     """With all that descends from it and is where the daemon is."""
     if not is_read_only():

@@ -298,7 +298,7 @@ def test_a_cgroup_that_we_are_in_ourselves_says_nothing_and_is_not_killed(cgroup
 import anyio
 from supervisord_async.system import tags
 from supervisord_async.system.tree import Tree
-tree = Tree(None, 0, "no/such/1", ours=False, cgroup=run)
+tree = Tree(None, "no/such/1", ours=False, cgroup=run)
 assert os.getpid() in run.pids() and not run.confines(os.getpid())
 print(cgroups.of_instance({instance!r}), tags.living({instance!r}), tree.members(), anyio.run(tree.kill))
 """

@@ -246,7 +246,7 @@ async def test_stranger_with_a_reused_pid_survives_every_signal(nursery: Nursery
     real = decoy.identity
     former = Identity(real.pid, real.start_ticks - 1, real.boot_id)  # had the PID before, and the session of that number
     for ours in (True, False):
-        reused = Tree(former, former.pid, "test/former/1", ours=ours)
+        reused = Tree(former, "test/former/1", ours=ours)
         assert not reused.has_leftovers()
         assert reused.signal(signal.SIGKILL) == 0
         assert reused.signal(signal.SIGKILL, "main") == 0
@@ -272,20 +272,32 @@ async def test_pid_that_is_reused_between_look_and_signal_is_spared(nursery: Nur
 async def test_run_of_an_earlier_daemon_is_found_by_session_and_tag(nursery: Nursery) -> None:
     child, left = await family(nursery, "os._exit(0)")
     await child.wait()
-    adopted = Tree(child.identity, child.pid, nursery.tree(child).tag, ours=False)
+    adopted = Tree(child.identity, nursery.tree(child).tag, ours=False)
     assert adopted.has_leftovers()
     assert set(adopted.leftovers()) == set(left)
     assert await adopted.kill() == []
     assert not any(map(is_alive, left))
 
 
+async def test_what_is_older_than_a_main_process_named_later_is_of_the_run(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MAINPID names a younger process than the one that the run began with, which then survived each stop where there was no cgroup."""
+    monkeypatch.setattr(tree.orphans, "gets_orphans", lambda: False)
+    first = await nursery.python("import os, time\ntime.sleep(0.1)\nif os.fork() == 0: print(os.getpid(), flush=True)\ntime.sleep(1000)")
+    heir = Child.adopt(cast("Identity", identify(int((await nursery.hear(1))[0]))))
+    heir.close()
+    tag = nursery.tree(first).tag
+    for run in (nursery.tree(first).led_by(heir), Tree(heir.identity, tag, ours=False)):  # of this daemon, and of its successor
+        assert run.members() == [heir.identity, first.identity]
+        assert run.includes(first.pid)
+
+
 async def test_run_without_a_known_main_process_is_found_by_its_tag(nursery: Nursery) -> None:
     child, left = await family(nursery, "time.sleep(1000)")
-    stray = Tree(None, 0, nursery.tree(child).tag, ours=False)
+    stray = Tree(None, nursery.tree(child).tag, ours=False)
     assert set(stray.members()) == {child.identity, *left}
     assert await stray.kill() == []
     assert (await child.wait()).status == ExitStatus(signal=9)
-    assert await Tree(None, 0, "no/such/1", ours=False).kill() == []
+    assert await Tree(None, "no/such/1", ours=False).kill() == []
 
 
 async def test_many_runs_of_an_earlier_daemon_do_not_each_look_at_all_processes(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +307,7 @@ async def test_many_runs_of_an_earlier_daemon_do_not_each_look_at_all_processes(
     real = Tree._is_of_run
     monkeypatch.setattr(Tree, "_is_of_run", lambda run, process, trusted: (looks.append(process), real(run, process, trusted))[1])
     for child in children:
-        adopted = Tree(child.identity, child.pid, nursery.tree(child).tag, ours=False)
+        adopted = Tree(child.identity, nursery.tree(child).tag, ours=False)
         assert adopted.members() == [child.identity]
     assert len(looks) <= 2 * len(children)
 

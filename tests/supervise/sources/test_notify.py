@@ -52,7 +52,7 @@ class Slot:
         state = Snapshot(state=State.STARTING, run=3, pid=pid)
         given = {"name": "a", "run": 3, "program": program, "post": self.posts.append, "snapshot": lambda: state, "child": child}
         context = RunContext(**(dict.fromkeys(RunContext.__struct_fields__) | given))
-        self.run: Any = SimpleNamespace(context=context, child=child, ended=None, tree=Tree(child.identity, pid, "x/a/3", ours=True))
+        self.run: Any = SimpleNamespace(context=context, child=child, ended=None, tree=Tree(child.identity, "x/a/3", ours=True))
 
     def say(self, *messages: bytes, descriptors: tuple[int, ...] = ()) -> None:
         """The messages are sent and received."""
