@@ -11,7 +11,6 @@ import anyio
 import anyio.lowlevel
 
 from supervisord_async.config.model import Daemon, Logs, Program
-from supervisord_async.core.record import Record
 from supervisord_async.core.state import ExitStatus
 from supervisord_async.errors import SpawnError
 from supervisord_async.supervise.host import Signature
@@ -184,11 +183,3 @@ def shared_context(host: FakeHost, bus: Bus | None = None, **parts: Any) -> Shar
         "shut_down": lambda detail: None,
     }
     return SharedContext(**(defaults | parts))
-
-
-async def wait_for_record(bus_records: Any, type_: str = "state", **fields: Any) -> Record:
-    """The next record of ``type_`` with these fields, from a subscription made before."""
-    while True:
-        record = await bus_records.receive()
-        if record.type == type_ and all(getattr(record, key) == value for key, value in fields.items()):
-            return record

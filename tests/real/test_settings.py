@@ -37,13 +37,6 @@ def test_check_says_what_it_finds_and_starts_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["programs.yaml"]
 
 
-def said_of_a_restart(live: LiveDaemon) -> list[str]:
-    """The lines of the daemon's log that a restart of ``a`` adds."""
-    before = len(live.text().splitlines())
-    live.do("restart", "a")
-    return live.text().splitlines()[before:]
-
-
 def test_settings_of_the_own_log_hold_and_follow_a_reload(daemon: Make) -> None:
     live = daemon("daemon: {log: {level: error}}\n" + PROGRAMS)
     live.wait_for("a", "RUNNING")
