@@ -61,6 +61,11 @@ class Journal:
                 journal._finish(file, appending=appending)
         return journal
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether an earlier daemon left anything that is still to be written."""
+        return bool(self._left)
+
     def has_left(self, name: str, stream: str) -> bool:
         """Whether an earlier daemon left something of this stream that is still to be written."""
         return _file_name(name, stream) in self._left

@@ -225,7 +225,8 @@ class Daemon:
         if former is not None:
             self._saver.changed()  # the last changes before the re-exec were handed over in memory, and are in no file yet
         tasks.start_soon(keep_running, "saving the state", self._saver.run, name="state")
-        tasks.start_soon(keep_running, "finishing old logs", self._sweep_journal, name="journal")
+        if self._journal.unfinished:
+            tasks.start_soon(keep_running, "finishing old logs", self._sweep_journal, name="journal")
         tasks.start_soon(keep_running, "keeping the guardian", self._guardian.run, name="guardian")
         tasks.start_soon(self._writer.run, name="logs")
         tasks.start_soon(keep_running, "serving the API", partial(self._keep_control, control, former), name="control")

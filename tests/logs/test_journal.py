@@ -116,3 +116,25 @@ def test_a_file_that_cannot_be_removed_keeps_no_daemon_from_its_start(
     Journal.open(str(folder))
     assert os.listdir(folder) == []
     assert log.read_bytes()[25:] == b"said\n"
+
+
+@pytest.mark.anyio
+async def test_what_was_left_of_a_program_that_is_gone_is_written_once_and_then_nothing_is_unfinished(tmp_path: Path) -> None:
+    log, folder = tmp_path / "x.log", str(tmp_path / "journal")
+    former = Journal.open(folder)
+    assert not former.unfinished
+    spool = former.spool("gone", "stdout")
+    spool.describe(str(log), "timestamp")
+    pipe_fd, child_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(child_fd, b"last words\n")
+    spool.take(pipe_fd, len(b"last words\n"))
+    for descriptor in (pipe_fd, child_fd):
+        os.close(descriptor)
+    spool.close()
+    journal = Journal.open(folder)
+    assert journal.unfinished
+    await journal.sweep([("gone", "stdout")])
+    assert not log.exists(), "its capture will write it"
+    await journal.sweep([])
+    assert [line[25:] for line in log.read_bytes().splitlines()] == [b"last words"]
+    assert not journal.unfinished
