@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from typing import TextIO
 
@@ -30,6 +31,25 @@ def silence(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def end_with_reader() -> None:
+    """From now on this process ends once nobody reads its output, also while there is nothing to write, as ``tail -f`` does.
+
+    Else a script's ``… -f NAME | grep -m1 ready``, or a connection that broke, would leave it there until the next line.
+    """
+    if not stat.S_ISFIFO(os.fstat(1).st_mode):
+        return
+    import select
+    import threading
+
+    def wait() -> None:
+        output = select.poll()
+        output.register(1, 0)  # what is told unasked: that there is no reader
+        output.poll()
+        os._exit(BROKEN_PIPE)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def unwritten(error: OSError, command: str) -> int:

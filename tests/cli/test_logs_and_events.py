@@ -15,7 +15,7 @@ from supervisord_async.cli.since import _moment
 from supervisord_async.cli.verbs import events
 from tests.cli.conftest import Ended
 from tests.cli.fake_daemon import FakeDaemon, RefusalError, process
-from tests.waiting import wait_until_sync
+from tests.waiting import PATIENCE_SECONDS, wait_until_sync
 
 Ctl = Callable[..., Ended]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -180,6 +180,19 @@ def test_followed_logs_merge_and_survive_a_restart_of_the_daemon(daemon: FakeDae
     assert child.stdout.readline() == b"web | w2\n"
     daemon.log("db", "d2")
     assert child.stdout.readline() == b"db  | d2\n"
+
+
+@pytest.mark.parametrize("words", [("logs", "-f", "web"), ("logs", "-f", "all"), ("events", "-f", "-n", "1")])
+def test_who_follows_ends_with_the_reader_although_there_is_nothing_to_print(
+    daemon: FakeDaemon, spawn_ctl: Spawn, words: tuple[str, ...]
+) -> None:
+    daemon.log("web", "ready")
+    daemon.event(type="state", name="web", **{"from": "STARTING", "to": "RUNNING"})
+    child = spawn_ctl(*words)
+    assert child.stdout is not None
+    assert child.stdout.readline()
+    child.stdout.close()
+    assert child.wait(timeout=PATIENCE_SECONDS) == 141
 
 
 def test_logs_of_what_is_started_later_are_followed_too(daemon: FakeDaemon, spawn_ctl: Spawn) -> None:

@@ -11,6 +11,7 @@ from supervisord_async.cli.options import Whole, complete_names, verb
 from supervisord_async.cli.output import STATE_STYLES, colours, complain, print_json, print_json_line, styled, wrapped
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.since import Since
+from supervisord_async.cli.streams import end_with_reader
 from supervisord_async.cli.words import local_time, printable
 from supervisord_async.client import Event
 
@@ -47,6 +48,7 @@ def events(session: Session, selectors: tuple[str, ...], follow: bool, limit: in
         for event in past:
             show(event)
         if follow:
+            end_with_reader()
             for event in client.follow_events(*selectors, after=last_id):
                 show(event)
 

@@ -16,6 +16,7 @@ from supervisord_async.cli.options import Whole, selectors_argument, verb
 from supervisord_async.cli.output import colours, complain, print_json, print_json_line, say, styled
 from supervisord_async.cli.session import Session
 from supervisord_async.cli.since import Since
+from supervisord_async.cli.streams import end_with_reader
 from supervisord_async.cli.words import printable, printable_line
 from supervisord_async.client.answers import Log
 from supervisord_async.errors import CommandError, FailedError, NoDaemonError, UsageError
@@ -67,6 +68,7 @@ def _logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int
             "since": since,
         }
         if follow:
+            end_with_reader()
             if stderr or since:
                 heads = _read(client, names, query | {"lines": 0}, tell=False)
                 _say_shared(heads if stderr else {})
