@@ -38,6 +38,7 @@ Address: TypeAlias = Annotated[str | int, _expected("an address such as 127.0.0.
 Url: TypeAlias = Annotated[str, _expected("a URL such as http://127.0.0.1:8080/healthz")]
 Command: TypeAlias = Annotated[str | Words, _expected("a command: a list of words, or a string")]
 Variables: TypeAlias = Annotated[dict[str, Text], _expected("a mapping of names to values")]
+FilePath: TypeAlias = Annotated[Annotated[str, Meta(min_length=1)], _expected("a path")]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1), _expected("a number from 0 to 1")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1000), _expected("a whole number from 1 to 1000")]
 Status: TypeAlias = Annotated[int, Meta(ge=100, le=599), _expected("an HTTP status from 100 to 599")]
@@ -118,7 +119,7 @@ class Heartbeat(Shape, frozen=True, kw_only=True):
     """A file that the program changes at least once in `timeout`."""
 
     file: Annotated[
-        str | None,
+        FilePath | None,
         _doc("The file; `{replica}` stands for the replica's number. Default: one in run_dir, given as ASUP_HEARTBEAT_FILE."),
     ] = None
     timeout: Annotated[Duration, _doc("If the file is unchanged for this long, the program is restarted.")] = "20s"
@@ -215,14 +216,14 @@ class Logs(Shape, frozen=True, kw_only=True):
     """Where a program's output goes."""
 
     stdout: Annotated[
-        str | None,
+        FilePath | None,
         _doc(
             "A path, `none`, or `inherit` (the daemon's own). `{program}` and `{replica}` in it stand for the program's name and the "
             "replica's number; a path of several replicas without it gets `-{replica}` before its suffix. "
             "Default: run_dir/logs/NAME.log."
         ),
     ] = None
-    stderr: Annotated[str, _doc("`stdout` (the same place), a path, `none` or `inherit`.")] = "stdout"
+    stderr: Annotated[FilePath, _doc("`stdout` (the same place), a path, `none` or `inherit`.")] = "stdout"
     max_size: Annotated[Size, _doc("A log that would grow beyond this is rotated; 0: never.")] = "50MiB"
     backups: Annotated[
         Annotated[int, Meta(ge=0, le=10000), _expected("a whole number from 0 to 10000")],
@@ -366,7 +367,7 @@ class Program(Shape, frozen=True, kw_only=True):
 class DaemonLog(Shape, frozen=True, kw_only=True):
     """The daemon's own log."""
 
-    file: Annotated[str | None, _doc("A path; rotated at 50 MiB, with five backups. Default: stderr.")] = None
+    file: Annotated[FilePath | None, _doc("A path; rotated at 50 MiB, with five backups. Default: stderr.")] = None
     level: Annotated[Literal["debug", "info", "warning", "error"], _doc("The lowest level that is logged.")] = "info"
     format: Annotated[Literal["text", "json"], _doc("Lines for people, or an object a line.")] = "text"
 
@@ -374,8 +375,8 @@ class DaemonLog(Shape, frozen=True, kw_only=True):
 class HttpTls(Shape, frozen=True, kw_only=True):
     """The certificate of the HTTP API over TCP."""
 
-    certificate: Annotated[str, _doc("A PEM file with the certificate and its chain; a renewed one is used within ten seconds.")]
-    key: Annotated[str, _doc("A PEM file with the private key.")]
+    certificate: Annotated[FilePath, _doc("A PEM file with the certificate and its chain; a renewed one is used within ten seconds.")]
+    key: Annotated[FilePath, _doc("A PEM file with the private key.")]
 
 
 class History(Shape, frozen=True, kw_only=True):
@@ -399,13 +400,13 @@ class Daemon(Shape, frozen=True, kw_only=True):
     """The daemon itself."""
 
     name: Annotated[Name | None, _doc("Its name. Default: the file's, without suffix.")] = None
-    run_dir: Annotated[str, _doc("Lock, socket, state, history and logs are here.")] = ".asupd"
-    socket: Annotated[str | None, _doc("The control socket. Default: run_dir/asupd.sock.")] = None
+    run_dir: Annotated[FilePath, _doc("Lock, socket, state, history and logs are here.")] = ".asupd"
+    socket: Annotated[FilePath | None, _doc("The control socket. Default: run_dir/asupd.sock.")] = None
     socket_mode: Annotated[Octal, _doc("The permissions of the control socket.")] = "0600"
     socket_group: Annotated[Name | None, _doc("The group of the control socket. Default: the daemon's.")] = None
     http: Annotated[Address | None, _doc("HOST:PORT where the same API, metrics and page are served over TCP. Default: nowhere.")] = None
     http_token_file: Annotated[
-        str | None, _doc("The file with the token that TCP asks for. Default: run_dir/http.token, made for its owner only.")
+        FilePath | None, _doc("The file with the token that TCP asks for. Default: run_dir/http.token, made for its owner only.")
     ] = None
     http_tls: Annotated[HttpTls | None, _doc("Serve over TLS. Needed for an address that others can reach.")] = None
     http_insecure: Annotated[bool, _doc("Serve without TLS at an address that others can reach.")] = False

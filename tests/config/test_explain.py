@@ -519,6 +519,33 @@ def test_a_long_socket_path_is_refused_with_advice(project):
     assert "set daemon.socket to a shorter path" in problem
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "run_dir",
+        "socket",
+        "http_token_file",
+        "log.file",
+        "http_tls.certificate",
+        "http_tls.key",
+        "heartbeat.file",
+        "logs.stdout",
+        "logs.stderr",
+    ],
+)
+def test_no_path_is_empty(project, key):
+    """It would mean the folder of the file: a daemon without a log or a control socket."""
+    outer, _, inner = key.rpartition(".")
+    settings = f"{outer}: {{{inner}: ''}}" if outer else f"{inner}: ''"
+    if outer in ("heartbeat", "logs"):
+        problems = project.program_problems(f"command: x\n{settings}")
+    else:
+        problems = [
+            problem.partition("daemon.")[2] for problem in project.problems(f"daemon: {{{settings}}}\nprograms: {{w: {{command: x}}}}")
+        ]
+    assert f"{key}: expected a path, found ''" in problems
+
+
 def test_a_message_stays_on_one_line_and_shows_no_control_characters(project):
     problems = project.problems('programs: {"a\\nb\\e[31m": {command: x, "k\\x07": 1, umask: "\\x1b[2J"}}')
     assert len(problems) == 3

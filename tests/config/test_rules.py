@@ -239,7 +239,7 @@ def test_what_needs_a_limit_is_doubtful_without_one(project):
 def test_a_folder_is_no_file_and_a_heart_beats_somewhere(project):
     (project.folder / "here").mkdir()
     at = project.folder
-    assert project.program_problems("command: x\nlogs: {stdout: here, stderr: ''}\nheartbeat: {file: here}") == [
+    assert project.program_problems("command: x\nlogs: {stdout: here, stderr: .}\nheartbeat: {file: here}") == [
         f"warning: logs.stdout: expected the path of a file, found a folder: {at}/here; the output is lost while it is there",
         f"warning: logs.stderr: expected the path of a file, found a folder: {at}; the output is lost while it is there",
         f"warning: heartbeat.file: expected the path of a file, found a folder: {at}/here",
