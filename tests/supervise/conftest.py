@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,11 @@ def source(tmp_path: Path) -> Path:
     source.mkdir(parents=True)
     (source / "app.py").write_text("1")
     return source
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """Python by itself collects no garbage, as for years in a daemon at rest: what nothing refers to goes at once, or not at all."""
+    gc.disable()
+    yield
+    gc.enable()

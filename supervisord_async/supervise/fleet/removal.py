@@ -5,6 +5,7 @@ Until then it stays among the processes, so that its stop is visible, and no oth
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: How often to look without a record: there is none when what an earlier daemon left has been taken over.
 POLL_SECONDS = 1.0
+#: Garbage is collected after so many removals, or as many as there are processes left if these are more. Else it would pile up for years:
+#: the parts of a process refer to each other, and a daemon at rest makes so little garbage that Python does not look at what is old.
+COLLECTED_REMOVALS = 100
 
 
 class Removals:
@@ -31,6 +35,7 @@ class Removals:
         self._fleet, self._gone = fleet, gone
         self._conditions: dict[str, WaitCondition] = {}  #: notified of each record of the process
         self._ends: dict[Process, anyio.Event] = {}
+        self._uncollected = 0  #: how many were removed since garbage was collected
 
     def __contains__(self, name: str) -> bool:
         return name in self._conditions
@@ -72,3 +77,7 @@ class Removals:
         process.close_notify_socket()
         process.remove_heartbeat_file()
         self._gone(process)
+        self._uncollected += 1
+        if self._uncollected >= max(COLLECTED_REMOVALS, len(self._fleet.processes)):
+            self._uncollected = 0
+            gc.collect()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 import weakref
@@ -31,14 +30,6 @@ def disk(tmp_path: Path) -> Iterator[HangingDisk]:
     with HangingDisk(tmp_path / "away", "app", b"1") as disk:
         disk.answer()
         yield disk
-
-
-@pytest.fixture
-def no_collections() -> Iterator[None]:
-    """What nothing refers to any more goes at once, or not at all."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def hang(disk: HangingDisk) -> None:
