@@ -6,6 +6,8 @@ import ctypes
 import errno
 import os
 
+_libc = ctypes.CDLL(None, use_errno=True)  # one for all: each makes classes, which only a collection of garbage frees
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -15,9 +17,8 @@ def exchange(one: str, other: str) -> None:
 
     Raises OSError if one is missing, or the C library, the kernel or the filesystem cannot do it; then nothing has changed.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
+    if not hasattr(_libc, "renameat2"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
+    if _libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), one, None, other)
