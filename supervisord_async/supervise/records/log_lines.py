@@ -36,6 +36,8 @@ def log_record(record: Record) -> None:
 
 
 def _level(record: Record) -> int:
+    if (record.type, record.to) == ("flapping", "false"):
+        return logging.INFO
     if record.type != "state":
         return LEVELS.get(record.type, logging.INFO)
     if (record.to == State.STOPPING and record.cause in FAULTS) or "failed" in record.data:
