@@ -201,12 +201,14 @@ def _mismatch(error: Any, path: Path) -> Finding:
 
 def _near_shape(value: Any, expected: str, path: Path) -> str:
     """``did you mean`` with the same value in the expected shape, for the usual slips; else nothing."""
-    if expected.startswith("a list") and isinstance(value, str):
+    if expected.startswith("a list") and isinstance(value, str) and "numbers" not in expected:
         return f"; did you mean [{value}]?"
     if expected.startswith("a list of paths") and value is True:
         return "; did you mean ['.']?"
     if expected == "a mapping of names to values" and isinstance(value, list):
         return "; did you mean {NAME: value, …}?"  # does not repeat what was written: it may be secret
+    if path[:1] == ("logs",) and len(path) == 2 and value is False:
+        return "; did you mean none?"
     if path[:1] == ("environment",) and value is None:
         return '; did you mean ""?'
     main = _MAIN_KEYS.get(path[-1]) if path and expected == "a mapping" else None

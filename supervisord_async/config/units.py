@@ -47,7 +47,8 @@ def parse_duration(value: float | str) -> float:
     """Seconds, from 0 to :data:`LONGEST_SECONDS`; ValueError for anything else."""
     if isinstance(value, str):
         if not _DURATION.match(value):
-            raise ValueError(f"expected {DURATION_EXPECTED}")
+            near = near_duration(value)
+            raise ValueError(f"expected {DURATION_EXPECTED}" + (f"; did you mean '{near}'?" if near else ""))
         if _PLAIN_NUMBER.match(value):
             seconds = float(value)
         else:

@@ -128,6 +128,7 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
         (["logs", "--folow", "web"], "Did you mean '--follow'?"),
         (["restart", "--force", "web"], "No such option '--force'. A stop ends with KILL by itself, after stop.grace_period."),
         (["signal", "-9", "web"], "No such option '-9'. A signal is sent by `asupctl signal 9 NAME`."),
+        (["start", "--timeout", "5min", "web"], "'5min': expected a duration such as 5s, 500ms or 1m30s; did you mean '5m'?"),
         (["start", "--wait", "web"], "No such option '--wait'. That it does by itself"),
         (["start", "--time", "5", "web"], "No such option '--time'. Did you mean '--timeout'?"),
         (["reload", "--dry-run"], "No such option '--dry-run'. What a reload would do is `asupctl reload --plan`."),

@@ -323,6 +323,8 @@ def test_values_of_other_supervisors_are_told_ours(project):
         ("logs: false", "did you mean {stdout: none}?"),
         ("stop: 30s", "did you mean {grace_period: 30s}?"),
         ("stop: QUIT", "did you mean {signal: QUIT}?"),
+        ("logs: {stdout: off}", "logs.stdout: expected text, found off; did you mean none?"),
+        ("schedule: '@every 10 minutes'", "found '10 minutes'; did you mean '10m'?"),
         ("stop: {grace_period: 10 s}", "found '10 s'; did you mean '10s'?"),
         ("start_seconds: 5min", "found '5min'; did you mean '5m'?"),
         ("heartbeat: 1 hour 30 secs", "found '1 hour 30 secs'; did you mean '1h30s'?"),
@@ -400,6 +402,12 @@ def test_a_key_that_is_indented_too_little_is_told_so(project):
     assert project.problems("watch:\n  command: sleep 5\n") == [
         "programs.yaml:1:1: programs: missing; expected a mapping of names to programs",
         "programs.yaml:1:1: watch: unknown key; a program belongs below 'programs'",
+    ]
+
+
+def test_a_range_of_numbers_is_not_taken_for_one_of_them(project):
+    assert project.program_problems("command: x\nlimits: {cpu_affinity: 0-3}") == [
+        "limits.cpu_affinity: expected a list of CPU numbers, found '0-3'"
     ]
 
 
