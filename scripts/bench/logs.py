@@ -79,7 +79,7 @@ async def by_capture(folder: str, format_: Format) -> tuple[float, float]:
 async def many(folder: str, count: int, *, talk: bool) -> tuple[float, float, float]:
     """CPU seconds of ours while ``count`` loggers say 1,000 lines a second for 10 s; KiB and wakeups each when quiet."""
     async with anyio.create_task_group() as tasks:
-        writer = Writer()
+        writer, journal = Writer(), Journal(None)
         tasks.start_soon(writer.run)
         gc.collect()
         before = rss_kib()
@@ -88,7 +88,8 @@ async def many(folder: str, count: int, *, talk: bool) -> tuple[float, float, fl
             pipe = Pipe.open()
             pipes.append(pipe)
             target = Target(f"{folder}/many-{number}.log")
-            captures.append(Capture(pipe, target, process_name=f"p{number}", stream="stdout", writer=writer, on_loss=print))
+            name = f"p{number}"
+            captures.append(Capture(pipe, target, process_name=name, stream="stdout", writer=writer, journal=journal, on_loss=print))
             captures[-1].start()
         kib = (rss_kib() - before) / count
         await anyio.sleep(0.5)
