@@ -49,8 +49,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "decimal": Decimal,
     "bytes": lambda value: base64.b64decode(value, validate=True),
     "bytearray": lambda value: bytearray(base64.b64decode(value, validate=True)),
-    "set": set,
-    "frozenset": frozenset,
+    "set": lambda value: set(map(_hashable, value)),
+    "frozenset": lambda value: frozenset(map(_hashable, value)),
     "dict": lambda value: {_hashable(key): item for key, item in value},
 }
 
@@ -98,7 +98,9 @@ def _encode_items(value: Any, known: Mapping[str, type] | None) -> list[Any]:
 def _encode_dict(value: dict[Any, Any], known: Mapping[str, type] | None) -> Any:
     copy, atoms = value.copy(), _ATOMS
     if TAG in copy or not all(type(key) is str for key in copy):
-        return {TAG: "dict", "value": _encode_items([list(pair) for pair in copy.items()], known)}
+        pairs = _encode_items([list(pair) for pair in copy.items()], known)
+        _require_hashable([key for key, _ in pairs])
+        return {TAG: "dict", "value": pairs}
     for key, item in copy.items():
         if type(item) not in atoms:
             try:
@@ -121,7 +123,9 @@ def _encode_object(value: Any, known: Mapping[str, type]) -> Any:
     if items is not None:
         return encode(items, known)
     if isinstance(value, set | frozenset):
-        return {TAG: "set" if isinstance(value, set) else "frozenset", "value": encode(list(value), known)}
+        members = _encode_items(value, known)
+        _require_hashable(members)
+        return {TAG: "set" if isinstance(value, set) else "frozenset", "value": members}
     for kind, tag, encoder in _ENCODERS:
         if isinstance(value, kind):
             return {TAG: tag, "value": encoder(value)}
@@ -211,5 +215,15 @@ def _object(kind: type | None, content: Any) -> Any:
     return kind(**content) if dataclasses.is_dataclass(kind) else kind(content)
 
 
+def _require_hashable(encoded: Any) -> None:
+    """Raises CannotEncodeError where a part of ``encoded`` would come back as a dictionary, which no set and no key can contain."""
+    if isinstance(encoded, list):
+        for part in encoded:
+            _require_hashable(part)
+    elif isinstance(encoded, dict) and encoded.get(TAG) in (None, "dict"):
+        raise CannotEncodeError("an object in a set or a key would come back as a dictionary: its class is not among the known ones")
+
+
 def _hashable(key: Any) -> Any:
+    """``key`` with tuples in the place of lists, as no list was in a key or a set."""
     return tuple(_hashable(part) for part in key) if isinstance(key, list) else key

@@ -132,6 +132,7 @@ def test_known_classes_come_back_as_objects(tmp_path: Path) -> None:
         UUID(int=5),
         Decimal("1.10"),
         {1: "a", None: "b", (1, 2): "c"},
+        {(1, 2), (3, (4, 5)), frozenset({(6,)})},
         {"$type": "set", "value": [1]},
         {"deep": [{"er": {3: {4}}}]},
     ],
@@ -164,9 +165,10 @@ def test_every_kind_of_queue_gives_its_items_and_keeps_them() -> None:
         assert encoding.encode([lifo, ranked, simple, looped]) == [[3, 1, 2], [1, 2, 3], [3, 1, 2], [3, 1, 2]]
 
 
+KEYS = st.recursive(st.integers() | st.text() | st.binary(), lambda inner: st.tuples(inner, inner) | st.frozensets(inner), max_leaves=5)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.just("$type"), inner),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.just("$type") | KEYS, inner) | st.sets(KEYS),
     max_leaves=20,
 )
 
@@ -188,7 +190,19 @@ class Raising:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), lambda: None, threading.Lock(), {"a": [object()]}, Colour.RED, loop_value(), Raising(), "\ud800"]
+    "value",
+    [
+        object(),
+        lambda: None,
+        threading.Lock(),
+        {"a": [object()]},
+        Colour.RED,
+        loop_value(),
+        Raising(),
+        "\ud800",
+        {Mood(1)},
+        {(1, Mood(1)): 2},
+    ],
 )
 def test_what_cannot_be_saved_gives_false_and_leaves_the_file(
     serializer: StateSerializer, value: Any, caplog: pytest.LogCaptureFixture
