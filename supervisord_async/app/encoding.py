@@ -27,10 +27,32 @@ TAG = "$type"
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
+
+def _iso(value: datetime | time) -> str | list[Any]:
+    """ISO 8601; with ``fold`` and the name of the zone beside it where the text alone would lose them."""
+    zone = getattr(value.tzinfo, "key", None)  # a zone's offset changes, so the text's would not do
+    if zone is None and not value.fold:
+        return value.isoformat()
+    return [(value.replace(tzinfo=None) if zone is not None else value).isoformat(), value.fold, zone]
+
+
+def _moment(kind: type[datetime | time], value: str | list[Any]) -> datetime | time:
+    """What :func:`_iso` was given."""
+    if isinstance(value, str):
+        return kind.fromisoformat(value)
+    text, fold, zone = value
+    moment = kind.fromisoformat(text).replace(fold=fold)
+    if zone is None:
+        return moment
+    from zoneinfo import ZoneInfo
+
+    return moment.replace(tzinfo=ZoneInfo(zone))
+
+
 _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
-    (datetime, "datetime", datetime.isoformat),
+    (datetime, "datetime", _iso),
     (date, "date", date.isoformat),
-    (time, "time", time.isoformat),
+    (time, "time", _iso),
     (timedelta, "timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
     (PurePath, "path", str),
     (UUID, "uuid", str),
@@ -40,9 +62,9 @@ _ENCODERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
 )
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "datetime": datetime.fromisoformat,
+    "datetime": lambda value: _moment(datetime, value),
     "date": date.fromisoformat,
-    "time": time.fromisoformat,
+    "time": lambda value: _moment(time, value),
     "timedelta": lambda value: timedelta(*value),
     "path": Path,
     "uuid": UUID,

@@ -13,12 +13,13 @@ import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -143,6 +144,23 @@ def test_values_beyond_json_come_back_as_they_were(serializer: StateSerializer, 
     assert loaded is not None
     assert loaded["self_state"] == value
     assert type(loaded["self_state"]) is type(value) or isinstance(value, Path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2026, 10, 25, 2, 30, fold=1),  # noqa: DTZ001  a naive one
+        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=UTC),
+        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime(2026, 7, 1, tzinfo=ZoneInfo("Europe/Berlin")),
+        time(2, 30, fold=1),
+        time(2, 30, tzinfo=ZoneInfo("Europe/Berlin")),
+    ],
+)
+def test_a_time_keeps_its_zone_and_its_place_in_a_repeated_hour(value: datetime | time) -> None:
+    """A naive one was an hour off after a restart; one of a zone was so once the clocks had changed."""
+    found = encoding.decode(json.dumps(encoding.encode(value)))
+    assert repr(found) == repr(value)
 
 
 def test_subclasses_of_plain_types_become_plain() -> None:
