@@ -140,10 +140,12 @@ class ProcessRestarter:
         callback = self.load_state_callback
         if callback is None:
             return False
+        source = ""
         try:
             if not _takes_state(callback):
                 taken = callback() is not False
             else:
+                source = f" from {self.serializer.path}"
                 state = self.serializer.load_restart_state()
                 taken = state is not None and callback(state) is not False
                 if taken:
@@ -152,7 +154,7 @@ class ProcessRestarter:
             log.exception("cannot take up the saved state")
             taken = False
         if not taken:
-            log.warning("no saved state was taken up: starting fresh")
+            log.warning("no saved state was taken up%s: starting fresh", source)
         return taken
 
     def request_restart(self, reason: str = "requested") -> bool:

@@ -115,7 +115,7 @@ def test_a_failing_save_gives_a_fresh_start_and_says_so(tmp_path: Path, program:
     edit(tmp_path / "module.py", "VALUE = 2\n")
     wait_until_sync(lambda: "start 1 module 2" in output())
     assert "restarting without saved state: the new process starts fresh" in output()
-    assert "no saved state was taken up: starting fresh" in output()
+    assert f"no saved state was taken up from {tmp_path}/data/restart_state.json: starting fresh" in output()
 
 
 @pytest.mark.real
