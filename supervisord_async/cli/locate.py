@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from supervisord_async.config.files import MAX_FILE_BYTES, absolute, read_regular_file
 from supervisord_async.daemon_registry import DEFAULT_RUN_DIR, SOCKET_NAME, DaemonPlace, default_place, recall
@@ -150,64 +150,16 @@ def _daemon_settings(text: bytes) -> dict[str, str] | None:
 
     Parsing stops after ``daemon``, so it does not matter what is broken further down, or how long the file is.
     """
-    import yaml
+    from yaml import YAMLError
 
     from supervisord_async.config.expand import ExpansionError, expand
+    from supervisord_async.config.nodes import MappingNode, ScalarNode, TooDeepError, members
 
-    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        found = _find_daemon(_spelt_out(events))
-        return {key: expand(value, os.environ) for key, value in found.items() if key in ("run_dir", "socket")}
-    except (yaml.YAMLError, ExpansionError, StopIteration):
+        daemon = next((value for key, value in members(text) if key.value == "daemon" and isinstance(value, MappingNode)), None)
+        given = {key.value: value for key, value in daemon.value if isinstance(value, ScalarNode)} if daemon is not None else {}
+        settings = [(key, given[key]) for key in ("run_dir", "socket") if key in given]
+        nothing = ("", "~", "null")
+        return {key: expand(node.value, os.environ) for key, node in settings if node.tag != "plain" or node.value not in nothing}
+    except (YAMLError, TooDeepError, ExpansionError):
         return None
-
-
-def _spelt_out(events: Iterator[Any]) -> Iterator[Any]:
-    """``events``, with the scalars that aliases mean in their place."""
-    import yaml
-
-    anchored: dict[str | None, Any] = {}
-    for event in events:
-        if isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
-            anchored[event.anchor] = event
-        yield anchored.get(event.anchor, event) if isinstance(event, yaml.AliasEvent) else event
-
-
-def _find_daemon(events: Iterator[Any]) -> dict[str, str]:
-    import yaml
-
-    while not isinstance(next(events), yaml.MappingStartEvent):
-        pass
-    while not isinstance(key := next(events), yaml.MappingEndEvent):
-        value = next(events)
-        if getattr(key, "value", None) == "daemon" and isinstance(value, yaml.MappingStartEvent):
-            return dict(_scalars(events))
-        _skip(value, events)
-    return {}
-
-
-def _scalars(events: Iterator[Any]) -> Iterator[tuple[str, str]]:
-    import yaml
-
-    while not isinstance(key := next(events), yaml.MappingEndEvent):
-        value = next(events)
-        if isinstance(key, yaml.ScalarEvent) and isinstance(value, yaml.ScalarEvent):
-            if not (value.value in ("", "~", "null") and value.implicit[0]):
-                yield key.value, value.value
-        else:
-            _skip(value, events)
-
-
-def _skip(event: Any, events: Iterator[Any]) -> None:
-    """``events`` continue after the node that ``event`` begins."""
-    import yaml
-
-    depth = 0
-    while True:
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth == 0:
-            return
-        event = next(events)

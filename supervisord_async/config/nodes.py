@@ -6,7 +6,7 @@ the daemon while it loads, in pieces so small that what lives on between them ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from yaml.composer import ComposerError
@@ -21,7 +21,7 @@ MAX_DEPTH = 64
 class PureParser(Reader, Scanner, Parser):
     """Parses in plain Python."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str | bytes) -> None:
         Reader.__init__(self, stream)
         Scanner.__init__(self)
         Parser.__init__(self)
@@ -86,6 +86,18 @@ def compose(text: str) -> Node | None:
         parser.dispose()
 
 
+def members(text: str | bytes) -> Iterator[tuple[Node, Node]]:
+    """The keys and values of the mapping in ``text``. What is wrong behind the last one that is asked for does not matter.
+
+    Raises as :func:`compose`, and yaml.YAMLError if it is no mapping.
+    """
+    parser = _Parser(text)
+    try:
+        yield from _Composer(parser.get_event).members()
+    finally:
+        parser.dispose()
+
+
 class _Composer:
     def __init__(self, next_event: Callable[[], Any]) -> None:
         self._next = next_event
@@ -103,6 +115,13 @@ class _Composer:
         if not isinstance(after, StreamEndEvent):
             raise ComposerError("expected a single document", start.start_mark, "but found another document", after.start_mark)
         return root
+
+    def members(self) -> Iterator[tuple[Node, Node]]:
+        self._next()  # the stream's start
+        if isinstance(self._next(), StreamEndEvent) or not isinstance(self._next(), MappingStartEvent):
+            raise ComposerError(None, None, "expected a mapping", None)
+        while not isinstance(key := self._next(), MappingEndEvent):
+            yield self._node(key), self._node(self._next())
 
     def _node(self, event: Any) -> Node:
         anchor, mark = event.anchor, event.start_mark
