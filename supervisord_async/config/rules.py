@@ -245,26 +245,17 @@ def _cycles(graph: Mapping[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
     done: set[str] = set()
     cycles = []
     for start in graph:
-        trail: list[str] = []
-        on_trail: dict[str, int] = {}
-        stack: list[tuple[str, Iterator[str]]] = []
-        if start not in done:
-            stack.append((start, iter(graph[start])))
-            on_trail[start] = 0
-            trail.append(start)
-        while stack:
-            name, rest = stack[-1]
-            following = next(rest, None)
+        trail = [start] if start not in done else []
+        unfollowed = {name: iter(graph[name]) for name in trail}
+        while trail:
+            following = next(unfollowed[trail[-1]], None)
             if following is None:
-                stack.pop()
-                done.add(name)
-                trail.pop()
-                del on_trail[name]
-            elif following in on_trail:
-                cycles.append(tuple(trail[on_trail[following] :]))
+                done.add(trail[-1])
+                del unfollowed[trail.pop()]
+            elif following in unfollowed:  # it is on the trail
+                cycles.append(trail[trail.index(following) :])
             elif following not in done:
-                on_trail[following] = len(trail)
                 trail.append(following)
-                stack.append((following, iter(graph[following])))
+                unfollowed[following] = iter(graph[following])
     order = list(graph)
     return [tuple(cycle[first:] + cycle[:first]) for cycle in cycles for first in [cycle.index(min(cycle, key=order.index))]]
