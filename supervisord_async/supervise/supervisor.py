@@ -290,7 +290,7 @@ class Supervisor:
             self.bus.publish(
                 "config_refused", message=message, data={"problems": [str(problem) for problem in error.problems], **_given(by)}
             )
-            return error
+            return ConfigError(error.problems)  # without the traceback, which would keep all that was loaded until the next reload
         self.refused = ()
         plan = self._planned(loaded)
         for warning in plan.warnings[:WARNINGS]:
