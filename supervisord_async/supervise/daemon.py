@@ -259,7 +259,7 @@ class Daemon:
             if ended := ending.is_begun(self._run_dir):
                 saved = await _patiently(takeover.take_note_of_ending, self._run_dir, saved)
         if saved is not None:
-            self._bus.resume(saved.last_record_id, saved.unwritten)
+            self._bus.resume(saved.last_record_id, saved.recent)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_cgroups.open, name="cgroups")  # concurrently, as it mostly waits for the kernel
             marked = await _patiently(tags.marked, self._instance)

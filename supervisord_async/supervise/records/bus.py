@@ -170,7 +170,7 @@ class Bus:
         return record
 
     def resume(self, last_id: int, records: Iterable[Record]) -> None:
-        """Numbers continue from ``last_id``, and ``records``, published before a re-exec, are kept for clients that reconnect."""
+        """Numbers continue from ``last_id``, and ``records``, the last ones before a re-exec, are kept for clients that reconnect."""
         self.last_id = last_id
         self._ring.extend(records)
 

@@ -115,6 +115,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     stop_settings: dict[str, StopSettings] = msgspec.field(default_factory=dict, name="manners")
     descriptors: dict[str, list[int]] = {}  #: for a re-exec: the lock, listening sockets, and so on
     unwritten: tuple[Record, ...] = ()  #: for a re-exec: records that are not in the history yet
+    recent: tuple[Record, ...] = ()  #: for a re-exec: the last records, for clients that reconnect
     #: until when every change of a watched file was acted on (nanoseconds since 1970, as files have it); 0: not known
     watched_until_ns: int = 0
     open_files: int = 0  #: for a re-exec: the limit of open files that programs get; 0: the daemon's
@@ -127,10 +128,16 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_descriptors(
-    state: SavedState, descriptors: dict[str, list[int]], unwritten: Sequence[Record] = (), open_files: int = 0
+    state: SavedState,
+    descriptors: dict[str, list[int]],
+    *,
+    unwritten: Sequence[Record] = (),
+    recent: Sequence[Record] = (),
+    open_files: int = 0,
 ) -> SavedState:
     """``state`` for a re-exec: with what only that can carry over, as the fields of these names say."""
-    return msgspec.structs.replace(state, descriptors=descriptors, unwritten=tuple(unwritten), open_files=open_files)
+    carried = {"descriptors": descriptors, "unwritten": tuple(unwritten), "recent": tuple(recent), "open_files": open_files}
+    return msgspec.structs.replace(state, **carried)
 
 
 def stop_settings(programs: Iterable[Program]) -> dict[str, StopSettings]:

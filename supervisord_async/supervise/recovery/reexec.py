@@ -121,8 +121,13 @@ class Replacement:
         self._bus.catch_up()
         history = self._history()
         kept = {"lock": [self._lock.fd], prepared.KEY: self._prepared, "listening": listeners.descriptors if listeners is not None else []}
-        unwritten = history.unwritten() if history is not None else self._bus.since(0)[0]
-        state = persist.with_descriptors(self._state(), kept, unwritten, descriptors.original_soft_limit())
+        state = persist.with_descriptors(
+            self._state(),
+            kept,
+            unwritten=history.unwritten() if history is not None else (),
+            recent=self._bus.since(0)[0],
+            open_files=descriptors.original_soft_limit(),
+        )
         descriptors.sd_notify("RELOADING=1")
         self._guardian.dismiss()  # the new code starts one of its own
         try:

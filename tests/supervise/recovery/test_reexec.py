@@ -133,7 +133,7 @@ def test_a_daemon_whose_exec_fails_says_so_and_can_be_asked_again(monkeypatch: p
     os.close(*replacement._prepared)
 
 
-def test_without_a_history_the_events_that_are_kept_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_events_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     bus, handed = Bus(), list[SavedState]()
     kept = (bus.publish("daemon", message="started"), bus.publish("reload"))
 
@@ -154,9 +154,9 @@ def test_without_a_history_the_events_that_are_kept_are_handed_over(monkeypatch:
 
     run_virtually(main)
     os.close(*replacement._prepared)
-    assert handed[0].unwritten == kept
+    assert handed[0].recent == kept
     successor = Bus()
-    successor.resume(bus.last_id, handed[0].unwritten)
+    successor.resume(bus.last_id, handed[0].recent)
     assert successor.since(kept[0].id) == ([kept[1]], True) and successor.publish("daemon").id == bus.last_id + 1
 
 
@@ -401,4 +401,4 @@ def test_a_start_that_begins_while_the_history_is_written_is_waited_for_as_well(
 
 def test_what_the_history_does_not_have_goes_over_with_the_state() -> None:
     record = Record(id=8, at=1.5, type="state", name="web", to="RUNNING", run=1, data={"pid": 7})
-    assert persist.decode(persist.encode(persist.with_descriptors(STATE, {}, [record]))).unwritten == (record,)
+    assert persist.decode(persist.encode(persist.with_descriptors(STATE, {}, unwritten=[record]))).unwritten == (record,)
