@@ -72,7 +72,8 @@ class History:
         self.written = 0  #: records written by this daemon
         self.dropped = 0  #: records lost because the queue was full
         self.trouble: str | None = None  #: why nothing can be written at present
-        self._left: Mapping[str, Snapshot] | None = None  #: what a dead daemon left, until the runs that ended unnoticed are over
+        self._left: Mapping[str, Snapshot] = {}  #: what a dead daemon left, until the runs that ended unnoticed are over
+        self._left_at: float | None = None  #: when that was found; None: there is nothing to end any more
         self._queue: deque[Record] = deque()
         self._news = anyio.Event()
         self._idle = anyio.Event()
@@ -91,12 +92,14 @@ class History:
         """Open the database, or log why that is impossible; returns the number from which the bus continues.
 
         Those of ``unwritten``, handed over by a re-exec, that are not in the database yet will be written. After a death of the daemon
-        ``left`` is what it left of each process: :meth:`run` first ends the runs that ended unnoticed. No error of the database is
-        raised. Where it cannot be opened or was moved aside, the number is made from the clock, so that numbers still rise over restarts.
+        ``left`` is what it left of each process: the runs that ended unnoticed are ended before the first record is written. No error of
+        the database is raised. Where it cannot be opened or was moved aside, the number is made from the clock, so that numbers still
+        rise over restarts.
         """
         self._store = await self._blocking(self._open_store)
         self.last_id = self._store.last_id if self._store is not None else _id_by_clock()
-        self._left = left
+        if left is not None:
+            self._left, self._left_at = left, time.time()
         there = self._store.written_id if self._store is not None else 0
         for record in unwritten:
             if record.id > there:  # a batch may have been written just before the re-exec
@@ -114,7 +117,7 @@ class History:
 
     async def run(self) -> None:
         """Write the records that are taken, until cancelled."""
-        await self._blocking(self._end_unseen)  # before the first record: that may be the end of one of them
+        await self._write_some()  # at once, though there may be none yet: runs that ended unnoticed do not wait for the first one
         unpruned, attempt = 0, 0
         while True:
             if not self._queue:
@@ -246,15 +249,6 @@ class History:
                 self._set_aside_newer(error)
         return None
 
-    def _end_unseen(self) -> None:
-        left, self._left = self._left, None
-        if self._store is None or left is None:
-            return
-        try:
-            self._store.end_unseen(left)
-        except sqlite3.Error as error:
-            _log.warning("history: cannot end in %s what has ended unnoticed: %s", self.path, error)
-
     def _set_aside_damaged(self, error: Exception) -> None:
         """Move the damaged file aside and remove its journal; only the newest :data:`CORRUPT_KEPT` such files are kept."""
         numbers = self._numbers("corrupt")
@@ -298,6 +292,9 @@ class History:
         if self._store is None:
             return False
         try:
+            if self._left_at is not None:  # before the first record: that may be the end of one of them
+                self._store.end_unseen(self._left, self._left_at)
+                self._left, self._left_at = {}, None
             if batch:
                 self._store.write(batch)
         except (sqlite3.OperationalError, OSError) as error:

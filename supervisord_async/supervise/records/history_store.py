@@ -128,10 +128,11 @@ class Store:
                 db.execute("ROLLBACK")
             raise
 
-    def end_unseen(self, left: Mapping[str, Snapshot]) -> None:
+    def end_unseen(self, left: Mapping[str, Snapshot], found_at: float) -> None:
         """End the runs that are over without that having been written: the daemon was killed too soon after it, or the machine lost power.
 
-        ``left`` is what a former daemon left of each process. A run that is not over there goes on, or its end is still to be told.
+        ``left`` is what a former daemon left of each process, as was found at ``found_at``. A run that is not over there goes on, or its
+        end is still to be told.
         """
         newest = "id = (SELECT max(id) FROM runs AS newer WHERE newer.name = runs.name)"
         unended = self._db.execute(f"SELECT id, name, run, {newest} FROM runs WHERE ended_at IS NULL").fetchall()  # noqa: S608  ours
@@ -141,11 +142,11 @@ class Store:
             if is_last and last.state not in RUN_ENDED:
                 continue
             over = last.since if is_last else last.run_since if last.run > run else 0.0  # at the latest when a newer one began
-            ago = time.monotonic() - over if over else 0.0  # else nobody knows when: it has ended by now
+            at = time.time() - (time.monotonic() - over) if over else found_at  # then nobody knows when: it had ended by that time
             exit_status = last.exit if is_last and last.cause is not Cause.SPAWN_FAILED else ExitStatus()
             self._db.execute(
                 "UPDATE runs SET ended_at = max(started_at, ?), exit = coalesce(exit, ?) WHERE id = ?",
-                (time.time() - ago, json_bytes(exit_json(exit_status)).decode() if exit_status is not None else None, id_),
+                (at, json_bytes(exit_json(exit_status)).decode() if exit_status is not None else None, id_),
             )
 
     def prune(self, max_age_seconds: float | None, max_size_bytes: int | None, *, now: float | None = None) -> int:

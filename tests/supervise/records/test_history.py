@@ -123,6 +123,30 @@ async def test_a_run_whose_end_nobody_saw_had_ended_when_the_next_one_began(tmp_
         assert first.ended_at is not None and first.ended_at <= second.started_at < iso(found.at)
 
 
+async def test_a_run_whose_end_was_not_written_is_ended_though_the_disk_was_full_when_the_daemon_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path / "history.db") as (_, bus):
+        state(bus, "job", "STOPPED", "STARTING", 1)
+    prepare, full = Store._prepare, True
+
+    def on_full_disk(store: Store) -> None:
+        if full:
+            raise sqlite3.OperationalError("database or disk is full")
+        prepare(store)
+
+    monkeypatch.setattr(Store, "_prepare", on_full_disk)
+    left = {"job": Snapshot(state=State.EXITED, run=1, exit=ExitStatus(code=3), since=time.monotonic())}
+    async with kept(tmp_path / "history.db", left=left) as (history, bus):
+        state(bus, "job", "EXITED", "STARTING", 2)
+        await wait_until(lambda: history.trouble is not None)
+        full = False
+        await history.flush()
+        second, first = await history.runs("job")
+        assert (first.exit_status, second.ended_at) == ({"code": 3}, None)
+        assert first.ended_at is not None and first.ended_at <= second.started_at
+
+
 async def test_a_run_whose_end_was_not_written_does_not_run_for_ever(tmp_path: Path) -> None:
     """After a death of the daemon, or of the machine: each is over but those that live, or whose end is still to be told."""
     async with kept(tmp_path / "history.db") as (_, bus):
