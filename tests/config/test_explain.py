@@ -323,7 +323,7 @@ def test_values_of_other_supervisors_are_told_ours(project):
         ("logs: false", "did you mean {stdout: none}?"),
         ("stop: 30s", "did you mean {grace_period: 30s}?"),
         ("stop: QUIT", "did you mean {signal: QUIT}?"),
-        ("logs: {stdout: off}", "logs.stdout: expected text, found off; did you mean none?"),
+        ("logs: {stdout: off}", "logs.stdout: expected a path, found off; did you mean none?"),
         ("schedule: '@every 10 minutes'", "found '10 minutes'; did you mean '10m'?"),
         ("stop: {grace_period: 10 s}", "found '10 s'; did you mean '10s'?"),
         ("start_seconds: 5min", "found '5min'; did you mean '5m'?"),
