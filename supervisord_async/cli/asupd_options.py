@@ -54,6 +54,9 @@ def asupd(ctx: click.Context, /, **options: Any) -> NoReturn:
 
     HUP reloads FILE; TERM, INT and QUIT stop everything, a second one at once; USR1 reopens logs; USR2 replaces the
     daemon in place.
+
+    Exits with 0: everything was stopped; 1: it could not start, or not stop everything, or ended as a program had failed;
+    2: usage, or FILE is unsound; 4: a daemon is already running there.
     """
     if ctx.args:
         ctx.fail(f"Got unexpected extra argument ({ctx.args[0]}). {_meant(ctx.args[0])}")

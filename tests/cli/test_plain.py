@@ -111,3 +111,9 @@ def test_options_of_other_daemons_are_told_ours(words: list[str], meant: str) ->
     ended = CliRunner().invoke(asupd, words, obj=lambda _: 0)
     assert ended.exit_code == 2
     assert meant in ended.output
+
+
+def test_the_daemons_help_names_its_exit_codes() -> None:
+    ended = CliRunner().invoke(asupd, ["--help"], obj=lambda _: 0)
+    assert ended.exit_code == 0
+    assert all(f" {code}: " in " ".join(ended.output.split()) for code in (0, 1, 2, 4))
