@@ -142,7 +142,8 @@ def _of_problem(problem: Problem) -> Finding:
     if problem.lacks == "root":
         return Finding("error", "user", text, "run the daemon as root, or leave user out; until then the program cannot start")
     if problem.lacks == "executable":
-        return Finding("error", "executable", text, "install it, or correct command or PATH; until then the program cannot start")
+        advice = "install it where the program's user may execute it, or correct command or PATH; until then the program cannot start"
+        return Finding("error", "executable", text, advice)
     return Finding("warning", "configuration", text, "see docs/reference.md for the key")
 
 

@@ -19,8 +19,9 @@ from supervisord_async.config.place import Origin, Report
 from supervisord_async.config.secrets import masked_text, secret_values
 from supervisord_async.config.values import ASSIGNMENT
 from supervisord_async.errors import Problem, SpawnError
-from supervisord_async.system.credentials import lookup
+from supervisord_async.system.credentials import Credentials, lookup
 from supervisord_async.system.disks import Executable
+from supervisord_async.system.spawn import forbidding
 
 #: The commands without which a start fails.
 _NEEDED_TO_START: tuple[Path, ...] = (("command",), ("hooks", "before_start"))
@@ -83,13 +84,32 @@ def _check_entrance(program: Program, origin: Origin) -> None:
     try:
         if (who := lookup(program.user, program.group_name)) is None:
             return
-        folders = map(str, (*reversed(PurePath(program.directory).parents), program.directory))
-        closed = next((folder for folder in folders if not who.may_execute(folder)), None)
+        closed = _closed(program.directory, who)
     except (SpawnError, OSError):
         return
     if closed is not None:
         words = f"{who.name} may not enter {closed}: the program will run there, but find files by absolute paths alone"
         origin.warning(("directory",), words)
+
+
+def _closed(directory: str, who: Credentials) -> str | None:
+    """The first folder on the way into ``directory`` that ``who`` may not enter; None if there is none. Raises OSError."""
+    folders = map(str, (*reversed(PurePath(directory).parents), directory))
+    return next((folder for folder in folders if not who.may_execute(folder)), None)
+
+
+def _forbidding(program: Program, path: str) -> str:
+    """What keeps the program's user from executing ``path``; empty if permissions do not, or if it has none or an unknown one.
+
+    A path below a directory that is closed on the way is not judged: it is executed from inside.
+    """
+    try:
+        who = lookup(program.user, program.group_name)
+        if who is None or (path.startswith(program.directory) and _closed(program.directory, who)):
+            return ""
+    except (SpawnError, OSError):
+        return ""
+    return forbidding(path, who)
 
 
 def _number(name: str, look_up: Callable[[str], int]) -> int | None:
@@ -104,8 +124,14 @@ def _number(name: str, look_up: Callable[[str], int]) -> int | None:
 
 def _check_executable(program: Program, executable: str, sub: Path, origin: Origin, kinds: Mapping[str, PathKind]) -> None:
     candidates = {path: kinds[path] for path in _candidates(program, executable)}
-    if PathKind.EXECUTABLE in candidates.values() or kinds[program.directory] is PathKind.SILENT:
-        return  # that the directory's disk is silent was reported by the load
+    if kinds[program.directory] is PathKind.SILENT:
+        return  # that was reported by the load
+    if found := [path for path, kind in candidates.items() if kind is PathKind.EXECUTABLE]:
+        forbidden = [_forbidding(program, path) for path in found]
+        if all(forbidden):
+            words = masked_text(f"{found[0]}: {forbidden[0]}", secret_values(program))
+            origin.warning(sub, words, lacks="executable" if sub in _NEEDED_TO_START else "")
+        return
     if ASSIGNMENT.match(executable):
         return  # reported by the load
     silent = next((path for path, kind in candidates.items() if kind is PathKind.SILENT), None)

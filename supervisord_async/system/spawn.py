@@ -234,11 +234,8 @@ def _hint(spec: SpawnSpec, number: int | None) -> str:
         return " (not in its PATH)"
     if number == errno.EACCES:
         found = path if "/" in program else _in_path(spec)
-        if words := _forbidding(found, spec.credentials):
-            return f" ({words})"
-        interpreter = _interpreter(found)
-        words = _forbidding(interpreter, spec.credentials)
-        return f" (its interpreter {interpreter}: {words})" if words else ""
+        words = forbidding(found, spec.credentials)
+        return f" ({words})" if words else ""
     if number == errno.E2BIG:
         return f" ({_largest(spec)})"
     if "/" not in program:
@@ -266,6 +263,13 @@ def _in_path(spec: SpawnSpec) -> str:
     """The file of that name that the kernel found first and did not execute; empty if we do not see it."""
     files = Executable(spec.argv[0], spec.directory, spec.environment.get("PATH")).files()
     return next((file for file in files if os.path.exists(file)), "")
+
+
+def forbidding(path: str, who: Credentials | None) -> str:
+    """What keeps ``who`` (None: us) from executing ``path``, or the interpreter that its first line names; empty if no permission does."""
+    interpreter = ""
+    words = _forbidding(path, who) or _forbidding(interpreter := _interpreter(path), who)
+    return f"its interpreter {interpreter}: {words}" if words and interpreter else words
 
 
 def _forbidding(path: str, who: Credentials | None) -> str:

@@ -181,6 +181,32 @@ def test_http_beyond_this_machine_needs_tls_or_a_word(project):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs programs as another user")
+def test_check_doubts_what_the_programs_user_may_not_execute(project, open_path):
+    closed = open_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "in").mkdir()
+    for path, line in ((closed / "in" / "run", "#!/bin/sh"), (open_path / "script", f"#!{closed}/in/run")):
+        path.write_text(line)
+        path.chmod(0o755)
+    text = f"""
+defaults: {{directory: {open_path}}}
+programs:
+  a: {{command: {closed}/in/run, user: nobody}}
+  b: {{command: ./script, user: nobody}}
+  c: {{command: run, user: nobody, environment: {{PATH: "{closed}/in:/bin"}}}}
+  d: {{command: {closed}/in/run, user: root}}
+  e: {{command: true, user: nobody, environment: {{PATH: "{closed}/in:/bin"}}}}
+  f: {{command: ./run, user: nobody, directory: {closed}/in}}
+"""
+    assert [str(problem).partition("warning: programs.")[2] for problem in check(project.load(text))] == [
+        f"a.command: {closed}/in/run: nobody may not enter {closed}",
+        f"b.command: {open_path}/./script: its interpreter {closed}/in/run: nobody may not enter {closed}",
+        f"c.command: {closed}/in/run: nobody may not enter {closed}",
+        f"f.directory: nobody may not enter {closed}: the program will run there, but find files by absolute paths alone",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs programs as another user")
 def test_check_doubts_a_directory_that_the_programs_user_may_not_enter(project, open_path):
     (open_path / "closed" / "in").mkdir(parents=True)
     (open_path / "closed").chmod(0o700)
