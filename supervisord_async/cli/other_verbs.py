@@ -13,7 +13,7 @@ _WORDS = {
     "reload": "update add daemon-reload apply sync reloadconfig create",
     "reload --plan": "reread avail diff",
     "stop {}": "d force-stop pause suspend",
-    "shutdown": "quit exit poweroff",
+    "shutdown": "poweroff",
     "signal KILL {}": "kill",
     "signal HUP {}": "hup",
     "signal TERM {}": "term",
@@ -34,6 +34,7 @@ _INSTEAD = {
     "flush clear": "logs are rotated by logs.max_size; what is to go is emptied by `truncate -s 0 FILE`",
     "reloadlogs reopen rotate logrotate": "asupd rotates its programs' logs itself, by logs.max_size; to reopen them after somebody else's "
     "renaming send it USR1",
+    "quit exit": "there is no shell to leave; `asupctl shutdown` stops all programs, then the daemon",
     "reset reset-failed": "`asupctl start NAME` starts over after FATAL or flapping, with the count of restarts at 0",
     "enable": "with autostart: true (the default) in the file it starts with the daemon; `asupctl start NAME` starts it now",
     "disable mask": "with autostart: false in the file it does not start with the daemon; `asupctl stop NAME` stops it now",

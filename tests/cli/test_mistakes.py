@@ -120,6 +120,7 @@ def test_misspelt_verb_is_exit_code_2_with_the_nearest_one(ctl: Ctl) -> None:
         (["get", "pods"], "did you mean 'asupctl status'?"),
         (["kill", "-HUP", "web"], "did you mean 'asupctl signal HUP web'?"),
         (["kill", "-s", "9", "web"], "did you mean 'asupctl signal 9 web'?"),
+        (["quit"], "no verb 'quit': there is no shell to leave; `asupctl shutdown` stops all programs"),
         (["save"], "no verb 'save': the file is the list of programs"),
         (["once", "web"], "no verb 'once': with restart: never"),
         (["logs", "--previous", "web"], "No such option '--previous'. The last output of the run before is in `asupctl why NAME`"),
