@@ -304,7 +304,9 @@ class Program(Shape, frozen=True, kw_only=True):
     ] = True
     user: Annotated[Name | None, _doc("Who it runs as, with all groups, HOME, USER and LOGNAME. Default: who the daemon is.")] = None
     group_name: Annotated[Name | None, _doc("The group it runs as, instead of the user's primary one.")] = None
-    umask: Annotated[Octal | None, _doc("Permissions that new files do not get, in octal. Default: the daemon's own.")] = None
+    umask: Annotated[
+        Octal | None, _doc("Permissions that new files do not get, in octal. Default: 022, whatever the daemon was started with.")
+    ] = None
     replicas: Annotated[
         Annotated[int, Meta(ge=1, le=10_000), _expected("a whole number from 1 to 10000")], _doc("How many of it: `web:0`, `web:1`, ….")
     ] = 1
