@@ -416,8 +416,8 @@ class Daemon(Shape, frozen=True, kw_only=True):
     exit_when: Annotated[
         Literal["never", "all_exited", "any_fatal"],
         _doc(
-            "End when nothing runs and nothing will start by itself (by a schedule, a retry, a connection), or when a program is FATAL "
-            "(non-zero)."
+            "End when nothing runs and nothing will start by itself (by a schedule, a retry, a connection), non-zero if a program has "
+            "failed; or when a program is FATAL (non-zero)."
         ),
     ] = "never"
     stop_timeout: Annotated[Duration, _doc("The longest that a shutdown may take; what is still alive then is killed.")] = "60s"

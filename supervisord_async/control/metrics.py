@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 
 from supervisord_async import __version__
 from supervisord_async.control.counters import BUCKETS, Counters
-from supervisord_async.control.view import has_failed
 from supervisord_async.core.state import Health, State
+from supervisord_async.supervise.fleet.exit_when import has_failed
 from supervisord_async.system.threads import in_thread
 
 if TYPE_CHECKING:

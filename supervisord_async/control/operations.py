@@ -22,10 +22,11 @@ from supervisord_async.control.message import Response, problem_response
 from supervisord_async.control.operation import Api, Call, Operation, Parameter
 from supervisord_async.control.problems import problem_json
 from supervisord_async.control.stream import Stream
-from supervisord_async.control.view import ProcessView, event_view, has_failed
+from supervisord_async.control.view import ProcessView, event_view
 from supervisord_async.control.why import Why
 from supervisord_async.errors import BusyError, FailedError, NotFoundError, UsageError
 from supervisord_async.jsontext import iso, json_bytes
+from supervisord_async.supervise.fleet.exit_when import has_failed
 from supervisord_async.system.threads import in_thread
 from supervisord_async.wire import API_VERSION
 from supervisord_async.words import listed

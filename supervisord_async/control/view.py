@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from supervisord_async.core.machine import succeeded
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import Cause, Snapshot, State
 from supervisord_async.jsontext import iso
@@ -84,14 +83,6 @@ def process_view(process: Process, now: float, wall_now: float, figures: Figures
         cpu_percent=use.cpu_percent if use is not None else None,
         memory_bytes=use.memory_bytes if use is not None else None,
     )
-
-
-def has_failed(process: Process) -> bool:
-    """Whether its last run failed and no other follows by itself: FATAL, or EXITED and not well. An unknown end is no failure."""
-    snapshot = process.snapshot
-    if snapshot.state is State.EXITED:
-        return snapshot.exit is not None and not snapshot.exit.unknown and not succeeded(snapshot, process.policy)
-    return snapshot.state is State.FATAL
 
 
 def next_iso(process: Process, now: float, wall_now: float) -> str | None:

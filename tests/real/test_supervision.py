@@ -256,9 +256,15 @@ def test_on_limit_shutdown_ends_the_daemon_with_another_code(daemon: Make) -> No
     assert live.tagged() == []
 
 
-@pytest.mark.parametrize(("when", "code"), [("all_exited", 0), ("any_fatal", 1)])
-def test_exit_when(daemon: Make, when: str, code: int) -> None:
-    last = "['false'], restart: {max_restarts: 0}" if when == "any_fatal" else "['true']"
+@pytest.mark.parametrize(
+    ("when", "last", "code"),
+    [
+        ("all_exited", "['true']", 0),
+        ("all_exited", "['false'], restart: never", 1),  # it ended with 0, as if the job had been done
+        ("any_fatal", "['false'], restart: {max_restarts: 0}", 1),
+    ],
+)
+def test_exit_when(daemon: Make, when: str, last: str, code: int) -> None:
     live = daemon(f"daemon: {{exit_when: {when}}}\nprograms: {{a: {{command: ['true']}}, b: {{command: {last}}}}}", start=False)
     live.start(wait=False)
     assert live.wait() == code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from supervisord_async.core.machine import succeeded
 from supervisord_async.core.record import Record
 from supervisord_async.core.state import DOWN, State
 from supervisord_async.supervise.process import Process
@@ -24,8 +25,16 @@ def exit_for(when: str, record: Record, processes: Collection[Process], is_stuck
         if waiting and not any(process.in_motion for process in processes) and all(map(is_stuck, waiting)):
             return 1, f"exit_when: all_exited; nothing will release {', '.join(process.name for process in waiting[:5])}"
         if not waiting:
-            return int(any(process.snapshot.state is State.FATAL for process in processes)), "exit_when: all_exited"
+            return int(any(map(has_failed, processes))), "exit_when: all_exited"
     return None
+
+
+def has_failed(process: Process) -> bool:
+    """Whether its last run failed and no other follows by itself: FATAL, or EXITED and not well. An unknown end is no failure."""
+    snapshot = process.snapshot
+    if snapshot.state is State.EXITED:
+        return snapshot.exit is not None and not snapshot.exit.unknown and not succeeded(snapshot, process.policy)
+    return snapshot.state is State.FATAL
 
 
 def _rests(process: Process) -> bool:

@@ -7,16 +7,17 @@ from typing import Any, cast
 
 import pytest
 
+from supervisord_async.core.policy import Policy
 from supervisord_async.core.record import Record
-from supervisord_async.core.state import State
+from supervisord_async.core.state import ExitStatus, Snapshot, State
 from supervisord_async.supervise.fleet.exit_when import exit_for
 from supervisord_async.supervise.process import Process
 
 
-def process(name: str, state: State, *, in_motion: bool = False, **settings: Any) -> Process:
+def process(name: str, state: State, *, in_motion: bool = False, code: int | None = 0, **settings: Any) -> Process:
     program = SimpleNamespace(schedule=None, start_on_connect=False)
-    snapshot = SimpleNamespace(state=state)
-    one = SimpleNamespace(name=name, program=program, snapshot=snapshot, next_at=None, in_motion=in_motion)
+    snapshot = Snapshot(state=state, exit=ExitStatus(code=code))
+    one = SimpleNamespace(name=name, program=program, snapshot=snapshot, policy=Policy(), next_at=None, in_motion=in_motion)
     vars(one).update(settings)
     return cast("Process", one)
 
@@ -36,6 +37,12 @@ def test_who_waits_in_vain_ends_it_as_a_failure() -> None:
     assert ends(OVER, WAITS) == 1
     assert ends(OVER, WAITS, to=State.WAITING) == 1
     assert ends(OVER, process("failed", State.FATAL)) == 1
+
+
+def test_a_job_that_failed_makes_it_a_failure() -> None:
+    assert ends(OVER, process("failed", State.EXITED, code=1)) == 1
+    assert ends(OVER, process("stopped", State.STOPPED, code=1)) == 0
+    assert ends(OVER, process("unknown", State.EXITED, code=None)) == 0
 
 
 def test_who_is_released_or_about_to_be_started_keeps_it_up() -> None:
