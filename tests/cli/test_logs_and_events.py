@@ -35,6 +35,8 @@ def test_an_empty_log_is_told_on_a_terminal_with_what_may_hold_the_output_back(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "nothing yet" in ctl("logs", "web").err and "PYTHONUNBUFFERED" in ctl("logs", "web").err
     assert ctl("logs", "-n", "0", "web").err == ""
+    daemon.log("web", "a fault", stream="stderr")
+    assert ctl("logs", "web").err == "nothing on standard output yet; standard error is shown by `asupctl logs --stderr web`\n"
     daemon.log("web", "a")
     assert ctl("logs", "web") == Ended(0, "a\n", "")
 

@@ -74,16 +74,16 @@ def _logs(session: Session, selectors: tuple[str, ...], follow: bool, lines: int
                 _say_shared(heads if stderr else {})
                 _say_timeless(heads if since else {})
             elif lines != 0 and sys.stderr.isatty():
-                _say_empty(_read(client, names, query | {"lines": 1}, tell=False))
+                _say_empty(client, _read(client, names, query | {"lines": 1}, tell=False))
             for name, line in _followed(session, selectors, names, query):
                 _print(name, line, names, query["stream"], as_json=session.json)
                 sys.stdout.flush()
             return 0
         logs = _read(client, names, query)
+        if lines != 0 and not since and sys.stderr.isatty():
+            _say_empty(client, logs)
     _say_shared(logs if stderr else {})
     _say_timeless(logs if since else {})
-    if lines != 0 and not since and sys.stderr.isatty():
-        _say_empty(logs)
     ordered = merged(logs)
     if session.json:
         print_json([_document(name, _text(line), query["stream"]) for name, line in ordered or _one_after_the_other(logs)])
@@ -131,9 +131,16 @@ def _say_timeless(logs: Mapping[str, Log]) -> None:
         complain(f"lines of {listed(timeless)} have no times: older ones are shown as well (logs.format: timestamp, or json)")
 
 
-def _say_empty(logs: Mapping[str, Log]) -> None:
-    """Report that all the logs are empty, and why they may be although the programs print."""
-    if logs and not any(log.lines for log in logs.values()):
+def _say_empty(client: Client, logs: Mapping[str, Log]) -> None:
+    """Report that all the logs are empty, and where the output is, or what may hold it back."""
+    if not logs or any(log.lines for log in logs.values()):
+        return
+    errors: dict[str, Log] = {}
+    with suppress(FailedError):
+        errors = _read(client, list(logs), {"lines": 1, "stream": "stderr"}, tell=False)
+    if spoken := [name for name, log in errors.items() if log.stream == "stderr" and log.lines]:
+        complain(f"nothing on standard output yet; standard error is shown by `asupctl logs --stderr {spoken[0]}`", begin="")
+    else:
         complain("nothing yet (to a log many programs print in blocks: Python does, without -u or PYTHONUNBUFFERED=1)", begin="")
 
 
