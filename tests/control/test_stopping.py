@@ -140,6 +140,18 @@ async def test_a_start_overrules_a_stop_whose_turn_has_not_come() -> None:
         assert scene.snapshot("other").state is State.STOPPED
 
 
+async def test_a_start_of_one_replica_overrules_the_stop_of_no_other() -> None:
+    async with playing(swift("web", depends_on={"db": "ready"}), swift("db", replicas=3)) as scene:
+        await scene.state("web", State.RUNNING)
+        web = scene.child("web")
+        web.obeys = False
+        await scene.commands.stop(["all"], wait=False)
+        await scene.commands.restart(["db:1"], wait=False)
+        web.end(code=0)
+        await wait_until(lambda: all(scene.snapshot(name).state is State.STOPPED for name in ("db:0", "db:2")))
+        await wait_until(lambda: (scene.snapshot("db:1").state, scene.snapshot("db:1").run) == (State.RUNNING, 2))
+
+
 async def test_a_long_chain_is_stopped_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each record leads to a look at those that its process held up, and no others."""
     looks: list[str] = []

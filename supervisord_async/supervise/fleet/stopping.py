@@ -96,9 +96,9 @@ class OrderlyStop:
                 self.refused[name] = str(error)
                 del self._asked[name]
 
-    def overrule(self, programs: Collection[str]) -> None:
-        """The processes of ``programs`` whose turn has not come are left running, as somebody wants them up."""
-        self.pending = {name: process for name, process in self.pending.items() if process.program.name not in programs}
+    def overrule(self, names: Collection[str]) -> None:
+        """Those of the processes ``names`` whose turn has not come are left running, as somebody wants them up."""
+        self.pending = {name: process for name, process in self.pending.items() if name not in names}
         self._all_judged_at = float("-inf")
 
     async def run(self, bus: Bus, fleet: Fleet) -> None:
@@ -158,10 +158,12 @@ class OrderlyStops:
             self._fleet.start_task(run, "stop in order")
         return stop
 
-    def overrule(self, processes: Iterable[Process]) -> None:
+    def overrule(self, processes: Collection[Process]) -> None:
         """``processes`` are to be started: no earlier stop ends them, or their dependencies, any more."""
         if self._under_way:
-            wanted = set(self._dependencies.start_order([process.program.name for process in processes]))
+            needs = self._dependencies.start_order([need for process in processes for need in process.program.depends_on])
+            wanted = {process.name for process in processes}
+            wanted.update(member.name for need in needs for member in self._dependencies.members(need))
             for stop in self._under_way:
                 stop.overrule(wanted)
             self._changed()
