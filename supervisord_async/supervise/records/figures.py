@@ -1,12 +1,13 @@
 """What each process's whole tree uses: CPU, memory, threads, descriptors, IO. Sampled on request only.
 
 One pass over /proc serves all processes; it is made in a worker thread and kept for :data:`FRESH_SECONDS`. A tree is everything that
-descends from the main process, and orphans that are still in its session. Memory that several processes of a tree share counts
-once: eight forked workers are not eight times as large.
+descends from the main process, and what else is in its session: orphans, and what named it by MAINPID. Memory that several processes of
+a tree share counts once: eight forked workers are not eight times as large.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -156,6 +157,8 @@ def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list
     """The members of each main process's tree, including itself; each process is in one tree at most."""
     owner: dict[int, int | None] = {pid: pid for pid in mains}
     trees: dict[int, list[Usage]] = {pid: [] for pid in mains}
+    sessions = {everything[pid].session: pid for pid in mains if pid in everything}
+    sessions.pop(os.getsid(0), None)  # ours is no run's
     for pid in everything:
         path = []
         at: int | None = pid
@@ -166,8 +169,7 @@ def trees_of(mains: set[int], everything: Mapping[int, Usage]) -> dict[int, list
             at = usage.parent if usage is not None else None
         found = owner.get(at) if at is not None else None
         for member in path:
-            session = everything[member].session if member in everything else 0
-            owner[member] = found if found is not None else (session if session in mains else None)
+            owner[member] = found if found is not None or member not in everything else sessions.get(everything[member].session)
     for pid, usage in everything.items():
         main = owner[pid]
         if main is not None:

@@ -58,6 +58,13 @@ def test_trees_have_descendants_and_what_kept_the_session_after_its_parent_died(
     assert {main: sorted(u.pid for u in members) for main, members in trees.items()} == {10: [10, 11, 12], 20: [20, 21], 99: []}
 
 
+def test_the_tree_of_a_main_process_named_later_has_what_the_run_began_with() -> None:
+    """MAINPID names a descendant: what is above and beside it was neither shown nor counted for limits.memory."""
+    everything = {one.pid: one for one in [usage(1, 0), usage(10, 1, 10), usage(11, 10, 10), usage(12, 10, 10), usage(20, 1, 20)]}
+    trees = trees_of({11, 20}, everything)
+    assert {main: sorted(u.pid for u in members) for main, members in trees.items()} == {11: [10, 11, 12], 20: [20]}
+
+
 def test_trees_survive_a_loop_of_parents() -> None:
     everything = {u.pid: u for u in [usage(5, 6), usage(6, 5), usage(7, 6)]}
     assert trees_of({9}, everything) == {9: []}
