@@ -326,25 +326,22 @@ async def test_program_that_writes_what_it_watches_is_suspended_and_resumed(sour
     monkeypatch.setattr(files, "WINDOW_FACTOR", 100.0)
     async with bench() as b:
         starts = 0
-        writes = True
 
         def post(input_: Input) -> None:
             nonlocal starts
             starts += 1
             b.posts.append(input_)
             b.bus.publish("state", name="web", from_="STOPPING", to="STARTING")
-            if writes:
+            if not b.said("suspended"):
                 (source / "version.py").write_text("x" * starts)
 
         await b.monitor(source, post=post)
         (source / "app.py").write_text("22")
         await wait_until(lambda: b.said("suspended"))
-        assert starts == files.SUSPECTS
         record = b.said("suspended")[0]
         assert (record.name, record.data["key"], record.data["paths"]) == ("web", "watch.ignore", [str(source / "version.py")])
         assert "src/version.py" in record.message
         assert "watch.ignore" in record.message
-        writes = False
         await wait_until(lambda: b.said("resumed"))
         assert starts == files.SUSPECTS + 1
         assert b.details()[-1] == "src/version.py changed"
