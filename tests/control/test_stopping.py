@@ -81,7 +81,7 @@ async def test_what_outlasts_the_daemons_own_bound_is_killed() -> None:
     ("exit_when", "restart", "code"),
     [
         ("any_fatal", Restart(max_restarts=0), 1),
-        ("all_exited", Restart(policy=RestartPolicy.NEVER), 0),
+        ("all_exited", Restart(policy=RestartPolicy.NEVER), 1),
         ("all_exited", Restart(max_restarts=0), 1),
         ("any_fatal", Restart(policy=RestartPolicy.NEVER), None),
         ("never", Restart(max_restarts=0), None),
