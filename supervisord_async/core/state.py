@@ -109,6 +109,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def health(self) -> Health:
         """The worst of the checks' verdicts; NONE without checks."""
+        if not self.checks:
+            return Health.NONE
         verdicts = {check.health for check in self.checks}
         for worst in (Health.UNHEALTHY, Health.STARTING, Health.HEALTHY):
             if worst in verdicts:

@@ -15,8 +15,6 @@ from supervisord_async.errors import SpawnError
 #: How many descriptors must stay free when one is opened for a program: for a pipe (after which a log is opened), a log, the process
 #: of a run, an adoption. A start needs as much room as a log does: what is opened in the moments between is no reason to kill its child.
 PIPE_ROOM, LOG_ROOM, RUN_ROOM, ADOPTION_ROOM = 32, 20, 16, 8
-#: How many descriptors must be free below the original limit for a spawn under it: for its pipe, and for what threads open just then.
-SPAWN_ROOM = 16
 #: With a limit of open files below this, only a proportional share of these must stay free.
 FEW = 64
 _starts_under_way = 0  # each will soon have a process, and a descriptor by which to notice its end
@@ -89,17 +87,17 @@ def original_limit() -> Iterator[bool]:
 
 
 def _room_below(limit: int) -> bool:
-    """Whether :data:`SPAWN_ROOM` descriptors are free below ``limit``. The lowest free one may be a gap with none behind it."""
+    """Whether what a spawn opens fits below ``limit``: its pipe, and two files for threads. A free number may be a gap among taken ones."""
     taken: list[int] = []
     try:
-        while len(taken) < SPAWN_ROOM and (not taken or taken[-1] < limit):
-            taken.append(os.dup(0))
+        taken += os.pipe2(os.O_CLOEXEC)
+        taken += os.pipe2(os.O_CLOEXEC)
+        return taken[-1] < limit
     except OSError:
         return False
     finally:
         for fd in taken:
             os.close(fd)
-    return taken[-1] < limit
 
 
 def give_back_limit(pid: int) -> None:

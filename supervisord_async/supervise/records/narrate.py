@@ -101,13 +101,14 @@ def records_of(name: str, before: Snapshot, after: Snapshot, policy: Policy, now
             data["by"] = after.told_by
         if after.state is State.EXITED and not succeeded(after, policy):
             data["failed"] = exit_json(after.exit)  # also if an earlier record has the exit: something of the run outlived it
+        cause = after.told_cause
         yield (
             "state",
             {
                 "name": name,
                 "from_": before.state.value,
                 "to": after.state.value,
-                "cause": after.told_cause.value if after.told_cause else None,
+                "cause": cause.value if cause else None,
                 "run": after.run,
                 "message": state_message(before, after, policy, now),
                 "data": data,

@@ -14,13 +14,14 @@ from pathlib import Path
 import msgspec
 
 from supervisord_async import wire
-from supervisord_async.config.model import Daemon, Program
+from supervisord_async.config.model import Daemon, Limits, Program
 from supervisord_async.errors import SpawnError
 from supervisord_async.system.credentials import Credentials
 from supervisord_async.system.descriptors import RUN_ROOM
 from supervisord_async.system.disks import Executable
 from supervisord_async.system.spawn import SpawnSpec
 
+_NO_LIMITS = Limits()
 #: Separates, in the tag of a command beside a run, the process's name from the command's role.
 SIDE = "#"
 
@@ -223,6 +224,8 @@ def spawn_spec(
 def limits_of(program: Program) -> dict[str, str]:
     """The limits that are set at the start of a run, by the launcher's keys; ``limits.memory`` is not among them: a monitor watches it."""
     limits = program.limits
+    if limits == _NO_LIMITS:  # as of most programs
+        return {}
     values = {
         "open_files": limits.open_files,
         "processes": limits.processes,
