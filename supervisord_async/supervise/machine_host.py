@@ -29,11 +29,9 @@ from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.spawn import SpawnSpec
 from supervisord_async.system.threads import DaemonThreads, in_thread
 from supervisord_async.system.tree import Tree
-from supervisord_async.system.turn_limiter import TurnLimiter
+from supervisord_async.system.turn_limiter import SPAWNS_A_TURN, TurnLimiter
 from supervisord_async.wire import ENV_TAG
 
-#: Spawns that begin in one turn of the loop; each blocks it for about half a millisecond.
-SPAWNS_A_TURN = 16
 #: How long after a spawn has begun its program's first instructions may take. A child often begins on our processor, so what we
 #: do meanwhile delays it.
 BEGIN_SECONDS = 0.003
@@ -59,7 +57,7 @@ class MachineHost:
         self._spawned_at = float("-inf")  # monotonic: when the last spawn began
 
     def at_turn(self, callback: Callable[[], None]) -> None:
-        """At once for the first :data:`SPAWNS_A_TURN` of a turn, see :class:`.TurnLimiter`."""
+        """At once for the first :data:`.SPAWNS_A_TURN` of a turn, see :class:`.TurnLimiter`."""
         self._turns.take(callback)
 
     def starting(self) -> bool:

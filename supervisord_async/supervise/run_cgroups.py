@@ -25,12 +25,10 @@ from supervisord_async.system.identity import Identity, is_alive, of
 from supervisord_async.system.process_table import ProcessTable
 from supervisord_async.system.shortage import is_shortage
 from supervisord_async.system.threads import in_thread
-from supervisord_async.system.turn_limiter import TurnLimiter
+from supervisord_async.system.turn_limiter import SPAWNS_A_TURN, TurnLimiter
 
 _log = logging.getLogger("asupd")
 
-#: How many spawns that have waited for the kernel together go on in one turn of the loop; each forks at once.
-SPAWNS_A_TURN = 16
 #: Folders of runs that are over are collected for this long, then removed together.
 SWEEP_SECONDS = 0.1
 #: How often removal is tried when the daemon ends: a dying process keeps its folder for a moment, and on a busy machine for a second.

@@ -9,6 +9,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+#: Spawns that begin in one turn of the loop, or go on after they have waited for the kernel together; each blocks it for about
+#: half a millisecond.
+SPAWNS_A_TURN = 16
+
 
 class TurnLimiter:
     """Calls at most ``limit`` callbacks in each turn of the loop, in the order in which they came."""

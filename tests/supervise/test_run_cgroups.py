@@ -14,10 +14,11 @@ import anyio.lowlevel
 import pytest
 
 from supervisord_async.supervise import retry
-from supervisord_async.supervise.run_cgroups import SPAWNS_A_TURN, RunCgroups
+from supervisord_async.supervise.run_cgroups import RunCgroups
 from supervisord_async.system import cgroups, procfs
 from supervisord_async.system.cgroups import Cgroup, UnusableError
 from supervisord_async.system.process_table import ProcessTable
+from supervisord_async.system.turn_limiter import SPAWNS_A_TURN
 
 pytestmark = pytest.mark.anyio
 
@@ -41,15 +42,8 @@ def warmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return threads
 
 
-async def opened() -> RunCgroups:
-    runs = RunCgroups("i")
-    await runs.open()
-    assert runs.missing is None
-    return runs
-
-
-async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = await opened()
+def held_up(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """From now on the thread that moves us sets the first event, and then waits for the second one."""
     waiting, go = threading.Event(), threading.Event()
     real = cgroups.warm_up
 
@@ -59,6 +53,19 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
         return real(own)
 
     monkeypatch.setattr(cgroups, "warm_up", slow)
+    return waiting, go
+
+
+async def opened() -> RunCgroups:
+    runs = RunCgroups("i")
+    await runs.open()
+    assert runs.missing is None
+    return runs
+
+
+async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = await opened()
+    waiting, go = held_up(monkeypatch)
     monkeypatch.setattr(cgroups, "WARM_SECONDS", 1000.0)
     made: list[Cgroup | None] = []
 
@@ -80,15 +87,7 @@ async def test_one_thread_waits_for_all_and_the_loop_does_not(warmed: list[str],
 async def test_those_that_waited_together_go_on_a_few_at_a_turn(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each forks at once: in a start of 1,000 programs, a hundred forks at a time held the loop."""
     runs = await opened()
-    waiting, go = threading.Event(), threading.Event()
-    real = cgroups.warm_up
-
-    def slow(own: Cgroup | None = None) -> Cgroup:
-        waiting.set()
-        assert go.wait(20)
-        return real(own)
-
-    monkeypatch.setattr(cgroups, "warm_up", slow)
+    waiting, go = held_up(monkeypatch)
     monkeypatch.setattr(cgroups, "WARM_SECONDS", 1000.0)
     made: list[int] = []
 
@@ -162,15 +161,7 @@ async def test_a_takeover_without_a_free_descriptor_waits_for_one(warmed: list[s
 async def test_who_waits_while_we_are_stranded_does_without(warmed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its start is no bug, and no failure."""
     runs = await opened()
-    waiting, go = threading.Event(), threading.Event()
-    real = cgroups.warm_up
-
-    def slow(own: Cgroup | None = None) -> Cgroup:
-        waiting.set()
-        assert go.wait(20)
-        return real(own)
-
-    monkeypatch.setattr(cgroups, "warm_up", slow)
+    waiting, go = held_up(monkeypatch)
     made: list[Cgroup | None] = []
 
     async def make() -> None:
